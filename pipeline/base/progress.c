@@ -1,0 +1,41 @@
+#include "base/progress.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+static const double quiet_seconds = 2.0, terminal_period = 0.2, log_period = 60.0;
+
+void qs_progress_start(qs_progress *progress, const char *label, int64_t n_total)
+{
+    double now = qs_clock_seconds();
+    *progress = (qs_progress){
+        .label = label,
+        .n_total = n_total,
+        .started = now,
+        .shown = now,
+        .terminal = isatty(STDERR_FILENO) != 0,
+    };
+}
+
+void qs_progress_update(qs_progress *progress, int64_t n_done)
+{
+    if (qs_log_get_level() < QS_LOG_INFO || progress->n_total <= 0 || n_done <= 0) return;
+    double now = qs_clock_seconds(), elapsed = now - progress->started;
+    double period = progress->terminal ? terminal_period : log_period;
+    if (elapsed < quiet_seconds || now - progress->shown < period) return;
+    progress->shown = now;
+    progress->visible = progress->terminal;
+    double eta = elapsed / (double)n_done * (double)(progress->n_total - n_done);
+    (void)fprintf(stderr, progress->terminal ? "\r\033[K%s %lld/%lld  %.0f s, %.0f s left" : "%s %lld/%lld  %.0f s, %.0f s left\n",
+                  progress->label, (long long)n_done, (long long)progress->n_total, elapsed, eta);
+    (void)fflush(stderr);
+}
+
+void qs_progress_finish(qs_progress *progress)
+{
+    if (progress->visible) (void)fprintf(stderr, "\r\033[K");
+    progress->visible = false;
+}
