@@ -1,0 +1,147 @@
+/* Backend: the one seam between what is computed and where.
+ *
+ * Callers hold device pointers from qs_backend_alloc and never follow them; they move data with
+ * upload/download and compute with the ops below. The CPU backend's device is host memory. Its plain-C
+ * reference fills the whole table and defines what is correct; fast entries chosen by CPU detection (and a
+ * GPU backend) override entries. A missing op is an error at creation, never a quiet detour.
+ *
+ * Shapes are row-major. Every op gives bit-identical results for any thread count.
+ * Kernels do not allocate: scratch is owned by the backend and sized by qs_backend_reserve or grown at
+ * matrix creation. */
+#ifndef QS_BACKEND_BACKEND_H
+#define QS_BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "backend/packed.h"
+#include "base/dtype.h"
+#include "base/error.h"
+
+typedef struct qs_backend qs_backend;
+
+/* `name`: "auto" (best available; says why in qs_backend_describe), "cpu", "cuda", or "reference" (the plain
+ * C entries only, for tests). QS_E_UNSUPPORTED when it is not there. n_threads 0 = OpenMP's default. */
+QS_MUST_CHECK qs_err qs_backend_create(qs_backend **out, const char *name, int64_t device, int n_threads);
+void qs_backend_destroy(qs_backend *backend);
+
+const char *qs_backend_name(const qs_backend *backend);     /* "cpu" */
+const char *qs_backend_device(const qs_backend *backend);   /* CPU or GPU model */
+const char *qs_backend_describe(const qs_backend *backend); /* kernels chosen: "avx512 + oneDNN 2.6.3" and why */
+int qs_backend_n_threads(const qs_backend *backend);
+
+/* ---- memory ---- */
+QS_MUST_CHECK qs_err qs_backend_alloc(qs_backend *backend, void *out_pointer, size_t bytes, const char *what);
+void qs_backend_free(qs_backend *backend, void *pointer);
+QS_MUST_CHECK qs_err qs_backend_upload(qs_backend *backend, void *dst, const void *src, size_t bytes);
+QS_MUST_CHECK qs_err qs_backend_download(qs_backend *backend, void *dst, const void *src, size_t bytes);
+QS_MUST_CHECK qs_err qs_backend_sync(qs_backend *backend);
+
+typedef struct qs_backend_memory {
+    size_t total_bytes, free_bytes;   /* of the device */
+    size_t used_bytes, peak_bytes;    /* held by this backend: buffers, matrices, scratch */
+} qs_backend_memory;
+void qs_backend_get_memory(const qs_backend *backend, qs_backend_memory *memory);
+
+/* ---- matrices ---- */
+typedef enum qs_matrix_format {
+    QS_MATRIX_F32, QS_MATRIX_F16, QS_MATRIX_BF16, /* dense [n_out, n_in] */
+    QS_MATRIX_INT,                                /* qs_packed */
+} qs_matrix_format;
+
+typedef enum qs_compute { QS_COMPUTE_F32, QS_COMPUTE_BF16 } qs_compute; /* of large products; sums are f32 */
+
+/* What the matrix will be multiplied with: GEMM = many rows at once (a de-quantised, pre-packed copy is
+ * made), GEMV = up to QS_GEMV_MAX_ROWS rows on the packed codes or 16-bit weights themselves. */
+typedef enum qs_matrix_use { QS_USE_GEMM = 1, QS_USE_GEMV = 2 } qs_matrix_use;
+enum { QS_GEMV_MAX_ROWS = 8 };
+
+typedef struct qs_matrix_desc {
+    qs_matrix_format format;
+    int64_t n_out, n_in;
+    const void *dense;       /* host [n_out, n_in] in `format`; borrowed during creation only */
+    const qs_packed *packed; /* for QS_MATRIX_INT; borrowed during creation only */
+} qs_matrix_desc;
+
+typedef struct qs_matrix qs_matrix;
+QS_MUST_CHECK qs_err qs_matrix_create(qs_matrix **out, qs_backend *backend, const qs_matrix_desc *desc,
+                                      unsigned uses, qs_compute compute);
+/* Replaces the contents, same shape and uses, any format: re-uses the memory, for block streaming. */
+QS_MUST_CHECK qs_err qs_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
+void qs_matrix_destroy(qs_matrix *matrix);
+size_t qs_matrix_bytes(const qs_matrix *matrix);
+const char *qs_matrix_kernel(const qs_matrix *matrix); /* name of the GEMV kernel, "gemv_int4_avx512" */
+
+/* y[n, n_out] = x[n, n_in] W^T (+ bias[n_out]; NULL = none). Chooses GEMV when prepared and n is small. */
+QS_MUST_CHECK qs_err qs_op_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n,
+                                  const float *bias, float *y);
+
+/* ---- ops; pointers are device pointers ---- */
+/* out[n, d] = table rows of host tokens[n]; table [n_vocab, d] f32. */
+QS_MUST_CHECK qs_err qs_op_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n,
+                                 int64_t d, float *out);
+/* out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight; rows of d. out may equal x. */
+QS_MUST_CHECK qs_err qs_op_rmsnorm(qs_backend *backend, const float *x, const float *weight, int64_t n, int64_t d,
+                                   double eps, float *out);
+/* In place on x [n, n_heads, head_dim]: rotate halves (i, i + head_dim/2) by position * inv_freq[i].
+ * positions: host [n]. */
+QS_MUST_CHECK qs_err qs_op_rope(qs_backend *backend, float *x, const int32_t *positions, const float *inv_freq,
+                                int64_t n, int64_t n_heads, int64_t head_dim);
+
+typedef struct qs_attention_shape {
+    int64_t n_heads, n_kv_heads, head_dim;
+    int64_t window; /* sliding window in tokens; 0 = all */
+} qs_attention_shape;
+/* Causal within each window: q, out [n_windows, n_ctx, n_heads * head_dim], k, v [.., n_kv_heads * head_dim];
+ * scores scaled by 1 / sqrt(head_dim), softmax in f32. */
+QS_MUST_CHECK qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q,
+                                     const float *k, const float *v, int64_t n_windows, int64_t n_ctx, float *out);
+/* Decoding: one query row per sequence. k, v are this step's rows [batch, n_kv_heads * head_dim], written into
+ * the caches [batch, n_ctx_cap, n_kv_heads * head_dim] at host positions[batch] before attending 0..position. */
+QS_MUST_CHECK qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q,
+                                            const float *k, const float *v, float *k_cache, float *v_cache,
+                                            const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out);
+/* out = silu(gate) * up, elementwise; out may equal gate. */
+QS_MUST_CHECK qs_err qs_op_silu_mul(qs_backend *backend, const float *gate, const float *up, int64_t n, float *out);
+/* x += y */
+QS_MUST_CHECK qs_err qs_op_add(qs_backend *backend, float *x, const float *y, int64_t n);
+
+/* gram[d, d] (f64, upper triangle valid) += x^T x for x [n, d]. Relative error against f64 below 1e-6. */
+QS_MUST_CHECK qs_err qs_op_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, double *gram);
+/* abs_sum[d] (f64) += sum |x|, abs_max[d] = max(abs_max, |x|). */
+QS_MUST_CHECK qs_err qs_op_abs_stats(qs_backend *backend, const float *x, int64_t n, int64_t d, double *abs_sum,
+                                     float *abs_max);
+
+/* Row statistics of logits [n, n_vocab] (natural log, f32 exponentials, f64 sums). Host outputs, each [n];
+ * NULL where not wanted. targets: host [n]. */
+typedef struct qs_logit_stats {
+    double *lse;     /* log sum exp */
+    float *nll;      /* lse - logit[target] */
+    int32_t *argmax; /* lowest index among equals */
+    float *entropy;  /* -sum p ln p */
+} qs_logit_stats;
+QS_MUST_CHECK qs_err qs_op_logit_stats(qs_backend *backend, const float *logits, const int32_t *targets, int64_t n,
+                                       int64_t n_vocab, const qs_logit_stats *out);
+/* kld[n] = sum p_f (ln p_f - ln p_q) over the full vocabulary, from logits and their lse; never below 0
+ * by more than rounding, clamped at 0. Host output. */
+QS_MUST_CHECK qs_err qs_op_kld(qs_backend *backend, const float *logits_f, const double *lse_f,
+                               const float *logits_q, const double *lse_q, int64_t n, int64_t n_vocab, float *kld);
+
+/* C[m, n] = alpha op(A) op(B) + beta C, row-major with leading dimensions; for the solvers. */
+QS_MUST_CHECK qs_err qs_op_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
+                                float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                                float *c, int64_t ldc);
+
+/* Measured ceilings of this device, for benchmarks and cost estimates: f32 and bf16 GEMM rate and copy
+ * bandwidth. Takes about a second. */
+typedef struct qs_backend_peaks {
+    double gemm_f32_flops, gemm_bf16_flops; /* per second */
+    double read_bytes;                      /* per second, streaming reads of a buffer beyond the caches */
+} qs_backend_peaks;
+QS_MUST_CHECK qs_err qs_backend_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks);
+
+/* One line per op: entry name and where it comes from (reference, avx2, avx512, oneDNN). */
+void qs_backend_print_ops(const qs_backend *backend, FILE *stream);
+
+#endif

@@ -1,0 +1,45 @@
+/* Whole-model passes made of blocks: embedding, all layers streamed through one block's memory, final norm,
+ * head in row tiles. */
+#ifndef QS_MODEL_FORWARD_H
+#define QS_MODEL_FORWARD_H
+
+#include "model/block.h"
+
+/* hidden[n, d_model] (device) = embeddings of host tokens[n]. Reads only the rows it needs. */
+QS_MUST_CHECK qs_err qs_forward_embed(qs_backend *backend, const qs_model *model, const int32_t *tokens, int64_t n,
+                                      float *hidden);
+
+/* In place: final RMSNorm of hidden[n, d_model]. */
+QS_MUST_CHECK qs_err qs_forward_final_norm(qs_backend *backend, const qs_model *model, float *hidden, int64_t n);
+
+/* The output head prepared for many rows (GEMM), one row (GEMV) or both. dense_dtype as in qs_block_options. */
+QS_MUST_CHECK qs_err qs_forward_head(qs_matrix **out, qs_backend *backend, const qs_model *model,
+                                     const qs_block_options *options);
+
+/* Convenience for tests and dumps: tokens [n_windows, n_ctx] -> hidden after the final norm (host),
+ * streaming one block at a time. `linears` NULL = reference. */
+QS_MUST_CHECK qs_err qs_forward_hidden(qs_backend *backend, const qs_model *model, const qs_linear_source *linears,
+                                       qs_compute compute, const int32_t *tokens, int64_t n_windows, int64_t n_ctx,
+                                       const qs_tap *tap, float *hidden);
+/* logits [n, n_vocab] (host) of final hidden states [n, d_model] (host). */
+QS_MUST_CHECK qs_err qs_forward_logits(qs_backend *backend, const qs_model *model, qs_compute compute,
+                                       const float *hidden, int64_t n, float *logits);
+
+/* Decoding with every layer resident: prompt in, logits out, one step at a time. */
+typedef struct qs_decoder qs_decoder;
+typedef struct qs_decoder_options {
+    int64_t batch, n_ctx_cap;
+    qs_block_options block; /* uses is set by the decoder */
+} qs_decoder_options;
+QS_MUST_CHECK qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *model,
+                                       const qs_linear_source *linears, const qs_decoder_options *options);
+void qs_decoder_destroy(qs_decoder *decoder);
+/* Bytes of weights (blocks, head, embedding as deployed) and of the KV caches. */
+void qs_decoder_bytes(const qs_decoder *decoder, size_t *weights_bytes, size_t *kv_bytes);
+/* Starts sequence `index` afresh with a prompt; logits [n_vocab] (host) of its last token. */
+QS_MUST_CHECK qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, const int32_t *tokens, int64_t n,
+                                        float *logits);
+/* Feeds tokens[batch] (one per sequence); logits [batch, n_vocab] (host). QS_E_USAGE when the cache is full. */
+QS_MUST_CHECK qs_err qs_decoder_step(qs_decoder *decoder, const int32_t *tokens, float *logits);
+
+#endif
