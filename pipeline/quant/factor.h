@@ -1,0 +1,31 @@
+/* Second moments of one linear input and the factors that solvers derive from them, computed once per
+ * (damping, order) and shared by every matrix and grid point that uses them.
+ *
+ * H = sum x x^T / n_tokens. For an order of the columns, U is the upper Cholesky factor of the inverse of the
+ * damped, permuted H: inv(H) = U^T U (Frantar et al. 2022, GPTQ). */
+#ifndef QS_QUANT_FACTOR_H
+#define QS_QUANT_FACTOR_H
+
+#include <stdbool.h>
+
+#include "backend/backend.h"
+
+typedef struct qs_factor_cache qs_factor_cache;
+
+/* packed_gram: upper triangle by rows [n_in * (n_in + 1) / 2] f32, the sum over n_tokens rows, as calib.h5
+ * stores it. Copied. QS_E_NUMERIC when it is not finite; QS_E_INPUT when all zero. */
+QS_MUST_CHECK qs_err qs_factor_cache_create(qs_factor_cache **out, qs_backend *backend, const float *packed_gram,
+                                            int64_t n_in, int64_t n_tokens, const char *name);
+void qs_factor_cache_destroy(qs_factor_cache *cache);
+
+/* The full symmetric H [n_in, n_in] f32 and its diagonal [n_in]; borrowed. */
+const float *qs_factor_h(const qs_factor_cache *cache);
+const float *qs_factor_diag(const qs_factor_cache *cache);
+
+/* U [n_in, n_in] f32 for columns taken in `order` (NULL = natural), borrowed until the cache is destroyed.
+ * Dead inputs (zero diagonal) get 1. On a failed Cholesky the damping is raised and *damping_used tells; when
+ * nothing helps *u is NULL and the caller falls back (that is not an error). */
+QS_MUST_CHECK qs_err qs_factor_get(qs_factor_cache *cache, const int32_t *order, double damping, const float **u,
+                                   double *damping_used);
+
+#endif

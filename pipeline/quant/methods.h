@@ -1,0 +1,40 @@
+/* Methods: which codes to choose. A row is a name, what it needs and one function; adding a method is one
+ * file and one row (docs/add-a-method.md). */
+#ifndef QS_QUANT_METHODS_H
+#define QS_QUANT_METHODS_H
+
+#include "backend/backend.h"
+#include "quant/factor.h"
+#include "quant/spec.h"
+
+/* Statistics that a method needs from calibrate. */
+enum { QS_NEED_GRAM = 1u, QS_NEED_ABS = 2u };
+
+/* One matrix to quantise. All pointers are host memory. */
+typedef struct qs_quant_job {
+    const char *name;      /* "layers.3.q_proj", for messages */
+    const float *weights;  /* [n_out, n_in] */
+    int64_t n_out, n_in;
+    qs_factor_cache *factors; /* second moments of the input and their factors; NULL when the method needs none */
+    qs_backend *backend;      /* for qs_op_gemm */
+} qs_quant_job;
+
+typedef struct qs_quant_result {
+    qs_packed packed;    /* owned: qs_packed_free */
+    double loss;         /* tr(E H E^T) / tr(W H W^T), E = W - Q; plain Frobenius when there is no H */
+    double weight_error; /* |E|_F / |W|_F */
+    double damping;      /* fraction actually used after retries; 0 without H */
+    bool fallback;       /* the solver gave up and RTN was used */
+} qs_quant_result;
+
+typedef struct qs_method {
+    const char *name;
+    const char *summary;
+    unsigned needs;
+    qs_err (*solve)(const qs_spec *spec, const qs_quant_job *job, qs_quant_result *out);
+} qs_method;
+
+extern const qs_method *const qs_methods[]; /* NULL-terminated */
+const qs_method *qs_method_find(const char *name);
+
+#endif

@@ -1,0 +1,51 @@
+/* Specs: one point of the grid, as text, as numbers and as a canonical id.
+ *
+ *   rtn:bits=4,group=64,sym=1            rtn-b4-g64-sym
+ *   gptq:bits=3,group=128,sym=0,act=1    gptq-b3-g128-asym-act
+ *
+ * bits, group and sym always stand in the id; any other key only when it differs from its default. Two texts
+ * that mean the same point have the same id. */
+#ifndef QS_QUANT_SPEC_H
+#define QS_QUANT_SPEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+
+enum { QS_SPEC_ID_BYTES = 96, QS_SPEC_TEXT_BYTES = 256 };
+
+struct qs_method;
+
+typedef struct qs_spec {
+    const struct qs_method *method;
+    char id[QS_SPEC_ID_BYTES];
+    char text[QS_SPEC_TEXT_BYTES];  /* canonical: every key of the method */
+    char variant[QS_SPEC_ID_BYTES]; /* the id after bits and group: "sym", "asym-act" */
+    int64_t bits;                   /* 2, 3, 4, 8 */
+    int64_t group_size;             /* -1 = the whole row */
+    bool sym;
+    /* GPTQ (formats §1): */
+    bool act_order;     /* act=1: columns by descending diag(H); groups follow the order */
+    bool static_groups; /* static=1: with act=1, groups stay in the original order */
+    bool group_aware;   /* gar=1: order inside groups and of groups; no permutation at inference */
+    bool search;        /* search=1: scale search weighted by diag(H) instead of min-max */
+    double damping;     /* damp: fraction of mean diag(H) */
+} qs_spec;
+
+/* QS_E_USAGE with the place and what is accepted: unknown method or key, bits=5, group=0, act with gar ... */
+QS_MUST_CHECK qs_err qs_spec_parse(qs_spec *out, const char *text);
+
+/* From a grid row's cells: method, bits, group_size, variant ("sym", "asym-act", "" = the default). */
+QS_MUST_CHECK qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, const char *group_size,
+                                        const char *variant);
+
+/* Whether this spec can quantise rows of n_in weights; QS_E_USAGE names the matrix: a group larger than the
+ * row. A group that does not divide the row is fine: the last one is shorter. */
+QS_MUST_CHECK qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix);
+
+/* The keys of every method with default and meaning, for --list and docs. */
+void qs_spec_print_keys(FILE *stream);
+
+#endif
