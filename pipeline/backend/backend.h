@@ -36,6 +36,8 @@ QS_MUST_CHECK qs_err qs_backend_alloc(qs_backend *backend, void *out_pointer, si
 void qs_backend_free(qs_backend *backend, void *pointer);
 QS_MUST_CHECK qs_err qs_backend_upload(qs_backend *backend, void *dst, const void *src, size_t bytes);
 QS_MUST_CHECK qs_err qs_backend_download(qs_backend *backend, void *dst, const void *src, size_t bytes);
+/* Device to device; the ranges do not overlap. */
+QS_MUST_CHECK qs_err qs_backend_copy(qs_backend *backend, void *dst, const void *src, size_t bytes);
 QS_MUST_CHECK qs_err qs_backend_sync(qs_backend *backend);
 
 typedef struct qs_backend_memory {
