@@ -115,12 +115,139 @@ const qs_schema_row qs_schema_rows[] = {
     DATA(EVAL, "/dump/hidden", QS_F32, 3, "[n_windows, n_ctx, d_model]", "", "final hidden states"),
     DATA(EVAL, "/dump/embeddings", QS_F32, 2, "[n_lines, dim]", "", "embeddings of the lines of --embed"),
 
-    /* provenance, in all kinds; written by the seal */
+    /* in all kinds, written by the seal */
+    TEXT(ALL, "/@kind", "calib, quant or eval"),
+    INT(ALL, "/@schema_version", "", "version of this schema"),
+    TEXT(ALL, "/@digest", "content digest: an identity of everything outside /provenance and /timing"),
+    INT(ALL, "/@complete", "", "1; a file without it was not finished"),
+    TEXT(ALL, "/parents/@*", "content digest of the input with this role: model, calib, quant, baseline"),
+    TEXT(ALL, "/provenance/parents/@*", "name of the input with this role"),
     TEXT(ALL, "/provenance/@created", "UTC time"),
     TEXT(ALL, "/provenance/@host", "host name"),
     TEXT(ALL, "/provenance/@command", "command line"),
     TEXT(ALL, "/provenance/@cpu", "CPU model"),
     INT(ALL, "/provenance/@n_threads", "", "threads"),
-    TEXT(ALL, "/code/@version", "qsweep version"),
+    TEXT(ALL, "/provenance/@version", "qsweep version"),
     {0},
 };
+
+static const struct {
+    const char *name, *stage, *file;
+} kinds[QS_N_KINDS] = {
+    [QS_KIND_CALIB] = {"calib", "qsweep-calibrate", "calib.h5"},
+    [QS_KIND_QUANT] = {"quant", "qsweep-quantize", "SPEC-ID.quant.h5"},
+    [QS_KIND_EVAL] = {"eval", "qsweep-evaluate", "ID.eval.h5"},
+};
+
+const char *qs_artifact_kind_name(qs_artifact_kind kind) { return kinds[kind].name; }
+
+const char *qs_artifact_kind_stage(qs_artifact_kind kind) { return kinds[kind].stage; }
+
+const char *qs_cell_name(qs_cell cell)
+{
+    static const char *const names[] = {
+        [QS_CELL_DATASET] = "dataset", [QS_CELL_INT] = "int", [QS_CELL_REAL] = "real", [QS_CELL_TEXT] = "text"};
+    return names[cell];
+}
+
+/* "*" takes a whole segment (or what follows its "@"), which must be a plain name: no space, since the manifest
+ * separates by spaces; no "@" in front, since that marks an attribute. */
+static bool wildcard_takes(const char *segment, size_t bytes)
+{
+    if (bytes == 0 || segment[0] == '@' || (segment[0] == '.' && (bytes == 1 || (bytes == 2 && segment[1] == '.'))))
+        return false;
+    for (size_t i = 0; i < bytes; i++)
+        if (segment[i] <= ' ' || segment[i] > '~') return false;
+    return true;
+}
+
+static bool segment_matches(const char *pattern, size_t pattern_bytes, const char *segment, size_t bytes)
+{
+    if (pattern_bytes > 0 && pattern[pattern_bytes - 1] == '*') {
+        size_t fixed = pattern_bytes - 1;
+        return bytes > fixed && memcmp(pattern, segment, fixed) == 0 && wildcard_takes(segment + fixed, bytes - fixed);
+    }
+    return bytes == pattern_bytes && memcmp(pattern, segment, bytes) == 0;
+}
+
+static bool path_matches(const char *pattern, const char *path)
+{
+    while (*pattern == '/' && *path == '/') {
+        pattern++;
+        path++;
+        size_t pattern_bytes = strcspn(pattern, "/"), bytes = strcspn(path, "/");
+        if (!segment_matches(pattern, pattern_bytes, path, bytes)) return false;
+        pattern += pattern_bytes;
+        path += bytes;
+    }
+    return *pattern == '\0' && *path == '\0';
+}
+
+const qs_schema_row *qs_schema_find(qs_artifact_kind kind, const char *path)
+{
+    if (strlen(path) >= QS_SCHEMA_PATH_BYTES) return NULL;
+    for (const qs_schema_row *row = qs_schema_rows; row->path != NULL; row++)
+        if ((row->kinds & (1u << kind)) != 0 && path_matches(row->path, path)) return row;
+    return NULL;
+}
+
+/* A vertical bar would end a table cell. */
+static void print_cell(FILE *stream, const char *text)
+{
+    (void)fputs(" ", stream);
+    for (const char *c = text; *c != '\0'; c++) (void)fprintf(stream, *c == '|' ? "\\%c" : "%c", *c);
+    (void)fputs(" |", stream);
+}
+
+static void print_row(FILE *stream, const qs_schema_row *row)
+{
+    (void)fprintf(stream, "| `%s` | %s | %s |", row->path,
+                  row->cell == QS_CELL_DATASET ? qs_dtype_name(row->dtype) : qs_cell_name(row->cell),
+                  row->dims[0] != '\0' ? row->dims : "");
+    print_cell(stream, row->unit);
+    print_cell(stream, row->text);
+    (void)fputs("\n", stream);
+}
+
+static void print_table(FILE *stream, bool shared, unsigned kind_bit)
+{
+    const unsigned all = (1u << QS_N_KINDS) - 1;
+    (void)fputs("| path | type | shape | unit | what |\n|---|---|---|---|---|\n", stream);
+    for (const qs_schema_row *row = qs_schema_rows; row->path != NULL; row++)
+        if ((row->kinds == all) == shared && (row->kinds & kind_bit) != 0) print_row(stream, row);
+}
+
+static const char intro[] =
+    "# Artifacts\n\n"
+    "Generated from `pipeline/artifact/schema.c` by `make docs`; edit the rows there.\n\n"
+    "An artifact is an HDF5 file (1.10 format, little-endian). A path that ends in `/@name` is an attribute of the\n"
+    "object before it; `*` stands for a name. Datasets of 4 KiB and more are chunked (about 1 MiB, whole rows) and\n"
+    "pass shuffle, zstd level 1 (filter 32015) and fletcher32. Each dataset has the attribute `digest`, the\n"
+    "XXH3-128 of its little-endian bytes in row-major order, and `unit` where it has one.\n\n"
+    "What varies from run to run is under `/provenance` and `/timing`; everything else enters the content digest\n"
+    "`/@digest`, which stands for the artifact wherever it is an input (`/parents`): equal inputs, equal digest.\n"
+    "It is the XXH3-128 of the line `qsweep KIND schema VERSION` and of one line `PATH TYPE [D0,D1] DIGEST` per\n"
+    "dataset and attribute, sorted bytewise, where TYPE is the element type, `int`, `real` or `text`. The root's\n"
+    "own attributes and those named `digest` and `unit` of datasets have no line.\n\n"
+    "## Opening one with h5py\n\n"
+    "```python\n"
+    "import h5py, hdf5plugin            # hdf5plugin brings the zstd filter\n"
+    "with h5py.File(\"calib.h5\") as f:\n"
+    "    print(f.attrs[\"kind\"].decode(), f.attrs[\"digest\"].decode())\n"
+    "    f.visititems(print)\n"
+    "```\n\n"
+    "Texts are of fixed length and come as bytes (`.decode()`). f16 comes as `float16`. bf16 comes as `float32`,\n"
+    "converted exactly. `scripts/peers/check_artifact.py FILE` recomputes every digest. For h5dump, h5diff and\n"
+    "h5repack: `make plugin`, then set `HDF5_PLUGIN_PATH` to the folder it names; without it h5dump prints empty\n"
+    "data and exits with 0.\n";
+
+void qs_schema_print_markdown(FILE *stream)
+{
+    (void)fputs(intro, stream);
+    (void)fputs("\n## In every artifact\n\n", stream);
+    print_table(stream, true, ~0u);
+    for (unsigned kind = 0; kind < QS_N_KINDS; kind++) {
+        (void)fprintf(stream, "\n## %s (%s, from %s)\n\n", kinds[kind].name, kinds[kind].file, kinds[kind].stage);
+        print_table(stream, false, 1u << kind);
+    }
+}
