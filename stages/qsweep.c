@@ -1,0 +1,59 @@
+/* qsweep: the front end. `qsweep <stage> ...` runs qsweep-<stage> from the folder it stands in. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/args.h"
+#include "base/file.h"
+
+static const struct {
+    const char *name, *text;
+} stages[] = {
+    {"doctor", "what runs here: CPU, GPU, memory, the placement plan of a model"},
+    {"plan", "the points of a grid, their cost, and the work list for make"},
+    {"calibrate", "run the model once and bank the statistics that all methods share"},
+    {"quantize", "choose codes for one or many specs"},
+    {"evaluate", "measure the reference and quantised points against it"},
+    {"report", "tables, verdicts, and the configuration to ship"},
+};
+
+static void print_help(void)
+{
+    (void)printf("qsweep: find the quantised configuration of a language model that you can ship\n\n"
+                 "usage: qsweep STAGE [options]; qsweep STAGE --help lists them\n\nstages:\n");
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        (void)printf("  %-10s %s\n", stages[i].name, stages[i].text);
+}
+
+static qs_err run_stage(const char *name, char **argv)
+{
+    char self[QS_PATH_BYTES], path[QS_PATH_BYTES];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0) return qs_fail(QS_E_UNSUPPORTED, "find the stages: %s", strerror(errno));
+    self[length] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash != NULL) *slash = '\0';
+    for (const char *c = name; *c != '\0'; c++)
+        if (*c == '/') return qs_fail(QS_E_USAGE, "\"%s\" is not a stage; see qsweep --help", name);
+    qs_err err = qs_path_format(path, "%s/qsweep-%s", self, name);
+    if (err != QS_OK) return err;
+    if (access(path, X_OK) != 0) return qs_fail(QS_E_USAGE, "\"%s\" is not a stage; see qsweep --help", name);
+    argv[0] = path;
+    (void)execv(path, argv);
+    return qs_fail(QS_E_UNSUPPORTED, "run %s: %s", path, strerror(errno));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) return qs_args_exit(qs_fail(QS_E_USAGE, "which stage? see qsweep --help"));
+    if (strcmp(argv[1], "--help") == 0) {
+        print_help();
+        return qs_args_exit(QS_OK);
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        (void)printf("qsweep %s\n", QS_VERSION);
+        return qs_args_exit(QS_OK);
+    }
+    return qs_args_exit(run_stage(argv[1], argv + 1));
+}
