@@ -21,6 +21,7 @@ libs := $(hdf5_libs) -lzstd -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -ldnnl
 sources := $(wildcard pipeline/*/*.c pipeline/backend/cpu/*.c)
 objects := $(sources:%.c=$(BUILD)/%.o)
 library := $(BUILD)/libqsweep.a
+smollm2 := datasets/models/smollm2-135m-instruct-q4_1.gguf
 stages := $(patsubst stages/%.c,%,$(filter-out stages/qsweep.c stages/common.c,$(wildcard stages/*.c)))
 programs := $(stages:%=$(BUILD)/bin/qsweep-%) $(if $(wildcard stages/qsweep.c),$(BUILD)/bin/qsweep)
 test_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
@@ -55,9 +56,104 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(library)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs) -lcmocka
 
-# One test program: make unit-dtype
+# One test program: make unit-tokenizer
 .PHONY: unit-%
 unit-%: $(BUILD)/tests/test_%
 	$(Q)$<
 
--include $(objects:.o=.d) $(wildcard $(BUILD)/stages/*.d $(BUILD)/tests/*.d)
+# ---- the two commands of the README ----
+.PHONY: help demo test
+help:
+	@sed -n 's/^#? //p' Makefile
+
+#? make demo                      set up, fetch a real model, sweep 8 points, print the table
+demo:
+	@scripts/install-deps
+	@scripts/fetch-model smollm2
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory sweep MODEL=$(smollm2) GRID=datasets/grids/demo.csv OUT=results/demo GATE=report
+
+#? make test [T="NAME ..."]       set up, build, run every test; ends with "N passed, N failed, N skipped"
+test:
+	@scripts/install-deps --test
+	@$(MAKE) --no-print-directory all tests tools
+	@BUILD=$(BUILD) scripts/run-tests $(T)
+
+.PHONY: tests tools
+tests: $(test_programs)
+tools: $(tool_programs)
+
+# ---- sweeps ----
+#? make sweep MODEL= GRID= OUT=   calibrate, quantize, evaluate, report; resumes; -j and -n work
+#?      [TEXT=] [CALIB_TEXT=] [PRODUCTION=] [BUDGETS=] [CALIBRATE="options"] [QUANTIZE=] [EVALUATE=] [REPORT=]
+TEXT ?= datasets/handbook/evaluation
+CALIB_TEXT ?= datasets/handbook/calibration
+PRODUCTION ?= datasets/handbook/production
+BUDGETS ?= datasets/budgets.csv
+bin := $(BUILD)/bin
+# One sweep per directory at a time: a second one waits. Each stage skips what is finished and current by
+# content digest, so running them again is the resume.
+lock = flock $(OUT)/.lock
+files = $(bin)/qsweep-plan --grid $(GRID) --out $(OUT) --files
+# What a failed gate does to make: fail (exit status 2) or report (the table says it, make succeeds).
+GATE ?= fail
+.PHONY: sweep sweep-calibrate sweep-quantize sweep-evaluate sweep-report
+sweep: sweep-report
+sweep-report: sweep-evaluate
+	$(lock) $(bin)/qsweep-report --budgets $(BUDGETS) --out $(OUT) $(REPORT) $$($(files) eval) || \
+	  { rc=$$?; [ $$rc = 3 ] && [ "$(GATE)" = report ] || exit $$rc; }
+sweep-evaluate: sweep-quantize
+	$(lock) $(bin)/qsweep-evaluate --model $(MODEL) --text $(TEXT) --out $(OUT) $(EVALUATE) $$($(files) quant | sed 's/^/--quant /')
+sweep-quantize: sweep-calibrate
+	$(lock) $(bin)/qsweep-quantize --model $(MODEL) --calib $(OUT)/calib.h5 --grid $(GRID) --out $(OUT) $(QUANTIZE)
+sweep-calibrate: $(programs)
+	@: $(if $(and $(MODEL),$(GRID),$(OUT)),,$(error make sweep needs MODEL=, GRID= and OUT=))
+	@mkdir -p $(OUT)
+	$(lock) $(bin)/qsweep-calibrate --model $(MODEL) --text $(CALIB_TEXT) --production $(PRODUCTION) --out $(OUT)/calib.h5 $(CALIBRATE)
+
+# ---- more checks ----
+#? make fuzz [FUZZ_SECONDS=60]     libFuzzer targets of every parser under ASan and UBSan (clang)
+FUZZ_SECONDS ?= 60
+fuzz_programs := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+# The parsers and what they stand on; machine kernels and HDF5 stay out.
+fuzz_sources := $(filter-out %_avx2.c %_avx512.c,$(wildcard pipeline/base/*.c pipeline/data/*.c pipeline/model/*.c))
+fuzz_objects := $(fuzz_sources:%.c=$(BUILD)/fuzz-objects/%.o)
+.PHONY: fuzz fuzz-programs
+fuzz-programs: $(fuzz_programs)
+fuzz: fuzz-programs
+	@scripts/run-fuzz $(BUILD) $(FUZZ_SECONDS)
+
+$(BUILD)/fuzz-objects/%.o: %.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  FUZZ-CC $<")
+	$(Q)clang -std=c11 -O1 -g -D_GNU_SOURCE -Ipipeline -I. -Wno-unknown-pragmas -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -MMD -MP -c $< -o $@
+$(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(fuzz_objects)
+	@mkdir -p $(@D)
+	$(Q)clang -fsanitize=fuzzer,address,undefined -Wl,--gc-sections $^ -o $@ -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm -lgomp
+
+#? make bench                      kernels and ops against the reference and the machine's peaks
+bench_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/bench_*.c))
+tool_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tool_*.c))
+.PHONY: bench
+bench: $(bench_programs)
+	$(Q)for program in $^; do $$program || exit; done
+$(bench_programs) $(tool_programs): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(library)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+
+#? make docs                       regenerate docs/artifacts.md, docs/columns.md (no diff when current)
+.PHONY: docs clean plugin
+docs: all
+	$(Q)$(bin)/qsweep-report --list=artifacts >docs/artifacts.md
+	$(Q)$(bin)/qsweep-report --list=metrics >docs/columns.md
+
+#? make plugin                     HDF5 filter plugin for h5dump and h5repack (HDF5_PLUGIN_PATH=build/plugin)
+plugin: $(BUILD)/plugin/libqsweep_zstd.so
+$(BUILD)/plugin/libqsweep_zstd.so: pipeline/artifact/zstd_filter.c pipeline/artifact/zstd_plugin.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(cflags) $(hdf5_cflags) -DQS_H5_PLUGIN -fPIC -shared $^ -o $@ $(hdf5_libs) -lzstd
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(objects:.o=.d) $(fuzz_objects:.o=.d) $(wildcard $(BUILD)/stages/*.d $(BUILD)/tests/*.d)
