@@ -4,6 +4,7 @@
 #define QS_ARTIFACT_ARTIFACT_IMPL_H
 
 #include "artifact/artifact.h"
+#include "artifact/finite.h"
 #include "artifact/manifest.h"
 #include "artifact/part.h"
 #include "artifact/provenance.h"
@@ -101,7 +102,7 @@ QS_MUST_CHECK qs_err qs_dataset_read(const qs_artifact *artifact, const char *pa
 /* Fills info.n; QS_E_INPUT for a bad rank, a negative extent or an overflow. */
 QS_MUST_CHECK qs_err qs_dataset_count(const char *path, qs_dataset_info *info);
 
-/* ---- artifact_writer.c, artifact_attribute.c, finite.c ---- */
+/* ---- artifact_writer.c, artifact_attribute.c ---- */
 
 /* The row of the schema for a write; QS_E_INPUT when there is none, of another cell, or for a reader. */
 QS_MUST_CHECK qs_err qs_writer_check(const qs_artifact *artifact, const char *path, qs_cell cell,
@@ -112,9 +113,6 @@ QS_MUST_CHECK qs_err qs_writer_ensure_groups(const qs_artifact *artifact, const 
 
 /* As qs_artifact_put_text, also for the paths that only the seal may write. */
 QS_MUST_CHECK qs_err qs_writer_put_text(qs_artifact *artifact, const char *path, const char *value);
-
-/* Index of the first NaN or Inf, or -1; integers have none. */
-int64_t qs_find_nonfinite_any(qs_dtype dtype, const void *data, int64_t n);
 
 /* ---- artifact_reader.c ---- */
 

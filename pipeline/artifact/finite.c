@@ -1,19 +1,19 @@
-#include "artifact/artifact_impl.h"
+#include "artifact/finite.h"
 
-/* Index of the first element whose exponent bits are all ones, or -1. The check of a block has no early exit, so
- * that it vectorises. */
-#define FIND_NONFINITE(name, type, mask)                                                     \
-    static int64_t name(const type *bits, int64_t n)                               \
-    {                                                                              \
-        enum { BLOCK = 4096 };                                                     \
-        for (int64_t start = 0; start < n; start += BLOCK) {                       \
-            int64_t end = start + BLOCK < n ? start + BLOCK : n;                   \
-            unsigned found = 0;                                                    \
-            for (int64_t i = start; i < end; i++) found |= (bits[i] & (mask)) == (mask); \
-            for (int64_t i = start; found != 0 && i < end; i++)                    \
-                if ((bits[i] & (mask)) == (mask)) return i;                        \
-        }                                                                          \
-        return -1;                                                                 \
+/* NaN and Inf are the values whose exponent bits, the mask, are all ones. The first loop over a block has no early
+ * exit, so that it vectorises. */
+#define FIND_NONFINITE(name, type, mask)                                                          \
+    static int64_t name(const type *bits, int64_t n)                                              \
+    {                                                                                             \
+        enum { BLOCK = 4096 };                                                                    \
+        for (int64_t start = 0; start < n; start += BLOCK) {                                      \
+            int64_t end = start + BLOCK < n ? start + BLOCK : n;                                  \
+            unsigned found = 0;                                                                   \
+            for (int64_t i = start; i < end; i++) found |= (bits[i] & (mask)) == (mask);          \
+            for (int64_t i = start; found != 0 && i < end; i++)                                   \
+                if ((bits[i] & (mask)) == (mask)) return i;                                       \
+        }                                                                                         \
+        return -1;                                                                                \
     }
 
 FIND_NONFINITE(find_f64, uint64_t, 0x7ff0000000000000u)

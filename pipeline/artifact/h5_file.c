@@ -14,11 +14,24 @@ static herr_t keep_cause(unsigned n, const H5E_error2_t *frame, void *context)
     return 0;
 }
 
+/* The file driver reports everything it knows ("file write failed: time = ..., errno = 28, error message = 'No
+ * space left on device', buf = ..."); the system's own words are enough. */
+static void keep_system_message(char *text)
+{
+    static const char mark[] = "error message = '";
+    char *start = strstr(text, mark), *end = start != NULL ? strchr(start + strlen(mark), '\'') : NULL;
+    if (end == NULL) return;
+    start += strlen(mark);
+    size_t bytes = (size_t)(end - start);
+    memmove(text, start, bytes);
+    text[bytes] = '\0';
+}
+
 char *qs_h5_cause(char text[QS_CAUSE_BYTES])
 {
     text[0] = '\0';
     (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_cause, text);
-    /* Messages of the file driver hold the time with its line break. */
+    keep_system_message(text);
     for (char *c = text; *c != '\0'; c++)
         if (*c == '\n' || *c == '\r' || *c == '\t') *c = ' ';
     if (text[0] == '\0') (void)snprintf(text, QS_CAUSE_BYTES, "HDF5 gave no reason");
