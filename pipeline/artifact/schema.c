@@ -238,7 +238,7 @@ static const char intro[] =
     "```\n\n"
     "Texts are of fixed length and come as bytes (`.decode()`). f16 comes as `float16`. bf16 comes as `float32`,\n"
     "converted exactly. `scripts/peers/check_artifact.py FILE` recomputes every digest. For h5dump, h5diff and\n"
-    "h5repack: `make plugin`, then set `HDF5_PLUGIN_PATH` to the folder it names; without it h5dump prints empty\n"
+    "h5repack: `make plugin`, then `HDF5_PLUGIN_PATH=build/plugin h5dump FILE`; without it h5dump prints empty\n"
     "data and exits with 0.\n";
 
 void qs_schema_print_markdown(FILE *stream)
