@@ -1,0 +1,130 @@
+#include "stat/calib_file.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "model/model_record.h"
+
+struct qs_calib_file {
+    qs_artifact *artifact;
+    float *gram;
+    int64_t gram_capacity; /* elements */
+};
+
+static bool same_int(const qs_artifact *artifact, const char *path, int64_t wanted)
+{
+    int64_t value;
+    return qs_artifact_get_int(artifact, path, &value) == QS_OK && value == wanted;
+}
+
+static bool same_windows(const qs_artifact *artifact, const qs_calib_plan *plan)
+{
+    int64_t n = plan->n_samples * plan->seqlen;
+    int32_t *stored = NULL;
+    bool same = QS_NEW(stored, n, "stored windows") == QS_OK &&
+                qs_artifact_read(artifact, "/calibration/tokens", QS_I32, stored, n) == QS_OK &&
+                memcmp(stored, plan->windows, (size_t)n * sizeof *stored) == 0;
+    qs_mem_free(stored);
+    return same;
+}
+
+bool qs_calib_is_current(const char *path, qs_model *model, const qs_calib_plan *plan)
+{
+    qs_artifact *artifact;
+    char spec[256];
+    if (qs_artifact_open(&artifact, path, QS_KIND_CALIB) != QS_OK) return false;
+    bool current = qs_model_check_record(model, artifact, path) == QS_OK &&
+                   same_int(artifact, "/calibration/@n_samples", plan->n_samples) &&
+                   same_int(artifact, "/calibration/@seqlen", plan->seqlen) &&
+                   qs_artifact_get_text(artifact, "/calibration/@propagate_spec", spec, sizeof spec) == QS_OK &&
+                   strcmp(spec, plan->propagate_spec) == 0 && same_windows(artifact, plan);
+    qs_artifact_close(artifact);
+    return current;
+}
+
+qs_err qs_calib_create(qs_artifact **out, const char *path, qs_model *model, const qs_calib_plan *plan)
+{
+    qs_artifact *a = NULL;
+    qs_err err;
+    QS_TRY(qs_artifact_create(&a, path, QS_KIND_CALIB));
+    QS_TRY(qs_model_record(model, a));
+    QS_TRY(qs_artifact_put_int(a, "/calibration/@n_samples", plan->n_samples));
+    QS_TRY(qs_artifact_put_int(a, "/calibration/@seqlen", plan->seqlen));
+    QS_TRY(qs_artifact_put_int(a, "/calibration/@seed", plan->seed));
+    QS_TRY(qs_artifact_put_int(a, "/calibration/@n_text_tokens", plan->n_text_tokens));
+    QS_TRY(qs_artifact_put_int(a, "/calibration/@n_distinct_tokens", plan->n_distinct_tokens));
+    QS_TRY(qs_artifact_put_int(a, "/calibration/@propagated", plan->propagate_spec[0] != '\0'));
+    QS_TRY(qs_artifact_put_text(a, "/calibration/@propagate_spec", plan->propagate_spec));
+    QS_TRY(qs_artifact_put(a, "/calibration/tokens", QS_I32, 2, (int64_t[]){plan->n_samples, plan->seqlen},
+                           plan->windows));
+    *out = a;
+out:
+    if (err != QS_OK) qs_artifact_abort(a);
+    return err;
+}
+
+qs_err qs_calib_file_open(qs_calib_file **out, const char *path, qs_model *model)
+{
+    qs_calib_file *file = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(file, 1, "calibration file"));
+    QS_TRY(qs_artifact_open(&file->artifact, path, QS_KIND_CALIB));
+    QS_TRY(qs_model_check_record(model, file->artifact, path));
+    *out = file;
+out:
+    if (err != QS_OK) qs_calib_file_close(file);
+    return err;
+}
+
+void qs_calib_file_close(qs_calib_file *file)
+{
+    if (file == NULL) return;
+    qs_artifact_close(file->artifact);
+    qs_mem_free(file->gram);
+    qs_mem_free(file);
+}
+
+const qs_artifact *qs_calib_file_artifact(const qs_calib_file *file) { return file->artifact; }
+
+qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, const float **packed, int64_t *n_tokens)
+{
+    char path[96];
+    qs_dataset_info info;
+    qs_err err;
+    (void)snprintf(path, sizeof path, "/layers/%lld/%s/@n_tokens", (long long)layer, qs_site_name(site));
+    QS_TRY(qs_artifact_get_int(file->artifact, path, n_tokens));
+    (void)snprintf(path, sizeof path, "/layers/%lld/%s/gram", (long long)layer, qs_site_name(site));
+    QS_TRY(qs_artifact_info(file->artifact, path, &info));
+    if (info.n > file->gram_capacity) {
+        qs_mem_free(file->gram);
+        file->gram_capacity = 0;
+        QS_TRY(QS_NEW(file->gram, info.n, "second moments"));
+        file->gram_capacity = info.n;
+    }
+    QS_TRY(qs_artifact_read(file->artifact, path, QS_F32, file->gram, info.n));
+    *packed = file->gram;
+out:
+    return err;
+}
+
+qs_err qs_calib_copy_record(const qs_artifact *from, qs_artifact *to)
+{
+    static const char *const ints[] = {"/calibration/@n_samples", "/calibration/@seqlen", "/calibration/@propagated"};
+    static const char *const reals[] = {"/calibration/@js_divergence", "/calibration/@median_chars_ratio"};
+    qs_err err = QS_OK;
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
+        int64_t value;
+        if (!qs_artifact_has(from, ints[i])) continue;
+        QS_TRY(qs_artifact_get_int(from, ints[i], &value));
+        QS_TRY(qs_artifact_put_int(to, ints[i], value));
+    }
+    for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
+        double value;
+        if (!qs_artifact_has(from, reals[i])) continue;
+        QS_TRY(qs_artifact_get_real(from, reals[i], &value));
+        QS_TRY(qs_artifact_put_real(to, reals[i], value));
+    }
+out:
+    return err;
+}

@@ -1,0 +1,38 @@
+/* calib.h5: what calibration decided and collected. Written layer by layer, read one site at a time. */
+#ifndef QS_STAT_CALIB_FILE_H
+#define QS_STAT_CALIB_FILE_H
+
+#include "artifact/artifact.h"
+#include "model/block.h"
+
+/* Everything that determines the statistics besides the model. */
+typedef struct qs_calib_plan {
+    int64_t n_samples, seqlen, seed;
+    int64_t n_text_tokens, n_distinct_tokens;
+    const int32_t *windows;     /* [n_samples, seqlen] */
+    const char *propagate_spec; /* canonical text of the propagated spec; "" = full-precision statistics */
+} qs_calib_plan;
+
+/* True when `path` holds a sealed artifact of this model and plan: the work is done already. A missing, foreign
+ * or broken file is not an error here. */
+bool qs_calib_is_current(const char *path, qs_model *model, const qs_calib_plan *plan);
+
+/* Creates the artifact and writes all of the plan; statistics follow through qs_collector_write. */
+QS_MUST_CHECK qs_err qs_calib_create(qs_artifact **out, const char *path, qs_model *model, const qs_calib_plan *plan);
+
+typedef struct qs_calib_file qs_calib_file;
+
+/* Opens and checks that it was made from this model. */
+QS_MUST_CHECK qs_err qs_calib_file_open(qs_calib_file **out, const char *path, qs_model *model);
+void qs_calib_file_close(qs_calib_file *file);
+const qs_artifact *qs_calib_file_artifact(const qs_calib_file *file);
+
+/* Second moments of a site, upper triangle by rows; borrowed until the next call. */
+QS_MUST_CHECK qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, const float **packed,
+                                        int64_t *n_tokens);
+
+/* Copies the attributes that gates judge (sample count, window length, divergence to production) into an artifact
+ * made from this one; those that are absent stay absent. `from` may be a calib or a quant artifact. */
+QS_MUST_CHECK qs_err qs_calib_copy_record(const qs_artifact *from, qs_artifact *to);
+
+#endif
