@@ -64,9 +64,28 @@ uint16_t qs_bf16_from_f32(float value)
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+typedef union pun {
+    uint32_t bits;
+    float value;
+} pun;
+
+/* The same function without branches, which is what lets compilers put lanes side by side: rebias all three
+ * cases and select by mask. A subnormal m * 2^-24 is (2^-14 + m * 2^-24) - 2^-14, exactly. */
+static inline float f32_from_f16_lane(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, magnitude = (uint32_t)(half & 0x7fffu) << 13;
+    uint32_t special = -(uint32_t)(magnitude >= 0x0f800000u), small = -(uint32_t)(magnitude < 0x00800000u);
+    pun subnormal = {.bits = magnitude + 0x38800000u};
+    subnormal.value -= 0x1p-14f;
+    uint32_t normal = magnitude + 0x38000000u + (special & 0x38000000u);
+    pun result = {.bits = (subnormal.bits & small) | (normal & ~small) | sign};
+    return result.value;
+}
+
 void qs_f32_from_f16_array(float *dst, const uint16_t *src, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) dst[i] = qs_f32_from_f16(src[i]);
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) dst[i] = f32_from_f16_lane(src[i]);
 }
 
 void qs_f32_from_bf16_array(float *dst, const uint16_t *src, int64_t n)
