@@ -6,6 +6,7 @@ OUT_DIR/<name>/config.json, model.safetensors    a Hugging Face directory ("llam
 OUT_DIR/<name>/tokens.i32    int32 LE [32], the input: one sequence, positions 0..31
 OUT_DIR/<name>/hidden.f32    float32 LE [32, d_model], after the final norm
 OUT_DIR/<name>/logits.f32    float32 LE [32, n_vocab], computed by transformers in fp32, eager attention
+OUT_DIR/<name>/inv_freq.f32  float32 LE [head_dim / 2], the rotary frequencies in force
 OUT_DIR/gguf/<name>-<type>.gguf                  twins, without a tokenizer
 OUT_DIR/gguf/q8_0.csv        model,tensor (Hugging Face name),xxh3_128 of the float32 LE values of the Q8_0 twin
                              in Hugging Face row order, dequantised by gguf-py
@@ -128,6 +129,7 @@ def make_model(name, folder, seed):
     tokens.to(torch.int32).numpy().tofile(folder / "tokens.i32")
     out.hidden_states[-1][0].numpy().tofile(folder / "hidden.f32")
     out.logits[0].numpy().tofile(folder / "logits.f32")
+    model.model.rotary_emb.inv_freq.float().numpy().tofile(folder / "inv_freq.f32")
     print(f"{name}: logits std {out.logits.std():.2f}, probability of the first choice"
           f" {out.logits.softmax(-1).max(-1).values.mean():.2f}")
     return config, {n: t.numpy() for n, t in state.items()}

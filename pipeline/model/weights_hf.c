@@ -1,0 +1,92 @@
+#include <string.h>
+
+#include "base/mem.h"
+#include "model/weights_impl.h"
+
+typedef struct search {
+    const qs_shards *shards;
+    bool *used; /* [n_entries] */
+} search;
+
+static qs_err find_tensor(void *context, const char *name, qs_found *found)
+{
+    static const struct {
+        qs_safetensor_type type;
+        qs_storage storage;
+    } storages[] = {{QS_ST_F32, QS_STORE_F32}, {QS_ST_F16, QS_STORE_F16}, {QS_ST_BF16, QS_STORE_BF16}};
+    search *s = context;
+    *found = (qs_found){0};
+    const qs_shard_entry *entry = qs_shards_find(s->shards, name);
+    if (entry == NULL) return QS_OK;
+    s->used[entry - s->shards->entries] = true;
+    const qs_safetensor *tensor = entry->tensor;
+    size_t i = 0, n = sizeof storages / sizeof storages[0];
+    while (i < n && storages[i].type != tensor->type) i++;
+    if (i == n)
+        return qs_fail(QS_E_UNSUPPORTED, "open %s: tensor %s has dtype %s; models are F32, F16 or BF16",
+                       entry->shard->file.path, name, qs_safetensor_type_name(tensor->type));
+    *found = (qs_found){
+        .name = tensor->name, .storage = storages[i].storage, .n_dims = tensor->n_dims,
+        .shape = {tensor->shape[0], tensor->shape[1]}, .data = tensor->data, .bytes = tensor->bytes,
+        .file = &entry->shard->file,
+    };
+    return QS_OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t a = strlen(text), b = strlen(end);
+    return a >= b && strcmp(text + a - b, end) == 0;
+}
+
+/* Tensors that a file may carry without a meaning: old checkpoints store the rotary table, and a tied head is
+ * sometimes written out although the embedding stands for it. */
+static bool may_be_left(const qs_model *model, const char *name)
+{
+    return ends_with(name, "rotary_emb.inv_freq") || (model->config.tied_head && strcmp(name, "lm_head.weight") == 0);
+}
+
+/* A tensor that nothing uses means that the model computes something we would leave out. */
+static qs_err check_unused(const qs_model *model, const search *s)
+{
+    for (int64_t i = 0; i < s->shards->n_entries; i++) {
+        const qs_shard_entry *entry = &s->shards->entries[i];
+        if (!s->used[i] && !may_be_left(model, entry->tensor->name))
+            return qs_fail(QS_E_UNSUPPORTED, "open %s: tensor %s is not part of a %s model with this configuration",
+                           entry->shard->file.path, entry->tensor->name, model->config.architecture);
+    }
+    return QS_OK;
+}
+
+static qs_err read_config(qs_model *model)
+{
+    char path[QS_PATH_BYTES];
+    json_t *root = NULL;
+    qs_err err;
+    QS_TRY(qs_path_format(path, "%s/config.json", model->path));
+    QS_TRY(qs_json_load(&root, path));
+    QS_TRY(qs_model_config_from_json(&model->config, root, path));
+    const json_t *quantised = json_object_get(root, "quantization_config");
+    if (json_is_object(quantised)) {
+        const char *method = json_string_value(json_object_get(quantised, "quant_method"));
+        err = qs_fail(QS_E_UNSUPPORTED, "open %s: the model is quantised already (%.32s); give the model it was made"
+                      " from, and evaluate this one with --checkpoint", model->path, method == NULL ? "?" : method);
+    }
+out:
+    json_decref(root);
+    return err;
+}
+
+qs_err qs_model_open_hf(qs_model *model)
+{
+    search s = {.shards = &model->shards};
+    qs_err err;
+    QS_TRY(read_config(model));
+    QS_TRY(qs_shards_open(&model->shards, model->path));
+    QS_TRY(QS_NEW(s.used, model->shards.n_entries, "tensor marks"));
+    QS_TRY(qs_model_bind(model, QS_NAMING_HF, find_tensor, &s));
+    QS_TRY(check_unused(model, &s));
+out:
+    qs_mem_free(s.used);
+    return err;
+}

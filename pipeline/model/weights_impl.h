@@ -1,0 +1,53 @@
+/* Inside of a model, shared by weights.c and the readers of the two file families. */
+#ifndef QS_MODEL_WEIGHTS_IMPL_H
+#define QS_MODEL_WEIGHTS_IMPL_H
+
+#include "model/gguf.h"
+#include "model/mapped.h"
+#include "model/shards.h"
+#include "model/weights.h"
+
+typedef struct qs_slot {
+    qs_tensor_info info; /* name == NULL: the model does not have this role */
+    const uint8_t *data;
+    const qs_mapped *file;
+    int64_t n_rotated_heads; /* rows are in GGUF's pair order within each of these heads; 0 = as they are */
+} qs_slot;
+
+struct qs_model {
+    char path[QS_PATH_BYTES];
+    qs_model_config config;
+    qs_tokenizer *tokenizer; /* NULL when the model carries none */
+    qs_slot *slots;          /* [n_layers * QS_N_BLOCK_ROLES], then the roles from QS_ROLE_EMBED on */
+    qs_shards shards;        /* of a directory */
+    qs_mapped file;          /* of a GGUF file */
+    qs_gguf gguf;
+    float *rope_divisors; /* [head_dim / 2], or NULL */
+    qs_digest digest;
+    bool has_digest;
+};
+
+/* What a reader knows about a tensor. Shape in Hugging Face order. */
+typedef struct qs_found {
+    const char *name; /* NULL: there is none */
+    qs_storage storage;
+    int n_dims;
+    int64_t shape[2]; /* of the first two; n_dims tells whether there are more */
+    const uint8_t *data;
+    size_t bytes;
+    const qs_mapped *file;
+} qs_found;
+
+/* The two spellings of tensor names. */
+typedef enum qs_naming { QS_NAMING_HF, QS_NAMING_GGUF } qs_naming;
+
+/* Fills the slots from config: looks up every tensor that the architecture has, and checks its shape.
+ * find() sets found->name = NULL for an unknown name; it may fail on a dtype it cannot read. */
+typedef qs_err (*qs_find_tensor)(void *context, const char *name, qs_found *found);
+QS_MUST_CHECK qs_err qs_model_bind(qs_model *model, qs_naming naming, qs_find_tensor find, void *context);
+
+/* The two readers: config, tokenizer and slots of a model whose path is set. The caller closes on failure. */
+QS_MUST_CHECK qs_err qs_model_open_hf(qs_model *model);
+QS_MUST_CHECK qs_err qs_model_open_gguf(qs_model *model);
+
+#endif

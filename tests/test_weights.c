@@ -1,0 +1,515 @@
+/* Models opened from Hugging Face directories and GGUF files: equal values whatever the container, clear errors
+ * for what is missing or wrong, a digest that is the model's identity. Demands: product.md, "Models"; checklist
+ * G5 (header bits against lengths), B6 (NaN is an error with its place). Fixtures: scripts/peers/
+ * make_model_fixtures.py and make_gguf_vectors.py. */
+#include "model_files.h"
+
+#include <math.h>
+#include <omp.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "model/weights.h"
+
+static qs_model *open_model(const char *path)
+{
+    qs_model *model = NULL;
+    assert_ok(qs_model_open(&model, path));
+    return model;
+}
+
+static float *read_role(const qs_model *model, qs_role role, int64_t layer, int64_t *n)
+{
+    qs_tensor_info info = qs_model_info(model, role, layer);
+    float *values;
+    *n = info.n_out * info.n_in;
+    assert_ok(QS_NEW(values, *n, "test"));
+    assert_ok(qs_model_read_f32(model, role, layer, values));
+    return values;
+}
+
+static void assert_role_equal(const qs_model *a, const qs_model *b, qs_role role, int64_t layer)
+{
+    if (qs_model_has(a, role, layer) != qs_model_has(b, role, layer))
+        fail_msg("%s of layer %lld is in one model only", qs_role_name(role), (long long)layer);
+    if (!qs_model_has(a, role, layer)) return;
+    int64_t n_a, n_b;
+    float *x = read_role(a, role, layer, &n_a), *y = read_role(b, role, layer, &n_b);
+    assert_int_equal(n_a, n_b);
+    if (memcmp(x, y, (size_t)n_a * sizeof *x) != 0)
+        fail_msg("%s of layer %lld differs between %s and %s", qs_role_name(role), (long long)layer, qs_model_path(a),
+                 qs_model_path(b));
+    qs_mem_free(x);
+    qs_mem_free(y);
+}
+
+/* Bit-equal f32 from the directory and its GGUF twins: names, types, tied heads and the Q/K permutation. */
+static void test_twins_are_equal(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *hf, *gguf;
+        qs_storage storage;
+    } rows[] = {
+        {"llama2", "gguf/llama2-f32.gguf", QS_STORE_F32}, {"llama2", "gguf/llama2-f16.gguf", QS_STORE_F16},
+        {"llama2", "gguf/llama2-bf16.gguf", QS_STORE_BF16}, {"llama3", "gguf/llama3-f16.gguf", QS_STORE_F16},
+        {"qwen2", "gguf/qwen2-f32.gguf", QS_STORE_F32}, {"qwen2", "gguf/qwen2-f16.gguf", QS_STORE_F16},
+        {"qwen2", "gguf/qwen2-bf16.gguf", QS_STORE_BF16},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char path[QS_PATH_BYTES];
+        assert_ok(qs_path_format(path, MODELS "%s", rows[i].hf));
+        qs_model *hf = open_model(path);
+        assert_ok(qs_path_format(path, MODELS "%s", rows[i].gguf));
+        qs_model *gguf = open_model(path);
+        for (int64_t layer = 0; layer < qs_model_get_config(hf)->n_layers; layer++)
+            for (int role = 0; role < QS_N_ROLES; role++) assert_role_equal(hf, gguf, (qs_role)role, layer);
+        assert_int_equal(qs_model_info(gguf, QS_ROLE_DOWN, 1).storage, rows[i].storage);
+        const qs_model_config *a = qs_model_get_config(hf), *b = qs_model_get_config(gguf);
+        assert_int_equal(a->n_vocab, b->n_vocab);
+        assert_int_equal(a->n_kv_heads, b->n_kv_heads);
+        assert_int_equal(a->head_dim, b->head_dim);
+        assert_int_equal(a->tied_head, b->tied_head);
+        assert_true(fabs(a->norm_eps - b->norm_eps) < 1e-6 * a->norm_eps);
+        float x[32], y[32];
+        qs_model_rope_frequencies(hf, x);
+        qs_model_rope_frequencies(gguf, y);
+        for (int64_t j = 0; j < a->head_dim / 2; j++) assert_true(fabsf(x[j] - y[j]) <= 1e-6f * x[j]);
+        qs_model_close(hf);
+        qs_model_close(gguf);
+    }
+}
+
+static qs_role role_of(const char *name)
+{
+    for (int role = 0; role < QS_N_ROLES; role++)
+        if (strcmp(name, qs_role_name((qs_role)role)) == 0) return (qs_role)role;
+    fail_msg("no role is called %s", name);
+    return QS_N_ROLES;
+}
+
+static void assert_digest(const qs_model *model, qs_role role, int64_t layer, const char *expected)
+{
+    int64_t n;
+    char text[QS_DIGEST_TEXT_BYTES];
+    float *values = read_role(model, role, layer, &n);
+    qs_digest_format(text, qs_hash(values, (size_t)n * sizeof *values));
+    if (strcmp(text, expected) != 0)
+        fail_msg("%s, %s of layer %lld: digest %s, the peer has %s", qs_model_path(model), qs_role_name(role),
+                 (long long)layer, text, expected);
+    qs_mem_free(values);
+}
+
+/* Every matrix of the Q8_0 twins has the values that gguf-py computes. */
+static void test_q8_0_equals_peer(void **state)
+{
+    (void)state;
+    FILE *stream = fopen(MODELS "gguf/q8_0.csv", "r");
+    assert_non_null(stream);
+    char line[256], name[64], tensor[128], digest[64], open_name[64] = "", leaf[64];
+    qs_model *model = NULL;
+    int n_rows = 0;
+    assert_non_null(fgets(line, sizeof line, stream));
+    while (fgets(line, sizeof line, stream) != NULL) {
+        assert_int_equal(sscanf(line, "%63[^,],%127[^,],%63s", name, tensor, digest), 3);
+        if (strcmp(name, open_name) != 0) {
+            qs_model_close(model);
+            char path[QS_PATH_BYTES];
+            assert_ok(qs_path_format(path, MODELS "gguf/%s.gguf", name));
+            model = open_model(path);
+            (void)snprintf(open_name, sizeof open_name, "%s", name);
+        }
+        long long layer = 0;
+        const char *dot = strrchr(tensor, '.'); /* "...q_proj.weight": the leaf is the last but one */
+        const char *start = dot;
+        while (start > tensor && start[-1] != '.') start--;
+        (void)snprintf(leaf, sizeof leaf, "%.*s", (int)(dot - start), start);
+        (void)sscanf(tensor, "model.layers.%lld", &layer);
+        qs_role role = role_of(leaf);
+        assert_int_equal(qs_model_info(model, role, layer).storage, QS_STORE_Q8_0);
+        assert_digest(model, role, layer, digest);
+        n_rows++;
+    }
+    (void)fclose(stream);
+    qs_model_close(model);
+    assert_int_equal(n_rows, 16 + 15); /* 14 linears each, embedding, and a head of its own */
+}
+
+/* Families: what is there, and which head stands for the output. */
+static void test_roles(void **state)
+{
+    (void)state;
+    qs_model *qwen2 = open_model(MODELS "qwen2"), *qwen3 = open_model(MODELS "qwen3");
+    qs_model *llama = open_model(MODELS "llama2"), *mistral = open_model(MODELS "mistral");
+    assert_true(qs_model_has(qwen2, QS_ROLE_Q_BIAS, 1) && qs_model_has(qwen2, QS_ROLE_V_BIAS, 0));
+    assert_false(qs_model_has(qwen2, QS_ROLE_O_BIAS, 0));
+    assert_false(qs_model_has(qwen2, QS_ROLE_Q_NORM, 0));
+    assert_true(qs_model_has(qwen3, QS_ROLE_Q_NORM, 0) && qs_model_has(qwen3, QS_ROLE_K_NORM, 1));
+    assert_false(qs_model_has(qwen3, QS_ROLE_Q_BIAS, 0));
+    assert_false(qs_model_has(llama, QS_ROLE_Q, 2) || qs_model_has(llama, QS_ROLE_Q, -1));
+    assert_string_equal(qs_model_info(qwen2, QS_ROLE_HEAD, 0).name, "model.embed_tokens.weight");
+    assert_string_equal(qs_model_info(llama, QS_ROLE_HEAD, 0).name, "lm_head.weight");
+    assert_role_equal(qwen2, qwen2, QS_ROLE_HEAD, 0);
+    qs_tensor_info o = qs_model_info(mistral, QS_ROLE_O, 0);
+    assert_int_equal(o.n_out, 64);
+    assert_int_equal(o.n_in, 96); /* 4 heads of 24 */
+    assert_int_equal(o.bytes, 64 * 96 * 2);
+    assert_int_equal(qs_model_info(qwen3, QS_ROLE_K_NORM, 0).n_in, 24);
+    assert_null(qs_model_get_tokenizer(llama));
+    float one[96];
+    assert_fails(qs_model_read_f32(llama, QS_ROLE_Q_BIAS, 0, one), QS_E_USAGE, "no q_proj.bias in layer 0");
+    qs_model_close(qwen2);
+    qs_model_close(qwen3);
+    qs_model_close(llama);
+    qs_model_close(mistral);
+}
+
+/* Rows on their own equal rows of the whole; one thread equals two. */
+static void test_rows_and_threads(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {MODELS "llama3", MODELS "gguf/llama3-f16.gguf", MODELS "gguf/qwen2-q8_0.gguf"};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        qs_model *model = open_model(paths[i]);
+        static const qs_role roles[] = {QS_ROLE_K, QS_ROLE_EMBED, QS_ROLE_HEAD};
+        for (size_t r = 0; r < sizeof roles / sizeof roles[0]; r++) {
+            int64_t n, n_in = qs_model_info(model, roles[r], 1).n_in, n_out = qs_model_info(model, roles[r], 1).n_out;
+            float *whole = read_role(model, roles[r], 1, &n), *row;
+            assert_ok(QS_NEW(row, 3 * n_in, "test"));
+            for (int64_t first = 0; first + 3 <= n_out; first += 5) {
+                assert_ok(qs_model_read_rows_f32(model, roles[r], 1, first, 3, row));
+                assert_memory_equal(row, whole + first * n_in, (size_t)(3 * n_in) * sizeof *row);
+            }
+            assert_fails(qs_model_read_rows_f32(model, roles[r], 1, n_out - 2, 3, row), QS_E_USAGE, "rows ");
+            assert_fails(qs_model_read_rows_f32(model, roles[r], 1, -1, 1, row), QS_E_USAGE, "rows -1");
+            assert_ok(qs_model_read_rows_f32(model, roles[r], 1, n_out, 0, row));
+            int n_threads = omp_get_max_threads();
+            omp_set_num_threads(1);
+            float *single = read_role(model, roles[r], 1, &n);
+            omp_set_num_threads(n_threads);
+            assert_memory_equal(single, whole, (size_t)n * sizeof *whole);
+            qs_mem_free(single);
+            qs_mem_free(row);
+            qs_mem_free(whole);
+        }
+        qs_model_close(model);
+    }
+}
+
+static void assert_open_fails(const char *path, qs_err code, const char *part)
+{
+    qs_model *model = NULL;
+    assert_fails(qs_model_open(&model, path), code, part);
+    assert_null(model);
+}
+
+/* A copy of the qwen2 fixture with one edit in config.json or in the header of model.safetensors. */
+static void test_bad_directories(void **state)
+{
+    (void)state;
+    static const struct {
+        bool config;
+        const char *old, *fresh;
+        qs_err code;
+        const char *part;
+    } rows[] = {
+        {false, "model.norm.weight", "model.norm.other", QS_E_INPUT, "tensor model.norm.weight is missing"},
+        {false, "layers.1.self_attn.q_proj.bias", "layers.1.self_attn.q_proj.b", QS_E_INPUT,
+         "tensor model.layers.1.self_attn.q_proj.bias is missing"},
+        {false, "[96,64]", "[64,96]", QS_E_INPUT, "has shape [64, 96], the configuration says [96, 64]"},
+        {false, "[96,64]", "[6144]", QS_E_INPUT, "has shape [6144], the configuration says [96, 64]"},
+        {false, "[96,64]", "[96,8,8]", QS_E_INPUT, "has shape [96, 8, ...], the configuration says [96, 64]"},
+        {false, "BF16", "I16", QS_E_UNSUPPORTED, "has dtype I16; models are F32, F16 or BF16"},
+        {false, "{", "{\"model.layers.0.mlp.gate_proj.bias\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},",
+         QS_E_UNSUPPORTED, "tensor model.layers.0.mlp.gate_proj.bias is not part of a qwen2 model"},
+        {true, "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", QS_E_INPUT,
+         "tensor lm_head.weight is missing, and the configuration does not tie"},
+        {true, "\"vocab_size\": 320", "\"vocab_size\": 321", QS_E_INPUT, "the configuration says [321, 64]"},
+        {true, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", QS_E_INPUT, "layer_types"},
+        {true, "\"model_type\"", "\"quantization_config\": {\"quant_method\": \"gptq\"}, \"model_type\"",
+         QS_E_UNSUPPORTED, "quantised already (gptq)"},
+        {true, "{", "[", QS_E_INPUT, "config.json: line "},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char dir[QS_PATH_BYTES];
+        (void)make_dir(dir);
+        const char *in_config = rows[i].config ? rows[i].old : NULL, *in_header = rows[i].config ? NULL : rows[i].old;
+        copy_text(dir, "config.json", MODELS "qwen2", in_config, rows[i].fresh);
+        copy_safetensors(dir, "model.safetensors", MODELS "qwen2", in_header, rows[i].fresh);
+        assert_open_fails(dir, rows[i].code, rows[i].part);
+        remove_dir(dir);
+    }
+    assert_open_fails("tests/fixtures/models/none", QS_E_INPUT, "open tests/fixtures/models/none: No such file");
+    assert_open_fails("tests/fixtures/models/gguf", QS_E_INPUT, "open tests/fixtures/models/gguf/config.json");
+    assert_open_fails("tests/fixtures/models/README.md", QS_E_INPUT, "does not begin with \"GGUF\"");
+}
+
+/* What a file may carry without a use: the old rotary table; a written-out head of a tied model. */
+static void test_ignored_tensors(void **state)
+{
+    (void)state;
+    char dir[QS_PATH_BYTES];
+    (void)make_dir(dir);
+    copy_text(dir, "config.json", MODELS "qwen2", NULL, NULL);
+    copy_safetensors(dir, "model.safetensors", MODELS "qwen2", "{",
+                     "{\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},"
+                     "\"model.layers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"I8\",\"shape\":[0],"
+                     "\"data_offsets\":[0,0]},");
+    qs_model *model = open_model(dir);
+    assert_string_equal(qs_model_info(model, QS_ROLE_HEAD, 0).name, "model.embed_tokens.weight");
+    qs_model_close(model);
+    remove_dir(dir);
+}
+
+#define SHARD(n) "model-0000" #n "-of-00003.safetensors"
+
+/* The sharded fixture with one edit in the index or in the first shard. */
+static void test_bad_shards(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *old, *fresh, *in_shard, *shard_fresh, *part;
+    } rows[] = {
+        {"\"lm_head.weight\": \"" SHARD(1), "\"lm_head.weight\": \"" SHARD(2), NULL, NULL,
+         "tensor lm_head.weight is not in "},
+        {SHARD(3), "../" SHARD(3), NULL, NULL, "is not a plain file name"},
+        {SHARD(3), "model-00009-of-00003.safetensors", NULL, NULL, "model-00009-of-00003.safetensors: No such file"},
+        {"\"weight_map\"", "\"weight_mop\"", NULL, NULL, "\"weight_map\" is not an object"},
+        {"\"" SHARD(3) "\"", "3", NULL, NULL, "is not a string"},
+        {"\"lm_head.weight\": ", "\"x\": \"y\", \"x\": ", NULL, NULL, "duplicate object key"},
+        {NULL, NULL, "{", "{\"model.layers.1.mlp.up_proj.weight\":{\"dtype\":\"F32\",\"shape\":[0],"
+         "\"data_offsets\":[0,0]},", "is also in "},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char dir[QS_PATH_BYTES];
+        (void)make_dir(dir);
+        copy_text(dir, "config.json", MODELS "llama3", NULL, NULL);
+        copy_text(dir, "model.safetensors.index.json", MODELS "llama3", rows[i].old, rows[i].fresh);
+        copy_safetensors(dir, SHARD(1), MODELS "llama3", rows[i].in_shard, rows[i].shard_fresh);
+        copy_safetensors(dir, SHARD(2), MODELS "llama3", NULL, NULL);
+        copy_safetensors(dir, SHARD(3), MODELS "llama3", NULL, NULL);
+        assert_open_fails(dir, QS_E_INPUT, rows[i].part);
+        remove_dir(dir);
+    }
+}
+
+/* Appends the shards' headers and data into one file, in an order of its own. */
+static void merge_shards(const char *dir)
+{
+    char path[QS_PATH_BYTES], *header = NULL;
+    size_t header_bytes = 0, n_data = 0;
+    uint8_t *data;
+    assert_ok(qs_mem_alloc((void *)&data, (size_t)1 << 20, "test"));
+    FILE *stream = open_memstream(&header, &header_bytes);
+    assert_non_null(stream);
+    for (int shard = 3; shard >= 1; shard--) {
+        assert_ok(qs_path_format(path, MODELS "llama3/model-0000%d-of-00003.safetensors", shard));
+        bytes b = load_file(path);
+        uint64_t n;
+        memcpy(&n, b.data, 8);
+        json_t *root = json_loadb(b.data + 8, n, 0, NULL);
+        assert_non_null(root);
+        const char *name;
+        json_t *entry;
+        json_object_foreach(root, name, entry) {
+            if (strcmp(name, "__metadata__") == 0) continue;
+            json_t *ends = json_object_get(entry, "data_offsets");
+            size_t begin = (size_t)json_integer_value(json_array_get(ends, 0));
+            size_t end = (size_t)json_integer_value(json_array_get(ends, 1));
+            char *shape = json_dumps(json_object_get(entry, "shape"), JSON_COMPACT);
+            (void)fprintf(stream, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
+                          n_data == 0 ? "{" : ",", name, shape, n_data, n_data + end - begin);
+            free(shape);
+            memcpy(data + n_data, b.data + 8 + n + begin, end - begin);
+            n_data += end - begin;
+        }
+        json_decref(root);
+        qs_mem_free(b.data);
+    }
+    (void)fputs("}", stream);
+    (void)fclose(stream);
+    assert_ok(qs_path_format(path, "%s/model.safetensors", dir));
+    save_safetensors(path, header, data, n_data);
+    free(header);
+    qs_mem_free(data);
+}
+
+static qs_digest digest_of(const char *path)
+{
+    qs_model *model = open_model(path);
+    qs_digest digest, again;
+    assert_ok(qs_model_digest(model, &digest));
+    assert_ok(qs_model_digest(model, &again));
+    assert_memory_equal(&digest, &again, sizeof digest);
+    qs_model_close(model);
+    return digest;
+}
+
+static bool same_digest(qs_digest a, qs_digest b) { return a.low == b.low && a.high == b.high; }
+
+/* One bit of one weight, one number of the configuration: another model. Sharding: the same. */
+static void test_digest(void **state)
+{
+    (void)state;
+    char dir[QS_PATH_BYTES], path[QS_PATH_BYTES];
+    (void)make_dir(dir);
+    copy_text(dir, "config.json", MODELS "llama3", NULL, NULL);
+    merge_shards(dir);
+    qs_digest reference = digest_of(MODELS "llama3");
+    assert_true(same_digest(reference, digest_of(dir)));
+    copy_text(dir, "config.json", MODELS "llama3", "\"rope_theta\": 500000.0", "\"rope_theta\": 500001.0");
+    assert_false(same_digest(reference, digest_of(dir)));
+    copy_text(dir, "config.json", MODELS "llama3", NULL, NULL);
+    assert_ok(qs_path_format(path, "%s/model.safetensors", dir));
+    bytes b = load_file(path);
+    b.data[b.n - 1] ^= 1;
+    save_file(path, b.data, b.n);
+    assert_false(same_digest(reference, digest_of(dir)));
+    qs_mem_free(b.data);
+    remove_dir(dir);
+    assert_false(same_digest(digest_of(MODELS "qwen2"), digest_of(MODELS "gguf/qwen2-bf16.gguf")));
+}
+
+/* NaN and Inf are refused with the tensor and the place, in matrices, vectors and reordered rows. */
+static void test_nonfinite(void **state)
+{
+    (void)state;
+    char dir[QS_PATH_BYTES], path[QS_PATH_BYTES];
+    static const struct {
+        const char *from;
+        qs_role role;
+        int64_t row, col;
+        uint32_t bits;
+        const char *part;
+    } rows[] = {
+        {MODELS "gguf/llama2-f32.gguf", QS_ROLE_V, 5, 7, 0x7f800000u, "tensor blk.1.attn_v.weight holds inf at row 5, column 7"},
+        {MODELS "gguf/llama2-f32.gguf", QS_ROLE_Q, 2, 63, 0xff800000u, "tensor blk.1.attn_q.weight holds -inf at row 1, column 63"},
+        {MODELS "gguf/llama2-f32.gguf", QS_ROLE_MLP_NORM, 0, 63, 0x7fc00000u, "tensor blk.1.ffn_norm.weight holds nan at index 63"},
+    };
+    (void)make_dir(dir);
+    assert_ok(qs_path_format(path, "%s/bad.gguf", dir));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qs_model *model = open_model(rows[i].from);
+        bytes b = load_file(rows[i].from);
+        qs_tensor_info info = qs_model_info(model, rows[i].role, 1);
+        int64_t n;
+        float *values = read_role(model, rows[i].role, 1, &n);
+        /* The tensor's place in the file: its first stored row is Hugging Face's first row. */
+        char *at = NULL;
+        for (size_t k = 0; k + info.bytes <= b.n && at == NULL; k += 32)
+            if (memcmp(b.data + k, values, (size_t)info.n_in * sizeof *values) == 0) at = b.data + k;
+        assert_non_null(at);
+        memcpy(at + (rows[i].row * info.n_in + rows[i].col) * 4, &rows[i].bits, 4);
+        save_file(path, b.data, b.n);
+        qs_model_close(model);
+        model = open_model(path);
+        assert_fails(qs_model_read_f32(model, rows[i].role, 1, values), QS_E_NUMERIC, rows[i].part);
+        assert_ok(qs_model_read_f32(model, rows[i].role, 0, values));
+        qs_model_close(model);
+        qs_mem_free(values);
+        qs_mem_free(b.data);
+    }
+    remove_dir(dir);
+}
+
+/* A file that shrinks or is rewritten under an open model is an error, not a crash and not other numbers. */
+static void test_changed_file(void **state)
+{
+    (void)state;
+    char dir[QS_PATH_BYTES], path[QS_PATH_BYTES];
+    float values[64 * 96];
+    (void)make_dir(dir);
+    assert_ok(qs_path_format(path, "%s/qwen2.gguf", dir));
+    bytes b = load_file(MODELS "gguf/qwen2-q8_0.gguf");
+    save_file(path, b.data, b.n);
+    qs_model *model = open_model(path);
+    assert_ok(qs_model_read_f32(model, QS_ROLE_DOWN, 0, values));
+    assert_int_equal(truncate(path, 4096), 0);
+    assert_fails(qs_model_read_f32(model, QS_ROLE_DOWN, 0, values), QS_E_INPUT, "and has 4096 now");
+    qs_digest digest;
+    assert_fails(qs_model_digest(model, &digest), QS_E_INPUT, "and has 4096 now");
+    qs_model_close(model);
+    assert_open_fails(path, QS_E_INPUT, "truncated");
+
+    save_file(path, b.data, b.n);
+    model = open_model(path);
+    (void)usleep(20000); /* time stamps of some file systems are coarse */
+    save_file(path, b.data, b.n);
+    assert_fails(qs_model_read_f32(model, QS_ROLE_DOWN, 0, values), QS_E_INPUT, "was written to after it was opened");
+    qs_model_close(model);
+    qs_mem_free(b.data);
+    remove_dir(dir);
+}
+
+static void test_storage_rows(void **state)
+{
+    (void)state;
+    qs_storage storage;
+    qs_model *model = open_model(MODELS "llama2");
+    assert_false(qs_model_is_lattice(model, &storage));
+    assert_int_equal(storage, QS_STORE_F16);
+    qs_model_close(model);
+    model = open_model(MODELS "gguf/llama2-q8_0.gguf");
+    assert_false(qs_model_is_lattice(model, &storage));
+    assert_int_equal(storage, QS_STORE_Q8_0);
+    qs_model_close(model);
+    assert_true(qs_storage_bits_per_weight(QS_STORE_Q4_K) == 4.5);
+    assert_true(qs_storage_bits_per_weight(QS_STORE_Q6_K) == 6.5625);
+    assert_string_equal(qs_storage_name(QS_STORE_Q5_1), "q5_1");
+}
+
+/* The real model: configuration, values of gguf-py, lattice detection. */
+static void test_smollm2(void **state)
+{
+    (void)state;
+    const char *path = getenv("QS_TEST_SMOLLM2");
+    if (path == NULL || path[0] == '\0') path = "datasets/models/smollm2-135m-instruct-q4_1.gguf";
+    if (!qs_file_exists(path)) {
+        print_message("skipped: %s is absent; scripts/fetch-model smollm2 gets it\n", path);
+        skip();
+    }
+    qs_model *model = open_model(path);
+    const qs_model_config *c = qs_model_get_config(model);
+    assert_string_equal(c->architecture, "llama");
+    const int64_t numbers[] = {c->n_layers, c->d_model, c->n_heads, c->n_kv_heads, c->head_dim, c->d_ff, c->n_vocab,
+                               c->n_ctx_max};
+    const int64_t expected[] = {30, 576, 9, 3, 64, 1536, 49152, 8192};
+    assert_memory_equal(numbers, expected, sizeof numbers);
+    assert_true(c->tied_head && c->rope_theta == 100000.0 && fabs(c->norm_eps - 1e-5) < 1e-11);
+    qs_storage storage;
+    assert_true(qs_model_is_lattice(model, &storage));
+    assert_int_equal(storage, QS_STORE_Q4_1);
+    assert_int_equal(qs_model_info(model, QS_ROLE_HEAD, 0).storage, QS_STORE_Q8_0);
+
+    FILE *stream = fopen("tests/fixtures/gguf/smollm2.csv", "r");
+    assert_non_null(stream);
+    char line[128], role[64], digest[64];
+    long long layer;
+    int n_rows = 0;
+    assert_non_null(fgets(line, sizeof line, stream));
+    for (; fgets(line, sizeof line, stream) != NULL; n_rows++) {
+        assert_int_equal(sscanf(line, "%63[^,],%lld,%63s", role, &layer, digest), 3);
+        assert_digest(model, role_of(role), layer, digest);
+    }
+    (void)fclose(stream);
+    assert_int_equal(n_rows, 11);
+
+    double start = qs_clock_seconds();
+    qs_digest id;
+    assert_ok(qs_model_digest(model, &id));
+    print_message("digest of the model: %.3f s\n", qs_clock_seconds() - start);
+    qs_model_close(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_twins_are_equal), cmocka_unit_test(test_q8_0_equals_peer),
+        cmocka_unit_test(test_roles),           cmocka_unit_test(test_rows_and_threads),
+        cmocka_unit_test(test_bad_directories), cmocka_unit_test(test_ignored_tensors),
+        cmocka_unit_test(test_bad_shards),      cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_nonfinite),       cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_storage_rows),    cmocka_unit_test(test_smollm2),
+    };
+    return cmocka_run_group_tests_name("weights", tests, NULL, NULL);
+}
