@@ -1,0 +1,23 @@
+/* A grid of specs as a CSV file: header method,bits,group_size,variant; a cell holds alternatives separated
+ * by "|"; a row stands for their product. */
+#ifndef QS_QUANT_GRID_H
+#define QS_QUANT_GRID_H
+
+#include "quant/spec.h"
+
+enum { QS_GRID_MAX_POINTS = 4096 };
+
+typedef struct qs_grid {
+    int64_t n;
+    qs_spec *specs; /* [n], in the order of the file, each id once */
+} qs_grid;
+
+/* Errors: QS_E_INPUT for a file that is no such CSV, QS_E_USAGE for a cell that is no spec or for more than
+ * QS_GRID_MAX_POINTS points; both name file and line. */
+QS_MUST_CHECK qs_err qs_grid_load(qs_grid *out, const char *path);
+
+/* From spec strings; equal points are merged. */
+QS_MUST_CHECK qs_err qs_grid_from_specs(qs_grid *out, const char *const *texts, int64_t n_texts);
+void qs_grid_free(qs_grid *grid);
+
+#endif

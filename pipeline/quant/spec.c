@@ -1,0 +1,339 @@
+#include "quant/spec.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant/methods.h"
+
+typedef enum key_kind { KEY_INT, KEY_FLAG, KEY_REAL } key_kind;
+
+enum { N_KEYS_MAX = 32, VALUE_BYTES = 32 };
+
+/* A key of one method, or of every method when `method` is NULL. The order of the rows is the order of the
+ * keys in the canonical text and of the suffixes in the id. */
+typedef struct key_row {
+    const char *method;
+    const char *name;
+    key_kind kind;
+    size_t offset;    /* in qs_spec */
+    double fallback;  /* value when the key is not given */
+    double low, high; /* REAL, and INT without `allowed` */
+    const char *allowed;              /* INT: the accepted values, as a list for people and for the check */
+    const char *suffix_1, *suffix_0;  /* FLAG: in the id when the value is 1 / 0 and not the default */
+    const char *prefix;               /* REAL: in the id before the value, when that is not the default */
+    const char *help;
+} key_row;
+
+#define AT(member) offsetof(qs_spec, member)
+
+static const key_row keys[] = {
+    {NULL, "bits", KEY_INT, AT(bits), 4, 0, 0, "2 3 4 8", NULL, NULL, NULL, "bits of a code"},
+    {NULL, "group", KEY_INT, AT(group_size), 64, 1, 1 << 20, NULL, NULL, NULL, NULL,
+     "weights that share a scale; -1 = the whole row"},
+    {NULL, "sym", KEY_FLAG, AT(sym), 1, 0, 1, NULL, "sym", "asym", NULL,
+     "1 = zero point in the middle of the codes, 0 = one per group"},
+    {"rtn", "search", KEY_FLAG, AT(search), 0, 0, 1, NULL, "search", NULL, NULL,
+     "1 = the scale with the least squared error instead of min-max"},
+    {"gptq", "act", KEY_FLAG, AT(act_order), 0, 0, 1, NULL, "act", NULL, NULL,
+     "1 = columns by falling diag(H), groups follow; needs a permutation at inference"},
+    {"gptq", "static", KEY_FLAG, AT(static_groups), 0, 0, 1, NULL, "static", NULL, NULL,
+     "1 = with act=1: groups stay in the original order, no permutation"},
+    {"gptq", "gar", KEY_FLAG, AT(group_aware), 1, 0, 1, NULL, NULL, "nogar", NULL,
+     "1 = falling diag(H) inside each group and of the groups; no permutation (default when act=0 and group>0)"},
+    {"gptq", "search", KEY_FLAG, AT(search), 1, 0, 1, NULL, NULL, "minmax", NULL,
+     "1 = the scale with the least squared error weighted by diag(H), 0 = min-max"},
+    {"gptq", "damp", KEY_REAL, AT(damping), 0.01, 0.0001, 1, NULL, NULL, NULL, "damp",
+     "fraction of the mean of diag(H) added to the diagonal"},
+};
+enum { N_KEYS = sizeof keys / sizeof *keys };
+_Static_assert(N_KEYS <= N_KEYS_MAX, "the set of given keys is an array of N_KEYS_MAX flags");
+
+static bool key_applies(const key_row *row, const qs_method *method)
+{
+    return row->method == NULL || strcmp(row->method, method->name) == 0;
+}
+
+static void set_value(qs_spec *spec, const key_row *row, double value)
+{
+    char *at = (char *)spec + row->offset;
+    if (row->kind == KEY_INT)
+        *(int64_t *)at = (int64_t)value;
+    else if (row->kind == KEY_FLAG)
+        *(bool *)at = value != 0;
+    else
+        *(double *)at = value;
+}
+
+static double get_value(const qs_spec *spec, const key_row *row)
+{
+    const char *at = (const char *)spec + row->offset;
+    if (row->kind == KEY_INT) return (double)*(const int64_t *)at;
+    if (row->kind == KEY_FLAG) return *(const bool *)at ? 1 : 0;
+    return *(const double *)at;
+}
+
+/* Group-aware order has no meaning without groups or beside act-order, so its default follows them. */
+static double default_value(const qs_spec *spec, const key_row *row)
+{
+    if (row->offset == AT(group_aware)) return !spec->act_order && spec->group_size > 0;
+    return row->fallback;
+}
+
+static bool is_listed(const char *list, const char *text)
+{
+    size_t length = strlen(text);
+    for (const char *at = list; (at = strstr(at, text)) != NULL; at++)
+        if ((at == list || at[-1] == ' ') && (at[length] == '\0' || at[length] == ' ')) return length > 0;
+    return false;
+}
+
+/* `text` is a whole decimal number (no blanks, no exponent for integers). */
+static bool parse_number(const char *text, bool integer, double *value)
+{
+    const char *digits = integer ? "-0123456789" : "-.e+0123456789";
+    char *end;
+    if (text[0] == '\0' || text[0] == '+' || strspn(text, digits) != strlen(text)) return false;
+    *value = strtod(text, &end);
+    return *end == '\0' && isfinite(*value);
+}
+
+static qs_err parse_value(qs_spec *spec, const key_row *row, const char *text, const char *where)
+{
+    double value = 0;
+    bool number = parse_number(text, row->kind != KEY_REAL, &value);
+    if (row->allowed != NULL) {
+        if (!number || !is_listed(row->allowed, text))
+            return qs_fail(QS_E_USAGE, "%s: %s=%s: one of %s is needed", where, row->name, text, row->allowed);
+    } else if (row->kind == KEY_FLAG) {
+        if (!is_listed("0 1", text))
+            return qs_fail(QS_E_USAGE, "%s: %s=%s: 0 or 1 is needed", where, row->name, text);
+    } else if (row->offset == AT(group_size)) {
+        if (!number || (value != -1 && !(value >= row->low && value <= row->high)))
+            return qs_fail(QS_E_USAGE, "%s: group=%s: %g to %g, or -1 for the whole row, is needed", where, text,
+                           row->low, row->high);
+    } else if (!number || !(value >= row->low && value <= row->high)) {
+        return qs_fail(QS_E_USAGE, "%s: %s=%s: a number from %g to %g is needed", where, row->name, text, row->low,
+                       row->high);
+    }
+    if (row->kind == KEY_REAL) { /* the value is what the canonical text says, or two points would share an id */
+        char rounded[VALUE_BYTES];
+        (void)snprintf(rounded, sizeof rounded, "%g", value);
+        value = strtod(rounded, NULL);
+    }
+    set_value(spec, row, value);
+    return QS_OK;
+}
+
+static void append(char *text, size_t text_bytes, const char *part)
+{
+    size_t used = strlen(text);
+    (void)snprintf(text + used, text_bytes - used, "%s", part);
+}
+
+static void format_value(char text[VALUE_BYTES], const qs_spec *spec, const key_row *row)
+{
+    (void)snprintf(text, VALUE_BYTES, "%g", get_value(spec, row));
+}
+
+/* The variant's part for one key: "" when the key is at its default. */
+static void format_suffix(char text[VALUE_BYTES], const qs_spec *spec, const key_row *row)
+{
+    text[0] = '\0';
+    double value = get_value(spec, row);
+    bool always = row->offset == AT(sym);
+    if (row->kind == KEY_INT || (!always && value == default_value(spec, row))) return;
+    if (row->kind == KEY_FLAG)
+        (void)snprintf(text, VALUE_BYTES, "%s", value != 0 ? row->suffix_1 : row->suffix_0);
+    else
+        (void)snprintf(text, VALUE_BYTES, "%s%g", row->prefix, value);
+}
+
+static void write_names(qs_spec *spec)
+{
+    char part[VALUE_BYTES];
+    spec->variant[0] = '\0';
+    (void)snprintf(spec->text, sizeof spec->text, "%s", spec->method->name);
+    for (int i = 0, n = 0; i < N_KEYS; i++) {
+        if (!key_applies(&keys[i], spec->method)) continue;
+        append(spec->text, sizeof spec->text, n++ == 0 ? ":" : ",");
+        append(spec->text, sizeof spec->text, keys[i].name);
+        append(spec->text, sizeof spec->text, "=");
+        format_value(part, spec, &keys[i]);
+        append(spec->text, sizeof spec->text, part);
+        format_suffix(part, spec, &keys[i]);
+        if (part[0] == '\0') continue;
+        if (spec->variant[0] != '\0') append(spec->variant, sizeof spec->variant, "-");
+        append(spec->variant, sizeof spec->variant, part);
+    }
+    (void)snprintf(spec->id, sizeof spec->id, "%s-b%" PRId64 "-g%" PRId64 "-", spec->method->name, spec->bits,
+                   spec->group_size);
+    append(spec->id, sizeof spec->id, spec->variant);
+}
+
+/* Fills what was not given, refuses what does not go together, names the point. */
+static qs_err complete(qs_spec *spec, const bool *given, const char *where)
+{
+    for (int i = 0; i < N_KEYS; i++)
+        if (key_applies(&keys[i], spec->method) && !given[i]) set_value(spec, &keys[i], default_value(spec, &keys[i]));
+    if (spec->static_groups && !spec->act_order)
+        return qs_fail(QS_E_USAGE, "%s: static=1 needs act=1; without act-order the groups are static already", where);
+    if (spec->group_aware && spec->act_order)
+        return qs_fail(QS_E_USAGE, "%s: gar=1 and act=1 are two orders; choose one", where);
+    if (spec->group_aware && spec->group_size < 0)
+        return qs_fail(QS_E_USAGE, "%s: gar=1 orders groups and needs group > 0; use act=1 with group=-1", where);
+    if (spec->static_groups && spec->group_size < 0)
+        return qs_fail(QS_E_USAGE, "%s: static=1 needs group > 0; one group per row is static already", where);
+    write_names(spec);
+    return QS_OK;
+}
+
+static qs_err find_method(qs_spec *spec, const char *name, const char *where)
+{
+    spec->method = qs_method_find(name);
+    if (spec->method != NULL) return QS_OK;
+    char names[256] = "";
+    for (int i = 0; qs_methods[i] != NULL; i++) {
+        append(names, sizeof names, i == 0 ? "" : ", ");
+        append(names, sizeof names, qs_methods[i]->name);
+    }
+    return qs_fail(QS_E_USAGE, "%s: unknown method \"%s\"; known are %s", where, name, names);
+}
+
+static qs_err unknown_key(const qs_spec *spec, const char *name, const char *where)
+{
+    char names[256] = "";
+    for (int i = 0; i < N_KEYS; i++) {
+        if (!key_applies(&keys[i], spec->method)) continue;
+        append(names, sizeof names, names[0] == '\0' ? "" : ", ");
+        append(names, sizeof names, keys[i].name);
+    }
+    return qs_fail(QS_E_USAGE, "%s: %s has no key \"%s\"; its keys are %s", where, spec->method->name, name, names);
+}
+
+static qs_err parse_key(qs_spec *spec, char *item, bool *given, const char *where)
+{
+    char *equals = strchr(item, '=');
+    if (equals == NULL) return qs_fail(QS_E_USAGE, "%s: \"%s\" is not key=value", where, item);
+    *equals = '\0';
+    for (int i = 0; i < N_KEYS; i++) {
+        if (!key_applies(&keys[i], spec->method) || strcmp(keys[i].name, item) != 0) continue;
+        if (given[i]) return qs_fail(QS_E_USAGE, "%s: %s stands twice", where, item);
+        given[i] = true;
+        return parse_value(spec, &keys[i], equals + 1, where);
+    }
+    return unknown_key(spec, item, where);
+}
+
+/* Copies at most QS_SPEC_TEXT_BYTES - 1 characters of printable ASCII. */
+static qs_err copy_text(char *copy, const char *text, const char *what)
+{
+    size_t length = strlen(text);
+    if (length >= QS_SPEC_TEXT_BYTES)
+        return qs_fail(QS_E_USAGE, "%s: longer than %d characters", what, QS_SPEC_TEXT_BYTES - 1);
+    for (size_t i = 0; i < length; i++)
+        if (text[i] <= ' ' || text[i] > '~')
+            return qs_fail(QS_E_USAGE, "%s \"%s\": a blank or an unprintable character", what, text);
+    memcpy(copy, text, length + 1);
+    return QS_OK;
+}
+
+qs_err qs_spec_parse(qs_spec *out, const char *text)
+{
+    char copy[QS_SPEC_TEXT_BYTES], where[QS_SPEC_TEXT_BYTES + 16];
+    bool given[N_KEYS_MAX] = {false};
+    *out = (qs_spec){0};
+    qs_err err = copy_text(copy, text, "spec");
+    if (err != QS_OK) return err;
+    (void)snprintf(where, sizeof where, "spec \"%s\"", text);
+    char *colon = strchr(copy, ':'), *rest = NULL;
+    if (colon != NULL) {
+        *colon = '\0';
+        rest = colon + 1;
+    }
+    err = find_method(out, copy, where);
+    while (err == QS_OK && rest != NULL) {
+        char *comma = strchr(rest, ',');
+        if (comma != NULL) *comma = '\0';
+        err = parse_key(out, rest, given, where);
+        rest = comma != NULL ? comma + 1 : NULL;
+    }
+    return err == QS_OK ? complete(out, given, where) : err;
+}
+
+/* One part of a variant: "asym", "act", "damp0.05". */
+static qs_err parse_suffix(qs_spec *spec, const char *part, bool *given, const char *where)
+{
+    for (int i = 0; i < N_KEYS; i++) {
+        const key_row *row = &keys[i];
+        if (!key_applies(row, spec->method)) continue;
+        bool on = row->suffix_1 != NULL && strcmp(row->suffix_1, part) == 0;
+        bool off = row->suffix_0 != NULL && strcmp(row->suffix_0, part) == 0;
+        bool real = row->prefix != NULL && strncmp(row->prefix, part, strlen(row->prefix)) == 0;
+        if (!on && !off && !real) continue;
+        if (given[i]) return qs_fail(QS_E_USAGE, "%s: \"%s\" says %s a second time", where, part, row->name);
+        given[i] = true;
+        if (real) return parse_value(spec, row, part + strlen(row->prefix), where);
+        set_value(spec, row, on ? 1 : 0);
+        return QS_OK;
+    }
+    return qs_fail(QS_E_USAGE, "%s: %s has no variant \"%s\"", where, spec->method->name, part);
+}
+
+static qs_err parse_cell(qs_spec *spec, size_t offset, const char *text, bool *given, const char *where)
+{
+    for (int i = 0; i < N_KEYS; i++) {
+        if (keys[i].offset != offset || !key_applies(&keys[i], spec->method)) continue;
+        if (text[0] == '\0') return QS_OK; /* the default */
+        given[i] = true;
+        return parse_value(spec, &keys[i], text, where);
+    }
+    return QS_OK;
+}
+
+qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, const char *group_size,
+                          const char *variant)
+{
+    char copy[QS_SPEC_TEXT_BYTES], where[QS_SPEC_TEXT_BYTES];
+    bool given[N_KEYS_MAX] = {false};
+    *out = (qs_spec){0};
+    (void)snprintf(where, sizeof where, "cells \"%.60s\", \"%.20s\", \"%.20s\", \"%.100s\"", method, bits, group_size,
+                   variant);
+    qs_err err = copy_text(copy, variant, "variant");
+    if (err == QS_OK) err = find_method(out, method, where);
+    if (err == QS_OK) err = parse_cell(out, AT(bits), bits, given, where);
+    if (err == QS_OK) err = parse_cell(out, AT(group_size), group_size, given, where);
+    for (char *part = copy[0] != '\0' ? copy : NULL; err == QS_OK && part != NULL;) {
+        char *dash = strchr(part, '-');
+        if (dash != NULL) *dash = '\0';
+        err = parse_suffix(out, part, given, where);
+        part = dash != NULL ? dash + 1 : NULL;
+    }
+    return err == QS_OK ? complete(out, given, where) : err;
+}
+
+qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix)
+{
+    if (spec->group_size <= n_in) return QS_OK;
+    return qs_fail(QS_E_USAGE, "%s: group %" PRId64 " is larger than the %" PRId64 " weights of a row of %s; use -1 for "
+                   "the whole row", spec->id, spec->group_size, n_in, matrix);
+}
+
+void qs_spec_print_keys(FILE *stream)
+{
+    for (int m = 0; qs_methods[m] != NULL; m++) {
+        (void)fprintf(stream, "%s: %s\n", qs_methods[m]->name, qs_methods[m]->summary);
+        for (int i = 0; i < N_KEYS; i++) {
+            const key_row *row = &keys[i];
+            if (!key_applies(row, qs_methods[m])) continue;
+            char range[64];
+            if (row->allowed != NULL)
+                (void)snprintf(range, sizeof range, "%s", row->allowed);
+            else
+                (void)snprintf(range, sizeof range, row->kind == KEY_FLAG ? "0 1" : "%g to %g", row->low, row->high);
+            (void)fprintf(stream, "  %-7s default %-5g %-18s %s\n", row->name, row->fallback, range, row->help);
+        }
+    }
+}
