@@ -13,18 +13,26 @@
 typedef struct qs_factor_cache qs_factor_cache;
 
 /* packed_gram: upper triangle by rows [n_in * (n_in + 1) / 2] f32, the sum over n_tokens rows, as calib.h5
- * stores it. Copied. QS_E_NUMERIC when it is not finite; QS_E_INPUT when all zero. */
+ * stores it. Copied. QS_E_NUMERIC when it is not finite; QS_E_INPUT when all zero or a diagonal element is
+ * negative. */
 QS_MUST_CHECK qs_err qs_factor_cache_create(qs_factor_cache **out, qs_backend *backend, const float *packed_gram,
                                             int64_t n_in, int64_t n_tokens, const char *name);
 void qs_factor_cache_destroy(qs_factor_cache *cache);
 
+/* Replaces the second moments by others of the same n_in and forgets the factors, keeping the memory. On
+ * failure the cache can only be loaded again or destroyed. */
+QS_MUST_CHECK qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, int64_t n_tokens,
+                                          const char *name);
+
 /* The full symmetric H [n_in, n_in] f32 and its diagonal [n_in]; borrowed. */
 const float *qs_factor_h(const qs_factor_cache *cache);
 const float *qs_factor_diag(const qs_factor_cache *cache);
+double qs_factor_diag_mean(const qs_factor_cache *cache);
 
-/* U [n_in, n_in] f32 for columns taken in `order` (NULL = natural), borrowed until the cache is destroyed.
- * Dead inputs (zero diagonal) get 1. On a failed Cholesky the damping is raised and *damping_used tells; when
- * nothing helps *u is NULL and the caller falls back (that is not an error). */
+/* U [n_in, n_in] f32 for columns taken in `order` (NULL = natural), borrowed until the cache is destroyed or
+ * loaded. Dead inputs (zero diagonal) get the mean of the diagonal, which couples them to nothing. On a failed
+ * Cholesky the damping is raised step by step to 1, then the diagonal is lifted, and *damping_used tells the
+ * damping; when nothing helps *u is NULL and the caller falls back (that is not an error). */
 QS_MUST_CHECK qs_err qs_factor_get(qs_factor_cache *cache, const int32_t *order, double damping, const float **u,
                                    double *damping_used);
 

@@ -6,6 +6,7 @@
 #include "backend/backend.h"
 #include "quant/factor.h"
 #include "quant/spec.h"
+#include "quant/workspace.h"
 
 /* Statistics that a method needs from calibrate. */
 enum { QS_NEED_GRAM = 1u, QS_NEED_ABS = 2u };
@@ -27,14 +28,31 @@ typedef struct qs_quant_result {
     bool fallback;       /* the solver gave up and RTN was used */
 } qs_quant_result;
 
+/* A matrix for a spec. Tasks that are solved together share factors and parallel regions, never numbers: each
+ * result is the same as if it were alone. */
+typedef struct qs_quant_task {
+    const qs_spec *spec; /* of the method that is asked to solve it */
+    const qs_quant_job *job;
+    qs_quant_result *out;
+} qs_quant_task;
+
 typedef struct qs_method {
     const char *name;
     const char *summary;
     unsigned needs;
-    qs_err (*solve)(const qs_spec *spec, const qs_quant_job *job, qs_quant_result *out);
+    /* Chooses the codes: fills packed, damping and fallback of every task's result. On failure the caller
+     * frees what results hold. */
+    qs_err (*solve)(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks);
 } qs_method;
 
 extern const qs_method *const qs_methods[]; /* NULL-terminated */
 const qs_method *qs_method_find(const char *name);
+
+extern const qs_method qs_method_rtn, qs_method_gptq;
+
+/* Solves tasks of any methods and measures loss and weight error of each. On failure no result holds memory.
+ * Errors: QS_E_USAGE (group larger than the row), QS_E_NUMERIC (NaN or Inf, names the matrix), QS_E_INPUT (a
+ * method that needs second moments got none), QS_E_RESOURCE. */
+QS_MUST_CHECK qs_err qs_quant_solve(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks);
 
 #endif

@@ -10,7 +10,7 @@
 
 typedef enum key_kind { KEY_INT, KEY_FLAG, KEY_REAL } key_kind;
 
-enum { N_KEYS_MAX = 32, VALUE_BYTES = 32 };
+enum { VALUE_BYTES = 32 };
 
 /* A key of one method, or of every method when `method` is NULL. The order of the rows is the order of the
  * keys in the canonical text and of the suffixes in the id. */
@@ -49,7 +49,6 @@ static const key_row keys[] = {
      "fraction of the mean of diag(H) added to the diagonal"},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
-_Static_assert(N_KEYS <= N_KEYS_MAX, "the set of given keys is an array of N_KEYS_MAX flags");
 
 static bool key_applies(const key_row *row, const qs_method *method)
 {
@@ -243,7 +242,7 @@ static qs_err copy_text(char *copy, const char *text, const char *what)
 qs_err qs_spec_parse(qs_spec *out, const char *text)
 {
     char copy[QS_SPEC_TEXT_BYTES], where[QS_SPEC_TEXT_BYTES + 16];
-    bool given[N_KEYS_MAX] = {false};
+    bool given[N_KEYS] = {false};
     *out = (qs_spec){0};
     qs_err err = copy_text(copy, text, "spec");
     if (err != QS_OK) return err;
@@ -297,7 +296,7 @@ qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, co
                           const char *variant)
 {
     char copy[QS_SPEC_TEXT_BYTES], where[QS_SPEC_TEXT_BYTES];
-    bool given[N_KEYS_MAX] = {false};
+    bool given[N_KEYS] = {false};
     *out = (qs_spec){0};
     (void)snprintf(where, sizeof where, "cells \"%.60s\", \"%.20s\", \"%.20s\", \"%.100s\"", method, bits, group_size,
                    variant);

@@ -1,0 +1,130 @@
+/* GPTQ (Frantar et al. 2022): columns are coded one after the other and those still to come take up the error.
+ *
+ * Second moments are those of the full-precision model, shared by every point of a grid. The scale of a group
+ * is searched when its turn comes (search=1), on the values its columns have by then, with errors weighted by
+ * the damped diagonal of H. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "quant/methods.h"
+#include "quant/order.h"
+#include "quant/solver.h"
+
+/* What a task needs besides its matrix; tasks with the same input and order share it. */
+typedef struct visit {
+    const int32_t *order;       /* NULL = natural */
+    const float *column_weight; /* in the order of visits, or by column for static scales */
+    const float *u;             /* NULL = no damping made H positive definite */
+    double damping_used;
+} visit;
+
+static bool has_static_scales(const qs_quant_task *task)
+{
+    int64_t group = task->spec->group_size;
+    return task->spec->static_groups || group < 0 || group >= task->job->n_in;
+}
+
+static bool shares_visit(const qs_quant_task *a, const qs_quant_task *b)
+{
+    const qs_spec *s = a->spec, *t = b->spec;
+    if (a->job->factors != b->job->factors || s->damping != t->damping || s->act_order != t->act_order ||
+        s->group_aware != t->group_aware || has_static_scales(a) != has_static_scales(b))
+        return false;
+    return !s->group_aware || s->group_size == t->group_size;
+}
+
+static qs_err plan_visit(visit *out, const qs_quant_task *task, int32_t *order, float *column_weight)
+{
+    const qs_spec *spec = task->spec;
+    qs_factor_cache *factors = task->job->factors;
+    const float *diag = qs_factor_diag(factors);
+    int64_t n_in = task->job->n_in;
+    qs_err err;
+    if (spec->act_order)
+        QS_TRY(qs_order_act(diag, n_in, order));
+    else if (spec->group_aware)
+        QS_TRY(qs_order_group_aware(diag, n_in, spec->group_size, order));
+    else
+        order = NULL;
+    QS_TRY(qs_factor_get(factors, order, spec->damping, &out->u, &out->damping_used));
+    float shift = (float)(out->damping_used * qs_factor_diag_mean(factors));
+    bool by_column = has_static_scales(task) || order == NULL;
+    for (int64_t i = 0; i < n_in; i++) column_weight[i] = diag[by_column ? i : order[i]] + shift;
+    out->order = order;
+    out->column_weight = column_weight;
+out:
+    return err;
+}
+
+static qs_err make_packed(const qs_quant_task *task, const visit *v, bool follow_order)
+{
+    const qs_spec *spec = task->spec;
+    qs_packed *packed = &task->out->packed;
+    int64_t n_in = task->job->n_in;
+    qs_err err;
+    QS_TRY(qs_packed_shape(packed, (int)spec->bits, task->job->n_out, n_in, spec->group_size));
+    QS_TRY(qs_packed_alloc(packed, !spec->sym, follow_order));
+    if (follow_order) memcpy(packed->perm, v->order, (size_t)n_in * sizeof *packed->perm);
+out:
+    return err;
+}
+
+static qs_err prepare(qs_solver_task *out, const qs_quant_task *task, const visit *v)
+{
+    const qs_spec *spec = task->spec;
+    /* With one group per row, or static groups, act-order needs no permutation: every column knows its scale. */
+    bool static_scales = has_static_scales(task), follow_order = spec->act_order && !static_scales && v->u != NULL;
+    qs_err err = make_packed(task, v, follow_order);
+    if (err != QS_OK) return err;
+    *out = (qs_solver_task){
+        .weights = task->job->weights,
+        .packed = &task->out->packed,
+        .rule = {.bits = (int)spec->bits, .sym = spec->sym, .search = spec->search},
+        .order = v->u != NULL ? v->order : NULL,
+        .u = v->u,
+        .column_weight = v->u != NULL ? v->column_weight : NULL,
+        .static_scales = static_scales,
+        .follow_order = follow_order,
+    };
+    task->out->damping = v->u != NULL ? v->damping_used : 0;
+    task->out->fallback = v->u == NULL;
+    return QS_OK;
+}
+
+static qs_err solve(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+{
+    qs_solver_task *solver_tasks = NULL;
+    visit *visits = NULL;
+    int32_t *orders;
+    float *weights;
+    int64_t n_columns = 0, used = 0;
+    qs_err err;
+    QS_TRY(QS_NEW(solver_tasks, n_tasks, "GPTQ tasks"));
+    QS_TRY(QS_NEW(visits, n_tasks, "GPTQ tasks"));
+    for (int64_t i = 0; i < n_tasks; i++) n_columns += tasks[i].job->n_in;
+    QS_TRY(qs_workspace_host(workspace, QS_HOST_ORDERS, n_columns * (int64_t)sizeof *orders, &orders));
+    QS_TRY(qs_workspace_host(workspace, QS_HOST_COLUMN_WEIGHTS, n_columns * (int64_t)sizeof *weights, &weights));
+    for (int64_t i = 0; i < n_tasks; i++) {
+        int64_t like = 0;
+        while (like < i && !shares_visit(&tasks[like], &tasks[i])) like++;
+        if (like < i) {
+            visits[i] = visits[like];
+        } else {
+            QS_TRY(plan_visit(&visits[i], &tasks[i], orders + used, weights + used));
+            used += tasks[i].job->n_in;
+        }
+        QS_TRY(prepare(&solver_tasks[i], &tasks[i], &visits[i]));
+    }
+    QS_TRY(qs_solver_run(workspace, solver_tasks, n_tasks));
+out:
+    qs_mem_free(solver_tasks);
+    qs_mem_free(visits);
+    return err;
+}
+
+const qs_method qs_method_gptq = {
+    .name = "gptq",
+    .summary = "column by column with error compensation through the inverse second moments",
+    .needs = QS_NEED_GRAM,
+    .solve = solve,
+};

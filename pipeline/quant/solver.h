@@ -1,0 +1,30 @@
+/* The column-by-column solver that RTN and GPTQ share (Frantar et al. 2022): visit columns in an order, give
+ * each its code, and let the columns after it take up the error through U.
+ *
+ * Rows of all tasks are cut into tiles of 64 and spread over threads. Columns are solved in panels of about
+ * 512: inside a panel a thread works on one tile in its cache; between panels the columns still to come are
+ * updated by one qs_op_gemm per task. Scales of a group are found from the values its columns have when the
+ * group's turn comes, not from values that lag behind. */
+#ifndef QS_QUANT_SOLVER_H
+#define QS_QUANT_SOLVER_H
+
+#include "quant/scale.h"
+#include "quant/workspace.h"
+
+typedef struct qs_solver_task {
+    const float *weights;       /* [packed->n_out, packed->n_in] */
+    qs_packed *packed;          /* shape set and memory allocated; codes, scales and zeros are filled */
+    qs_scale_rule rule;
+    const int32_t *order;       /* [n_in] visited columns; NULL = natural */
+    const float *u;             /* [n_in, n_in] factor for that order; NULL = round to nearest */
+    const float *column_weight; /* [n_in] for the scale search, in the order of visits, or by column when
+                                   static_scales; NULL = equal */
+    bool static_scales;         /* groups are of neighbours in the matrix, their scales from the weights as given */
+    bool follow_order;          /* groups are of columns visited in turn, and columns are stored in that order;
+                                   else columns stay and a group must be visited in one go, unless static */
+} qs_solver_task;
+
+/* The codes of a task depend on nothing but the task. */
+QS_MUST_CHECK qs_err qs_solver_run(qs_workspace *workspace, const qs_solver_task *tasks, int64_t n_tasks);
+
+#endif

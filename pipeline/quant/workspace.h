@@ -1,0 +1,41 @@
+/* Memory that solvers use again and again. Buffers grow to the largest request and stay: a model has dozens
+ * of layers of the same shapes, and fresh pages cost more than the arithmetic on them. */
+#ifndef QS_QUANT_WORKSPACE_H
+#define QS_QUANT_WORKSPACE_H
+
+#include "backend/backend.h"
+
+typedef enum qs_host_slot {
+    QS_HOST_LANES,   /* scratch of each thread */
+    QS_HOST_PANELS,  /* live columns of wide matrices */
+    QS_HOST_CODES,
+    QS_HOST_ITEMS,   /* work list */
+    QS_HOST_ORDERS,
+    QS_HOST_COLUMN_WEIGHTS,
+    QS_HOST_ERRORS,  /* W - Q */
+    QS_HOST_PRODUCT, /* a block of (W - Q) H */
+    QS_HOST_ROW_SUMS,
+    QS_N_HOST_SLOTS
+} qs_host_slot;
+
+typedef enum qs_device_slot {
+    QS_DEVICE_TRAILING, /* columns that are not solved yet */
+    QS_DEVICE_PANEL,
+    QS_DEVICE_FACTOR,   /* rows of U or H */
+    QS_DEVICE_ERRORS,
+    QS_DEVICE_PRODUCT,
+    QS_N_DEVICE_SLOTS
+} qs_device_slot;
+
+typedef struct qs_workspace qs_workspace;
+
+QS_MUST_CHECK qs_err qs_workspace_create(qs_workspace **out, qs_backend *backend);
+void qs_workspace_destroy(qs_workspace *workspace);
+qs_backend *qs_workspace_backend(const qs_workspace *workspace);
+
+/* At least `bytes` of the slot; what it held is lost when it grows, and it is not cleared. */
+QS_MUST_CHECK qs_err qs_workspace_host(qs_workspace *workspace, qs_host_slot slot, int64_t bytes, void *out_pointer);
+QS_MUST_CHECK qs_err qs_workspace_device(qs_workspace *workspace, qs_device_slot slot, int64_t bytes,
+                                         void *out_pointer);
+
+#endif
