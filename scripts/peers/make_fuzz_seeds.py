@@ -1,0 +1,76 @@
+"""Makes the seed corpora tests/fuzz/corpus/{safetensors,gguf,config_json}.
+
+usage: make_fuzz_seeds.py CORPUS_DIR MODELS_DIR        (needs gguf, safetensors, numpy)
+
+MODELS_DIR is tests/fixtures/models, whose config.json files are seeds, too.
+"""
+import pathlib
+import sys
+
+import gguf
+import numpy as np
+import safetensors.numpy
+
+BLOCK_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+
+
+def seed_safetensors(out):
+    rng = np.random.default_rng(1)
+    safetensors.numpy.save_file({"w": rng.standard_normal((2, 3)).astype("f2"), "b": np.arange(3, dtype="i4"),
+                                 "scalar": np.array(1, "f4"), "empty": np.zeros((0, 4), "f4")},
+                                out / "small.safetensors", metadata={"format": "pt"})
+    safetensors.numpy.save_file({"w": np.zeros(1, "f4")}, out / "one.safetensors")
+
+
+def seed_gguf(out):
+    rng = np.random.default_rng(2)
+    writer = gguf.GGUFWriter(out / "types.gguf", "llama")
+    for name in BLOCK_TYPES:
+        kind = gguf.GGMLQuantizationType[name]
+        elems, size = gguf.GGML_QUANT_SIZES[kind]
+        data = rng.integers(0, 256, (1, size * (256 // elems) // (1 if elems > 1 else 64)), dtype=np.uint8)
+        if name in ("F32", "F16"):
+            data = data.view({"F32": "<f4", "F16": "<f2"}[name])
+        writer.add_tensor(name.lower(), data, raw_dtype=kind)
+    finish(writer)
+
+    writer = gguf.GGUFWriter(out / "model.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(32)
+    writer.add_embedding_length(8)
+    writer.add_feed_forward_length(8)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(4)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(3)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b", "ab"])
+    writer.add_token_types([1, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_bool("tokenizer.ggml.add_bos_token", False)
+    writer.add_tensor("token_embd.weight", np.zeros((3, 8), "f4"))
+    writer.add_tensor("rope_freqs.weight", np.ones(2, "f4"))
+    writer.add_tensor("output_norm.weight", np.ones(8, "f4"))
+    finish(writer)
+
+
+def finish(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def main():
+    corpus, models = map(pathlib.Path, sys.argv[1:3])
+    for name in ("safetensors", "gguf", "config_json"):
+        (corpus / name).mkdir(parents=True, exist_ok=True)
+    seed_safetensors(corpus / "safetensors")
+    seed_gguf(corpus / "gguf")
+    for config in sorted(models.glob("*/config.json")):
+        (corpus / "config_json" / f"{config.parent.name}.json").write_bytes(config.read_bytes())
+
+
+main()
