@@ -77,8 +77,9 @@ demo:
 #? make test [T="NAME ..."]       set up, build, run every test; ends with "N passed, N failed, N skipped"
 test:
 	@scripts/install-deps --test
-	@$(MAKE) --no-print-directory all tests tools
-	@BUILD=$(BUILD) scripts/run-tests $(T)
+	@$(MAKE) --no-print-directory all tests tools fuzz-programs
+	@$(MAKE) --no-print-directory SAN=1 BUILD=$(BUILD)/san tests
+	@scripts/run-tests $(BUILD) $(T)
 
 .PHONY: tests tools
 tests: $(test_programs)

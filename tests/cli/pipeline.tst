@@ -1,0 +1,35 @@
+# The whole path on the tiny model: calibrate, quantize, evaluate, report. STATUS PATTERN COMMAND
+0 . mkdir -p $TMP/a $TMP/b
+0 100.windows qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --production datasets/handbook/production --samples 100 --seqlen 64 --out $TMP/a/calib.h5
+0 current qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --production datasets/handbook/production --samples 100 --seqlen 64 --out $TMP/a/calib.h5
+0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec rtn:bits=4,group=32,sym=1 --spec gptq:bits=4,group=32,sym=1 --spec gptq:bits=2,group=64,sym=0,act=1 --out $TMP/a
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 8 --quant $TMP/a/rtn-b4-g32-sym.quant.h5 --quant $TMP/a/gptq-b4-g32-sym.quant.h5 --quant $TMP/a/gptq-b2-g64-asym-act.quant.h5 --out $TMP/a
+[03] rtn-b4-g32-sym qsweep report --budgets datasets/budgets.csv --out $TMP/a $TMP/a/*.eval.h5
+0 ^config,method,bits,group_size head -1 $TMP/a/summary.csv
+0 ^4$ tail -n +2 $TMP/a/summary.csv | wc -l
+0 ^gptq-b2-g64-asym-act,gptq,2,64,asym-act, cat $TMP/a/summary.csv
+
+# One thread gives the same artifacts as all threads (issue: bit-identical).
+0 . qsweep calibrate --threads 1 --model tests/fixtures/tiny --text datasets/handbook/calibration --production datasets/handbook/production --samples 100 --seqlen 64 --out $TMP/b/calib.h5
+0 . qsweep quantize --threads 1 --model tests/fixtures/tiny --calib $TMP/b/calib.h5 --spec gptq:bits=4,group=32,sym=1 --spec gptq:bits=2,group=64,sym=0,act=1 --out $TMP/b
+0 . qsweep evaluate --threads 1 --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 8 --quant $TMP/b/gptq-b2-g64-asym-act.quant.h5 --quant $TMP/b/gptq-b4-g32-sym.quant.h5 --out $TMP/b
+0 . diff <($QS_BUILD/tests/tool_artifact $TMP/a/calib.h5 $TMP/a/gptq*.quant.h5 $TMP/a/gptq*.eval.h5) <($QS_BUILD/tests/tool_artifact $TMP/b/calib.h5 $TMP/b/gptq*.quant.h5 $TMP/b/gptq*.eval.h5)
+
+# Sequential statistics through quantised layers.
+0 gptq-b3 qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 100 --seqlen 64 --propagate gptq:bits=3,group=32,sym=1 --out $TMP/a/calib-seq.h5
+0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib-seq.h5 --spec gptq:bits=3,group=32,sym=1 --out $TMP/a
+
+# Bad input: one clear line, the right status, nothing left behind.
+2 --model qsweep calibrate
+2 unknown.option qsweep calibrate --modle x
+2 stage qsweep frobnicate
+4 missing.dir qsweep calibrate --model $TMP/missing.dir --text datasets/handbook/calibration --out $TMP/x.h5
+4 no.text qsweep calibrate --model tests/fixtures/tiny --text /dev/null --out $TMP/x.h5
+4 tokens qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/README.md --seqlen 100000 --out $TMP/x.h5
+6 . qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 2 --seqlen 16 --out /proc/nowhere/x.h5
+2 bits qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec rtn:bits=5,group=32 --out $TMP/x
+2 group qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec rtn:bits=4,group=4096 --out $TMP/x
+4 calibrate qsweep quantize --model tests/fixtures/tiny --calib $TMP/nothing.h5 --spec gptq:bits=4,group=32 --out $TMP/x
+4 another.model qsweep quantize --model tests/fixtures/models/smollm2 --calib $TMP/a/calib.h5 --spec gptq:bits=4,group=16 --out $TMP/x
+4 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --quant $TMP/a/calib.h5 --out $TMP/x
+0 . ! ls $TMP/x.h5* $TMP/x/*.h5* $TMP/*/*.part.* 2>/dev/null
