@@ -190,8 +190,8 @@ qs_err qs_artifact_read_rows(const qs_artifact *artifact, const char *path, qs_d
     qs_err err = open_as(artifact, path, dtype, &dataset, &info);
     if (err != QS_OK) return err;
     if (first < 0 || n_rows < 0 || n_rows > info.dims[0] || first > info.dims[0] - n_rows)
-        err = qs_fail(QS_E_INPUT, "read %s: rows %lld to %lld of %s are over its %lld", artifact->path, (long long)first,
-                      (long long)(first + n_rows), path, (long long)info.dims[0]);
+        err = qs_fail(QS_E_INPUT, "read %s: %lld rows from %lld on are not in the %lld of %s", artifact->path,
+                      (long long)n_rows, (long long)first, (long long)info.dims[0], path);
     else
         err = qs_dataset_read(artifact, path, dataset, &info, first, n_rows, dst);
     (void)H5Dclose(dataset);

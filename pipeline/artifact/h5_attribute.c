@@ -96,7 +96,8 @@ qs_err qs_h5_read_text(const qs_artifact *artifact, hid_t object, const char *pa
     }
     size_t length = strlen(stored);
     if (length >= bytes)
-        err = qs_fail(QS_E_INPUT, "read %s: %s: %zu bytes of text do not fit in %zu", artifact->path, path, length, bytes);
+        err = qs_fail(QS_E_INPUT, "read %s: %s: a text of %zu bytes does not fit in %zu", artifact->path, path, length,
+                      bytes);
     else
         memcpy(text, stored, length + 1);
 out:
@@ -109,7 +110,7 @@ out:
 qs_err qs_h5_read_digest(const qs_artifact *artifact, hid_t object, const char *path, const char *name,
                          qs_digest *digest)
 {
-    char text[QS_DIGEST_TEXT_BYTES];
+    char text[2 * QS_DIGEST_TEXT_BYTES]; /* room to see that it is too long */
     qs_err err = qs_h5_read_text(artifact, object, path, name, text, sizeof text);
     if (err != QS_OK) return err;
     if (strlen(text) != QS_DIGEST_TEXT_BYTES - 1 || strspn(text, "0123456789abcdef") != QS_DIGEST_TEXT_BYTES - 1)

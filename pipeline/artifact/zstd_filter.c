@@ -23,7 +23,8 @@ static size_t decompress(size_t n_values, const unsigned values[], size_t bytes,
     unsigned long long plain = ZSTD_getFrameContentSize(*buffer, bytes);
     if (plain == ZSTD_CONTENTSIZE_ERROR) return refuse("no zstd frame");
     if (plain == ZSTD_CONTENTSIZE_UNKNOWN || plain == 0) return refuse("the frame does not state its size");
-    if (n_values >= 2 ? plain != values[1] : plain > UINT32_MAX) return refuse("the frame has not the chunk's size");
+    if (n_values >= 2 ? plain != values[1] : plain > UINT32_MAX) /* 4 GiB: HDF5's own limit of a chunk */
+        return refuse("the frame has not the chunk's size");
     void *fresh = H5allocate_memory((size_t)plain, false);
     if (fresh == NULL) return refuse("out of memory");
     size_t done = ZSTD_decompress(fresh, (size_t)plain, *buffer, bytes);
