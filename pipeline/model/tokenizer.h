@@ -37,6 +37,13 @@ QS_MUST_CHECK qs_err qs_tokenizer_from_gguf(qs_tokenizer **out, const qs_gguf_vo
 
 void qs_tokenizer_destroy(qs_tokenizer *tokenizer);
 
+/* Takes bos_token and eos_token from the text of the tokenizer_config.json that lies beside a tokenizer.json,
+ * which itself does not say which tokens begin and end a text: without this call the first token of its
+ * template counts as BOS and the first of the usual names among its special tokens as EOS. Errors: QS_E_INPUT
+ * when the named token does not exist. */
+QS_MUST_CHECK qs_err qs_tokenizer_apply_config(qs_tokenizer *tokenizer, const char *text, size_t bytes,
+                                               const char *name);
+
 /* Appends the tokens of UTF-8 `text` to a growing array (qs_token_list_free frees it). Added tokens are
  * recognised. `specials`: apply the post-processor (BOS/EOS template). Invalid UTF-8 is QS_E_INPUT with the
  * byte offset. Thread-safe on one tokenizer. */
