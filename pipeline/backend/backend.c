@@ -1,0 +1,300 @@
+#include "backend/backend.h"
+
+#include <string.h>
+
+#include "backend/backend_impl.h"
+#include "base/mem.h"
+
+/* Best first: "auto" takes the first that can be created. The reference is never chosen unasked. */
+static const qs_backend_ops *const backends[] = {&qs_cpu_backend, &qs_reference_backend, NULL};
+
+/* Backends that another build has: asking for one is answered with what is missing. */
+static const struct {
+    const char *name, *why;
+} absent[] = {
+    {"cuda", "this build has no CUDA; build with CUDA=1 where nvcc is installed, or use --backend cpu"},
+};
+
+/* Every entry is a pointer, and every one is required. */
+static qs_err check_complete(const qs_backend_ops *ops)
+{
+    uintptr_t entries[sizeof *ops / sizeof(uintptr_t)];
+    memcpy(entries, ops, sizeof entries);
+    for (size_t i = 0; i < sizeof entries / sizeof *entries; i++)
+        if (entries[i] == 0)
+            return qs_fail(QS_E_UNSUPPORTED, "create backend %s: entry %zu of its table is missing", ops->name, i);
+    return QS_OK;
+}
+
+static qs_err create(qs_backend **out, const qs_backend_ops *ops, int64_t device, int n_threads)
+{
+    qs_err err = QS_OK;
+    qs_backend *backend = NULL;
+    QS_TRY(check_complete(ops));
+    QS_TRY(QS_NEW(backend, 1, "backend"));
+    backend->ops = ops;
+    QS_TRY(ops->create(backend, device, n_threads));
+    *out = backend;
+    backend = NULL;
+out:
+    qs_backend_destroy(backend);
+    return err;
+}
+
+/* The best there is, and why nothing better. */
+static qs_err create_auto(qs_backend **out, int64_t device, int n_threads)
+{
+    qs_err err = create(out, backends[0], device, n_threads);
+    if (err != QS_OK) return err;
+    qs_backend *backend = *out;
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
+        size_t used = strlen(backend->describe);
+        (void)snprintf(backend->describe + used, sizeof backend->describe - used, "; auto, since %s is not built in",
+                       absent[i].name);
+    }
+    return QS_OK;
+}
+
+qs_err qs_backend_create(qs_backend **out, const char *name, int64_t device, int n_threads)
+{
+    *out = NULL;
+    if (n_threads < 0 || device < 0)
+        return qs_fail(QS_E_USAGE, "create backend %s: threads and device cannot be negative", name);
+    if (strcmp(name, "auto") == 0) return create_auto(out, device, n_threads);
+    for (int i = 0; backends[i] != NULL; i++)
+        if (strcmp(name, backends[i]->name) == 0) return create(out, backends[i], device, n_threads);
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+        if (strcmp(name, absent[i].name) == 0)
+            return qs_fail(QS_E_UNSUPPORTED, "create backend %s: %s", name, absent[i].why);
+    return qs_fail(QS_E_USAGE, "create backend %s: no such backend; use auto, cpu or cuda", name);
+}
+
+void qs_backend_destroy(qs_backend *backend)
+{
+    if (backend == NULL) return;
+    backend->ops->destroy(backend);
+    qs_mem_free(backend);
+}
+
+const char *qs_backend_name(const qs_backend *backend) { return backend->ops->name; }
+const char *qs_backend_device(const qs_backend *backend) { return backend->device; }
+const char *qs_backend_describe(const qs_backend *backend) { return backend->describe; }
+int qs_backend_n_threads(const qs_backend *backend) { return backend->n_threads; }
+
+qs_err qs_backend_alloc(qs_backend *backend, void *out_pointer, size_t bytes, const char *what)
+{
+    return backend->ops->alloc(backend, out_pointer, bytes, what);
+}
+
+void qs_backend_free(qs_backend *backend, void *pointer)
+{
+    if (pointer != NULL) backend->ops->free(backend, pointer);
+}
+
+qs_err qs_backend_upload(qs_backend *backend, void *dst, const void *src, size_t bytes)
+{
+    return bytes == 0 ? QS_OK : backend->ops->upload(backend, dst, src, bytes);
+}
+
+qs_err qs_backend_download(qs_backend *backend, void *dst, const void *src, size_t bytes)
+{
+    return bytes == 0 ? QS_OK : backend->ops->download(backend, dst, src, bytes);
+}
+
+qs_err qs_backend_sync(qs_backend *backend) { return backend->ops->sync(backend); }
+
+void qs_backend_get_memory(const qs_backend *backend, qs_backend_memory *memory)
+{
+    backend->ops->get_memory(backend, memory);
+}
+
+/* ---- matrices ---- */
+
+static qs_err check_desc(const qs_matrix_desc *desc)
+{
+    if (desc->n_out < 1 || desc->n_in < 1 || desc->n_out > INT32_MAX || desc->n_in > INT32_MAX)
+        return qs_fail(QS_E_INPUT, "create matrix: %lld x %lld is not a matrix size", (long long)desc->n_out,
+                       (long long)desc->n_in);
+    if (desc->format != QS_MATRIX_INT)
+        return desc->dense != NULL ? QS_OK : qs_fail(QS_E_INPUT, "create matrix: dense contents are missing");
+    if (desc->packed == NULL) return qs_fail(QS_E_INPUT, "create matrix: packed contents are missing");
+    if (desc->packed->n_out != desc->n_out || desc->packed->n_in != desc->n_in)
+        return qs_fail(QS_E_INPUT, "create matrix: %lld x %lld asked for, the packed matrix is %lld x %lld",
+                       (long long)desc->n_out, (long long)desc->n_in, (long long)desc->packed->n_out,
+                       (long long)desc->packed->n_in);
+    return qs_packed_check(desc->packed, "packed matrix");
+}
+
+qs_err qs_matrix_create(qs_matrix **out, qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
+                        qs_compute compute)
+{
+    qs_err err = QS_OK;
+    qs_matrix *matrix = NULL;
+    *out = NULL;
+    if (uses == 0 || (uses & ~(unsigned)(QS_USE_GEMM | QS_USE_GEMV)) != 0)
+        return qs_fail(QS_E_USAGE, "create matrix: uses %u are not GEMM, GEMV or both", uses);
+    QS_TRY(check_desc(desc));
+    QS_TRY(QS_NEW(matrix, 1, "matrix"));
+    *matrix = (qs_matrix){.backend = backend, .n_out = desc->n_out, .n_in = desc->n_in, .uses = uses,
+                          .compute = compute, .kernel = "none"};
+    QS_TRY(backend->ops->matrix_update(matrix, desc));
+    *out = matrix;
+    matrix = NULL;
+out:
+    qs_matrix_destroy(matrix);
+    return err;
+}
+
+qs_err qs_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
+{
+    qs_err err = check_desc(desc);
+    if (err != QS_OK) return err;
+    if (desc->n_out != matrix->n_out || desc->n_in != matrix->n_in)
+        return qs_fail(QS_E_INPUT, "update matrix: it is %lld x %lld, the new contents %lld x %lld",
+                       (long long)matrix->n_out, (long long)matrix->n_in, (long long)desc->n_out,
+                       (long long)desc->n_in);
+    return matrix->backend->ops->matrix_update(matrix, desc);
+}
+
+void qs_matrix_destroy(qs_matrix *matrix)
+{
+    if (matrix == NULL) return;
+    matrix->backend->ops->matrix_destroy(matrix);
+    qs_mem_free(matrix);
+}
+
+size_t qs_matrix_bytes(const qs_matrix *matrix) { return matrix->bytes; }
+const char *qs_matrix_kernel(const qs_matrix *matrix) { return matrix->kernel; }
+
+qs_err qs_op_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n, const float *bias,
+                    float *y)
+{
+    if (n == 0) return QS_OK;
+    if (n < 0 || x == NULL || y == NULL) return qs_fail(QS_E_USAGE, "op linear: no rows or no data given");
+    if (matrix->backend != backend) return qs_fail(QS_E_USAGE, "op linear: the matrix belongs to another backend");
+    if (n > QS_GEMV_MAX_ROWS && (matrix->uses & QS_USE_GEMM) == 0)
+        return qs_fail(QS_E_USAGE, "op linear: %lld rows, but the matrix was prepared for up to %d", (long long)n,
+                       QS_GEMV_MAX_ROWS);
+    return backend->ops->linear(backend, matrix, x, n, bias, y);
+}
+
+/* ---- ops ---- */
+
+/* Common to all: an op over no rows is done; a negative size or a NULL is a mistake of the caller. */
+#define CHECK_OP(name, n, ok)                                                                     \
+    do {                                                                                          \
+        if ((n) == 0) return QS_OK;                                                               \
+        if ((n) < 0 || !(ok)) return qs_fail(QS_E_USAGE, "op %s: sizes or pointers are wrong", name); \
+    } while (0)
+
+qs_err qs_op_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out)
+{
+    CHECK_OP("embed", n, d > 0 && table != NULL && tokens != NULL && out != NULL);
+    for (int64_t i = 0; i < n; i++)
+        if (tokens[i] < 0) return qs_fail(QS_E_USAGE, "op embed: token %lld is negative", (long long)i);
+    return backend->ops->embed(backend, table, tokens, n, d, out);
+}
+
+qs_err qs_op_rmsnorm(qs_backend *backend, const float *x, const float *weight, int64_t n, int64_t d, double eps,
+                     float *out)
+{
+    CHECK_OP("rmsnorm", n, d > 0 && x != NULL && weight != NULL && out != NULL);
+    return backend->ops->rmsnorm(backend, x, weight, n, d, eps, out);
+}
+
+qs_err qs_op_rope(qs_backend *backend, float *x, const int32_t *positions, const float *inv_freq, int64_t n,
+                  int64_t n_heads, int64_t head_dim)
+{
+    CHECK_OP("rope", n, n_heads > 0 && head_dim > 0 && head_dim % 2 == 0 && x != NULL && positions != NULL &&
+             inv_freq != NULL);
+    return backend->ops->rope(backend, x, positions, inv_freq, n, n_heads, head_dim);
+}
+
+static bool attention_shape_fits(const qs_attention_shape *shape)
+{
+    return shape->n_heads > 0 && shape->n_kv_heads > 0 && shape->n_heads % shape->n_kv_heads == 0 &&
+           shape->head_dim > 0 && shape->window >= 0;
+}
+
+qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
+                       const float *v, int64_t n_windows, int64_t n_ctx, float *out)
+{
+    CHECK_OP("attention", n_windows, n_ctx > 0 && attention_shape_fits(shape) && q != NULL && k != NULL &&
+             v != NULL && out != NULL);
+    return backend->ops->attention(backend, shape, q, k, v, n_windows, n_ctx, out);
+}
+
+qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
+                              const float *v, float *k_cache, float *v_cache, const int32_t *positions,
+                              int64_t batch, int64_t n_ctx_cap, float *out)
+{
+    CHECK_OP("attention_decode", batch, attention_shape_fits(shape) && q != NULL && k != NULL && v != NULL &&
+             k_cache != NULL && v_cache != NULL && positions != NULL && out != NULL);
+    for (int64_t b = 0; b < batch; b++)
+        if (positions[b] < 0 || positions[b] >= n_ctx_cap)
+            return qs_fail(QS_E_USAGE, "op attention_decode: position %d of sequence %lld is outside a cache of %lld",
+                           positions[b], (long long)b, (long long)n_ctx_cap);
+    return backend->ops->attention_decode(backend, shape, q, k, v, k_cache, v_cache, positions, batch, n_ctx_cap,
+                                          out);
+}
+
+qs_err qs_op_silu_mul(qs_backend *backend, const float *gate, const float *up, int64_t n, float *out)
+{
+    CHECK_OP("silu_mul", n, gate != NULL && up != NULL && out != NULL);
+    return backend->ops->silu_mul(backend, gate, up, n, out);
+}
+
+qs_err qs_op_add(qs_backend *backend, float *x, const float *y, int64_t n)
+{
+    CHECK_OP("add", n, x != NULL && y != NULL);
+    return backend->ops->add(backend, x, y, n);
+}
+
+qs_err qs_op_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, double *gram)
+{
+    CHECK_OP("gram", n, d > 0 && x != NULL && gram != NULL);
+    return backend->ops->gram(backend, x, n, d, gram);
+}
+
+qs_err qs_op_abs_stats(qs_backend *backend, const float *x, int64_t n, int64_t d, double *abs_sum, float *abs_max)
+{
+    CHECK_OP("abs_stats", n, d > 0 && x != NULL && abs_sum != NULL && abs_max != NULL);
+    return backend->ops->abs_stats(backend, x, n, d, abs_sum, abs_max);
+}
+
+qs_err qs_op_logit_stats(qs_backend *backend, const float *logits, const int32_t *targets, int64_t n,
+                         int64_t n_vocab, const qs_logit_stats *out)
+{
+    CHECK_OP("logit_stats", n, n_vocab > 0 && logits != NULL && (out->nll == NULL || targets != NULL));
+    for (int64_t i = 0; out->nll != NULL && i < n; i++)
+        if (targets[i] < 0 || targets[i] >= n_vocab)
+            return qs_fail(QS_E_USAGE, "op logit_stats: target %lld is %d, the vocabulary has %lld entries",
+                           (long long)i, targets[i], (long long)n_vocab);
+    return backend->ops->logit_stats(backend, logits, targets, n, n_vocab, out);
+}
+
+qs_err qs_op_kld(qs_backend *backend, const float *logits_f, const double *lse_f, const float *logits_q,
+                 const double *lse_q, int64_t n, int64_t n_vocab, float *kld)
+{
+    CHECK_OP("kld", n, n_vocab > 0 && logits_f != NULL && lse_f != NULL && logits_q != NULL && lse_q != NULL &&
+             kld != NULL);
+    return backend->ops->kld(backend, logits_f, lse_f, logits_q, lse_q, n, n_vocab, kld);
+}
+
+qs_err qs_op_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
+                  const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+{
+    if (m == 0 || n == 0) return QS_OK;
+    if (m < 0 || n < 0 || k < 0 || c == NULL || (k > 0 && (a == NULL || b == NULL)) ||
+        lda < (trans_a ? m : k) || ldb < (trans_b ? k : n) || ldc < n || lda < 1 || ldb < 1)
+        return qs_fail(QS_E_USAGE, "op gemm: sizes, leading dimensions or pointers are wrong");
+    return backend->ops->gemm(backend, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+qs_err qs_backend_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks)
+{
+    *peaks = (qs_backend_peaks){0};
+    return backend->ops->measure_peaks(backend, peaks);
+}
+
+void qs_backend_print_ops(const qs_backend *backend, FILE *stream) { backend->ops->print_ops(backend, stream); }

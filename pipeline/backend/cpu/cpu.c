@@ -1,0 +1,207 @@
+/* The CPU backend: memory, and which kernels this CPU gets. */
+#include "backend/cpu/cpu.h"
+
+#include <omp.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+
+/* ---- memory: host memory, counted ---- */
+
+/* Sits in front of each block handed out, so that free can count. */
+typedef struct block_header {
+    size_t bytes;
+} block_header;
+
+static void count(qs_cpu *cpu, size_t bytes)
+{
+    cpu->used_bytes += bytes;
+    if (cpu->used_bytes > cpu->peak_bytes) cpu->peak_bytes = cpu->used_bytes;
+}
+
+static qs_err cpu_alloc(qs_backend *backend, void **out, size_t bytes, const char *what)
+{
+    char *block;
+    *out = NULL;
+    if (bytes > SIZE_MAX - QS_MEM_ALIGN) return qs_fail(QS_E_RESOURCE, "allocate %s: size overflows", what);
+    qs_err err = qs_mem_alloc(&block, bytes + QS_MEM_ALIGN, what);
+    if (err != QS_OK) return err;
+    ((block_header *)(void *)block)->bytes = bytes;
+    count(qs_cpu_of(backend), bytes);
+    *out = block + QS_MEM_ALIGN;
+    return QS_OK;
+}
+
+static void cpu_free(qs_backend *backend, void *pointer)
+{
+    char *block = (char *)pointer - QS_MEM_ALIGN;
+    qs_cpu_of(backend)->used_bytes -= ((block_header *)(void *)block)->bytes;
+    qs_mem_free(block);
+}
+
+static qs_err cpu_copy(qs_backend *backend, void *dst, const void *src, size_t bytes)
+{
+    (void)backend;
+    memcpy(dst, src, bytes);
+    return QS_OK;
+}
+
+static qs_err cpu_sync(qs_backend *backend)
+{
+    (void)backend;
+    return QS_OK;
+}
+
+static void cpu_get_memory(const qs_backend *backend, qs_backend_memory *memory)
+{
+    const qs_cpu *cpu = qs_cpu_of(backend);
+    size_t engine_bytes = cpu->engine->held_bytes(cpu->gemm);
+    *memory = (qs_backend_memory){
+        .total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE),
+        .free_bytes = qs_mem_available_bytes(),
+        .used_bytes = cpu->used_bytes + engine_bytes,
+        .peak_bytes = cpu->peak_bytes + engine_bytes,
+    };
+}
+
+qs_err qs_cpu_reserve(qs_cpu *cpu, qs_cpu_buffer *buffer, size_t bytes, const char *what)
+{
+    if (bytes <= buffer->bytes) return QS_OK;
+    qs_cpu_release(cpu, buffer);
+    qs_err err = qs_mem_alloc(&buffer->data, bytes, what);
+    if (err != QS_OK) return err;
+    buffer->bytes = bytes;
+    count(cpu, bytes);
+    return QS_OK;
+}
+
+void qs_cpu_release(qs_cpu *cpu, qs_cpu_buffer *buffer)
+{
+    qs_mem_free(buffer->data);
+    cpu->used_bytes -= buffer->bytes;
+    *buffer = (qs_cpu_buffer){0};
+}
+
+/* ---- creation ---- */
+
+/* "model name : ..." of the first CPU; the kernel's own words. */
+static void read_cpu_name(char *name, size_t name_bytes)
+{
+    (void)snprintf(name, name_bytes, "unknown CPU");
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    if (file == NULL) return;
+    char line[QS_BACKEND_TEXT_BYTES];
+    while (fgets(line, sizeof line, file) != NULL) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || colon == NULL) continue;
+        line[strcspn(line, "\n")] = '\0';
+        (void)snprintf(name, name_bytes, "%s", colon + 1 + strspn(colon + 1, " "));
+        break;
+    }
+    (void)fclose(file);
+}
+
+static void cpu_destroy(qs_backend *backend)
+{
+    qs_cpu *cpu = qs_cpu_of(backend);
+    if (cpu == NULL) return;
+    if (cpu->gemm != NULL) cpu->engine->destroy(cpu->gemm);
+    qs_cpu_buffer *buffers[] = {&cpu->rows, &cpu->x, &cpu->x_sums, &cpu->rope_inv_freq, &cpu->rope_cosines,
+                                &cpu->rope_sines};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_cpu_release(cpu, buffers[i]);
+    qs_team_destroy(cpu->team);
+    qs_mem_free(cpu);
+}
+
+static qs_err create_with(qs_backend *backend, int n_threads, const qs_gemm_engine *engine, qs_cpu **out)
+{
+    qs_cpu *cpu;
+    char products[QS_BACKEND_TEXT_BYTES / 2];
+    qs_err err = QS_NEW(cpu, 1, "CPU backend");
+    if (err != QS_OK) return err;
+    backend->state = cpu;
+    backend->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
+    read_cpu_name(backend->device, sizeof backend->device);
+    cpu->engine = engine;
+    qs_kernels_fill_ref(&cpu->kernels);
+    QS_TRY(qs_team_create(&cpu->team, backend->n_threads));
+    QS_TRY(engine->create(&cpu->gemm, cpu->team, products, sizeof products));
+    (void)snprintf(backend->describe, sizeof backend->describe, "reference kernels; %s", products);
+    *out = cpu;
+out:
+    return err;
+}
+
+static qs_err reference_create(qs_backend *backend, int64_t device, int n_threads)
+{
+    (void)device;
+    qs_cpu *cpu;
+    return create_with(backend, n_threads, &qs_gemm_reference, &cpu);
+}
+
+static qs_err cpu_create(qs_backend *backend, int64_t device, int n_threads)
+{
+    (void)device;
+    qs_cpu *cpu;
+    return create_with(backend, n_threads, &qs_gemm_onednn, &cpu);
+}
+
+/* ---- the list of ops ---- */
+
+#define KERNEL_ROW(label, member) {label, offsetof(qs_cpu_kernels, member)}
+static const struct {
+    const char *op;
+    size_t offset; /* of a row that begins with its `from` */
+} kernel_rows[] = {
+    KERNEL_ROW("rmsnorm", rmsnorm),
+    KERNEL_ROW("rope", rope),
+    KERNEL_ROW("attention", attention),
+    KERNEL_ROW("attention_decode", attention_decode),
+    KERNEL_ROW("silu_mul", silu_mul),
+    KERNEL_ROW("add", add),
+    KERNEL_ROW("abs_stats", abs_stats),
+    KERNEL_ROW("logit_stats", logit_stats),
+    KERNEL_ROW("kld", kld),
+    KERNEL_ROW("linear gemv f32", gemv_dense[QS_MATRIX_F32]),
+    KERNEL_ROW("linear gemv f16", gemv_dense[QS_MATRIX_F16]),
+    KERNEL_ROW("linear gemv bf16", gemv_dense[QS_MATRIX_BF16]),
+    KERNEL_ROW("linear gemv int2", gemv_int[QS_CODES_2]),
+    KERNEL_ROW("linear gemv int3", gemv_int[QS_CODES_3]),
+    KERNEL_ROW("linear gemv int4", gemv_int[QS_CODES_4]),
+    KERNEL_ROW("linear gemv int8", gemv_int[QS_CODES_8]),
+    KERNEL_ROW("dequant", dequant),
+};
+
+static void cpu_print_ops(const qs_backend *backend, FILE *stream)
+{
+    const qs_cpu *cpu = qs_cpu_of(backend);
+    for (size_t i = 0; i < sizeof kernel_rows / sizeof *kernel_rows; i++) {
+        const char *from;
+        memcpy(&from, (const char *)&cpu->kernels + kernel_rows[i].offset, sizeof from);
+        (void)fprintf(stream, "%-18s %s\n", kernel_rows[i].op, from);
+    }
+    static const char *const engine_ops[] = {"linear gemm", "gemm", "gram"};
+    for (size_t i = 0; i < sizeof engine_ops / sizeof *engine_ops; i++)
+        (void)fprintf(stream, "%-18s %s\n", engine_ops[i], cpu->engine->from);
+    (void)fprintf(stream, "%-18s %s\n", "embed", "memcpy");
+}
+
+/* Both backends differ only in how the kernel table is filled. */
+#define CPU_OPS(backend_name, create_function)                                                              \
+    {                                                                                                       \
+        .name = backend_name, .create = create_function, .destroy = cpu_destroy, .alloc = cpu_alloc,        \
+        .free = cpu_free, .upload = cpu_copy, .download = cpu_copy, .sync = cpu_sync,                       \
+        .get_memory = cpu_get_memory, .matrix_update = qs_cpu_matrix_update,                                \
+        .matrix_destroy = qs_cpu_matrix_destroy, .linear = qs_cpu_linear, .embed = qs_cpu_embed,            \
+        .rmsnorm = qs_cpu_rmsnorm, .rope = qs_cpu_rope, .attention = qs_cpu_attention,                      \
+        .attention_decode = qs_cpu_attention_decode, .silu_mul = qs_cpu_silu_mul, .add = qs_cpu_add,        \
+        .gram = qs_cpu_gram, .abs_stats = qs_cpu_abs_stats, .logit_stats = qs_cpu_logit_stats,              \
+        .kld = qs_cpu_kld, .gemm = qs_cpu_gemm, .measure_peaks = qs_cpu_measure_peaks,                      \
+        .print_ops = cpu_print_ops,                                                                         \
+    }
+
+const qs_backend_ops qs_cpu_backend = CPU_OPS("cpu", cpu_create);
+const qs_backend_ops qs_reference_backend = CPU_OPS("reference", reference_create);

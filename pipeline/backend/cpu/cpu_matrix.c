@@ -1,0 +1,229 @@
+/* Weight matrices of the CPU backend: what is kept of them, and the choice between few and many rows. */
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/panels.h"
+#include "base/mem.h"
+
+typedef struct cpu_matrix {
+    qs_matrix_format format;
+    /* For few rows. `weights` holds dense elements, packed rows or panels; kernels read it through the views. */
+    qs_cpu_buffer weights, scales, zeros, perm;
+    qs_packed packed;
+    qs_panels panels;
+    qs_gemv_run run;
+    /* For many rows. */
+    qs_cpu_buffer pack_data;
+    qs_gemm_pack pack;
+} cpu_matrix;
+
+void qs_cpu_matrix_destroy(qs_matrix *matrix)
+{
+    cpu_matrix *self = matrix->state;
+    if (self == NULL) return;
+    qs_cpu *cpu = qs_cpu_of(matrix->backend);
+    qs_cpu_buffer *buffers[] = {&self->weights, &self->scales, &self->zeros, &self->perm, &self->pack_data};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_cpu_release(cpu, buffers[i]);
+    qs_mem_free(self);
+    matrix->state = NULL;
+}
+
+static size_t element_bytes(qs_matrix_format format) { return format == QS_MATRIX_F32 ? 4 : 2; }
+
+/* ---- many rows: an f32 copy, block of rows by block of rows, goes into the engine's pack ---- */
+
+typedef struct pack_job {
+    const qs_cpu *cpu;
+    const qs_matrix_desc *desc;
+    const qs_gemm_pack *pack;
+} pack_job;
+
+static void pack_blocks(void *context, int64_t first, int64_t last, int thread)
+{
+    const pack_job *job = context;
+    const qs_matrix_desc *desc = job->desc;
+    float *scratch = (float *)job->cpu->rows.data + thread * QS_PACK_ROWS * desc->n_in;
+    for (int64_t block = first; block < last; block++) {
+        int64_t row = block * QS_PACK_ROWS;
+        int64_t n_rows = desc->n_out - row < QS_PACK_ROWS ? desc->n_out - row : QS_PACK_ROWS;
+        const float *rows = scratch;
+        if (desc->format == QS_MATRIX_INT)
+            job->cpu->kernels.dequant.run(desc->packed, row, n_rows, scratch);
+        else if (desc->format == QS_MATRIX_F16)
+            qs_f32_from_f16_array(scratch, (const uint16_t *)desc->dense + row * desc->n_in, n_rows * desc->n_in);
+        else if (desc->format == QS_MATRIX_BF16)
+            qs_f32_from_bf16_array(scratch, (const uint16_t *)desc->dense + row * desc->n_in, n_rows * desc->n_in);
+        else
+            rows = (const float *)desc->dense + row * desc->n_in;
+        job->cpu->engine->pack_rows(job->cpu->gemm, job->pack, row, n_rows, rows);
+    }
+}
+
+static qs_err update_pack(qs_matrix *matrix, const qs_matrix_desc *desc)
+{
+    cpu_matrix *self = matrix->state;
+    qs_cpu *cpu = qs_cpu_of(matrix->backend);
+    qs_err err = QS_OK;
+    size_t scratch_bytes = (size_t)matrix->backend->n_threads * QS_PACK_ROWS * (size_t)desc->n_in * sizeof(float);
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->rows, scratch_bytes, "rows to pack"));
+    size_t pack_bytes = cpu->engine->pack_bytes(cpu->gemm, desc->n_out, desc->n_in, matrix->compute);
+    QS_TRY(qs_cpu_reserve(cpu, &self->pack_data, pack_bytes, "packed weights"));
+    self->pack = (qs_gemm_pack){desc->n_out, desc->n_in, matrix->compute, self->pack_data.data};
+    pack_job job = {cpu, desc, &self->pack};
+    qs_team_run(cpu->team, (desc->n_out + QS_PACK_ROWS - 1) / QS_PACK_ROWS, 1, pack_blocks, &job);
+out:
+    return err;
+}
+
+/* ---- few rows: the weights in their own format ---- */
+
+typedef struct panels_job {
+    const qs_panels *panels;
+    const qs_packed *packed;
+} panels_job;
+
+static void fill_panels(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const panels_job *job = context;
+    qs_panels_fill(job->panels, job->packed, first, last);
+}
+
+static qs_err update_int(qs_matrix *matrix, const qs_packed *packed)
+{
+    cpu_matrix *self = matrix->state;
+    qs_cpu *cpu = qs_cpu_of(matrix->backend);
+    qs_err err = QS_OK;
+    int width = qs_code_width(packed->bits);
+    bool panels = cpu->kernels.gemv_int[width].wants_panels;
+    qs_panels_shape(&self->panels, packed);
+    size_t n_groups = panels ? qs_panels_group_count(&self->panels) : (size_t)(packed->n_out * packed->n_groups);
+    size_t code_bytes = panels ? qs_panels_code_bytes(&self->panels) : (size_t)(packed->n_out * packed->row_bytes);
+    QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->scales, n_groups * sizeof *packed->scales, "packed scales"));
+    if (packed->zeros != NULL) QS_TRY(qs_cpu_reserve(cpu, &self->zeros, n_groups, "packed zero points"));
+    size_t perm_bytes = packed->perm == NULL ? 0 : (size_t)packed->n_in * sizeof *packed->perm;
+    QS_TRY(qs_cpu_reserve(cpu, &self->perm, perm_bytes, "packed permutation"));
+    self->packed = *packed;
+    self->packed.codes = self->weights.data;
+    self->packed.scales = self->scales.data;
+    self->packed.zeros = packed->zeros == NULL ? NULL : self->zeros.data;
+    self->packed.perm = packed->perm == NULL ? NULL : self->perm.data;
+    if (packed->perm != NULL) memcpy(self->packed.perm, packed->perm, perm_bytes);
+    if (panels) {
+        self->panels.codes = self->weights.data;
+        self->panels.scales = self->scales.data;
+        self->panels.zeros = self->packed.zeros;
+        panels_job job = {&self->panels, packed};
+        qs_team_run(cpu->team, (packed->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS, 4, fill_panels, &job);
+    } else {
+        memcpy(self->packed.codes, packed->codes, code_bytes);
+        memcpy(self->packed.scales, packed->scales, n_groups * sizeof *packed->scales);
+        if (packed->zeros != NULL) memcpy(self->packed.zeros, packed->zeros, n_groups);
+    }
+    int64_t padded = (packed->n_in + 31) / 32 * 32;
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->x, (size_t)(QS_GEMV_MAX_ROWS * padded) * sizeof(float), "activations"));
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->x_sums, (size_t)(QS_GEMV_MAX_ROWS * packed->n_groups) * sizeof(float),
+                          "sums of activations"));
+    self->run = cpu->kernels.gemv_int[width].run;
+    matrix->kernel = cpu->kernels.gemv_int[width].name;
+out:
+    return err;
+}
+
+static qs_err update_dense(qs_matrix *matrix, const qs_matrix_desc *desc)
+{
+    cpu_matrix *self = matrix->state;
+    qs_cpu *cpu = qs_cpu_of(matrix->backend);
+    size_t bytes = (size_t)desc->n_out * (size_t)desc->n_in * element_bytes(desc->format);
+    qs_err err = qs_cpu_reserve(cpu, &self->weights, bytes, "dense weights");
+    if (err != QS_OK) return err;
+    memcpy(self->weights.data, desc->dense, bytes);
+    self->run = cpu->kernels.gemv_dense[desc->format].run;
+    matrix->kernel = cpu->kernels.gemv_dense[desc->format].name;
+    return QS_OK;
+}
+
+qs_err qs_cpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
+{
+    qs_err err = QS_OK;
+    cpu_matrix *self = matrix->state;
+    if (self == NULL) {
+        QS_TRY(QS_NEW(self, 1, "matrix of the CPU backend"));
+        matrix->state = self;
+    }
+    if ((matrix->uses & QS_USE_GEMV) != 0)
+        QS_TRY(desc->format == QS_MATRIX_INT ? update_int(matrix, desc->packed) : update_dense(matrix, desc));
+    if ((matrix->uses & QS_USE_GEMM) != 0) QS_TRY(update_pack(matrix, desc));
+    self->format = desc->format;
+    matrix->bytes =
+        self->weights.bytes + self->scales.bytes + self->zeros.bytes + self->perm.bytes + self->pack_data.bytes;
+out:
+    return err;
+}
+
+/* ---- products ---- */
+
+/* Stored column order and zero padding for the panels' chunks; group sums where zero points need them. */
+static void prepare_x(qs_cpu *cpu, const cpu_matrix *self, const float *x, qs_gemv_job *job)
+{
+    const qs_packed *packed = &self->packed;
+    int64_t n_in = packed->n_in, padded = (n_in + 31) / 32 * 32;
+    if (packed->perm != NULL || padded != n_in) {
+        float *copy = cpu->x.data;
+        for (int64_t r = 0; r < job->n; r++) {
+            float *row = copy + r * padded;
+            if (packed->perm == NULL)
+                memcpy(row, x + r * n_in, (size_t)n_in * sizeof *row);
+            else
+                for (int64_t j = 0; j < n_in; j++) row[j] = x[r * n_in + packed->perm[j]];
+            memset(row + n_in, 0, (size_t)(padded - n_in) * sizeof *row);
+        }
+        job->x = copy;
+        job->x_stride = padded;
+    }
+    if (packed->zeros == NULL) return;
+    float *sums = cpu->x_sums.data;
+    for (int64_t r = 0; r < job->n; r++) {
+        const float *row = job->x + r * job->x_stride;
+        for (int64_t g = 0; g < packed->n_groups; g++) {
+            int64_t end = (g + 1) * packed->group_size < n_in ? (g + 1) * packed->group_size : n_in;
+            double sum = 0.0;
+            for (int64_t j = g * packed->group_size; j < end; j++) sum += (double)row[j];
+            sums[r * packed->n_groups + g] = (float)sum;
+        }
+    }
+    job->x_sums = sums;
+}
+
+typedef struct gemv_context {
+    qs_gemv_run run;
+    qs_gemv_job job;
+} gemv_context;
+
+static void gemv_panels(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const gemv_context *c = context;
+    int64_t end = last * QS_PANEL_ROWS < c->job.n_out ? last * QS_PANEL_ROWS : c->job.n_out;
+    c->run(&c->job, first * QS_PANEL_ROWS, end);
+}
+
+qs_err qs_cpu_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n, const float *bias,
+                     float *y)
+{
+    enum { CHUNK_BYTES = 16384 }; /* weights worth a chunk of their own: about a microsecond */
+    qs_cpu *cpu = qs_cpu_of(backend);
+    cpu_matrix *self = matrix->state;
+    if (n > QS_GEMV_MAX_ROWS || (matrix->uses & QS_USE_GEMV) == 0)
+        return cpu->engine->multiply(cpu->gemm, &self->pack, x, n, bias, y);
+    gemv_context c = {.run = self->run,
+                      .job = {.n = n, .n_out = matrix->n_out, .n_in = matrix->n_in, .x = x, .x_stride = matrix->n_in,
+                              .bias = bias, .y = y, .dense = self->weights.data, .packed = &self->packed,
+                              .panels = &self->panels}};
+    if (self->format == QS_MATRIX_INT) prepare_x(cpu, self, x, &c.job);
+    int64_t n_panels = (matrix->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
+    int64_t panel_bytes = (int64_t)self->weights.bytes / n_panels + 1;
+    qs_team_run(cpu->team, n_panels, CHUNK_BYTES / panel_bytes + 1, gemv_panels, &c);
+    return QS_OK;
+}

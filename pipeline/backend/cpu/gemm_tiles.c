@@ -1,0 +1,104 @@
+#include "backend/cpu/gemm_tiles.h"
+
+#include <stdatomic.h>
+
+enum { GEMM_ROWS = 192, GEMM_COLUMNS = 384, GRAM_TOKENS = 256 };
+
+typedef struct gemm_job {
+    qs_sgemm sgemm;
+    char trans_a, trans_b;
+    int64_t m, n, k, lda, ldb, ldc, n_column_tiles;
+    float alpha, beta;
+    const float *a, *b;
+    float *c;
+    atomic_int status;
+} gemm_job;
+
+/* An empty sum: libraries differ on whether they then still apply beta. */
+static void scale_tile(float *c, int64_t rows, int64_t columns, int64_t ldc, float beta)
+{
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++) c[i * ldc + j] = beta == 0.0f ? 0.0f : beta * c[i * ldc + j];
+}
+
+static void gemm_tiles(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    gemm_job *job = context;
+    for (int64_t item = first; item < last; item++) {
+        int64_t i = item / job->n_column_tiles * GEMM_ROWS, j = item % job->n_column_tiles * GEMM_COLUMNS;
+        int64_t rows = job->m - i < GEMM_ROWS ? job->m - i : GEMM_ROWS;
+        int64_t columns = job->n - j < GEMM_COLUMNS ? job->n - j : GEMM_COLUMNS;
+        const float *a = job->a + (job->trans_a == 'T' ? i : i * job->lda);
+        const float *b = job->b + (job->trans_b == 'T' ? j * job->ldb : j);
+        float *c = job->c + i * job->ldc + j;
+        if (job->k == 0) {
+            scale_tile(c, rows, columns, job->ldc, job->beta);
+            continue;
+        }
+        int status = job->sgemm(job->trans_a, job->trans_b, rows, columns, job->k, job->alpha, a, job->lda, b,
+                                job->ldb, job->beta, c, job->ldc);
+        if (status != 0) atomic_store(&job->status, status);
+    }
+}
+
+int qs_gemm_tiles(qs_team *team, qs_sgemm sgemm, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
+                  float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                  int64_t ldc)
+{
+    gemm_job job = {.sgemm = sgemm, .trans_a = trans_a ? 'T' : 'N', .trans_b = trans_b ? 'T' : 'N', .m = m, .n = n,
+                    .k = k, .lda = lda, .ldb = ldb, .ldc = ldc, .alpha = alpha, .beta = beta, .a = a, .b = b, .c = c};
+    job.n_column_tiles = (n + GEMM_COLUMNS - 1) / GEMM_COLUMNS;
+    qs_team_run(team, (m + GEMM_ROWS - 1) / GEMM_ROWS * job.n_column_tiles, 1, gemm_tiles, &job);
+    return atomic_load(&job.status);
+}
+
+/* ---- second moments: f32 products of 256 tokens, added up in f64; upper tiles only ---- */
+
+typedef struct gram_job {
+    qs_sgemm sgemm;
+    const float *x;
+    int64_t n, d, n_tiles; /* tiles along a side */
+    double *gram;
+    float *partial;
+    atomic_int status;
+} gram_job;
+
+/* Row and column of the item-th tile of the upper triangle. */
+static void gram_tile(int64_t n_tiles, int64_t item, int64_t *row, int64_t *column)
+{
+    int64_t i = 0;
+    while (item >= n_tiles - i) item -= n_tiles - i++;
+    *row = i;
+    *column = i + item;
+}
+
+static void gram_tiles(void *context, int64_t first, int64_t last, int thread)
+{
+    gram_job *job = context;
+    float *partial = job->partial + (int64_t)thread * QS_GRAM_TILE * QS_GRAM_TILE;
+    for (int64_t item = first; item < last; item++) {
+        int64_t i, j, d = job->d;
+        gram_tile(job->n_tiles, item, &i, &j);
+        i *= QS_GRAM_TILE;
+        j *= QS_GRAM_TILE;
+        int64_t rows = d - i < QS_GRAM_TILE ? d - i : QS_GRAM_TILE, columns = d - j < QS_GRAM_TILE ? d - j : QS_GRAM_TILE;
+        for (int64_t t = 0; t < job->n; t += GRAM_TOKENS) {
+            int64_t tokens = job->n - t < GRAM_TOKENS ? job->n - t : GRAM_TOKENS;
+            const float *x = job->x + t * d;
+            int status = job->sgemm('T', 'N', rows, columns, tokens, 1.0f, x + i, d, x + j, d, 0.0f, partial, columns);
+            if (status != 0) atomic_store(&job->status, status);
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t c = 0; c < columns; c++)
+                    job->gram[(i + r) * d + j + c] += (double)partial[r * columns + c];
+        }
+    }
+}
+
+int qs_gram_tiles(qs_team *team, qs_sgemm sgemm, const float *x, int64_t n, int64_t d, double *gram, float *partial)
+{
+    gram_job job = {.sgemm = sgemm, .x = x, .n = n, .d = d, .n_tiles = (d + QS_GRAM_TILE - 1) / QS_GRAM_TILE,
+                    .gram = gram, .partial = partial};
+    qs_team_run(team, job.n_tiles * (job.n_tiles + 1) / 2, 1, gram_tiles, &job);
+    return atomic_load(&job.status);
+}

@@ -1,0 +1,152 @@
+/* The kernels of the CPU backend: what one thread does with one row or tile.
+ *
+ * The reference (ref_*.c, plain C, sums in f64) fills every row of the table and is the definition of
+ * correct; *_avx2.c and *_avx512.c override rows when the CPU has them. Kernels neither allocate nor fail,
+ * and the result of a row does not depend on which other rows are worked on. */
+#ifndef QS_BACKEND_CPU_KERNELS_H
+#define QS_BACKEND_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/backend.h"
+
+/* ---- attention ---- */
+typedef struct qs_attention_job {
+    qs_attention_shape shape;
+    const float *q;     /* [n_seqs, n_ctx, n_heads * head_dim]; decoding: [n_seqs, n_heads * head_dim] */
+    const float *k, *v; /* [n_seqs, n_ctx, n_kv_heads * head_dim] */
+    float *out;         /* like q */
+    int64_t n_ctx;      /* rows of k and v per sequence */
+    const int32_t *positions; /* decoding: position of the query of each sequence */
+} qs_attention_job;
+
+/* Query rows that one kernel call of full attention handles: enough to re-use each key many times. */
+enum { QS_ATTENTION_ROWS = 32 };
+
+/* First key that a query at `position` sees. */
+static inline int64_t qs_attention_first_key(const qs_attention_shape *shape, int64_t position)
+{
+    return shape->window > 0 && position >= shape->window ? position - shape->window + 1 : 0;
+}
+
+/* ---- matrices of few rows (GEMV) ---- */
+
+/* Packed codes re-ordered for vector lanes: panels of 16 output rows. Within a panel, the codes of a chunk of
+ * columns are held as 32-bit words [n_words][16 rows], so one 512-bit load gives every row its own lane:
+ *   2 bits: chunk 16 columns, 1 word      3 bits: chunk 32 columns, 3 words (10 codes each, the two last codes
+ *   4 bits: chunk  8 columns, 1 word              in the top two bits of the three words)
+ *   8 bits: chunk  4 columns, 1 word
+ * Scales and zero points are [panel][group][16]. Rows behind n_out have scale 0; columns behind n_in have
+ * code 0 and meet x = 0. */
+enum { QS_PANEL_ROWS = 16 };
+typedef struct qs_panels {
+    int bits;
+    int64_t n_out, n_in, group_size, n_groups, n_chunks;
+    uint32_t *codes;  /* [n_panels, n_chunks, n_words, 16] */
+    uint16_t *scales; /* [n_panels, n_groups, 16] f16 */
+    uint8_t *zeros;   /* [n_panels, n_groups, 16] or NULL: 2^(bits-1) */
+} qs_panels;
+
+typedef struct qs_gemv_job {
+    int64_t n;               /* rows of x, 1 .. QS_GEMV_MAX_ROWS */
+    int64_t n_out, n_in;
+    const float *x;          /* [n, x_stride], stored column order, zeros behind n_in */
+    int64_t x_stride;
+    const float *x_sums;     /* [n, n_groups] sums of x over each group; only for panels */
+    const float *bias;       /* [n_out] or NULL */
+    float *y;                /* [n, n_out] */
+    const void *dense;       /* [n_out, n_in] f32, f16 or bf16 */
+    const qs_packed *packed; /* the reference's view */
+    const qs_panels *panels; /* the fast kernels' view */
+} qs_gemv_job;
+
+/* Rows of the output a GEMV item covers, whatever the layout. */
+typedef void (*qs_gemv_run)(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+
+/* Small integers as table indices. */
+enum { QS_CODES_2, QS_CODES_3, QS_CODES_4, QS_CODES_8, QS_N_CODE_WIDTHS };
+static inline int qs_code_width(int bits) { return bits == 8 ? QS_CODES_8 : bits - 2; }
+
+/* ---- logits ---- */
+typedef struct qs_logit_row {
+    double lse, entropy;
+    int32_t argmax;
+} qs_logit_row;
+
+/* ---- the table ---- */
+typedef struct qs_cpu_kernels {
+    /* One row; out may equal x. */
+    struct {
+        const char *from;
+        void (*run)(const float *x, const float *weight, int64_t d, double eps, float *out);
+    } rmsnorm;
+    /* One row of heads; cosines, sines [head_dim / 2]. */
+    struct {
+        const char *from;
+        void (*run)(float *x, const float *cosines, const float *sines, int64_t n_heads, int64_t head_dim);
+    } rope;
+    /* Query rows [first, last) of one head, at most QS_ATTENTION_ROWS. */
+    struct {
+        const char *from;
+        void (*run)(const qs_attention_job *job, int64_t sequence, int64_t head, int64_t first, int64_t last);
+    } attention;
+    struct {
+        const char *from;
+        void (*run)(const qs_attention_job *job, int64_t sequence, int64_t head);
+    } attention_decode;
+    struct {
+        const char *from;
+        void (*run)(const float *gate, const float *up, int64_t n, float *out);
+    } silu_mul;
+    struct {
+        const char *from;
+        void (*run)(float *x, const float *y, int64_t n);
+    } add;
+    /* Columns [first, last) of x [n, d]. */
+    struct {
+        const char *from;
+        void (*run)(const float *x, int64_t n, int64_t d, int64_t first, int64_t last, double *abs_sum,
+                    float *abs_max);
+    } abs_stats;
+    struct {
+        const char *from;
+        void (*run)(const float *logits, int64_t n_vocab, bool want_entropy, qs_logit_row *out);
+    } logit_stats;
+    struct {
+        const char *from;
+        double (*run)(const float *logits_f, double lse_f, const float *logits_q, double lse_q, int64_t n_vocab);
+    } kld;
+    /* By qs_matrix_format (F32, F16, BF16) and by code width. */
+    struct {
+        const char *from;
+        const char *name;
+        qs_gemv_run run;
+        bool wants_panels; /* codes in panels instead of the packed rows themselves */
+    } gemv_dense[3], gemv_int[QS_N_CODE_WIDTHS];
+    /* Rows of a packed matrix to f32 [n_rows, n_in], input-channel order. */
+    struct {
+        const char *from;
+        void (*run)(const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst);
+    } dequant;
+} qs_cpu_kernels;
+
+void qs_kernels_fill_ref(qs_cpu_kernels *kernels);
+
+/* ---- plain C (ref_*.c) ---- */
+void qs_ref_rmsnorm(const float *x, const float *weight, int64_t d, double eps, float *out);
+void qs_ref_rope(float *x, const float *cosines, const float *sines, int64_t n_heads, int64_t head_dim);
+void qs_ref_silu_mul(const float *gate, const float *up, int64_t n, float *out);
+void qs_ref_add(float *x, const float *y, int64_t n);
+void qs_ref_abs_stats(const float *x, int64_t n, int64_t d, int64_t first, int64_t last, double *abs_sum,
+                      float *abs_max);
+void qs_ref_attention(const qs_attention_job *job, int64_t sequence, int64_t head, int64_t first, int64_t last);
+void qs_ref_attention_decode(const qs_attention_job *job, int64_t sequence, int64_t head);
+void qs_ref_logit_stats(const float *logits, int64_t n_vocab, bool want_entropy, qs_logit_row *out);
+double qs_ref_kld(const float *logits_f, double lse_f, const float *logits_q, double lse_q, int64_t n_vocab);
+void qs_ref_gemv_f32(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+void qs_ref_gemv_f16(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+void qs_ref_gemv_bf16(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+void qs_ref_gemv_int(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+
+#endif
