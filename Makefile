@@ -129,7 +129,10 @@ $(BUILD)/fuzz-objects/%.o: %.c
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  FUZZ-CC $<")
 	$(Q)clang -std=c11 -O1 -g -D_GNU_SOURCE -Ipipeline -I. -Wno-unknown-pragmas -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -MMD -MP -c $< -o $@
-$(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(fuzz_objects)
+# An archive, so that a target links only what it calls.
+$(BUILD)/fuzz-objects/libqsweep.a: $(fuzz_objects)
+	$(Q)rm -f $@ && ar rcs $@ $^
+$(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(BUILD)/fuzz-objects/libqsweep.a
 	@mkdir -p $(@D)
 	$(Q)clang -fsanitize=fuzzer,address,undefined -Wl,--gc-sections $^ -o $@ -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm -lgomp
 

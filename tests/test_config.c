@@ -172,6 +172,8 @@ static void test_bad(void **state)
         {"\"vocab_size\"", "\"rope_parameters\": {\"full_attention\": {}}, \"vocab_size\"", QS_E_UNSUPPORTED,
          "differ between layers"},
         {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\"}, \"vocab_size\"", QS_E_INPUT, "\"factor\" is missing"},
+        {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0.5}, \"vocab_size\"", QS_E_INPUT,
+         "the rope factor 0.5 is outside"},
         {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}, \"vocab_size\"", QS_E_INPUT,
          "the rope factor 0 is outside"},
         {"\"vocab_size\"", "\"rope_scaling\": 3, \"vocab_size\"", QS_E_INPUT, "rope parameters must be an object"},

@@ -187,6 +187,7 @@ static void test_bad_fields(void **state)
         {{PLAIN, .version = 0x03000000}, QS_E_UNSUPPORTED, "big-endian"},
         {{PLAIN, .n_tensors = 65537}, QS_E_INPUT, "byte 8: 65537 tensors"},
         {{PLAIN, .n_kvs = UINT64_MAX}, QS_E_INPUT, "18446744073709551615 metadata values"},
+        {{PLAIN, .n_tensors = 65536}, QS_E_INPUT, "byte 8: 65536 tensors and 1 metadata values are claimed, more than"},
         {{PLAIN, .n_tensors = 2}, QS_E_INPUT, "parse F: byte "},
         {{PLAIN, .type = 4}, QS_E_INPUT, "tensor t has type number 4, which the format does not have"},
         {{PLAIN, .type = 20}, QS_E_UNSUPPORTED, "tensor t has type IQ4_NL, which is not supported"},
@@ -230,12 +231,14 @@ static void test_bad_metadata(void **state)
     assert_fails(parse(&gguf, &w), QS_E_INPUT, "metadata key twice is there twice");
     put_head(&w, 3, 0, 1);
     put_kv_u32(&w, "", 1);
+    put_zeros(&w, 32, 1);
     assert_fails(parse(&gguf, &w), QS_E_INPUT, "byte 24: metadata key \"\" of 0 bytes is empty");
     put_head(&w, 3, 0, 1);
     put_key(&w, "k\xff", 13);
     assert_fails(parse(&gguf, &w), QS_E_INPUT, "byte 24: key k? has the unknown type 13");
     put_head(&w, 3, 0, 1);
     put_u64(&w, UINT64_MAX);
+    put_zeros(&w, 32, 1);
     assert_fails(parse(&gguf, &w), QS_E_INPUT, "byte 32: a metadata key needs 18446744073709551615 bytes");
     put_head(&w, 3, 0, 1);
     put_key(&w, "k", QS_GGUF_STRING);

@@ -256,8 +256,8 @@ qs_err qs_model_config_check(const qs_model_config *c, const char *name)
     if (!(c->rope_theta > 1 && c->rope_theta <= 1e12))
         return qs_fail(QS_E_INPUT, "check %s: the rope base %g is outside 1 to 1e12", name, c->rope_theta);
     if (c->rope_kind != QS_ROPE_LINEAR && c->rope_kind != QS_ROPE_LLAMA3) return QS_OK;
-    if (!(c->rope_factor > 0 && c->rope_factor <= 1e6))
-        return qs_fail(QS_E_INPUT, "check %s: the rope factor %g is outside 0 to 1e6", name, c->rope_factor);
+    if (!(c->rope_factor >= 1 && c->rope_factor <= 1e6))
+        return qs_fail(QS_E_INPUT, "check %s: the rope factor %g is outside 1 to 1e6", name, c->rope_factor);
     if (c->rope_kind != QS_ROPE_LLAMA3) return QS_OK;
     if (!(c->rope_low_freq_factor > 0 && c->rope_low_freq_factor < c->rope_high_freq_factor &&
           c->rope_high_freq_factor <= 1e6) || c->rope_original_ctx < 1)

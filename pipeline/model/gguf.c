@@ -292,6 +292,9 @@ static qs_err index_tensors(qs_gguf *gguf, const char *name)
     return QS_OK;
 }
 
+/* A name of one byte: length, name, rank, one dimension, type, offset; length, key, type, one byte. */
+enum { TENSOR_BYTES_MIN = 8 + 1 + 4 + 8 + 4 + 8, KV_BYTES_MIN = 8 + 1 + 4 + 1 };
+
 static qs_err read_head(uint64_t *n_tensors, uint64_t *n_kvs, cursor *c)
 {
     const uint8_t *magic = NULL;
@@ -311,6 +314,11 @@ static qs_err read_head(uint64_t *n_tensors, uint64_t *n_kvs, cursor *c)
         return qs_fail(QS_E_INPUT, "parse %s: byte 8: %llu tensors and %llu metadata values are claimed, more than the"
                        " %llu that any model has; the file is damaged", c->name, (unsigned long long)*n_tensors,
                        (unsigned long long)*n_kvs, (unsigned long long)count_max);
+    /* Before tables of that size are made. */
+    if (*n_tensors * TENSOR_BYTES_MIN + *n_kvs * KV_BYTES_MIN > c->bytes - c->at)
+        return qs_fail(QS_E_INPUT, "parse %s: byte 8: %llu tensors and %llu metadata values are claimed, more than the"
+                       " file's %zu bytes can hold; it is truncated or damaged", c->name,
+                       (unsigned long long)*n_tensors, (unsigned long long)*n_kvs, c->bytes);
 out:
     return err;
 }
