@@ -15,22 +15,23 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "model/weights.h"
 
 #define MODELS "tests/fixtures/models/"
 
-#define assert_ok(call)                                                                          \
-    do {                                                                                         \
-        qs_err assert_ok_err = (call);                                                           \
-        if (assert_ok_err != QS_OK) fail_msg("%s: %s", #call, qs_error_text());                  \
+#define assert_ok(call) \
+    do { \
+        qs_err assert_ok_err = (call); \
+        if (assert_ok_err != QS_OK) fail_msg("%s: %s", #call, qs_error_text()); \
     } while (0)
 
 /* The call fails with `code` and a text that holds `part`. */
-#define assert_fails(call, code, part)                                                           \
-    do {                                                                                         \
-        qs_err assert_fails_err = (call);                                                        \
-        if (assert_fails_err != (code) || strstr(qs_error_text(), part) == NULL)                 \
-            fail_msg("%s: got %d \"%s\", wanted %d \"%s\"", #call, (int)assert_fails_err,        \
-                     assert_fails_err == QS_OK ? "" : qs_error_text(), (int)(code), part);       \
+#define assert_fails(call, code, part) \
+    do { \
+        qs_err assert_fails_err = (call); \
+        if (assert_fails_err != (code) || strstr(qs_error_text(), part) == NULL) \
+            fail_msg("%s: got %d \"%s\", wanted %d \"%s\"", #call, (int)assert_fails_err, \
+                     assert_fails_err == QS_OK ? "" : qs_error_text(), (int)(code), part); \
     } while (0)
 
 typedef struct bytes {
@@ -57,7 +58,8 @@ static inline void save_file(const char *path, const void *data, size_t n)
 static inline const char *make_dir(char path[QS_PATH_BYTES])
 {
     const char *base = getenv("TMPDIR");
-    (void)snprintf(path, QS_PATH_BYTES, "%s/qsweep-test-XXXXXX", base != NULL && base[0] != '\0' ? base : "/tmp");
+    (void)snprintf(path, QS_PATH_BYTES, "%s/qsweep-test-XXXXXX",
+                   base != NULL && base[0] != '\0' ? base : "/tmp");
     assert_non_null(mkdtemp(path));
     return path;
 }
@@ -88,7 +90,8 @@ static inline char *replaced(const char *text, const char *old, const char *fres
 }
 
 /* A copy of a text file with one edit (old == NULL: none). */
-static inline void copy_text(const char *dir, const char *name, const char *from, const char *old, const char *fresh)
+static inline void copy_text(const char *dir, const char *name, const char *from, const char *old,
+                             const char *fresh)
 {
     char path[QS_PATH_BYTES];
     assert_ok(qs_path_format(path, "%s/%s", from, name));
@@ -128,6 +131,24 @@ static inline void copy_safetensors(const char *dir, const char *name, const cha
     free(header);
     free(edited);
     qs_mem_free(b.data);
+}
+
+static inline qs_model *open_model(const char *path)
+{
+    qs_model *model = NULL;
+    assert_ok(qs_model_open(&model, path));
+    return model;
+}
+
+/* All values of a tensor that the model has; qs_mem_free. */
+static inline float *read_role(const qs_model *model, qs_role role, int64_t layer, int64_t *n)
+{
+    qs_tensor_info info = qs_model_info(model, role, layer);
+    float *values;
+    *n = info.n_out * info.n_in;
+    assert_ok(QS_NEW(values, *n, "test"));
+    assert_ok(qs_model_read_f32(model, role, layer, values));
+    return values;
 }
 
 #endif

@@ -41,13 +41,21 @@ static void test_fixtures(void **state)
         assert_ok(parse(&c, text.data));
         qs_mem_free(text.data);
         assert_string_equal(c.architecture, rows[i].architecture);
-        const int64_t numbers[] = {c.n_layers, c.n_vocab, c.n_ctx_max, c.d_model, c.d_ff, c.n_heads, c.n_kv_heads,
-                                   c.head_dim, c.sliding_window};
-        const int64_t expected[] = {2, 320, 256, rows[i].d_model, rows[i].d_ff, rows[i].n_heads, rows[i].n_kv_heads,
-                                    rows[i].head_dim, rows[i].window};
+        const int64_t numbers[] = {c.n_layers, c.n_vocab,    c.n_ctx_max, c.d_model,       c.d_ff,
+                                   c.n_heads,  c.n_kv_heads, c.head_dim,  c.sliding_window};
+        const int64_t expected[] = {2,
+                                    320,
+                                    256,
+                                    rows[i].d_model,
+                                    rows[i].d_ff,
+                                    rows[i].n_heads,
+                                    rows[i].n_kv_heads,
+                                    rows[i].head_dim,
+                                    rows[i].window};
         assert_memory_equal(numbers, expected, sizeof numbers);
         assert_true(c.qkv_bias == rows[i].qkv_bias && c.qk_norm == rows[i].qk_norm && !c.o_bias);
-        assert_true(c.tied_head == rows[i].tied && c.norm_eps == rows[i].eps && c.rope_theta == rows[i].theta);
+        assert_true(c.tied_head == rows[i].tied && c.norm_eps == rows[i].eps &&
+                    c.rope_theta == rows[i].theta);
         assert_int_equal(c.rope_kind, rows[i].kind);
 
         /* transformers computes in f32: a few ulp between its powers and ours. */
@@ -67,14 +75,16 @@ static void test_fixtures(void **state)
     }
 }
 
-static const char llama[] =
-    "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"num_hidden_layers\": 4,"
-    " \"vocab_size\": 100, \"hidden_size\": 64, \"intermediate_size\": 128, \"num_attention_heads\": 8,"
-    " \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-05}";
-static const char qwen2[] =
-    "{\"architectures\": [\"Qwen2ForCausalLM\"], \"num_hidden_layers\": 4, \"vocab_size\": 100, \"hidden_size\": 64,"
-    " \"intermediate_size\": 128, \"num_attention_heads\": 8, \"num_key_value_heads\": 4,"
-    " \"max_position_embeddings\": 512, \"sliding_window\": 64}";
+static const char llama[] = "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", "
+                            "\"num_hidden_layers\": 4,"
+                            " \"vocab_size\": 100, \"hidden_size\": 64, \"intermediate_size\": 128, "
+                            "\"num_attention_heads\": 8,"
+                            " \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-05}";
+static const char qwen2[] = "{\"architectures\": [\"Qwen2ForCausalLM\"], \"num_hidden_layers\": 4, "
+                            "\"vocab_size\": 100, \"hidden_size\": 64,"
+                            " \"intermediate_size\": 128, \"num_attention_heads\": 8, "
+                            "\"num_key_value_heads\": 4,"
+                            " \"max_position_embeddings\": 512, \"sliding_window\": 64}";
 
 /* An edit of one of the two texts above: the configuration it gives. */
 static qs_err parse_edited(qs_model_config *c, const char *text, const char *old, const char *fresh)
@@ -93,9 +103,11 @@ static void test_variants(void **state)
     assert_true(c.n_kv_heads == 8 && c.head_dim == 8 && c.rope_theta == 10000 && !c.tied_head && !c.qkv_bias);
     assert_ok(parse_edited(&c, llama, "\"architectures\": [\"LlamaForCausalLM\"], ", ""));
     assert_string_equal(c.architecture, "llama");
-    assert_ok(parse_edited(&c, llama, " \"rms_norm_eps\": 1e-05", " \"attention_bias\": true, \"hidden_act\": \"silu\""));
+    assert_ok(parse_edited(&c, llama, " \"rms_norm_eps\": 1e-05",
+                           " \"attention_bias\": true, \"hidden_act\": \"silu\""));
     assert_true(c.qkv_bias && c.o_bias && c.norm_eps == 1e-6);
-    assert_ok(parse_edited(&c, llama, "\"vocab_size\"", "\"head_dim\": 16, \"sliding_window\": 32, \"vocab_size\""));
+    assert_ok(parse_edited(&c, llama, "\"vocab_size\"",
+                           "\"head_dim\": 16, \"sliding_window\": 32, \"vocab_size\""));
     assert_true(c.head_dim == 16 && c.sliding_window == 0);
 
     static const char *const ropes[] = {
@@ -104,11 +116,14 @@ static void test_variants(void **state)
     };
     for (size_t i = 0; i < 2; i++) {
         char fresh[512];
-        (void)snprintf(fresh, sizeof fresh, "%s \"factor\": 8, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0,"
-                       " \"original_max_position_embeddings\": 8192}, \"vocab_size\"", ropes[i]);
+        (void)snprintf(fresh, sizeof fresh,
+                       "%s \"factor\": 8, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0,"
+                       " \"original_max_position_embeddings\": 8192}, \"vocab_size\"",
+                       ropes[i]);
         assert_ok(parse_edited(&c, llama, "\"vocab_size\"", fresh));
         assert_true(c.rope_kind == QS_ROPE_LLAMA3 && c.rope_theta == 5e5 && c.rope_factor == 8);
-        assert_true(c.rope_low_freq_factor == 1 && c.rope_high_freq_factor == 4 && c.rope_original_ctx == 8192);
+        assert_true(c.rope_low_freq_factor == 1 && c.rope_high_freq_factor == 4 &&
+                    c.rope_original_ctx == 8192);
     }
     assert_ok(parse_edited(&c, llama, "\"vocab_size\"", "\"rope_scaling\": null, \"vocab_size\""));
     assert_int_equal(c.rope_kind, QS_ROPE_DEFAULT);
@@ -116,7 +131,8 @@ static void test_variants(void **state)
     assert_ok(parse(&c, qwen2));
     assert_true(c.sliding_window == 0 && c.qkv_bias && !c.o_bias);
     assert_ok(parse_edited(&c, qwen2, "\"vocab_size\"", "\"use_sliding_window\": true, \"vocab_size\""));
-    assert_int_equal(c.sliding_window, 0); /* max_window_layers is 28 when absent: all four attend to everything */
+    assert_int_equal(c.sliding_window,
+                     0); /* max_window_layers is 28 when absent: all four attend to everything */
     assert_ok(parse_edited(&c, qwen2, "\"vocab_size\"",
                            "\"use_sliding_window\": true, \"max_window_layers\": 0, \"vocab_size\""));
     assert_int_equal(c.sliding_window, 64);
@@ -144,56 +160,69 @@ static void test_bad(void **state)
         qs_err code;
         const char *part;
     } rows[] = {
-        {"LlamaForCausalLM", "MixtralForCausalLM", QS_E_UNSUPPORTED, "architecture MixtralForCausalLM is not supported"},
-        {"[\"LlamaForCausalLM\"], \"model_type\": \"llama\"", "null, \"model_type\": \"gpt2\"", QS_E_UNSUPPORTED,
-         "architecture gpt2 is not supported"},
+        {"LlamaForCausalLM", "MixtralForCausalLM", QS_E_UNSUPPORTED,
+         "architecture MixtralForCausalLM is not supported"},
+        {"[\"LlamaForCausalLM\"], \"model_type\": \"llama\"", "null, \"model_type\": \"gpt2\"",
+         QS_E_UNSUPPORTED, "architecture gpt2 is not supported"},
         {"\"model_type\": \"llama\"", "\"model_type\": \"qwen2\"", QS_E_INPUT, "\"model_type\" is qwen2 but"},
         {"\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", ", "", QS_E_INPUT, "neither"},
         {"\"hidden_size\"", "\"hidden\"", QS_E_INPUT, "the key \"hidden_size\" is missing"},
-        {"\"hidden_size\": 64", "\"hidden_size\": 0", QS_E_INPUT, "\"hidden_size\" must be an integer from 1"},
+        {"\"hidden_size\": 64", "\"hidden_size\": 0", QS_E_INPUT,
+         "\"hidden_size\" must be an integer from 1"},
         {"\"hidden_size\": 64", "\"hidden_size\": 64.0", QS_E_INPUT, "\"hidden_size\" must be an integer"},
         {"\"hidden_size\": 64", "\"hidden_size\": 9000000", QS_E_INPUT, "\"hidden_size\" must be an integer"},
         {"\"hidden_size\": 64", "\"hidden_size\": 65", QS_E_INPUT, "hidden_size 65 is no multiple of"},
         {"\"hidden_size\": 64", "\"hidden_size\": 72", QS_E_INPUT, "the head width 9 is odd"},
-        {"\"vocab_size\"", "\"num_key_value_heads\": 3, \"vocab_size\"", QS_E_INPUT, "8 heads are no multiple of 3"},
-        {"\"vocab_size\"", "\"num_key_value_heads\": 16, \"vocab_size\"", QS_E_INPUT, "key-value heads is 16"},
+        {"\"vocab_size\"", "\"num_key_value_heads\": 3, \"vocab_size\"", QS_E_INPUT,
+         "8 heads are no multiple of 3"},
+        {"\"vocab_size\"", "\"num_key_value_heads\": 16, \"vocab_size\"", QS_E_INPUT,
+         "key-value heads is 16"},
         {"1e-05", "0", QS_E_INPUT, "norm epsilon 0 is outside"},
         {"1e-05", "\"x\"", QS_E_INPUT, "\"rms_norm_eps\" must be a number"},
         {"\"vocab_size\"", "\"rope_theta\": -1, \"vocab_size\"", QS_E_INPUT, "the rope base -1 is outside"},
         {"\"vocab_size\"", "\"hidden_act\": \"gelu\", \"vocab_size\"", QS_E_UNSUPPORTED, "activation gelu"},
-        {"\"vocab_size\"", "\"mlp_bias\": true, \"vocab_size\"", QS_E_UNSUPPORTED, "\"mlp_bias\" is not supported"},
-        {"\"vocab_size\"", "\"partial_rotary_factor\": 0.5, \"vocab_size\"", QS_E_UNSUPPORTED, "partial_rotary_factor"},
+        {"\"vocab_size\"", "\"mlp_bias\": true, \"vocab_size\"", QS_E_UNSUPPORTED,
+         "\"mlp_bias\" is not supported"},
+        {"\"vocab_size\"", "\"partial_rotary_factor\": 0.5, \"vocab_size\"", QS_E_UNSUPPORTED,
+         "partial_rotary_factor"},
         {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}, \"vocab_size\"",
          QS_E_UNSUPPORTED, "rope type dynamic is not supported"},
         {"\"vocab_size\"", "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2.0}, \"vocab_size\"",
          QS_E_UNSUPPORTED, "rope type yarn is not supported"},
-        {"\"vocab_size\"", "\"rope_scaling\": {\"rope_type\": \"longrope\"}, \"vocab_size\"", QS_E_UNSUPPORTED,
-         "rope type longrope"},
+        {"\"vocab_size\"", "\"rope_scaling\": {\"rope_type\": \"longrope\"}, \"vocab_size\"",
+         QS_E_UNSUPPORTED, "rope type longrope"},
         {"\"vocab_size\"", "\"rope_parameters\": {\"full_attention\": {}}, \"vocab_size\"", QS_E_UNSUPPORTED,
          "differ between layers"},
-        {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\"}, \"vocab_size\"", QS_E_INPUT, "\"factor\" is missing"},
-        {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0.5}, \"vocab_size\"", QS_E_INPUT,
-         "the rope factor 0.5 is outside"},
-        {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}, \"vocab_size\"", QS_E_INPUT,
-         "the rope factor 0 is outside"},
-        {"\"vocab_size\"", "\"rope_scaling\": 3, \"vocab_size\"", QS_E_INPUT, "rope parameters must be an object"},
-        {"\"vocab_size\"", "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4,"
-         " \"high_freq_factor\": 1, \"original_max_position_embeddings\": 64}, \"vocab_size\"", QS_E_INPUT,
-         "rope factors low 4, high 1"},
+        {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\"}, \"vocab_size\"", QS_E_INPUT,
+         "\"factor\" is missing"},
+        {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0.5}, \"vocab_size\"",
+         QS_E_INPUT, "the rope factor 0.5 is outside"},
+        {"\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}, \"vocab_size\"",
+         QS_E_INPUT, "the rope factor 0 is outside"},
+        {"\"vocab_size\"", "\"rope_scaling\": 3, \"vocab_size\"", QS_E_INPUT,
+         "rope parameters must be an object"},
+        {"\"vocab_size\"",
+         "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4,"
+         " \"high_freq_factor\": 1, \"original_max_position_embeddings\": 64}, \"vocab_size\"",
+         QS_E_INPUT, "rope factors low 4, high 1"},
     };
     qs_model_config c;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         assert_fails(parse_edited(&c, llama, rows[i].old, rows[i].fresh), rows[i].code, rows[i].part);
     assert_fails(parse(&c, "[]"), QS_E_INPUT, "the document is not an object");
-    assert_fails(parse_edited(&c, qwen2, " \"num_key_value_heads\": 4,", ""), QS_E_INPUT, "num_key_value_heads");
+    assert_fails(parse_edited(&c, qwen2, " \"num_key_value_heads\": 4,", ""), QS_E_INPUT,
+                 "num_key_value_heads");
     assert_fails(parse_edited(&c, qwen2, "Qwen2", "Qwen3"), QS_E_INPUT, "the key \"head_dim\" is missing");
     assert_fails(parse_edited(&c, qwen2, "\"vocab_size\"",
                               "\"use_sliding_window\": true, \"max_window_layers\": 3, \"vocab_size\""),
                  QS_E_UNSUPPORTED, "a sliding window in 1 of 4 layers");
-    assert_fails(parse_edited(&c, qwen2, "\"vocab_size\"", "\"layer_types\": [\"full_attention\"], \"vocab_size\""),
-                 QS_E_INPUT, "\"layer_types\" must be an array of 4");
-    assert_fails(parse_edited(&c, qwen2, "\"vocab_size\"", "\"layer_types\": [\"full_attention\",\"full_attention\","
-                              "\"full_attention\",\"chunked\"], \"vocab_size\""), QS_E_UNSUPPORTED, "layer_types[3]");
+    assert_fails(
+        parse_edited(&c, qwen2, "\"vocab_size\"", "\"layer_types\": [\"full_attention\"], \"vocab_size\""),
+        QS_E_INPUT, "\"layer_types\" must be an array of 4");
+    assert_fails(parse_edited(&c, qwen2, "\"vocab_size\"",
+                              "\"layer_types\": [\"full_attention\",\"full_attention\","
+                              "\"full_attention\",\"chunked\"], \"vocab_size\""),
+                 QS_E_UNSUPPORTED, "layer_types[3]");
 }
 
 int main(void)

@@ -1,5 +1,6 @@
-/* Values of every storage type equal gguf-py's bit for bit; array conversions equal the element-wise ones on every
- * bit pattern. Demand: product.md, "Models" (GGUF types). Vectors: scripts/peers/make_gguf_vectors.py. */
+/* Values of every storage type equal gguf-py's bit for bit; array conversions equal the element-wise ones on
+ * every bit pattern. Demand: product.md, "Models" (GGUF types). Vectors: scripts/peers/make_gguf_vectors.py.
+ */
 #include "model_files.h"
 
 #include "base/dtype.h"
@@ -32,7 +33,8 @@ static void test_vectors(void **state)
                                   sources[s] + (size_t)row * qs_storage_bytes(storage, N_COLS), N_COLS);
             for (int64_t j = 0; j < N_ROWS * N_COLS; j++)
                 if (memcmp(&values[j], expected.data + j * 4, 4) != 0)
-                    fail_msg("%s: element %lld is %.9g", qs_storage_name(storage), (long long)j, (double)values[j]);
+                    fail_msg("%s: element %lld is %.9g", qs_storage_name(storage), (long long)j,
+                             (double)values[j]);
         }
         free(shifted);
         qs_mem_free(stored.data);
@@ -51,12 +53,14 @@ static void test_every_half(void **state)
     qs_f32_from_f16_array(values, halves, N);
     for (int i = 0; i < N; i++) {
         float one = qs_f32_from_f16(halves[i]);
-        if (memcmp(&values[i], &one, sizeof one) != 0) fail_msg("f16 0x%04x: the array gives another value", i);
+        if (memcmp(&values[i], &one, sizeof one) != 0)
+            fail_msg("f16 0x%04x: the array gives another value", i);
     }
     qs_f32_from_bf16_array(values, halves, N);
     for (int i = 0; i < N; i++) {
         float one = qs_f32_from_bf16(halves[i]);
-        if (memcmp(&values[i], &one, sizeof one) != 0) fail_msg("bf16 0x%04x: the array gives another value", i);
+        if (memcmp(&values[i], &one, sizeof one) != 0)
+            fail_msg("bf16 0x%04x: the array gives another value", i);
     }
     free(halves);
     free(values);
@@ -66,7 +70,8 @@ static void test_every_half(void **state)
 static void test_sizes(void **state)
 {
     (void)state;
-    static const double bits[QS_N_STORAGES] = {32, 16, 16, 8.5, 4.5, 5, 5.5, 6, 2.625, 3.4375, 4.5, 5.5, 6.5625};
+    static const double bits[QS_N_STORAGES] = {32, 16,    16,     8.5, 4.5, 5,     5.5,
+                                               6,  2.625, 3.4375, 4.5, 5.5, 6.5625};
     for (int i = 0; i < QS_N_STORAGES; i++) {
         assert_true(qs_storage_bits_per_weight((qs_storage)i) == bits[i]);
         assert_true((double)qs_storage_bytes((qs_storage)i, 1024) * 8 == bits[i] * 1024);

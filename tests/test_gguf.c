@@ -1,5 +1,5 @@
-/* The GGUF container and the configuration in its metadata: a small writer composes good and bad files in memory;
- * each bad one is refused with a text that names the place. Demand: product.md, "Models". */
+/* The GGUF container and the configuration in its metadata: a small writer composes good and bad files in
+ * memory; each bad one is refused with a text that names the place. Demand: product.md, "Models". */
 #include "model_files.h"
 
 #include "model/gguf.h"
@@ -62,7 +62,8 @@ static void put_kv_text(writer *w, const char *key, const char *text)
     put_string(w, text);
 }
 
-static void put_tensor(writer *w, const char *name, uint64_t n_in, uint64_t n_out, uint32_t type, uint64_t offset)
+static void put_tensor(writer *w, const char *name, uint64_t n_in, uint64_t n_out, uint32_t type,
+                       uint64_t offset)
 {
     put_string(w, name);
     put_u32(w, n_out == 0 ? 1 : 2);
@@ -130,10 +131,13 @@ static void test_values(void **state)
     assert_int_equal(value, 7);
     assert_ok(qs_gguf_opt_int(&value, &gguf, "small", -10, 10, "F"));
     assert_int_equal(value, -1);
-    assert_fails(qs_gguf_opt_int(&value, &gguf, "small", 0, 10, "F"), QS_E_INPUT, "\"small\" must be an integer from 0");
+    assert_fails(qs_gguf_opt_int(&value, &gguf, "small", 0, 10, "F"), QS_E_INPUT,
+                 "\"small\" must be an integer from 0");
     assert_fails(qs_gguf_opt_int(&value, &gguf, "large", -10, INT64_MAX, "F"), QS_E_INPUT, "\"large\"");
-    assert_fails(qs_gguf_opt_int(&value, &gguf, "half", 0, 1, "F"), QS_E_INPUT, "\"half\" must be an integer");
-    assert_fails(qs_gguf_opt_int(&value, &gguf, "list", 0, 1, "F"), QS_E_UNSUPPORTED, "differs between layers");
+    assert_fails(qs_gguf_opt_int(&value, &gguf, "half", 0, 1, "F"), QS_E_INPUT,
+                 "\"half\" must be an integer");
+    assert_fails(qs_gguf_opt_int(&value, &gguf, "list", 0, 1, "F"), QS_E_UNSUPPORTED,
+                 "differs between layers");
     assert_ok(qs_gguf_opt_real(&real, &gguf, "half", "F"));
     assert_true(real == 0.5);
     assert_fails(qs_gguf_opt_real(&real, &gguf, "small", "F"), QS_E_INPUT, "\"small\" must be a real");
@@ -187,7 +191,9 @@ static void test_bad_fields(void **state)
         {{PLAIN, .version = 0x03000000}, QS_E_UNSUPPORTED, "big-endian"},
         {{PLAIN, .n_tensors = 65537}, QS_E_INPUT, "byte 8: 65537 tensors"},
         {{PLAIN, .n_kvs = UINT64_MAX}, QS_E_INPUT, "18446744073709551615 metadata values"},
-        {{PLAIN, .n_tensors = 65536}, QS_E_INPUT, "byte 8: 65536 tensors and 1 metadata values are claimed, more than"},
+        {{PLAIN, .n_tensors = 65536},
+         QS_E_INPUT,
+         "byte 8: 65536 tensors and 1 metadata values are claimed, more than"},
         {{PLAIN, .n_tensors = 2}, QS_E_INPUT, "parse F: byte "},
         {{PLAIN, .type = 4}, QS_E_INPUT, "tensor t has type number 4, which the format does not have"},
         {{PLAIN, .type = 20}, QS_E_UNSUPPORTED, "tensor t has type IQ4_NL, which is not supported"},
@@ -197,7 +203,9 @@ static void test_bad_fields(void **state)
         {{PLAIN, .n_in = 9}, QS_E_INPUT, "tensor t needs 36 bytes from byte "},
         {{PLAIN, .n_in = UINT64_MAX}, QS_E_INPUT, "the dimensions of tensor t overflow"},
         {{PLAIN, .n_in = (uint64_t)1 << 62}, QS_E_INPUT, "the size of tensor t overflows"},
-        {{PLAIN, .offset = 32}, QS_E_INPUT, "tensor t is at offset 32 of the data, but the sizes before it add up to 0"},
+        {{PLAIN, .offset = 32},
+         QS_E_INPUT,
+         "tensor t is at offset 32 of the data, but the sizes before it add up to 0"},
         {{PLAIN, .offset = UINT64_MAX}, QS_E_INPUT, "is at offset 18446744073709551615"},
         {{PLAIN, .n_dims_or_0 = 5}, QS_E_INPUT, "tensor t has 5 dimensions, not 1 to 4"},
         {{PLAIN, .name = ""}, QS_E_INPUT, "tensor name \"\" of 0 bytes"},
@@ -243,7 +251,8 @@ static void test_bad_metadata(void **state)
     put_head(&w, 3, 0, 1);
     put_key(&w, "k", QS_GGUF_STRING);
     put_u64(&w, 100);
-    assert_fails(parse(&gguf, &w), QS_E_INPUT, "a metadata string needs 100 bytes, but the file ends at byte 45");
+    assert_fails(parse(&gguf, &w), QS_E_INPUT,
+                 "a metadata string needs 100 bytes, but the file ends at byte 45");
     put_head(&w, 3, 0, 1);
     put_key(&w, "k", QS_GGUF_ARRAY);
     put_u32(&w, QS_GGUF_ARRAY);
@@ -260,7 +269,13 @@ static void test_bad_metadata(void **state)
     put_u64(&w, 2);
     put_string(&w, "a longer string, so that two may be there");
     assert_fails(parse(&gguf, &w), QS_E_INPUT, "a string of an array needs 8 bytes");
+}
 
+static void test_bad_places(void **state)
+{
+    (void)state;
+    static writer w;
+    qs_gguf gguf;
     static const uint32_t alignments[] = {0, 3, 33, 1u << 21};
     for (size_t i = 0; i < sizeof alignments / sizeof alignments[0]; i++) {
         put_head(&w, 3, 0, 1);
@@ -281,7 +296,8 @@ static void test_bad_metadata(void **state)
     put_tensor(&w, "a", 9, 0, 0, 0);
     put_tensor(&w, "b", 8, 0, 0, 36); /* not padded */
     put_zeros(&w, 128, 32);
-    assert_fails(parse(&gguf, &w), QS_E_INPUT, "tensor b is at offset 36 of the data, but the sizes before it add up to 64");
+    assert_fails(parse(&gguf, &w), QS_E_INPUT,
+                 "tensor b is at offset 36 of the data, but the sizes before it add up to 64");
     put_head(&w, 3, 1, 0);
     put_string(&w, "many");
     put_u32(&w, 4);
@@ -325,8 +341,9 @@ typedef struct meta {
     float divisor;
 } meta;
 
-#define META .architecture = "llama", .leave_out = "", .heads = 4, .kv_heads = 2, .eps = 1e-5f, .theta = 1e4f,      \
-             .n_layers = 1, .embed_rows = 16, .divisor = 1
+#define META \
+    .architecture = "llama", .leave_out = "", .heads = 4, .kv_heads = 2, .eps = 1e-5f, .theta = 1e4f, \
+    .n_layers = 1, .embed_rows = 16, .divisor = 1
 
 static void put_meta(writer *w, const meta *m)
 {
@@ -334,9 +351,15 @@ static void put_meta(writer *w, const meta *m)
         const char *leaf;
         uint32_t value;
     } counts[] = {
-        {"block_count", m->n_layers}, {"context_length", 128}, {"embedding_length", 32}, {"feed_forward_length", 64},
-        {"attention.head_count", m->heads}, {"attention.head_count_kv", m->kv_heads},
-        {"attention.key_length", m->key_length}, {"rope.dimension_count", m->rotated}, {"expert_count", m->experts},
+        {"block_count", m->n_layers},
+        {"context_length", 128},
+        {"embedding_length", 32},
+        {"feed_forward_length", 64},
+        {"attention.head_count", m->heads},
+        {"attention.head_count_kv", m->kv_heads},
+        {"attention.key_length", m->key_length},
+        {"rope.dimension_count", m->rotated},
+        {"expert_count", m->experts},
         {"vocab_size", m->vocab},
     };
     char key[128];
@@ -368,7 +391,8 @@ static void put_meta(writer *w, const meta *m)
         n_kvs += 2;
     }
     memcpy(w->data + 16, &n_kvs, sizeof n_kvs);
-    put_tensor(w, strcmp(m->leave_out, "embed") == 0 ? "other" : "token_embd.weight", 32, m->embed_rows, 0, 0);
+    put_tensor(w, strcmp(m->leave_out, "embed") == 0 ? "other" : "token_embd.weight", 32, m->embed_rows, 0,
+               0);
     if (m->divisors) put_tensor(w, "rope_freqs.weight", 4, 0, 0, (uint64_t)m->embed_rows * 128);
     put_zeros(w, (size_t)m->embed_rows * 128, 32);
     for (int i = 0; m->divisors && i < 4; i++) put(w, &m->divisor, sizeof m->divisor);
@@ -433,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_bad_fields),
         cmocka_unit_test(test_bad_metadata),
+        cmocka_unit_test(test_bad_places),
         cmocka_unit_test(test_every_truncation),
         cmocka_unit_test(test_config),
     };

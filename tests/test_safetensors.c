@@ -1,5 +1,5 @@
-/* The safetensors parser: what a good file gives, and one bad file per rule of the format, each with a text that
- * names the place. Demand: product.md, "Models"; checklist G5 (header against lengths). */
+/* The safetensors parser: what a good file gives, and one bad file per rule of the format, each with a text
+ * that names the place. Demand: product.md, "Models"; checklist G5 (header against lengths). */
 #include "model_files.h"
 
 #include "model/safetensors.h"
@@ -29,7 +29,8 @@ static void test_good(void **state)
                       "\"w\":{\"dtype\":\"F16\",\"shape\":[2,3],\"data_offsets\":[4,16]},"
                       "\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},"
                       "\"\\u00e9\":{\"dtype\":\"I64\",\"shape\":[3,0],\"data_offsets\":[16,16]},"
-                      "\"f\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[16,18]}}  ", 18);
+                      "\"f\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[16,18]}}  ",
+                      18);
     qs_safetensors file;
     assert_ok(parse(&file, b));
     assert_int_equal(file.n_tensors, 4);
@@ -74,7 +75,8 @@ static void test_bad_headers(void **state)
         {"{\"a\xff\":1}", "parse F: line 1, column"},
         {"{" T("a", "U8", "[4]", "[0,4]") "," T("a", "U8", "[4]", "[4,8]") "}", "duplicate object key"},
         {"{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[4]", "[3,7]") "}", "tensor b begins at byte 3"},
-        {"{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[3]", "[5,8]") "}", "leaves a hole behind the byte 4"},
+        {"{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[3]", "[5,8]") "}", "leaves a hole behind the "
+                                                                                "byte 4"},
         {"{" T("a", "U8", "[7]", "[1,8]") "}", "tensor a begins at byte 1"},
         {"{" T("a", "U8", "[7]", "[0,7]") "}", "the tensors end at byte 7 of 8"},
         {"{}", "the tensors end at byte 0 of 8"},
@@ -99,7 +101,8 @@ static void test_bad_headers(void **state)
         {"{" T("a", "U8", "[4294967296,4294967296,8]", "[0,8]") "}", "the shape of tensor a overflows"},
         {"{" T("a", "F64", "[2305843009213693952]", "[0,8]") "}", "the shape of tensor a overflows"},
         {"{\"__metadata__\":[]," T("a", "U8", "[8]", "[0,8]") "}", "\"__metadata__\" is not an object"},
-        {"{\"__metadata__\":{\"x\":1}," T("a", "U8", "[8]", "[0,8]") "}", "\"__metadata__\" member x is not a string"},
+        {"{\"__metadata__\":{\"x\":1}," T("a", "U8", "[8]", "[0,8]") "}", "\"__metadata__\" member x is not "
+                                                                          "a string"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         bytes b = compose(rows[i].header, 8);

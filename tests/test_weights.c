@@ -1,32 +1,13 @@
-/* Models opened from Hugging Face directories and GGUF files: equal values whatever the container, clear errors
- * for what is missing or wrong, a digest that is the model's identity. Demands: product.md, "Models"; checklist
- * G5 (header bits against lengths), B6 (NaN is an error with its place). Fixtures: scripts/peers/
- * make_model_fixtures.py and make_gguf_vectors.py. */
+/* Models opened from Hugging Face directories and GGUF files: equal values whatever the container, a digest that
+ * is the model's identity. Bad files are in test_weights_faults.c. Demand: product.md, "Models". Fixtures:
+ * scripts/peers/make_model_fixtures.py and make_gguf_vectors.py. */
 #include "model_files.h"
 
 #include <math.h>
 #include <omp.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "model/weights.h"
-
-static qs_model *open_model(const char *path)
-{
-    qs_model *model = NULL;
-    assert_ok(qs_model_open(&model, path));
-    return model;
-}
-
-static float *read_role(const qs_model *model, qs_role role, int64_t layer, int64_t *n)
-{
-    qs_tensor_info info = qs_model_info(model, role, layer);
-    float *values;
-    *n = info.n_out * info.n_in;
-    assert_ok(QS_NEW(values, *n, "test"));
-    assert_ok(qs_model_read_f32(model, role, layer, values));
-    return values;
-}
 
 static void assert_role_equal(const qs_model *a, const qs_model *b, qs_role role, int64_t layer)
 {
@@ -37,8 +18,8 @@ static void assert_role_equal(const qs_model *a, const qs_model *b, qs_role role
     float *x = read_role(a, role, layer, &n_a), *y = read_role(b, role, layer, &n_b);
     assert_int_equal(n_a, n_b);
     if (memcmp(x, y, (size_t)n_a * sizeof *x) != 0)
-        fail_msg("%s of layer %lld differs between %s and %s", qs_role_name(role), (long long)layer, qs_model_path(a),
-                 qs_model_path(b));
+        fail_msg("%s of layer %lld differs between %s and %s", qs_role_name(role), (long long)layer,
+                 qs_model_path(a), qs_model_path(b));
     qs_mem_free(x);
     qs_mem_free(y);
 }
@@ -51,9 +32,9 @@ static void test_twins_are_equal(void **state)
         const char *hf, *gguf;
         qs_storage storage;
     } rows[] = {
-        {"llama2", "gguf/llama2-f32.gguf", QS_STORE_F32}, {"llama2", "gguf/llama2-f16.gguf", QS_STORE_F16},
+        {"llama2", "gguf/llama2-f32.gguf", QS_STORE_F32},   {"llama2", "gguf/llama2-f16.gguf", QS_STORE_F16},
         {"llama2", "gguf/llama2-bf16.gguf", QS_STORE_BF16}, {"llama3", "gguf/llama3-f16.gguf", QS_STORE_F16},
-        {"qwen2", "gguf/qwen2-f32.gguf", QS_STORE_F32}, {"qwen2", "gguf/qwen2-f16.gguf", QS_STORE_F16},
+        {"qwen2", "gguf/qwen2-f32.gguf", QS_STORE_F32},     {"qwen2", "gguf/qwen2-f16.gguf", QS_STORE_F16},
         {"qwen2", "gguf/qwen2-bf16.gguf", QS_STORE_BF16},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -168,12 +149,14 @@ static void test_roles(void **state)
 static void test_rows_and_threads(void **state)
 {
     (void)state;
-    static const char *const paths[] = {MODELS "llama3", MODELS "gguf/llama3-f16.gguf", MODELS "gguf/qwen2-q8_0.gguf"};
+    static const char *const paths[] = {MODELS "llama3", MODELS "gguf/llama3-f16.gguf",
+                                        MODELS "gguf/qwen2-q8_0.gguf"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         qs_model *model = open_model(paths[i]);
         static const qs_role roles[] = {QS_ROLE_K, QS_ROLE_EMBED, QS_ROLE_HEAD};
         for (size_t r = 0; r < sizeof roles / sizeof roles[0]; r++) {
-            int64_t n, n_in = qs_model_info(model, roles[r], 1).n_in, n_out = qs_model_info(model, roles[r], 1).n_out;
+            int64_t n, n_in = qs_model_info(model, roles[r], 1).n_in,
+                       n_out = qs_model_info(model, roles[r], 1).n_out;
             float *whole = read_role(model, roles[r], 1, &n), *row;
             assert_ok(QS_NEW(row, 3 * n_in, "test"));
             for (int64_t first = 0; first + 3 <= n_out; first += 5) {
@@ -196,54 +179,6 @@ static void test_rows_and_threads(void **state)
     }
 }
 
-static void assert_open_fails(const char *path, qs_err code, const char *part)
-{
-    qs_model *model = NULL;
-    assert_fails(qs_model_open(&model, path), code, part);
-    assert_null(model);
-}
-
-/* A copy of the qwen2 fixture with one edit in config.json or in the header of model.safetensors. */
-static void test_bad_directories(void **state)
-{
-    (void)state;
-    static const struct {
-        bool config;
-        const char *old, *fresh;
-        qs_err code;
-        const char *part;
-    } rows[] = {
-        {false, "model.norm.weight", "model.norm.other", QS_E_INPUT, "tensor model.norm.weight is missing"},
-        {false, "layers.1.self_attn.q_proj.bias", "layers.1.self_attn.q_proj.b", QS_E_INPUT,
-         "tensor model.layers.1.self_attn.q_proj.bias is missing"},
-        {false, "[96,64]", "[64,96]", QS_E_INPUT, "has shape [64, 96], the configuration says [96, 64]"},
-        {false, "[96,64]", "[6144]", QS_E_INPUT, "has shape [6144], the configuration says [96, 64]"},
-        {false, "[96,64]", "[96,8,8]", QS_E_INPUT, "has shape [96, 8, ...], the configuration says [96, 64]"},
-        {false, "BF16", "I16", QS_E_UNSUPPORTED, "has dtype I16; models are F32, F16 or BF16"},
-        {false, "{", "{\"model.layers.0.mlp.gate_proj.bias\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},",
-         QS_E_UNSUPPORTED, "tensor model.layers.0.mlp.gate_proj.bias is not part of a qwen2 model"},
-        {true, "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", QS_E_INPUT,
-         "tensor lm_head.weight is missing, and the configuration does not tie"},
-        {true, "\"vocab_size\": 320", "\"vocab_size\": 321", QS_E_INPUT, "the configuration says [321, 64]"},
-        {true, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", QS_E_INPUT, "layer_types"},
-        {true, "\"model_type\"", "\"quantization_config\": {\"quant_method\": \"gptq\"}, \"model_type\"",
-         QS_E_UNSUPPORTED, "quantised already (gptq)"},
-        {true, "{", "[", QS_E_INPUT, "config.json: line "},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        char dir[QS_PATH_BYTES];
-        (void)make_dir(dir);
-        const char *in_config = rows[i].config ? rows[i].old : NULL, *in_header = rows[i].config ? NULL : rows[i].old;
-        copy_text(dir, "config.json", MODELS "qwen2", in_config, rows[i].fresh);
-        copy_safetensors(dir, "model.safetensors", MODELS "qwen2", in_header, rows[i].fresh);
-        assert_open_fails(dir, rows[i].code, rows[i].part);
-        remove_dir(dir);
-    }
-    assert_open_fails("tests/fixtures/models/none", QS_E_INPUT, "open tests/fixtures/models/none: No such file");
-    assert_open_fails("tests/fixtures/models/gguf", QS_E_INPUT, "open tests/fixtures/models/gguf/config.json");
-    assert_open_fails("tests/fixtures/models/README.md", QS_E_INPUT, "does not begin with \"GGUF\"");
-}
-
 /* What a file may carry without a use: the old rotary table; a written-out head of a tied model. */
 static void test_ignored_tensors(void **state)
 {
@@ -259,38 +194,6 @@ static void test_ignored_tensors(void **state)
     assert_string_equal(qs_model_info(model, QS_ROLE_HEAD, 0).name, "model.embed_tokens.weight");
     qs_model_close(model);
     remove_dir(dir);
-}
-
-#define SHARD(n) "model-0000" #n "-of-00003.safetensors"
-
-/* The sharded fixture with one edit in the index or in the first shard. */
-static void test_bad_shards(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *old, *fresh, *in_shard, *shard_fresh, *part;
-    } rows[] = {
-        {"\"lm_head.weight\": \"" SHARD(1), "\"lm_head.weight\": \"" SHARD(2), NULL, NULL,
-         "tensor lm_head.weight is not in "},
-        {SHARD(3), "../" SHARD(3), NULL, NULL, "is not a plain file name"},
-        {SHARD(3), "model-00009-of-00003.safetensors", NULL, NULL, "model-00009-of-00003.safetensors: No such file"},
-        {"\"weight_map\"", "\"weight_mop\"", NULL, NULL, "\"weight_map\" is not an object"},
-        {"\"" SHARD(3) "\"", "3", NULL, NULL, "is not a string"},
-        {"\"lm_head.weight\": ", "\"x\": \"y\", \"x\": ", NULL, NULL, "duplicate object key"},
-        {NULL, NULL, "{", "{\"model.layers.1.mlp.up_proj.weight\":{\"dtype\":\"F32\",\"shape\":[0],"
-         "\"data_offsets\":[0,0]},", "is also in "},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        char dir[QS_PATH_BYTES];
-        (void)make_dir(dir);
-        copy_text(dir, "config.json", MODELS "llama3", NULL, NULL);
-        copy_text(dir, "model.safetensors.index.json", MODELS "llama3", rows[i].old, rows[i].fresh);
-        copy_safetensors(dir, SHARD(1), MODELS "llama3", rows[i].in_shard, rows[i].shard_fresh);
-        copy_safetensors(dir, SHARD(2), MODELS "llama3", NULL, NULL);
-        copy_safetensors(dir, SHARD(3), MODELS "llama3", NULL, NULL);
-        assert_open_fails(dir, QS_E_INPUT, rows[i].part);
-        remove_dir(dir);
-    }
 }
 
 /* Appends the shards' headers and data into one file, in an order of its own. */
@@ -311,7 +214,8 @@ static void merge_shards(const char *dir)
         assert_non_null(root);
         const char *name;
         json_t *entry;
-        json_object_foreach(root, name, entry) {
+        json_object_foreach(root, name, entry)
+        {
             if (strcmp(name, "__metadata__") == 0) continue;
             json_t *ends = json_object_get(entry, "data_offsets");
             size_t begin = (size_t)json_integer_value(json_array_get(ends, 0));
@@ -370,77 +274,6 @@ static void test_digest(void **state)
     assert_false(same_digest(digest_of(MODELS "qwen2"), digest_of(MODELS "gguf/qwen2-bf16.gguf")));
 }
 
-/* NaN and Inf are refused with the tensor and the place, in matrices, vectors and reordered rows. */
-static void test_nonfinite(void **state)
-{
-    (void)state;
-    char dir[QS_PATH_BYTES], path[QS_PATH_BYTES];
-    static const struct {
-        const char *from;
-        qs_role role;
-        int64_t row, col;
-        uint32_t bits;
-        const char *part;
-    } rows[] = {
-        {MODELS "gguf/llama2-f32.gguf", QS_ROLE_V, 5, 7, 0x7f800000u, "tensor blk.1.attn_v.weight holds inf at row 5, column 7"},
-        {MODELS "gguf/llama2-f32.gguf", QS_ROLE_Q, 2, 63, 0xff800000u, "tensor blk.1.attn_q.weight holds -inf at row 1, column 63"},
-        {MODELS "gguf/llama2-f32.gguf", QS_ROLE_MLP_NORM, 0, 63, 0x7fc00000u, "tensor blk.1.ffn_norm.weight holds nan at index 63"},
-    };
-    (void)make_dir(dir);
-    assert_ok(qs_path_format(path, "%s/bad.gguf", dir));
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        qs_model *model = open_model(rows[i].from);
-        bytes b = load_file(rows[i].from);
-        qs_tensor_info info = qs_model_info(model, rows[i].role, 1);
-        int64_t n;
-        float *values = read_role(model, rows[i].role, 1, &n);
-        /* The tensor's place in the file: its first stored row is Hugging Face's first row. */
-        char *at = NULL;
-        for (size_t k = 0; k + info.bytes <= b.n && at == NULL; k += 32)
-            if (memcmp(b.data + k, values, (size_t)info.n_in * sizeof *values) == 0) at = b.data + k;
-        assert_non_null(at);
-        memcpy(at + (rows[i].row * info.n_in + rows[i].col) * 4, &rows[i].bits, 4);
-        save_file(path, b.data, b.n);
-        qs_model_close(model);
-        model = open_model(path);
-        assert_fails(qs_model_read_f32(model, rows[i].role, 1, values), QS_E_NUMERIC, rows[i].part);
-        assert_ok(qs_model_read_f32(model, rows[i].role, 0, values));
-        qs_model_close(model);
-        qs_mem_free(values);
-        qs_mem_free(b.data);
-    }
-    remove_dir(dir);
-}
-
-/* A file that shrinks or is rewritten under an open model is an error, not a crash and not other numbers. */
-static void test_changed_file(void **state)
-{
-    (void)state;
-    char dir[QS_PATH_BYTES], path[QS_PATH_BYTES];
-    float values[64 * 96];
-    (void)make_dir(dir);
-    assert_ok(qs_path_format(path, "%s/qwen2.gguf", dir));
-    bytes b = load_file(MODELS "gguf/qwen2-q8_0.gguf");
-    save_file(path, b.data, b.n);
-    qs_model *model = open_model(path);
-    assert_ok(qs_model_read_f32(model, QS_ROLE_DOWN, 0, values));
-    assert_int_equal(truncate(path, 4096), 0);
-    assert_fails(qs_model_read_f32(model, QS_ROLE_DOWN, 0, values), QS_E_INPUT, "and has 4096 now");
-    qs_digest digest;
-    assert_fails(qs_model_digest(model, &digest), QS_E_INPUT, "and has 4096 now");
-    qs_model_close(model);
-    assert_open_fails(path, QS_E_INPUT, "truncated");
-
-    save_file(path, b.data, b.n);
-    model = open_model(path);
-    (void)usleep(20000); /* time stamps of some file systems are coarse */
-    save_file(path, b.data, b.n);
-    assert_fails(qs_model_read_f32(model, QS_ROLE_DOWN, 0, values), QS_E_INPUT, "was written to after it was opened");
-    qs_model_close(model);
-    qs_mem_free(b.data);
-    remove_dir(dir);
-}
-
 static void test_storage_rows(void **state)
 {
     (void)state;
@@ -471,8 +304,8 @@ static void test_smollm2(void **state)
     qs_model *model = open_model(path);
     const qs_model_config *c = qs_model_get_config(model);
     assert_string_equal(c->architecture, "llama");
-    const int64_t numbers[] = {c->n_layers, c->d_model, c->n_heads, c->n_kv_heads, c->head_dim, c->d_ff, c->n_vocab,
-                               c->n_ctx_max};
+    const int64_t numbers[] = {c->n_layers, c->d_model, c->n_heads, c->n_kv_heads,
+                               c->head_dim, c->d_ff,    c->n_vocab, c->n_ctx_max};
     const int64_t expected[] = {30, 576, 9, 3, 64, 1536, 49152, 8192};
     assert_memory_equal(numbers, expected, sizeof numbers);
     assert_true(c->tied_head && c->rope_theta == 100000.0 && fabs(c->norm_eps - 1e-5) < 1e-11);
@@ -504,12 +337,14 @@ static void test_smollm2(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_twins_are_equal), cmocka_unit_test(test_q8_0_equals_peer),
-        cmocka_unit_test(test_roles),           cmocka_unit_test(test_rows_and_threads),
-        cmocka_unit_test(test_bad_directories), cmocka_unit_test(test_ignored_tensors),
-        cmocka_unit_test(test_bad_shards),      cmocka_unit_test(test_digest),
-        cmocka_unit_test(test_nonfinite),       cmocka_unit_test(test_changed_file),
-        cmocka_unit_test(test_storage_rows),    cmocka_unit_test(test_smollm2),
+        cmocka_unit_test(test_twins_are_equal),
+        cmocka_unit_test(test_q8_0_equals_peer),
+        cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_rows_and_threads),
+        cmocka_unit_test(test_ignored_tensors),
+        cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_storage_rows),
+        cmocka_unit_test(test_smollm2),
     };
     return cmocka_run_group_tests_name("weights", tests, NULL, NULL);
 }

@@ -9,19 +9,26 @@ typedef enum window_rule { WINDOW_IGNORED, WINDOW_ALWAYS, WINDOW_SWITCHED } wind
 
 typedef struct family {
     const char *class_name, *architecture;
-    bool head_counts_optional; /* num_key_value_heads may be missing (first Llama) */
-    bool head_dim_required;    /* the family's default is not d_model / n_heads */
+    bool head_counts_optional;  /* num_key_value_heads may be missing (first Llama) */
+    bool head_dim_required;     /* the family's default is not d_model / n_heads */
     bool qkv_bias, bias_option; /* always there; or for q, k, v and o when "attention_bias" says so */
     bool qk_norm;
     window_rule window;
 } family;
 
 static const family families[] = {
-    {.class_name = "LlamaForCausalLM", .architecture = "llama", .head_counts_optional = true, .bias_option = true},
+    {.class_name = "LlamaForCausalLM",
+     .architecture = "llama",
+     .head_counts_optional = true,
+     .bias_option = true},
     {.class_name = "MistralForCausalLM", .architecture = "mistral", .window = WINDOW_ALWAYS},
     {.class_name = "Qwen2ForCausalLM", .architecture = "qwen2", .qkv_bias = true, .window = WINDOW_SWITCHED},
-    {.class_name = "Qwen3ForCausalLM", .architecture = "qwen3", .head_dim_required = true, .bias_option = true,
-     .qk_norm = true, .window = WINDOW_SWITCHED},
+    {.class_name = "Qwen3ForCausalLM",
+     .architecture = "qwen3",
+     .head_dim_required = true,
+     .bias_option = true,
+     .qk_norm = true,
+     .window = WINDOW_SWITCHED},
     {.class_name = NULL},
 };
 
@@ -39,17 +46,18 @@ static qs_err find_family(const family **out, const json_t *root, const char *na
     if (type == NULL && class_name == NULL)
         return qs_fail(QS_E_INPUT, "read %s: neither \"architectures\" nor \"model_type\" is there", name);
     for (const family *f = families; f->class_name != NULL; f++) {
-        bool same = class_name != NULL ? strcmp(class_name, f->class_name) == 0 : strcmp(type, f->architecture) == 0;
+        bool same = class_name != NULL ? strcmp(class_name, f->class_name) == 0
+                                       : strcmp(type, f->architecture) == 0;
         if (!same) continue;
         if (type != NULL && strcmp(type, f->architecture) != 0)
-            return qs_fail(QS_E_INPUT, "read %s: \"model_type\" is %.64s but \"architectures\" says %s", name, type,
-                           f->class_name);
+            return qs_fail(QS_E_INPUT, "read %s: \"model_type\" is %.64s but \"architectures\" says %s", name,
+                           type, f->class_name);
         *out = f;
         return QS_OK;
     }
     return qs_fail(QS_E_UNSUPPORTED,
-                   "read %s: architecture %.64s is not supported; use Llama, Mistral, Qwen2 or Qwen3 models", name,
-                   class_name != NULL ? class_name : type);
+                   "read %s: architecture %.64s is not supported; use Llama, Mistral, Qwen2 or Qwen3 models",
+                   name, class_name != NULL ? class_name : type);
 }
 
 static qs_err read_dimensions(qs_model_config *c, const family *f, const json_t *root, const char *name)
@@ -75,7 +83,8 @@ static qs_err read_dimensions(qs_model_config *c, const family *f, const json_t 
         QS_TRY(qs_json_opt_int(&c->head_dim, root, "head_dim", 1, 4096, name));
         if (c->head_dim == 0) {
             if (c->d_model % c->n_heads != 0)
-                return qs_fail(QS_E_INPUT, "read %s: hidden_size %lld is no multiple of num_attention_heads %lld", name,
+                return qs_fail(QS_E_INPUT,
+                               "read %s: hidden_size %lld is no multiple of num_attention_heads %lld", name,
                                (long long)c->d_model, (long long)c->n_heads);
             c->head_dim = c->d_model / c->n_heads;
         }
@@ -93,12 +102,14 @@ static qs_err read_switches(qs_model_config *c, const family *f, const json_t *r
     qs_err err;
     QS_TRY(qs_json_opt_string(&activation, root, "hidden_act", name));
     if (strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: activation %.64s is not supported, only silu", name, activation);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: activation %.64s is not supported, only silu", name,
+                       activation);
     QS_TRY(qs_json_opt_bool(&mlp_bias, root, "mlp_bias", name));
     if (mlp_bias) return qs_fail(QS_E_UNSUPPORTED, "read %s: \"mlp_bias\" is not supported", name);
     QS_TRY(qs_json_opt_real(&rotated_part, root, "partial_rotary_factor", name));
     if (rotated_part != 1.0)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: \"partial_rotary_factor\" %g is not supported", name, rotated_part);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: \"partial_rotary_factor\" %g is not supported", name,
+                       rotated_part);
     c->qkv_bias = f->qkv_bias;
     c->qk_norm = f->qk_norm;
     if (f->bias_option) {
@@ -121,8 +132,10 @@ static qs_err count_sliding_layers(int64_t *out, const json_t *types, int64_t n_
         if (type != NULL && strcmp(type, "sliding_attention") == 0)
             ++*out;
         else if (type == NULL || strcmp(type, "full_attention") != 0)
-            return qs_fail(QS_E_UNSUPPORTED, "read %s: layer_types[%lld] is neither full_attention nor"
-                           " sliding_attention", name, (long long)i);
+            return qs_fail(QS_E_UNSUPPORTED,
+                           "read %s: layer_types[%lld] is neither full_attention nor"
+                           " sliding_attention",
+                           name, (long long)i);
     }
     return QS_OK;
 }
@@ -145,8 +158,8 @@ static qs_err read_window(qs_model_config *c, const family *f, const json_t *roo
     }
     if (window == 0 || n_sliding == 0) return QS_OK;
     if (n_sliding < c->n_layers)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: a sliding window in %lld of %lld layers is not supported", name,
-                       (long long)n_sliding, (long long)c->n_layers);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: a sliding window in %lld of %lld layers is not supported",
+                       name, (long long)n_sliding, (long long)c->n_layers);
     c->sliding_window = window;
 out:
     return err;
@@ -163,11 +176,12 @@ static qs_err read_rope_kind(qs_model_config *c, const char *type, const char *n
         c->rope_kind = rows[i].kind;
         return QS_OK;
     }
-    return qs_fail(QS_E_UNSUPPORTED, "read %s: rope type %.64s is not supported, only default, linear and llama3",
-                   name, type);
+    return qs_fail(QS_E_UNSUPPORTED,
+                   "read %s: rope type %.64s is not supported, only default, linear and llama3", name, type);
 }
 
-/* Old spelling: rope_theta beside rope_scaling {type or rope_type, ...}. New: all of it in rope_parameters. */
+/* Old spelling: rope_theta beside rope_scaling {type or rope_type, ...}. New: all of it in rope_parameters.
+ */
 static qs_err read_rope(qs_model_config *c, const json_t *root, const char *name)
 {
     qs_err err;
@@ -180,7 +194,8 @@ static qs_err read_rope(qs_model_config *c, const json_t *root, const char *name
     if (!json_is_object(rope))
         return qs_fail(QS_E_INPUT, "read %s: the rope parameters must be an object", name);
     if (json_object_get(rope, "full_attention") != NULL || json_object_get(rope, "sliding_attention") != NULL)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: rope parameters that differ between layers are not supported", name);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "read %s: rope parameters that differ between layers are not supported", name);
     const char *type = "default";
     double rotated_part = 1;
     QS_TRY(qs_json_opt_string(&type, rope, "type", name));
@@ -189,13 +204,15 @@ static qs_err read_rope(qs_model_config *c, const json_t *root, const char *name
     QS_TRY(qs_json_opt_real(&c->rope_theta, rope, "rope_theta", name));
     QS_TRY(qs_json_opt_real(&rotated_part, rope, "partial_rotary_factor", name));
     if (rotated_part != 1.0)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: \"partial_rotary_factor\" %g is not supported", name, rotated_part);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: \"partial_rotary_factor\" %g is not supported", name,
+                       rotated_part);
     if (c->rope_kind == QS_ROPE_DEFAULT) return QS_OK;
     QS_TRY(qs_json_get_real(&c->rope_factor, rope, "factor", name));
     if (c->rope_kind != QS_ROPE_LLAMA3) return QS_OK;
     QS_TRY(qs_json_get_real(&c->rope_low_freq_factor, rope, "low_freq_factor", name));
     QS_TRY(qs_json_get_real(&c->rope_high_freq_factor, rope, "high_freq_factor", name));
-    QS_TRY(qs_json_get_int(&c->rope_original_ctx, rope, "original_max_position_embeddings", 1, INT32_MAX, name));
+    QS_TRY(
+        qs_json_get_int(&c->rope_original_ctx, rope, "original_max_position_embeddings", 1, INT32_MAX, name));
 out:
     return err;
 }
@@ -260,8 +277,10 @@ qs_err qs_model_config_check(const qs_model_config *c, const char *name)
         return qs_fail(QS_E_INPUT, "check %s: the rope factor %g is outside 1 to 1e6", name, c->rope_factor);
     if (c->rope_kind != QS_ROPE_LLAMA3) return QS_OK;
     if (!(c->rope_low_freq_factor > 0 && c->rope_low_freq_factor < c->rope_high_freq_factor &&
-          c->rope_high_freq_factor <= 1e6) || c->rope_original_ctx < 1)
-        return qs_fail(QS_E_INPUT, "check %s: rope factors low %g, high %g of context %lld do not make a range", name,
+          c->rope_high_freq_factor <= 1e6) ||
+        c->rope_original_ctx < 1)
+        return qs_fail(QS_E_INPUT,
+                       "check %s: rope factors low %g, high %g of context %lld do not make a range", name,
                        c->rope_low_freq_factor, c->rope_high_freq_factor, (long long)c->rope_original_ctx);
     return QS_OK;
 }

@@ -7,16 +7,39 @@
 /* Bytes only, so that the structs have no padding and no alignment: tensors of a file lie at any address. */
 enum { SMALL = 32, SUPER = 256 };
 
-typedef struct block_q8_0 { uint8_t d[2]; int8_t qs[SMALL]; } block_q8_0;
-typedef struct block_q4_0 { uint8_t d[2], qs[SMALL / 2]; } block_q4_0;
-typedef struct block_q4_1 { uint8_t d[2], m[2], qs[SMALL / 2]; } block_q4_1;
-typedef struct block_q5_0 { uint8_t d[2], qh[4], qs[SMALL / 2]; } block_q5_0;
-typedef struct block_q5_1 { uint8_t d[2], m[2], qh[4], qs[SMALL / 2]; } block_q5_1;
-typedef struct block_q2_k { uint8_t scales[SUPER / 16], qs[SUPER / 4], d[2], dmin[2]; } block_q2_k;
-typedef struct block_q3_k { uint8_t hmask[SUPER / 8], qs[SUPER / 4], scales[12], d[2]; } block_q3_k;
-typedef struct block_q4_k { uint8_t d[2], dmin[2], scales[12], qs[SUPER / 2]; } block_q4_k;
-typedef struct block_q5_k { uint8_t d[2], dmin[2], scales[12], qh[SUPER / 8], qs[SUPER / 2]; } block_q5_k;
-typedef struct block_q6_k { uint8_t ql[SUPER / 2], qh[SUPER / 4]; int8_t scales[SUPER / 16]; uint8_t d[2]; } block_q6_k;
+typedef struct block_q8_0 {
+    uint8_t d[2];
+    int8_t qs[SMALL];
+} block_q8_0;
+typedef struct block_q4_0 {
+    uint8_t d[2], qs[SMALL / 2];
+} block_q4_0;
+typedef struct block_q4_1 {
+    uint8_t d[2], m[2], qs[SMALL / 2];
+} block_q4_1;
+typedef struct block_q5_0 {
+    uint8_t d[2], qh[4], qs[SMALL / 2];
+} block_q5_0;
+typedef struct block_q5_1 {
+    uint8_t d[2], m[2], qh[4], qs[SMALL / 2];
+} block_q5_1;
+typedef struct block_q2_k {
+    uint8_t scales[SUPER / 16], qs[SUPER / 4], d[2], dmin[2];
+} block_q2_k;
+typedef struct block_q3_k {
+    uint8_t hmask[SUPER / 8], qs[SUPER / 4], scales[12], d[2];
+} block_q3_k;
+typedef struct block_q4_k {
+    uint8_t d[2], dmin[2], scales[12], qs[SUPER / 2];
+} block_q4_k;
+typedef struct block_q5_k {
+    uint8_t d[2], dmin[2], scales[12], qh[SUPER / 8], qs[SUPER / 2];
+} block_q5_k;
+typedef struct block_q6_k {
+    uint8_t ql[SUPER / 2], qh[SUPER / 4];
+    int8_t scales[SUPER / 16];
+    uint8_t d[2];
+} block_q6_k;
 
 _Static_assert(sizeof(block_q8_0) == 34, "Q8_0");
 _Static_assert(sizeof(block_q4_0) == 18, "Q4_0");
@@ -55,9 +78,15 @@ static void from_halves(float *dst, const uint8_t *src, int64_t n,
     }
 }
 
-static void from_f16(float *dst, const uint8_t *src, int64_t n) { from_halves(dst, src, n, qs_f32_from_f16_array); }
+static void from_f16(float *dst, const uint8_t *src, int64_t n)
+{
+    from_halves(dst, src, n, qs_f32_from_f16_array);
+}
 
-static void from_bf16(float *dst, const uint8_t *src, int64_t n) { from_halves(dst, src, n, qs_f32_from_bf16_array); }
+static void from_bf16(float *dst, const uint8_t *src, int64_t n)
+{
+    from_halves(dst, src, n, qs_f32_from_bf16_array);
+}
 
 static void from_q8_0(float *dst, const uint8_t *src, int64_t n_blocks)
 {
@@ -173,7 +202,8 @@ static void scale_q4_k(int *scale, int *minimum, const uint8_t s[12], int j)
     }
 }
 
-/* Q4_K, and Q5_K with its fifth bits in qh (NULL for Q4_K): 32 bytes hold two runs of 32, low nibbles first. */
+/* Q4_K, and Q5_K with its fifth bits in qh (NULL for Q4_K): 32 bytes hold two runs of 32, low nibbles first.
+ */
 static void from_nibbles_k(float *dst, float d, float dmin, const uint8_t scales[12], const uint8_t *qs,
                            const uint8_t *qh)
 {
@@ -203,8 +233,8 @@ static void from_q5_k(float *dst, const uint8_t *src, int64_t n_blocks)
         from_nibbles_k(dst, half_at(b->d), half_at(b->dmin), b->scales, b->qs, b->qh);
 }
 
-/* Per half of 128: run r of 32 has its low nibbles in ql[32 * (r % 2) ..] (high nibbles for r >= 2), its upper
- * two bits at bit 2r of qh, and a scale per 16. */
+/* Per half of 128: run r of 32 has its low nibbles in ql[32 * (r % 2) ..] (high nibbles for r >= 2), its
+ * upper two bits at bit 2r of qh, and a scale per 16. */
 static void from_q6_k(float *dst, const uint8_t *src, int64_t n_blocks)
 {
     const block_q6_k *b = (const block_q6_k *)src;

@@ -13,9 +13,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are used in p
 static const uint64_t count_max = 65536, alignment_max = (uint64_t)1 << 20;
 
 static const size_t value_bytes[QS_N_GGUF_TYPES] = {
-    [QS_GGUF_U8] = 1,  [QS_GGUF_I8] = 1,  [QS_GGUF_U16] = 2, [QS_GGUF_I16] = 2,  [QS_GGUF_U32] = 4,
-    [QS_GGUF_I32] = 4, [QS_GGUF_F32] = 4, [QS_GGUF_BOOL] = 1, [QS_GGUF_U64] = 8, [QS_GGUF_I64] = 8,
-    [QS_GGUF_F64] = 8, /* strings and arrays carry their own lengths */
+    [QS_GGUF_U8] = 1,  [QS_GGUF_I8] = 1,  [QS_GGUF_U16] = 2, [QS_GGUF_I16] = 2,
+    [QS_GGUF_U32] = 4, [QS_GGUF_I32] = 4, [QS_GGUF_F32] = 4, [QS_GGUF_BOOL] = 1,
+    [QS_GGUF_U64] = 8, [QS_GGUF_I64] = 8, [QS_GGUF_F64] = 8, /* strings and arrays carry their own lengths */
 };
 
 /* ggml's type numbers. Gaps were removed from the format; known == false is valid but not read here. */
@@ -24,18 +24,41 @@ static const struct {
     bool known;
     qs_storage storage;
 } tensor_types[] = {
-    [0] = {"F32", true, QS_STORE_F32},    [1] = {"F16", true, QS_STORE_F16},   [2] = {"Q4_0", true, QS_STORE_Q4_0},
-    [3] = {"Q4_1", true, QS_STORE_Q4_1},  [6] = {"Q5_0", true, QS_STORE_Q5_0}, [7] = {"Q5_1", true, QS_STORE_Q5_1},
-    [8] = {"Q8_0", true, QS_STORE_Q8_0},  [9] = {.name = "Q8_1"},              [10] = {"Q2_K", true, QS_STORE_Q2_K},
-    [11] = {"Q3_K", true, QS_STORE_Q3_K}, [12] = {"Q4_K", true, QS_STORE_Q4_K}, [13] = {"Q5_K", true, QS_STORE_Q5_K},
-    [14] = {"Q6_K", true, QS_STORE_Q6_K}, [15] = {.name = "Q8_K"},             [16] = {.name = "IQ2_XXS"},
-    [17] = {.name = "IQ2_XS"},            [18] = {.name = "IQ3_XXS"},          [19] = {.name = "IQ1_S"},
-    [20] = {.name = "IQ4_NL"},            [21] = {.name = "IQ3_S"},            [22] = {.name = "IQ2_S"},
-    [23] = {.name = "IQ4_XS"},            [24] = {.name = "I8"},               [25] = {.name = "I16"},
-    [26] = {.name = "I32"},               [27] = {.name = "I64"},              [28] = {.name = "F64"},
-    [29] = {.name = "IQ1_M"},             [30] = {"BF16", true, QS_STORE_BF16}, [34] = {.name = "TQ1_0"},
-    [35] = {.name = "TQ2_0"},             [39] = {.name = "MXFP4"},            [40] = {.name = "NVFP4"},
-    [41] = {.name = "Q1_0"},              [42] = {.name = "Q2_0"},
+    [0] = {"F32", true, QS_STORE_F32},
+    [1] = {"F16", true, QS_STORE_F16},
+    [2] = {"Q4_0", true, QS_STORE_Q4_0},
+    [3] = {"Q4_1", true, QS_STORE_Q4_1},
+    [6] = {"Q5_0", true, QS_STORE_Q5_0},
+    [7] = {"Q5_1", true, QS_STORE_Q5_1},
+    [8] = {"Q8_0", true, QS_STORE_Q8_0},
+    [9] = {.name = "Q8_1"},
+    [10] = {"Q2_K", true, QS_STORE_Q2_K},
+    [11] = {"Q3_K", true, QS_STORE_Q3_K},
+    [12] = {"Q4_K", true, QS_STORE_Q4_K},
+    [13] = {"Q5_K", true, QS_STORE_Q5_K},
+    [14] = {"Q6_K", true, QS_STORE_Q6_K},
+    [15] = {.name = "Q8_K"},
+    [16] = {.name = "IQ2_XXS"},
+    [17] = {.name = "IQ2_XS"},
+    [18] = {.name = "IQ3_XXS"},
+    [19] = {.name = "IQ1_S"},
+    [20] = {.name = "IQ4_NL"},
+    [21] = {.name = "IQ3_S"},
+    [22] = {.name = "IQ2_S"},
+    [23] = {.name = "IQ4_XS"},
+    [24] = {.name = "I8"},
+    [25] = {.name = "I16"},
+    [26] = {.name = "I32"},
+    [27] = {.name = "I64"},
+    [28] = {.name = "F64"},
+    [29] = {.name = "IQ1_M"},
+    [30] = {"BF16", true, QS_STORE_BF16},
+    [34] = {.name = "TQ1_0"},
+    [35] = {.name = "TQ2_0"},
+    [39] = {.name = "MXFP4"},
+    [40] = {.name = "NVFP4"},
+    [41] = {.name = "Q1_0"},
+    [42] = {.name = "Q2_0"},
 };
 enum { N_TENSOR_TYPES = sizeof tensor_types / sizeof tensor_types[0] };
 
@@ -49,8 +72,10 @@ typedef struct cursor {
 static qs_err take(const uint8_t **out, cursor *c, uint64_t bytes, const char *what)
 {
     if (bytes > c->bytes - c->at)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: %s needs %llu bytes, but the file ends at byte %zu; it is"
-                       " truncated or damaged", c->name, c->at, what, (unsigned long long)bytes, c->bytes);
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte %zu: %s needs %llu bytes, but the file ends at byte %zu; it is"
+                       " truncated or damaged",
+                       c->name, c->at, what, (unsigned long long)bytes, c->bytes);
     *out = c->data + c->at;
     c->at += (size_t)bytes;
     return QS_OK;
@@ -103,12 +128,14 @@ static qs_err take_array(qs_gguf_kv *kv, cursor *c, const char *shown)
     QS_TRY(take_u32(&item_type, c, "the type of array items"));
     QS_TRY(take_u64(&n, c, "the length of an array"));
     if (item_type == QS_GGUF_ARRAY || item_type >= QS_N_GGUF_TYPES)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: key %s is an array of type %u, which arrays cannot hold",
-                       c->name, c->at, shown, item_type);
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte %zu: key %s is an array of type %u, which arrays cannot hold", c->name,
+                       c->at, shown, item_type);
     /* A string has at least its length field; this bounds n before anything loops over it. */
     size_t item_bytes = item_type == QS_GGUF_STRING ? sizeof(uint64_t) : value_bytes[item_type];
     if (n > (c->bytes - c->at) / item_bytes)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: key %s claims %llu items, more than the file can hold", c->name,
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte %zu: key %s claims %llu items, more than the file can hold", c->name,
                        c->at, shown, (unsigned long long)n);
     kv->item_type = (qs_gguf_type)item_type;
     kv->n = (int64_t)n;
@@ -131,12 +158,16 @@ static qs_err take_kv(qs_gguf_kv *kv, cursor *c)
     qs_err err;
     QS_TRY(take_string(&kv->key, &kv->key_bytes, c, "a metadata key"));
     (void)show(shown, kv->key, kv->key_bytes);
-    if (kv->key_bytes == 0 || kv->key_bytes > UINT16_MAX || memchr(kv->key, '\0', (size_t)kv->key_bytes) != NULL)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: metadata key \"%s\" of %lld bytes is empty, too long or holds"
-                       " a NUL", c->name, start, shown, (long long)kv->key_bytes);
+    if (kv->key_bytes == 0 || kv->key_bytes > UINT16_MAX ||
+        memchr(kv->key, '\0', (size_t)kv->key_bytes) != NULL)
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte %zu: metadata key \"%s\" of %lld bytes is empty, too long or holds"
+                       " a NUL",
+                       c->name, start, shown, (long long)kv->key_bytes);
     QS_TRY(take_u32(&type, c, "the type of a metadata value"));
     if (type >= QS_N_GGUF_TYPES)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: key %s has the unknown type %u", c->name, start, shown, type);
+        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: key %s has the unknown type %u", c->name, start,
+                       shown, type);
     kv->type = (qs_gguf_type)type;
     kv->n = 1;
     if (type == QS_GGUF_ARRAY) {
@@ -155,14 +186,18 @@ out:
 static qs_err find_storage(qs_gguf_tensor *tensor, uint32_t type, const cursor *c, size_t start)
 {
     if (type >= N_TENSOR_TYPES)
-        return qs_fail(QS_E_UNSUPPORTED, "parse %s: byte %zu: tensor %s has type number %u, which is not known here",
-                       c->name, start, tensor->name, type);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "parse %s: byte %zu: tensor %s has type number %u, which is not known here", c->name,
+                       start, tensor->name, type);
     if (tensor_types[type].name == NULL)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: tensor %s has type number %u, which the format does not have",
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte %zu: tensor %s has type number %u, which the format does not have",
                        c->name, start, tensor->name, type);
     if (!tensor_types[type].known)
-        return qs_fail(QS_E_UNSUPPORTED, "parse %s: byte %zu: tensor %s has type %s, which is not supported; convert"
-                       " the model to Q8_0 or F16", c->name, start, tensor->name, tensor_types[type].name);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "parse %s: byte %zu: tensor %s has type %s, which is not supported; convert"
+                       " the model to Q8_0 or F16",
+                       c->name, start, tensor->name, tensor_types[type].name);
     tensor->storage = tensor_types[type].storage;
     return QS_OK;
 }
@@ -173,15 +208,18 @@ static qs_err measure_tensor(qs_gguf_tensor *tensor, const cursor *c, size_t sta
     int64_t n = 1;
     for (int d = 0; d < tensor->n_dims; d++)
         if (tensor->ne[d] < 0 || __builtin_mul_overflow(n, tensor->ne[d], &n))
-            return qs_fail(QS_E_INPUT, "parse %s: byte %zu: the dimensions of tensor %s overflow", c->name, start,
-                           tensor->name);
+            return qs_fail(QS_E_INPUT, "parse %s: byte %zu: the dimensions of tensor %s overflow", c->name,
+                           start, tensor->name);
     const qs_storage_row *row = qs_storage_get(tensor->storage);
     if (tensor->ne[0] % row->block_elems != 0)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: rows of tensor %s have %lld elements, no multiple of the"
-                       " %lld of a %s block", c->name, start, tensor->name, (long long)tensor->ne[0],
-                       (long long)row->block_elems, row->name);
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte %zu: rows of tensor %s have %lld elements, no multiple of the"
+                       " %lld of a %s block",
+                       c->name, start, tensor->name, (long long)tensor->ne[0], (long long)row->block_elems,
+                       row->name);
     if (__builtin_mul_overflow((size_t)(n / row->block_elems), row->block_bytes, &tensor->bytes))
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: the size of tensor %s overflows", c->name, start, tensor->name);
+        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: the size of tensor %s overflows", c->name, start,
+                       tensor->name);
     return QS_OK;
 }
 
@@ -195,13 +233,15 @@ static qs_err take_tensor(qs_gguf_tensor *tensor, uint64_t *offset, cursor *c)
     qs_err err;
     QS_TRY(take_string(&text, &length, c, "a tensor name"));
     if (length == 0 || length >= QS_GGUF_NAME_BYTES || memchr(text, '\0', (size_t)length) != NULL)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: tensor name \"%s\" of %lld bytes is empty, too long or holds"
-                       " a NUL", c->name, start, show(shown, text, length), (long long)length);
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte %zu: tensor name \"%s\" of %lld bytes is empty, too long or holds"
+                       " a NUL",
+                       c->name, start, show(shown, text, length), (long long)length);
     memcpy(tensor->name, text, (size_t)length); /* the table is zeroed */
     QS_TRY(take_u32(&n_dims, c, "a tensor's rank"));
     if (n_dims < 1 || n_dims > QS_GGUF_DIMS_MAX)
-        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: tensor %s has %u dimensions, not 1 to %d", c->name, start,
-                       show(shown, text, length), n_dims, QS_GGUF_DIMS_MAX);
+        return qs_fail(QS_E_INPUT, "parse %s: byte %zu: tensor %s has %u dimensions, not 1 to %d", c->name,
+                       start, show(shown, text, length), n_dims, QS_GGUF_DIMS_MAX);
     tensor->n_dims = (int)n_dims;
     for (uint32_t d = 0; d < QS_GGUF_DIMS_MAX; d++) {
         uint64_t extent = 1;
@@ -230,16 +270,21 @@ static qs_err place_tensors(qs_gguf *out, const uint64_t *offsets, const cursor 
 {
     size_t start, end = 0;
     if (!pad(c->at, out->alignment, &start) || (start > c->bytes && out->n_tensors > 0))
-        return qs_fail(QS_E_INPUT, "parse %s: the file ends at byte %zu, before its tensor data", c->name, c->bytes);
+        return qs_fail(QS_E_INPUT, "parse %s: the file ends at byte %zu, before its tensor data", c->name,
+                       c->bytes);
     for (int64_t i = 0; i < out->n_tensors; i++) {
         qs_gguf_tensor *tensor = &out->tensors[i];
         if (offsets[i] != end)
-            return qs_fail(QS_E_INPUT, "parse %s: tensor %s is at offset %llu of the data, but the sizes before it add"
-                           " up to %zu", c->name, tensor->name, (unsigned long long)offsets[i], end);
+            return qs_fail(QS_E_INPUT,
+                           "parse %s: tensor %s is at offset %llu of the data, but the sizes before it add"
+                           " up to %zu",
+                           c->name, tensor->name, (unsigned long long)offsets[i], end);
         size_t room = c->bytes - start;
         if (end > room || tensor->bytes > room - end)
-            return qs_fail(QS_E_INPUT, "parse %s: tensor %s needs %zu bytes from byte %zu on, but the file ends at byte"
-                           " %zu; it is truncated", c->name, tensor->name, tensor->bytes, start + end, c->bytes);
+            return qs_fail(QS_E_INPUT,
+                           "parse %s: tensor %s needs %zu bytes from byte %zu on, but the file ends at byte"
+                           " %zu; it is truncated",
+                           c->name, tensor->name, tensor->bytes, start + end, c->bytes);
         tensor->data = c->data + start + end;
         if (!pad(end + tensor->bytes, out->alignment, &end))
             return qs_fail(QS_E_INPUT, "parse %s: the offsets overflow at tensor %s", c->name, tensor->name);
@@ -307,18 +352,22 @@ static qs_err read_head(uint64_t *n_tensors, uint64_t *n_kvs, cursor *c)
     if (version != 0 && (version & 0xffffu) == 0)
         return qs_fail(QS_E_UNSUPPORTED, "parse %s: a big-endian GGUF file is not supported", c->name);
     if (version != 2 && version != 3)
-        return qs_fail(QS_E_UNSUPPORTED, "parse %s: GGUF version %u is not supported, only 2 and 3", c->name, version);
+        return qs_fail(QS_E_UNSUPPORTED, "parse %s: GGUF version %u is not supported, only 2 and 3", c->name,
+                       version);
     QS_TRY(take_u64(n_tensors, c, "the number of tensors"));
     QS_TRY(take_u64(n_kvs, c, "the number of metadata values"));
     if (*n_tensors > count_max || *n_kvs > count_max)
-        return qs_fail(QS_E_INPUT, "parse %s: byte 8: %llu tensors and %llu metadata values are claimed, more than the"
-                       " %llu that any model has; the file is damaged", c->name, (unsigned long long)*n_tensors,
-                       (unsigned long long)*n_kvs, (unsigned long long)count_max);
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte 8: %llu tensors and %llu metadata values are claimed, more than the"
+                       " %llu that any model has; the file is damaged",
+                       c->name, (unsigned long long)*n_tensors, (unsigned long long)*n_kvs,
+                       (unsigned long long)count_max);
     /* Before tables of that size are made. */
     if (*n_tensors * TENSOR_BYTES_MIN + *n_kvs * KV_BYTES_MIN > c->bytes - c->at)
-        return qs_fail(QS_E_INPUT, "parse %s: byte 8: %llu tensors and %llu metadata values are claimed, more than the"
-                       " file's %zu bytes can hold; it is truncated or damaged", c->name,
-                       (unsigned long long)*n_tensors, (unsigned long long)*n_kvs, c->bytes);
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: byte 8: %llu tensors and %llu metadata values are claimed, more than the"
+                       " file's %zu bytes can hold; it is truncated or damaged",
+                       c->name, (unsigned long long)*n_tensors, (unsigned long long)*n_kvs, c->bytes);
 out:
     return err;
 }
@@ -331,7 +380,8 @@ static qs_err read_alignment(qs_gguf *gguf, const char *name)
     uint32_t alignment = 0;
     if (kv->type == QS_GGUF_U32) memcpy(&alignment, kv->data, sizeof alignment);
     if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > alignment_max)
-        return qs_fail(QS_E_INPUT, "parse %s: \"general.alignment\" %u is not a 32-bit power of two up to %llu", name,
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: \"general.alignment\" %u is not a 32-bit power of two up to %llu", name,
                        alignment, (unsigned long long)alignment_max);
     gguf->alignment = alignment;
     return QS_OK;
@@ -375,7 +425,7 @@ const qs_gguf_tensor *qs_gguf_find_tensor(const qs_gguf *gguf, const char *name)
     if (length >= sizeof wanted.name || gguf->n_tensors == 0) return NULL;
     memcpy(wanted.name, name, length);
     const qs_gguf_tensor *key = &wanted;
-    const qs_gguf_tensor **hit =
-        bsearch(&key, gguf->by_name, (size_t)gguf->n_tensors, sizeof gguf->by_name[0], compare_tensors);
+    const qs_gguf_tensor **hit = bsearch(&key, gguf->by_name, (size_t)gguf->n_tensors,
+                                         sizeof gguf->by_name[0], compare_tensors);
     return hit == NULL ? NULL : *hit;
 }

@@ -1,5 +1,5 @@
-/* GGUF versions 2 and 3, little endian: metadata and tensor table, checked against every rule of the container
- * (source: ggml's docs/gguf.md and the checks of its reader). */
+/* GGUF versions 2 and 3, little endian: metadata and tensor table, checked against every rule of the
+ * container (source: ggml's docs/gguf.md and the checks of its reader). */
 #ifndef QS_MODEL_GGUF_H
 #define QS_MODEL_GGUF_H
 
@@ -8,8 +8,19 @@
 #include "model/weights.h"
 
 typedef enum qs_gguf_type {
-    QS_GGUF_U8, QS_GGUF_I8, QS_GGUF_U16, QS_GGUF_I16, QS_GGUF_U32, QS_GGUF_I32, QS_GGUF_F32, QS_GGUF_BOOL,
-    QS_GGUF_STRING, QS_GGUF_ARRAY, QS_GGUF_U64, QS_GGUF_I64, QS_GGUF_F64,
+    QS_GGUF_U8,
+    QS_GGUF_I8,
+    QS_GGUF_U16,
+    QS_GGUF_I16,
+    QS_GGUF_U32,
+    QS_GGUF_I32,
+    QS_GGUF_F32,
+    QS_GGUF_BOOL,
+    QS_GGUF_STRING,
+    QS_GGUF_ARRAY,
+    QS_GGUF_U64,
+    QS_GGUF_I64,
+    QS_GGUF_F64,
     QS_N_GGUF_TYPES
 } qs_gguf_type;
 
@@ -54,8 +65,8 @@ const qs_gguf_tensor *qs_gguf_find_tensor(const qs_gguf *gguf, const char *name)
 
 /* Optional values: a missing key leaves *out as it is, a value of another kind is QS_E_INPUT. Integers of any
  * width, reals of both. Text is copied and NUL-terminated; QS_E_INPUT when it does not fit or holds a NUL. */
-QS_MUST_CHECK qs_err qs_gguf_opt_int(int64_t *out, const qs_gguf *gguf, const char *key, int64_t low, int64_t high,
-                                     const char *name);
+QS_MUST_CHECK qs_err qs_gguf_opt_int(int64_t *out, const qs_gguf *gguf, const char *key, int64_t low,
+                                     int64_t high, const char *name);
 QS_MUST_CHECK qs_err qs_gguf_opt_real(double *out, const qs_gguf *gguf, const char *key, const char *name);
 QS_MUST_CHECK qs_err qs_gguf_opt_bool(bool *out, const qs_gguf *gguf, const char *key, const char *name);
 QS_MUST_CHECK qs_err qs_gguf_opt_text(char *out, size_t out_bytes, const qs_gguf *gguf, const char *key,

@@ -48,14 +48,15 @@ static qs_err get_int(reader *r, const char *leaf, int64_t low, int64_t high, in
 static qs_err find_family(size_t *out, qs_model_config *c, const qs_gguf *gguf, const char *name)
 {
     c->architecture[0] = '\0';
-    qs_err err = qs_gguf_opt_text(c->architecture, sizeof c->architecture, gguf, "general.architecture", name);
+    qs_err err = qs_gguf_opt_text(c->architecture, sizeof c->architecture, gguf, "general.architecture",
+                                  name);
     if (err != QS_OK) return err;
     if (c->architecture[0] == '\0')
         return qs_fail(QS_E_INPUT, "read %s: the key \"general.architecture\" is missing", name);
     for (*out = 0; *out < N_FAMILIES; ++*out)
         if (strcmp(c->architecture, families[*out].architecture) == 0) return QS_OK;
-    return qs_fail(QS_E_UNSUPPORTED, "read %s: architecture %s is not supported, only llama, qwen2 and qwen3", name,
-                   c->architecture);
+    return qs_fail(QS_E_UNSUPPORTED, "read %s: architecture %s is not supported, only llama, qwen2 and qwen3",
+                   name, c->architecture);
 }
 
 static qs_err read_head_dim(qs_model_config *c, reader *r)
@@ -65,17 +66,18 @@ static qs_err read_head_dim(qs_model_config *c, reader *r)
     QS_TRY(opt_int(r, "attention.key_length", 1, 4096, &c->head_dim));
     if (c->head_dim == 0) {
         if (c->d_model % c->n_heads != 0)
-            return qs_fail(QS_E_INPUT, "read %s: embedding_length %lld is no multiple of head_count %lld", r->name,
-                           (long long)c->d_model, (long long)c->n_heads);
+            return qs_fail(QS_E_INPUT, "read %s: embedding_length %lld is no multiple of head_count %lld",
+                           r->name, (long long)c->d_model, (long long)c->n_heads);
         c->head_dim = c->d_model / c->n_heads;
     }
     value_length = rotated = c->head_dim;
     QS_TRY(opt_int(r, "attention.value_length", 1, 4096, &value_length));
     QS_TRY(opt_int(r, "rope.dimension_count", 1, 4096, &rotated));
     if (value_length != c->head_dim || rotated != c->head_dim)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: key width %lld, value width %lld and rotated width %lld differ,"
-                       " which is not supported", r->name, (long long)c->head_dim, (long long)value_length,
-                       (long long)rotated);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "read %s: key width %lld, value width %lld and rotated width %lld differ,"
+                       " which is not supported",
+                       r->name, (long long)c->head_dim, (long long)value_length, (long long)rotated);
 out:
     return err;
 }
@@ -122,7 +124,8 @@ static qs_err read_rope(qs_model_config *c, reader *r)
         c->rope_kind = QS_ROPE_LINEAR;
         QS_TRY(opt_real(r, "rope.scaling.factor", &c->rope_factor));
     } else if (strcmp(type, "none") != 0) {
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: rope scaling \"%s\" is not supported, only linear", r->name, type);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: rope scaling \"%s\" is not supported, only linear",
+                       r->name, type);
     }
     const qs_gguf_tensor *divisors = qs_gguf_find_tensor(r->gguf, "rope_freqs.weight");
     if (divisors == NULL) return QS_OK;

@@ -48,8 +48,8 @@ qs_err qs_mapped_check(const qs_mapped *file)
     struct stat info;
     if (fstat(file->fd, &info) != 0) return qs_fail(QS_E_INPUT, "read %s: %s", file->path, strerror(errno));
     if ((size_t)info.st_size != file->map.bytes)
-        return qs_fail(QS_E_INPUT, "read %s: the file had %zu bytes when it was opened and has %lld now", file->path,
-                       file->map.bytes, (long long)info.st_size);
+        return qs_fail(QS_E_INPUT, "read %s: the file had %zu bytes when it was opened and has %lld now",
+                       file->path, file->map.bytes, (long long)info.st_size);
     if (modified_ns(&info) != file->modified_ns)
         return qs_fail(QS_E_INPUT, "read %s: the file was written to after it was opened", file->path);
     return QS_OK;

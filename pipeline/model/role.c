@@ -25,8 +25,8 @@ static const struct {
     [QS_ROLE_GATE] = {"gate_proj", "mlp.gate_proj.weight", "ffn_gate.weight", DIM_FF, DIM_MODEL},
     [QS_ROLE_UP] = {"up_proj", "mlp.up_proj.weight", "ffn_up.weight", DIM_FF, DIM_MODEL},
     [QS_ROLE_DOWN] = {"down_proj", "mlp.down_proj.weight", "ffn_down.weight", DIM_MODEL, DIM_FF},
-    [QS_ROLE_Q_BIAS] = {"q_proj.bias", "self_attn.q_proj.bias", "attn_q.bias", DIM_ONE, DIM_HEADS, NEED_QKV_BIAS,
-                        ROTATED_Q},
+    [QS_ROLE_Q_BIAS] = {"q_proj.bias", "self_attn.q_proj.bias", "attn_q.bias", DIM_ONE, DIM_HEADS,
+                        NEED_QKV_BIAS, ROTATED_Q},
     [QS_ROLE_K_BIAS] = {"k_proj.bias", "self_attn.k_proj.bias", "attn_k.bias", DIM_ONE, DIM_KV_HEADS,
                         NEED_QKV_BIAS, ROTATED_K},
     [QS_ROLE_V_BIAS] = {"v_proj.bias", "self_attn.v_proj.bias", "attn_v.bias", DIM_ONE, DIM_KV_HEADS,
@@ -37,10 +37,12 @@ static const struct {
                         NEED_QK_NORM},
     [QS_ROLE_K_NORM] = {"k_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", DIM_ONE, DIM_HEAD,
                         NEED_QK_NORM},
-    [QS_ROLE_ATTN_NORM] = {"input_layernorm", "input_layernorm.weight", "attn_norm.weight", DIM_ONE, DIM_MODEL},
+    [QS_ROLE_ATTN_NORM] = {"input_layernorm", "input_layernorm.weight", "attn_norm.weight", DIM_ONE,
+                           DIM_MODEL},
     [QS_ROLE_MLP_NORM] = {"post_attention_layernorm", "post_attention_layernorm.weight", "ffn_norm.weight",
                           DIM_ONE, DIM_MODEL},
-    [QS_ROLE_EMBED] = {"embed_tokens", "model.embed_tokens.weight", "token_embd.weight", DIM_VOCAB, DIM_MODEL},
+    [QS_ROLE_EMBED] = {"embed_tokens", "model.embed_tokens.weight", "token_embd.weight", DIM_VOCAB,
+                       DIM_MODEL},
     [QS_ROLE_HEAD] = {"lm_head", "lm_head.weight", "output.weight", DIM_VOCAB, DIM_MODEL, NEED_OWN_HEAD},
     [QS_ROLE_FINAL_NORM] = {"norm", "model.norm.weight", "output_norm.weight", DIM_ONE, DIM_MODEL},
 };
@@ -64,7 +66,7 @@ static int64_t extent(const qs_model_config *c, dim d)
 static bool needed(const qs_model_config *c, need what)
 {
     const bool answers[] = {
-        [NEED_ALWAYS] = true,         [NEED_QKV_BIAS] = c->qkv_bias,    [NEED_O_BIAS] = c->o_bias,
+        [NEED_ALWAYS] = true,        [NEED_QKV_BIAS] = c->qkv_bias,   [NEED_O_BIAS] = c->o_bias,
         [NEED_QK_NORM] = c->qk_norm, [NEED_OWN_HEAD] = !c->tied_head,
     };
     return answers[what];
@@ -114,12 +116,13 @@ static qs_err check_shape(const qs_model *model, qs_role role, const qs_found *f
     bool same = vector ? found->n_dims == 1 && found->shape[0] == n_in
                        : found->n_dims == 2 && found->shape[0] == n_out && found->shape[1] == n_in;
     if (!same)
-        return qs_fail(QS_E_INPUT, "open %s: tensor %s has shape %s, the configuration says %s", found->file->path,
-                       found->name, format_shape(shape, found->n_dims, found->shape),
+        return qs_fail(QS_E_INPUT, "open %s: tensor %s has shape %s, the configuration says %s",
+                       found->file->path, found->name, format_shape(shape, found->n_dims, found->shape),
                        format_shape(expected, vector ? 1 : 2, wanted));
     /* Rows of vectors are single elements where they have to be reordered. */
     if (vector && qs_storage_get(found->storage)->block_elems != 1)
-        return qs_fail(QS_E_UNSUPPORTED, "open %s: vector %s is stored as %s; only f32, f16 and bf16 are supported",
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "open %s: vector %s is stored as %s; only f32, f16 and bf16 are supported",
                        found->file->path, found->name, qs_storage_name(found->storage));
     return QS_OK;
 }
@@ -136,12 +139,16 @@ static qs_err bind_role(qs_model *model, qs_naming naming, qs_find_tensor find, 
     QS_TRY(find(context, name, &found));
     if (found.name == NULL)
         return qs_fail(QS_E_INPUT, "open %s: tensor %s is missing%s", model->path, name,
-                       role == QS_ROLE_HEAD ? ", and the configuration does not tie the head to the embedding" : "");
+                       role == QS_ROLE_HEAD ? ", and the configuration does not tie the head to the embedding"
+                                            : "");
     QS_TRY(check_shape(model, role, &found));
     int64_t first = role < QS_N_BLOCK_ROLES ? layer * QS_N_BLOCK_ROLES : (c->n_layers - 1) * QS_N_BLOCK_ROLES;
     model->slots[first + role] = (qs_slot){
-        .info = {.name = found.name, .storage = found.storage, .n_out = extent(c, roles[role].n_out),
-                 .n_in = extent(c, roles[role].n_in), .bytes = found.bytes},
+        .info = {.name = found.name,
+                 .storage = found.storage,
+                 .n_out = extent(c, roles[role].n_out),
+                 .n_in = extent(c, roles[role].n_in),
+                 .bytes = found.bytes},
         .data = found.data,
         .file = found.file,
         .n_rotated_heads = rotated_heads(c, naming, role),

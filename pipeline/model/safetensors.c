@@ -14,13 +14,28 @@ static const struct {
     const char *name;
     int bits;
 } types[QS_N_ST_TYPES] = {
-    [QS_ST_BOOL] = {"BOOL", 8}, [QS_ST_U8] = {"U8", 8}, [QS_ST_I8] = {"I8", 8},
-    [QS_ST_F8_E5M2] = {"F8_E5M2", 8}, [QS_ST_F8_E4M3] = {"F8_E4M3", 8}, [QS_ST_F8_E8M0] = {"F8_E8M0", 8},
-    [QS_ST_I16] = {"I16", 16}, [QS_ST_U16] = {"U16", 16}, [QS_ST_F16] = {"F16", 16}, [QS_ST_BF16] = {"BF16", 16},
-    [QS_ST_I32] = {"I32", 32}, [QS_ST_U32] = {"U32", 32}, [QS_ST_F32] = {"F32", 32},
-    [QS_ST_C64] = {"C64", 64}, [QS_ST_F64] = {"F64", 64}, [QS_ST_I64] = {"I64", 64}, [QS_ST_U64] = {"U64", 64},
-    [QS_ST_F4] = {"F4", 4}, [QS_ST_F6_E2M3] = {"F6_E2M3", 6}, [QS_ST_F6_E3M2] = {"F6_E3M2", 6},
-    [QS_ST_F8_E4M3FNUZ] = {"F8_E4M3FNUZ", 8}, [QS_ST_F8_E5M2FNUZ] = {"F8_E5M2FNUZ", 8},
+    [QS_ST_BOOL] = {"BOOL", 8},
+    [QS_ST_U8] = {"U8", 8},
+    [QS_ST_I8] = {"I8", 8},
+    [QS_ST_F8_E5M2] = {"F8_E5M2", 8},
+    [QS_ST_F8_E4M3] = {"F8_E4M3", 8},
+    [QS_ST_F8_E8M0] = {"F8_E8M0", 8},
+    [QS_ST_I16] = {"I16", 16},
+    [QS_ST_U16] = {"U16", 16},
+    [QS_ST_F16] = {"F16", 16},
+    [QS_ST_BF16] = {"BF16", 16},
+    [QS_ST_I32] = {"I32", 32},
+    [QS_ST_U32] = {"U32", 32},
+    [QS_ST_F32] = {"F32", 32},
+    [QS_ST_C64] = {"C64", 64},
+    [QS_ST_F64] = {"F64", 64},
+    [QS_ST_I64] = {"I64", 64},
+    [QS_ST_U64] = {"U64", 64},
+    [QS_ST_F4] = {"F4", 4},
+    [QS_ST_F6_E2M3] = {"F6_E2M3", 6},
+    [QS_ST_F6_E3M2] = {"F6_E3M2", 6},
+    [QS_ST_F8_E4M3FNUZ] = {"F8_E4M3FNUZ", 8},
+    [QS_ST_F8_E5M2FNUZ] = {"F8_E5M2FNUZ", 8},
 };
 
 const char *qs_safetensor_type_name(qs_safetensor_type type) { return types[type].name; }
@@ -50,15 +65,17 @@ static qs_err read_shape(qs_safetensor *tensor, uint64_t *bits, const json_t *en
 {
     const json_t *shape = json_object_get(entry, "shape");
     if (!json_is_array(shape) || json_array_size(shape) > QS_SAFETENSOR_DIMS_MAX)
-        return qs_fail(QS_E_INPUT, "parse %s: \"shape\" of tensor %s must be an array of at most %d numbers", name,
-                       tensor->name, QS_SAFETENSOR_DIMS_MAX);
+        return qs_fail(QS_E_INPUT, "parse %s: \"shape\" of tensor %s must be an array of at most %d numbers",
+                       name, tensor->name, QS_SAFETENSOR_DIMS_MAX);
     tensor->n_dims = (int)json_array_size(shape);
     *bits = (uint64_t)types[tensor->type].bits;
     for (int d = 0; d < tensor->n_dims; d++) {
         if (!get_count(json_array_get(shape, (size_t)d), &tensor->shape[d]))
-            return qs_fail(QS_E_INPUT, "parse %s: shape[%d] of tensor %s is not a count", name, d, tensor->name);
+            return qs_fail(QS_E_INPUT, "parse %s: shape[%d] of tensor %s is not a count", name, d,
+                           tensor->name);
         if (__builtin_mul_overflow(*bits, (uint64_t)tensor->shape[d], bits))
-            return qs_fail(QS_E_INPUT, "parse %s: the shape of tensor %s overflows 64 bits", name, tensor->name);
+            return qs_fail(QS_E_INPUT, "parse %s: the shape of tensor %s overflows 64 bits", name,
+                           tensor->name);
     }
     return QS_OK;
 }
@@ -76,7 +93,8 @@ static qs_err read_tensor(qs_safetensor *tensor, const json_t *entry, const uint
     int64_t begin, end;
     if (json_array_size(offsets) != 2 || !get_count(json_array_get(offsets, 0), &begin) ||
         !get_count(json_array_get(offsets, 1), &end))
-        return qs_fail(QS_E_INPUT, "parse %s: \"data_offsets\" of tensor %s must be two counts", name, tensor->name);
+        return qs_fail(QS_E_INPUT, "parse %s: \"data_offsets\" of tensor %s must be two counts", name,
+                       tensor->name);
     if (end < begin || (uint64_t)end > data_bytes)
         return qs_fail(QS_E_INPUT, "parse %s: tensor %s takes bytes %lld to %lld of %zu bytes of data", name,
                        tensor->name, (long long)begin, (long long)end, data_bytes);
@@ -101,7 +119,8 @@ static int compare_names(const void *a, const void *b)
     return strcmp(((const qs_safetensor *)a)->name, ((const qs_safetensor *)b)->name);
 }
 
-/* Each tensor begins where the one before ended: neither holes nor overlaps, and the last one ends the file. */
+/* Each tensor begins where the one before ended: neither holes nor overlaps, and the last one ends the file.
+ */
 static qs_err check_places(qs_safetensors *file, const uint8_t *data, size_t data_bytes, const char *name)
 {
     if (file->n_tensors > 0)
@@ -111,13 +130,16 @@ static qs_err check_places(qs_safetensors *file, const uint8_t *data, size_t dat
         const qs_safetensor *tensor = &file->tensors[i];
         size_t begin = (size_t)(tensor->data - data);
         if (begin != end)
-            return qs_fail(QS_E_INPUT, "parse %s: tensor %s begins at byte %zu of the data, which %s the byte %zu"
-                           " where the tensor before it ends", name, tensor->name, begin,
-                           begin < end ? "is in front of" : "leaves a hole behind", end);
+            return qs_fail(QS_E_INPUT,
+                           "parse %s: tensor %s begins at byte %zu of the data, which %s the byte %zu"
+                           " where the tensor before it ends",
+                           name, tensor->name, begin, begin < end ? "is in front of" : "leaves a hole behind",
+                           end);
         end = begin + tensor->bytes;
     }
     if (end != data_bytes)
-        return qs_fail(QS_E_INPUT, "parse %s: the tensors end at byte %zu of %zu bytes of data", name, end, data_bytes);
+        return qs_fail(QS_E_INPUT, "parse %s: the tensors end at byte %zu of %zu bytes of data", name, end,
+                       data_bytes);
     return QS_OK;
 }
 
@@ -127,9 +149,8 @@ static qs_err check_metadata(const json_t *metadata, const char *name)
         return qs_fail(QS_E_INPUT, "parse %s: \"__metadata__\" is not an object", name);
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)metadata, key, value)
-        if (!json_is_string(value))
-            return qs_fail(QS_E_INPUT, "parse %s: \"__metadata__\" member %.64s is not a string", name, key);
+    json_object_foreach((json_t *)(uintptr_t)metadata, key, value) if (!json_is_string(value)) return qs_fail(
+        QS_E_INPUT, "parse %s: \"__metadata__\" member %.64s is not a string", name, key);
     return QS_OK;
 }
 
@@ -139,7 +160,8 @@ static qs_err read_header(qs_safetensors *out, const uint8_t *data, size_t data_
     QS_TRY(QS_NEW(out->tensors, json_object_size(out->header), "tensor table"));
     const char *key;
     json_t *entry;
-    json_object_foreach(out->header, key, entry) {
+    json_object_foreach(out->header, key, entry)
+    {
         if (strcmp(key, "__metadata__") == 0) {
             QS_TRY(check_metadata(entry, name));
             continue;
@@ -163,10 +185,13 @@ qs_err qs_safetensors_parse(qs_safetensors *out, const uint8_t *data, size_t byt
     uint64_t header_bytes;
     memcpy(&header_bytes, data, LENGTH_BYTES);
     if (header_bytes > header_bytes_max)
-        return qs_fail(QS_E_INPUT, "parse %s: a header of %llu bytes is over the limit of %llu; this is no safetensors"
-                       " file", name, (unsigned long long)header_bytes, (unsigned long long)header_bytes_max);
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: a header of %llu bytes is over the limit of %llu; this is no safetensors"
+                       " file",
+                       name, (unsigned long long)header_bytes, (unsigned long long)header_bytes_max);
     if (header_bytes > bytes - LENGTH_BYTES)
-        return qs_fail(QS_E_INPUT, "parse %s: the header has %llu bytes but the file only %zu; it is truncated", name,
+        return qs_fail(QS_E_INPUT,
+                       "parse %s: the header has %llu bytes but the file only %zu; it is truncated", name,
                        (unsigned long long)header_bytes, bytes);
     const char *text = (const char *)data + LENGTH_BYTES;
     if (header_bytes == 0 || text[0] != '{')

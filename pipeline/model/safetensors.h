@@ -9,11 +9,28 @@
 enum { QS_SAFETENSOR_DIMS_MAX = 8 };
 
 typedef enum qs_safetensor_type {
-    QS_ST_BOOL, QS_ST_U8, QS_ST_I8, QS_ST_F8_E5M2, QS_ST_F8_E4M3, QS_ST_F8_E8M0,
-    QS_ST_I16, QS_ST_U16, QS_ST_F16, QS_ST_BF16,
-    QS_ST_I32, QS_ST_U32, QS_ST_F32,
-    QS_ST_C64, QS_ST_F64, QS_ST_I64, QS_ST_U64,
-    QS_ST_F4, QS_ST_F6_E2M3, QS_ST_F6_E3M2, QS_ST_F8_E4M3FNUZ, QS_ST_F8_E5M2FNUZ,
+    QS_ST_BOOL,
+    QS_ST_U8,
+    QS_ST_I8,
+    QS_ST_F8_E5M2,
+    QS_ST_F8_E4M3,
+    QS_ST_F8_E8M0,
+    QS_ST_I16,
+    QS_ST_U16,
+    QS_ST_F16,
+    QS_ST_BF16,
+    QS_ST_I32,
+    QS_ST_U32,
+    QS_ST_F32,
+    QS_ST_C64,
+    QS_ST_F64,
+    QS_ST_I64,
+    QS_ST_U64,
+    QS_ST_F4,
+    QS_ST_F6_E2M3,
+    QS_ST_F6_E3M2,
+    QS_ST_F8_E4M3FNUZ,
+    QS_ST_F8_E5M2FNUZ,
     QS_N_ST_TYPES
 } qs_safetensor_type;
 
@@ -36,7 +53,8 @@ typedef struct qs_safetensors {
 
 /* `data` stays with the caller and must outlive *out; `name` is what error texts call the file. Errors:
  * QS_E_INPUT names the tensor and the cause; on failure *out is empty. */
-QS_MUST_CHECK qs_err qs_safetensors_parse(qs_safetensors *out, const uint8_t *data, size_t bytes, const char *name);
+QS_MUST_CHECK qs_err qs_safetensors_parse(qs_safetensors *out, const uint8_t *data, size_t bytes,
+                                          const char *name);
 void qs_safetensors_free(qs_safetensors *file);
 
 /* NULL when there is none. */

@@ -28,8 +28,8 @@ static qs_err open_only_file(qs_shards *out, const char *dir)
     qs_err err;
     QS_TRY(qs_dir_list(&names, &n_names, dir, ".safetensors"));
     if (n_names != 1) {
-        err = qs_fail(QS_E_INPUT, "open %s: neither %s nor %s is there, but %lld other safetensors files", dir,
-                      single_name, index_name, (long long)n_names);
+        err = qs_fail(QS_E_INPUT, "open %s: neither %s nor %s is there, but %lld other safetensors files",
+                      dir, single_name, index_name, (long long)n_names);
         goto out;
     }
     QS_TRY(QS_NEW(out->shards, 1, "shard table"));
@@ -80,7 +80,8 @@ static qs_err open_index(qs_shards *out, const char *dir, const char *index_path
     QS_TRY(QS_NEW(out->shards, SHARDS_MAX, "shard table"));
     const char *name;
     json_t *file;
-    json_object_foreach(map, name, file) {
+    json_object_foreach(map, name, file)
+    {
         const qs_shard *shard = NULL;
         if (!json_is_string(file)) {
             err = qs_fail(QS_E_INPUT, "read %s: the file of tensor %.128s is not a string", index_path, name);
@@ -88,8 +89,8 @@ static qs_err open_index(qs_shards *out, const char *dir, const char *index_path
         }
         QS_TRY(find_or_open(&shard, out, dir, json_string_value(file), index_path));
         if (qs_safetensors_find(&shard->tensors, name) == NULL) {
-            err = qs_fail(QS_E_INPUT, "read %s: tensor %.128s is not in %s, where the index puts it", index_path, name,
-                          shard->file.path);
+            err = qs_fail(QS_E_INPUT, "read %s: tensor %.128s is not in %s, where the index puts it",
+                          index_path, name, shard->file.path);
             goto out;
         }
     }
@@ -112,14 +113,15 @@ static qs_err collect_entries(qs_shards *shards)
     for (int64_t i = 0; i < shards->n_shards; i++) {
         const qs_shard *shard = &shards->shards[i];
         for (int64_t t = 0; t < shard->tensors.n_tensors; t++)
-            shards->entries[shards->n_entries++] =
-                (qs_shard_entry){.tensor = &shard->tensors.tensors[t], .shard = shard};
+            shards->entries[shards->n_entries++] = (qs_shard_entry){.tensor = &shard->tensors.tensors[t],
+                                                                    .shard = shard};
     }
     if (n > 0) qsort(shards->entries, (size_t)n, sizeof shards->entries[0], compare_entries);
     for (int64_t i = 1; i < n; i++)
         if (compare_entries(&shards->entries[i - 1], &shards->entries[i]) == 0)
-            return qs_fail(QS_E_INPUT, "open %s: tensor %s is also in %s", shards->entries[i].shard->file.path,
-                           shards->entries[i].tensor->name, shards->entries[i - 1].shard->file.path);
+            return qs_fail(QS_E_INPUT, "open %s: tensor %s is also in %s",
+                           shards->entries[i].shard->file.path, shards->entries[i].tensor->name,
+                           shards->entries[i - 1].shard->file.path);
     return QS_OK;
 }
 

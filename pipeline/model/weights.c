@@ -55,7 +55,10 @@ static const qs_slot *find_slot(const qs_model *model, qs_role role, int64_t lay
     return slot->info.name == NULL ? NULL : slot;
 }
 
-bool qs_model_has(const qs_model *model, qs_role role, int64_t layer) { return find_slot(model, role, layer) != NULL; }
+bool qs_model_has(const qs_model *model, qs_role role, int64_t layer)
+{
+    return find_slot(model, role, layer) != NULL;
+}
 
 qs_tensor_info qs_model_info(const qs_model *model, qs_role role, int64_t layer)
 {
@@ -63,8 +66,8 @@ qs_tensor_info qs_model_info(const qs_model *model, qs_role role, int64_t layer)
     return slot == NULL ? (qs_tensor_info){0} : slot->info;
 }
 
-/* How a slot is read: rows that can be converted on their own. A vector is one row, or, when its elements have
- * to be reordered, as many rows as elements. */
+/* How a slot is read: rows that can be converted on their own. A vector is one row, or, when its elements
+ * have to be reordered, as many rows as elements. */
 typedef struct geometry {
     int64_t n_rows, n_cols;
     int64_t head_rows; /* rows per rotated head, 0 = as they are */
@@ -110,8 +113,8 @@ static qs_err fail_nonfinite(const qs_slot *slot, const geometry *g, int64_t row
 {
     int64_t col = qs_find_nonfinite(x, g->n_cols);
     if (slot->info.n_out == 1)
-        return qs_fail(QS_E_NUMERIC, "read %s: tensor %s holds %g at index %lld", slot->file->path, slot->info.name,
-                       (double)x[col], (long long)(row + col));
+        return qs_fail(QS_E_NUMERIC, "read %s: tensor %s holds %g at index %lld", slot->file->path,
+                       slot->info.name, (double)x[col], (long long)(row + col));
     return qs_fail(QS_E_NUMERIC, "read %s: tensor %s holds %g at row %lld, column %lld", slot->file->path,
                    slot->info.name, (double)x[col], (long long)row, (long long)col);
 }
@@ -121,7 +124,8 @@ static qs_err read_rows(const qs_slot *slot, const geometry *g, int64_t first, i
     qs_err err = qs_mapped_check(slot->file);
     if (err != QS_OK) return err;
     int64_t bad_row = INT64_MAX;
-#pragma omp parallel for schedule(static) reduction(min : bad_row) if (n_rows > 1 && n_rows * g->n_cols > 65536)
+#pragma omp parallel for schedule(static) reduction(min \
+                                                    : bad_row) if (n_rows > 1 && n_rows * g->n_cols > 65536)
     for (int64_t i = 0; i < n_rows; i++) {
         const uint8_t *src = slot->data + (size_t)stored_row(g, first + i) * g->row_bytes;
         float *row = dst + i * g->n_cols;
@@ -133,7 +137,8 @@ static qs_err read_rows(const qs_slot *slot, const geometry *g, int64_t first, i
 
 static qs_err fail_absent(const qs_model *model, qs_role role, int64_t layer)
 {
-    if ((int)role < 0 || role >= QS_N_ROLES) return qs_fail(QS_E_USAGE, "read %s: role %d", model->path, (int)role);
+    if ((int)role < 0 || role >= QS_N_ROLES)
+        return qs_fail(QS_E_USAGE, "read %s: role %d", model->path, (int)role);
     return qs_fail(QS_E_USAGE, "read %s: the model has no %s in layer %lld", model->path, qs_role_name(role),
                    (long long)layer);
 }
@@ -146,14 +151,15 @@ qs_err qs_model_read_f32(const qs_model *model, qs_role role, int64_t layer, flo
     return read_rows(slot, &g, 0, g.n_rows, dst);
 }
 
-qs_err qs_model_read_rows_f32(const qs_model *model, qs_role role, int64_t layer, int64_t first, int64_t n_rows,
-                              float *dst)
+qs_err qs_model_read_rows_f32(const qs_model *model, qs_role role, int64_t layer, int64_t first,
+                              int64_t n_rows, float *dst)
 {
     const qs_slot *slot = find_slot(model, role, layer);
     if (slot == NULL) return fail_absent(model, role, layer);
     if (first < 0 || n_rows < 0 || first > slot->info.n_out - n_rows)
         return qs_fail(QS_E_USAGE, "read %s: rows %lld to %lld of tensor %s, which has %lld", model->path,
-                       (long long)first, (long long)(first + n_rows), slot->info.name, (long long)slot->info.n_out);
+                       (long long)first, (long long)(first + n_rows), slot->info.name,
+                       (long long)slot->info.n_out);
     geometry g = geometry_of(slot);
     if (slot->info.n_out == 1) n_rows *= g.n_rows; /* the one row of a reordered vector */
     return read_rows(slot, &g, first, n_rows, dst);
@@ -169,9 +175,21 @@ void qs_model_rope_frequencies(const qs_model *model, float *inv_freq)
 static void add_config(qs_hasher *hasher, const qs_model_config *c)
 {
     const int64_t counts[] = {
-        c->n_layers, c->n_vocab,  c->d_model,   c->d_ff,     c->n_heads,        c->n_kv_heads,
-        c->head_dim, c->n_ctx_max, c->sliding_window, c->qkv_bias, c->o_bias,   c->qk_norm,
-        c->tied_head, (int64_t)c->rope_kind, c->rope_original_ctx,
+        c->n_layers,
+        c->n_vocab,
+        c->d_model,
+        c->d_ff,
+        c->n_heads,
+        c->n_kv_heads,
+        c->head_dim,
+        c->n_ctx_max,
+        c->sliding_window,
+        c->qkv_bias,
+        c->o_bias,
+        c->qk_norm,
+        c->tied_head,
+        (int64_t)c->rope_kind,
+        c->rope_original_ctx,
     };
     const double reals[] = {
         c->norm_eps, c->rope_theta, c->rope_factor, c->rope_low_freq_factor, c->rope_high_freq_factor,
@@ -185,7 +203,8 @@ static qs_err add_slot(qs_hasher *hasher, const qs_slot *slot)
 {
     qs_err err = qs_mapped_check(slot->file);
     if (err != QS_OK) return err;
-    const int64_t numbers[] = {(int64_t)slot->info.storage, slot->info.n_out, slot->info.n_in, slot->n_rotated_heads};
+    const int64_t numbers[] = {(int64_t)slot->info.storage, slot->info.n_out, slot->info.n_in,
+                               slot->n_rotated_heads};
     qs_hasher_add(hasher, numbers, sizeof numbers);
     qs_hasher_add(hasher, slot->data, slot->info.bytes);
     return QS_OK;

@@ -19,22 +19,28 @@ static qs_err find_tensor(void *context, const char *name, qs_found *found)
     int n_dims = tensor->n_dims;
     while (n_dims > 1 && tensor->ne[n_dims - 1] == 1) n_dims--;
     *found = (qs_found){
-        .name = tensor->name, .storage = tensor->storage, .n_dims = n_dims, .data = tensor->data,
-        .bytes = tensor->bytes, .file = &s->model->file,
+        .name = tensor->name,
+        .storage = tensor->storage,
+        .n_dims = n_dims,
+        .data = tensor->data,
+        .bytes = tensor->bytes,
+        .file = &s->model->file,
     };
     found->shape[0] = n_dims == 1 ? tensor->ne[0] : tensor->ne[1];
     found->shape[1] = tensor->ne[0];
     return QS_OK;
 }
 
-/* As in a directory: a tensor that nothing uses means that the model computes something we would leave out. */
+/* As in a directory: a tensor that nothing uses means that the model computes something we would leave out.
+ */
 static qs_err check_unused(const qs_model *model, const bool *used)
 {
     for (int64_t i = 0; i < model->gguf.n_tensors; i++) {
         const char *name = model->gguf.tensors[i].name;
         if (!used[i] && strcmp(name, "rope_freqs.weight") != 0)
-            return qs_fail(QS_E_UNSUPPORTED, "open %s: tensor %s is not part of a %s model with this metadata",
-                           model->path, name, model->config.architecture);
+            return qs_fail(QS_E_UNSUPPORTED,
+                           "open %s: tensor %s is not part of a %s model with this metadata", model->path,
+                           name, model->config.architecture);
     }
     return QS_OK;
 }
@@ -53,8 +59,9 @@ static qs_err refuse_parts(const qs_model *model)
     int64_t n_parts = 1;
     qs_err err = qs_gguf_opt_int(&n_parts, &model->gguf, "split.count", 0, UINT16_MAX, model->path);
     if (err == QS_OK && n_parts > 1)
-        err = qs_fail(QS_E_UNSUPPORTED, "open %s: the file is one of %lld parts; merge them with llama-gguf-split",
-                      model->path, (long long)n_parts);
+        err = qs_fail(QS_E_UNSUPPORTED,
+                      "open %s: the file is one of %lld parts; merge them with llama-gguf-split", model->path,
+                      (long long)n_parts);
     return err;
 }
 

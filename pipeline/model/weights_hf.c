@@ -26,8 +26,12 @@ static qs_err find_tensor(void *context, const char *name, qs_found *found)
         return qs_fail(QS_E_UNSUPPORTED, "open %s: tensor %s has dtype %s; models are F32, F16 or BF16",
                        entry->shard->file.path, name, qs_safetensor_type_name(tensor->type));
     *found = (qs_found){
-        .name = tensor->name, .storage = storages[i].storage, .n_dims = tensor->n_dims,
-        .shape = {tensor->shape[0], tensor->shape[1]}, .data = tensor->data, .bytes = tensor->bytes,
+        .name = tensor->name,
+        .storage = storages[i].storage,
+        .n_dims = tensor->n_dims,
+        .shape = {tensor->shape[0], tensor->shape[1]},
+        .data = tensor->data,
+        .bytes = tensor->bytes,
         .file = &entry->shard->file,
     };
     return QS_OK;
@@ -43,7 +47,8 @@ static bool ends_with(const char *text, const char *end)
  * sometimes written out although the embedding stands for it. */
 static bool may_be_left(const qs_model *model, const char *name)
 {
-    return ends_with(name, "rotary_emb.inv_freq") || (model->config.tied_head && strcmp(name, "lm_head.weight") == 0);
+    return ends_with(name, "rotary_emb.inv_freq") || (model->config.tied_head && strcmp(name, "lm_head."
+                                                                                              "weight") == 0);
 }
 
 /* A tensor that nothing uses means that the model computes something we would leave out. */
@@ -52,7 +57,8 @@ static qs_err check_unused(const qs_model *model, const search *s)
     for (int64_t i = 0; i < s->shards->n_entries; i++) {
         const qs_shard_entry *entry = &s->shards->entries[i];
         if (!s->used[i] && !may_be_left(model, entry->tensor->name))
-            return qs_fail(QS_E_UNSUPPORTED, "open %s: tensor %s is not part of a %s model with this configuration",
+            return qs_fail(QS_E_UNSUPPORTED,
+                           "open %s: tensor %s is not part of a %s model with this configuration",
                            entry->shard->file.path, entry->tensor->name, model->config.architecture);
     }
     return QS_OK;
@@ -69,8 +75,10 @@ static qs_err read_config(qs_model *model)
     const json_t *quantised = json_object_get(root, "quantization_config");
     if (json_is_object(quantised)) {
         const char *method = json_string_value(json_object_get(quantised, "quant_method"));
-        err = qs_fail(QS_E_UNSUPPORTED, "open %s: the model is quantised already (%.32s); give the model it was made"
-                      " from, and evaluate this one with --checkpoint", model->path, method == NULL ? "?" : method);
+        err = qs_fail(QS_E_UNSUPPORTED,
+                      "open %s: the model is quantised already (%.32s); give the model it was made"
+                      " from, and evaluate this one with --checkpoint",
+                      model->path, method == NULL ? "?" : method);
     }
 out:
     json_decref(root);

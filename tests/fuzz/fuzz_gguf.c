@@ -37,7 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (qs_gguf_parse(&gguf, data, bytes, "fuzz") != QS_OK) return 0;
     for (int64_t i = 0; i < gguf.n_tensors; i++) read_tensor(&gguf.tensors[i]);
     for (int64_t i = 0; i < gguf.n_kvs; i++)
-        if (gguf.kvs[i].type == QS_GGUF_ARRAY && gguf.kvs[i].item_type == QS_GGUF_STRING) read_strings(&gguf.kvs[i]);
+        if (gguf.kvs[i].type == QS_GGUF_ARRAY && gguf.kvs[i].item_type == QS_GGUF_STRING)
+            read_strings(&gguf.kvs[i]);
     if (qs_model_config_from_gguf(&config, &gguf, "fuzz") == QS_OK && config.n_heads % config.n_kv_heads != 0)
         __builtin_trap();
     qs_gguf_free(&gguf);
