@@ -1,6 +1,7 @@
 #include "base/args.h"
 
 #include <errno.h>
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,7 +62,7 @@ static qs_err set_number(qs_arg *row, const char *text)
         value = strtod(text, &end);
         *(double *)row->value = value;
     }
-    if (errno != 0 || end == text || *end != '\0')
+    if (errno != 0 || end == text || *end != '\0' || !isfinite(value))
         return qs_fail(QS_E_USAGE, "--%s: \"%s\" is not a number", row->name, text);
     if (!(row->low == 0 && row->high == 0) && !(value >= row->low && value <= row->high))
         return qs_fail(QS_E_USAGE, "--%s: %s is not in %g to %g", row->name, text, row->low, row->high);
