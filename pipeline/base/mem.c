@@ -1,6 +1,7 @@
 #include "base/mem.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,8 @@ qs_err qs_mem_alloc(void *out_pointer, size_t bytes, const char *what)
     *out = NULL;
     char text[QS_MEM_TEXT_BYTES];
     size_t limit = atomic_load(&bytes_limit);
-    if (bytes > SIZE_MAX - 2 * QS_MEM_ALIGN || (limit != 0 && atomic_load(&bytes_now) + bytes > limit))
+    bool over = limit != 0 && (bytes > limit || atomic_load(&bytes_now) > limit - bytes);
+    if (over || bytes > PTRDIFF_MAX - 2 * (size_t)QS_MEM_ALIGN) /* no object is larger */
         return qs_fail(QS_E_RESOURCE, "allocate %s: %s are over the limit", what, qs_mem_format(text, bytes));
     size_t padded = (bytes + QS_MEM_ALIGN - 1) / QS_MEM_ALIGN * QS_MEM_ALIGN + QS_MEM_ALIGN;
     char *block = aligned_alloc(QS_MEM_ALIGN, padded);
