@@ -1,6 +1,6 @@
-/* Models opened from Hugging Face directories and GGUF files: equal values whatever the container, a digest that
- * is the model's identity. Bad files are in test_weights_faults.c. Demand: product.md, "Models". Fixtures:
- * scripts/peers/make_model_fixtures.py and make_gguf_vectors.py. */
+/* Models opened from Hugging Face directories and GGUF files: equal values whatever the container, a digest
+ * that is the model's identity. Bad files are in test_weights_faults.c. Demand: product.md, "Models".
+ * Fixtures: scripts/peers/make_model_fixtures.py and make_gguf_vectors.py. */
 #include "model_files.h"
 
 #include <math.h>
@@ -274,6 +274,35 @@ static void test_digest(void **state)
     assert_false(same_digest(digest_of(MODELS "qwen2"), digest_of(MODELS "gguf/qwen2-bf16.gguf")));
 }
 
+/* A directory's tokenizer.json and, for BOS and EOS, its tokenizer_config.json. */
+static void test_tokenizer(void **state)
+{
+    (void)state;
+    char dir[QS_PATH_BYTES], path[QS_PATH_BYTES];
+    static const char settings[] = "{\"bos_token\": null, \"eos_token\": \"<|im_start|>\"}";
+    (void)make_dir(dir);
+    copy_text(dir, "config.json", MODELS "qwen2", NULL, NULL);
+    copy_safetensors(dir, "model.safetensors", MODELS "qwen2", NULL, NULL);
+    copy_text(dir, "tokenizer.json", "tests/fixtures/tokenizer/qwen2", NULL, NULL);
+    qs_model *model = open_model(dir);
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(model);
+    assert_non_null(tokenizer);
+    qs_token_list list = {0};
+    assert_ok(qs_tokenizer_encode(tokenizer, "ab", 2, false, &list));
+    assert_true(list.n >= 1);
+    qs_token_list_free(&list);
+    int32_t start = qs_tokenizer_find(tokenizer, "<|im_start|>");
+    assert_true(start >= 0 && qs_tokenizer_eos(tokenizer) != start);
+    qs_model_close(model);
+
+    assert_ok(qs_path_format(path, "%s/tokenizer_config.json", dir));
+    save_file(path, settings, strlen(settings));
+    model = open_model(dir);
+    assert_int_equal(qs_tokenizer_eos(qs_model_get_tokenizer(model)), start);
+    qs_model_close(model);
+    remove_dir(dir);
+}
+
 static void test_storage_rows(void **state)
 {
     (void)state;
@@ -314,6 +343,13 @@ static void test_smollm2(void **state)
     assert_int_equal(storage, QS_STORE_Q4_1);
     assert_int_equal(qs_model_info(model, QS_ROLE_HEAD, 0).storage, QS_STORE_Q8_0);
 
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(model);
+    assert_non_null(tokenizer);
+    assert_int_equal(qs_tokenizer_n_vocab(tokenizer), 49152);
+    assert_int_equal(qs_tokenizer_bos(tokenizer), 1);
+    assert_int_equal(qs_tokenizer_eos(tokenizer), 2);
+    assert_false(qs_tokenizer_adds_bos(tokenizer));
+
     FILE *stream = fopen("tests/fixtures/gguf/smollm2.csv", "r");
     assert_non_null(stream);
     char line[128], role[64], digest[64];
@@ -337,13 +373,10 @@ static void test_smollm2(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_twins_are_equal),
-        cmocka_unit_test(test_q8_0_equals_peer),
-        cmocka_unit_test(test_roles),
-        cmocka_unit_test(test_rows_and_threads),
-        cmocka_unit_test(test_ignored_tensors),
-        cmocka_unit_test(test_digest),
-        cmocka_unit_test(test_storage_rows),
+        cmocka_unit_test(test_twins_are_equal), cmocka_unit_test(test_q8_0_equals_peer),
+        cmocka_unit_test(test_roles),           cmocka_unit_test(test_rows_and_threads),
+        cmocka_unit_test(test_ignored_tensors), cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_tokenizer),       cmocka_unit_test(test_storage_rows),
         cmocka_unit_test(test_smollm2),
     };
     return cmocka_run_group_tests_name("weights", tests, NULL, NULL);

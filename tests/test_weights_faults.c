@@ -1,6 +1,6 @@
-/* Model files that are incomplete, inconsistent, not finite or changed while in use: each is refused with a text
- * that names file, tensor and cause. Demands: product.md, "Models"; checklist G5 (header bits against lengths),
- * B6 (NaN is an error with its place). Fixtures: scripts/peers/make_model_fixtures.py. */
+/* Model files that are incomplete, inconsistent, not finite or changed while in use: each is refused with a
+ * text that names file, tensor and cause. Demands: product.md, "Models"; checklist G5 (header bits against
+ * lengths), B6 (NaN is an error with its place). Fixtures: scripts/peers/make_model_fixtures.py. */
 #include "model_files.h"
 
 #include <unistd.h>
@@ -169,13 +169,60 @@ static void test_changed_file(void **state)
     remove_dir(dir);
 }
 
+/* Broken tokenizers of both containers. A key of 64 bytes put into a GGUF file leaves its padding right. */
+static void test_bad_tokenizers(void **state)
+{
+    (void)state;
+    char dir[QS_PATH_BYTES], path[QS_PATH_BYTES];
+    (void)make_dir(dir);
+    copy_text(dir, "config.json", MODELS "qwen2", NULL, NULL);
+    copy_safetensors(dir, "model.safetensors", MODELS "qwen2", NULL, NULL);
+    assert_ok(qs_path_format(path, "%s/tokenizer.json", dir));
+    save_file(path, "{\"model\": ", 10);
+    assert_open_fails(dir, QS_E_INPUT, "tokenizer.json: line 1");
+
+    enum { HEAD = 24, COUNT = 16, KEY = 64 };
+    static const struct {
+        uint32_t item_type;
+        uint64_t n;
+        const char *part;
+    } rows[] = {
+        {0 /* u8 */, 19, "\"tokenizer.ggml.tokens\" is not an array of the right type"},
+        {8 /* string */, 2, "the key \"tokenizer.ggml.model\" is missing"},
+    };
+    bytes b = load_file(MODELS "gguf/qwen2-q8_0.gguf");
+    char *data = malloc(b.n + KEY);
+    assert_non_null(data);
+    assert_ok(qs_path_format(path, "%s/bad.gguf", dir));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        static const char name[] = "tokenizer.ggml.tokens";
+        const uint64_t name_bytes = sizeof name - 1, token_bytes = 3;
+        const uint32_t array = 9;
+        memcpy(data, b.data, HEAD);
+        memset(data + HEAD, 0, KEY);
+        data[COUNT]++; /* the number of keys */
+        memcpy(data + HEAD, &name_bytes, 8);
+        memcpy(data + HEAD + 8, name, name_bytes);
+        memcpy(data + HEAD + 29, &array, 4);
+        memcpy(data + HEAD + 33, &rows[i].item_type, 4);
+        memcpy(data + HEAD + 37, &rows[i].n, 8);
+        memcpy(data + HEAD + 45, &token_bytes, 8); /* "abc" and "" */
+        memcpy(data + HEAD + 53, "abc", 3);
+        memcpy(data + HEAD + KEY, b.data + HEAD, b.n - HEAD);
+        save_file(path, data, b.n + KEY);
+        assert_open_fails(path, QS_E_INPUT, rows[i].part);
+    }
+    free(data);
+    qs_mem_free(b.data);
+    remove_dir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bad_directories),
-        cmocka_unit_test(test_bad_shards),
-        cmocka_unit_test(test_nonfinite),
-        cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_bad_directories), cmocka_unit_test(test_bad_shards),
+        cmocka_unit_test(test_nonfinite),       cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_bad_tokenizers),
     };
     return cmocka_run_group_tests_name("weights_faults", tests, NULL, NULL);
 }

@@ -29,6 +29,7 @@ out:
 void qs_model_close(qs_model *model)
 {
     if (model == NULL) return;
+    qs_tokenizer_destroy(model->tokenizer);
     qs_mem_free(model->slots);
     qs_mem_free(model->rope_divisors);
     qs_gguf_free(&model->gguf);
