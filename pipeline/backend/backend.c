@@ -101,6 +101,11 @@ qs_err qs_backend_download(qs_backend *backend, void *dst, const void *src, size
     return bytes == 0 ? QS_OK : backend->ops->download(backend, dst, src, bytes);
 }
 
+qs_err qs_backend_copy(qs_backend *backend, void *dst, const void *src, size_t bytes)
+{
+    return bytes == 0 ? QS_OK : backend->ops->copy(backend, dst, src, bytes);
+}
+
 qs_err qs_backend_sync(qs_backend *backend) { return backend->ops->sync(backend); }
 
 void qs_backend_get_memory(const qs_backend *backend, qs_backend_memory *memory)

@@ -20,6 +20,7 @@ typedef struct qs_backend_ops {
     void (*free)(qs_backend *backend, void *pointer);
     qs_err (*upload)(qs_backend *backend, void *dst, const void *src, size_t bytes);
     qs_err (*download)(qs_backend *backend, void *dst, const void *src, size_t bytes);
+    qs_err (*copy)(qs_backend *backend, void *dst, const void *src, size_t bytes); /* device to device */
     qs_err (*sync)(qs_backend *backend);
     void (*get_memory)(const qs_backend *backend, qs_backend_memory *memory);
 

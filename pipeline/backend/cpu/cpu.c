@@ -193,7 +193,7 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
 #define CPU_OPS(backend_name, create_function)                                                              \
     {                                                                                                       \
         .name = backend_name, .create = create_function, .destroy = cpu_destroy, .alloc = cpu_alloc,        \
-        .free = cpu_free, .upload = cpu_copy, .download = cpu_copy, .sync = cpu_sync,                       \
+        .free = cpu_free, .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .sync = cpu_sync,                       \
         .get_memory = cpu_get_memory, .matrix_update = qs_cpu_matrix_update,                                \
         .matrix_destroy = qs_cpu_matrix_destroy, .linear = qs_cpu_linear, .embed = qs_cpu_embed,            \
         .rmsnorm = qs_cpu_rmsnorm, .rope = qs_cpu_rope, .attention = qs_cpu_attention,                      \
