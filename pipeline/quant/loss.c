@@ -1,110 +1,172 @@
 #include "quant/loss.h"
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
-enum { STRIP = 256 }; /* columns of a product held at a time */
+#include "quant/tile.h"
+
+enum {
+    R = QS_TILE_ROWS,
+    STRIP = 64, /* columns of a product held at a time */
+    ROWS = 16,  /* rows transposed together */
+};
+
+/* Sums of squares and tr(E H E^T) of one tile of rows; 0 without H. */
+typedef struct sums {
+    double squares, form;
+} sums;
+
+/* A tile of W - Q, or of W when packed is NULL. */
+typedef struct item {
+    const qs_quant_job *job;
+    const qs_packed *packed;
+    int64_t tile;
+    sums found;
+} item;
+
+/* Scratch of one thread. */
+typedef struct lane {
+    float *e;    /* [n_in, 64] */
+    float *rows; /* [ROWS, n_in] */
+    float *product; /* [STRIP, 64] */
+} lane;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* e[n_out, n_in] = W - Q, or W when packed is NULL; returns the sum of its squares. */
-static double fill_errors(const qs_quant_job *job, const qs_packed *packed, float *e, double *row_sums, int n_threads)
+/* In f64, eight sums side by side: the order is fixed, whatever the compiler makes of it. */
+static double dot(const float *a, const float *b, int64_t n)
 {
-    int64_t n_in = job->n_in;
-#pragma omp parallel for schedule(static) num_threads(n_threads)
-    for (int64_t i = 0; i < job->n_out; i++) {
-        const float *w = job->weights + i * n_in;
-        float *row = e + i * n_in;
-        double sum = 0;
-        if (packed != NULL)
-            qs_packed_dequant_rows(packed, i, 1, row);
-        else
-            memset(row, 0, (size_t)n_in * sizeof *row);
-        for (int64_t j = 0; j < n_in; j++) {
-            row[j] = w[j] - row[j];
-            sum += (double)row[j] * row[j];
+    double part[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++) part[k] += (double)a[i + k] * (double)b[i + k];
+    for (; i < n; i++) part[0] += (double)a[i] * (double)b[i];
+    return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+/* l->e = the tile, transposed; rows beyond the matrix are 0. */
+static double fill_errors(const item *it, const lane *l)
+{
+    int64_t n_in = it->job->n_in, n_rows = min64(R, it->job->n_out - it->tile * R);
+    double squares = 0;
+    for (int64_t part = 0; part < R; part += ROWS) {
+        int64_t n = min64(ROWS, n_rows - part);
+        if (n < ROWS) memset(l->rows, 0, (size_t)(ROWS * n_in) * sizeof *l->rows);
+        for (int64_t r = 0; r < n; r++) {
+            const float *w = it->job->weights + (it->tile * R + part + r) * n_in;
+            float *row = l->rows + r * n_in;
+            if (it->packed != NULL)
+                qs_packed_dequant_rows(it->packed, it->tile * R + part + r, 1, row);
+            else
+                memset(row, 0, (size_t)n_in * sizeof *row);
+            for (int64_t j = 0; j < n_in; j++) row[j] = w[j] - row[j];
+            squares += dot(row, row, n_in);
         }
-        row_sums[i] = sum;
+        for (int64_t j = 0; j < n_in; j++)
+            for (int64_t r = 0; r < ROWS; r++) l->e[j * R + part + r] = l->rows[r * n_in + j];
     }
-    double total = 0;
-    for (int64_t i = 0; i < job->n_out; i++) total += row_sums[i];
-    return total;
+    return squares;
 }
 
-/* Sum over i of e[i][first + j] * product[i][j]. */
-static double dot(const float *e, const float *product, int64_t n_out, int64_t n_in, int64_t first, int64_t width,
-                  double *row_sums, int n_threads)
+/* tr(E H E^T), strip by strip of columns. H is symmetric: what lies left of the diagonal block counts twice. */
+static double quadratic(const qs_tile_ops *ops, const item *it, const lane *l)
 {
-#pragma omp parallel for schedule(static) num_threads(n_threads)
-    for (int64_t i = 0; i < n_out; i++) {
-        double sum = 0;
-        for (int64_t j = 0; j < width; j++) sum += (double)e[i * n_in + first + j] * product[i * width + j];
-        row_sums[i] = sum;
+    int64_t n_in = it->job->n_in;
+    const float *h = qs_factor_h(it->job->factors);
+    double form = 0;
+    for (int64_t first = 0; first < n_in; first += STRIP) {
+        int64_t width = min64(STRIP, n_in - first);
+        memset(l->product, 0, STRIP * R * sizeof *l->product);
+        ops->update(l->product, width, l->e, first, h + first, n_in);
+        for (int64_t i = 0; i < width * R; i++) l->product[i] *= 2;
+        ops->update(l->product, width, l->e + first * R, width, h + first * n_in + first, n_in);
+        form -= dot(l->product, l->e + first * R, width * R);
     }
-    double total = 0;
-    for (int64_t i = 0; i < n_out; i++) total += row_sums[i];
-    return total;
+    return form;
 }
 
-/* tr(E H E^T) for e[n_out, n_in]. H is symmetric: strips left of the diagonal count twice. */
-static qs_err quadratic(qs_workspace *workspace, const qs_quant_job *job, const float *e, double *row_sums, double *out)
+static void measure_item(const qs_tile_ops *ops, item *it, const lane *l)
 {
-    qs_backend *backend = qs_workspace_backend(workspace);
-    int64_t n_out = job->n_out, n_in = job->n_in, wide = min64(STRIP, n_in);
-    int n_threads = qs_backend_n_threads(backend);
-    const float *h = qs_factor_h(job->factors);
-    float *product, *device_e, *device_h, *device_product;
-    double total = 0;
-    qs_err err;
-    QS_TRY(qs_workspace_host(workspace, QS_HOST_PRODUCT, n_out * wide * (int64_t)sizeof *product, &product));
-    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_PRODUCT, n_out * wide * (int64_t)sizeof *product, &device_product));
-    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_ERRORS, n_out * n_in * (int64_t)sizeof *e, &device_e));
-    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_FACTOR, wide * n_in * (int64_t)sizeof *h, &device_h));
-    QS_TRY(qs_backend_upload(backend, device_e, e, (size_t)(n_out * n_in) * sizeof *e));
-    for (int64_t first = 0; first < n_in; first += wide) {
-        int64_t width = min64(wide, n_in - first);
-        QS_TRY(qs_backend_upload(backend, device_h, h + first * n_in, (size_t)(width * n_in) * sizeof *h));
-        if (first > 0)
-            QS_TRY(qs_op_gemm(backend, false, true, n_out, width, first, 2, device_e, n_in, device_h, n_in, 0,
-                              device_product, width));
-        QS_TRY(qs_op_gemm(backend, false, true, n_out, width, width, 1, device_e + first, n_in, device_h + first, n_in,
-                          first > 0 ? 1 : 0, device_product, width));
-        QS_TRY(qs_backend_download(backend, product, device_product, (size_t)(n_out * width) * sizeof *product));
-        total += dot(e, product, n_out, n_in, first, width, row_sums, n_threads);
+    it->found.squares = fill_errors(it, l);
+    it->found.form = it->job->factors != NULL ? quadratic(ops, it, l) : 0;
+}
+
+static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks, int n_threads)
+{
+    int64_t n_in = 0, head = (n_threads * (int64_t)sizeof(lane) + 63) / 64 * 64;
+    for (int64_t i = 0; i < n_tasks; i++) n_in = n_in > tasks[i].job->n_in ? n_in : tasks[i].job->n_in;
+    int64_t floats = n_in * (R + ROWS) + STRIP * R;
+    char *at;
+    qs_err err = qs_workspace_host(workspace, QS_HOST_LANES, head + n_threads * floats * (int64_t)sizeof(float), &at);
+    if (err != QS_OK) return err;
+    *out = (lane *)(void *)at;
+    float *data = (float *)(void *)(at + head);
+    for (int t = 0; t < n_threads; t++, data += floats)
+        (*out)[t] = (lane){.e = data, .rows = data + n_in * R, .product = data + n_in * (R + ROWS)};
+    return QS_OK;
+}
+
+/* Adds one matrix's tiles to the list. */
+static int64_t add_items(item *items, int64_t n, const qs_quant_job *job, const qs_packed *packed)
+{
+    for (int64_t tile = 0; tile * R < job->n_out; tile++) items[n++] = (item){.job = job, .packed = packed, .tile = tile};
+    return n;
+}
+
+static sums total(const item *items, int64_t n_out)
+{
+    sums all = {0, 0};
+    for (int64_t tile = 0; tile * R < n_out; tile++) {
+        all.squares += items[tile].found.squares;
+        all.form += items[tile].found.form;
     }
-    *out = total;
-out:
-    return err;
+    return all;
 }
 
 /* Rounding can leave a tiny negative value where the truth is 0. */
-static double ratio(double part, double whole) { return whole > 0 && part > 0 ? part / whole : part > 0 ? INFINITY : 0; }
+static double ratio(double part, double whole) { return part > 0 ? part / whole : part <= 0 ? 0 : part; }
+
+/* The items stand in the order of the tasks, a job's own weights before its first task. */
+static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_t n_tasks)
+{
+    sums whole = {0, 0};
+    for (int64_t i = 0; i < n_tasks; i++) {
+        const qs_quant_job *job = tasks[i].job;
+        qs_quant_result *result = tasks[i].out;
+        int64_t n_tiles = (job->n_out + R - 1) / R;
+        if (i == 0 || job != tasks[i - 1].job) {
+            whole = total(items, job->n_out);
+            items += n_tiles;
+        }
+        sums part = total(items, job->n_out);
+        items += n_tiles;
+        result->weight_error = sqrt(ratio(part.squares, whole.squares));
+        result->loss = job->factors != NULL ? ratio(part.form, whole.form) : ratio(part.squares, whole.squares);
+        if (!isfinite(result->loss) || !isfinite(result->weight_error))
+            return qs_fail(QS_E_NUMERIC, "quantize %s with %s: the error is not finite", job->name, tasks[i].spec->id);
+    }
+    return QS_OK;
+}
 
 qs_err qs_loss_measure(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
     int n_threads = qs_backend_n_threads(qs_workspace_backend(workspace));
-    double weight_squares = 0, weight_form = 0;
-    qs_err err = QS_OK;
+    const qs_tile_ops *ops = qs_tile_best();
+    int64_t n_items = 0, n = 0;
+    item *items;
+    lane *lanes;
+    qs_err err;
+    for (int64_t i = 0; i < n_tasks; i++) n_items += 2 * ((tasks[i].job->n_out + R - 1) / R);
+    QS_TRY(qs_workspace_host(workspace, QS_HOST_ITEMS, n_items * (int64_t)sizeof *items, &items));
+    QS_TRY(make_lanes(&lanes, workspace, tasks, n_tasks, n_threads));
     for (int64_t i = 0; i < n_tasks; i++) {
-        const qs_quant_job *job = tasks[i].job;
-        qs_quant_result *result = tasks[i].out;
-        float *e;
-        double *row_sums, form = 0;
-        QS_TRY(qs_workspace_host(workspace, QS_HOST_ERRORS, job->n_out * job->n_in * (int64_t)sizeof *e, &e));
-        QS_TRY(qs_workspace_host(workspace, QS_HOST_ROW_SUMS, job->n_out * (int64_t)sizeof *row_sums, &row_sums));
-        if (i == 0 || job != tasks[i - 1].job) {
-            weight_squares = fill_errors(job, NULL, e, row_sums, n_threads);
-            if (job->factors != NULL) QS_TRY(quadratic(workspace, job, e, row_sums, &weight_form));
-        }
-        double squares = fill_errors(job, &result->packed, e, row_sums, n_threads);
-        if (job->factors != NULL) QS_TRY(quadratic(workspace, job, e, row_sums, &form));
-        result->weight_error = sqrt(ratio(squares, weight_squares));
-        result->loss = job->factors != NULL ? ratio(form, weight_form) : ratio(squares, weight_squares);
-        if (!isfinite(result->loss) || !isfinite(result->weight_error)) {
-            err = qs_fail(QS_E_NUMERIC, "quantize %s with %s: the error is not finite", job->name, tasks[i].spec->id);
-            goto out;
-        }
+        if (i == 0 || tasks[i].job != tasks[i - 1].job) n = add_items(items, n, tasks[i].job, NULL);
+        n = add_items(items, n, tasks[i].job, &tasks[i].out->packed);
     }
+#pragma omp parallel for schedule(static, 1) num_threads(n_threads)
+    for (int64_t i = 0; i < n; i++) measure_item(ops, &items[i], &lanes[omp_get_thread_num()]);
+    QS_TRY(take_results(items, tasks, n_tasks));
 out:
     return err;
 }

@@ -12,18 +12,13 @@ typedef enum qs_host_slot {
     QS_HOST_ITEMS,   /* work list */
     QS_HOST_ORDERS,
     QS_HOST_COLUMN_WEIGHTS,
-    QS_HOST_ERRORS,  /* W - Q */
-    QS_HOST_PRODUCT, /* a block of (W - Q) H */
-    QS_HOST_ROW_SUMS,
     QS_N_HOST_SLOTS
 } qs_host_slot;
 
 typedef enum qs_device_slot {
     QS_DEVICE_TRAILING, /* columns that are not solved yet */
     QS_DEVICE_PANEL,
-    QS_DEVICE_FACTOR,   /* rows of U or H */
-    QS_DEVICE_ERRORS,
-    QS_DEVICE_PRODUCT,
+    QS_DEVICE_FACTOR,   /* rows of U */
     QS_N_DEVICE_SLOTS
 } qs_device_slot;
 
