@@ -75,7 +75,7 @@ int main(void)
     must(qs_workspace_create(&b.workspace, b.backend));
     for (int s = 0; s < N_SITES; s++) {
         b.grams[s] = data_gram(widths[s], 300, (uint64_t)s);
-        must(qs_factor_cache_create(&b.factors[s], b.backend, b.grams[s], widths[s], 1000, "site"));
+        must(qs_factor_cache_create(&b.factors[s], b.workspace, b.grams[s], widths[s], 1000, "site"));
     }
     for (int m = 0; m < N_MATRICES; m++)
         b.weights[m] = data_normal(matrices[m].n_out * widths[matrices[m].site], (uint64_t)m, 0.05f);

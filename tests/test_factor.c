@@ -12,16 +12,18 @@
 #include "tests/quant_data.h"
 
 static qs_backend *backend;
+static qs_workspace *workspace;
 
 static int start(void **state)
 {
     (void)state;
-    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK ? 0 : -1;
+    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK && qs_workspace_create(&workspace, backend) == QS_OK ? 0 : -1;
 }
 
 static int stop(void **state)
 {
     (void)state;
+    qs_workspace_destroy(workspace);
     qs_backend_destroy(backend);
     return 0;
 }
@@ -58,7 +60,7 @@ static void check_factor(int64_t n, int64_t n_tokens, double damping, bool permu
     const float *u, *again;
     double used;
     int32_t order[700];
-    assert_int_equal(qs_factor_cache_create(&cache, backend, gram, n, n_tokens, "test"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, gram, n, n_tokens, "test"), QS_OK);
     assert_int_equal(qs_order_act(qs_factor_diag(cache), n, order), QS_OK);
     assert_int_equal(qs_factor_get(cache, permuted ? order : NULL, damping, &u, &used), QS_OK);
     assert_non_null(u);
@@ -95,7 +97,7 @@ static void test_unpacks(void **state)
     const float gram[] = {4, 2, 6, /**/ 8, -2, /**/ 12};
     const float h[] = {2, 1, 3, 1, 4, -1, 3, -1, 6};
     qs_factor_cache *cache;
-    assert_int_equal(qs_factor_cache_create(&cache, backend, gram, 3, 2, "test"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, gram, 3, 2, "test"), QS_OK);
     for (int i = 0; i < 9; i++) assert_true(qs_factor_h(cache)[i] == h[i]);
     for (int i = 0; i < 3; i++) assert_true(qs_factor_diag(cache)[i] == h[4 * i]);
     assert_true(qs_factor_diag_mean(cache) == 4);
@@ -121,7 +123,7 @@ static void test_dead_inputs(void **state)
     qs_factor_cache *cache;
     const float *u;
     double used;
-    assert_int_equal(qs_factor_cache_create(&cache, backend, gram, n, 300, "test"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, gram, n, 300, "test"), QS_OK);
     assert_int_equal(qs_factor_get(cache, NULL, 0.01, &u, &used), QS_OK);
     assert_true(residual(cache, u, NULL, 0.01, n) < 1e-3);
     for (int64_t j = 5; j < n; j++) assert_true(u[4 * n + j] == 0);
@@ -137,7 +139,7 @@ static void test_damping_grows(void **state)
     qs_factor_cache *cache;
     const float *u;
     double used;
-    assert_int_equal(qs_factor_cache_create(&cache, backend, mild, 2, 1, "test"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, mild, 2, 1, "test"), QS_OK);
     assert_int_equal(qs_factor_get(cache, NULL, 0.01, &u, &used), QS_OK);
     assert_non_null(u);
     assert_true(used > 0.2 && used < 0.22); /* eigenvalues 2.2 and -0.2 */
@@ -156,11 +158,11 @@ static void test_refused(void **state)
     (void)state;
     const float zero[] = {0, 0, 0}, negative[] = {1, 0, -1}, nan_gram[] = {1, NAN, 1};
     qs_factor_cache *cache;
-    assert_int_equal(qs_factor_cache_create(&cache, backend, zero, 2, 1, "layer 3 qkv"), QS_E_INPUT);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, zero, 2, 1, "layer 3 qkv"), QS_E_INPUT);
     assert_non_null(strstr(qs_error_text(), "layer 3 qkv"));
-    assert_int_equal(qs_factor_cache_create(&cache, backend, negative, 2, 1, "x"), QS_E_INPUT);
-    assert_int_equal(qs_factor_cache_create(&cache, backend, nan_gram, 2, 1, "x"), QS_E_NUMERIC);
-    assert_int_equal(qs_factor_cache_create(&cache, backend, negative, 2, 0, "x"), QS_E_INPUT);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, negative, 2, 1, "x"), QS_E_INPUT);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, nan_gram, 2, 1, "x"), QS_E_NUMERIC);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, negative, 2, 0, "x"), QS_E_INPUT);
 }
 
 static void test_orders(void **state)
@@ -186,11 +188,13 @@ static void test_threads(void **state)
     float *first = NULL;
     for (int threads = 1; threads <= 2; threads++) {
         qs_backend *b;
+        qs_workspace *ws;
         qs_factor_cache *cache;
         const float *u;
         double used;
         assert_int_equal(qs_backend_create(&b, "cpu", 0, threads), QS_OK);
-        assert_int_equal(qs_factor_cache_create(&cache, b, gram, n, 400, "test"), QS_OK);
+        assert_int_equal(qs_workspace_create(&ws, b), QS_OK);
+        assert_int_equal(qs_factor_cache_create(&cache, ws, gram, n, 400, "test"), QS_OK);
         assert_int_equal(qs_factor_get(cache, NULL, 0.01, &u, &used), QS_OK);
         size_t bytes = (size_t)(n * n) * sizeof *u;
         if (threads == 1) {
@@ -200,6 +204,7 @@ static void test_threads(void **state)
             assert_memory_equal(first, u, bytes);
         }
         qs_factor_cache_destroy(cache);
+        qs_workspace_destroy(ws);
         qs_backend_destroy(b);
     }
     free(first);

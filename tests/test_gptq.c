@@ -71,7 +71,7 @@ static qs_factor_cache *make_factors(int64_t n_in, int64_t n_tokens, uint64_t ke
 {
     float *gram = data_gram(n_in, n_tokens, key);
     qs_factor_cache *cache;
-    assert_int_equal(qs_factor_cache_create(&cache, backend, gram, n_in, n_tokens, "test"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, gram, n_in, n_tokens, "test"), QS_OK);
     free(gram);
     return cache;
 }
@@ -252,7 +252,7 @@ static void test_identity_is_rtn(void **state)
     };
     float *w = data_normal(N_OUT * N_IN, 4, 0.02f), *gram = data_identity_gram(N_IN, 3);
     qs_factor_cache *factors;
-    assert_int_equal(qs_factor_cache_create(&factors, backend, gram, N_IN, 5, "t"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 5, "t"), QS_OK);
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         qs_quant_result a = solve(pairs[i][0], w, N_OUT, N_IN, factors), b = solve(pairs[i][1], w, N_OUT, N_IN, factors);
         a.damping = 0;
@@ -322,7 +322,7 @@ static void test_fallback(void **state)
     raised[1] = 1.1f;
     hopeless[1] = 1e5f;
     qs_factor_cache *factors;
-    assert_int_equal(qs_factor_cache_create(&factors, backend, raised, 32, 1, "t"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&factors, workspace, raised, 32, 1, "t"), QS_OK);
     qs_quant_result r = solve("gptq:group=16", w, 2, 32, factors);
     assert_true(!r.fallback && r.damping > 0.1 && r.damping < 0.13);
     qs_packed_free(&r.packed);
@@ -349,7 +349,7 @@ static void test_dead_columns(void **state)
         for (int64_t j = i; j < N_IN; j++, at++)
             if (i / 32 == 1 || j / 32 == 1 || i == 5 || j == 5) gram[at] = 0; /* a whole group and one column */
     qs_factor_cache *factors;
-    assert_int_equal(qs_factor_cache_create(&factors, backend, gram, N_IN, 300, "t"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 300, "t"), QS_OK);
     qs_quant_result r = solve("gptq:bits=4,group=32", w, N_OUT, N_IN, factors);
     qs_quant_result rtn = solve("rtn:bits=4,group=32,search=1", w, N_OUT, N_IN, factors);
     for (int64_t i = 0; i < N_OUT; i++) {
@@ -420,7 +420,7 @@ static void test_threads(void **state)
         qs_factor_cache *factors;
         assert_int_equal(qs_backend_create(&b, "cpu", 0, threads), QS_OK);
         assert_int_equal(qs_workspace_create(&ws, b), QS_OK);
-        assert_int_equal(qs_factor_cache_create(&factors, b, gram, N_IN, 800, "t"), QS_OK);
+        assert_int_equal(qs_factor_cache_create(&factors, ws, gram, N_IN, 800, "t"), QS_OK);
         for (int s = 0; s < N_MANY; s++) {
             qs_quant_result r = solve_in(ws, many[s], w, N_OUT, N_IN, factors);
             if (threads == 1) {

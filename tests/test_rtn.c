@@ -140,7 +140,7 @@ static void test_loss_uses_second_moments(void **state)
     enum { N_OUT = 20, N_IN = 300 };
     float *w = data_normal(N_OUT * N_IN, 1, 0.02f), *gram = data_gram(N_IN, 100, 2), *identity = data_identity_gram(N_IN, 7);
     qs_factor_cache *cache;
-    assert_int_equal(qs_factor_cache_create(&cache, backend, identity, N_IN, 100, "t"), QS_OK);
+    assert_int_equal(qs_factor_cache_create(&cache, workspace, identity, N_IN, 100, "t"), QS_OK);
     qs_quant_result plain = solve("rtn", w, N_OUT, N_IN, NULL), same = solve("rtn", w, N_OUT, N_IN, cache);
     assert_true(fabs(plain.loss - same.loss) < 1e-6 * plain.loss);
     assert_int_equal(qs_factor_cache_load(cache, gram, 100, "t"), QS_OK);

@@ -7,7 +7,12 @@
 #include "base/mem.h"
 #include "quant/cholesky.h"
 
-enum { NAME_BYTES = 96, N_FLOORS = 6 };
+enum {
+    NAME_BYTES = 96,
+    N_FLOORS = 6,
+    SIDE = 32,     /* of the squares in which a matrix is transposed */
+    ROWS_MIN = 16, /* rows that are worth a thread */
+};
 
 /* One factor. `order` and `u` stay allocated when the cache is loaded anew. */
 typedef struct entry {
@@ -21,6 +26,7 @@ typedef struct entry {
 
 struct qs_factor_cache {
     qs_backend *backend;
+    qs_team *team;
     char name[NAME_BYTES];
     int64_t n_in;
     double diag_mean;
@@ -47,13 +53,14 @@ void qs_factor_cache_destroy(qs_factor_cache *cache)
     qs_mem_free(cache);
 }
 
-qs_err qs_factor_cache_create(qs_factor_cache **out, qs_backend *backend, const float *packed_gram, int64_t n_in,
-                              int64_t n_tokens, const char *name)
+qs_err qs_factor_cache_create(qs_factor_cache **out, qs_workspace *workspace, const float *packed_gram,
+                              int64_t n_in, int64_t n_tokens, const char *name)
 {
     qs_factor_cache *cache = NULL;
     qs_err err;
     QS_TRY(QS_NEW(cache, 1, "second moments"));
-    cache->backend = backend;
+    cache->backend = qs_workspace_backend(workspace);
+    cache->team = qs_workspace_team(workspace);
     cache->n_in = n_in;
     QS_TRY(QS_NEW(cache->h, n_in * n_in, "second moments"));
     QS_TRY(QS_NEW(cache->diag, n_in, "second moments"));
@@ -64,12 +71,31 @@ out:
     return err;
 }
 
-/* The lower triangle from the upper, by squares that fit the cache. */
-static void mirror(float *h, int64_t n, int n_threads)
+typedef struct unpacking {
+    qs_factor_cache *cache;
+    const float *packed_gram;
+    float factor;
+} unpacking;
+
+static void unpack_rows(void *context, int64_t first, int64_t last, int thread)
 {
-    enum { SIDE = 32 };
-#pragma omp parallel for schedule(static, 1) num_threads(n_threads)
-    for (int64_t i0 = 0; i0 < n; i0 += SIDE)
+    (void)thread;
+    const unpacking *work = context;
+    int64_t n = work->cache->n_in;
+    for (int64_t i = first; i < last; i++) {
+        const float *row = work->packed_gram + i * n - i * (i - 1) / 2 - i; /* row i starts at its diagonal */
+        for (int64_t j = i; j < n; j++) work->cache->h[i * n + j] = row[j] * work->factor;
+    }
+}
+
+/* The lower triangle from the upper, by squares that fit the cache. */
+static void mirror_strips(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const unpacking *work = context;
+    int64_t n = work->cache->n_in;
+    float *h = work->cache->h;
+    for (int64_t i0 = first * SIDE; i0 < last * SIDE; i0 += SIDE)
         for (int64_t j0 = 0; j0 <= i0; j0 += SIDE)
             for (int64_t i = i0; i < n && i < i0 + SIDE; i++)
                 for (int64_t j = j0; j < i && j < j0 + SIDE; j++) h[i * n + j] = h[j * n + i];
@@ -78,19 +104,14 @@ static void mirror(float *h, int64_t n, int n_threads)
 qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, int64_t n_tokens, const char *name)
 {
     int64_t n = cache->n_in, at = qs_find_nonfinite(packed_gram, n * (n + 1) / 2);
-    int n_threads = qs_backend_n_threads(cache->backend);
     (void)snprintf(cache->name, sizeof cache->name, "%s", name);
     for (entry *e = cache->entries; e != NULL; e = e->next) e->valid = false;
     if (n_tokens <= 0) return qs_fail(QS_E_INPUT, "second moments of %s: %lld tokens", name, (long long)n_tokens);
     if (at >= 0)
         return qs_fail(QS_E_NUMERIC, "second moments of %s: element %lld is not finite", name, (long long)at);
-    float factor = (float)(1.0 / (double)n_tokens);
-#pragma omp parallel for schedule(static, 1) num_threads(n_threads)
-    for (int64_t i = 0; i < n; i++) {
-        const float *row = packed_gram + i * n - i * (i - 1) / 2 - i; /* row i starts at its diagonal */
-        for (int64_t j = i; j < n; j++) cache->h[i * n + j] = row[j] * factor;
-    }
-    mirror(cache->h, n, n_threads);
+    unpacking work = {cache, packed_gram, (float)(1.0 / (double)n_tokens)};
+    qs_team_run(cache->team, n, ROWS_MIN, unpack_rows, &work);
+    qs_team_run(cache->team, (n + SIDE - 1) / SIDE, 1, mirror_strips, &work);
     double sum = 0;
     for (int64_t i = 0; i < n; i++) {
         cache->diag[i] = cache->h[i * n + i];
@@ -123,16 +144,24 @@ out:
     return err;
 }
 
-/* H in the entry's order with `shift` on the diagonal, dead inputs set to the mean. */
-static void permute(const qs_factor_cache *cache, const entry *e, double shift)
+typedef struct permuting {
+    const qs_factor_cache *cache;
+    const int32_t *order;
+    double shift;
+} permuting;
+
+/* H in the order with `shift` on the diagonal, dead inputs set to the mean. */
+static void permute_rows(void *context, int64_t first, int64_t last, int thread)
 {
+    (void)thread;
+    const permuting *work = context;
+    const qs_factor_cache *cache = work->cache;
     int64_t n = cache->n_in;
-#pragma omp parallel for schedule(static) num_threads(qs_backend_n_threads(cache->backend))
-    for (int64_t i = 0; i < n; i++) {
-        const float *row = cache->h + e->order[i] * n;
-        for (int64_t j = i; j < n; j++) cache->work[i * n + j] = row[e->order[j]];
-        double diagonal = row[e->order[i]];
-        cache->work[i * n + i] = (float)((diagonal > 0 ? diagonal : cache->diag_mean) + shift);
+    for (int64_t i = first; i < last; i++) {
+        const float *row = cache->h + work->order[i] * n;
+        for (int64_t j = i; j < n; j++) cache->work[i * n + j] = row[work->order[j]];
+        double diagonal = row[work->order[i]];
+        cache->work[i * n + i] = (float)((diagonal > 0 ? diagonal : cache->diag_mean) + work->shift);
     }
 }
 
@@ -147,7 +176,7 @@ static qs_err attempt(qs_factor_cache *cache, entry *e, double shift)
     size_t bytes = (size_t)(cache->n_in * cache->n_in) * sizeof(float);
     bool positive;
     qs_err err;
-    permute(cache, e, shift);
+    qs_team_run(cache->team, cache->n_in, ROWS_MIN, permute_rows, &(permuting){cache, e->order, shift});
     QS_TRY(qs_backend_upload(cache->backend, cache->device_a, cache->work, bytes));
     QS_TRY(qs_cholesky_inverse_factor(cache->backend, cache->device_a, cache->device_u, cache->n_in, &positive));
     if (!positive) goto out;

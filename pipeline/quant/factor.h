@@ -8,15 +8,16 @@
 
 #include <stdbool.h>
 
-#include "backend/backend.h"
+#include "quant/workspace.h"
 
 typedef struct qs_factor_cache qs_factor_cache;
 
 /* packed_gram: upper triangle by rows [n_in * (n_in + 1) / 2] f32, the sum over n_tokens rows, as calib.h5
- * stores it. Copied. QS_E_NUMERIC when it is not finite; QS_E_INPUT when all zero or a diagonal element is
+ * stores it. Copied. The workspace must outlive the cache. QS_E_NUMERIC when it is not finite; QS_E_INPUT when all zero or a diagonal element is
  * negative. */
-QS_MUST_CHECK qs_err qs_factor_cache_create(qs_factor_cache **out, qs_backend *backend, const float *packed_gram,
-                                            int64_t n_in, int64_t n_tokens, const char *name);
+QS_MUST_CHECK qs_err qs_factor_cache_create(qs_factor_cache **out, qs_workspace *workspace,
+                                            const float *packed_gram, int64_t n_in, int64_t n_tokens,
+                                            const char *name);
 void qs_factor_cache_destroy(qs_factor_cache *cache);
 
 /* Replaces the second moments by others of the same n_in and forgets the factors, keeping the memory. On

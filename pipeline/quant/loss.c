@@ -1,7 +1,6 @@
 #include "quant/loss.h"
 
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 #include "quant/tile.h"
@@ -86,10 +85,20 @@ static double quadratic(const qs_tile_ops *ops, const item *it, const lane *l)
     return form;
 }
 
-static void measure_item(const qs_tile_ops *ops, item *it, const lane *l)
+typedef struct measuring {
+    const qs_tile_ops *ops;
+    item *items;
+    const lane *lanes; /* of each thread */
+} measuring;
+
+static void measure_items(void *context, int64_t first, int64_t last, int thread)
 {
-    it->found.squares = fill_errors(it, l);
-    it->found.form = it->job->factors != NULL ? quadratic(ops, it, l) : 0;
+    const measuring *work = context;
+    for (int64_t i = first; i < last; i++) {
+        item *it = &work->items[i];
+        it->found.squares = fill_errors(it, &work->lanes[thread]);
+        it->found.form = it->job->factors != NULL ? quadratic(work->ops, it, &work->lanes[thread]) : 0;
+    }
 }
 
 static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks, int n_threads)
@@ -151,21 +160,20 @@ static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_
 
 qs_err qs_loss_measure(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
-    int n_threads = qs_backend_n_threads(qs_workspace_backend(workspace));
-    const qs_tile_ops *ops = qs_tile_best();
+    qs_team *team = qs_workspace_team(workspace);
     int64_t n_items = 0, n = 0;
     item *items;
     lane *lanes;
     qs_err err;
     for (int64_t i = 0; i < n_tasks; i++) n_items += 2 * ((tasks[i].job->n_out + R - 1) / R);
     QS_TRY(qs_workspace_host(workspace, QS_HOST_ITEMS, n_items * (int64_t)sizeof *items, &items));
-    QS_TRY(make_lanes(&lanes, workspace, tasks, n_tasks, n_threads));
+    QS_TRY(make_lanes(&lanes, workspace, tasks, n_tasks, qs_team_n_threads(team)));
     for (int64_t i = 0; i < n_tasks; i++) {
         if (i == 0 || tasks[i].job != tasks[i - 1].job) n = add_items(items, n, tasks[i].job, NULL);
         n = add_items(items, n, tasks[i].job, &tasks[i].out->packed);
     }
-#pragma omp parallel for schedule(static, 1) num_threads(n_threads)
-    for (int64_t i = 0; i < n; i++) measure_item(ops, &items[i], &lanes[omp_get_thread_num()]);
+    measuring work = {.ops = qs_tile_best(), .items = items, .lanes = lanes};
+    qs_team_run(team, n, 1, measure_items, &work);
     QS_TRY(take_results(items, tasks, n_tasks));
 out:
     return err;

@@ -1,6 +1,5 @@
 #include "quant/solver.h"
 
-#include <omp.h>
 #include <string.h>
 
 #include "base/dtype.h"
@@ -59,8 +58,9 @@ static int64_t column_of(const qs_solver_task *task, int64_t visit)
     return task->order != NULL ? task->order[visit] : visit;
 }
 
-/* x[n][64] = columns first .. first + n of the tile's rows, transposed; rows beyond the matrix are 0. */
-static void gather(const qs_solver_task *task, int64_t tile, int64_t first, int64_t n, bool ordered, float *x)
+/* x[n][64 of width] = columns first .. first + n of the tile's rows, transposed; rows beyond the matrix are 0. */
+static void gather(const qs_solver_task *task, int64_t tile, int64_t first, int64_t n, bool ordered, float *x,
+                   int64_t width)
 {
     int64_t n_in = task->packed->n_in, n_rows = min64(R, task->packed->n_out - tile * R);
     const float *w = task->weights + tile * R * n_in;
@@ -69,7 +69,7 @@ static void gather(const qs_solver_task *task, int64_t tile, int64_t first, int6
         int64_t stop = part + 16;
         for (int64_t i = 0; i < n; i++) {
             const float *column = w + (ordered ? column_of(task, first + i) : first + i);
-            for (int64_t r = part; r < stop; r++) x[i * R + r] = r < n_rows ? column[r * n_in] : 0;
+            for (int64_t r = part; r < stop; r++) x[i * width + r] = r < n_rows ? column[r * n_in] : 0;
         }
     }
 }
@@ -101,7 +101,7 @@ static void find_static_scales(const qs_tile_ops *ops, const qs_solver_task *tas
     const qs_packed *packed = task->packed;
     for (int64_t g = 0; g < packed->n_groups; g++) {
         int64_t first = g * packed->group_size, n = min64(packed->group_size, packed->n_in - first);
-        gather(task, tile, first, n, false, l->x);
+        gather(task, tile, first, n, false, l->x, R);
         ops->scales(&task->rule, l->x, n, task->column_weight != NULL ? task->column_weight + first : NULL, l->scale,
                     l->zero);
         put_scales(task->packed, tile, g, l->scale, l->zero);
@@ -166,7 +166,7 @@ static void solve_item(const qs_tile_ops *ops, const item *it, const lane *l)
         int64_t first = last, n = min64(p->panel, n_in - first);
         last = first + n;
         if (first == 0 || task->u == NULL)
-            gather(task, tile, first, n, true, l->x);
+            gather(task, tile, first, n, true, l->x, R);
         else
             for (int64_t i = 0; i < n; i++)
                 memcpy(l->x + i * R, p->live + i * width + tile * R, R * sizeof *l->x);
@@ -179,18 +179,28 @@ static void solve_item(const qs_tile_ops *ops, const item *it, const lane *l)
             memcpy(p->live + i * width + tile * R, l->x + i * R, R * sizeof *l->x);
 }
 
-/* Columns after the first panel, transposed and in order, to the device. */
-static qs_err upload_trailing(qs_backend *backend, progress *p)
+typedef struct transposing {
+    const progress *of;
+    int64_t first, n; /* columns */
+} transposing;
+
+static void transpose_tiles(void *context, int64_t first, int64_t last, int thread)
 {
+    (void)thread;
+    const transposing *work = context;
+    const progress *p = work->of;
+    for (int64_t tile = first; tile < last; tile++)
+        gather(p->task, tile, work->first, work->n, true, p->live + tile * R, p->n_tiles * R);
+}
+
+/* Columns after the first panel, transposed and in order, to the device. */
+static qs_err upload_trailing(qs_workspace *workspace, progress *p)
+{
+    qs_backend *backend = qs_workspace_backend(workspace);
     int64_t width = p->n_tiles * R;
     for (int64_t first = p->panel; first < p->n_in; first += p->panel) {
-        int64_t n = min64(p->panel, p->n_in - first), n_out = p->task->packed->n_out;
-#pragma omp parallel for schedule(static) num_threads(qs_backend_n_threads(backend))
-        for (int64_t i = 0; i < n; i++) {
-            const float *column = p->task->weights + column_of(p->task, first + i);
-            for (int64_t r = 0; r < n_out; r++) p->live[i * width + r] = column[r * p->n_in];
-            for (int64_t r = n_out; r < width; r++) p->live[i * width + r] = 0;
-        }
+        int64_t n = min64(p->panel, p->n_in - first);
+        qs_team_run(qs_workspace_team(workspace), p->n_tiles, 1, transpose_tiles, &(transposing){p, first, n});
         qs_err err = qs_backend_upload(backend, p->trailing + (first - p->panel) * width, p->live,
                                        (size_t)(n * width) * sizeof *p->live);
         if (err != QS_OK) return err;
@@ -286,27 +296,38 @@ static qs_err start_batch(qs_workspace *workspace, const qs_solver_task *tasks, 
         batch[i].trailing = (float *)(void *)device;
         host += k.host_bytes;
         device += k.device_bytes;
-        QS_TRY(upload_trailing(qs_workspace_backend(workspace), &batch[i]));
+        QS_TRY(upload_trailing(workspace, &batch[i]));
     }
 out:
     return err;
 }
 
+typedef struct solving {
+    const qs_tile_ops *ops;
+    const item *items;
+    const lane *lanes; /* of each thread */
+} solving;
+
+static void solve_items(void *context, int64_t first, int64_t last, int thread)
+{
+    const solving *work = context;
+    for (int64_t i = first; i < last; i++) solve_item(work->ops, &work->items[i], &work->lanes[thread]);
+}
+
 static qs_err run_batch(qs_workspace *workspace, progress *batch, int64_t n, item *items)
 {
-    const qs_tile_ops *ops = qs_tile_best();
-    int n_threads = qs_backend_n_threads(qs_workspace_backend(workspace));
+    qs_team *team = qs_workspace_team(workspace);
     lane *lanes;
     qs_err err;
-    QS_TRY(make_lanes(&lanes, workspace, batch, n, n_threads));
+    QS_TRY(make_lanes(&lanes, workspace, batch, n, qs_team_n_threads(team)));
+    solving work = {.ops = qs_tile_best(), .items = items, .lanes = lanes};
     for (;;) {
         int64_t n_items = 0;
         for (int64_t i = 0; i < n; i++)
             for (int64_t tile = 0; batch[i].first < batch[i].n_in && tile < batch[i].n_tiles; tile++)
                 items[n_items++] = (item){&batch[i], tile};
         if (n_items == 0) return QS_OK;
-#pragma omp parallel for schedule(static, 1) num_threads(n_threads)
-        for (int64_t i = 0; i < n_items; i++) solve_item(ops, &items[i], &lanes[omp_get_thread_num()]);
+        qs_team_run(team, n_items, 1, solve_items, &work);
         for (int64_t i = 0; i < n; i++)
             if (batch[i].first < batch[i].n_in) QS_TRY(next_panel(workspace, &batch[i]));
     }

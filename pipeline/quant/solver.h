@@ -1,7 +1,7 @@
 /* The column-by-column solver that RTN and GPTQ share (Frantar et al. 2022): visit columns in an order, give
  * each its code, and let the columns after it take up the error through U.
  *
- * Rows of all tasks are cut into tiles of 64 and spread over threads. Columns are solved in panels of about
+ * Rows of all tasks are cut into tiles of 64 and shared by the threads. Columns are solved in panels of about
  * 512: inside a panel a thread works on one tile in its cache; between panels the columns still to come are
  * updated by one qs_op_gemm per task. Scales of a group are found from the values its columns have when the
  * group's turn comes, not from values that lag behind. */

@@ -9,13 +9,20 @@ typedef struct buffer {
 
 struct qs_workspace {
     qs_backend *backend;
+    qs_team *team;
     buffer host[QS_N_HOST_SLOTS], device[QS_N_DEVICE_SLOTS];
 };
 
 qs_err qs_workspace_create(qs_workspace **out, qs_backend *backend)
 {
-    qs_err err = QS_NEW(*out, 1, "solver workspace");
-    if (err == QS_OK) (*out)->backend = backend;
+    qs_workspace *workspace = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(workspace, 1, "solver workspace"));
+    workspace->backend = backend;
+    QS_TRY(qs_team_create(&workspace->team, qs_backend_n_threads(backend)));
+    *out = workspace;
+out:
+    if (err != QS_OK) qs_workspace_destroy(workspace);
     return err;
 }
 
@@ -25,8 +32,11 @@ void qs_workspace_destroy(qs_workspace *workspace)
     for (int i = 0; i < QS_N_HOST_SLOTS; i++) qs_mem_free(workspace->host[i].data);
     for (int i = 0; i < QS_N_DEVICE_SLOTS; i++)
         if (workspace->device[i].data != NULL) qs_backend_free(workspace->backend, workspace->device[i].data);
+    if (workspace->team != NULL) qs_team_destroy(workspace->team);
     qs_mem_free(workspace);
 }
+
+qs_team *qs_workspace_team(const qs_workspace *workspace) { return workspace->team; }
 
 qs_backend *qs_workspace_backend(const qs_workspace *workspace) { return workspace->backend; }
 

@@ -4,6 +4,7 @@
 #define QS_QUANT_WORKSPACE_H
 
 #include "backend/backend.h"
+#include "backend/cpu/team.h"
 
 typedef enum qs_host_slot {
     QS_HOST_LANES,   /* scratch of each thread */
@@ -27,6 +28,8 @@ typedef struct qs_workspace qs_workspace;
 QS_MUST_CHECK qs_err qs_workspace_create(qs_workspace **out, qs_backend *backend);
 void qs_workspace_destroy(qs_workspace *workspace);
 qs_backend *qs_workspace_backend(const qs_workspace *workspace);
+/* As many threads as the backend has, for work on host memory. */
+qs_team *qs_workspace_team(const qs_workspace *workspace);
 
 /* At least `bytes` of the slot; what it held is lost when it grows, and it is not cleared. */
 QS_MUST_CHECK qs_err qs_workspace_host(qs_workspace *workspace, qs_host_slot slot, int64_t bytes, void *out_pointer);
