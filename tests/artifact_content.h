@@ -36,7 +36,8 @@ static inline void content_init(content *c)
 
 static inline qs_err content_put_one(qs_artifact *a, const content *c, int which)
 {
-    const int64_t codes_dims[2] = {N_OUT, N_IN / 2}, scales_dims[2] = {N_OUT, N_GROUPS}, perm_dims[1] = {N_IN};
+    const int64_t codes_dims[2] = {N_OUT, N_IN / 2}, scales_dims[2] = {N_OUT, N_GROUPS},
+                  perm_dims[1] = {N_IN};
     switch (which) {
     case 0: return qs_artifact_put(a, "/layers/0/q/codes", QS_U8, 2, codes_dims, c->codes);
     case 1: return qs_artifact_put(a, "/layers/0/q/scales", QS_F16, 2, scales_dims, c->scales);

@@ -1,4 +1,5 @@
-/* Shared by tests: calls that must succeed or fail with a code, and a scratch directory that goes away at the end. */
+/* Shared by tests: calls that must succeed or fail with a code, and a scratch directory that goes away at the
+ * end. */
 #ifndef QS_TESTS_SCRATCH_H
 #define QS_TESTS_SCRATCH_H
 
@@ -34,7 +35,8 @@ static inline void assert_code(qs_err err, qs_err wanted, const char *what, int 
 static inline void assert_text_holds(const char *const *words)
 {
     for (; *words != NULL; words++)
-        if (strstr(qs_error_text(), *words) == NULL) fail_msg("\"%s\" is not in \"%s\"", *words, qs_error_text());
+        if (strstr(qs_error_text(), *words) == NULL)
+            fail_msg("\"%s\" is not in \"%s\"", *words, qs_error_text());
     assert_null(strchr(qs_error_text(), '\n'));
 }
 #define TEXT_HOLDS(...) assert_text_holds((const char *const[]){__VA_ARGS__, NULL})
@@ -85,13 +87,15 @@ static inline void text_write(const char *path, const char *text) { file_write(p
 
 /* ---- output ---- */
 
-/* Runs `body` with a stream redirected into a file and gives what was printed; to be freed with qs_mem_free. */
+/* Runs `body` with a stream redirected into a file and gives what was printed; to be freed with
+ * qs_mem_free. */
 static inline char *capture(FILE *stream, void (*body)(void))
 {
     scratch_path path;
     char *text;
     size_t bytes;
-    int stream_fd = fileno(stream), file_fd = open(scratch(path, "captured"), O_RDWR | O_CREAT | O_TRUNC, 0666);
+    int stream_fd = fileno(stream),
+        file_fd = open(scratch(path, "captured"), O_RDWR | O_CREAT | O_TRUNC, 0666);
     assert_true(file_fd >= 0 && fflush(stream) == 0);
     int saved = dup(stream_fd);
     assert_true(saved >= 0 && dup2(file_fd, stream_fd) >= 0);

@@ -33,7 +33,8 @@ static void options_init(options *o, const char *positional)
         {NULL, QS_ARG_FLAG, NULL, NULL, NULL, 0, 0, false},
     };
     memcpy(o->rows, rows, sizeof rows);
-    o->args = (qs_args){.program = "qsweep-test", .summary = "A test.", .positional = positional, .rows = o->rows};
+    o->args =
+        (qs_args){.program = "qsweep-test", .summary = "A test.", .positional = positional, .rows = o->rows};
 }
 
 /* Arguments are separated by blanks; "" is written as ~. */
@@ -59,7 +60,8 @@ static void test_args_values(void **state)
     assert_string_equal(o.text, "default");
     qs_args_free(&o.args);
 
-    OK(parse(&o, "FILE...", "one --flag --text a=b --count=7 --share 0.25 --spec x --spec=y two - -- --flag -z", &done));
+    OK(parse(&o, "FILE...",
+             "one --flag --text a=b --count=7 --share 0.25 --spec x --spec=y two - -- --flag -z", &done));
     assert_true(o.flag && o.count == 7 && o.share == 0.25 && o.rows[2].given && !o.rows[4].given);
     assert_string_equal(o.text, "a=b");
     assert_int_equal(o.specs.n, 2);
@@ -70,7 +72,8 @@ static void test_args_values(void **state)
     qs_args_free(&o.args);
     assert_true(o.args.rest.n == 0 && o.specs.n == 0);
 
-    OK(parse(&o, NULL, "--text= --count 1 --count 100 --any -1e300 --share=1", &done)); /* the last one counts */
+    /* the last one counts */
+    OK(parse(&o, NULL, "--text= --count 1 --count 100 --any -1e300 --share=1", &done));
     assert_true(o.text[0] == '\0' && o.count == 100 && o.any == -1e300 && o.share == 1);
     qs_args_free(&o.args);
 }
@@ -81,12 +84,30 @@ static void test_args_misuse(void **state)
     static const struct {
         const char *line, *word;
     } cases[] = {
-        {"--unknown", "--unknown"},  {"--unknown=3", "--unknown"}, {"--fla", "--fla"},       {"--flagg", "--flagg"},
-        {"--flag=1", "no value"},    {"--text", "NAME"},           {"-f", "-f"},             {"extra", "extra"},
-        {"-- --flag", "--flag"},     {"--count", "N"},             {"--count x", "\"x\""},   {"--count 1.5", "1.5"},
-        {"--count 7x", "7x"},        {"--count=", "number"},       {"--count ~", "number"},  {"--count 0", "1 to 100"},
-        {"--count 101", "1 to 100"}, {"--count -7", "1 to 100"},   {"--share 1.01", "0 to 1"}, {"--share nan", "share"},
-        {"--any nan", "any"},        {"--any inf", "any"},         {"--any 1e999", "any"},   {"--share 0,5", "0,5"},
+        {"--unknown", "--unknown"},
+        {"--unknown=3", "--unknown"},
+        {"--fla", "--fla"},
+        {"--flagg", "--flagg"},
+        {"--flag=1", "no value"},
+        {"--text", "NAME"},
+        {"-f", "-f"},
+        {"extra", "extra"},
+        {"-- --flag", "--flag"},
+        {"--count", "N"},
+        {"--count x", "\"x\""},
+        {"--count 1.5", "1.5"},
+        {"--count 7x", "7x"},
+        {"--count=", "number"},
+        {"--count ~", "number"},
+        {"--count 0", "1 to 100"},
+        {"--count 101", "1 to 100"},
+        {"--count -7", "1 to 100"},
+        {"--share 1.01", "0 to 1"},
+        {"--share nan", "share"},
+        {"--any nan", "any"},
+        {"--any inf", "any"},
+        {"--any 1e999", "any"},
+        {"--share 0,5", "0,5"},
         {"--count 99999999999999999999", "count"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -120,8 +141,9 @@ static void test_args_help(void **state)
 {
     (void)state;
     char *text = capture(stdout, print_help);
-    static const char *const words[] = {"qsweep-test: A test.", "FILE...", "--flag", "--text NAME", "[default]",
-                                        "--spec SPEC", "repeatable", "[0.5]", "--version", "exit status: 0 done"};
+    static const char *const words[] = {
+        "qsweep-test: A test.", "FILE...",    "--flag", "--text NAME", "[default]",
+        "--spec SPEC",          "repeatable", "[0.5]",  "--version",   "exit status: 0 done"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strstr(text, words[i]) == NULL) fail_msg("--help lacks \"%s\"", words[i]);
     qs_mem_free(text);
@@ -213,7 +235,8 @@ static void test_json_parsing(void **state)
 static void test_json_members(void **state)
 {
     (void)state;
-    static const char text[] = "{\"int\": -3, \"real\": 0.5, \"text\": \"t\", \"yes\": true, \"none\": null, \"list\": []}";
+    static const char text[] =
+        "{\"int\": -3, \"real\": 0.5, \"text\": \"t\", \"yes\": true, \"none\": null, \"list\": []}";
     json_t *root;
     int64_t integer = 11;
     double real = 11;
@@ -250,7 +273,7 @@ static void test_json_members(void **state)
     FAILS(QS_E_INPUT, qs_json_get_string(&string, root, "list", "config.json"));
     TEXT_HOLDS("config.json", "\"list\"", "string");
     FAILS(QS_E_INPUT, qs_json_get_int(&integer, json_object_get(root, "list"), "int", 0, 1, "a list"));
-    assert_true(integer == -3 && real == -3 && strcmp(string, "t") == 0 && flag); /* failures leave them alone */
+    assert_true(integer == -3 && real == -3 && strcmp(string, "t") == 0 && flag); /* left alone */
     json_decref(root);
 }
 

@@ -1,5 +1,5 @@
-/* Artifacts: what is written is read back, equal inputs have equal digests, and the schema holds. Faults of files,
- * disks and processes are in test_artifact_faults.c and test_artifact_crash.c. */
+/* Artifacts: what is written is read back, equal inputs have equal digests, and the schema holds. Faults of
+ * files, disks and processes are in test_artifact_faults.c and test_artifact_crash.c. */
 #include "artifact_content.h"
 
 #include <math.h>
@@ -42,7 +42,8 @@ static void test_round_trip(void **state)
     assert_string_equal(text, "model.gguf");
     OK(qs_artifact_get_text(a, "/provenance/@version", text, sizeof text));
     OK(qs_artifact_get_int(a, "/provenance/@n_threads", &value));
-    assert_true(value >= 1 && qs_artifact_has(a, "/provenance/@cpu") && !qs_artifact_has(a, "/provenance/@command"));
+    assert_true(value >= 1 && qs_artifact_has(a, "/provenance/@cpu") &&
+                !qs_artifact_has(a, "/provenance/@command"));
     assert_true(qs_artifact_has(a, "/layers/0/q/codes") && qs_artifact_has(a, "/layers"));
     assert_false(qs_artifact_has(a, "/layers/0/q/zeros") || qs_artifact_has(a, "/nowhere/@x"));
     assert_false(qs_artifact_has(a, "/spec/@text") || qs_artifact_has(a, "") || qs_artifact_has(a, "layers"));
@@ -249,11 +250,21 @@ static void test_digest_sees_every_change(void **state)
         if (change == 6) c.id[3] = '_';
         if (change == 7) c.parent.high ^= 1;
         OK(content_write(scratch(path, "change.quant.h5"), &c, 0, &digests[change]));
-        for (int other = 0; other < change; other++) assert_false(same_digest(digests[change], digests[other]));
+        for (int other = 0; other < change; other++)
+            assert_false(same_digest(digests[change], digests[other]));
     }
 }
 
-typedef enum variant { PLAIN, OTHER_PATH, OTHER_SHAPE, OTHER_ROLE, ONE_MORE, OTHER_TIME, OTHER_NAME, N_VARIANTS } variant;
+typedef enum variant {
+    PLAIN,
+    OTHER_PATH,
+    OTHER_SHAPE,
+    OTHER_ROLE,
+    ONE_MORE,
+    OTHER_TIME,
+    OTHER_NAME,
+    N_VARIANTS
+} variant;
 
 static qs_digest write_variant(variant v)
 {
@@ -263,8 +274,10 @@ static qs_digest write_variant(variant v)
     qs_artifact *a;
     qs_digest digest;
     OK(qs_artifact_create(&a, scratch(path, "variant.quant.h5"), QS_KIND_QUANT));
-    OK(qs_artifact_put(a, v == OTHER_PATH ? "/layers/1/q/codes" : "/layers/0/q/codes", QS_U8, 2, dims, codes));
-    OK(qs_artifact_add_parent(a, v == OTHER_ROLE ? "calib" : "model", v == OTHER_NAME ? "b" : "a", (qs_digest){1, 2}));
+    OK(qs_artifact_put(a, v == OTHER_PATH ? "/layers/1/q/codes" : "/layers/0/q/codes", QS_U8, 2, dims,
+                       codes));
+    OK(qs_artifact_add_parent(a, v == OTHER_ROLE ? "calib" : "model", v == OTHER_NAME ? "b" : "a",
+                              (qs_digest){1, 2}));
     if (v == ONE_MORE) OK(qs_artifact_put_int(a, "/spec/@bits", 0));
     OK(qs_artifact_put_real(a, "/timing/@quantize_s", v == OTHER_TIME ? 2.0 : 1.0));
     OK(qs_artifact_seal(a, &digest));
@@ -277,7 +290,8 @@ static void test_digest_is_identity(void **state)
     (void)state;
     qs_digest plain = write_variant(PLAIN);
     for (variant v = PLAIN; v < N_VARIANTS; v++)
-        assert_true(same_digest(plain, write_variant(v)) == (v == PLAIN || v == OTHER_TIME || v == OTHER_NAME));
+        assert_true(same_digest(plain, write_variant(v)) ==
+                    (v == PLAIN || v == OTHER_TIME || v == OTHER_NAME));
     scratch_path path;
     qs_artifact *a;
     qs_digest empty[2];

@@ -1,5 +1,5 @@
-/* Artifacts and what can happen to their writer: neither a kill nor a full disk nor a missing right leaves a wrong or
- * partial file under the final name, or anything else behind. */
+/* Artifacts and what can happen to their writer: neither a kill nor a full disk nor a missing right leaves a
+ * wrong or partial file under the final name, or anything else behind. */
 #include "artifact_content.h"
 
 #include <dirent.h>
@@ -92,7 +92,7 @@ static void test_stale_parts(void **state)
     file_write(part, "z", 1);
     OK(qs_artifact_create(&first, path, QS_KIND_CALIB));
     assert_int_equal(count_entries(dir), 5 + 1);
-    FAILS(QS_E_RESOURCE, qs_artifact_create(&second, path, QS_KIND_CALIB)); /* our own live part is in the way */
+    FAILS(QS_E_RESOURCE, qs_artifact_create(&second, path, QS_KIND_CALIB)); /* our own part is in the way */
     TEXT_HOLDS(path, "already");
     assert_null(second);
     pid_t child = fork(); /* another process may write the same path: the last one to finish wins */
@@ -113,9 +113,10 @@ static void test_stale_parts(void **state)
 
 /* ---- no room, no right ---- */
 
-/* Writes with every limit until one suffices; each failure is QS_E_RESOURCE and leaves nothing behind. Returns the
- * number of failures. Runs in a child, so it reports by text and not by assertion. */
-static int write_under_limits(const char *dir, bool (*set_limit)(const char *dir, int64_t bytes), int64_t step_bytes)
+/* Writes with every limit until one suffices; each failure is QS_E_RESOURCE and leaves nothing behind.
+ * Returns the number of failures. Runs in a child, so it reports by text and not by assertion. */
+static int write_under_limits(const char *dir, bool (*set_limit)(const char *dir, int64_t bytes),
+                              int64_t step_bytes)
 {
     static content c;
     content_init(&c);
@@ -128,8 +129,10 @@ static int write_under_limits(const char *dir, bool (*set_limit)(const char *dir
         qs_err err = content_write(path, &c, 0, NULL);
         if (err == QS_OK) break;
         n_failures++;
-        if (err != QS_E_RESOURCE || strstr(qs_error_text(), path) == NULL || strchr(qs_error_text(), '\n') != NULL) {
-            (void)fprintf(stderr, "%lld bytes: %s: %s\n", (long long)bytes, qs_err_name(err), qs_error_text());
+        if (err != QS_E_RESOURCE || strstr(qs_error_text(), path) == NULL ||
+            strchr(qs_error_text(), '\n') != NULL) {
+            (void)fprintf(stderr, "%lld bytes: %s: %s\n", (long long)bytes, qs_err_name(err),
+                          qs_error_text());
             return -1;
         }
         if (qs_mem_bytes() != held || count_entries(dir) != 0) {

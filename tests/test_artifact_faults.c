@@ -1,4 +1,5 @@
-/* Artifacts of bad origin and damaged ones: refused by name with the stage to re-run, and damage never goes unseen. */
+/* Artifacts of bad origin and damaged ones: refused by name with the stage to re-run, and damage never goes
+ * unseen. */
 #include "artifact_content.h"
 
 /* HDF5 1.10.8 loses some 370 bytes whenever an object header fails its checksum (H5C_protect, seen with full

@@ -1,4 +1,5 @@
-/* base/: errors, memory, files, log and progress. Numbers are in test_dtype.c, command lines and JSON in test_args.c. */
+/* base/: errors, memory, files, log and progress. Numbers are in test_dtype.c, command lines and JSON in
+ * test_args.c. */
 #include "scratch.h"
 
 #include <pthread.h>
@@ -22,7 +23,8 @@ static void test_error_text(void **state)
     assert_string_equal(qs_error_text(), "layer 3: read x: 7");
     assert_int_equal(qs_context(QS_OK, "nothing"), QS_OK);
     assert_string_equal(qs_error_text(), "layer 3: read x: 7");
-    assert_int_equal(qs_fail(QS_E_DEVICE, "again: %s", qs_error_text()), QS_E_DEVICE); /* the text as an argument */
+    /* the text as an argument of the next */
+    assert_int_equal(qs_fail(QS_E_DEVICE, "again: %s", qs_error_text()), QS_E_DEVICE);
     assert_string_equal(qs_error_text(), "again: layer 3: read x: 7");
     char *huge = malloc(5000);
     assert_non_null(huge);
@@ -108,7 +110,8 @@ static void test_mem_counts(void **state)
     OK(qs_mem_alloc(&b, 0, "b"));
     OK(QS_NEW(c, 3, "c"));
     assert_true(a != NULL && b != NULL && b != a);
-    assert_true((uintptr_t)a % QS_MEM_ALIGN == 0 && (uintptr_t)b % QS_MEM_ALIGN == 0 && (uintptr_t)c % QS_MEM_ALIGN == 0);
+    assert_true((uintptr_t)a % QS_MEM_ALIGN == 0 && (uintptr_t)b % QS_MEM_ALIGN == 0 &&
+                (uintptr_t)c % QS_MEM_ALIGN == 0);
     for (int i = 0; i < 1000; i++) assert_int_equal(a[i], 0);
     assert_int_equal(qs_mem_bytes(), before + 1024);
     assert_true(qs_mem_bytes_peak() >= before + 1024);
@@ -138,7 +141,7 @@ static void test_mem_refuses(void **state)
     qs_mem_free(b);
     qs_mem_free(a);
     FAILS(QS_E_RESOURCE, qs_mem_alloc(&a, SIZE_MAX, "all"));
-    FAILS(QS_E_RESOURCE, qs_mem_alloc(&a, SIZE_MAX - 200, "nearly all")); /* its sum with the rest wraps round */
+    FAILS(QS_E_RESOURCE, qs_mem_alloc(&a, SIZE_MAX - 200, "nearly all")); /* the sum wraps round */
     qs_mem_set_limit(0);
     FAILS(QS_E_RESOURCE, qs_mem_alloc(&a, SIZE_MAX - 200, "nearly all"));
     FAILS(QS_E_RESOURCE, qs_mem_array(&a, INT64_MAX, 8, "overflow"));
@@ -291,14 +294,16 @@ static void test_writer_without_room(void **state)
     (void)state;
     scratch_path path, part;
     (void)scratch(path, "full.csv");
-    for (int n_bytes = 4000; n_bytes <= 70000; n_bytes += 22000) { /* the failure shows at flush, or before it */
+    /* The failure shows at the flush, or before it. */
+    for (int n_bytes = 4000; n_bytes <= 70000; n_bytes += 22000) {
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
             const struct rlimit limit = {4096, RLIM_INFINITY};
             (void)signal(SIGXFSZ, SIG_IGN);
             qs_file_writer writer;
-            if (setrlimit(RLIMIT_FSIZE, &limit) != 0 || qs_file_writer_open(&writer, path) != QS_OK) _exit(100);
+            if (setrlimit(RLIMIT_FSIZE, &limit) != 0 || qs_file_writer_open(&writer, path) != QS_OK)
+                _exit(100);
             for (int i = 0; i < n_bytes; i++) (void)fputc('x', writer.stream);
             qs_err err = qs_file_writer_publish(&writer);
             if (err != QS_OK && strstr(qs_error_text(), "File too large") == NULL) _exit(101);
@@ -331,7 +336,8 @@ static void log_three(void)
 static void test_log_levels(void **state)
 {
     (void)state;
-    static const char *const wanted[] = {"error: e\n", "warning: w\nerror: e\n", "i 1\nwarning: w\nerror: e\n"};
+    static const char *const wanted[] = {"error: e\n", "warning: w\nerror: e\n",
+                                         "i 1\nwarning: w\nerror: e\n"};
     for (int i = 0; i < 3; i++) {
         level = (qs_log_level)i;
         char *text = capture(stderr, log_three);
@@ -378,8 +384,9 @@ static void test_clock(void **state)
     assert_true(qs_clock_ns() - before >= 2000000 && qs_clock_seconds() - seconds >= 0.002);
     char text[QS_CLOCK_TEXT_BYTES];
     int year, month, day, hour, minute, second, used = 0;
-    assert_int_equal(sscanf(qs_clock_utc(text), "%4d-%2d-%2dT%2d:%2d:%2dZ%n", &year, &month, &day, &hour, &minute,
-                            &second, &used), 6);
+    assert_int_equal(sscanf(qs_clock_utc(text), "%4d-%2d-%2dT%2d:%2d:%2dZ%n", &year, &month, &day, &hour,
+                            &minute, &second, &used),
+                     6);
     assert_true(used == 20 && strlen(text) == 20 && year >= 2024 && month <= 12 && day <= 31);
 }
 

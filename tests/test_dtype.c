@@ -68,8 +68,8 @@ static void test_f16_every_half(void **state)
     }
 }
 
-/* Around every midpoint of neighbours: ties to even, one float less rounds down, one more rounds up. This covers
- * each place where the result changes, subnormals and overflow included. */
+/* Around every midpoint of neighbours: ties to even, one float less rounds down, one more rounds up. This
+ * covers each place where the result changes, subnormals and overflow included. */
 static void test_f16_every_tie(void **state)
 {
     (void)state;
@@ -193,8 +193,8 @@ static void test_dtype_rows(void **state)
 
 /* ---- hashes ---- */
 
-/* Of the bytes (7 i + 3) % 256, i < n, by the Python package xxhash 4.1.0 (xxh3_128_hexdigest); the lengths cross
- * every code path of XXH3. */
+/* Of the bytes (7 i + 3) % 256, i < n, by the Python package xxhash 4.1.0 (xxh3_128_hexdigest); the lengths
+ * cross every code path of XXH3. */
 static const struct {
     int n;
     const char *hex;
@@ -229,7 +229,8 @@ static void test_hash_vectors(void **state)
         for (size_t step = 1; step <= 5000; step = step * 3 + 1) { /* any pieces give the same */
             qs_hasher *hasher;
             assert_int_equal(qs_hasher_create(&hasher), QS_OK);
-            for (size_t at = 0; at < n; at += step) qs_hasher_add(hasher, data + at, n - at < step ? n - at : step);
+            for (size_t at = 0; at < n; at += step)
+                qs_hasher_add(hasher, data + at, n - at < step ? n - at : step);
             assert_string_equal(qs_digest_format(hex, qs_hasher_finish(hasher)), hash_vectors[v].hex);
         }
     }
@@ -237,8 +238,8 @@ static void test_hash_vectors(void **state)
 
 /* ---- random numbers ---- */
 
-/* Seeds name samples and windows in artifacts, so these values must never change. They come from a few lines of
- * Python that follow rng.h: mix(mix(key + golden) ^ (counter * golden + golden)). */
+/* Seeds name samples and windows in artifacts, so these values must never change. They come from a few lines
+ * of Python that follow rng.h: mix(mix(key + golden) ^ (counter * golden + golden)). */
 static void test_rng_is_fixed(void **state)
 {
     (void)state;

@@ -12,10 +12,26 @@ static void test_schema_find(void **state)
     assert_non_null(qs_schema_find(QS_KIND_QUANT, "/parents/@calib"));
     assert_non_null(qs_schema_find(QS_KIND_EVAL, "/metrics/ppl/@value"));
     static const char *const bad[] = {
-        "",          "/",          "layers/0/q/codes",  "/layers/0/q",        "/layers/0/q/codes/",  "/layers/0/q/codes/x",
-        "//0/q/codes", "/layers//q/codes", "/layers/./q/codes", "/layers/../q/codes", "/layers/a b/q/codes",
-        "/layers/@0/q/codes", "/layers/\n/q/codes", "/layers/\xc3\xa9/q/codes", "/parents/@", "/parents/@.", "/parents/model",
-        "/spec/bits", "/spec/@Bits", "/layers/0/q/gram",
+        "",
+        "/",
+        "layers/0/q/codes",
+        "/layers/0/q",
+        "/layers/0/q/codes/",
+        "/layers/0/q/codes/x",
+        "//0/q/codes",
+        "/layers//q/codes",
+        "/layers/./q/codes",
+        "/layers/../q/codes",
+        "/layers/a b/q/codes",
+        "/layers/@0/q/codes",
+        "/layers/\n/q/codes",
+        "/layers/\xc3\xa9/q/codes",
+        "/parents/@",
+        "/parents/@.",
+        "/parents/model",
+        "/spec/bits",
+        "/spec/@Bits",
+        "/layers/0/q/gram",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (qs_schema_find(QS_KIND_QUANT, bad[i]) != NULL) fail_msg("\"%s\" matched a row", bad[i]);
@@ -54,14 +70,16 @@ static void test_docs_are_current(void **state)
     assert_non_null(stream);
     qs_schema_print_markdown(stream);
     assert_int_equal(fclose(stream), 0);
-    for (const qs_schema_row *row = qs_schema_rows; row->path != NULL; row++) assert_non_null(strstr(printed, row->path));
+    for (const qs_schema_row *row = qs_schema_rows; row->path != NULL; row++)
+        assert_non_null(strstr(printed, row->path));
     if (!qs_file_exists("docs/artifacts.md")) {
         free(printed);
         print_message("skipped: there is no docs/artifacts.md to compare\n");
         skip();
     }
     OK(qs_file_read(&stored, &stored_bytes, "docs/artifacts.md", (size_t)1 << 20));
-    if (strcmp(printed, stored) != 0) fail_msg("docs/artifacts.md is not what the schema prints; run make docs");
+    if (strcmp(printed, stored) != 0)
+        fail_msg("docs/artifacts.md is not what the schema prints; run make docs");
     qs_mem_free(stored);
     free(printed);
 }

@@ -29,9 +29,10 @@ QS_MUST_CHECK qs_err qs_artifact_create(qs_artifact **out, const char *path, qs_
 QS_MUST_CHECK qs_err qs_artifact_put(qs_artifact *artifact, const char *path, qs_dtype dtype, int rank,
                                      const int64_t *dims, const void *data);
 
-/* Attributes: path is "<object>/@<name>", with the same schema check. Groups are made as needed; a dataset must
- * have been put before its attributes. Reals must be finite unless the row is `nan_ok`. Rows of the root and
- * of /parents are the seal's own; rows of /provenance may be put here, and the seal fills in the others. */
+/* Attributes: path is "<object>/@<name>", with the same schema check. Groups are made as needed; a dataset
+ * must have been put before its attributes. Reals must be finite unless the row is `nan_ok`. Rows of the root
+ * and of /parents are the seal's own; rows of /provenance may be put here, and the seal fills in the
+ * others. */
 QS_MUST_CHECK qs_err qs_artifact_put_int(qs_artifact *artifact, const char *path, int64_t value);
 QS_MUST_CHECK qs_err qs_artifact_put_real(qs_artifact *artifact, const char *path, double value);
 QS_MUST_CHECK qs_err qs_artifact_put_text(qs_artifact *artifact, const char *path, const char *value);
@@ -39,7 +40,8 @@ QS_MUST_CHECK qs_err qs_artifact_put_text(qs_artifact *artifact, const char *pat
 /* Streaming writes for large datasets: create once with full dims, then whole-row slabs in order. */
 QS_MUST_CHECK qs_err qs_artifact_begin(qs_artifact *artifact, const char *path, qs_dtype dtype, int rank,
                                        const int64_t *dims);
-QS_MUST_CHECK qs_err qs_artifact_append(qs_artifact *artifact, const char *path, int64_t n_rows, const void *rows);
+QS_MUST_CHECK qs_err qs_artifact_append(qs_artifact *artifact, const char *path, int64_t n_rows,
+                                        const void *rows);
 
 /* A parent enters the provenance chain by role ("model", "calib", "quant", "baseline") and digest. */
 QS_MUST_CHECK qs_err qs_artifact_add_parent(qs_artifact *artifact, const char *role, const char *name,
@@ -69,22 +71,24 @@ typedef struct qs_dataset_info {
 
 bool qs_artifact_has(const qs_artifact *artifact, const char *path); /* dataset or "@" attribute */
 QS_MUST_CHECK qs_err qs_artifact_info(const qs_artifact *artifact, const char *path, qs_dataset_info *info);
-/* Whole dataset into a caller buffer of info.n elements; dtype must equal the stored one. Checks the dataset's
- * digest. */
-QS_MUST_CHECK qs_err qs_artifact_read(const qs_artifact *artifact, const char *path, qs_dtype dtype, void *dst,
-                                      int64_t n);
+/* Whole dataset into a caller buffer of info.n elements; dtype must equal the stored one. Checks the
+ * dataset's digest. */
+QS_MUST_CHECK qs_err qs_artifact_read(const qs_artifact *artifact, const char *path, qs_dtype dtype,
+                                      void *dst, int64_t n);
 /* Rows [first, first + n_rows) along the first dimension; protected by the checksums of the chunks. */
 QS_MUST_CHECK qs_err qs_artifact_read_rows(const qs_artifact *artifact, const char *path, qs_dtype dtype,
                                            int64_t first, int64_t n_rows, void *dst);
 QS_MUST_CHECK qs_err qs_artifact_get_int(const qs_artifact *artifact, const char *path, int64_t *value);
 QS_MUST_CHECK qs_err qs_artifact_get_real(const qs_artifact *artifact, const char *path, double *value);
-QS_MUST_CHECK qs_err qs_artifact_get_text(const qs_artifact *artifact, const char *path, char *text, size_t bytes);
+QS_MUST_CHECK qs_err qs_artifact_get_text(const qs_artifact *artifact, const char *path, char *text,
+                                          size_t bytes);
 
 qs_digest qs_artifact_digest(const qs_artifact *artifact);
 /* The digest of the parent with this role; QS_E_INPUT when there is none. */
 QS_MUST_CHECK qs_err qs_artifact_get_parent(const qs_artifact *artifact, const char *role, qs_digest *digest);
 /* Names of the direct children of a group, sorted; free with qs_dir_list_free. */
-QS_MUST_CHECK qs_err qs_artifact_list(const qs_artifact *artifact, const char *group, char ***names, int64_t *n);
+QS_MUST_CHECK qs_err qs_artifact_list(const qs_artifact *artifact, const char *group, char ***names,
+                                      int64_t *n);
 /* Reads everything and recomputes every dataset's digest and the content digest: finds silent corruption, and
  * data, attributes or objects that were changed, added or removed after the seal. */
 QS_MUST_CHECK qs_err qs_artifact_verify(const char *path);

@@ -3,7 +3,8 @@
 #include "artifact/artifact_impl.h"
 
 /* An attribute may be put before its group exists, but not before its dataset. */
-static qs_err open_owner(const qs_artifact *artifact, const char *path, const char *object, const char *name, hid_t *out)
+static qs_err open_owner(const qs_artifact *artifact, const char *path, const char *object, const char *name,
+                         hid_t *out)
 {
     const qs_schema_row *row = qs_schema_find(artifact->kind, object);
     if (row != NULL && qs_h5_exists(artifact->file, object) == 0)
@@ -14,7 +15,8 @@ static qs_err open_owner(const qs_artifact *artifact, const char *path, const ch
     if (*out < 0) return qs_h5_fail(artifact, "open", object);
     htri_t there = H5Aexists(*out, name);
     if (there == 0) return QS_OK;
-    err = there < 0 ? qs_h5_fail(artifact, "look up", path) : qs_fail(QS_E_INPUT, "write %s: it was put before", path);
+    err = there < 0 ? qs_h5_fail(artifact, "look up", path)
+                    : qs_fail(QS_E_INPUT, "write %s: it was put before", path);
     (void)H5Oclose(*out);
     return err;
 }
@@ -25,7 +27,8 @@ static qs_err put_attribute(qs_artifact *artifact, const char *path, const char 
 {
     char object[QS_SCHEMA_PATH_BYTES];
     const char *name = NULL;
-    if (!qs_h5_split(path, object, &name)) return qs_fail(QS_E_INPUT, "write %s: not the path of an attribute", path);
+    if (!qs_h5_split(path, object, &name))
+        return qs_fail(QS_E_INPUT, "write %s: not the path of an attribute", path);
     hid_t owner = H5I_INVALID_HID;
     qs_err err = open_owner(artifact, path, object, name, &owner);
     if (err != QS_OK) return err;

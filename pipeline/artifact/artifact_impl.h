@@ -52,7 +52,8 @@ void qs_h5_quiet(void);
 /* The innermost cause on HDF5's error stack, in one line. Any HDF5 call clears the stack, so ask at once. */
 char *qs_h5_cause(char text[QS_CAUSE_BYTES]);
 
-/* "verb object of file: cause": QS_E_RESOURCE for a writer, QS_E_INPUT with the stage to re-run for a reader. */
+/* "verb object of file: cause": QS_E_RESOURCE for a writer, QS_E_INPUT with the stage to re-run for a
+ * reader. */
 qs_err qs_h5_fail(const qs_artifact *artifact, const char *verb, const char *object);
 qs_err qs_artifact_corrupt(const qs_artifact *artifact, const char *object, const char *cause);
 
@@ -61,8 +62,8 @@ QS_MUST_CHECK qs_err qs_h5_open_types(qs_artifact *artifact);
 void qs_h5_close_types(qs_artifact *artifact);
 hid_t qs_h5_access_plist(void); /* V110 format, no locks, a leaked id fails the close; < 0 on failure */
 
-/* 1 when `path` (of groups and a last object) consists of hard links only, 0 when one is missing or is another
- * kind of link, negative when HDF5 failed. */
+/* 1 when `path` (of groups and a last object) consists of hard links only, 0 when one is missing or is
+ * another kind of link, negative when HDF5 failed. */
 int qs_h5_exists(hid_t file, const char *path);
 
 /* Splits "<object>/@<name>" ("/" for the root); false for a path without "/@". */
@@ -75,27 +76,30 @@ qs_dtype qs_h5_dtype(const qs_artifact *artifact, hid_t type);
 hid_t qs_h5_text_type(size_t bytes); /* fixed length, UTF-8, NUL padded; < 0 on failure */
 QS_MUST_CHECK qs_err qs_h5_write_attribute(const qs_artifact *artifact, hid_t object, const char *path,
                                            const char *name, hid_t type, const void *value);
-QS_MUST_CHECK qs_err qs_h5_write_text(const qs_artifact *artifact, hid_t object, const char *path, const char *name,
-                                      const char *value);
+QS_MUST_CHECK qs_err qs_h5_write_text(const qs_artifact *artifact, hid_t object, const char *path,
+                                      const char *name, const char *value);
 QS_MUST_CHECK qs_err qs_h5_read_attribute(const qs_artifact *artifact, hid_t object, const char *path,
                                           const char *name, qs_dtype dtype, void *value);
-QS_MUST_CHECK qs_err qs_h5_read_text(const qs_artifact *artifact, hid_t object, const char *path, const char *name,
-                                     char *text, size_t bytes);
-QS_MUST_CHECK qs_err qs_h5_read_digest(const qs_artifact *artifact, hid_t object, const char *path, const char *name,
-                                       qs_digest *digest);
+QS_MUST_CHECK qs_err qs_h5_read_text(const qs_artifact *artifact, hid_t object, const char *path,
+                                     const char *name, char *text, size_t bytes);
+QS_MUST_CHECK qs_err qs_h5_read_digest(const qs_artifact *artifact, hid_t object, const char *path,
+                                       const char *name, qs_digest *digest);
 
 /* ---- h5_dataset.c ---- */
 
-/* Creates an empty dataset in an existing group, with chunks and filters by its size, and the attribute `unit`. */
-QS_MUST_CHECK qs_err qs_dataset_create(const qs_artifact *artifact, const char *path, const qs_dataset_info *info,
-                                       const char *unit, hid_t *out);
+/* Creates an empty dataset in an existing group, with chunks and filters by its size, and the attribute
+ * `unit`. */
+QS_MUST_CHECK qs_err qs_dataset_create(const qs_artifact *artifact, const char *path,
+                                       const qs_dataset_info *info, const char *unit, hid_t *out);
 
 /* Opens a dataset and checks type, shape and filters. */
-QS_MUST_CHECK qs_err qs_dataset_open(const qs_artifact *artifact, const char *path, hid_t *out, qs_dataset_info *info);
+QS_MUST_CHECK qs_err qs_dataset_open(const qs_artifact *artifact, const char *path, hid_t *out,
+                                     qs_dataset_info *info);
 
 /* Rows [first, first + n_rows) of an open dataset. */
 QS_MUST_CHECK qs_err qs_dataset_write(const qs_artifact *artifact, const char *path, hid_t dataset,
-                                      const qs_dataset_info *info, int64_t first, int64_t n_rows, const void *src);
+                                      const qs_dataset_info *info, int64_t first, int64_t n_rows,
+                                      const void *src);
 QS_MUST_CHECK qs_err qs_dataset_read(const qs_artifact *artifact, const char *path, hid_t dataset,
                                      const qs_dataset_info *info, int64_t first, int64_t n_rows, void *dst);
 
@@ -117,6 +121,7 @@ QS_MUST_CHECK qs_err qs_writer_put_text(qs_artifact *artifact, const char *path,
 /* ---- artifact_reader.c ---- */
 
 /* As qs_artifact_open; `any_kind` takes the kind from the file, and `kind` only names a stage in errors. */
-QS_MUST_CHECK qs_err qs_reader_open(qs_artifact **out, const char *path, qs_artifact_kind kind, bool any_kind);
+QS_MUST_CHECK qs_err qs_reader_open(qs_artifact **out, const char *path, qs_artifact_kind kind,
+                                    bool any_kind);
 
 #endif

@@ -13,15 +13,18 @@ static qs_err check_file(const qs_artifact *artifact)
 {
     const char *path = artifact->path, *stage = qs_artifact_kind_stage(artifact->kind);
     struct stat info;
-    if (stat(path, &info) != 0) return qs_fail(QS_E_INPUT, "open %s: %s; run %s", path, strerror(errno), stage);
-    if (S_ISDIR(info.st_mode)) return qs_fail(QS_E_INPUT, "open %s: a directory, not a file; run %s", path, stage);
-    if (!S_ISREG(info.st_mode)) return qs_fail(QS_E_INPUT, "open %s: not a regular file; run %s", path, stage);
+    if (stat(path, &info) != 0)
+        return qs_fail(QS_E_INPUT, "open %s: %s; run %s", path, strerror(errno), stage);
+    if (S_ISDIR(info.st_mode))
+        return qs_fail(QS_E_INPUT, "open %s: a directory, not a file; run %s", path, stage);
+    if (!S_ISREG(info.st_mode))
+        return qs_fail(QS_E_INPUT, "open %s: not a regular file; run %s", path, stage);
     if (info.st_size == 0) return qs_fail(QS_E_INPUT, "open %s: the file is empty; re-run %s", path, stage);
     htri_t hdf5 = H5Fis_hdf5(path);
     if (hdf5 > 0) return QS_OK;
     char cause[QS_CAUSE_BYTES];
-    return qs_fail(QS_E_INPUT, "open %s: %s; re-run %s", path, hdf5 == 0 ? "not an HDF5 file" : qs_h5_cause(cause),
-                   stage);
+    return qs_fail(QS_E_INPUT, "open %s: %s; re-run %s", path,
+                   hdf5 == 0 ? "not an HDF5 file" : qs_h5_cause(cause), stage);
 }
 
 static qs_err find_kind(const char *name, qs_artifact_kind *kind)
@@ -51,12 +54,14 @@ static qs_err check_seal(qs_artifact *artifact, bool any_kind)
     }
     QS_TRY(qs_h5_read_text(artifact, root, "/@kind", "kind", name, sizeof name));
     if (find_kind(name, &found) != QS_OK || (!any_kind && found != artifact->kind)) {
-        err = qs_fail(QS_E_INPUT, "open %s: its kind is \"%s\", wanted is \"%s\"; give a file that %s wrote", path, name,
-                      qs_artifact_kind_name(artifact->kind), qs_artifact_kind_stage(artifact->kind));
+        err = qs_fail(QS_E_INPUT, "open %s: its kind is \"%s\", wanted is \"%s\"; give a file that %s wrote",
+                      path, name, qs_artifact_kind_name(artifact->kind),
+                      qs_artifact_kind_stage(artifact->kind));
         goto out;
     }
     artifact->kind = found;
-    QS_TRY(qs_h5_read_attribute(artifact, root, "/@schema_version", "schema_version", QS_I64, &artifact->schema_version));
+    QS_TRY(qs_h5_read_attribute(artifact, root, "/@schema_version", "schema_version", QS_I64,
+                                &artifact->schema_version));
     if (artifact->schema_version < 1 || artifact->schema_version > QS_SCHEMA_VERSION) {
         err = qs_fail(QS_E_INPUT, "open %s: schema version %lld, this program knows 1 to %d; re-run %s", path,
                       (long long)artifact->schema_version, QS_SCHEMA_VERSION, qs_artifact_kind_stage(found));
@@ -155,7 +160,8 @@ static qs_err open_as(const qs_artifact *artifact, const char *path, qs_dtype dt
 }
 
 /* A whole read hashes what it got: next to reading and decompressing, that costs nothing. */
-static qs_err check_digest(const qs_artifact *artifact, const char *path, hid_t dataset, const void *data, size_t bytes)
+static qs_err check_digest(const qs_artifact *artifact, const char *path, hid_t dataset, const void *data,
+                           size_t bytes)
 {
     qs_digest stored, found = qs_hash(data, bytes);
     qs_err err = qs_h5_read_digest(artifact, dataset, path, "digest", &stored);
@@ -171,8 +177,8 @@ qs_err qs_artifact_read(const qs_artifact *artifact, const char *path, qs_dtype 
     qs_err err = open_as(artifact, path, dtype, &dataset, &info);
     if (err != QS_OK) return err;
     if (info.n != n) {
-        err = qs_fail(QS_E_INPUT, "read %s: %s has %lld elements, wanted are %lld; re-run %s", artifact->path, path,
-                      (long long)info.n, (long long)n, qs_artifact_kind_stage(artifact->kind));
+        err = qs_fail(QS_E_INPUT, "read %s: %s has %lld elements, wanted are %lld; re-run %s", artifact->path,
+                      path, (long long)info.n, (long long)n, qs_artifact_kind_stage(artifact->kind));
         goto out;
     }
     QS_TRY(qs_dataset_read(artifact, path, dataset, &info, 0, info.dims[0], dst));
@@ -206,7 +212,8 @@ static qs_err open_owner(const qs_artifact *artifact, const char *path, hid_t *o
     qs_h5_quiet();
     if (!qs_h5_split(path, object, name))
         return qs_fail(QS_E_INPUT, "read %s: %s is not the path of an attribute", artifact->path, path);
-    if (qs_h5_exists(artifact->file, object) <= 0) return qs_artifact_corrupt(artifact, path, "the attribute is missing");
+    if (qs_h5_exists(artifact->file, object) <= 0)
+        return qs_artifact_corrupt(artifact, path, "the attribute is missing");
     *owner = H5Oopen(artifact->file, object, H5P_DEFAULT);
     return *owner < 0 ? qs_h5_fail(artifact, "open", path) : QS_OK;
 }
@@ -289,14 +296,16 @@ qs_err qs_artifact_list(const qs_artifact *artifact, const char *group, char ***
     *names = NULL;
     *n = 0;
     qs_h5_quiet();
-    if (qs_h5_exists(artifact->file, group) <= 0) return qs_artifact_corrupt(artifact, group, "the group is missing");
+    if (qs_h5_exists(artifact->file, group) <= 0)
+        return qs_artifact_corrupt(artifact, group, "the group is missing");
     hid_t id = H5Gopen2(artifact->file, group, H5P_DEFAULT);
     if (id < 0) return qs_h5_fail(artifact, "list", group);
     name_list list = {0};
     qs_err err = QS_OK;
     if (H5Literate(id, H5_INDEX_NAME, H5_ITER_INC, NULL, keep_name, &list) < 0)
-        err = list.out_of_memory ? qs_fail(QS_E_RESOURCE, "list %s of %s: out of memory", group, artifact->path)
-                                 : qs_h5_fail(artifact, "list", group);
+        err = list.out_of_memory
+                  ? qs_fail(QS_E_RESOURCE, "list %s of %s: out of memory", group, artifact->path)
+                  : qs_h5_fail(artifact, "list", group);
     (void)H5Gclose(id);
     if (err != QS_OK) {
         qs_dir_list_free(list.names, list.n);

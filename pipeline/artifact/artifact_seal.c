@@ -19,7 +19,8 @@ qs_err qs_artifact_add_parent(qs_artifact *artifact, const char *role, const cha
 
 qs_err qs_artifact_set_command(qs_artifact *artifact, int argc, char *const *argv)
 {
-    if (!artifact->writing) return qs_fail(QS_E_INPUT, "set the command of %s: it is open for reading", artifact->path);
+    if (!artifact->writing)
+        return qs_fail(QS_E_INPUT, "set the command of %s: it is open for reading", artifact->path);
     qs_provenance_quote(artifact->command, sizeof artifact->command, argc, argv);
     return QS_OK;
 }
@@ -52,8 +53,10 @@ static qs_err put_seal(qs_artifact *artifact, qs_digest digest)
     hid_t root = H5Gopen2(artifact->file, "/", H5P_DEFAULT), i64 = artifact->types[QS_I64];
     if (root < 0) return qs_h5_fail(artifact, "open", "the root");
     qs_err err = qs_h5_write_text(artifact, root, "/@kind", "kind", qs_artifact_kind_name(artifact->kind));
-    if (err == QS_OK) err = qs_h5_write_attribute(artifact, root, "/@schema_version", "schema_version", i64, &version);
-    if (err == QS_OK) err = qs_h5_write_text(artifact, root, "/@digest", "digest", qs_digest_format(hex, digest));
+    if (err == QS_OK)
+        err = qs_h5_write_attribute(artifact, root, "/@schema_version", "schema_version", i64, &version);
+    if (err == QS_OK)
+        err = qs_h5_write_text(artifact, root, "/@digest", "digest", qs_digest_format(hex, digest));
     if (err == QS_OK) err = qs_h5_write_attribute(artifact, root, "/@complete", "complete", i64, &complete);
     if (H5Gclose(root) < 0 && err == QS_OK) err = qs_h5_fail(artifact, "close", "the root");
     return err;

@@ -19,7 +19,8 @@ static int64_t slab_rows(hid_t dataset, const qs_dataset_info *info)
     int64_t row_bytes = info->n / info->dims[0] * (int64_t)qs_dtype_bytes(info->dtype), step = 1;
     hid_t plist = H5Dget_create_plist(dataset);
     hsize_t chunk[QS_ARTIFACT_MAX_RANK];
-    if (plist >= 0 && H5Pget_layout(plist) == H5D_CHUNKED && H5Pget_chunk(plist, info->rank, chunk) == info->rank)
+    if (plist >= 0 && H5Pget_layout(plist) == H5D_CHUNKED &&
+        H5Pget_chunk(plist, info->rank, chunk) == info->rank)
         step = (int64_t)chunk[0];
     if (plist >= 0) (void)H5Pclose(plist);
     int64_t n_steps = target_bytes / (row_bytes * step);
@@ -27,7 +28,8 @@ static int64_t slab_rows(hid_t dataset, const qs_dataset_info *info)
     return rows < info->dims[0] ? rows : info->dims[0];
 }
 
-static qs_err hash_dataset(walk *w, const char *path, hid_t dataset, const qs_dataset_info *info, qs_digest *out)
+static qs_err hash_dataset(walk *w, const char *path, hid_t dataset, const qs_dataset_info *info,
+                           qs_digest *out)
 {
     if (info->n == 0) {
         *out = qs_hash("", 0);
@@ -73,7 +75,8 @@ out:
     return err;
 }
 
-/* Attributes that the writer keeps out of the manifest: the seal itself, and what says more about a dataset. */
+/* Attributes that the writer keeps out of the manifest: the seal itself, and what says more about a
+ * dataset. */
 static bool is_reserved(const walk *w, const char *name)
 {
     static const char *const of_root[] = {"kind", "schema_version", "digest", "complete", NULL};
@@ -92,7 +95,8 @@ static qs_err add_attribute(walk *w, hid_t object, const char *path, const char 
     } value;
     char *text = NULL;
     qs_err err = QS_OK;
-    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT), type = attribute < 0 ? attribute : H5Aget_type(attribute);
+    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT),
+          type = attribute < 0 ? attribute : H5Aget_type(attribute);
     if (type < 0) {
         err = qs_h5_fail(artifact, "read", path);
     } else if (H5Tget_class(type) == H5T_STRING) {
@@ -102,7 +106,8 @@ static qs_err add_attribute(walk *w, hid_t object, const char *path, const char 
     } else {
         qs_dtype dtype = H5Tget_class(type) == H5T_INTEGER ? QS_I64 : QS_F64;
         QS_TRY(qs_h5_read_attribute(artifact, object, path, name, dtype, &value));
-        err = qs_manifest_add(&w->manifest, path, dtype == QS_I64 ? "int" : "real", 0, NULL, qs_hash(&value, sizeof value));
+        err = qs_manifest_add(&w->manifest, path, dtype == QS_I64 ? "int" : "real", 0, NULL,
+                              qs_hash(&value, sizeof value));
     }
 out:
     qs_mem_free(text);
@@ -139,7 +144,8 @@ static herr_t visit_object(hid_t root, const char *name, const H5O_info_t *info,
     if (w->is_dataset) w->err = walk_dataset(w, path);
     if (w->err != QS_OK) return -1;
     hid_t object = H5Oopen(root, name, H5P_DEFAULT);
-    herr_t walked = object < 0 ? -1 : H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_attribute, w);
+    herr_t walked =
+        object < 0 ? -1 : H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_attribute, w);
     if (walked < 0 && w->err == QS_OK) w->err = qs_h5_fail(w->artifact, "read", path);
     if (object >= 0) (void)H5Oclose(object);
     return walked;

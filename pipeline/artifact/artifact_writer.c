@@ -66,14 +66,15 @@ out:
 qs_err qs_writer_check(const qs_artifact *artifact, const char *path, qs_cell cell, const qs_schema_row **out)
 {
     qs_h5_quiet();
-    if (!artifact->writing) return qs_fail(QS_E_INPUT, "write %s: %s is open for reading", path, artifact->path);
+    if (!artifact->writing)
+        return qs_fail(QS_E_INPUT, "write %s: %s is open for reading", path, artifact->path);
     const qs_schema_row *row = qs_schema_find(artifact->kind, path);
     if (row == NULL)
         return qs_fail(QS_E_INPUT, "write %s: no row of the schema of %s artifacts matches", path,
                        qs_artifact_kind_name(artifact->kind));
     if (row->cell != cell)
-        return qs_fail(QS_E_INPUT, "write %s: the schema says %s, the caller %s", path, qs_cell_name(row->cell),
-                       qs_cell_name(cell));
+        return qs_fail(QS_E_INPUT, "write %s: the schema says %s, the caller %s", path,
+                       qs_cell_name(row->cell), qs_cell_name(cell));
     *out = row;
     return QS_OK;
 }
@@ -92,8 +93,8 @@ static qs_err check_dataset(const qs_artifact *artifact, const char *path, const
     return QS_OK;
 }
 
-/* Creates the groups of `path` that are missing, up to `bytes` of it. One at a time, since HDF5 gives no way to
- * leave the times out of groups that it makes in passing. */
+/* Creates the groups of `path` that are missing, up to `bytes` of it. One at a time, since HDF5 gives no way
+ * to leave the times out of groups that it makes in passing. */
 qs_err qs_writer_ensure_groups(const qs_artifact *artifact, const char *path, size_t bytes)
 {
     char prefix[QS_SCHEMA_PATH_BYTES];
@@ -101,7 +102,8 @@ qs_err qs_writer_ensure_groups(const qs_artifact *artifact, const char *path, si
     prefix[bytes] = '\0';
     if (bytes == 0 || qs_h5_exists(artifact->file, prefix) == 1) return QS_OK;
     hid_t plist = H5Pcreate(H5P_GROUP_CREATE);
-    if (plist < 0 || H5Pset_obj_track_times(plist, false) < 0 || H5Pset_attr_phase_change(plist, 64, 48) < 0) {
+    if (plist < 0 || H5Pset_obj_track_times(plist, false) < 0 ||
+        H5Pset_attr_phase_change(plist, 64, 48) < 0) {
         if (plist >= 0) (void)H5Pclose(plist);
         return qs_h5_fail(artifact, "create", prefix);
     }
@@ -130,9 +132,11 @@ static qs_err check_finite(const qs_stream *stream, int64_t n_rows, const void *
     int64_t at = qs_find_nonfinite_any(stream->info.dtype, rows, n_rows * stream->row_elems);
     if (at < 0) return QS_OK;
     char index[128] = "";
-    int64_t rest = at + stream->n_rows_done * stream->row_elems, inner = stream->info.n / stream->info.dims[0];
+    int64_t rest = at + stream->n_rows_done * stream->row_elems,
+            inner = stream->info.n / stream->info.dims[0];
     for (int i = 0, used = 0; i < stream->info.rank && used < (int)sizeof index; i++) {
-        used += snprintf(index + used, sizeof index - (size_t)used, "%s%lld", i > 0 ? ", " : "", (long long)(rest / inner));
+        used += snprintf(index + used, sizeof index - (size_t)used, "%s%lld", i > 0 ? ", " : "",
+                         (long long)(rest / inner));
         rest %= inner;
         if (i + 1 < stream->info.rank) inner /= stream->info.dims[i + 1];
     }
@@ -152,10 +156,11 @@ static qs_err finish_stream(qs_artifact *artifact, qs_stream *stream)
     char hex[QS_DIGEST_TEXT_BYTES];
     qs_digest digest = qs_hasher_finish(stream->hasher);
     stream->hasher = NULL;
-    qs_err err = qs_h5_write_text(artifact, stream->dataset, stream->path, "digest", qs_digest_format(hex, digest));
+    qs_err err =
+        qs_h5_write_text(artifact, stream->dataset, stream->path, "digest", qs_digest_format(hex, digest));
     if (err == QS_OK)
-        err = qs_manifest_add(&artifact->manifest, stream->path, qs_dtype_name(stream->info.dtype), stream->info.rank,
-                              stream->info.dims, digest);
+        err = qs_manifest_add(&artifact->manifest, stream->path, qs_dtype_name(stream->info.dtype),
+                              stream->info.rank, stream->info.dims, digest);
     if (H5Dclose(stream->dataset) < 0 && err == QS_OK) err = qs_h5_fail(artifact, "close", stream->path);
     qs_stream **link = &artifact->streams;
     while (*link != stream) link = &(*link)->next;
@@ -164,7 +169,8 @@ static qs_err finish_stream(qs_artifact *artifact, qs_stream *stream)
     return err;
 }
 
-qs_err qs_artifact_begin(qs_artifact *artifact, const char *path, qs_dtype dtype, int rank, const int64_t *dims)
+qs_err qs_artifact_begin(qs_artifact *artifact, const char *path, qs_dtype dtype, int rank,
+                         const int64_t *dims)
 {
     const qs_schema_row *row;
     qs_dataset_info info = {.dtype = dtype, .rank = rank};
@@ -200,10 +206,11 @@ qs_err qs_artifact_append(qs_artifact *artifact, const char *path, int64_t n_row
     if (stream == NULL) return qs_fail(QS_E_INPUT, "append to %s: it was not begun, or is complete", path);
     qs_dataset_info *info = &stream->info;
     if (n_rows < 0 || n_rows > info->dims[0] - stream->n_rows_done)
-        return qs_fail(QS_E_INPUT, "append to %s: %lld rows after %lld are over its %lld", path, (long long)n_rows,
-                       (long long)stream->n_rows_done, (long long)info->dims[0]);
+        return qs_fail(QS_E_INPUT, "append to %s: %lld rows after %lld are over its %lld", path,
+                       (long long)n_rows, (long long)stream->n_rows_done, (long long)info->dims[0]);
     qs_err err = check_finite(stream, n_rows, rows);
-    if (err == QS_OK) err = qs_dataset_write(artifact, path, stream->dataset, info, stream->n_rows_done, n_rows, rows);
+    if (err == QS_OK)
+        err = qs_dataset_write(artifact, path, stream->dataset, info, stream->n_rows_done, n_rows, rows);
     if (err != QS_OK) return err;
     size_t bytes = (size_t)(n_rows * stream->row_elems) * qs_dtype_bytes(info->dtype);
     if (bytes > 0) qs_hasher_add(stream->hasher, rows, bytes);

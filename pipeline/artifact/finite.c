@@ -1,7 +1,7 @@
 #include "artifact/finite.h"
 
-/* NaN and Inf are the values whose exponent bits, the mask, are all ones. The first loop over a block has no early
- * exit, so that it vectorises. */
+/* NaN and Inf are the values whose exponent bits, the mask, are all ones. The first loop over a block has no
+ * early exit, so that it vectorises. */
 #define FIND_NONFINITE(name, type, mask)                                                          \
     static int64_t name(const type *bits, int64_t n)                                              \
     {                                                                                             \

@@ -8,8 +8,8 @@ hid_t qs_h5_text_type(size_t bytes)
 {
     hid_t type = H5Tcopy(H5T_C_S1);
     /* Fixed length: variable-length strings live in the global heap, which has no checksum. */
-    if (type >= 0 && H5Tset_size(type, bytes > 0 ? bytes : 1) >= 0 && H5Tset_strpad(type, H5T_STR_NULLPAD) >= 0 &&
-        H5Tset_cset(type, H5T_CSET_UTF8) >= 0)
+    if (type >= 0 && H5Tset_size(type, bytes > 0 ? bytes : 1) >= 0 &&
+        H5Tset_strpad(type, H5T_STR_NULLPAD) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0)
         return type;
     if (type >= 0) (void)H5Tclose(type);
     return H5I_INVALID_HID;
@@ -76,8 +76,8 @@ qs_err qs_h5_read_attribute(const qs_artifact *artifact, hid_t object, const cha
     return err;
 }
 
-qs_err qs_h5_read_text(const qs_artifact *artifact, hid_t object, const char *path, const char *name, char *text,
-                       size_t bytes)
+qs_err qs_h5_read_text(const qs_artifact *artifact, hid_t object, const char *path, const char *name,
+                       char *text, size_t bytes)
 {
     hid_t attribute, type;
     qs_err err = open_scalar(artifact, object, path, name, &attribute, &type);
@@ -96,8 +96,8 @@ qs_err qs_h5_read_text(const qs_artifact *artifact, hid_t object, const char *pa
     }
     size_t length = strlen(stored);
     if (length >= bytes)
-        err = qs_fail(QS_E_INPUT, "read %s: %s: a text of %zu bytes does not fit in %zu", artifact->path, path, length,
-                      bytes);
+        err = qs_fail(QS_E_INPUT, "read %s: %s: a text of %zu bytes does not fit in %zu", artifact->path,
+                      path, length, bytes);
     else
         memcpy(text, stored, length + 1);
 out:
@@ -113,7 +113,8 @@ qs_err qs_h5_read_digest(const qs_artifact *artifact, hid_t object, const char *
     char text[2 * QS_DIGEST_TEXT_BYTES]; /* room to see that it is too long */
     qs_err err = qs_h5_read_text(artifact, object, path, name, text, sizeof text);
     if (err != QS_OK) return err;
-    if (strlen(text) != QS_DIGEST_TEXT_BYTES - 1 || strspn(text, "0123456789abcdef") != QS_DIGEST_TEXT_BYTES - 1)
+    if (strlen(text) != QS_DIGEST_TEXT_BYTES - 1 ||
+        strspn(text, "0123456789abcdef") != QS_DIGEST_TEXT_BYTES - 1)
         return qs_artifact_corrupt(artifact, path, "not a digest of 32 hex digits");
     char half[17] = "";
     memcpy(half, text, 16);

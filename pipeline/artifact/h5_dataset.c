@@ -9,7 +9,8 @@ static const int64_t chunk_target_bytes = (int64_t)1 << 20;
 qs_err qs_dataset_count(const char *path, qs_dataset_info *info)
 {
     if (info->rank < 1 || info->rank > QS_ARTIFACT_MAX_RANK)
-        return qs_fail(QS_E_INPUT, "dataset %s: rank %d is not in 1 to %d", path, info->rank, QS_ARTIFACT_MAX_RANK);
+        return qs_fail(QS_E_INPUT, "dataset %s: rank %d is not in 1 to %d", path, info->rank,
+                       QS_ARTIFACT_MAX_RANK);
     int64_t n = 1, bytes;
     for (int i = 0; i < info->rank; i++)
         if (info->dims[i] < 0 || __builtin_mul_overflow(n, info->dims[i], &n))
@@ -71,7 +72,8 @@ qs_err qs_dataset_create(const qs_artifact *artifact, const char *path, const qs
     hid_t space = H5Screate_simple(info->rank, dims, NULL), plist = creation_plist(info);
     *out = H5I_INVALID_HID;
     if (space >= 0 && plist >= 0)
-        *out = H5Dcreate2(artifact->file, path, artifact->types[info->dtype], space, H5P_DEFAULT, plist, H5P_DEFAULT);
+        *out = H5Dcreate2(artifact->file, path, artifact->types[info->dtype], space, H5P_DEFAULT, plist,
+                          H5P_DEFAULT);
     qs_err err = *out < 0 ? qs_h5_fail(artifact, "create", path) : QS_OK;
     if (plist >= 0) (void)H5Pclose(plist);
     if (space >= 0) (void)H5Sclose(space);
@@ -83,8 +85,9 @@ qs_err qs_dataset_create(const qs_artifact *artifact, const char *path, const qs
     return err;
 }
 
-/* HDF5 trusts filters to return a whole chunk. So only the pipeline of the writer is taken: ours checks the size
- * that is stored beside the level, here that number is held against the chunk's extent, and the others keep it. */
+/* HDF5 trusts filters to return a whole chunk. So only the pipeline of the writer is taken: ours checks the
+ * size that is stored beside the level, here that number is held against the chunk's extent, and the others
+ * keep it. */
 static qs_err check_filters(const qs_artifact *artifact, const char *path, hid_t plist, hsize_t chunk_bytes)
 {
     static const H5Z_filter_t order[] = {H5Z_FILTER_SHUFFLE, QS_ZSTD_FILTER_ID, H5Z_FILTER_FLETCHER32};
@@ -94,13 +97,15 @@ static qs_err check_filters(const qs_artifact *artifact, const char *path, hid_t
         unsigned flags, values[8] = {0}, config;
         size_t n_values = sizeof values / sizeof *values;
         char name[64] = "";
-        H5Z_filter_t id = H5Pget_filter2(plist, (unsigned)i, &flags, &n_values, values, sizeof name, name, &config);
+        H5Z_filter_t id =
+            H5Pget_filter2(plist, (unsigned)i, &flags, &n_values, values, sizeof name, name, &config);
         if (id < 0) return qs_h5_fail(artifact, "open", path);
         if (H5Zfilter_avail(id) <= 0)
-            return qs_fail(QS_E_INPUT, "read %s: %s: the filter %d %s is not available here; re-run %s", artifact->path,
-                           path, (int)id, name, qs_artifact_kind_stage(artifact->kind));
+            return qs_fail(QS_E_INPUT, "read %s: %s: the filter %d %s is not available here; re-run %s",
+                           artifact->path, path, (int)id, name, qs_artifact_kind_stage(artifact->kind));
         while (place < n_order && order[place] != id) place++;
-        if (place++ == n_order) return qs_artifact_corrupt(artifact, path, "its filters are none of an artifact's");
+        if (place++ == n_order)
+            return qs_artifact_corrupt(artifact, path, "its filters are none of an artifact's");
         if (id == QS_ZSTD_FILTER_ID && (n_values < 2 || values[1] != chunk_bytes))
             return qs_artifact_corrupt(artifact, path, "the filter's chunk size is not the dataset's");
     }
@@ -121,13 +126,15 @@ static qs_err check_chunks(const qs_artifact *artifact, const char *path, hid_t 
         chunk_bytes *= chunk[i];
         n_wanted *= ((hsize_t)info->dims[i] + chunk[i] - 1) / chunk[i];
     }
-    if (n_stored != n_wanted) return qs_artifact_corrupt(artifact, path, "a part of the data was never written");
+    if (n_stored != n_wanted)
+        return qs_artifact_corrupt(artifact, path, "a part of the data was never written");
     return check_filters(artifact, path, plist, chunk_bytes);
 }
 
-/* HDF5 reads zeros where nothing was written. An artifact has no such places, so a hole is damage (and a file that
- * claims an enormous extent without data is not worth the walk). */
-static qs_err check_storage(const qs_artifact *artifact, const char *path, hid_t dataset, const qs_dataset_info *info)
+/* HDF5 reads zeros where nothing was written. An artifact has no such places, so a hole is damage (and a file
+ * that claims an enormous extent without data is not worth the walk). */
+static qs_err check_storage(const qs_artifact *artifact, const char *path, hid_t dataset,
+                            const qs_dataset_info *info)
 {
     hid_t plist = H5Dget_create_plist(dataset);
     if (plist < 0) return qs_h5_fail(artifact, "open", path);
@@ -152,7 +159,8 @@ static qs_err read_shape(const qs_artifact *artifact, const char *path, hid_t da
         info->rank = H5Sget_simple_extent_ndims(space);
         info->dtype = qs_h5_dtype(artifact, type);
         if (info->dtype == QS_N_DTYPES || info->rank < 1 || info->rank > QS_ARTIFACT_MAX_RANK)
-            err = qs_artifact_corrupt(artifact, path, "the element type or the rank is none of an artifact's");
+            err =
+                qs_artifact_corrupt(artifact, path, "the element type or the rank is none of an artifact's");
         for (int i = 0; err == QS_OK && i < info->rank; i++) info->dims[i] = (int64_t)dims[i];
         if (err == QS_OK) err = qs_context(qs_dataset_count(path, info), "read %s", artifact->path);
     }
@@ -179,8 +187,8 @@ qs_err qs_dataset_open(const qs_artifact *artifact, const char *path, hid_t *out
 }
 
 /* The file space of some rows, and a memory space of the same shape. */
-static bool select_rows(hid_t dataset, const qs_dataset_info *info, int64_t first, int64_t n_rows, hid_t *file_space,
-                        hid_t *memory_space)
+static bool select_rows(hid_t dataset, const qs_dataset_info *info, int64_t first, int64_t n_rows,
+                        hid_t *file_space, hid_t *memory_space)
 {
     hsize_t start[QS_ARTIFACT_MAX_RANK] = {(hsize_t)first}, count[QS_ARTIFACT_MAX_RANK];
     for (int i = 0; i < info->rank; i++) count[i] = (hsize_t)info->dims[i];
@@ -191,8 +199,8 @@ static bool select_rows(hid_t dataset, const qs_dataset_info *info, int64_t firs
            H5Sselect_hyperslab(*file_space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0;
 }
 
-qs_err qs_dataset_write(const qs_artifact *artifact, const char *path, hid_t dataset, const qs_dataset_info *info,
-                        int64_t first, int64_t n_rows, const void *src)
+qs_err qs_dataset_write(const qs_artifact *artifact, const char *path, hid_t dataset,
+                        const qs_dataset_info *info, int64_t first, int64_t n_rows, const void *src)
 {
     if (n_rows == 0 || info->n == 0) return QS_OK;
     hid_t file_space, memory_space;
@@ -205,8 +213,8 @@ qs_err qs_dataset_write(const qs_artifact *artifact, const char *path, hid_t dat
     return err;
 }
 
-qs_err qs_dataset_read(const qs_artifact *artifact, const char *path, hid_t dataset, const qs_dataset_info *info,
-                       int64_t first, int64_t n_rows, void *dst)
+qs_err qs_dataset_read(const qs_artifact *artifact, const char *path, hid_t dataset,
+                       const qs_dataset_info *info, int64_t first, int64_t n_rows, void *dst)
 {
     if (n_rows == 0 || info->n == 0) return QS_OK;
     hid_t file_space, memory_space;

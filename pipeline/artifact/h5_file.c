@@ -14,8 +14,8 @@ static herr_t keep_cause(unsigned n, const H5E_error2_t *frame, void *context)
     return 0;
 }
 
-/* The file driver reports everything it knows ("file write failed: time = ..., errno = 28, error message = 'No
- * space left on device', buf = ..."); the system's own words are enough. */
+/* The file driver reports everything it knows ("file write failed: time = ..., errno = 28, error message =
+ * 'No space left on device', buf = ..."); the system's own words are enough. */
 static void keep_system_message(char *text)
 {
     static const char mark[] = "error message = '";
@@ -48,7 +48,8 @@ qs_err qs_h5_fail(const qs_artifact *artifact, const char *verb, const char *obj
 {
     char cause[QS_CAUSE_BYTES];
     (void)qs_h5_cause(cause);
-    if (artifact->writing) return qs_fail(QS_E_RESOURCE, "%s %s of %s: %s", verb, object, artifact->path, cause);
+    if (artifact->writing)
+        return qs_fail(QS_E_RESOURCE, "%s %s of %s: %s", verb, object, artifact->path, cause);
     return qs_artifact_corrupt(artifact, object, cause);
 }
 

@@ -28,13 +28,14 @@ static qs_err grow(qs_manifest *manifest)
     return QS_OK;
 }
 
-qs_err qs_manifest_add(qs_manifest *manifest, const char *path, const char *type, int rank, const int64_t *dims,
-                       qs_digest digest)
+qs_err qs_manifest_add(qs_manifest *manifest, const char *path, const char *type, int rank,
+                       const int64_t *dims, qs_digest digest)
 {
     if (!qs_manifest_counts(path)) return QS_OK;
     char shape[128] = "", hex[QS_DIGEST_TEXT_BYTES];
     for (int i = 0, used = 0; i < rank && used < (int)sizeof shape; i++)
-        used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%lld", i > 0 ? "," : "", (long long)dims[i]);
+        used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%lld", i > 0 ? "," : "",
+                         (long long)dims[i]);
     (void)qs_digest_format(hex, digest);
     qs_err err = grow(manifest);
     if (err != QS_OK) return err;
@@ -52,16 +53,19 @@ static int compare_lines(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-qs_err qs_manifest_digest(qs_manifest *manifest, qs_artifact_kind kind, int64_t schema_version, qs_digest *out)
+qs_err qs_manifest_digest(qs_manifest *manifest, qs_artifact_kind kind, int64_t schema_version,
+                          qs_digest *out)
 {
     char head[64];
     qs_hasher *hasher;
     qs_err err = qs_hasher_create(&hasher);
     if (err != QS_OK) return err;
-    (void)snprintf(head, sizeof head, "qsweep %s schema %lld\n", qs_artifact_kind_name(kind), (long long)schema_version);
+    (void)snprintf(head, sizeof head, "qsweep %s schema %lld\n", qs_artifact_kind_name(kind),
+                   (long long)schema_version);
     qs_hasher_add(hasher, head, strlen(head));
     if (manifest->n > 0) qsort(manifest->lines, (size_t)manifest->n, sizeof *manifest->lines, compare_lines);
-    for (int64_t i = 0; i < manifest->n; i++) qs_hasher_add(hasher, manifest->lines[i], strlen(manifest->lines[i]));
+    for (int64_t i = 0; i < manifest->n; i++)
+        qs_hasher_add(hasher, manifest->lines[i], strlen(manifest->lines[i]));
     *out = qs_hasher_finish(hasher);
     return QS_OK;
 }

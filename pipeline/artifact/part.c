@@ -32,7 +32,8 @@ static void remove_stale_parts(const char *path)
 {
     const char *slash = strrchr(path, '/'), *base = slash != NULL ? slash + 1 : path;
     char dir[QS_PATH_BYTES], prefix[QS_PATH_BYTES], candidate[QS_PATH_BYTES];
-    if (qs_path_format(dir, "%.*s", slash != NULL ? (int)(slash - path + 1) : 1, slash != NULL ? path : ".") != QS_OK ||
+    if (qs_path_format(dir, "%.*s", slash != NULL ? (int)(slash - path + 1) : 1,
+                       slash != NULL ? path : ".") != QS_OK ||
         qs_path_format(prefix, "%s.part.", base) != QS_OK)
         return;
     DIR *stream = opendir(dir);

@@ -18,7 +18,8 @@ typedef struct qs_part {
 /* Removes stale parts of the same path, then creates an empty part. Errors: QS_E_RESOURCE. */
 QS_MUST_CHECK qs_err qs_part_create(qs_part *part, const char *path);
 
-/* To be called once HDF5 has opened the part: its own lock, where the environment asks for one, is exclusive. */
+/* To be called once HDF5 has opened the part: its own lock, where the environment asks for one, is
+ * exclusive. */
 void qs_part_lock(qs_part *part);
 
 /* Flush, rename to the final name, release. The part is gone afterwards, also on failure. */

@@ -27,7 +27,8 @@ void qs_provenance_collect(qs_provenance *out)
 {
     *out = (qs_provenance){.n_threads = omp_get_max_threads()};
     (void)qs_clock_utc(out->created);
-    if (gethostname(out->host, sizeof out->host - 1) != 0) (void)snprintf(out->host, sizeof out->host, "unknown");
+    if (gethostname(out->host, sizeof out->host - 1) != 0)
+        (void)snprintf(out->host, sizeof out->host, "unknown");
     read_cpu_model(out->cpu);
 }
 
@@ -44,7 +45,8 @@ static bool append(char *text, size_t bytes, size_t *used, const char *piece, si
 static bool append_quoted(char *text, size_t bytes, size_t *used, const char *word)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,%@";
-    if (*word != '\0' && word[strspn(word, plain)] == '\0') return append(text, bytes, used, word, strlen(word));
+    if (*word != '\0' && word[strspn(word, plain)] == '\0')
+        return append(text, bytes, used, word, strlen(word));
     bool fits = append(text, bytes, used, "'", 1);
     for (const char *c = word; fits && *c != '\0'; c++)
         fits = *c == '\'' ? append(text, bytes, used, "'\\''", 4) : append(text, bytes, used, c, 1);

@@ -31,9 +31,12 @@ const qs_schema_row qs_schema_rows[] = {
     INT(ALL, "/calibration/@seqlen", "tokens", "length of a window"),
     INT(CALIB, "/calibration/@seed", "", "seed of the window positions"),
     INT(CALIB, "/calibration/@n_text_tokens", "tokens", "length of the calibration text"),
-    INT(CALIB, "/calibration/@n_distinct_tokens", "tokens", "positions of the text that at least one window covers"),
-    REAL(ALL, "/calibration/@js_divergence", "bits", "unigram Jensen-Shannon divergence to the production sample"),
-    REAL(ALL, "/calibration/@median_chars_ratio", "", "median document length over that of the production sample"),
+    INT(CALIB, "/calibration/@n_distinct_tokens", "tokens",
+        "positions of the text that at least one window covers"),
+    REAL(ALL, "/calibration/@js_divergence", "bits",
+         "unigram Jensen-Shannon divergence to the production sample"),
+    REAL(ALL, "/calibration/@median_chars_ratio", "",
+         "median document length over that of the production sample"),
     INT(ALL, "/calibration/@propagated", "", "1 when statistics were collected through quantised layers"),
     TEXT(CALIB, "/calibration/@propagate_spec", "the spec whose quantised layers were propagated"),
     DATA(CALIB, "/calibration/tokens", QS_I32, 2, "[n_samples, seqlen]", "token id", "the windows"),
@@ -54,19 +57,24 @@ const qs_schema_row qs_schema_rows[] = {
     TEXT(QUANT, "/spec/@variant", "symmetry and order as in the id"),
     TEXT(QUANT, "/spec/@kernel", "version of the packed layout that the decode kernels expect"),
     REAL(QUANT, "/spec/@bpw", "bit", "stored bits of the quantised linears per weight"),
-    REAL(QUANT, "/spec/@bpw_total", "bit", "stored bits per weight including embeddings, norms and head in f16"),
+    REAL(QUANT, "/spec/@bpw_total", "bit",
+         "stored bits per weight including embeddings, norms and head in f16"),
     INT(QUANT, "/spec/@bytes", "byte", "stored bytes of the deployed model"),
     INT(QUANT, "/layers/*/*/@n_out", "", "rows"),
     INT(QUANT, "/layers/*/*/@n_in", "", "columns"),
     TEXT(QUANT, "/layers/*/*/@encoding", "layout of codes: row bit stream, least significant bit first"),
     DATA(QUANT, "/layers/*/*/codes", QS_U8, 2, "[n_out, row_bytes]", "",
-         "codes of one row after another, each row padded to a byte; column order is perm's when there is one"),
+         "codes of one row after another, each row padded to a byte; column order is perm's if there is one"),
     DATA(QUANT, "/layers/*/*/scales", QS_F16, 2, "[n_out, n_groups]", "", "scale of each group"),
-    DATA(QUANT, "/layers/*/*/zeros", QS_U8, 2, "[n_out, n_groups]", "code", "zero point; absent when symmetric (2^(bits-1))"),
-    DATA(QUANT, "/layers/*/*/perm", QS_I32, 1, "[n_in]", "column", "stored column j is input channel perm[j]; absent = identity"),
-    REAL(QUANT, "/layers/*/*/@loss", "", "tr((W - Q) H (W - Q)^T) / tr(W H W^T) with H from the calibration statistics"),
+    DATA(QUANT, "/layers/*/*/zeros", QS_U8, 2, "[n_out, n_groups]", "code",
+         "zero point; absent when symmetric (2^(bits-1))"),
+    DATA(QUANT, "/layers/*/*/perm", QS_I32, 1, "[n_in]", "column",
+         "stored column j is input channel perm[j]; absent = identity"),
+    REAL(QUANT, "/layers/*/*/@loss", "",
+         "tr((W - Q) H (W - Q)^T) / tr(W H W^T) with H from the calibration statistics"),
     REAL(QUANT, "/layers/*/*/@weight_error", "", "Frobenius norm of W - Q over that of W"),
-    REAL(QUANT, "/layers/*/*/@damping", "", "fraction of the mean diagonal added to H; 0 for methods without H"),
+    REAL(QUANT, "/layers/*/*/@damping", "",
+         "fraction of the mean diagonal added to H; 0 for methods without H"),
     INT(QUANT, "/layers/*/*/@fallback", "", "1 when the solver gave up and RTN was used"),
 
     /* evaluate */
@@ -86,10 +94,14 @@ const qs_schema_row qs_schema_rows[] = {
     TEXT(EVAL, "/protocol/@text", "digest of the evaluation text"),
     TEXT(EVAL, "/protocol/@compute", "f32 or bf16: precision of large matrix products"),
     DATA(EVAL, "/tokens/ids", QS_I32, 2, "[n_windows, n_ctx]", "token id", "the windows"),
-    DATA(EVAL, "/tokens/nll", QS_F32, 2, "[n_windows, n_scored_per_window]", "nat", "-ln p of the true next token"),
-    DATA(EVAL, "/tokens/argmax", QS_I32, 2, "[n_windows, n_scored_per_window]", "token id", "most probable next token"),
-    DATA(EVAL, "/tokens/entropy", QS_F32, 2, "[n_windows, n_scored_per_window]", "nat", "entropy of the next-token distribution"),
-    DATA(EVAL, "/tokens/kld", QS_F32, 2, "[n_windows, n_scored_per_window]", "nat", "KL(reference || this) over the full vocabulary"),
+    DATA(EVAL, "/tokens/nll", QS_F32, 2, "[n_windows, n_scored_per_window]", "nat",
+         "-ln p of the true next token"),
+    DATA(EVAL, "/tokens/argmax", QS_I32, 2, "[n_windows, n_scored_per_window]", "token id",
+         "most probable next token"),
+    DATA(EVAL, "/tokens/entropy", QS_F32, 2, "[n_windows, n_scored_per_window]", "nat",
+         "entropy of the next-token distribution"),
+    DATA(EVAL, "/tokens/kld", QS_F32, 2, "[n_windows, n_scored_per_window]", "nat",
+         "KL(reference || this) over the full vocabulary"),
     DATA(EVAL, "/reference/hidden", QS_F32, 3, "[n_windows, n_ctx, d_model]", "",
          "final hidden states of the reference, after the last norm"),
     REAL(EVAL, "/metrics/*/@value", "", "point estimate; the unit is the metric's"),
@@ -109,7 +121,8 @@ const qs_schema_row qs_schema_rows[] = {
     INT(EVAL, "/timing/@n_threads", "", "threads"),
     REAL(EVAL, "/timing/@quantize_s", "s", "time that quantising took"),
     REAL(QUANT, "/timing/@quantize_s", "s", "time that quantising took"),
-    DATA(EVAL, "/layers/loss", QS_F64, 2, "[n_layers, 7]", "", "loss of each matrix, copied from the quant artifact"),
+    DATA(EVAL, "/layers/loss", QS_F64, 2, "[n_layers, 7]", "",
+         "loss of each matrix, copied from the quant artifact"),
     DATA(EVAL, "/dump/tokens", QS_I32, 2, "[n_windows, n_ctx]", "token id", "the windows"),
     DATA(EVAL, "/dump/logits", QS_F32, 3, "[n_windows, n_ctx, n_vocab]", "", "logits"),
     DATA(EVAL, "/dump/hidden", QS_F32, 3, "[n_windows, n_ctx, d_model]", "", "final hidden states"),
@@ -146,15 +159,20 @@ const char *qs_artifact_kind_stage(qs_artifact_kind kind) { return kinds[kind].s
 const char *qs_cell_name(qs_cell cell)
 {
     static const char *const names[] = {
-        [QS_CELL_DATASET] = "dataset", [QS_CELL_INT] = "int", [QS_CELL_REAL] = "real", [QS_CELL_TEXT] = "text"};
+        [QS_CELL_DATASET] = "dataset",
+        [QS_CELL_INT] = "int",
+        [QS_CELL_REAL] = "real",
+        [QS_CELL_TEXT] = "text",
+    };
     return names[cell];
 }
 
-/* "*" takes a whole segment (or what follows its "@"), which must be a plain name: no space, since the manifest
- * separates by spaces; no "@" in front, since that marks an attribute. */
+/* "*" takes a whole segment (or what follows its "@"), which must be a plain name: no space, since the
+ * manifest separates by spaces; no "@" in front, since that marks an attribute. */
 static bool wildcard_takes(const char *segment, size_t bytes)
 {
-    if (bytes == 0 || segment[0] == '@' || (segment[0] == '.' && (bytes == 1 || (bytes == 2 && segment[1] == '.'))))
+    if (bytes == 0 || segment[0] == '@' ||
+        (segment[0] == '.' && (bytes == 1 || (bytes == 2 && segment[1] == '.'))))
         return false;
     for (size_t i = 0; i < bytes; i++)
         if (segment[i] <= ' ' || segment[i] > '~') return false;
@@ -165,7 +183,8 @@ static bool segment_matches(const char *pattern, size_t pattern_bytes, const cha
 {
     if (pattern_bytes > 0 && pattern[pattern_bytes - 1] == '*') {
         size_t fixed = pattern_bytes - 1;
-        return bytes > fixed && memcmp(pattern, segment, fixed) == 0 && wildcard_takes(segment + fixed, bytes - fixed);
+        return bytes > fixed && memcmp(pattern, segment, fixed) == 0 &&
+               wildcard_takes(segment + fixed, bytes - fixed);
     }
     return bytes == pattern_bytes && memcmp(pattern, segment, bytes) == 0;
 }
@@ -220,15 +239,17 @@ static void print_table(FILE *stream, bool shared, unsigned kind_bit)
 static const char intro[] =
     "# Artifacts\n\n"
     "Generated from `pipeline/artifact/schema.c` by `make docs`; edit the rows there.\n\n"
-    "An artifact is an HDF5 file (1.10 format, little-endian). A path that ends in `/@name` is an attribute of the\n"
-    "object before it; `*` stands for a name. Datasets of 4 KiB and more are chunked (about 1 MiB, whole rows) and\n"
-    "pass shuffle, zstd level 1 (filter 32015) and fletcher32. Each dataset has the attribute `digest`, the\n"
-    "XXH3-128 of its little-endian bytes in row-major order, and `unit` where it has one.\n\n"
-    "What varies from run to run is under `/provenance` and `/timing`; everything else enters the content digest\n"
-    "`/@digest`, which stands for the artifact wherever it is an input (`/parents`): equal inputs, equal digest.\n"
-    "It is the XXH3-128 of the line `qsweep KIND schema VERSION` and of one line `PATH TYPE [D0,D1] DIGEST` per\n"
-    "dataset and attribute, sorted bytewise, where TYPE is the element type, `int`, `real` or `text`. The root's\n"
-    "own attributes and those named `digest` and `unit` of datasets have no line.\n\n"
+    "An artifact is an HDF5 file (1.10 format, little-endian). A path that ends in `/@name` is an attribute\n"
+    "of the object before it; `*` stands for a name. Datasets of 4 KiB and more are chunked (about 1 MiB,\n"
+    "whole rows) and pass shuffle (not u8 and i8), zstd level 1 (filter 32015) and fletcher32. Each dataset\n"
+    "has the attribute `digest`, the XXH3-128 of its little-endian bytes in row-major order, and `unit`\n"
+    "where it has one.\n\n"
+    "What varies from run to run is under `/provenance` and `/timing`; everything else enters the content\n"
+    "digest `/@digest`, which stands for the artifact wherever it is an input (`/parents`): equal inputs,\n"
+    "equal digest. It is the XXH3-128 of the line `qsweep KIND schema VERSION` and of one line\n"
+    "`PATH TYPE [D0,D1] DIGEST` per dataset and attribute, sorted bytewise, where TYPE is the element type,\n"
+    "`int`, `real` or `text`. The root's own attributes and those named `digest` and `unit` of datasets\n"
+    "have no line.\n\n"
     "## Opening one with h5py\n\n"
     "```python\n"
     "import h5py, hdf5plugin            # hdf5plugin brings the zstd filter\n"
@@ -236,18 +257,20 @@ static const char intro[] =
     "    print(f.attrs[\"kind\"].decode(), f.attrs[\"digest\"].decode())\n"
     "    f.visititems(print)\n"
     "```\n\n"
-    "Texts are of fixed length and come as bytes (`.decode()`). f16 comes as `float16`. bf16 comes as `float32`,\n"
-    "converted exactly. `scripts/peers/check_artifact.py FILE` recomputes every digest. For h5dump, h5diff and\n"
-    "h5repack: `make plugin`, then `HDF5_PLUGIN_PATH=build/plugin h5dump FILE`; without it h5dump prints empty\n"
-    "data and exits with 0.\n";
+    "Texts are of fixed length and come as bytes (`.decode()`). f16 comes as `float16`, bf16 as `float32`,\n"
+    "converted exactly. `scripts/peers/check_artifact.py FILE` recomputes every digest. For h5dump, h5diff\n"
+    "and h5repack: `make plugin`, then `HDF5_PLUGIN_PATH=build/plugin h5dump FILE`; without it h5dump\n"
+    "prints empty data and exits with 0. qsweep reads only files with its own filters, so recompressed ones are\n"
+    "refused.\n";
 
 void qs_schema_print_markdown(FILE *stream)
 {
     (void)fputs(intro, stream);
-    (void)fputs("\n## In every artifact\n\n", stream);
+    (void)fputs("\n## Rows of all kinds\n\n", stream);
     print_table(stream, true, ~0u);
     for (unsigned kind = 0; kind < QS_N_KINDS; kind++) {
-        (void)fprintf(stream, "\n## %s (%s, from %s)\n\n", kinds[kind].name, kinds[kind].file, kinds[kind].stage);
+        (void)fprintf(stream, "\n## %s (%s, from %s)\n\n", kinds[kind].name, kinds[kind].file,
+                      kinds[kind].stage);
         print_table(stream, false, 1u << kind);
     }
 }

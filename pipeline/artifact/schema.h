@@ -25,8 +25,8 @@ typedef enum qs_cell { QS_CELL_DATASET, QS_CELL_INT, QS_CELL_REAL, QS_CELL_TEXT 
 
 typedef struct qs_schema_row {
     unsigned kinds;   /* bit set of 1u << qs_artifact_kind */
-    const char *path; /* segments; attributes end in "/@name"; "*" stands for the rest of a segment, of printable
-                         ASCII without "@" in front */
+    const char *path; /* segments; attributes end in "/@name"; "*" stands for the rest of a segment, of
+                         printable ASCII without "@" in front */
     qs_cell cell;
     qs_dtype dtype;   /* of datasets */
     int rank;

@@ -5,8 +5,8 @@
 /* HDF5 takes 0 for failure; the reason goes on its error stack, from where the caller's text gets it. */
 static size_t refuse(const char *cause)
 {
-    (void)H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_PLINE, H5E_CANTFILTER, "zstd: %s",
-                   cause);
+    (void)H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_PLINE, H5E_CANTFILTER,
+                   "zstd: %s", cause);
     return 0;
 }
 
@@ -18,7 +18,8 @@ static void replace(void **buffer, size_t *buffer_bytes, void *fresh, size_t fre
     *buffer_bytes = fresh_bytes;
 }
 
-static size_t decompress(size_t n_values, const unsigned values[], size_t bytes, size_t *buffer_bytes, void **buffer)
+static size_t decompress(size_t n_values, const unsigned values[], size_t bytes, size_t *buffer_bytes,
+                         void **buffer)
 {
     unsigned long long plain = ZSTD_getFrameContentSize(*buffer, bytes);
     if (plain == ZSTD_CONTENTSIZE_ERROR) return refuse("no zstd frame");
@@ -36,7 +37,8 @@ static size_t decompress(size_t n_values, const unsigned values[], size_t bytes,
     return done;
 }
 
-static size_t compress(size_t n_values, const unsigned values[], size_t bytes, size_t *buffer_bytes, void **buffer)
+static size_t compress(size_t n_values, const unsigned values[], size_t bytes, size_t *buffer_bytes,
+                       void **buffer)
 {
     size_t bound = ZSTD_compressBound(bytes);
     int level = n_values >= 1 ? (int)values[0] : QS_ZSTD_LEVEL;
@@ -52,8 +54,8 @@ static size_t compress(size_t n_values, const unsigned values[], size_t bytes, s
     return done;
 }
 
-static size_t filter(unsigned flags, size_t n_values, const unsigned values[], size_t bytes, size_t *buffer_bytes,
-                     void **buffer)
+static size_t filter(unsigned flags, size_t n_values, const unsigned values[], size_t bytes,
+                     size_t *buffer_bytes, void **buffer)
 {
     return (flags & H5Z_FLAG_REVERSE ? decompress : compress)(n_values, values, bytes, buffer_bytes, buffer);
 }
