@@ -260,8 +260,8 @@ static const char intro[] =
     "Texts are of fixed length and come as bytes (`.decode()`). f16 comes as `float16`, bf16 as `float32`,\n"
     "converted exactly. `scripts/peers/check_artifact.py FILE` recomputes every digest. For h5dump, h5diff\n"
     "and h5repack: `make plugin`, then `HDF5_PLUGIN_PATH=build/plugin h5dump FILE`; without it h5dump\n"
-    "prints empty data and exits with 0. qsweep reads only files with its own filters, so recompressed ones are\n"
-    "refused.\n";
+    "prints empty data and exits with 0. qsweep reads only files with its own filters, so recompressed\n"
+    "ones are refused.\n";
 
 void qs_schema_print_markdown(FILE *stream)
 {
