@@ -149,8 +149,8 @@ $(bench_programs) $(tool_programs): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(libra
 #? make docs                       regenerate docs/artifacts.md, docs/columns.md (no diff when current)
 .PHONY: docs clean plugin
 docs: all
-	$(Q)$(bin)/qsweep-report --list=artifacts >docs/artifacts.md
-	$(Q)$(bin)/qsweep-report --list=metrics >docs/columns.md
+	$(Q)$(bin)/qsweep-report --schema >docs/artifacts.md
+	$(Q)$(bin)/qsweep-report --list >docs/columns.md
 
 #? make plugin                     HDF5 filter plugin for h5dump and h5repack (HDF5_PLUGIN_PATH=build/plugin)
 plugin: $(BUILD)/plugin/libqsweep_zstd.so

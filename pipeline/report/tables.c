@@ -1,0 +1,371 @@
+#include "report/tables.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "data/csv.h"
+#include "model/weights.h"
+
+enum { TEXT_BYTES = 2048 }; /* of the longest cell */
+
+/* A spreadsheet takes text that begins like this for a formula; an apostrophe marks it as text. */
+static void put_text(qs_csv_writer *writer, const char *text)
+{
+    char safe[TEXT_BYTES + 2];
+    if (text[0] == '\0' || strchr("=+-@\t\r", text[0]) == NULL) {
+        qs_csv_put_text(writer, text);
+        return;
+    }
+    (void)snprintf(safe, sizeof safe, "'%s", text);
+    qs_csv_put_text(writer, safe);
+}
+
+void qs_table_gates(char *text, size_t bytes, const qs_judgement *judgement, qs_verdict verdict)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int64_t i = 0; i < judgement->n_gates; i++) {
+        const qs_gate *gate = &judgement->gates[i];
+        bool again = false;
+        for (int64_t j = 0; j < i; j++)
+            again = again || (judgement->gates[j].verdict == verdict &&
+                              strcmp(judgement->gates[j].budget->name, gate->budget->name) == 0);
+        if (gate->verdict != verdict || again) continue;
+        int n = snprintf(text + used, bytes - used, "%s%s", used > 0 ? ";" : "", gate->budget->name);
+        if (n < 0 || (size_t)n >= bytes - used) {
+            (void)snprintf(text + (bytes > 4 ? bytes - 4 : 0), 4, "...");
+            return;
+        }
+        used += (size_t)n;
+    }
+}
+
+/* ---- summary.csv ---- */
+
+static void put_variant(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.variant); }
+static void put_id(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.id); }
+static void put_method(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.method); }
+static void put_backend(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.backend); }
+static void put_device(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.device); }
+static void put_bpw(qs_csv_writer *w, const qs_sweep_config *c) { qs_csv_put_real(w, c->row.bpw); }
+static void put_bpw_total(qs_csv_writer *w, const qs_sweep_config *c)
+{
+    qs_csv_put_real(w, c->row.bpw_total);
+}
+static void put_quantize_s(qs_csv_writer *w, const qs_sweep_config *c)
+{
+    qs_csv_put_real(w, c->row.quantize_s);
+}
+
+/* 0 stands for "has none": the reference is not quantised. */
+static void put_count(qs_csv_writer *w, int64_t value)
+{
+    if (value == 0)
+        qs_csv_put_text(w, "");
+    else
+        qs_csv_put_int(w, value);
+}
+static void put_bits(qs_csv_writer *w, const qs_sweep_config *c) { put_count(w, c->row.bits); }
+static void put_group(qs_csv_writer *w, const qs_sweep_config *c) { put_count(w, c->row.group_size); }
+static void put_bytes(qs_csv_writer *w, const qs_sweep_config *c) { put_count(w, c->row.bytes); }
+
+static void put_ratio_lo(qs_csv_writer *w, const qs_sweep_config *c)
+{
+    const qs_measure *measure = qs_config_row_find(&c->row, "ppl_ratio");
+    qs_csv_put_real(w, measure != NULL ? measure->estimate.lo : NAN);
+}
+static void put_ratio_hi(qs_csv_writer *w, const qs_sweep_config *c)
+{
+    const qs_measure *measure = qs_config_row_find(&c->row, "ppl_ratio");
+    qs_csv_put_real(w, measure != NULL ? measure->estimate.hi : NAN);
+}
+
+/* The reference is no candidate: a PASS of it would be read as one. */
+static qs_verdict shown_verdict(const qs_sweep_config *c, bool strict, bool *shown)
+{
+    qs_verdict verdict = qs_judgement_verdict(&c->judgement, strict);
+    *shown = !c->row.reference || verdict == QS_VERDICT_BASELINE_FAIL;
+    return verdict;
+}
+
+static void put_failed(qs_csv_writer *w, const qs_sweep_config *c)
+{
+    char failed[TEXT_BYTES];
+    qs_table_gates(failed, sizeof failed, &c->judgement, QS_VERDICT_FAIL);
+    put_text(w, failed);
+}
+
+/* Columns without a function are the metrics of that name. */
+static const struct {
+    const char *name;
+    void (*put)(qs_csv_writer *writer, const qs_sweep_config *config);
+} summary_columns[] = {
+    {"config", put_id},
+    {"method", put_method},
+    {"bits", put_bits},
+    {"group_size", put_group},
+    {"variant", put_variant},
+    {"bpw", put_bpw},
+    {"bpw_total", put_bpw_total},
+    {"bytes", put_bytes},
+    {"ppl", NULL},
+    {"ppl_ratio", NULL},
+    {"ppl_ratio_lo", put_ratio_lo},
+    {"ppl_ratio_hi", put_ratio_hi},
+    {"kld_mean", NULL},
+    {"kld_p99", NULL},
+    {"top1_agree", NULL},
+    {"acc_loss_pct", NULL},
+    {"qa_acc", NULL},
+    {"dS_QE", NULL},
+    {"dS_EA", NULL},
+    {"dS_drift", NULL},
+    {"anchor_drift", NULL},
+    {"anchor_gap", NULL},
+    {"cov_retr10", NULL},
+    {"cov_cited", NULL},
+    {"lambda_conv", NULL},
+    {"lambda_flip_rate", NULL},
+    {"snippet_divergence", NULL},
+    {"e_resonance_drift", NULL},
+    {"entropy_stable", NULL},
+    {"json_ok", NULL},
+    {"cite_ok", NULL},
+    {"prefill_tok_s", NULL},
+    {"decode_ms_tok_p50", NULL},
+    {"decode_ms_tok_p95", NULL},
+    {"latency_gain_pct", NULL},
+    {"mem_before", NULL},
+    {"mem_after_load", NULL},
+    {"mem_peak", NULL},
+    {"savings_visible", NULL},
+    {"quantize_s", put_quantize_s},
+    {"backend", put_backend},
+    {"device", put_device},
+    {"verdict", NULL},
+    {"failed", put_failed},
+};
+enum { N_SUMMARY = sizeof summary_columns / sizeof *summary_columns };
+
+static void put_metric(qs_csv_writer *w, const qs_sweep_config *c, const char *name)
+{
+    const qs_metric *metric = qs_metric_find(name);
+    double value = qs_config_row_value(&c->row, name);
+    if (metric != NULL && strcmp(metric->unit, "byte") == 0 && !isnan(value))
+        qs_csv_put_int(w, (int64_t)llround(value));
+    else
+        qs_csv_put_real(w, value);
+}
+
+static qs_err write_summary(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    (void)selection;
+    const char *header[N_SUMMARY];
+    qs_csv_writer w;
+    for (int i = 0; i < N_SUMMARY; i++) header[i] = summary_columns[i].name;
+    qs_csv_begin(&w, stream, header, N_SUMMARY);
+    for (int64_t i = 0; i < sweep->n; i++) {
+        const qs_sweep_config *config = &sweep->configs[i];
+        for (int column = 0; column < N_SUMMARY; column++) {
+            bool shown;
+            if (summary_columns[column].put != NULL)
+                summary_columns[column].put(&w, config);
+            else if (strcmp(header[column], "verdict") != 0)
+                put_metric(&w, config, header[column]);
+            else {
+                qs_verdict verdict = shown_verdict(config, sweep->strict, &shown);
+                qs_csv_put_text(&w, shown ? qs_verdict_name(verdict) : "");
+            }
+        }
+        qs_err err = qs_csv_end_row(&w);
+        if (err != QS_OK) return err;
+    }
+    return QS_OK;
+}
+
+/* ---- verdicts.csv ---- */
+
+static qs_err write_gate(qs_csv_writer *w, const char *id, const qs_gate *gate)
+{
+    bool measured = gate->verdict != QS_VERDICT_NOT_EVALUABLE;
+    /* A stand-in is named, so that nobody takes its figure for the gate's metric. A joint gate keeps its
+     * name. */
+    bool stand_in = strcmp(gate->metric, gate->part->metric) != 0;
+    put_text(w, id);
+    put_text(w, stand_in ? gate->metric : gate->budget->name);
+    qs_csv_put_real(w, gate->estimate.value);
+    qs_csv_put_real(w, gate->estimate.lo);
+    qs_csv_put_real(w, gate->estimate.hi);
+    put_text(w, gate->part->op);
+    qs_csv_put_real(w, gate->part->limit);
+    put_text(w, gate->budget->source);
+    qs_csv_put_int(w, gate->estimate.n);
+    qs_csv_put_text(w, qs_verdict_name(gate->verdict));
+    qs_csv_put_text(w, !measured ? "" : gate->decided ? "yes" : "no");
+    return qs_csv_end_row(w);
+}
+
+static qs_err write_verdicts(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    (void)selection;
+    static const char *const header[] = {"config", "gate",   "value", "lo",      "hi",     "op",
+                                         "limit",  "source", "n",     "verdict", "decided"};
+    qs_csv_writer w;
+    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    for (int64_t i = 0; i < sweep->n; i++)
+        for (int64_t j = 0; j < sweep->configs[i].judgement.n_gates; j++) {
+            qs_err err = write_gate(&w, sweep->configs[i].row.id, &sweep->configs[i].judgement.gates[j]);
+            if (err != QS_OK) return err;
+        }
+    return QS_OK;
+}
+
+/* ---- layers.csv ---- */
+
+static qs_err write_layers(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    (void)selection;
+    static const char *const header[] = {"config", "layer", "matrix", "loss"};
+    qs_csv_writer w;
+    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    for (int64_t i = 0; i < sweep->n; i++) {
+        const qs_config_row *row = &sweep->configs[i].row;
+        for (int64_t j = 0; row->loss != NULL && j < row->n_layers * QS_N_LINEARS; j++) {
+            put_text(&w, row->id);
+            qs_csv_put_int(&w, j / QS_N_LINEARS);
+            qs_csv_put_text(&w, qs_role_name((qs_role)(j % QS_N_LINEARS)));
+            qs_csv_put_real(&w, row->loss[j]);
+            qs_err err = qs_csv_end_row(&w);
+            if (err != QS_OK) return err;
+        }
+    }
+    return QS_OK;
+}
+
+/* ---- latency.csv ---- */
+
+static qs_err put_latency(qs_csv_writer *w, const qs_config_row *row, const char *metric, const char *unit,
+                          const qs_estimate *e)
+{
+    put_text(w, row->id);
+    qs_csv_put_text(w, metric);
+    qs_csv_put_text(w, unit);
+    qs_csv_put_real(w, e->value);
+    qs_csv_put_real(w, e->lo);
+    qs_csv_put_real(w, e->hi);
+    put_count(w, e->n);
+    put_text(w, row->backend);
+    put_text(w, row->device);
+    put_text(w, row->kernel);
+    put_count(w, row->n_threads);
+    return qs_csv_end_row(w);
+}
+
+static qs_err write_latency(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    (void)selection;
+    static const char *const header[] = {"config", "metric",  "unit",   "value",  "lo",       "hi",
+                                         "n",      "backend", "device", "kernel", "n_threads"};
+    qs_csv_writer w;
+    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    for (int64_t i = 0; i < sweep->n; i++) {
+        const qs_config_row *row = &sweep->configs[i].row;
+        qs_estimate paired = {row->reference_decode_ms_p50, NAN, NAN, 0};
+        qs_err err = QS_OK;
+        for (const qs_metric *metric = qs_metrics; metric->name != NULL && err == QS_OK; metric++) {
+            const qs_measure *measure = qs_config_row_find(row, metric->name);
+            if (metric->task == QS_TASK_LATENCY && measure != NULL)
+                err = put_latency(&w, row, metric->name, metric->unit, &measure->estimate);
+        }
+        if (err == QS_OK && !isnan(paired.value))
+            err = put_latency(&w, row, "reference_decode_ms_tok_p50", "ms", &paired);
+        if (err != QS_OK) return err;
+    }
+    return QS_OK;
+}
+
+/* ---- pareto.csv ---- */
+
+static const char *yes(bool value) { return value ? "yes" : "no"; }
+
+static qs_err write_pareto(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    (void)sweep;
+    static const char *const header[] = {"config",
+                                         "passes",
+                                         "on_front",
+                                         "recommended",
+                                         "confirmed",
+                                         "bpw",
+                                         "bytes",
+                                         "decode_ms_tok_p50",
+                                         "ppl_ratio_select",
+                                         "select_verdict",
+                                         "ppl_ratio_confirm",
+                                         "confirm_lo",
+                                         "confirm_hi",
+                                         "confirm_verdict"};
+    qs_csv_writer w;
+    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    for (int64_t i = 0; i < selection->n; i++) {
+        const qs_selection_point *point = &selection->points[i];
+        const qs_config_row *row = &point->config->row;
+        bool chosen = i == selection->chosen;
+        put_text(&w, row->id);
+        qs_csv_put_text(&w, yes(point->config->passes));
+        qs_csv_put_text(&w, yes(selection->front[i].on_front));
+        qs_csv_put_text(&w, yes(chosen));
+        qs_csv_put_text(&w, chosen ? yes(selection->confirmed) : "");
+        qs_csv_put_real(&w, row->bpw);
+        put_count(&w, row->bytes);
+        qs_csv_put_real(&w, qs_config_row_value(row, "decode_ms_tok_p50"));
+        qs_csv_put_real(&w, point->halved ? point->select.value : NAN);
+        qs_csv_put_text(&w, point->halved ? qs_verdict_name(point->select_verdict) : "");
+        qs_csv_put_real(&w, point->halved ? point->confirm.value : NAN);
+        qs_csv_put_real(&w, point->halved ? point->confirm.lo : NAN);
+        qs_csv_put_real(&w, point->halved ? point->confirm.hi : NAN);
+        qs_csv_put_text(&w, point->halved ? qs_verdict_name(point->confirm_verdict) : "");
+        qs_err err = qs_csv_end_row(&w);
+        if (err != QS_OK) return err;
+    }
+    return QS_OK;
+}
+
+const qs_table qs_tables[] = {
+    {"summary.csv", "a configuration", write_summary},
+    {"verdicts.csv", "a gate of a configuration", write_verdicts},
+    {"layers.csv", "the loss of a matrix", write_layers},
+    {"latency.csv", "a time or rate of a configuration", write_latency},
+    {"pareto.csv", "a configuration as a candidate", write_pareto},
+    {0},
+};
+
+void qs_tables_print_markdown(FILE *stream)
+{
+    (void)fprintf(stream, "| file | a row is |\n|---|---|\n");
+    for (const qs_table *table = qs_tables; table->file != NULL; table++)
+        (void)fprintf(stream, "| `%s` | %s |\n", table->file, table->text);
+    (void)fprintf(stream, "\nColumns of `summary.csv`, in this order:");
+    for (int i = 0; i < N_SUMMARY; i++)
+        (void)fprintf(stream, "%s`%s`", i % 8 == 0 ? "\n" : " ", summary_columns[i].name);
+    (void)fprintf(stream, "\n");
+}
+
+qs_err qs_tables_write(const qs_sweep *sweep, const qs_selection *selection, const char *dir)
+{
+    qs_err err = qs_dir_create(dir);
+    for (const qs_table *table = qs_tables; err == QS_OK && table->file != NULL; table++) {
+        char path[QS_PATH_BYTES];
+        qs_file_writer writer;
+        err = qs_path_format(path, "%s/%s", dir, table->file);
+        if (err == QS_OK) err = qs_file_writer_open(&writer, path);
+        if (err != QS_OK) break;
+        err = table->write(writer.stream, sweep, selection);
+        if (err == QS_OK)
+            err = qs_file_writer_publish(&writer);
+        else
+            qs_file_writer_discard(&writer);
+    }
+    return err;
+}

@@ -1,0 +1,128 @@
+/* qsweep-report: hold the measurements of a sweep against budgets, write the tables, name the configuration
+ * to ship. Exit status 3 when none passes, or when a negative control failed. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/args.h"
+#include "base/log.h"
+#include "report/json_report.h"
+#include "report/tables.h"
+#include "report/terminal.h"
+
+typedef struct options {
+    qs_common_args common;
+    const char *budgets, *out;
+    bool strict, markdown, schema;
+    int n_threads;
+} options;
+
+static void print_columns(void)
+{
+    (void)printf(
+        "# Columns\n\n"
+        "Generated from `pipeline/metric/metrics.c` and `pipeline/report/tables.c` by `make docs`.\n\n"
+        "## Metrics\n\n"
+        "Columns of `summary.csv` and names of gates. A column that is not listed here is not measured by "
+        "this\n"
+        "version and stays empty.\n\n");
+    qs_metrics_print_markdown(stdout);
+    (void)printf("\n## Tables\n\n"
+                 "Numbers have 6 significant digits, counts and bytes are exact, an empty cell was not "
+                 "measured. A text "
+                 "that\nbegins with `=`, `+`, `-` or `@` gets an apostrophe in front, so that no spreadsheet "
+                 "takes it for "
+                 "a formula.\n\n");
+    qs_tables_print_markdown(stdout);
+}
+
+static void print_plan(const options *opt, const qs_arg_list *paths)
+{
+    (void)printf("read %lld eval artifacts, judge them by %s\n", (long long)paths->n, opt->budgets);
+    for (const qs_table *table = qs_tables; opt->out != NULL && table->file != NULL; table++)
+        (void)printf("write %s/%s\n", opt->out, table->file);
+}
+
+static bool wants_color(void)
+{
+    const char *no_color = getenv("NO_COLOR"); /* no-color.org: set and not empty */
+    return isatty(STDOUT_FILENO) && (no_color == NULL || no_color[0] == '\0');
+}
+
+static qs_err print_report(const options *opt, const qs_sweep *sweep, const qs_selection *selection,
+                           const qs_control *controls)
+{
+    if (opt->common.json) return qs_json_report_print(stdout, sweep, selection, controls);
+    qs_terminal_options look = {.color = wants_color(), .markdown = opt->markdown};
+    return qs_terminal_print(stdout, sweep, selection, controls, &look);
+}
+
+static qs_err run(const options *opt, const qs_arg_list *paths)
+{
+    qs_budgets budgets = {0};
+    qs_sweep sweep = {0};
+    qs_selection selection = {0};
+    qs_control controls[QS_N_CONTROLS];
+    qs_err err;
+    QS_TRY(qs_budgets_load(&budgets, opt->budgets));
+    if (opt->common.dry_run) {
+        print_plan(opt, paths);
+        goto out;
+    }
+    err = qs_sweep_load(&sweep, paths->items, paths->n, &budgets, opt->strict);
+    for (int64_t i = 0; i < sweep.n_unreadable; i++) qs_log_warn("%s", sweep.unreadable[i].cause);
+    if (err != QS_OK) goto out;
+    QS_TRY(qs_selection_make(&selection, &sweep, &budgets, (uint64_t)opt->common.seed));
+    bool trusted = qs_controls_run(&sweep, controls);
+    if (opt->out != NULL) {
+        QS_TRY(qs_tables_write(&sweep, &selection, opt->out));
+        qs_log_info("wrote the tables into %s", opt->out);
+    }
+    QS_TRY(print_report(opt, &sweep, &selection, controls));
+    if (!trusted)
+        err = qs_fail(QS_E_GATE, "a negative control failed: no verdict of this sweep can be trusted");
+    else if (sweep.n_passing == 0)
+        err = qs_fail(QS_E_GATE, "none of %lld configurations passes",
+                      (long long)qs_sweep_n_candidates(&sweep));
+out:
+    qs_selection_free(&selection);
+    qs_sweep_free(&sweep);
+    qs_budgets_free(&budgets);
+    return err;
+}
+
+int main(int argc, char **argv)
+{
+    options opt = {.common = QS_COMMON_DEFAULTS};
+    qs_arg rows[] = {
+        {"budgets", QS_ARG_STRING, &opt.budgets, "FILE.csv", "what a configuration must reach", 0, 0, false},
+        {"out", QS_ARG_STRING, &opt.out, "DIR", "where the CSV tables go; without it they are only printed",
+         0, 0, false},
+        {"strict", QS_ARG_FLAG, &opt.strict, NULL, "gates that were not measured count as not passed", 0, 0,
+         false},
+        {"markdown", QS_ARG_FLAG, &opt.markdown, NULL, "print Markdown", 0, 0, false},
+        {"schema", QS_ARG_FLAG, &opt.schema, NULL, "print the layout of the artifacts, and stop", 0, 0,
+         false},
+        QS_ARGS_COMMON(&opt.common),
+    };
+    qs_args args = {.program = "qsweep-report",
+                    .summary = "tables, verdicts, and the configuration to ship",
+                    .positional = "EVAL...",
+                    .rows = rows};
+    bool done;
+    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    if (err != QS_OK || done) goto out;
+    qs_args_apply_common(&opt.common, &opt.n_threads);
+    if (opt.common.list)
+        print_columns();
+    else if (opt.schema)
+        qs_schema_print_markdown(stdout);
+    else if (opt.budgets == NULL || args.rest.n == 0)
+        err = qs_fail(QS_E_USAGE,
+                      "--budgets and at least one eval artifact are needed; see qsweep-report --help");
+    else
+        err = run(&opt, &args.rest);
+out:
+    qs_args_free(&args);
+    return qs_args_exit(err);
+}
