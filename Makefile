@@ -14,7 +14,7 @@ comma := ,
 warnings := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 # No fast-math: it deletes the NaN checks. No contraction: results must not depend on the instruction set.
 cflags := -std=c11 -O2 -g -fopenmp -ffp-contract=off -D_GNU_SOURCE -Ipipeline -I. $(warnings) $(CFLAGS)
-san := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer)
+san := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 hdf5_cflags := $(shell pkg-config --cflags hdf5 2>/dev/null)
 hdf5_libs := $(shell pkg-config --libs hdf5 2>/dev/null)
 libs := $(hdf5_libs) -lzstd -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -ldnnl -lm $(LDLIBS)
