@@ -1,0 +1,249 @@
+/* The decoder block: h += o(attention(rope(q(x)), rope(k(x)), v(x))), x = rmsnorm(h); then
+ * h += down(silu(gate(y)) * up(y)), y = rmsnorm(h). (Touvron et al. 2023; Qwen3's norm of q and k per head.) */
+#include "base/mem.h"
+#include "model/block.h"
+#include "model/block_impl.h"
+
+/* The MLP treats rows apart from each other, so its two wide buffers need not be as long as a window. */
+enum { MLP_ROWS = 512, ALIGN_FLOATS = QS_MEM_ALIGN / (int)sizeof(float) };
+
+struct qs_scratch {
+    qs_backend *backend;
+    int64_t n_rows, mlp_rows;
+    float *buffer;          /* device; everything below but positions lies in it */
+    float *x;               /* [n_rows, d_model] */
+    float *q, *k, *v;       /* [n_rows, heads * head_dim] */
+    float *attended;        /* [n_rows, n_heads * head_dim] */
+    float *gate, *up;       /* [mlp_rows, d_ff], in the place of q .. attended */
+    float *inv_freq;        /* [head_dim / 2] */
+    int32_t *positions;     /* host [n_rows] */
+};
+
+/* Floats of each part, rounded up to whole cache lines. */
+typedef struct layout {
+    int64_t x, q, kv, mlp, shared, inv_freq, total;
+} layout;
+
+static int64_t padded(int64_t n) { return (n + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static layout lay_out(const qs_model_config *config, int64_t n_rows)
+{
+    layout l = {
+        .x = padded(n_rows * config->d_model),
+        .q = padded(n_rows * config->n_heads * config->head_dim),
+        .kv = padded(n_rows * config->n_kv_heads * config->head_dim),
+        .mlp = padded(least(n_rows, MLP_ROWS) * config->d_ff),
+        .inv_freq = padded(config->head_dim / 2),
+    };
+    int64_t attention = 2 * l.q + 2 * l.kv, mlp = 2 * l.mlp;
+    l.shared = attention > mlp ? attention : mlp;
+    l.total = l.x + l.shared + l.inv_freq;
+    return l;
+}
+
+size_t qs_scratch_bytes(const qs_model_config *config, int64_t n_rows)
+{
+    return (size_t)lay_out(config, n_rows).total * sizeof(float) + (size_t)n_rows * sizeof(int32_t);
+}
+
+static qs_err upload_inv_freq(qs_scratch *scratch, const qs_model *model, int64_t n)
+{
+    qs_err err = QS_OK;
+    float *inv_freq = NULL;
+    QS_TRY(QS_NEW(inv_freq, n, "rotary frequencies"));
+    qs_model_rope_frequencies(model, inv_freq);
+    QS_TRY(qs_backend_upload(scratch->backend, scratch->inv_freq, inv_freq, (size_t)n * sizeof *inv_freq));
+out:
+    qs_mem_free(inv_freq);
+    return err;
+}
+
+qs_err qs_scratch_create(qs_scratch **out, qs_backend *backend, const qs_model *model, int64_t n_rows)
+{
+    qs_err err = QS_OK;
+    qs_scratch *s = NULL;
+    *out = NULL;
+    if (n_rows < 1) return qs_fail(QS_E_USAGE, "create scratch: %lld rows", (long long)n_rows);
+    const qs_model_config *config = qs_model_get_config(model);
+    layout l = lay_out(config, n_rows);
+    QS_TRY(QS_NEW(s, 1, "scratch"));
+    s->backend = backend;
+    s->n_rows = n_rows;
+    s->mlp_rows = least(n_rows, MLP_ROWS);
+    QS_TRY(QS_NEW(s->positions, n_rows, "positions"));
+    QS_TRY(qs_backend_alloc(backend, &s->buffer, (size_t)l.total * sizeof(float), "activations of a block"));
+    s->x = s->buffer;
+    s->q = s->x + l.x;
+    s->k = s->q + l.q;
+    s->v = s->k + l.kv;
+    s->attended = s->v + l.kv;
+    s->gate = s->q;
+    s->up = s->gate + l.mlp;
+    s->inv_freq = s->q + l.shared;
+    QS_TRY(upload_inv_freq(s, model, config->head_dim / 2));
+    *out = s;
+    s = NULL;
+out:
+    qs_scratch_destroy(s);
+    return err;
+}
+
+void qs_scratch_destroy(qs_scratch *scratch)
+{
+    if (scratch == NULL) return;
+    qs_backend_free(scratch->backend, scratch->buffer);
+    qs_mem_free(scratch->positions);
+    qs_mem_free(scratch);
+}
+
+/* y[n, n_out] = x W^T + bias. Blocks that hold packed codes alone take many rows in portions. */
+static qs_err linear(const qs_block *block, qs_role role, const float *x, int64_t n, float *y)
+{
+    /* 0, which is the role of a linear, stands for "has no bias". */
+    static const qs_role biases[QS_N_LINEARS] = {
+        [QS_ROLE_Q] = QS_ROLE_Q_BIAS, [QS_ROLE_K] = QS_ROLE_K_BIAS,
+        [QS_ROLE_V] = QS_ROLE_V_BIAS, [QS_ROLE_O] = QS_ROLE_O_BIAS,
+    };
+    qs_err err = QS_OK;
+    const float *bias = biases[role] != 0 ? qs_block_vector(block, biases[role]) : NULL;
+    qs_matrix *matrix = block->linears[role];
+    if ((block->options.uses & QS_USE_GEMM) != 0) return qs_op_linear(block->backend, matrix, x, n, bias, y);
+    qs_tensor_info info = qs_model_info(block->model, role, block->layer);
+    for (int64_t row = 0; row < n; row += QS_GEMV_MAX_ROWS)
+        QS_TRY(qs_op_linear(block->backend, matrix, x + row * info.n_in, least(n - row, QS_GEMV_MAX_ROWS), bias,
+                            y + row * info.n_out));
+out:
+    return err;
+}
+
+static qs_err see(const qs_tap *tap, const qs_block *block, qs_site site, const float *x, int64_t n)
+{
+    if (tap == NULL) return QS_OK;
+    return tap->see(tap->context, block->layer, site, x, n,
+                    qs_site_width(qs_model_get_config(block->model), site));
+}
+
+/* Rotated queries into scratch->q, rotated keys and values into k and v, of n rows of the residual stream. */
+static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden, int64_t n,
+                      const int32_t *positions, float *k, float *v, const qs_tap *tap)
+{
+    qs_err err = QS_OK;
+    qs_backend *backend = block->backend;
+    const qs_model_config *c = qs_model_get_config(block->model);
+    const float *q_norm = qs_block_vector(block, QS_ROLE_Q_NORM), *k_norm = qs_block_vector(block, QS_ROLE_K_NORM);
+    QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_ATTN_NORM), n, c->d_model, c->norm_eps,
+                         s->x));
+    QS_TRY(see(tap, block, QS_SITE_QKV, s->x, n));
+    QS_TRY(linear(block, QS_ROLE_Q, s->x, n, s->q));
+    QS_TRY(linear(block, QS_ROLE_K, s->x, n, k));
+    QS_TRY(linear(block, QS_ROLE_V, s->x, n, v));
+    if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
+    if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
+    QS_TRY(qs_op_rope(backend, s->q, positions, s->inv_freq, n, c->n_heads, c->head_dim));
+    QS_TRY(qs_op_rope(backend, k, positions, s->inv_freq, n, c->n_kv_heads, c->head_dim));
+out:
+    return err;
+}
+
+static qs_err mlp(const qs_block *block, qs_scratch *s, float *hidden, int64_t n, const qs_tap *tap)
+{
+    qs_err err = QS_OK;
+    qs_backend *backend = block->backend;
+    const qs_model_config *c = qs_model_get_config(block->model);
+    QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_MLP_NORM), n, c->d_model, c->norm_eps,
+                         s->x));
+    QS_TRY(see(tap, block, QS_SITE_GATE_UP, s->x, n));
+    QS_TRY(linear(block, QS_ROLE_GATE, s->x, n, s->gate));
+    QS_TRY(linear(block, QS_ROLE_UP, s->x, n, s->up));
+    QS_TRY(qs_op_silu_mul(backend, s->gate, s->up, n * c->d_ff, s->gate));
+    QS_TRY(see(tap, block, QS_SITE_DOWN, s->gate, n));
+    QS_TRY(linear(block, QS_ROLE_DOWN, s->gate, n, s->x));
+    QS_TRY(qs_op_add(backend, hidden, s->x, n * c->d_model));
+out:
+    return err;
+}
+
+/* From scratch->attended to the block's output. */
+static qs_err finish(const qs_block *block, qs_scratch *s, float *hidden, int64_t n, const qs_tap *tap)
+{
+    qs_err err = QS_OK;
+    int64_t d_model = qs_model_get_config(block->model)->d_model;
+    QS_TRY(see(tap, block, QS_SITE_O, s->attended, n));
+    QS_TRY(linear(block, QS_ROLE_O, s->attended, n, s->x));
+    QS_TRY(qs_op_add(block->backend, hidden, s->x, n * d_model));
+    for (int64_t row = 0; row < n; row += s->mlp_rows)
+        QS_TRY(mlp(block, s, hidden + row * d_model, least(n - row, s->mlp_rows), tap));
+out:
+    return err;
+}
+
+static qs_attention_shape attention_shape(const qs_block *block)
+{
+    const qs_model_config *c = qs_model_get_config(block->model);
+    return (qs_attention_shape){.n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
+                                .window = c->sliding_window};
+}
+
+static qs_err check_rows(const qs_scratch *scratch, int64_t n, const char *what)
+{
+    if (n >= 1 && n <= scratch->n_rows) return QS_OK;
+    return qs_fail(QS_E_USAGE, "run block: %s of %lld tokens, and the scratch holds 1 to %lld", what, (long long)n,
+                   (long long)scratch->n_rows);
+}
+
+qs_err qs_block_forward(const qs_block *block, qs_scratch *scratch, float *hidden, int64_t n_windows,
+                        int64_t n_ctx, const qs_tap *tap)
+{
+    qs_err err = QS_OK;
+    QS_TRY(check_rows(scratch, n_ctx, "a window"));
+    qs_attention_shape shape = attention_shape(block);
+    int64_t d_model = qs_model_get_config(block->model)->d_model;
+    int64_t step = least(scratch->n_rows / n_ctx, n_windows);
+    for (int64_t row = 0; row < step * n_ctx; row++) scratch->positions[row] = (int32_t)(row % n_ctx);
+    for (int64_t first = 0; first < n_windows; first += step) {
+        int64_t n = least(n_windows - first, step);
+        float *h = hidden + first * n_ctx * d_model;
+        QS_TRY(project(block, scratch, h, n * n_ctx, scratch->positions, scratch->k, scratch->v, tap));
+        QS_TRY(qs_op_attention(block->backend, &shape, scratch->q, scratch->k, scratch->v, n, n_ctx,
+                               scratch->attended));
+        QS_TRY(finish(block, scratch, h, n * n_ctx, tap));
+    }
+out:
+    return err;
+}
+
+qs_err qs_block_decode(const qs_block *block, qs_scratch *scratch, float *hidden, qs_kv *kv,
+                       const int32_t *positions)
+{
+    qs_err err = QS_OK;
+    QS_TRY(check_rows(scratch, kv->batch, "a batch"));
+    qs_attention_shape shape = attention_shape(block);
+    QS_TRY(project(block, scratch, hidden, kv->batch, positions, scratch->k, scratch->v, NULL));
+    QS_TRY(qs_op_attention_decode(block->backend, &shape, scratch->q, scratch->k, scratch->v, kv->k, kv->v,
+                                  positions, kv->batch, kv->n_ctx_cap, scratch->attended));
+    QS_TRY(finish(block, scratch, hidden, kv->batch, NULL));
+out:
+    return err;
+}
+
+qs_err qs_block_prefill(const qs_block *block, qs_scratch *scratch, float *hidden, qs_kv *kv, int64_t index,
+                        int64_t n_ctx)
+{
+    qs_err err = QS_OK;
+    QS_TRY(check_rows(scratch, n_ctx, "a prompt"));
+    if (index < 0 || index >= kv->batch || n_ctx > kv->n_ctx_cap)
+        return qs_fail(QS_E_USAGE, "prefill sequence %lld with %lld tokens: the cache holds %lld of %lld",
+                       (long long)index, (long long)n_ctx, (long long)kv->batch, (long long)kv->n_ctx_cap);
+    qs_attention_shape shape = attention_shape(block);
+    /* Keys and values are made where they stay: a sequence's part of the cache is laid out like rows. */
+    int64_t offset = index * kv->n_ctx_cap * shape.n_kv_heads * shape.head_dim;
+    float *k = kv->k + offset, *v = kv->v + offset;
+    for (int64_t row = 0; row < n_ctx; row++) scratch->positions[row] = (int32_t)row;
+    QS_TRY(project(block, scratch, hidden, n_ctx, scratch->positions, k, v, NULL));
+    QS_TRY(qs_op_attention(block->backend, &shape, scratch->q, k, v, 1, n_ctx, scratch->attended));
+    QS_TRY(finish(block, scratch, hidden, n_ctx, NULL));
+out:
+    return err;
+}
