@@ -1,0 +1,139 @@
+/* Placement (G6, G11): the bytes of a real shape by hand, and what goes where as the budget shrinks. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "model/block.h"
+#include "model/placement.h"
+
+static const qs_model_config tiny_llama = {
+    .architecture = "llama", .n_layers = 30, .n_vocab = 49152, .d_model = 576, .d_ff = 1536, .n_heads = 9,
+    .n_kv_heads = 3, .head_dim = 64, .n_ctx_max = 8192, .norm_eps = 1e-5, .tied_head = true, .rope_theta = 1e5,
+};
+static const qs_placement_request request = {
+    .linear_bits = 4.5, .dense_bits = 16, .batch = 2, .n_ctx = 1024, .device_bytes = 0, .host_bytes = (size_t)1 << 34,
+};
+
+static void test_bytes(void **state)
+{
+    (void)state;
+    qs_placement p;
+    qs_placement_plan(&p, &tiny_llama, &request);
+    /* q, o: 576 x 576; k, v: 192 x 576; gate, up, down: 1536 x 576 = 3,538,944 weights at 4.5 bits. */
+    assert_int_equal(p.block_bytes, 3538944 * 9 / 16 + 2 * 576 * 4);
+    assert_int_equal(p.kv_bytes, 2 * 2 * 1024 * 192 * 4);
+    assert_int_equal(p.head_bytes, 49152 * 576 * 2 + 576 * 4);
+    assert_int_equal(p.embed_bytes, 0);
+    assert_int_equal(p.staging_bytes, 1536 * 576 * 4);
+    assert_int_equal(p.scratch_bytes, qs_scratch_bytes(&tiny_llama, 1024) + (1024 * 576 + 2 * 49152) * 4);
+    assert_int_equal(p.kind, QS_PLACE_HOST);
+    assert_int_equal(p.device_bytes, 0);
+    assert_int_equal(p.host_bytes, 30 * (p.block_bytes + p.kv_bytes) + p.head_bytes + p.scratch_bytes);
+
+    qs_model_config qwen = tiny_llama;
+    qwen.qkv_bias = qwen.o_bias = qwen.qk_norm = true;
+    qwen.tied_head = false;
+    qs_placement q;
+    qs_placement_plan(&q, &qwen, &request);
+    assert_int_equal(q.block_bytes - p.block_bytes, (576 + 2 * 192 + 576 + 2 * 64) * 4);
+    assert_int_equal(q.embed_bytes, 49152 * 576 * 2);
+}
+
+/* Scratch grows with rows up to a constant part per MLP, never shrinks. */
+static void test_scratch(void **state)
+{
+    (void)state;
+    size_t last = 0;
+    for (int64_t n = 1; n <= 4096; n *= 2) {
+        size_t bytes = qs_scratch_bytes(&tiny_llama, n);
+        assert_true(bytes > last);
+        last = bytes;
+    }
+    /* 4096 rows: x, q, attended of 576, k, v of 192, a position, and 32 rotary frequencies. */
+    assert_int_equal(last, 4096 * (3 * 576 + 2 * 192 + 1) * 4 + 32 * 4);
+}
+
+/* A budget of exactly the whole model takes it; each byte less moves layers to the host, in order. */
+static void test_split(void **state)
+{
+    (void)state;
+    qs_placement whole, p;
+    qs_placement_request r = request;
+    r.device_bytes = (size_t)1 << 34;
+    qs_placement_plan(&whole, &tiny_llama, &r);
+    assert_int_equal(whole.kind, QS_PLACE_DEVICE);
+    assert_int_equal(whole.n_device_layers, 30);
+    assert_int_equal(whole.host_bytes, 0);
+
+    r.device_bytes = whole.device_bytes;
+    qs_placement_plan(&p, &tiny_llama, &r);
+    assert_int_equal(p.kind, QS_PLACE_DEVICE);
+    r.device_bytes = whole.device_bytes - 1;
+    qs_placement_plan(&p, &tiny_llama, &r);
+    assert_int_equal(p.kind, QS_PLACE_SPLIT);
+    assert_int_equal(p.n_device_layers, 29); /* the head went first */
+
+    int64_t last = 29;
+    for (; r.device_bytes > 1000000; r.device_bytes -= 1000000) {
+        qs_placement_plan(&p, &tiny_llama, &r);
+        assert_true(p.n_device_layers <= last);
+        assert_true(p.device_bytes <= r.device_bytes);
+        assert_int_equal(p.kind, p.n_device_layers > 0 ? QS_PLACE_SPLIT : QS_PLACE_HOST);
+        /* Greedy to the brim: one layer more would not have fitted. */
+        size_t layer = p.block_bytes + p.kv_bytes;
+        size_t with_one_more = p.scratch_bytes + ((size_t)p.n_device_layers + 1) * layer;
+        if (p.n_device_layers < 29) assert_true(with_one_more > r.device_bytes);
+        assert_int_equal(p.host_bytes,
+                         (30 - (size_t)p.n_device_layers) * layer + p.head_bytes + p.scratch_bytes);
+        last = p.n_device_layers;
+    }
+    assert_int_equal(last, 0);
+}
+
+/* Too little on both sides: streamed, and at last refused. */
+static void test_stream(void **state)
+{
+    (void)state;
+    qs_placement p;
+    qs_placement_request r = request;
+    qs_placement_plan(&p, &tiny_llama, &r);
+    r.host_bytes = p.host_bytes - 1;
+    qs_placement_plan(&p, &tiny_llama, &r);
+    assert_int_equal(p.kind, QS_PLACE_STREAM);
+    assert_int_equal(p.host_bytes, p.block_bytes + p.staging_bytes + p.scratch_bytes + p.head_bytes);
+    r.host_bytes = p.host_bytes - 1;
+    qs_placement_plan(&p, &tiny_llama, &r);
+    assert_int_equal(p.kind, QS_PLACE_NONE);
+    assert_string_equal(qs_placement_name(p.kind), "none");
+}
+
+static void test_print(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t bytes = 0;
+    qs_placement p;
+    qs_placement_request r = request;
+    r.device_bytes = 100000000;
+    qs_placement_plan(&p, &tiny_llama, &r);
+    FILE *stream = open_memstream(&text, &bytes);
+    assert_non_null(stream);
+    qs_placement_print(&p, &r, stream);
+    assert_int_equal(fclose(stream), 0);
+    print_message("%s", text);
+    assert_non_null(strstr(text, "placement: split"));
+    assert_non_null(strstr(text, "device and host"));
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bytes),  cmocka_unit_test(test_scratch), cmocka_unit_test(test_split),
+        cmocka_unit_test(test_stream), cmocka_unit_test(test_print),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
