@@ -5,7 +5,7 @@ usage: logits_smollm2.py MODEL.gguf TEXT OUT_DIR [N_WINDOWS [N_CTX]]    (needs t
 The weights are de-quantised by gguf-py and loaded into a clean LlamaForCausalLM. Writes
 OUT_DIR/tokens.i32   int32 LE [n_windows, n_ctx], windows spread over the text, positions restart in each
 OUT_DIR/logits.f32   float32 LE [n_windows, n_ctx, n_vocab]
-Then: build/tests/test_forward_peer MODEL.gguf OUT_DIR N_CTX
+Then: build/tests/tool_logits MODEL.gguf OUT_DIR N_CTX
 """
 import pathlib
 import sys
