@@ -98,15 +98,31 @@ void qs_pattern_space_fini(qs_pattern_space *space)
 static qs_err prepare(qs_pattern_space *space)
 {
     if (space->match_data != NULL) return QS_OK;
-    /* One pair of offsets: the whole match. The stack starts small and grows for deep backtracking only. */
     space->match_context = pcre2_match_context_create(NULL);
-    space->jit_stack = pcre2_jit_stack_create(32 << 10, 4 << 20, NULL);
-    if (space->match_context != NULL && space->jit_stack != NULL)
-        pcre2_jit_stack_assign(space->match_context, NULL, space->jit_stack);
-    space->match_data = pcre2_match_data_create(1, NULL);
+    space->match_data = pcre2_match_data_create(1, NULL); /* one pair of offsets: the whole match */
     if (space->match_context == NULL || space->match_data == NULL)
         return qs_fail(QS_E_RESOURCE, "prepare pattern matching: out of memory");
     return QS_OK;
+}
+
+/* Compiled code begins with 32 KiB of the machine stack, which only deep backtracking exhausts: then with a
+ * stack of its own, and after that the interpreter does it. */
+static int match(const qs_pattern *pattern, qs_pattern_space *space, const char *text, size_t bytes, size_t from)
+{
+    /* NOTEMPTY: look-behind can make an expression match nothing where PCRE2_INFO_MATCHEMPTY does not see it. */
+    uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
+    int result = pcre2_match(pattern->code, (PCRE2_SPTR)text, bytes, from, options, space->match_data,
+                             space->match_context);
+    if (result != PCRE2_ERROR_JIT_STACKLIMIT) return result;
+    if (space->jit_stack == NULL) {
+        space->jit_stack = pcre2_jit_stack_create(64 << 10, 8 << 20, NULL);
+        if (space->jit_stack != NULL) pcre2_jit_stack_assign(space->match_context, NULL, space->jit_stack);
+        result = pcre2_match(pattern->code, (PCRE2_SPTR)text, bytes, from, options, space->match_data,
+                             space->match_context);
+    }
+    if (result != PCRE2_ERROR_JIT_STACKLIMIT) return result;
+    return pcre2_match(pattern->code, (PCRE2_SPTR)text, bytes, from, options | PCRE2_NO_JIT, space->match_data,
+                       space->match_context);
 }
 
 static void find_literal(const qs_pattern *pattern, const char *text, size_t bytes, size_t from, bool *found,
@@ -130,14 +146,7 @@ qs_err qs_pattern_find(const qs_pattern *pattern, qs_pattern_space *space, const
     }
     qs_err err = prepare(space);
     if (err != QS_OK) return err;
-    /* PCRE2_NOTEMPTY: look-behind can make an expression match nothing even where the analysis of
-     * PCRE2_INFO_MATCHEMPTY does not see it. */
-    uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
-    int result = pcre2_match(pattern->code, (PCRE2_SPTR)text, bytes, from, options, space->match_data,
-                             space->match_context);
-    if (result == PCRE2_ERROR_JIT_STACKLIMIT)
-        result = pcre2_match(pattern->code, (PCRE2_SPTR)text, bytes, from, options | PCRE2_NO_JIT,
-                             space->match_data, space->match_context);
+    int result = match(pattern, space, text, bytes, from);
     if (result == PCRE2_ERROR_NOMATCH) return QS_OK;
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(space->match_data);
     if (result < 0 || range[1] <= range[0] || range[0] < from)
