@@ -19,6 +19,7 @@ qs_err qs_model_open(qs_model **out, const char *path)
         QS_TRY(qs_model_open_hf(model));
     else
         QS_TRY(qs_model_open_gguf(model));
+    QS_TRY(qs_model_open_tokenizer(model));
     *out = model;
     model = NULL;
 out:

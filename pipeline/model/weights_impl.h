@@ -50,4 +50,7 @@ QS_MUST_CHECK qs_err qs_model_bind(qs_model *model, qs_naming naming, qs_find_te
 QS_MUST_CHECK qs_err qs_model_open_hf(qs_model *model);
 QS_MUST_CHECK qs_err qs_model_open_gguf(qs_model *model);
 
+/* Fills model->tokenizer, or leaves NULL when the model carries none; after one of the readers. */
+QS_MUST_CHECK qs_err qs_model_open_tokenizer(qs_model *model);
+
 #endif

@@ -3,7 +3,9 @@
 `tokenizers` library on a text that this script makes, and for each the tokens and decoded text of a list of
 cases according to that library.
 
-    make_tokenizer_fixtures.py --out tests/fixtures/tokenizer [--gguf MODEL.gguf]
+    make_tokenizer_fixtures.py --out tests/fixtures/tokenizer [--gguf MODEL.gguf] [--fuzz tests/fuzz/corpus/tokenizer_json]
+
+--fuzz adds seeds for the fuzz target tokenizer_json: each tokenizer cut down to a few dozen tokens.
 
 <kind>/tokenizer.json and <kind>/cases.jsonl; each line of cases.jsonl is
     {"text", "ids", "ids_special", "decoded", "decoded_skip"}
@@ -85,6 +87,10 @@ CASES = [
     "!!! ??? ... --- === ### $$$ @@@ &&& *** ((())) [[[]]] ;;; :::",
     "a" + "\u0300" * 30 + "b", "\U0001F468\u200d" * 8, " ".join(str(10 ** k) for k in range(12)),
 ]
+
+
+# Long enough for the library under test to keep pieces in its cache, with most words twice.
+LONG = "\n".join(PARAGRAPHS + PARAGRAPHS[::-1])
 
 
 def training_text():
@@ -232,9 +238,8 @@ def make_metaspace():
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement=MARK, prepend_scheme="always")
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
-                                  limit_alphabet=120)
-    tokenizer.train_from_iterator(PARAGRAPHS * 4, trainer)
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator(PARAGRAPHS[:5] * 4, trainer)  # English, code, German: the rest is unknown
     tokenizer.add_tokens(ADDED)
     return tokenizer
 
@@ -266,7 +271,7 @@ def from_gguf(path):
 
 def write_cases(tokenizer, path):
     with open(path, "w", encoding="utf-8") as out:
-        for text in CASES + PARAGRAPHS:
+        for text in CASES + PARAGRAPHS + [LONG]:
             with_special = tokenizer.encode(text).ids
             row = {"text": text, "ids": tokenizer.encode(text, add_special_tokens=False).ids, "ids_special": with_special,
                    "decoded": tokenizer.decode(with_special, skip_special_tokens=False),
@@ -274,10 +279,34 @@ def write_cases(tokenizer, path):
             out.write(json.dumps(row, ensure_ascii=True, separators=(",", ":")) + "\n")
 
 
+def cut_down(document, n_merges=12):
+    """The same rules with the first merges only and the tokens that these need, ids renumbered."""
+    document = json.loads(json.dumps(document))
+    model = document["model"]
+    model["merges"] = model["merges"][:n_merges]
+    needed = set("ab 1\u2581\u0120") | {"<unk>", "<s>", "<0x0A>", "<|begin_of_text|>"}
+    for left, right in model["merges"]:
+        needed |= set(left) | set(right) | {left, right, left + right}
+    added = {token["content"] for token in document["added_tokens"]}
+    kept = [t for t in sorted(model["vocab"], key=model["vocab"].get) if t in needed or t in added]
+    model["vocab"] = {token: i for i, token in enumerate(kept)}
+    next_id = len(kept)
+    for token in document["added_tokens"]:
+        token["id"] = model["vocab"].get(token["content"], next_id)
+        next_id += token["id"] == next_id
+    ids = {token["content"]: token["id"] for token in document["added_tokens"]}
+    post = document["post_processor"] or {}
+    for step in post.get("processors", [post]):
+        for name, special in step.get("special_tokens", {}).items():
+            special["ids"] = [ids[name]]
+    return document
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--gguf", help="a SmolLM2 GGUF file, for smollm2_gguf/cases.jsonl")
+    parser.add_argument("--fuzz", type=pathlib.Path)
     args = parser.parse_args()
     for kind, make in KINDS.items():
         folder = args.out / kind
@@ -288,6 +317,11 @@ def main():
                                                encoding="utf-8")
         # What was written is what the cases are about.
         write_cases(Tokenizer.from_file(str(folder / "tokenizer.json")), folder / "cases.jsonl")
+        if args.fuzz:
+            args.fuzz.mkdir(parents=True, exist_ok=True)
+            small = json.dumps(cut_down(document), ensure_ascii=False, separators=(",", ":"))
+            Tokenizer.from_str(small)
+            (args.fuzz / (kind + ".json")).write_text(small, encoding="utf-8")
         print(kind, tokenizer.get_vocab_size(), (folder / "tokenizer.json").stat().st_size, "bytes")
     if args.gguf:
         folder = args.out / "smollm2_gguf"
