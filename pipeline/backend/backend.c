@@ -5,8 +5,8 @@
 #include "backend/backend_impl.h"
 #include "base/mem.h"
 
-/* Best first: "auto" takes the first that can be created. The reference is never chosen unasked. */
-static const qs_backend_ops *const backends[] = {&qs_cpu_backend, &qs_reference_backend, NULL};
+/* Best first: "auto" takes the first. The others are never chosen unasked. */
+static const qs_backend_ops *const backends[] = {&qs_cpu_backend, &qs_cpu_avx2_backend, &qs_reference_backend, NULL};
 
 /* Backends that another build has: asking for one is answered with what is missing. */
 static const struct {
@@ -218,7 +218,7 @@ qs_err qs_op_rope(qs_backend *backend, float *x, const int32_t *positions, const
 static bool attention_shape_fits(const qs_attention_shape *shape)
 {
     return shape->n_heads > 0 && shape->n_kv_heads > 0 && shape->n_heads % shape->n_kv_heads == 0 &&
-           shape->head_dim > 0 && shape->window >= 0;
+           shape->head_dim > 0 && shape->head_dim <= QS_ATTENTION_HEAD_DIM_MAX && shape->window >= 0;
 }
 
 qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,

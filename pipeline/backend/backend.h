@@ -21,8 +21,9 @@
 
 typedef struct qs_backend qs_backend;
 
-/* `name`: "auto" (best available; says why in qs_backend_describe), "cpu", "cuda", or "reference" (the plain
- * C entries only, for tests). QS_E_UNSUPPORTED when it is not there. n_threads 0 = OpenMP's default. */
+/* `name`: "auto" (best available; says why in qs_backend_describe), "cpu", "cuda", or, for tests,
+ * "reference" (the plain C entries only) and "cpu-avx2" (no newer instructions). QS_E_UNSUPPORTED when it is
+ * not there. n_threads 0 = OpenMP's default. */
 QS_MUST_CHECK qs_err qs_backend_create(qs_backend **out, const char *name, int64_t device, int n_threads);
 void qs_backend_destroy(qs_backend *backend);
 
@@ -91,8 +92,9 @@ QS_MUST_CHECK qs_err qs_op_rmsnorm(qs_backend *backend, const float *x, const fl
 QS_MUST_CHECK qs_err qs_op_rope(qs_backend *backend, float *x, const int32_t *positions, const float *inv_freq,
                                 int64_t n, int64_t n_heads, int64_t head_dim);
 
+enum { QS_ATTENTION_HEAD_DIM_MAX = 256 };
 typedef struct qs_attention_shape {
-    int64_t n_heads, n_kv_heads, head_dim;
+    int64_t n_heads, n_kv_heads, head_dim; /* head_dim up to QS_ATTENTION_HEAD_DIM_MAX */
     int64_t window; /* sliding window in tokens; 0 = all */
 } qs_attention_shape;
 /* Causal within each window: q, out [n_windows, n_ctx, n_heads * head_dim], k, v [.., n_kv_heads * head_dim];

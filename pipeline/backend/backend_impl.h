@@ -73,6 +73,6 @@ struct qs_matrix {
 };
 
 /* The backends, in cpu/cpu.c. */
-extern const qs_backend_ops qs_cpu_backend, qs_reference_backend;
+extern const qs_backend_ops qs_cpu_backend, qs_cpu_avx2_backend, qs_reference_backend;
 
 #endif

@@ -116,37 +116,67 @@ static void cpu_destroy(qs_backend *backend)
     qs_mem_free(cpu);
 }
 
-static qs_err create_with(qs_backend *backend, int n_threads, const qs_gemm_engine *engine, qs_cpu **out)
+/* How far up the ladder of instruction sets a backend goes. */
+typedef enum kernel_level { LEVEL_REFERENCE, LEVEL_AVX2, LEVEL_AVX512 } kernel_level;
+
+static kernel_level cpu_level(void)
+{
+#if defined(__x86_64__)
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (avx2) return avx512 ? LEVEL_AVX512 : LEVEL_AVX2;
+#endif
+    return LEVEL_REFERENCE;
+}
+
+static const char *fill_kernels(qs_cpu_kernels *kernels, kernel_level level)
+{
+    qs_kernels_fill_ref(kernels);
+#if defined(__x86_64__)
+    if (level >= LEVEL_AVX2) qs_kernels_fill_avx2(kernels);
+    if (level >= LEVEL_AVX512) qs_kernels_fill_avx512(kernels);
+#endif
+    static const char *const names[] = {"reference", "avx2", "avx512"};
+    return names[level];
+}
+
+static qs_err create_at(qs_backend *backend, int n_threads, kernel_level level, const qs_gemm_engine *engine)
 {
     qs_cpu *cpu;
     char products[QS_BACKEND_TEXT_BYTES / 2];
+    if (level > cpu_level())
+        return qs_fail(QS_E_UNSUPPORTED, "create backend %s: this CPU lacks the instructions", backend->ops->name);
     qs_err err = QS_NEW(cpu, 1, "CPU backend");
     if (err != QS_OK) return err;
     backend->state = cpu;
     backend->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
     read_cpu_name(backend->device, sizeof backend->device);
     cpu->engine = engine;
-    qs_kernels_fill_ref(&cpu->kernels);
+    const char *name = fill_kernels(&cpu->kernels, level);
     QS_TRY(qs_team_create(&cpu->team, backend->n_threads));
     QS_TRY(engine->create(&cpu->gemm, cpu->team, products, sizeof products));
-    (void)snprintf(backend->describe, sizeof backend->describe, "reference kernels; %s", products);
-    *out = cpu;
+    (void)snprintf(backend->describe, sizeof backend->describe, "%s kernels, %s", name, products);
 out:
     return err;
 }
 
-static qs_err reference_create(qs_backend *backend, int64_t device, int n_threads)
+static qs_err create_reference(qs_backend *backend, int64_t device, int n_threads)
 {
     (void)device;
-    qs_cpu *cpu;
-    return create_with(backend, n_threads, &qs_gemm_reference, &cpu);
+    return create_at(backend, n_threads, LEVEL_REFERENCE, &qs_gemm_reference);
 }
 
-static qs_err cpu_create(qs_backend *backend, int64_t device, int n_threads)
+static qs_err create_avx2(qs_backend *backend, int64_t device, int n_threads)
 {
     (void)device;
-    qs_cpu *cpu;
-    return create_with(backend, n_threads, &qs_gemm_onednn, &cpu);
+    return create_at(backend, n_threads, LEVEL_AVX2, &qs_gemm_onednn);
+}
+
+static qs_err create_best(qs_backend *backend, int64_t device, int n_threads)
+{
+    (void)device;
+    return create_at(backend, n_threads, cpu_level(), &qs_gemm_onednn);
 }
 
 /* ---- the list of ops ---- */
@@ -189,11 +219,11 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
     (void)fprintf(stream, "%-18s %s\n", "embed", "memcpy");
 }
 
-/* Both backends differ only in how the kernel table is filled. */
+/* They differ only in how the kernel table is filled. */
 #define CPU_OPS(backend_name, create_function)                                                              \
     {                                                                                                       \
         .name = backend_name, .create = create_function, .destroy = cpu_destroy, .alloc = cpu_alloc,        \
-        .free = cpu_free, .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .sync = cpu_sync,                       \
+        .free = cpu_free, .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .sync = cpu_sync,      \
         .get_memory = cpu_get_memory, .matrix_update = qs_cpu_matrix_update,                                \
         .matrix_destroy = qs_cpu_matrix_destroy, .linear = qs_cpu_linear, .embed = qs_cpu_embed,            \
         .rmsnorm = qs_cpu_rmsnorm, .rope = qs_cpu_rope, .attention = qs_cpu_attention,                      \
@@ -203,5 +233,6 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
         .print_ops = cpu_print_ops,                                                                         \
     }
 
-const qs_backend_ops qs_cpu_backend = CPU_OPS("cpu", cpu_create);
-const qs_backend_ops qs_reference_backend = CPU_OPS("reference", reference_create);
+const qs_backend_ops qs_cpu_backend = CPU_OPS("cpu", create_best);
+const qs_backend_ops qs_cpu_avx2_backend = CPU_OPS("cpu-avx2", create_avx2);
+const qs_backend_ops qs_reference_backend = CPU_OPS("reference", create_reference);

@@ -21,8 +21,9 @@ typedef struct qs_attention_job {
     const int32_t *positions; /* decoding: position of the query of each sequence */
 } qs_attention_job;
 
-/* Query rows that one kernel call of full attention handles: enough to re-use each key many times. */
-enum { QS_ATTENTION_ROWS = 32 };
+/* Query rows that one kernel call of full attention handles: enough to re-use each key many times; three
+ * vectors of 16 lanes or six of 8. */
+enum { QS_ATTENTION_ROWS = 48 };
 
 /* First key that a query at `position` sees. */
 static inline int64_t qs_attention_first_key(const qs_attention_shape *shape, int64_t position)
@@ -33,12 +34,13 @@ static inline int64_t qs_attention_first_key(const qs_attention_shape *shape, in
 /* ---- matrices of few rows (GEMV) ---- */
 
 /* Packed codes re-ordered for vector lanes: panels of 16 output rows. Within a panel, the codes of a chunk of
- * columns are held as 32-bit words [n_words][16 rows], so one 512-bit load gives every row its own lane:
+ * columns are held as 32-bit words [n_words][16 rows], so one 512-bit load gives every row its own lane. A
+ * code is stored less its middle, as a signed field of `bits` bits (2^(bits-1) becomes 0):
  *   2 bits: chunk 16 columns, 1 word      3 bits: chunk 32 columns, 3 words (10 codes each, the two last codes
  *   4 bits: chunk  8 columns, 1 word              in the top two bits of the three words)
  *   8 bits: chunk  4 columns, 1 word
- * Scales and zero points are [panel][group][16]. Rows behind n_out have scale 0; columns behind n_in have
- * code 0 and meet x = 0. */
+ * Scales and zero points are [panel][group][16]. Rows behind n_out have scale 0; columns behind n_in
+ * meet x = 0. */
 enum { QS_PANEL_ROWS = 16 };
 typedef struct qs_panels {
     int bits;
@@ -63,6 +65,13 @@ typedef struct qs_gemv_job {
 
 /* Rows of the output a GEMV item covers, whatever the layout. */
 typedef void (*qs_gemv_run)(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+
+typedef struct qs_gemv_kernel {
+    const char *from;
+    const char *name; /* coordinates: "gemv_int4_avx512" */
+    qs_gemv_run run;
+    bool wants_panels; /* codes in panels instead of the packed rows themselves */
+} qs_gemv_kernel;
 
 /* Small integers as table indices. */
 enum { QS_CODES_2, QS_CODES_3, QS_CODES_4, QS_CODES_8, QS_N_CODE_WIDTHS };
@@ -118,12 +127,7 @@ typedef struct qs_cpu_kernels {
         double (*run)(const float *logits_f, double lse_f, const float *logits_q, double lse_q, int64_t n_vocab);
     } kld;
     /* By qs_matrix_format (F32, F16, BF16) and by code width. */
-    struct {
-        const char *from;
-        const char *name;
-        qs_gemv_run run;
-        bool wants_panels; /* codes in panels instead of the packed rows themselves */
-    } gemv_dense[3], gemv_int[QS_N_CODE_WIDTHS];
+    qs_gemv_kernel gemv_dense[3], gemv_int[QS_N_CODE_WIDTHS];
     /* Rows of a packed matrix to f32 [n_rows, n_in], input-channel order. */
     struct {
         const char *from;
@@ -132,6 +136,8 @@ typedef struct qs_cpu_kernels {
 } qs_cpu_kernels;
 
 void qs_kernels_fill_ref(qs_cpu_kernels *kernels);
+void qs_kernels_fill_avx2(qs_cpu_kernels *kernels);
+void qs_kernels_fill_avx512(qs_cpu_kernels *kernels);
 
 /* ---- plain C (ref_*.c) ---- */
 void qs_ref_rmsnorm(const float *x, const float *weight, int64_t d, double eps, float *out);

@@ -37,11 +37,15 @@ static void chunk_words_3(const uint8_t *codes, int64_t row_bytes, int64_t chunk
 {
     uint64_t bits = stream_bits(codes, row_bytes, chunk * 96);
     uint64_t more = stream_bits(codes, row_bytes, chunk * 96 + 60);
-    uint32_t last_two = (uint32_t)(more >> 30) & 0x3F;
-    words[0] = (uint32_t)(bits & 0x3FFFFFFF) | last_two << 30;
-    words[1] = (uint32_t)(bits >> 30 & 0x3FFFFFFF) | (last_two >> 2) << 30;
-    words[2] = (uint32_t)(more & 0x3FFFFFFF) | (last_two >> 4) << 30;
+    const uint32_t ten = 0x3FFFFFFF, middles = 0x24924924, middles_last = 0x24;
+    uint32_t last_two = ((uint32_t)(more >> 30) & 0x3F) ^ middles_last;
+    words[0] = (((uint32_t)bits & ten) ^ middles) | last_two << 30;
+    words[1] = (((uint32_t)(bits >> 30) & ten) ^ middles) | (last_two >> 2) << 30;
+    words[2] = (((uint32_t)more & ten) ^ middles) | (last_two >> 4) << 30;
 }
+
+/* The top bit of every field: flipping it turns a code into a signed field around its middle. */
+static uint32_t middle_bits(int bits) { return bits == 2 ? 0xAAAAAAAA : bits == 4 ? 0x88888888 : 0x80808080; }
 
 void qs_panels_fill(const qs_panels *panels, const qs_packed *packed, int64_t first, int64_t last)
 {
@@ -57,7 +61,7 @@ void qs_panels_fill(const qs_panels *panels, const qs_packed *packed, int64_t fi
                 if (real && panels->bits == 3)
                     chunk_words_3(codes, packed->row_bytes, c, words);
                 else if (real)
-                    words[0] = (uint32_t)stream_bits(codes, packed->row_bytes, c * 32);
+                    words[0] = (uint32_t)stream_bits(codes, packed->row_bytes, c * 32) ^ middle_bits(panels->bits);
                 for (int64_t w = 0; w < n_words; w++) dst[(c * n_words + w) * QS_PANEL_ROWS + lane] = words[w];
             }
             for (int64_t g = 0; g < n_groups; g++) {

@@ -43,8 +43,7 @@ void qs_ref_abs_stats(const float *x, int64_t n, int64_t d, int64_t first, int64
         for (int64_t i = first; i < last; i++) {
             float magnitude = fabsf(x[t * d + i]);
             abs_sum[i] += (double)magnitude;
-            /* Written so that a NaN is kept, not skipped. */
-            if (!(magnitude <= abs_max[i])) abs_max[i] = magnitude;
+            if (magnitude > abs_max[i]) abs_max[i] = magnitude; /* a NaN shows in the sum */
         }
     }
 }

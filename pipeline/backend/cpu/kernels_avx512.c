@@ -1,0 +1,36 @@
+/* The fast kernels, compiled for AVX-512 (F, BW, VL, DQ). */
+#include "backend/cpu/attention_simd.h"
+#include "backend/cpu/gemv_dense_simd.h"
+#include "backend/cpu/gemv_int_simd.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/logits_simd.h"
+#include "backend/cpu/rows_simd.h"
+
+void qs_kernels_fill_avx512(qs_cpu_kernels *kernels)
+{
+    kernels->rmsnorm.from = "avx512";
+    kernels->rmsnorm.run = rmsnorm_simd;
+    kernels->rope.from = "avx512";
+    kernels->rope.run = rope_simd;
+    kernels->attention.from = "avx512";
+    kernels->attention.run = attention_simd;
+    kernels->attention_decode.from = "avx512";
+    kernels->attention_decode.run = attention_decode_simd;
+    kernels->silu_mul.from = "avx512";
+    kernels->silu_mul.run = silu_mul_simd;
+    kernels->add.from = "avx512";
+    kernels->add.run = add_simd;
+    kernels->abs_stats.from = "avx512";
+    kernels->abs_stats.run = abs_stats_simd;
+    kernels->logit_stats.from = "avx512";
+    kernels->logit_stats.run = logit_stats_simd;
+    kernels->kld.from = "avx512";
+    kernels->kld.run = kld_simd;
+    kernels->gemv_dense[QS_MATRIX_F32] = (qs_gemv_kernel){"avx512", "gemv_f32_avx512", gemv_f32_simd, false};
+    kernels->gemv_dense[QS_MATRIX_F16] = (qs_gemv_kernel){"avx512", "gemv_f16_avx512", gemv_f16_simd, false};
+    kernels->gemv_dense[QS_MATRIX_BF16] = (qs_gemv_kernel){"avx512", "gemv_bf16_avx512", gemv_bf16_simd, false};
+    kernels->gemv_int[QS_CODES_2] = (qs_gemv_kernel){"avx512", "gemv_int2_avx512", gemv_int2_simd, true};
+    kernels->gemv_int[QS_CODES_3] = (qs_gemv_kernel){"avx512", "gemv_int3_avx512", gemv_int3_simd, true};
+    kernels->gemv_int[QS_CODES_4] = (qs_gemv_kernel){"avx512", "gemv_int4_avx512", gemv_int4_simd, true};
+    kernels->gemv_int[QS_CODES_8] = (qs_gemv_kernel){"avx512", "gemv_int8_avx512", gemv_int8_simd, true};
+}

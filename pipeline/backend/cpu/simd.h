@@ -1,0 +1,252 @@
+/* The vector vocabulary of the fast kernels: one set of names over AVX-512 (16 lanes) and AVX2 with FMA (8
+ * lanes), so that a kernel is written once. Included only by files compiled for one of them, which is what
+ * their name says (*_avx512.c, *_avx2.c). Everything is static: two instruction sets meet in one program.
+ *
+ * The order of every sum is fixed by the code and the number of lanes, never by threads. */
+#ifndef QS_BACKEND_CPU_SIMD_H
+#define QS_BACKEND_CPU_SIMD_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define QS_INLINE static inline __attribute__((always_inline, unused))
+
+#if defined(__AVX512F__)
+
+enum { V_LANES = 16 };
+typedef __m512 vf;
+typedef __m512i vi;
+typedef struct vd { /* the lanes of a vf in f64: first half, second half */
+    __m512d low, high;
+} vd;
+
+QS_INLINE __mmask16 v_mask(int64_t n) { return (__mmask16)((1u << n) - 1u); } /* n < 16 lanes */
+
+QS_INLINE vf v_set(float x) { return _mm512_set1_ps(x); }
+QS_INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
+QS_INLINE void v_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
+QS_INLINE vf v_load_part(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(v_mask(n), p); }
+QS_INLINE void v_store_part(float *p, vf x, int64_t n) { _mm512_mask_storeu_ps(p, v_mask(n), x); }
+QS_INLINE vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+QS_INLINE vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+QS_INLINE vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+QS_INLINE vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+QS_INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }   /* a b + c */
+QS_INLINE vf v_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
+QS_INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when one is NaN */
+QS_INLINE vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+QS_INLINE vf v_abs(vf a) { return _mm512_abs_ps(a); }
+QS_INLINE vf v_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+QS_INLINE vf v_keep_first(vf a, int64_t n) { return _mm512_maskz_mov_ps(v_mask(n), a); }
+/* a where x <= limit (or either is NaN: not), else b */
+QS_INLINE vf v_where_le(vf x, vf limit, vf a, vf b)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LE_OQ), b, a);
+}
+/* x * 2^n for whole n, with gradual underflow */
+QS_INLINE vf v_scale(vf x, vf n) { return _mm512_scalef_ps(x, n); }
+/* Bit i set when lane i equals. */
+QS_INLINE uint32_t v_equal_bits(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+
+QS_INLINE float v_sum(vf x) /* a fixed tree over the lanes */
+{
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)));
+}
+
+QS_INLINE vf v_from_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)p)); }
+QS_INLINE vf v_from_bf16(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)p)), 16));
+}
+QS_INLINE vf v_from_f16_part(const uint16_t *p, int64_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v_mask(n), p));
+}
+QS_INLINE vf v_from_bf16_part(const uint16_t *p, int64_t n)
+{
+    __m256i half = _mm256_maskz_loadu_epi16(v_mask(n), p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+QS_INLINE vf v_from_u8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i_u *)p)));
+}
+
+QS_INLINE vi vi_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
+QS_INLINE vi vi_set(int x) { return _mm512_set1_epi32(x); }
+QS_INLINE vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+QS_INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+QS_INLINE vi vi_shift_right(vi a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); } /* zeros in */
+QS_INLINE vi vi_shift_left(vi a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+QS_INLINE vi vi_shift_signed(vi a, int n) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(n)); } /* sign in */
+QS_INLINE vf v_from_int(vi a) { return _mm512_cvtepi32_ps(a); }
+
+QS_INLINE vd vd_zero(void) { return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+QS_INLINE vd vd_load(const double *p) { return (vd){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)}; }
+QS_INLINE void vd_store(double *p, vd x)
+{
+    _mm512_storeu_pd(p, x.low);
+    _mm512_storeu_pd(p + 8, x.high);
+}
+QS_INLINE vd vd_from(vf x)
+{
+    __m256 high = _mm512_extractf32x8_ps(x, 1);
+    return (vd){_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(high)};
+}
+QS_INLINE vd vd_set(double x) { return (vd){_mm512_set1_pd(x), _mm512_set1_pd(x)}; }
+QS_INLINE vd vd_add(vd a, vd b) { return (vd){_mm512_add_pd(a.low, b.low), _mm512_add_pd(a.high, b.high)}; }
+QS_INLINE vd vd_sub(vd a, vd b) { return (vd){_mm512_sub_pd(a.low, b.low), _mm512_sub_pd(a.high, b.high)}; }
+QS_INLINE vd vd_fma(vd a, vd b, vd c)
+{
+    return (vd){_mm512_fmadd_pd(a.low, b.low, c.low), _mm512_fmadd_pd(a.high, b.high, c.high)};
+}
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+enum { V_LANES = 8 };
+typedef __m256 vf;
+typedef __m256i vi;
+typedef struct vd {
+    __m256d low, high;
+} vd;
+
+QS_INLINE vi v_mask(int64_t n)
+{
+    static const int32_t edge[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    return _mm256_loadu_si256((const __m256i_u *)(edge + 8 - n));
+}
+
+QS_INLINE vf v_set(float x) { return _mm256_set1_ps(x); }
+QS_INLINE vf v_load(const float *p) { return _mm256_loadu_ps(p); }
+QS_INLINE void v_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
+QS_INLINE vf v_load_part(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_mask(n)); }
+QS_INLINE void v_store_part(float *p, vf x, int64_t n) { _mm256_maskstore_ps(p, v_mask(n), x); }
+QS_INLINE vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+QS_INLINE vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+QS_INLINE vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+QS_INLINE vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+QS_INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+QS_INLINE vf v_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
+QS_INLINE vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+QS_INLINE vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+QS_INLINE vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+QS_INLINE vf v_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+QS_INLINE vf v_keep_first(vf a, int64_t n) { return _mm256_and_ps(a, _mm256_castsi256_ps(v_mask(n))); }
+QS_INLINE vf v_where_le(vf x, vf limit, vf a, vf b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, limit, _CMP_LE_OQ));
+}
+/* In two steps, so that a result below the smallest normal number underflows gradually. */
+QS_INLINE vf v_scale(vf x, vf n)
+{
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
+    __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+}
+QS_INLINE uint32_t v_equal_bits(vf a, vf b) { return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
+
+QS_INLINE float v_sum(vf x)
+{
+    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)));
+}
+
+QS_INLINE vf v_from_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i_u *)p)); }
+QS_INLINE vf v_from_bf16(const uint16_t *p)
+{
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i_u *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+QS_INLINE __m128i half_part(const uint16_t *p, int64_t n)
+{
+    uint16_t lanes[8] = {0};
+    for (int64_t i = 0; i < n; i++) lanes[i] = p[i];
+    return _mm_loadu_si128((const __m128i_u *)lanes);
+}
+QS_INLINE vf v_from_f16_part(const uint16_t *p, int64_t n) { return _mm256_cvtph_ps(half_part(p, n)); }
+QS_INLINE vf v_from_bf16_part(const uint16_t *p, int64_t n)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half_part(p, n)), 16));
+}
+QS_INLINE vf v_from_u8(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i_u *)p)));
+}
+
+QS_INLINE vi vi_load(const uint32_t *p) { return _mm256_loadu_si256((const __m256i_u *)p); }
+QS_INLINE vi vi_set(int x) { return _mm256_set1_epi32(x); }
+QS_INLINE vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
+QS_INLINE vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
+QS_INLINE vi vi_shift_right(vi a, int n) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)); }
+QS_INLINE vi vi_shift_left(vi a, int n) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+QS_INLINE vi vi_shift_signed(vi a, int n) { return _mm256_sra_epi32(a, _mm_cvtsi32_si128(n)); }
+QS_INLINE vf v_from_int(vi a) { return _mm256_cvtepi32_ps(a); }
+
+QS_INLINE vd vd_zero(void) { return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()}; }
+QS_INLINE vd vd_load(const double *p) { return (vd){_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)}; }
+QS_INLINE void vd_store(double *p, vd x)
+{
+    _mm256_storeu_pd(p, x.low);
+    _mm256_storeu_pd(p + 4, x.high);
+}
+QS_INLINE vd vd_from(vf x)
+{
+    return (vd){_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1))};
+}
+QS_INLINE vd vd_set(double x) { return (vd){_mm256_set1_pd(x), _mm256_set1_pd(x)}; }
+QS_INLINE vd vd_add(vd a, vd b) { return (vd){_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)}; }
+QS_INLINE vd vd_sub(vd a, vd b) { return (vd){_mm256_sub_pd(a.low, b.low), _mm256_sub_pd(a.high, b.high)}; }
+QS_INLINE vd vd_fma(vd a, vd b, vd c)
+{
+    return (vd){_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
+}
+
+#else
+#error "simd.h is for files compiled with AVX-512 or with AVX2 and FMA"
+#endif
+
+/* ---- both ---- */
+
+QS_INLINE float v_largest(vf x)
+{
+    float lanes[V_LANES];
+    v_store(lanes, x);
+    float largest = lanes[0];
+    for (int i = 1; i < V_LANES; i++)
+        if (lanes[i] > largest) largest = lanes[i];
+    return largest;
+}
+
+QS_INLINE double vd_sum(vd x)
+{
+    double lanes[V_LANES];
+    vd_store(lanes, x);
+    for (int width = V_LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+/* e^x within 1 ulp for -104 <= x <= 88; 0 below, infinity above. x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in
+ * two parts so that n ln 2 is exact enough; e^r = 1 + r + r^2 p(r), p the minimax polynomial of degree 4 for
+ * the relative error of e^r (3.1e-9, a twentieth of an ulp; Remez in f64, rounded to f32). NaN stays NaN. */
+QS_INLINE vf v_exp(vf x)
+{
+    const vf lowest = v_set(-104.0f), highest = v_set(89.0f);
+    x = v_max(lowest, x);
+    x = v_min(highest, x);
+    vf n = v_round(v_mul(x, v_set(0x1.715476p+0f)));
+    vf r = v_fnma(n, v_set(0x1.62e400p-1f), x);
+    r = v_fnma(n, v_set(0x1.7f7d1cp-20f), r);
+    vf p = v_fma(v_set(0x1.6a244cp-10f), r, v_set(0x1.1239d4p-7f));
+    p = v_fma(p, r, v_set(0x1.5558f2p-5f));
+    p = v_fma(p, r, v_set(0x1.555492p-3f));
+    p = v_fma(p, r, v_set(0x1.fffffcp-2f));
+    return v_scale(v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f)), n);
+}
+
+#endif
