@@ -68,11 +68,12 @@ void qs_terminal_headline(qs_sentence *text, const qs_sweep *sweep)
     qs_sentence_add(text, "%" PRId64 " of %" PRId64 " configurations pass", sweep->n_passing,
                     qs_sweep_n_candidates(sweep));
     if (qs_sweep_n_candidates(sweep) == 0) return;
-    qs_sentence_add(text, sweep->strict ? " every gate (strict); " : " the gates that were measured; ");
+    qs_sentence_add(text, sweep->strict ? " every gate (strict; measured of each: "
+                                        : " the gates that were measured (of each: ");
     add_range(text, low[0], high[0]);
-    qs_sentence_add(text, " were measured for each, ");
+    qs_sentence_add(text, "; not measured: ");
     add_range(text, low[1], high[1]);
-    qs_sentence_add(text, sweep->strict ? " were not and count as not passed." : " were not.");
+    qs_sentence_add(text, sweep->strict ? ", which counts as not passed)." : ").");
 }
 
 /* ---- the table ---- */
@@ -236,10 +237,11 @@ static void print_heading(FILE *stream, const qs_sweep *sweep, const qs_terminal
     say(stream, options, text.text);
     if (frame->lattice) {
         text = (qs_sentence){0};
-        qs_sentence_add(&text,
-                        "WARNING: the reference's weights sit on a low-bit lattice (%s) already: every "
-                        "degradation below is understated, since the loss of that first quantisation is not in it.",
-                        frame->storage);
+        qs_sentence_add(
+            &text,
+            "WARNING: the reference's weights sit on a low-bit lattice (%s) already: every "
+            "degradation below is understated, since the loss of that first quantisation is not in it.",
+            frame->storage);
         say(stream, options, text.text);
     }
     print_warnings(stream, sweep, options);

@@ -1,0 +1,53 @@
+# qsweep-report (product.md: stages, exit status; docs/gates.md). $TMP/eval is the sweep of tests/eval_content.h.
+0 . $QS_BUILD/tests/tool_eval_fixture $TMP/eval
+0 summary.csv cd $TMP/eval && mkdir -p golden && for f in rtn-b4-g64-sym fp gptq-b4-g64-sym gptq-b3-g64-sym gptq-b2-g64-sym; do cp $f.eval.h5 golden; done; echo summary.csv
+
+# one passes: 0; the tables are those of tests/golden
+0 Recommended:_gptq-b4-g64-sym qsweep-report --budgets tests/golden/budgets.csv --out $TMP/out $TMP/eval/golden/{rtn-b4-g64-sym,fp,gptq-b4-g64-sym,gptq-b3-g64-sym,gptq-b2-g64-sym}.eval.h5
+0 . for t in summary verdicts layers latency pareto; do cmp $TMP/out/$t.csv tests/golden/$t.csv || exit 1; done
+0 . test "$(head -2 $TMP/out/summary.csv | tail -1 | cut -d, -f1)" = fp
+# a second run gives the same bytes; --quiet and --json; the front end
+0 \"config\" qsweep-report --budgets datasets/budgets.csv --json --quiet $TMP/eval/golden/*.eval.h5
+0 \|_config qsweep-report --budgets datasets/budgets.csv --markdown --quiet $TMP/eval/golden/*.eval.h5
+0 Recommended qsweep report --budgets datasets/budgets.csv $TMP/eval/golden/*.eval.h5
+0 write_.*/summary.csv qsweep-report --budgets datasets/budgets.csv --out $TMP/dry --dry-run $TMP/eval/golden/*.eval.h5
+0 . test ! -e $TMP/dry
+
+# none passes: 3; strict: gates that were not measured do not pass: 3
+3 none_of_1 qsweep-report --budgets datasets/budgets.csv $TMP/eval/fp.eval.h5 $TMP/eval/gptq-b2-g64-sym.eval.h5
+3 NOT_EVALUABLE qsweep-report --budgets datasets/budgets.csv --strict $TMP/eval/golden/*.eval.h5
+3 none_of_0 qsweep-report --budgets datasets/budgets.csv $TMP/eval/fp.eval.h5
+# a failed negative control: no verdict can be trusted
+3 negative_control qsweep-report --budgets datasets/budgets.csv $TMP/eval/fp.eval.h5 $TMP/eval/rtn-b4-g64-sym.eval.h5 $TMP/eval/gptq-is-rtn.eval.h5
+0 understated qsweep-report --budgets datasets/budgets.csv $TMP/eval/lattice.eval.h5 $TMP/eval/gptq-b4-g64-sym.eval.h5
+
+# a missing or cut file is listed, the rest reported; none readable: 4
+0 not_reported:.*missing qsweep-report --budgets datasets/budgets.csv $TMP/eval/golden/*.eval.h5 $TMP/eval/missing.eval.h5
+0 not_reported:.*cut.eval.h5 head -c 3000 $TMP/eval/fp.eval.h5 >$TMP/cut.eval.h5; qsweep-report --budgets datasets/budgets.csv $TMP/eval/golden/*.eval.h5 $TMP/cut.eval.h5
+4 none_is_usable qsweep-report --budgets datasets/budgets.csv $TMP/eval/missing.eval.h5 $TMP/cut.eval.h5
+# mixing is refused and names what differs
+4 the_model's_content_differs qsweep-report --budgets datasets/budgets.csv $TMP/eval/fp.eval.h5 $TMP/eval/other-model.eval.h5
+4 the_protocol_differs qsweep-report --budgets datasets/budgets.csv $TMP/eval/fp.eval.h5 $TMP/eval/other-protocol.eval.h5
+4 token_windows_differs qsweep-report --budgets datasets/budgets.csv $TMP/eval/fp.eval.h5 $TMP/eval/other-tokens.eval.h5
+4 both_hold qsweep-report --budgets datasets/budgets.csv $TMP/eval/gptq-is-rtn.eval.h5 $TMP/eval/gptq-b4-g64-sym.eval.h5
+
+# budgets: file and line
+4 bad.csv:2:_unknown_op printf 'profile,metric,op,limit,level,source\n*,ppl,~,1,fail,x\n' >$TMP/bad.csv; qsweep-report --budgets $TMP/bad.csv $TMP/eval/fp.eval.h5
+4 No_such_file qsweep-report --budgets $TMP/none.csv $TMP/eval/fp.eval.h5
+# usage
+2 --budgets qsweep-report $TMP/eval/fp.eval.h5
+2 --budgets qsweep-report --budgets datasets/budgets.csv
+2 unknown_option qsweep-report --bugdets datasets/budgets.csv x
+0 EVAL... qsweep-report --help
+# a directory that cannot be made
+6 . : >$TMP/file; qsweep-report --budgets datasets/budgets.csv --out $TMP/file/out $TMP/eval/golden/*.eval.h5
+
+# the generated docs are current (make docs)
+0 . qsweep-report --list | diff - docs/columns.md
+0 . qsweep-report --schema | diff - docs/artifacts.md
+
+# colour only on a terminal, and not under NO_COLOR
+NEEDS /usr/bin/script it makes a terminal
+0 \[32mPASS script -qec "qsweep-report --budgets datasets/budgets.csv $TMP/eval/golden/*.eval.h5" /dev/null
+1 . script -qec "NO_COLOR=1 qsweep-report --budgets datasets/budgets.csv $TMP/eval/golden/*.eval.h5" /dev/null | grep -q '\[3'
+1 . qsweep-report --budgets datasets/budgets.csv $TMP/eval/golden/*.eval.h5 | grep -q '\[3'
