@@ -1,4 +1,4 @@
-/* Products of many rows by oneDNN 2.x, one single-threaded primitive per tile.
+/* Products of many rows by oneDNN, one single-threaded primitive per tile.
  *
  * oneDNN's own threads are not used: tiles are cut by shape alone and handed to the team, so the result cannot
  * depend on the number of threads. Weights are packed 64 output rows at a time (weight_layout.h), which makes
@@ -6,7 +6,6 @@
  *
  * A matmul primitive wants dense source and destination. So a tile is either whole rows of y, written in
  * place, or some columns of a few rows, computed aside and copied. */
-#include <oneapi/dnnl/dnnl.h>
 #include <omp.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/gemm_tiles.h"
+#include "backend/cpu/onednn_api.h"
 #include "backend/cpu/weight_layout.h"
 #include "base/dtype.h"
 #include "base/mem.h"
@@ -83,34 +83,32 @@ static void product_fini(onednn *self, tile_product *product)
     *product = (tile_product){0};
 }
 
-static qs_err describe_product(const tile_product *product, dnnl_matmul_desc_t *desc)
+static onednn_matmul describe_product(const tile_product *product)
 {
-    qs_err err = QS_OK;
-    dnnl_memory_desc_t x, w, y;
-    dnnl_dims_t x_dims = {product->m, product->k}, w_dims = {product->k, product->n};
-    dnnl_dims_t y_dims = {product->m, product->n};
     bool bf16 = product->layout == QS_LAYOUT_PANEL_BF16;
-    dnnl_format_tag_t w_tag = product->layout == QS_LAYOUT_ROWS_F32 ? dnnl_ba : bf16 ? dnnl_BA16a64b2a : dnnl_BA16a64b;
-    dnnl_data_type_t type = bf16 ? dnnl_bf16 : dnnl_f32;
-    QS_TRY(check(dnnl_memory_desc_init_by_tag(&x, 2, x_dims, type, dnnl_ab), "describe rows"));
-    QS_TRY(check(dnnl_memory_desc_init_by_tag(&w, 2, w_dims, type, w_tag), "describe weights"));
-    QS_TRY(check(dnnl_memory_desc_init_by_tag(&y, 2, y_dims, dnnl_f32, dnnl_ab), "describe result"));
-    QS_TRY(check(dnnl_matmul_desc_init(desc, &x, &w, NULL, &y), "describe product"));
-out:
-    return err;
+    dnnl_format_tag_t panel = bf16 ? dnnl_BA16a64b2a : dnnl_BA16a64b;
+    return (onednn_matmul){.m = product->m, .n = product->n, .k = product->k,
+                           .type = bf16 ? dnnl_bf16 : dnnl_f32,
+                           .weights_tag = product->layout == QS_LAYOUT_ROWS_F32 ? dnnl_ba : panel};
 }
 
-static qs_err create_memory(onednn *self, tile_product *product, const dnnl_matmul_desc_t *desc,
-                            const dnnl_memory_desc_t *scratch)
+/* A memory object for the argument that `query` names, without data. */
+static qs_err argument(onednn *self, const_dnnl_primitive_desc_t pd, dnnl_query_t query, dnnl_memory_t *out)
+{
+    onednn_desc desc = dnnl_primitive_desc_query_md(pd, query, 0);
+    return check(dnnl_memory_create(out, desc, self->engine, DNNL_MEMORY_NONE), "create memory");
+}
+
+static qs_err create_memory(onednn *self, tile_product *product, const_dnnl_primitive_desc_t pd)
 {
     qs_err err = QS_OK;
     QS_TRY(QS_NEW(product->memory, self->n_threads, "oneDNN memory objects"));
     for (int t = 0; t < self->n_threads; t++) {
         tile_memory *memory = &product->memory[t];
-        QS_TRY(check(dnnl_memory_create(&memory->x, &desc->src_desc, self->engine, DNNL_MEMORY_NONE), "rows"));
-        QS_TRY(check(dnnl_memory_create(&memory->w, &desc->weights_desc, self->engine, DNNL_MEMORY_NONE), "weights"));
-        QS_TRY(check(dnnl_memory_create(&memory->y, &desc->dst_desc, self->engine, DNNL_MEMORY_NONE), "result"));
-        QS_TRY(check(dnnl_memory_create(&memory->scratch, scratch, self->engine, DNNL_MEMORY_NONE), "scratch"));
+        QS_TRY(argument(self, pd, dnnl_query_src_md, &memory->x));
+        QS_TRY(argument(self, pd, dnnl_query_weights_md, &memory->w));
+        QS_TRY(argument(self, pd, dnnl_query_dst_md, &memory->y));
+        QS_TRY(argument(self, pd, dnnl_query_scratchpad_md, &memory->scratch));
     }
 out:
     return err;
@@ -120,21 +118,20 @@ out:
 static qs_err product_init(onednn *self, tile_product *product, char *info, size_t info_bytes)
 {
     qs_err err = QS_OK;
-    dnnl_matmul_desc_t desc;
+    onednn_matmul matmul = describe_product(product);
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
     const char *text = "";
-    QS_TRY(describe_product(product, &desc));
     QS_TRY(check(dnnl_primitive_attr_create(&attr), "create product"));
     /* Scratch from the caller is what makes one primitive usable by several threads at once. */
     QS_TRY(check(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user), "create product"));
-    QS_TRY(check(dnnl_primitive_desc_create(&pd, &desc, attr, self->engine, NULL), "create product"));
+    QS_TRY(check(onednn_matmul_create(&pd, self->engine, &matmul, attr), "create product"));
     (void)dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &text);
     if (info != NULL) (void)snprintf(info, info_bytes, "%s", text);
-    const dnnl_memory_desc_t *scratch = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    onednn_desc scratch = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
     product->scratch_bytes = dnnl_memory_desc_get_size(scratch);
     QS_TRY(check(dnnl_primitive_create(&product->primitive, pd), "create product"));
-    QS_TRY(create_memory(self, product, &desc, scratch));
+    QS_TRY(create_memory(self, product, pd));
 out:
     if (pd != NULL) (void)dnnl_primitive_desc_destroy(pd);
     if (attr != NULL) (void)dnnl_primitive_attr_destroy(attr);
