@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "metric/metrics.h"
 
-enum { QS_CONFIG_TEXT_BYTES = 128, QS_MEASURE_NAME_BYTES = 64 };
+enum { QS_CONFIG_TEXT_BYTES = 512, QS_MEASURE_NAME_BYTES = 64 };
 
 typedef struct qs_measure {
     char name[QS_MEASURE_NAME_BYTES];

@@ -140,7 +140,8 @@ static void put_row(qs_text_table *table, int64_t row, const qs_sweep *sweep, co
     qs_text_cell *size = qs_text_table_cell(table, row, SIZE),
                  *interval = qs_text_table_cell(table, row, RATIO),
                  *gates = qs_text_table_cell(table, row, GATES);
-    (void)snprintf(qs_text_table_cell(table, row, CONFIG)->text, QS_TEXT_CELL_BYTES, "%s", c->id);
+    (void)snprintf(qs_text_table_cell(table, row, CONFIG)->text, QS_TEXT_CELL_BYTES, "%.*s",
+                   QS_TEXT_CELL_BYTES - 1, c->id);
     put_number(table, row, BPW, "%.2f", c->bpw);
     if (c->bytes > 0) (void)qs_mem_format(size->text, (size_t)c->bytes);
     put_number(table, row, PPL, ppl < 1000 ? "%.2f" : "%.3g", ppl);
