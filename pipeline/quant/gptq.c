@@ -20,8 +20,7 @@ typedef struct visit {
 
 static bool has_static_scales(const qs_quant_task *task)
 {
-    int64_t group = task->spec->group_size;
-    return task->spec->static_groups || group < 0 || group >= task->job->n_in;
+    return qs_spec_static_scales(task->spec, task->job->n_in);
 }
 
 static bool shares_visit(const qs_quant_task *a, const qs_quant_task *b)
@@ -73,7 +72,7 @@ static qs_err prepare(qs_solver_task *out, const qs_quant_task *task, const visi
 {
     const qs_spec *spec = task->spec;
     /* With one group per row, or static groups, act-order needs no permutation: every column knows its scale. */
-    bool static_scales = has_static_scales(task), follow_order = spec->act_order && !static_scales && v->u != NULL;
+    bool follow_order = qs_spec_has_perm(spec, task->job->n_in) && v->u != NULL;
     qs_err err = make_packed(task, v, follow_order);
     if (err != QS_OK) return err;
     *out = (qs_solver_task){
@@ -83,7 +82,7 @@ static qs_err prepare(qs_solver_task *out, const qs_quant_task *task, const visi
         .order = v->u != NULL ? v->order : NULL,
         .u = v->u,
         .column_weight = v->u != NULL ? v->column_weight : NULL,
-        .static_scales = static_scales,
+        .static_scales = has_static_scales(task),
         .follow_order = follow_order,
     };
     task->out->damping = v->u != NULL ? v->damping_used : 0;

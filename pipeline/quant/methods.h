@@ -1,5 +1,5 @@
 /* Methods: which codes to choose. A row is a name, what it needs and one function; adding a method is one
- * file and one row (docs/add-a-method.md). */
+ * file and one row (docs/add-a-row.md). */
 #ifndef QS_QUANT_METHODS_H
 #define QS_QUANT_METHODS_H
 

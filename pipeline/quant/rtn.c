@@ -18,7 +18,7 @@ static qs_err solve(qs_workspace *workspace, const qs_quant_task *tasks, int64_t
             .weights = job->weights,
             .packed = packed,
             .rule = {.bits = (int)spec->bits, .sym = spec->sym, .search = spec->search},
-            .static_scales = packed->group_size == job->n_in,
+            .static_scales = qs_spec_static_scales(spec, job->n_in),
         };
     }
     QS_TRY(qs_solver_run(workspace, solver_tasks, n_tasks));

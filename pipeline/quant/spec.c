@@ -320,6 +320,16 @@ qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix)
                    "the whole row", spec->id, spec->group_size, n_in, matrix);
 }
 
+bool qs_spec_static_scales(const qs_spec *spec, int64_t n_in)
+{
+    return spec->static_groups || spec->group_size < 0 || spec->group_size >= n_in;
+}
+
+bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in)
+{
+    return spec->act_order && !qs_spec_static_scales(spec, n_in);
+}
+
 void qs_spec_print_keys(FILE *stream)
 {
     for (int m = 0; qs_methods[m] != NULL; m++) {

@@ -45,6 +45,11 @@ QS_MUST_CHECK qs_err qs_spec_from_cells(qs_spec *out, const char *method, const 
  * row. A group that does not divide the row is fine: the last one is shorter. */
 QS_MUST_CHECK qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix);
 
+/* Whether rows of n_in weights have one scale each, or groups of neighbours whose scales do not wait for their
+ * turn; and whether a permutation is stored, because groups follow an order that is not the channels'. */
+bool qs_spec_static_scales(const qs_spec *spec, int64_t n_in);
+bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in);
+
 /* The keys of every method with default and meaning, for --list and docs. */
 void qs_spec_print_keys(FILE *stream);
 

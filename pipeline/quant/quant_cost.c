@@ -1,0 +1,88 @@
+/* What quantising costs, for the plan that is printed before the work. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "quant/quant_run.h"
+#include "quant/quant_size.h"
+#include "quant/tile.h"
+
+/* Multiply-adds that take as long, per weight, on the machine this was measured on: the scale search, and
+ * gathering, coding, packing and writing. */
+static const double search_per_weight = 320, other_per_weight = 400;
+
+/* Factors that a site needs at once: one per order and damping. */
+static int64_t n_factors(const qs_spec *specs, int64_t n_specs)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < n_specs; i++) {
+        bool known = (specs[i].method->needs & QS_NEED_GRAM) == 0;
+        for (int64_t j = 0; j < i && !known; j++) {
+            const qs_spec *a = &specs[i], *b = &specs[j];
+            known = (b->method->needs & QS_NEED_GRAM) != 0 && a->damping == b->damping && a->act_order == b->act_order &&
+                    a->group_aware == b->group_aware && (!a->group_aware || a->group_size == b->group_size);
+        }
+        n += !known;
+    }
+    return n;
+}
+
+static double matrix_cost(const qs_spec *spec, double n_out, double n_in, bool has_grams)
+{
+    double weights = n_out * n_in, cost = weights * other_per_weight;
+    if (spec->search) cost += weights * search_per_weight;
+    if ((spec->method->needs & QS_NEED_GRAM) != 0) cost += weights * n_in / 2; /* errors into later columns */
+    if (has_grams) cost += weights * n_in / 2;                                 /* loss */
+    return cost;
+}
+
+qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_grams, const qs_spec *specs,
+                               int64_t n_specs)
+{
+    const qs_model_config *config = qs_model_get_config(model);
+    int64_t factors = n_factors(specs, n_specs), site_weights[QS_N_SITES] = {0}, most = 0, widest = 0;
+    qs_quant_cost cost = {0, 0};
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
+        int64_t *weights = &site_weights[qs_role_site((qs_role)role)];
+        *weights += info.n_out * info.n_in;
+        most = *weights > most ? *weights : most;
+        widest = info.n_in > widest ? info.n_in : widest;
+        for (int64_t i = 0; i < n_specs; i++) {
+            cost.multiply_adds += matrix_cost(&specs[i], (double)info.n_out, (double)info.n_in, has_grams);
+            cost.bytes += qs_quant_matrix_bits(&specs[i], info.n_out, info.n_in) / 8;
+        }
+        if (has_grams) cost.multiply_adds += (double)info.n_out * (double)info.n_in * (double)info.n_in / 2;
+    }
+    for (int site = 0; site < QS_N_SITES; site++) {
+        int64_t width = qs_site_width(config, (qs_site)site);
+        bool counted = !has_grams;
+        for (int other = 0; other < site && !counted; other++) counted = qs_site_width(config, (qs_site)other) == width;
+        if (has_grams) cost.multiply_adds += 0.5 * (double)(factors * width * width * width);
+        if (!counted) cost.bytes += width * width * (int64_t)sizeof(float) * (4 + factors); /* H, three to work with */
+    }
+    cost.bytes += most * (int64_t)sizeof(float) + n_threads * widest * 3 * QS_TILE_ROWS * (int64_t)sizeof(float);
+    if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
+    cost.multiply_adds *= (double)config->n_layers;
+    return cost;
+}
+
+qs_err qs_quant_measure_rate(double *multiply_adds_per_s)
+{
+    enum { N = 64, K = 512, REPEATS = 40 };
+    float *x = NULL;
+    qs_err err = QS_NEW(x, (N + K) * QS_TILE_ROWS + N * K, "rate measurement");
+    if (err != QS_OK) return err;
+    const qs_tile_ops *ops = qs_tile_best();
+    float *e = x + N * QS_TILE_ROWS, *u = e + K * QS_TILE_ROWS;
+    double best = 0;
+    for (int i = 0; i < REPEATS; i++) {
+        double start = qs_clock_seconds();
+        ops->update(x, N, e, K, u, N);
+        double rate = (double)N * K * QS_TILE_ROWS / (qs_clock_seconds() - start);
+        best = rate > best ? rate : best;
+    }
+    qs_mem_free(x);
+    *multiply_adds_per_s = best;
+    return QS_OK;
+}

@@ -1,0 +1,348 @@
+#include "quant/quant_file.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/args.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "model/model_record.h"
+#include "stat/calib_file.h"
+
+static const char encoding[] = "rows of codes, least significant bit first";
+enum { TEXT_BYTES = 256, NODE_BYTES = 96 };
+
+/* ---- writing ---- */
+
+struct qs_quant_writer {
+    qs_artifact *artifact;
+    const qs_model *model;
+    bool *written; /* [n_layers] */
+    double loss_sum;
+    int64_t n_matrices, n_fallbacks;
+};
+
+qs_err qs_quant_path(char *path, const char *dir, const qs_spec *spec)
+{
+    return qs_path_format(path, "%s/%s.quant.h5", dir, spec->id);
+}
+
+static qs_err put_inputs(qs_artifact *a, const qs_quant_inputs *inputs)
+{
+    qs_err err;
+    QS_TRY(qs_model_record(inputs->model, a));
+    if (inputs->calib != NULL) {
+        QS_TRY(qs_artifact_add_parent(a, "calib", inputs->calib_name, qs_artifact_digest(inputs->calib)));
+        QS_TRY(qs_calib_copy_record(inputs->calib, a));
+    }
+    if (inputs->argc > 0) QS_TRY(qs_artifact_set_command(a, inputs->argc, inputs->argv));
+out:
+    return err;
+}
+
+static qs_err put_spec(qs_artifact *a, const qs_spec *spec, const qs_model *model)
+{
+    qs_quant_size size = qs_quant_size_of(spec, model);
+    qs_err err;
+    QS_TRY(qs_artifact_put_text(a, "/spec/@id", spec->id));
+    QS_TRY(qs_artifact_put_text(a, "/spec/@text", spec->text));
+    QS_TRY(qs_artifact_put_text(a, "/spec/@method", spec->method->name));
+    QS_TRY(qs_artifact_put_int(a, "/spec/@bits", spec->bits));
+    QS_TRY(qs_artifact_put_int(a, "/spec/@group_size", spec->group_size));
+    QS_TRY(qs_artifact_put_text(a, "/spec/@variant", spec->variant));
+    QS_TRY(qs_artifact_put_text(a, "/spec/@kernel", QS_QUANT_KERNEL));
+    QS_TRY(qs_artifact_put_real(a, "/spec/@bpw", size.bpw));
+    QS_TRY(qs_artifact_put_real(a, "/spec/@bpw_total", size.bpw_total));
+    QS_TRY(qs_artifact_put_int(a, "/spec/@bytes", size.bytes));
+out:
+    return err;
+}
+
+qs_err qs_quant_writer_create(qs_quant_writer **out, const char *path, const qs_quant_inputs *inputs,
+                              const qs_spec *spec)
+{
+    qs_quant_writer *writer = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(writer, 1, "quant artifact"));
+    writer->model = inputs->model;
+    QS_TRY(QS_NEW(writer->written, qs_model_get_config(inputs->model)->n_layers, "quant artifact"));
+    QS_TRY(qs_artifact_create(&writer->artifact, path, QS_KIND_QUANT));
+    QS_TRY(put_inputs(writer->artifact, inputs));
+    QS_TRY(put_spec(writer->artifact, spec, inputs->model));
+    *out = writer;
+out:
+    if (err != QS_OK) qs_quant_writer_abort(writer);
+    return err;
+}
+
+static void node_path(char path[NODE_BYTES], int64_t layer, int role, const char *leaf)
+{
+    (void)snprintf(path, NODE_BYTES, "/layers/%" PRId64 "/%s/%s", layer, qs_role_name((qs_role)role), leaf);
+}
+
+static qs_err put_data(qs_artifact *a, int64_t layer, int role, const char *leaf, qs_dtype dtype, int64_t n_rows,
+                       int64_t n_columns, const void *data)
+{
+    char path[NODE_BYTES];
+    node_path(path, layer, role, leaf);
+    return qs_artifact_put(a, path, dtype, n_columns > 0 ? 2 : 1, (int64_t[]){n_rows, n_columns}, data);
+}
+
+static qs_err put_int(qs_artifact *a, int64_t layer, int role, const char *leaf, int64_t value)
+{
+    char path[NODE_BYTES];
+    node_path(path, layer, role, leaf);
+    return qs_artifact_put_int(a, path, value);
+}
+
+static qs_err put_real(qs_artifact *a, int64_t layer, int role, const char *leaf, double value)
+{
+    char path[NODE_BYTES];
+    node_path(path, layer, role, leaf);
+    return qs_artifact_put_real(a, path, value);
+}
+
+static qs_err put_matrix(qs_artifact *a, int64_t layer, int role, const qs_quant_result *result)
+{
+    const qs_packed *p = &result->packed;
+    char path[NODE_BYTES];
+    qs_err err;
+    node_path(path, layer, role, "");
+    QS_TRY(qs_packed_check(p, path));
+    QS_TRY(put_data(a, layer, role, "codes", QS_U8, p->n_out, p->row_bytes, p->codes));
+    QS_TRY(put_data(a, layer, role, "scales", QS_F16, p->n_out, p->n_groups, p->scales));
+    if (p->zeros != NULL) QS_TRY(put_data(a, layer, role, "zeros", QS_U8, p->n_out, p->n_groups, p->zeros));
+    if (p->perm != NULL) QS_TRY(put_data(a, layer, role, "perm", QS_I32, p->n_in, 0, p->perm));
+    QS_TRY(put_int(a, layer, role, "@n_out", p->n_out));
+    QS_TRY(put_int(a, layer, role, "@n_in", p->n_in));
+    node_path(path, layer, role, "@encoding");
+    QS_TRY(qs_artifact_put_text(a, path, encoding));
+    QS_TRY(put_real(a, layer, role, "@loss", result->loss));
+    QS_TRY(put_real(a, layer, role, "@weight_error", result->weight_error));
+    QS_TRY(put_real(a, layer, role, "@damping", result->damping));
+    QS_TRY(put_int(a, layer, role, "@fallback", result->fallback));
+out:
+    return err;
+}
+
+qs_err qs_quant_writer_add(qs_quant_writer *writer, int64_t layer, const qs_quant_layer *quant)
+{
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        qs_err err = put_matrix(writer->artifact, layer, role, &quant->linears[role]);
+        if (err != QS_OK) return err;
+        writer->loss_sum += quant->linears[role].loss;
+        writer->n_fallbacks += quant->linears[role].fallback;
+        writer->n_matrices++;
+    }
+    writer->written[layer] = true;
+    return QS_OK;
+}
+
+static void free_writer(qs_quant_writer *writer)
+{
+    qs_mem_free(writer->written);
+    qs_mem_free(writer);
+}
+
+qs_err qs_quant_writer_finish(qs_quant_writer *writer, double quantize_s, qs_digest *digest)
+{
+    qs_err err = QS_OK;
+    qs_digest ignored;
+    for (int64_t layer = 0; layer < qs_model_get_config(writer->model)->n_layers && err == QS_OK; layer++)
+        if (!writer->written[layer])
+            err = qs_fail(QS_E_INPUT, "finish quant artifact: layer %" PRId64 " is missing", layer);
+    if (err == QS_OK) err = qs_artifact_put_real(writer->artifact, "/timing/@quantize_s", quantize_s);
+    if (err != QS_OK)
+        qs_artifact_abort(writer->artifact);
+    else
+        err = qs_artifact_seal(writer->artifact, digest != NULL ? digest : &ignored);
+    free_writer(writer);
+    return err;
+}
+
+void qs_quant_writer_abort(qs_quant_writer *writer)
+{
+    if (writer == NULL) return;
+    qs_artifact_abort(writer->artifact);
+    free_writer(writer);
+}
+
+double qs_quant_writer_loss(const qs_quant_writer *writer)
+{
+    return writer->n_matrices > 0 ? writer->loss_sum / (double)writer->n_matrices : 0;
+}
+
+int64_t qs_quant_writer_n_fallbacks(const qs_quant_writer *writer) { return writer->n_fallbacks; }
+
+/* ---- reading ---- */
+
+struct qs_quant_file {
+    qs_artifact *artifact;
+    const qs_model *model;
+    char *path;
+    qs_spec spec;
+    qs_packed linears[QS_N_LINEARS]; /* of `layer`; memory is kept from layer to layer */
+    bool loaded[QS_N_LINEARS];
+    int64_t layer;
+};
+
+static bool text_is(const qs_artifact *a, const char *path, const char *wanted)
+{
+    char text[TEXT_BYTES];
+    return qs_artifact_get_text(a, path, text, sizeof text) == QS_OK && strcmp(text, wanted) == 0;
+}
+
+static bool same_calib(const qs_artifact *a, const qs_artifact *calib)
+{
+    qs_digest stored, wanted;
+    if (calib == NULL) return !qs_artifact_has(a, "/parents/@calib");
+    if (qs_artifact_get_parent(a, "calib", &stored) != QS_OK) return false;
+    wanted = qs_artifact_digest(calib);
+    return stored.low == wanted.low && stored.high == wanted.high;
+}
+
+bool qs_quant_is_current(const char *path, const qs_quant_inputs *inputs, const qs_spec *spec)
+{
+    qs_artifact *a;
+    if (qs_artifact_open(&a, path, QS_KIND_QUANT) != QS_OK) return false;
+    bool current = qs_model_check_record(inputs->model, a, path) == QS_OK && same_calib(a, inputs->calib) &&
+                   text_is(a, "/spec/@text", spec->text) && text_is(a, "/spec/@kernel", QS_QUANT_KERNEL) &&
+                   text_is(a, "/provenance/@version", QS_VERSION);
+    qs_artifact_close(a);
+    return current;
+}
+
+static qs_err read_spec(qs_quant_file *file)
+{
+    char text[TEXT_BYTES];
+    qs_err err;
+    QS_TRY(qs_artifact_get_text(file->artifact, "/spec/@kernel", text, sizeof text));
+    if (strcmp(text, QS_QUANT_KERNEL) != 0) {
+        err = qs_fail(QS_E_INPUT, "%s: packed as %s, not %s; re-run qsweep-quantize", file->path, text, QS_QUANT_KERNEL);
+        goto out;
+    }
+    QS_TRY(qs_artifact_get_text(file->artifact, "/spec/@text", text, sizeof text));
+    if (qs_spec_parse(&file->spec, text) != QS_OK)
+        err = qs_fail(QS_E_INPUT, "%s: made for \"%s\", which this version does not know; re-run qsweep-quantize",
+                      file->path, text);
+out:
+    return err;
+}
+
+qs_err qs_quant_file_open(qs_quant_file **out, const char *path, qs_model *model)
+{
+    qs_quant_file *file = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(file, 1, "quant artifact"));
+    file->model = model;
+    file->layer = -1;
+    QS_TRY(QS_NEW(file->path, strlen(path) + 1, "path"));
+    memcpy(file->path, path, strlen(path) + 1);
+    QS_TRY(qs_artifact_open(&file->artifact, path, QS_KIND_QUANT));
+    QS_TRY(qs_model_check_record(model, file->artifact, path));
+    QS_TRY(read_spec(file));
+    *out = file;
+out:
+    if (err != QS_OK) qs_quant_file_close(file);
+    return err;
+}
+
+void qs_quant_file_close(qs_quant_file *file)
+{
+    if (file == NULL) return;
+    for (int role = 0; role < QS_N_LINEARS; role++) qs_packed_free(&file->linears[role]);
+    if (file->artifact != NULL) qs_artifact_close(file->artifact);
+    qs_mem_free(file->path);
+    qs_mem_free(file);
+}
+
+const qs_spec *qs_quant_file_spec(const qs_quant_file *file) { return &file->spec; }
+
+qs_quant_size qs_quant_file_size(const qs_quant_file *file) { return qs_quant_size_of(&file->spec, file->model); }
+
+const qs_artifact *qs_quant_file_artifact(const qs_quant_file *file) { return file->artifact; }
+
+static qs_err read_data(const qs_quant_file *file, int64_t layer, int role, const char *leaf, qs_dtype dtype,
+                        void *dst, int64_t n)
+{
+    char path[NODE_BYTES];
+    node_path(path, layer, role, leaf);
+    qs_err err = qs_artifact_read(file->artifact, path, dtype, dst, n);
+    return err == QS_OK ? err : qs_context(err, "%s", file->path);
+}
+
+static bool has_data(const qs_quant_file *file, int64_t layer, int role, const char *leaf)
+{
+    char path[NODE_BYTES];
+    node_path(path, layer, role, leaf);
+    return qs_artifact_has(file->artifact, path);
+}
+
+/* Shape from model and spec; memory from the layer before when it fits. */
+static qs_err shape_slot(qs_quant_file *file, int64_t layer, int role)
+{
+    qs_packed wanted, *slot = &file->linears[role];
+    qs_tensor_info info = qs_model_info(file->model, (qs_role)role, layer);
+    bool zeros = has_data(file, layer, role, "zeros"), perm = has_data(file, layer, role, "perm");
+    qs_err err = qs_packed_shape(&wanted, (int)file->spec.bits, info.n_out, info.n_in, file->spec.group_size);
+    if (err != QS_OK) return qs_context(err, "%s", file->path);
+    if (slot->codes != NULL && slot->n_out == wanted.n_out && slot->n_in == wanted.n_in &&
+        (slot->zeros != NULL) == zeros && (slot->perm != NULL) == perm)
+        return QS_OK;
+    qs_packed_free(slot);
+    *slot = wanted;
+    return qs_packed_alloc(slot, zeros, perm);
+}
+
+static qs_err load_matrix(qs_quant_file *file, int64_t layer, int role)
+{
+    char path[NODE_BYTES];
+    qs_packed *p = &file->linears[role];
+    qs_err err;
+    QS_TRY(shape_slot(file, layer, role));
+    QS_TRY(read_data(file, layer, role, "codes", QS_U8, p->codes, p->n_out * p->row_bytes));
+    QS_TRY(read_data(file, layer, role, "scales", QS_F16, p->scales, p->n_out * p->n_groups));
+    if (p->zeros != NULL) QS_TRY(read_data(file, layer, role, "zeros", QS_U8, p->zeros, p->n_out * p->n_groups));
+    if (p->perm != NULL) QS_TRY(read_data(file, layer, role, "perm", QS_I32, p->perm, p->n_in));
+    node_path(path, layer, role, "");
+    err = qs_packed_check(p, path);
+    if (err != QS_OK) err = qs_context(err, "%s", file->path);
+out:
+    return err;
+}
+
+static qs_err get_linear(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
+{
+    qs_quant_file *file = context;
+    if (layer != file->layer) {
+        memset(file->loaded, 0, sizeof file->loaded);
+        file->layer = layer;
+    }
+    if (!file->loaded[role]) {
+        qs_err err = load_matrix(file, layer, role);
+        if (err != QS_OK) return err;
+        file->loaded[role] = true;
+    }
+    const qs_packed *p = &file->linears[role];
+    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = p->n_out, .n_in = p->n_in, .packed = p};
+    return QS_OK;
+}
+
+qs_linear_source qs_quant_file_source(qs_quant_file *file)
+{
+    return (qs_linear_source){.get = get_linear, .context = file};
+}
+
+qs_err qs_quant_file_losses(const qs_quant_file *file, double *loss)
+{
+    char path[NODE_BYTES];
+    for (int64_t layer = 0; layer < qs_model_get_config(file->model)->n_layers; layer++) {
+        for (int role = 0; role < QS_N_LINEARS; role++) {
+            node_path(path, layer, role, "@loss");
+            qs_err err = qs_artifact_get_real(file->artifact, path, loss++);
+            if (err != QS_OK) return qs_context(err, "%s", file->path);
+        }
+    }
+    return QS_OK;
+}
