@@ -1,0 +1,292 @@
+/* qsweep-calibrate: run the model once over calibration text and bank the statistics that every method and
+ * grid point shares. With --propagate the inputs of each layer come from already quantised layers, which makes
+ * the artifact fit for that one spec. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/args.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/progress.h"
+#include "data/corpus.h"
+#include "model/forward.h"
+#include "quant/quant_run.h"
+#include "stat/calib_file.h"
+#include "stat/stats.h"
+
+typedef struct options {
+    qs_common_args common;
+    const char *model, *text, *production, *propagate, *out;
+    int64_t n_samples, seqlen;
+    int n_threads;
+    int argc;
+    char **argv;
+} options;
+
+typedef struct job {
+    const options *opt;
+    qs_model *model;
+    const qs_model_config *config;
+    qs_backend *backend;
+    qs_corpus corpus, production;
+    qs_token_list tokens, production_tokens;
+    int64_t *starts; /* [n_samples] */
+    int32_t *windows; /* [n_samples, seqlen] */
+    qs_spec spec;    /* of --propagate */
+    qs_collector collector;
+    qs_scratch *scratch;
+    qs_block *block;
+    float *hidden;       /* device [n_samples * seqlen, d_model] */
+    float *probe_hidden; /* device, a copy that the statistics pass may overwrite; --propagate only */
+    qs_artifact *artifact;
+} job;
+
+enum { SCRATCH_ROWS = 2048 };
+
+static qs_err take_inputs(job *j)
+{
+    const options *opt = j->opt;
+    qs_err err;
+    if (opt->propagate != NULL) QS_TRY(qs_spec_parse(&j->spec, opt->propagate));
+    QS_TRY(qs_model_open(&j->model, opt->model));
+    j->config = qs_model_get_config(j->model);
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);
+    if (tokenizer == NULL) {
+        err = qs_fail(QS_E_INPUT, "open model %s: it has no tokenizer (tokenizer.json)", opt->model);
+        goto out;
+    }
+    QS_TRY(qs_corpus_load(&j->corpus, opt->text));
+    QS_TRY(qs_tokenizer_encode(tokenizer, j->corpus.text, j->corpus.bytes, false, &j->tokens));
+    QS_TRY(QS_NEW(j->starts, opt->n_samples, "window starts"));
+    err = qs_windows_stratified(j->tokens.n, opt->seqlen, opt->n_samples, (uint64_t)opt->common.seed, j->starts);
+    if (err != QS_OK) {
+        err = qs_context(err, "use text %s", opt->text);
+        goto out;
+    }
+    QS_TRY(QS_NEW(j->windows, opt->n_samples * opt->seqlen, "calibration windows"));
+    for (int64_t i = 0; i < opt->n_samples; i++) {
+        int32_t *window = j->windows + i * opt->seqlen;
+        memcpy(window, j->tokens.ids + j->starts[i], (size_t)opt->seqlen * sizeof *window);
+        /* A deployed model always sees BOS first; its first position is an attention sink. */
+        if (qs_tokenizer_adds_bos(tokenizer)) window[0] = qs_tokenizer_bos(tokenizer);
+    }
+    if (opt->production != NULL) {
+        QS_TRY(qs_corpus_load(&j->production, opt->production));
+        QS_TRY(qs_tokenizer_encode(tokenizer, j->production.text, j->production.bytes, false, &j->production_tokens));
+    }
+out:
+    return err;
+}
+
+static void print_plan(const job *j)
+{
+    const options *opt = j->opt;
+    size_t n_rows = (size_t)(opt->n_samples * opt->seqlen);
+    size_t streams = n_rows * (size_t)j->config->d_model * sizeof(float) * (opt->propagate != NULL ? 2 : 1);
+    size_t fixed = qs_collector_bytes(j->config) + qs_scratch_bytes(j->config, SCRATCH_ROWS);
+    char a[QS_MEM_TEXT_BYTES], b[QS_MEM_TEXT_BYTES];
+    qs_log_info("calibrate %s: %lld windows of %lld tokens from %s (%lld tokens), %s statistics", opt->model,
+                (long long)opt->n_samples, (long long)opt->seqlen, opt->text, (long long)j->tokens.n,
+                opt->propagate != NULL ? j->spec.id : "full-precision");
+    qs_log_info("memory: streams %s, statistics and scratch %s, plus one decoder block", qs_mem_format(a, streams),
+                qs_mem_format(b, fixed));
+    if (opt->n_samples < 100 || opt->n_samples > 500)
+        qs_log_warn("%lld samples are outside the accepted 100 to 500; the calibration_size gate will fail",
+                    (long long)opt->n_samples);
+    if (opt->common.dry_run && opt->common.json)
+        (void)printf("{\"n_samples\": %lld, \"seqlen\": %lld, \"n_text_tokens\": %lld, \"bytes\": %zu}\n",
+                     (long long)opt->n_samples, (long long)opt->seqlen, (long long)j->tokens.n, streams + fixed);
+}
+
+static qs_err allocate(job *j)
+{
+    qs_err err;
+    size_t n_rows = (size_t)(j->opt->n_samples * j->opt->seqlen);
+    size_t stream_bytes = n_rows * (size_t)j->config->d_model * sizeof(float);
+    QS_TRY(qs_backend_alloc(j->backend, &j->hidden, stream_bytes, "hidden states"));
+    if (j->opt->propagate != NULL) QS_TRY(qs_backend_alloc(j->backend, &j->probe_hidden, stream_bytes, "hidden states"));
+    QS_TRY(qs_scratch_create(&j->scratch, j->backend, j->model, SCRATCH_ROWS));
+    QS_TRY(qs_collector_init(&j->collector, j->backend, j->config));
+    qs_block_options block = {.uses = QS_USE_GEMM, .compute = QS_COMPUTE_F32, .dense_dtype = QS_F32};
+    QS_TRY(qs_block_create(&j->block, j->backend, j->model, NULL, 0, &block));
+    QS_TRY(qs_forward_embed(j->backend, j->model, j->windows, (int64_t)n_rows, j->hidden));
+out:
+    return err;
+}
+
+static qs_err gram_of_layer(void *context, int64_t layer, qs_site site, const float **gram, int64_t *n_tokens)
+{
+    job *j = context;
+    *n_tokens = j->collector.sites[site].n_tokens;
+    return qs_collector_gram(&j->collector, layer, site, gram);
+}
+
+static qs_err packed_linear(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
+{
+    (void)layer;
+    qs_quant_layer *quant = context;
+    const qs_packed *packed = &quant->linears[role].packed;
+    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = packed->n_out, .n_in = packed->n_in, .packed = packed};
+    return QS_OK;
+}
+
+/* Statistics from a copy of the stream, then the stream itself moves on through the quantised layer. */
+static qs_err propagate_layer(job *j, int64_t layer, const qs_tap *tap)
+{
+    const options *opt = j->opt;
+    size_t bytes = (size_t)(opt->n_samples * opt->seqlen) * (size_t)j->config->d_model * sizeof(float);
+    qs_quant_layer quant = {0};
+    qs_gram_source grams = {.get = gram_of_layer, .context = j};
+    qs_linear_source linears = {.get = packed_linear, .context = &quant};
+    qs_err err;
+    QS_TRY(qs_backend_copy(j->backend, j->probe_hidden, j->hidden, bytes));
+    QS_TRY(qs_block_forward(j->block, j->scratch, j->probe_hidden, opt->n_samples, opt->seqlen, tap));
+    QS_TRY(qs_quantize_layer(j->model, j->backend, layer, &grams, &j->spec, 1, &quant));
+    QS_TRY(qs_block_load(j->block, &linears, layer));
+    QS_TRY(qs_block_forward(j->block, j->scratch, j->hidden, opt->n_samples, opt->seqlen, NULL));
+out:
+    qs_quant_layer_free(&quant);
+    return err;
+}
+
+static qs_err run_layers(job *j)
+{
+    const options *opt = j->opt;
+    qs_tap tap = qs_collector_tap(&j->collector);
+    qs_progress progress;
+    qs_err err = QS_OK;
+    qs_progress_start(&progress, "calibrate layers", j->config->n_layers);
+    for (int64_t layer = 0; layer < j->config->n_layers; layer++) {
+        if (layer > 0 || opt->propagate != NULL) QS_TRY(qs_block_load(j->block, NULL, layer));
+        QS_TRY(qs_collector_clear(&j->collector));
+        if (opt->propagate != NULL)
+            QS_TRY(propagate_layer(j, layer, &tap));
+        else
+            QS_TRY(qs_block_forward(j->block, j->scratch, j->hidden, opt->n_samples, opt->seqlen, &tap));
+        QS_TRY(qs_collector_write(&j->collector, layer, j->artifact));
+        qs_progress_update(&progress, layer + 1);
+    }
+out:
+    qs_progress_finish(&progress);
+    return err;
+}
+
+/* How many positions of the text at least one window covers; starts ascend. */
+static int64_t count_distinct(const job *j)
+{
+    int64_t covered = 0, end = 0;
+    for (int64_t i = 0; i < j->opt->n_samples; i++) {
+        int64_t first = j->starts[i] > end ? j->starts[i] : end;
+        end = j->starts[i] + j->opt->seqlen;
+        covered += end - first;
+    }
+    return covered;
+}
+
+static qs_err write_sanity(job *j)
+{
+    qs_err err;
+    int64_t bins[QS_CORPUS_LENGTH_BINS], n_bins = QS_CORPUS_LENGTH_BINS;
+    qs_corpus_length_histogram(&j->corpus, bins);
+    QS_TRY(qs_artifact_put(j->artifact, "/calibration/length_histogram", QS_I64, 1, &n_bins, bins));
+    if (j->opt->production == NULL) goto out;
+    double js, median, production_median;
+    QS_TRY(qs_unigram_js(j->tokens.ids, j->tokens.n, j->production_tokens.ids, j->production_tokens.n,
+                         j->config->n_vocab, &js));
+    QS_TRY(qs_corpus_median_chars(&j->corpus, &median));
+    QS_TRY(qs_corpus_median_chars(&j->production, &production_median));
+    QS_TRY(qs_artifact_put_real(j->artifact, "/calibration/@js_divergence", js));
+    QS_TRY(qs_artifact_put_real(j->artifact, "/calibration/@median_chars_ratio", median / production_median));
+    qs_log_info("against the production sample: unigram JS divergence %.3f bits, median document length ratio %.2f", js,
+                median / production_median);
+out:
+    return err;
+}
+
+static qs_err run(const options *opt)
+{
+    job j = {.opt = opt};
+    qs_digest digest;
+    char text[QS_DIGEST_TEXT_BYTES];
+    double started = qs_clock_seconds();
+    qs_err err;
+    QS_TRY(take_inputs(&j));
+    print_plan(&j);
+    if (opt->common.dry_run) goto out;
+    qs_calib_plan plan = {
+        .n_samples = opt->n_samples,
+        .seqlen = opt->seqlen,
+        .seed = opt->common.seed,
+        .n_text_tokens = j.tokens.n,
+        .n_distinct_tokens = count_distinct(&j),
+        .windows = j.windows,
+        .propagate_spec = opt->propagate != NULL ? j.spec.text : "",
+    };
+    if (qs_calib_is_current(opt->out, j.model, &plan)) {
+        qs_log_info("%s is current: nothing to do", opt->out);
+        goto out;
+    }
+    QS_TRY(qs_backend_create(&j.backend, opt->common.backend, opt->common.device, opt->n_threads));
+    QS_TRY(qs_calib_create(&j.artifact, opt->out, j.model, &plan));
+    QS_TRY(qs_artifact_set_command(j.artifact, opt->argc, opt->argv));
+    QS_TRY(write_sanity(&j));
+    QS_TRY(allocate(&j));
+    QS_TRY(run_layers(&j));
+    qs_artifact *sealing = j.artifact;
+    j.artifact = NULL;
+    QS_TRY(qs_artifact_seal(sealing, &digest));
+    qs_log_info("wrote %s in %.1f s", opt->out, qs_clock_seconds() - started);
+    if (opt->common.json)
+        (void)printf("{\"path\": \"%s\", \"digest\": \"%s\"}\n", opt->out, qs_digest_format(text, digest));
+out:
+    qs_artifact_abort(j.artifact);
+    if (j.backend != NULL) {
+        qs_block_destroy(j.block);
+        qs_scratch_destroy(j.scratch);
+        if (j.collector.backend != NULL) qs_collector_fini(&j.collector);
+        qs_backend_free(j.backend, j.hidden);
+        qs_backend_free(j.backend, j.probe_hidden);
+        qs_backend_destroy(j.backend);
+    }
+    qs_mem_free(j.windows);
+    qs_mem_free(j.starts);
+    qs_token_list_free(&j.tokens);
+    qs_token_list_free(&j.production_tokens);
+    qs_corpus_free(&j.corpus);
+    qs_corpus_free(&j.production);
+    qs_model_close(j.model);
+    return err;
+}
+
+int main(int argc, char **argv)
+{
+    options opt = {.common = QS_COMMON_DEFAULTS, .out = "calib.h5", .n_samples = 128, .seqlen = 512, .argc = argc, .argv = argv};
+    qs_arg rows[] = {
+        {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
+        {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "calibration text", 0, 0, false},
+        {"production", QS_ARG_STRING, &opt.production, "FILE|DIR", "sample of production text to compare with", 0, 0, false},
+        {"samples", QS_ARG_INT, &opt.n_samples, "N", "windows; 100 to 500 pass the calibration_size gate", 1, 1e6, false},
+        {"seqlen", QS_ARG_INT, &opt.seqlen, "N", "tokens in a window", 2, 1e6, false},
+        {"propagate", QS_ARG_STRING, &opt.propagate, "SPEC", "collect through layers quantised with this spec", 0, 0, false},
+        {"out", QS_ARG_STRING, &opt.out, "FILE", "the artifact", 0, 0, false},
+        QS_ARGS_COMMON(&opt.common),
+    };
+    qs_args args = {.program = "qsweep-calibrate", .summary = "collect the statistics that all methods share", .rows = rows};
+    bool done;
+    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    if (err != QS_OK || done) goto out;
+    qs_args_apply_common(&opt.common, &opt.n_threads);
+    if (opt.common.list) {
+        for (const qs_stat *stat = qs_stats; stat->name != NULL; stat++) (void)printf("%-10s %s\n", stat->name, stat->text);
+        goto out;
+    }
+    if (opt.model == NULL || opt.text == NULL)
+        err = qs_fail(QS_E_USAGE, "--model and --text are needed; see qsweep-calibrate --help");
+    else
+        err = run(&opt);
+out:
+    qs_args_free(&args);
+    return qs_args_exit(err);
+}
