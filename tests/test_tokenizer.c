@@ -93,6 +93,39 @@ static void test_digest(void **state)
     json_decref(root);
 }
 
+/* Corners that the peer showed on random tokenizers, in their smallest form. */
+static void test_corners(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *document, *text;
+        int64_t n;
+        int32_t ids[4];
+    } rows[] = {
+        /* An unknown character without a token for it vanishes, and the marks beside it merge. */
+        {"{\"model\": {\"vocab\": {\"\xe2\x96\x81\": 0, \"\xe2\x96\x81\xe2\x96\x81\": 1}, \"merges\": [[\"\xe2\x96\x81\", "
+         "\"\xe2\x96\x81\"]]}}", "\xe2\x96\x81x\xe2\x96\x81", 1, {1}},
+        /* With a token for it, they do not. */
+        {"{\"model\": {\"unk_token\": \"?\", \"vocab\": {\"\xe2\x96\x81\": 0, \"\xe2\x96\x81\xe2\x96\x81\": 1, \"?\": 2}, "
+         "\"merges\": [[\"\xe2\x96\x81\", \"\xe2\x96\x81\"]]}}", "\xe2\x96\x81x\xe2\x96\x81", 3, {0, 2, 0}},
+        /* White space that the first token strips on its right swallows the second. */
+        {"{\"added_tokens\": [{\"id\": 1, \"content\": \" \", \"lstrip\": true, \"rstrip\": true}], \"model\": {\"vocab\": "
+         "{\"a\": 0}, \"merges\": []}}", "a   a", 3, {0, 1, 0}},
+        /* A merge listed twice has the rank of its last place: "ab" is made after "bc". */
+        {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2, \"ab\": 3, \"bc\": 4}, \"merges\": [\"a b\", \"b c\", \"a b\"]}}",
+         "abc", 2, {0, 4}},
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        qs_tokenizer *t;
+        assert_ok(qs_tokenizer_from_json(&t, rows[r].document, strlen(rows[r].document), "corner"));
+        qs_token_list list = encode(t, rows[r].text, strlen(rows[r].text), true);
+        assert_int_equal(list.n, rows[r].n);
+        for (int64_t i = 0; i < list.n; i++) assert_int_equal(list.ids[i], rows[r].ids[i]);
+        qs_token_list_free(&list);
+        qs_tokenizer_destroy(t);
+    }
+}
+
 /* ---- GGUF vocabularies, made from the fixtures by hand ---- */
 
 typedef struct hand_vocab {
@@ -382,7 +415,7 @@ int main(void)
         cmocka_unit_test(test_kinds),       cmocka_unit_test(test_facts),        cmocka_unit_test(test_config),
         cmocka_unit_test(test_digest),      cmocka_unit_test(test_gguf_twins),   cmocka_unit_test(test_gguf_faults),
         cmocka_unit_test(test_smollm2),     cmocka_unit_test(test_invalid_utf8), cmocka_unit_test(test_long_pieces),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_threads),     cmocka_unit_test(test_corners),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
 }

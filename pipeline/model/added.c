@@ -191,8 +191,9 @@ qs_err qs_added_split(const qs_added_finder *finder, const char *text, size_t by
                 end += length;
         }
         if (done < start) QS_TRY(sink(context, NULL, text + done, start - done));
-        QS_TRY(sink(context, token, text + start, end - start));
-        done = end;
+        /* White space that the token before has taken may hold all of this one: then it is gone. */
+        if (end > start) QS_TRY(sink(context, token, text + start, end - start));
+        done = end > start ? end : start;
     }
     if (done < bytes) QS_TRY(sink(context, NULL, text + done, bytes - done));
 out:

@@ -81,9 +81,11 @@ qs_err qs_bpe_add_merge(qs_bpe *bpe, const char *left, size_t left_bytes, const 
 
 /* When no merge makes a token in which a mark follows another character, no merge reaches over the end of a
  * word, and words can be encoded one by one: the same tokens, with memory and time linear in the text even
- * though SPM models hand over the whole text as one piece. */
+ * though SPM models hand over the whole text as one piece. An unknown character must leave a token, though: where
+ * it just vanishes, the marks on its two sides become neighbours. */
 void qs_bpe_finish(qs_bpe *bpe)
 {
+    bool leaves_token = bpe->byte_fallback;
     bpe->bytes_complete = true;
     for (int byte = 0; byte < 256; byte++) {
         char text[8];
@@ -92,11 +94,13 @@ void qs_bpe_finish(qs_bpe *bpe)
         if (bpe->byte_ids[byte] < 0) bpe->bytes_complete = false;
         (void)snprintf(text, sizeof text, "<0x%02X>", (unsigned)byte);
         bpe->fallback_ids[byte] = qs_vocab_find(bpe->vocab, text, 6);
+        if (bpe->fallback_ids[byte] < 0) leaves_token = false;
         if (byte >= 128) continue;
         text[0] = (char)byte;
         bpe->ascii_ids[byte] = qs_vocab_find(bpe->vocab, text, 1);
     }
-    if (bpe->ignore_merges || qs_vocab_find(bpe->vocab, mark, MARK_BYTES) < 0) bpe->cut_before_mark = false;
+    if (bpe->ignore_merges || qs_vocab_find(bpe->vocab, mark, MARK_BYTES) < 0 || (bpe->unk_id < 0 && !leaves_token))
+        bpe->cut_before_mark = false;
 }
 
 void qs_bpe_hash(const qs_bpe *bpe, qs_hasher *hasher)
