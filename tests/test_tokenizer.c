@@ -1,5 +1,5 @@
 /* Tokens and text equal to those of the `tokenizers` library, from tokenizer.json and from GGUF vocabularies.
- * Demand: product.md, "Models" (byte-level BPE and SPM tokenizers, token-exact); checklist G7 (tokenizer hash). */
+ * Demand: product.md, "Models" (byte-level BPE and SPM, token-exact); checklist G7 (tokenizer hash). */
 #include "tokenizer_cases.h"
 
 #include <omp.h>
@@ -15,7 +15,8 @@ enum { N_CASES = 96 };
 static void test_kinds(void **state)
 {
     (void)state;
-    static const char *const kinds[] = {"gpt2", "smollm2", "llama3", "qwen2", "tekken", "llama2", "mistral", "metaspace"};
+    static const char *const kinds[] = {"gpt2",   "smollm2", "llama3",  "qwen2",
+                                        "tekken", "llama2",  "mistral", "metaspace"};
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         print_message("%s\n", kinds[k]);
         qs_tokenizer *tokenizer = open_tokenizer(kinds[k]);
@@ -27,7 +28,8 @@ static void test_kinds(void **state)
 static void test_facts(void **state)
 {
     (void)state;
-    qs_tokenizer *llama3 = open_tokenizer("llama3"), *tekken = open_tokenizer("tekken"), *gpt2 = open_tokenizer("gpt2");
+    qs_tokenizer *llama3 = open_tokenizer("llama3"), *tekken = open_tokenizer("tekken"),
+                 *gpt2 = open_tokenizer("gpt2");
     assert_int_equal(qs_tokenizer_n_vocab(llama3), 1416);
     assert_int_equal(qs_tokenizer_bos(llama3), qs_tokenizer_find(llama3, "<|begin_of_text|>"));
     assert_int_equal(qs_tokenizer_eos(llama3), qs_tokenizer_find(llama3, "<|end_of_text|>"));
@@ -48,8 +50,10 @@ static void test_config(void **state)
 {
     (void)state;
     qs_tokenizer *t = open_tokenizer("smollm2");
-    static const char good[] = "{\"bos_token\": \"<|im_start|>\", \"eos_token\": {\"content\": \"<|im_end|>\"}}";
-    static const char none[] = "{\"bos_token\": null, \"pad_token\": \"x\"}", bad[] = "{\"eos_token\": \"<|nowhere|>\"}";
+    static const char good[] =
+        "{\"bos_token\": \"<|im_start|>\", \"eos_token\": {\"content\": \"<|im_end|>\"}}";
+    static const char none[] = "{\"bos_token\": null, \"pad_token\": \"x\"}",
+                      bad[] = "{\"eos_token\": \"<|nowhere|>\"}";
     assert_int_equal(qs_tokenizer_bos(t), -1);
     assert_ok(qs_tokenizer_apply_config(t, good, strlen(good), "config"));
     assert_int_equal(qs_tokenizer_bos(t), 1);
@@ -81,7 +85,9 @@ static void test_digest(void **state)
     };
     for (size_t c = 0; c < sizeof changes / sizeof *changes; c++) {
         json_t *copy = json_deep_copy(root), *change = json_loads(changes[c][1], 0, NULL);
-        assert_int_equal(json_object_update(changes[c][0][0] == '\0' ? copy : json_object_get(copy, changes[c][0]), change), 0);
+        assert_int_equal(json_object_update(
+                             changes[c][0][0] == '\0' ? copy : json_object_get(copy, changes[c][0]), change),
+                         0);
         b = tokenizer_of_document(copy);
         other = qs_tokenizer_digest(b);
         assert_memory_not_equal(&digest, &other, sizeof digest);
@@ -103,17 +109,32 @@ static void test_corners(void **state)
         int32_t ids[4];
     } rows[] = {
         /* An unknown character without a token for it vanishes, and the marks beside it merge. */
-        {"{\"model\": {\"vocab\": {\"\xe2\x96\x81\": 0, \"\xe2\x96\x81\xe2\x96\x81\": 1}, \"merges\": [[\"\xe2\x96\x81\", "
-         "\"\xe2\x96\x81\"]]}}", "\xe2\x96\x81x\xe2\x96\x81", 1, {1}},
+        {"{\"model\": {\"vocab\": {\"\xe2\x96\x81\": 0, \"\xe2\x96\x81\xe2\x96\x81\": 1}, \"merges\": "
+         "[[\"\xe2\x96\x81\", "
+         "\"\xe2\x96\x81\"]]}}",
+         "\xe2\x96\x81x\xe2\x96\x81",
+         1,
+         {1}},
         /* With a token for it, they do not. */
-        {"{\"model\": {\"unk_token\": \"?\", \"vocab\": {\"\xe2\x96\x81\": 0, \"\xe2\x96\x81\xe2\x96\x81\": 1, \"?\": 2}, "
-         "\"merges\": [[\"\xe2\x96\x81\", \"\xe2\x96\x81\"]]}}", "\xe2\x96\x81x\xe2\x96\x81", 3, {0, 2, 0}},
+        {"{\"model\": {\"unk_token\": \"?\", \"vocab\": {\"\xe2\x96\x81\": 0, \"\xe2\x96\x81\xe2\x96\x81\": "
+         "1, \"?\": 2}, "
+         "\"merges\": [[\"\xe2\x96\x81\", \"\xe2\x96\x81\"]]}}",
+         "\xe2\x96\x81x\xe2\x96\x81",
+         3,
+         {0, 2, 0}},
         /* White space that the first token strips on its right swallows the second. */
-        {"{\"added_tokens\": [{\"id\": 1, \"content\": \" \", \"lstrip\": true, \"rstrip\": true}], \"model\": {\"vocab\": "
-         "{\"a\": 0}, \"merges\": []}}", "a   a", 3, {0, 1, 0}},
+        {"{\"added_tokens\": [{\"id\": 1, \"content\": \" \", \"lstrip\": true, \"rstrip\": true}], "
+         "\"model\": {\"vocab\": "
+         "{\"a\": 0}, \"merges\": []}}",
+         "a   a",
+         3,
+         {0, 1, 0}},
         /* A merge listed twice has the rank of its last place: "ab" is made after "bc". */
-        {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2, \"ab\": 3, \"bc\": 4}, \"merges\": [\"a b\", \"b c\", \"a b\"]}}",
-         "abc", 2, {0, 4}},
+        {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2, \"ab\": 3, \"bc\": 4}, \"merges\": [\"a "
+         "b\", \"b c\", \"a b\"]}}",
+         "abc",
+         2,
+         {0, 4}},
     };
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         qs_tokenizer *t;
@@ -139,7 +160,8 @@ typedef struct hand_vocab {
 
 static void fill_tokens(hand_vocab *h, json_t *root)
 {
-    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab"), *added = json_object_get(root, "added_tokens");
+    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab"),
+           *added = json_object_get(root, "added_tokens");
     int64_t n = (int64_t)json_object_size(vocab) + (int64_t)json_array_size(added);
     assert_ok(QS_NEW(h->tokens, n, "tokens"));
     assert_ok(QS_NEW(h->token_bytes, n, "lengths"));
@@ -182,7 +204,12 @@ static void fill_merges(hand_vocab *h, json_t *root)
 /* `root` must outlive the vocabulary. */
 static hand_vocab make_vocab(json_t *root, const char *model, const char *pre)
 {
-    hand_vocab h = {.v = {.model = model, .pre = pre, .bos_id = -1, .eos_id = -1, .unknown_id = -1, .add_bos = -1,
+    hand_vocab h = {.v = {.model = model,
+                          .pre = pre,
+                          .bos_id = -1,
+                          .eos_id = -1,
+                          .unknown_id = -1,
+                          .add_bos = -1,
                           .add_space_prefix = -1}};
     fill_tokens(&h, root);
     h.v.tokens = h.tokens;
@@ -342,25 +369,30 @@ static void test_invalid_utf8(void **state)
     static const struct {
         const char *text;
         const char *place;
-    } rows[] = {{"ab\xff", "byte 2"}, {"\xc3", "byte 0"}, {"longer text \xe2\x82", "byte 12"}, {"\xed\xa0\x80", "byte 0"},
-                {"\xc0\xaf", "byte 0"}, {"0123456789abcdef\xf5\x80\x80\x80", "byte 16"}};
+    } rows[] = {
+        {"ab\xff", "byte 2"},       {"\xc3", "byte 0"},     {"longer text \xe2\x82", "byte 12"},
+        {"\xed\xa0\x80", "byte 0"}, {"\xc0\xaf", "byte 0"}, {"0123456789abcdef\xf5\x80\x80\x80", "byte 16"}};
     qs_token_list list = encode(t, "kept", 4, false);
     int64_t n = list.n;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
-        assert_fails(qs_tokenizer_encode(t, rows[r].text, strlen(rows[r].text), true, &list), QS_E_INPUT, rows[r].place);
+        assert_fails(qs_tokenizer_encode(t, rows[r].text, strlen(rows[r].text), true, &list), QS_E_INPUT,
+                     rows[r].place);
         assert_int_equal(list.n, n);
     }
     /* Bytes that are no text on their own become U+FFFD; an id without a token has no text. */
-    const int32_t broken[] = {qs_tokenizer_find(t, "\xc3\xa2"), qs_tokenizer_find(t, "a"), 100000, -5}; /* byte E2 */
+    const int32_t broken[] = {qs_tokenizer_find(t, "\xc3\xa2"), qs_tokenizer_find(t, "a"), 100000,
+                              -5}; /* byte E2 */
     char *text;
     assert_ok(qs_tokenizer_decode(t, broken, 4, false, &text));
-    assert_string_equal(text, "\xef\xbf\xbd" "a");
+    assert_string_equal(text, "\xef\xbf\xbd"
+                              "a");
     qs_mem_free(text);
     qs_token_list_free(&list);
     qs_tokenizer_destroy(t);
 }
 
-/* One piece of a million characters takes seconds, not the hours of a quadratic merge; decoding gives it back. */
+/* One piece of a million characters takes seconds, not the hours of a quadratic merge; decoding gives it
+ * back. */
 static void test_long_pieces(void **state)
 {
     (void)state;
@@ -371,7 +403,8 @@ static void test_long_pieces(void **state)
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         qs_tokenizer *t = open_tokenizer(kinds[k]);
         for (int repeated = 0; repeated < 2; repeated++) {
-            for (int i = 0; i < N; i++) text[i] = repeated == 1 ? 'a' : "thequantisermodel"[qs_rng_below(1, (uint64_t)i, 17)];
+            for (int i = 0; i < N; i++)
+                text[i] = repeated == 1 ? 'a' : "thequantisermodel"[qs_rng_below(1, (uint64_t)i, 17)];
             double started = qs_clock_seconds();
             qs_token_list list = encode(t, text, N, false);
             assert_true(qs_clock_seconds() - started < 60);
@@ -397,7 +430,8 @@ static void test_threads(void **state)
     qs_token_list lists[N_THREADS] = {{0}}, alone = encode(t, text.data, text.n, true);
     qs_err errors[N_THREADS];
 #pragma omp parallel for num_threads(N_THREADS) schedule(static)
-    for (int i = 0; i < N_THREADS; i++) errors[i] = qs_tokenizer_encode(t, text.data, text.n, true, &lists[i]);
+    for (int i = 0; i < N_THREADS; i++)
+        errors[i] = qs_tokenizer_encode(t, text.data, text.n, true, &lists[i]);
     for (int i = 0; i < N_THREADS; i++) {
         assert_int_equal(errors[i], QS_OK);
         assert_int_equal(lists[i].n, alone.n);
@@ -412,10 +446,12 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),       cmocka_unit_test(test_facts),        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_digest),      cmocka_unit_test(test_gguf_twins),   cmocka_unit_test(test_gguf_faults),
-        cmocka_unit_test(test_smollm2),     cmocka_unit_test(test_invalid_utf8), cmocka_unit_test(test_long_pieces),
-        cmocka_unit_test(test_threads),     cmocka_unit_test(test_corners),
+        cmocka_unit_test(test_kinds),       cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_config),      cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_gguf_twins),  cmocka_unit_test(test_gguf_faults),
+        cmocka_unit_test(test_smollm2),     cmocka_unit_test(test_invalid_utf8),
+        cmocka_unit_test(test_long_pieces), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_corners),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
 }

@@ -1,13 +1,16 @@
-/* Broken and unsupported tokenizer.json files: each edit of a good file is refused with the right code and a text
- * that names the file and the fault. Demand: product.md, exit statuses 4 (bad input) and 5 (unsupported). */
+/* Broken and unsupported tokenizer.json files: each edit of a good file is refused with the right code and a
+ * text that names the file and the fault. Demand: product.md, exit statuses 4 and 5. */
 #include "tokenizer_cases.h"
 
 static const char good[] =
     "{\"added_tokens\": [{\"id\": 5, \"content\": \"<s>\", \"special\": true, \"normalized\": false}],"
     " \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}]},"
-    " \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\s+\"}, \"behavior\": \"Isolated\"},"
-    " \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}},"
-    " {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [5]}}},"
+    " \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\s+\"}, \"behavior\": "
+    "\"Isolated\"},"
+    " \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": "
+    "\"<s>\", \"type_id\": 0}},"
+    " {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", "
+    "\"ids\": [5]}}},"
     " \"decoder\": {\"type\": \"Fuse\"},"
     " \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": \"?\", \"fuse_unk\": false,"
     " \"vocab\": {\"?\": 0, \"a\": 1, \"b\": 2, \"ab\": 3, \" \": 4}, \"merges\": [[\"a\", \"b\"]]}}";
@@ -60,8 +63,8 @@ static const fault faults[] = {
     {"\"NFC\"", "\"Lowercase\"", QS_E_UNSUPPORTED, "Lowercase"},
     {"{\"type\": \"NFC\"}", "{\"type\": \"Prepend\"}", QS_E_INPUT, "\"prepend\" is missing"},
     {"{\"type\": \"NFC\"}", "{\"type\": \"Replace\", \"content\": \"x\"}", QS_E_INPUT, "\"pattern\" must be"},
-    {"{\"type\": \"NFC\"}", "{\"type\": \"Replace\", \"content\": \"x\", \"pattern\": {\"String\": \"\"}}", QS_E_UNSUPPORTED,
-     "it is empty"},
+    {"{\"type\": \"NFC\"}", "{\"type\": \"Replace\", \"content\": \"x\", \"pattern\": {\"String\": \"\"}}",
+     QS_E_UNSUPPORTED, "it is empty"},
     {"{\"type\": \"NFC\"}", "[]", QS_E_INPUT, "\"normalizer\" must be an object"},
     {"[{\"type\": \"NFC\"}]", "null", QS_E_INPUT, "needs the list \"normalizers\""},
     /* pre_tokenizer */
@@ -86,17 +89,21 @@ static const fault faults[] = {
     {"\\\\s+", "a\\\\xff", QS_E_UNSUPPORTED, "character escape"},
     {"\"Regex\"", "\"Glob\"", QS_E_INPUT, "\"Regex\" is missing"},
     {"\"pre_tokenizer\": {\"type\": \"Split\"",
-     "\"pre_tokenizer\": {\"type\": \"Digits\", \"individual_digits\": 1}, \"rest\": {\"type\": \"Split\"", QS_E_INPUT,
-     "individual_digits"},
+     "\"pre_tokenizer\": {\"type\": \"Digits\", \"individual_digits\": 1}, \"rest\": {\"type\": \"Split\"",
+     QS_E_INPUT, "individual_digits"},
     {"\"pre_tokenizer\": {\"type\": \"Split\"",
-     "\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"__\"}, \"rest\": {\"type\": \"Split\"", QS_E_INPUT,
-     "one character"},
+     "\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"__\"}, \"rest\": {\"type\": \"Split\"",
+     QS_E_INPUT, "one character"},
     {"\"pre_tokenizer\": {\"type\": \"Split\"",
-     "\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"_\", \"add_prefix_space\": false}, \"rest\": {\"type\": "
-     "\"Split\"", QS_E_INPUT, "contradict"},
+     "\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"_\", \"add_prefix_space\": false}, "
+     "\"rest\": {\"type\": "
+     "\"Split\"",
+     QS_E_INPUT, "contradict"},
     {"\"pre_tokenizer\": {\"type\": \"Split\"",
-     "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\", \"add_prefix_space\": false},"
-     " {\"type\": \"Digits\", \"individual_digits\": true}]}, \"rest\": {\"type\": \"Split\"", QS_E_UNSUPPORTED, "after ByteLevel"},
+     "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\", "
+     "\"add_prefix_space\": false},"
+     " {\"type\": \"Digits\", \"individual_digits\": true}]}, \"rest\": {\"type\": \"Split\"",
+     QS_E_UNSUPPORTED, "after ByteLevel"},
     /* post_processor */
     {"\"TemplateProcessing\"", "\"BertProcessing\"", QS_E_UNSUPPORTED, "BertProcessing"},
     {"\"single\"", "\"double\"", QS_E_INPUT, "\"single\""},
@@ -104,10 +111,12 @@ static const fault faults[] = {
     {"\"ids\": [5]", "\"ids\": \"5\"", QS_E_INPUT, "has no ids"},
     {"\"id\": \"A\"", "\"id\": \"B\"", QS_E_UNSUPPORTED, "must name the text A"},
     {"{\"Sequence\"", "{\"SpecialToken\": {\"id\": \"<s>\"}}, {\"Row\"", QS_E_INPUT, "item 2"},
-    {"{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}", "{\"SpecialToken\": {\"id\": \"<s>\"}}", QS_E_UNSUPPORTED, "exactly once"},
+    {"{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}", "{\"SpecialToken\": {\"id\": \"<s>\"}}",
+     QS_E_UNSUPPORTED, "exactly once"},
     /* decoder */
     {"\"Fuse\"", "\"WordPiece\"", QS_E_UNSUPPORTED, "WordPiece"},
-    {"{\"type\": \"Fuse\"}", "{\"type\": \"Strip\", \"content\": \" \", \"start\": -1, \"stop\": 0}", QS_E_INPUT, "\"start\""},
+    {"{\"type\": \"Fuse\"}", "{\"type\": \"Strip\", \"content\": \" \", \"start\": -1, \"stop\": 0}",
+     QS_E_INPUT, "\"start\""},
     {"{\"type\": \"Fuse\"}", "{\"kind\": \"Fuse\"}", QS_E_INPUT, "\"type\" is missing"},
 };
 
@@ -128,7 +137,8 @@ static void test_faults(void **state)
 {
     (void)state;
     for (size_t f = 0; f < sizeof faults / sizeof *faults; f++) {
-        char *text = faults[f].old == NULL ? strdup(faults[f].fresh) : replaced(good, faults[f].old, faults[f].fresh);
+        char *text =
+            faults[f].old == NULL ? strdup(faults[f].fresh) : replaced(good, faults[f].old, faults[f].fresh);
         qs_tokenizer *t = NULL;
         qs_err err = qs_tokenizer_from_json(&t, text, strlen(text), "bad.json");
         if (err != faults[f].code || strstr(qs_error_text(), faults[f].part) == NULL ||

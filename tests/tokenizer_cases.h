@@ -47,12 +47,14 @@ static inline qs_token_list encode(const qs_tokenizer *tokenizer, const char *te
     return list;
 }
 
-static inline void assert_ids(const qs_tokenizer *tokenizer, const json_t *row, const char *key, bool specials)
+static inline void assert_ids(const qs_tokenizer *tokenizer, const json_t *row, const char *key,
+                              bool specials)
 {
     const json_t *text = json_object_get(row, "text"), *ids = json_object_get(row, key);
     qs_token_list list = encode(tokenizer, json_string_value(text), json_string_length(text), specials);
     size_t n = json_array_size(ids);
-    if ((size_t)list.n != n) fail_msg("\"%s\": %lld tokens, wanted %zu", json_string_value(text), (long long)list.n, n);
+    if ((size_t)list.n != n)
+        fail_msg("\"%s\": %lld tokens, wanted %zu", json_string_value(text), (long long)list.n, n);
     for (size_t i = 0; i < n; i++)
         if (list.ids[i] != json_integer_value(json_array_get(ids, i)))
             fail_msg("\"%s\": token %zu is %d, wanted %lld", json_string_value(text), i, list.ids[i],

@@ -46,7 +46,8 @@ qs_err qs_added_add(qs_added *added, qs_added_token token, const char *name)
 
 static int compare_needles(const void *left, const void *right)
 {
-    const qs_added_token *a = *(const qs_added_token *const *)left, *b = *(const qs_added_token *const *)right;
+    const qs_added_token *a = *(const qs_added_token *const *)left,
+                         *b = *(const qs_added_token *const *)right;
     size_t common = a->needle_bytes < b->needle_bytes ? a->needle_bytes : b->needle_bytes;
     int order = memcmp(a->needle, b->needle, common);
     if (order != 0) return order;
@@ -79,7 +80,8 @@ qs_err qs_added_finish(qs_added *added, const qs_normalizer *normalizer, int64_t
     for (int64_t t = 0; t < added->n; t++) {
         qs_added_token *token = &added->tokens[t];
         if (token->id < 0 || token->id >= n_ids || added->by_id[token->id] != NULL) {
-            err = qs_fail(QS_E_INPUT, "read %s: added token \"%.64s\" has the id %d, which is out of range or taken",
+            err = qs_fail(QS_E_INPUT,
+                          "read %s: added token \"%.64s\" has the id %d, which is out of range or taken",
                           name, token->text, token->id);
             goto out;
         }
@@ -88,7 +90,8 @@ qs_err qs_added_finish(qs_added *added, const qs_normalizer *normalizer, int64_t
         size_t bytes = token->bytes;
         bool starts;
         if (token->normalized)
-            QS_TRY(qs_normalizer_run(normalizer, &space, token->text, token->bytes, &needle, &bytes, &starts));
+            QS_TRY(
+                qs_normalizer_run(normalizer, &space, token->text, token->bytes, &needle, &bytes, &starts));
         QS_TRY(copy_text(&token->needle, needle, bytes));
         token->needle_bytes = bytes;
     }
@@ -205,8 +208,8 @@ void qs_added_hash(const qs_added *added, qs_hasher *hasher)
     qs_hasher_add(hasher, &added->n, sizeof added->n);
     for (int64_t t = 0; t < added->n; t++) {
         const qs_added_token *token = &added->tokens[t];
-        int64_t row[7] = {token->id, (int64_t)token->bytes, token->single_word, token->lstrip, token->rstrip,
-                          token->normalized, token->special};
+        int64_t row[7] = {token->id,     (int64_t)token->bytes, token->single_word, token->lstrip,
+                          token->rstrip, token->normalized,     token->special};
         qs_hasher_add(hasher, row, sizeof row);
         qs_hasher_add(hasher, token->text, token->bytes);
     }

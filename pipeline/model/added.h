@@ -13,7 +13,7 @@ typedef struct qs_added_token {
     char *text; /* owned, NUL-terminated; may hold NULs */
     size_t bytes;
     int32_t id;
-    bool single_word; /* only between characters that are not of words */
+    bool single_word;    /* only between characters that are not of words */
     bool lstrip, rstrip; /* takes the white space on its left, on its right */
     bool normalized;
     bool special;
@@ -45,8 +45,9 @@ QS_MUST_CHECK qs_err qs_added_add(qs_added *added, qs_added_token token, const c
 QS_MUST_CHECK qs_err qs_added_finish(qs_added *added, const qs_normalizer *normalizer, int64_t n_ids,
                                      const char *name);
 
-const qs_added_token *qs_added_find(const qs_added *added, const char *text, size_t bytes); /* NULL when absent */
-const qs_added_token *qs_added_by_id(const qs_added *added, int64_t id);                    /* NULL when absent */
+/* NULL when absent. */
+const qs_added_token *qs_added_find(const qs_added *added, const char *text, size_t bytes);
+const qs_added_token *qs_added_by_id(const qs_added *added, int64_t id);
 
 /* Called for every stretch in order: an added token, or text between (token == NULL, not empty). */
 typedef qs_err (*qs_added_sink)(void *context, const qs_added_token *token, const char *text, size_t bytes);

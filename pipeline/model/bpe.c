@@ -61,7 +61,8 @@ static void heap_push(qs_bpe_space *space, qs_bpe_candidate candidate)
 {
     qs_bpe_candidate *heap = space->heap;
     int64_t at = space->n_heap++;
-    for (; at > 0 && candidate.order < heap[(at - 1) / 2].order; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+    for (; at > 0 && candidate.order < heap[(at - 1) / 2].order; at = (at - 1) / 2)
+        heap[at] = heap[(at - 1) / 2];
     heap[at] = candidate;
 }
 
@@ -82,7 +83,7 @@ static qs_bpe_candidate heap_pop(qs_bpe_space *space)
     return top;
 }
 
-/* Pushes the merge of the symbol at `position` with its right neighbour, if there is one. The heap has room. */
+/* Pushes the merge of the symbol at `position` with its right neighbour, if there is one. Needs room. */
 static void consider(const qs_bpe *bpe, qs_bpe_space *space, int32_t position)
 {
     const qs_bpe_symbol *left = &space->symbols[position];
@@ -128,7 +129,8 @@ static bool falls_back(const qs_bpe *bpe, const char *text, size_t bytes)
 
 /* One symbol per character. An unknown character waits in `n_unknown` until a known one follows; bytes of the
  * fallback do not end the wait, which is how the peer orders them. */
-static qs_err seed_characters(const qs_bpe *bpe, qs_bpe_space *space, const char *piece, size_t bytes, int32_t *out)
+static qs_err seed_characters(const qs_bpe *bpe, qs_bpe_space *space, const char *piece, size_t bytes,
+                              int32_t *out)
 {
     int32_t n = 0, n_unknown = 0;
     for (size_t at = 0, length; at < bytes; at += length) {
@@ -139,7 +141,8 @@ static qs_err seed_characters(const qs_bpe *bpe, qs_bpe_space *space, const char
                 n = add_symbol(space, n, bpe->fallback_ids[(unsigned char)piece[at + b]]);
         } else if (id < 0) {
             if (bpe->unk_missing)
-                return qs_fail(QS_E_INPUT, "encode text: \"%.*s\" is not in the vocabulary, nor is the unknown token",
+                return qs_fail(QS_E_INPUT,
+                               "encode text: \"%.*s\" is not in the vocabulary, nor is the unknown token",
                                (int)length, piece + at);
             if (n_unknown == 1 && !bpe->fuse_unk && bpe->unk_id >= 0) n = add_symbol(space, n, bpe->unk_id);
             n_unknown = 1;
@@ -201,11 +204,12 @@ static qs_err append_id(qs_token_list *list, int32_t id)
     return err;
 }
 
-static qs_err encode_piece(const qs_bpe *bpe, qs_bpe_space *space, const char *piece, size_t bytes, bool byte_level,
-                           qs_token_list *list)
+static qs_err encode_piece(const qs_bpe *bpe, qs_bpe_space *space, const char *piece, size_t bytes,
+                           bool byte_level, qs_token_list *list)
 {
     if (bytes > INT32_MAX / 4)
-        return qs_fail(QS_E_INPUT, "encode text: one piece has %zu bytes, the limit is %d", bytes, INT32_MAX / 4);
+        return qs_fail(QS_E_INPUT, "encode text: one piece has %zu bytes, the limit is %d", bytes,
+                       INT32_MAX / 4);
     qs_err err;
     if (bpe->ignore_merges) {
         if (byte_level) QS_TRY(map_bytes(&space->mapped, piece, bytes));
@@ -216,7 +220,8 @@ static qs_err encode_piece(const qs_bpe *bpe, qs_bpe_space *space, const char *p
     QS_TRY(symbols_reserve(space, bytes));
     int32_t n = 0;
     if (byte_level) {
-        for (size_t at = 0; at < bytes; at++) n = add_symbol(space, n, bpe->byte_ids[(unsigned char)piece[at]]);
+        for (size_t at = 0; at < bytes; at++)
+            n = add_symbol(space, n, bpe->byte_ids[(unsigned char)piece[at]]);
     } else {
         QS_TRY(seed_characters(bpe, space, piece, bytes, &n));
     }

@@ -1,6 +1,6 @@
 /* Byte-pair encoding of one pre-tokenised piece (Sennrich, Haddow, Birch 2016), as the BPE model of the
- * `tokenizers` library does it: the piece becomes one symbol per character (or per byte of the byte alphabet),
- * then the adjacent pair of lowest rank, leftmost first, is merged until no pair has a merge. */
+ * `tokenizers` library does it: the piece becomes one symbol per character (or per byte of the byte
+ * alphabet), then the adjacent pair of lowest rank, leftmost first, is merged until no pair has a merge. */
 #ifndef QS_MODEL_BPE_H
 #define QS_MODEL_BPE_H
 

@@ -52,17 +52,17 @@ static bool has_inner_mark(const char *text, size_t bytes)
 
 static qs_err unknown_part(const char *name, uint32_t rank, const char *text, size_t bytes)
 {
-    return qs_fail(QS_E_INPUT, "read %s: merge %u needs the token \"%.*s\", which is not in the vocabulary", name,
-                   rank, bytes > 64 ? 64 : (int)bytes, text);
+    return qs_fail(QS_E_INPUT, "read %s: merge %u needs the token \"%.*s\", which is not in the vocabulary",
+                   name, rank, bytes > 64 ? 64 : (int)bytes, text);
 }
 
-qs_err qs_bpe_add_merge(qs_bpe *bpe, const char *left, size_t left_bytes, const char *right, size_t right_bytes,
-                        uint32_t rank, const char *name)
+qs_err qs_bpe_add_merge(qs_bpe *bpe, const char *left, size_t left_bytes, const char *right,
+                        size_t right_bytes, uint32_t rank, const char *name)
 {
     char joined[TOKEN_BYTES_MAX];
     if (left_bytes + right_bytes > sizeof joined)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: merge %u makes a token of %zu bytes, the limit is %zu", name, rank,
-                       left_bytes + right_bytes, sizeof joined);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: merge %u makes a token of %zu bytes, the limit is %zu",
+                       name, rank, left_bytes + right_bytes, sizeof joined);
     int32_t left_id = qs_vocab_find(bpe->vocab, left, left_bytes);
     if (left_id < 0) return unknown_part(name, rank, left, left_bytes);
     int32_t right_id = qs_vocab_find(bpe->vocab, right, right_bytes);
@@ -73,16 +73,16 @@ qs_err qs_bpe_add_merge(qs_bpe *bpe, const char *left, size_t left_bytes, const 
     if (result < 0) return unknown_part(name, rank, joined, left_bytes + right_bytes);
     qs_merge_slot *slot = qs_bpe_slot(bpe, left_id, right_id);
     if (slot->result < 0) bpe->n_merges++;
-    *slot = (qs_merge_slot){.pair = (uint64_t)(uint32_t)left_id << 32 | (uint32_t)right_id, .rank = rank,
-                            .result = result};
+    *slot = (qs_merge_slot){
+        .pair = (uint64_t)(uint32_t)left_id << 32 | (uint32_t)right_id, .rank = rank, .result = result};
     if (has_inner_mark(joined, left_bytes + right_bytes)) bpe->cut_before_mark = false;
     return QS_OK;
 }
 
 /* When no merge makes a token in which a mark follows another character, no merge reaches over the end of a
  * word, and words can be encoded one by one: the same tokens, with memory and time linear in the text even
- * though SPM models hand over the whole text as one piece. An unknown character must leave a token, though: where
- * it just vanishes, the marks on its two sides become neighbours. */
+ * though SPM models hand over the whole text as one piece. An unknown character must leave a token, though:
+ * where it just vanishes, the marks on its two sides become neighbours. */
 void qs_bpe_finish(qs_bpe *bpe)
 {
     bool leaves_token = bpe->byte_fallback;
@@ -99,7 +99,8 @@ void qs_bpe_finish(qs_bpe *bpe)
         text[0] = (char)byte;
         bpe->ascii_ids[byte] = qs_vocab_find(bpe->vocab, text, 1);
     }
-    if (bpe->ignore_merges || qs_vocab_find(bpe->vocab, mark, MARK_BYTES) < 0 || (bpe->unk_id < 0 && !leaves_token))
+    if (bpe->ignore_merges || qs_vocab_find(bpe->vocab, mark, MARK_BYTES) < 0 ||
+        (bpe->unk_id < 0 && !leaves_token))
         bpe->cut_before_mark = false;
 }
 

@@ -77,8 +77,10 @@ static const char *string_at(const qs_strings *strings, int64_t s, size_t *bytes
 static size_t broken_bytes(const char *text, size_t bytes)
 {
     const unsigned char *b = (const unsigned char *)text;
-    size_t whole = b[0] >= 0xC2 && b[0] <= 0xDF ? 2 : b[0] >= 0xE0 && b[0] <= 0xEF ? 3 :
-                   b[0] >= 0xF0 && b[0] <= 0xF4 ? 4 : 1;
+    size_t whole = b[0] >= 0xC2 && b[0] <= 0xDF ? 2 :
+                   b[0] >= 0xE0 && b[0] <= 0xEF ? 3 :
+                   b[0] >= 0xF0 && b[0] <= 0xF4 ? 4 :
+                                                  1;
     unsigned char low = b[0] == 0xE0 ? 0xA0 : b[0] == 0xF0 ? 0x90 : 0x80;
     unsigned char high = b[0] == 0xED ? 0x9F : b[0] == 0xF4 ? 0x8F : 0xBF;
     size_t n = 1;
@@ -205,12 +207,14 @@ static qs_err strip(const qs_detoken_step *step, const char *text, size_t bytes,
     return qs_strings_add(out, text + from, to - from);
 }
 
-static qs_err metaspace(const qs_detoken_step *step, bool first, const char *text, size_t bytes, qs_strings *out)
+static qs_err metaspace(const qs_detoken_step *step, bool first, const char *text, size_t bytes,
+                        qs_strings *out)
 {
     size_t at = 0;
     qs_err err;
     for (;;) {
-        const char *hit = bytes - at == 0 ? NULL : memmem(text + at, bytes - at, step->mark, step->mark_bytes);
+        const char *hit =
+            bytes - at == 0 ? NULL : memmem(text + at, bytes - at, step->mark, step->mark_bytes);
         size_t plain = hit == NULL ? bytes - at : (size_t)(hit - text) - at;
         QS_TRY(qs_textbuf_append(&out->text, text + at, plain));
         if (hit == NULL) break;
@@ -222,7 +226,8 @@ out:
     return err;
 }
 
-static qs_err run_step(const qs_detoken_step *step, qs_pattern_space *space, const qs_strings *in, qs_strings *out)
+static qs_err run_step(const qs_detoken_step *step, qs_pattern_space *space, const qs_strings *in,
+                       qs_strings *out)
 {
     out->text.bytes = 0;
     out->n = 0;
@@ -234,7 +239,8 @@ static qs_err run_step(const qs_detoken_step *step, qs_pattern_space *space, con
         size_t bytes;
         const char *text = string_at(in, s, &bytes);
         if (step->kind == QS_DETOKEN_REPLACE) {
-            QS_TRY(qs_text_replace(&out->text, step->pattern, space, step->with, step->with_bytes, text, bytes));
+            QS_TRY(
+                qs_text_replace(&out->text, step->pattern, space, step->with, step->with_bytes, text, bytes));
             QS_TRY(end_string(out));
         } else if (step->kind == QS_DETOKEN_STRIP) {
             QS_TRY(strip(step, text, bytes, out));
@@ -280,8 +286,8 @@ void qs_detokenizer_hash(const qs_detokenizer *decoder, qs_hasher *hasher)
     qs_hasher_add(hasher, head, sizeof head);
     for (int s = 0; s < decoder->n_steps; s++) {
         const qs_detoken_step *step = &decoder->steps[s];
-        int64_t rules[5] = {(int64_t)step->kind, (int64_t)step->with_bytes, (int64_t)step->mark_bytes, step->n_left,
-                            step->n_right};
+        int64_t rules[5] = {(int64_t)step->kind, (int64_t)step->with_bytes, (int64_t)step->mark_bytes,
+                            step->n_left, step->n_right};
         qs_hasher_add(hasher, rules, sizeof rules);
         qs_hasher_add(hasher, step->mark, sizeof step->mark);
         qs_hasher_add(hasher, step->with, step->with_bytes);

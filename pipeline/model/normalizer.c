@@ -64,8 +64,8 @@ static qs_err map_run(qs_textbuf *out, qs_normal_kind kind, const char *text, si
 {
     if (bytes == 0) return QS_OK;
     utf8proc_uint8_t *form = NULL;
-    utf8proc_ssize_t form_bytes = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &form,
-                                               form_options[kind]);
+    utf8proc_ssize_t form_bytes =
+        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &form, form_options[kind]);
     if (form_bytes < 0)
         return qs_fail(form_bytes == UTF8PROC_ERROR_NOMEM ? QS_E_RESOURCE : QS_E_INPUT,
                        "normalise text of %zu bytes: %s", bytes, utf8proc_errmsg(form_bytes));
@@ -118,7 +118,8 @@ static qs_err moves_start(const qs_normal_step *step, qs_normal_space *space, co
     size_t start = 0, end = 0;
     bool found;
     qs_err err = qs_pattern_find(step->pattern, &space->matching, text, bytes, 0, &found, &start, &end);
-    if (err == QS_OK && found && start == 0 && (step->text_bytes == 0 || end > qs_utf8_length(text))) *moves = true;
+    if (err == QS_OK && found && start == 0 && (step->text_bytes == 0 || end > qs_utf8_length(text)))
+        *moves = true;
     return err;
 }
 
@@ -133,7 +134,8 @@ static qs_err run_step(const qs_normal_step *step, qs_normal_space *space, qs_te
         QS_TRY(qs_textbuf_append(out, text, bytes));
         break;
     case QS_NORMAL_REPLACE:
-        QS_TRY(qs_text_replace(out, step->pattern, &space->matching, step->text, step->text_bytes, text, bytes));
+        QS_TRY(
+            qs_text_replace(out, step->pattern, &space->matching, step->text, step->text_bytes, text, bytes));
         break;
     default: QS_TRY(unicode_form(out, step->kind, text, bytes));
     }
@@ -141,8 +143,8 @@ out:
     return err;
 }
 
-qs_err qs_normalizer_run(const qs_normalizer *normalizer, qs_normal_space *space, const char *text, size_t bytes,
-                         const char **out, size_t *out_bytes, bool *starts)
+qs_err qs_normalizer_run(const qs_normalizer *normalizer, qs_normal_space *space, const char *text,
+                         size_t bytes, const char **out, size_t *out_bytes, bool *starts)
 {
     *out = text;
     *out_bytes = bytes;
@@ -152,7 +154,8 @@ qs_err qs_normalizer_run(const qs_normalizer *normalizer, qs_normal_space *space
         if (step->kind <= QS_NORMAL_NFKD && is_normal_already(step->kind, *out, *out_bytes)) continue;
         qs_textbuf *buffer = &space->buffers[*out == space->buffers[0].data ? 1 : 0];
         bool moves = false;
-        qs_err err = step->kind == QS_NORMAL_REPLACE ? moves_start(step, space, *out, *out_bytes, &moves) : QS_OK;
+        qs_err err =
+            step->kind == QS_NORMAL_REPLACE ? moves_start(step, space, *out, *out_bytes, &moves) : QS_OK;
         if (err == QS_OK) err = run_step(step, space, buffer, *out, *out_bytes);
         if (err != QS_OK) return err;
         if (moves) *starts = false;

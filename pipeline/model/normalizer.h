@@ -42,8 +42,9 @@ void qs_normal_space_fini(qs_normal_space *space);
 
 /* *out (borrowed from `space` or `text`) is the normalised form of the valid UTF-8 text[0..bytes). *starts:
  * its first character still counts as the first of the text. */
-QS_MUST_CHECK qs_err qs_normalizer_run(const qs_normalizer *normalizer, qs_normal_space *space, const char *text,
-                                       size_t bytes, const char **out, size_t *out_bytes, bool *starts);
+QS_MUST_CHECK qs_err qs_normalizer_run(const qs_normalizer *normalizer, qs_normal_space *space,
+                                       const char *text, size_t bytes, const char **out, size_t *out_bytes,
+                                       bool *starts);
 
 /* Appends `text` to `out` with every match of `pattern` replaced. */
 QS_MUST_CHECK qs_err qs_text_replace(qs_textbuf *out, const qs_pattern *pattern, qs_pattern_space *space,

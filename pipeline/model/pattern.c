@@ -30,8 +30,8 @@ static qs_err compile(qs_pattern *pattern, const char *name)
     int code;
     PCRE2_SIZE offset;
     pattern->code = pcre2_compile((PCRE2_SPTR)translated.data, translated.bytes,
-                                  PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE, &code,
-                                  &offset, context);
+                                  PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE,
+                                  &code, &offset, context);
     if (pattern->code == NULL) {
         PCRE2_UCHAR text[128] = {0};
         (void)pcre2_get_error_message(code, text, sizeof text);
@@ -107,9 +107,10 @@ static qs_err prepare(qs_pattern_space *space)
 
 /* Compiled code begins with 32 KiB of the machine stack, which only deep backtracking exhausts: then with a
  * stack of its own, and after that the interpreter does it. */
-static int match(const qs_pattern *pattern, qs_pattern_space *space, const char *text, size_t bytes, size_t from)
+static int match(const qs_pattern *pattern, qs_pattern_space *space, const char *text, size_t bytes,
+                 size_t from)
 {
-    /* NOTEMPTY: look-behind can make an expression match nothing where PCRE2_INFO_MATCHEMPTY does not see it. */
+    /* NOTEMPTY: PCRE2_INFO_MATCHEMPTY does not see every way to match nothing. */
     uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
     int result = pcre2_match(pattern->code, (PCRE2_SPTR)text, bytes, from, options, space->match_data,
                              space->match_context);
@@ -121,8 +122,8 @@ static int match(const qs_pattern *pattern, qs_pattern_space *space, const char 
                              space->match_context);
     }
     if (result != PCRE2_ERROR_JIT_STACKLIMIT) return result;
-    return pcre2_match(pattern->code, (PCRE2_SPTR)text, bytes, from, options | PCRE2_NO_JIT, space->match_data,
-                       space->match_context);
+    return pcre2_match(pattern->code, (PCRE2_SPTR)text, bytes, from, options | PCRE2_NO_JIT,
+                       space->match_data, space->match_context);
 }
 
 static void find_literal(const qs_pattern *pattern, const char *text, size_t bytes, size_t from, bool *found,
@@ -150,7 +151,8 @@ qs_err qs_pattern_find(const qs_pattern *pattern, qs_pattern_space *space, const
     if (result == PCRE2_ERROR_NOMATCH) return QS_OK;
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(space->match_data);
     if (result < 0 || range[1] <= range[0] || range[0] < from)
-        return qs_fail(QS_E_INPUT, "match pattern %.200s: error %d after byte %zu", pattern->source, result, from);
+        return qs_fail(QS_E_INPUT, "match pattern %.200s: error %d after byte %zu", pattern->source, result,
+                       from);
     *found = true;
     *start = range[0];
     *end = range[1];

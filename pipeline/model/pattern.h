@@ -18,7 +18,8 @@ QS_MUST_CHECK qs_err qs_pattern_create(qs_pattern **out, const char *source, siz
                                        const char *name);
 void qs_pattern_destroy(qs_pattern *pattern); /* NULL is allowed */
 
-void qs_pattern_hash(const qs_pattern *pattern, qs_hasher *hasher); /* the source text and whether it is literal */
+/* The source text and whether it is literal. */
+void qs_pattern_hash(const qs_pattern *pattern, qs_hasher *hasher);
 
 /* What matching needs to write to: one per thread. Zero-initialise. */
 typedef struct qs_pattern_space {

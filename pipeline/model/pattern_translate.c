@@ -7,8 +7,8 @@
 #include "model/unicode.h"
 
 /* PCRE2's \s has U+180E besides the White_Space characters; Oniguruma's has not. */
-static const char space_ranges[] =
-    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
+static const char space_ranges[] = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}"
+                                   "\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
 
 typedef struct translation {
     qs_textbuf *out;
@@ -19,8 +19,8 @@ typedef struct translation {
 
 static qs_err refuse(const translation *t, const char *what)
 {
-    return qs_fail(QS_E_UNSUPPORTED, "translate pattern of %s: %s at byte %zu is not supported: %.200s", t->name,
-                   what, t->at, t->source);
+    return qs_fail(QS_E_UNSUPPORTED, "translate pattern of %s: %s at byte %zu is not supported: %.200s",
+                   t->name, what, t->at, t->source);
 }
 
 static char peek(const translation *t, size_t ahead)
@@ -113,8 +113,10 @@ static qs_err code_point(translation *t)
     uint32_t code = 0;
     for (; digits < digits_max; digits++) {
         char c = peek(t, from + digits);
-        int value = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 :
-                    c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int value = c >= '0' && c <= '9' ? c - '0' :
+                    c >= 'a' && c <= 'f' ? c - 'a' + 10 :
+                    c >= 'A' && c <= 'F' ? c - 'A' + 10 :
+                                           -1;
         if (value < 0) break;
         code = code * 16 + (uint32_t)value;
     }
@@ -170,7 +172,8 @@ static qs_err group(translation *t)
     if (peek(t, 1) != '?' && peek(t, 1) != '*') return copy(t, 1);
     for (size_t h = 0; h < sizeof heads / sizeof *heads; h++) {
         size_t length = strlen(heads[h]);
-        if (t->bytes - t->at >= length && memcmp(t->source + t->at, heads[h], length) == 0) return copy(t, length);
+        if (t->bytes - t->at >= length && memcmp(t->source + t->at, heads[h], length) == 0)
+            return copy(t, length);
     }
     return refuse(t, "this group");
 }
@@ -179,7 +182,8 @@ static qs_err group(translation *t)
 static qs_err repeat(translation *t)
 {
     size_t length = 1;
-    while ((peek(t, length) >= '0' && peek(t, length) <= '9') || (length > 1 && peek(t, length) == ',')) length++;
+    while ((peek(t, length) >= '0' && peek(t, length) <= '9') || (length > 1 && peek(t, length) == ','))
+        length++;
     if (length == 1 || peek(t, length) != '}' || peek(t, length + 1) == '+' || peek(t, length + 1) == '?')
         return refuse(t, "this repetition");
     return copy(t, length + 1);
@@ -205,8 +209,8 @@ qs_err qs_pattern_translate(qs_textbuf *out, const char *source, size_t bytes, c
 {
     translation t = {.out = out, .source = source, .name = name, .bytes = bytes};
     if (bytes > QS_PATTERN_BYTES_MAX)
-        return qs_fail(QS_E_UNSUPPORTED, "translate pattern of %s: it has %zu bytes, the limit is %d", name, bytes,
-                       QS_PATTERN_BYTES_MAX);
+        return qs_fail(QS_E_UNSUPPORTED, "translate pattern of %s: it has %zu bytes, the limit is %d", name,
+                       bytes, QS_PATTERN_BYTES_MAX);
     if (memchr(source, '\0', bytes) != NULL || qs_utf8_valid_prefix(source, bytes) != bytes)
         return qs_fail(QS_E_UNSUPPORTED, "translate pattern of %s: it holds a NUL or invalid UTF-8", name);
     while (t.at < bytes) {

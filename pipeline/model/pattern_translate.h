@@ -8,6 +8,7 @@
 enum { QS_PATTERN_BYTES_MAX = 4096 };
 
 /* Appends to `out`. Errors: QS_E_UNSUPPORTED names the construct that has no exact counterpart. */
-QS_MUST_CHECK qs_err qs_pattern_translate(qs_textbuf *out, const char *source, size_t bytes, const char *name);
+QS_MUST_CHECK qs_err qs_pattern_translate(qs_textbuf *out, const char *source, size_t bytes,
+                                          const char *name);
 
 #endif

@@ -47,8 +47,8 @@ qs_err qs_pre_family_find(const qs_pre_family **out, const char *family, const c
         size_t used = strlen(known);
         (void)snprintf(known + used, sizeof known - used, "%s%s", f == 0 ? "" : ", ", families[f].name);
     }
-    return qs_fail(QS_E_UNSUPPORTED, "read %s: pre-tokeniser \"%.64s\" is not supported; those that are: %s", name,
-                   family, known);
+    return qs_fail(QS_E_UNSUPPORTED, "read %s: pre-tokeniser \"%.64s\" is not supported; those that are: %s",
+                   name, family, known);
 }
 
 qs_err qs_pretokenizer_add_family(qs_pretokenizer *pre, const qs_pre_family *family, const char *name)

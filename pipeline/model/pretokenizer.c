@@ -45,8 +45,8 @@ typedef struct run {
 
 static qs_err run_from(const run *r, int s, const char *text, size_t bytes, bool at_start);
 
-/* The pieces of one splitting step, joined as its behaviour says. Neighbouring pieces wait in `held` while the
- * next one may still join them. */
+/* The pieces of one splitting step, joined as its behaviour says: a piece is held back while the next one
+ * may still join it. */
 typedef struct joiner {
     const run *run;
     int step;
@@ -145,7 +145,8 @@ static qs_err metaspace(const run *r, int s, const char *text, size_t bytes, boo
     const qs_pre_step *step = &r->pre->steps[s];
     qs_textbuf *out = &r->space->texts[s];
     out->bytes = 0;
-    bool marked = text[0] == ' ' || (bytes >= step->mark_bytes && memcmp(text, step->mark, step->mark_bytes) == 0);
+    bool marked =
+        text[0] == ' ' || (bytes >= step->mark_bytes && memcmp(text, step->mark, step->mark_bytes) == 0);
     bool prefix = step->prefix == QS_PREFIX_ALWAYS || (step->prefix == QS_PREFIX_FIRST && at_start);
     qs_err err;
     if (prefix && !marked) QS_TRY(qs_textbuf_append(out, step->mark, step->mark_bytes));
@@ -188,8 +189,8 @@ void qs_pretokenizer_hash(const qs_pretokenizer *pre, qs_hasher *hasher)
     qs_hasher_add(hasher, head, sizeof head);
     for (int s = 0; s < pre->n_steps; s++) {
         const qs_pre_step *step = &pre->steps[s];
-        int32_t rules[5] = {(int32_t)step->kind, (int32_t)step->behavior, step->invert, (int32_t)step->mark_bytes,
-                            (int32_t)step->prefix};
+        int32_t rules[5] = {(int32_t)step->kind, (int32_t)step->behavior, step->invert,
+                            (int32_t)step->mark_bytes, (int32_t)step->prefix};
         qs_hasher_add(hasher, rules, sizeof rules);
         qs_hasher_add(hasher, step->mark, sizeof step->mark);
         if (step->pattern != NULL) qs_pattern_hash(step->pattern, hasher);

@@ -24,7 +24,11 @@ typedef enum qs_pre_kind {
     QS_PRE_METASPACE,    /* spaces become `mark`; see prefix */
 } qs_pre_kind;
 
-typedef enum qs_pre_prefix { QS_PREFIX_NEVER, QS_PREFIX_FIRST, QS_PREFIX_ALWAYS } qs_pre_prefix;
+typedef enum qs_pre_prefix {
+    QS_PREFIX_NEVER,
+    QS_PREFIX_FIRST, /* of the piece at the start of the input */
+    QS_PREFIX_ALWAYS,
+} qs_pre_prefix;
 
 typedef struct qs_pre_step {
     qs_pre_kind kind;
@@ -33,7 +37,7 @@ typedef struct qs_pre_step {
     bool invert; /* SPLIT: what lies between the matches counts as the match */
     char mark[4]; /* METASPACE: one character */
     size_t mark_bytes;
-    qs_pre_prefix prefix; /* METASPACE: a mark in front of no piece, of the piece at the start of the text, of all */
+    qs_pre_prefix prefix; /* METASPACE: where a mark is put in front */
 } qs_pre_step;
 
 enum { QS_PRE_STEPS_MAX = 16 };
@@ -59,7 +63,8 @@ typedef struct qs_pre_family {
     bool nfc, ignore_merges, add_bos;
 } qs_pre_family;
 QS_MUST_CHECK qs_err qs_pre_family_find(const qs_pre_family **out, const char *family, const char *name);
-QS_MUST_CHECK qs_err qs_pretokenizer_add_family(qs_pretokenizer *pre, const qs_pre_family *family, const char *name);
+QS_MUST_CHECK qs_err qs_pretokenizer_add_family(qs_pretokenizer *pre, const qs_pre_family *family,
+                                                const char *name);
 
 typedef struct qs_pre_space {
     qs_textbuf texts[QS_PRE_STEPS_MAX];
@@ -69,8 +74,8 @@ void qs_pre_space_fini(qs_pre_space *space);
 
 typedef qs_err (*qs_piece_sink)(void *context, const char *piece, size_t bytes);
 
-/* Hands the pieces of text[0..bytes) to `sink` in order, none of them empty. `at_start`: the text begins where
- * the whole input begins. */
+/* Hands the pieces of text[0..bytes) to `sink` in order, none of them empty. `at_start`: the text begins
+ * where the whole input begins. */
 QS_MUST_CHECK qs_err qs_pretokenizer_run(const qs_pretokenizer *pre, qs_pre_space *space, const char *text,
                                          size_t bytes, bool at_start, qs_piece_sink sink, void *context);
 

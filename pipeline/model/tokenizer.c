@@ -71,8 +71,9 @@ static qs_err on_piece(void *context, const char *piece, size_t bytes)
 static qs_err on_normal_stretch(void *context, const qs_added_token *token, const char *text, size_t bytes)
 {
     encoding *e = context;
-    qs_err err = token != NULL ? append(e->list, &token->id, 1) :
-                                 qs_pretokenizer_run(&e->tokenizer->pre, &e->pre, text, bytes, e->at_start, on_piece, e);
+    qs_err err = token != NULL ?
+                     append(e->list, &token->id, 1) :
+                     qs_pretokenizer_run(&e->tokenizer->pre, &e->pre, text, bytes, e->at_start, on_piece, e);
     e->at_start = false;
     return err;
 }
@@ -83,7 +84,8 @@ static qs_err on_raw_stretch(void *context, const qs_added_token *token, const c
     encoding *e = context;
     if (token != NULL) return append(e->list, &token->id, 1);
     bool begins = text == e->text, starts;
-    qs_err err = qs_normalizer_run(&e->tokenizer->normalizer, &e->normal, text, bytes, &text, &bytes, &starts);
+    qs_err err =
+        qs_normalizer_run(&e->tokenizer->normalizer, &e->normal, text, bytes, &text, &bytes, &starts);
     if (err != QS_OK) return err;
     e->at_start = begins && starts;
     return qs_added_split(&e->tokenizer->added.normal, text, bytes, on_normal_stretch, e);
@@ -117,8 +119,8 @@ void qs_token_list_free(qs_token_list *list)
 
 /* ---- decoding ---- */
 
-qs_err qs_tokenizer_decode(const qs_tokenizer *tokenizer, const int32_t *ids, int64_t n_ids, bool skip_specials,
-                           char **text)
+qs_err qs_tokenizer_decode(const qs_tokenizer *tokenizer, const int32_t *ids, int64_t n_ids,
+                           bool skip_specials, char **text)
 {
     *text = NULL;
     qs_strings strings = {0};
@@ -181,7 +183,8 @@ static qs_err named_token(const qs_tokenizer *tokenizer, int32_t *id, const json
     if (err != QS_OK || text == NULL) return err;
     int32_t found = qs_tokenizer_find(tokenizer, text);
     if (found < 0)
-        return qs_fail(QS_E_INPUT, "read %s: \"%s\" is \"%.64s\", which the tokenizer does not have", name, key, text);
+        return qs_fail(QS_E_INPUT, "read %s: \"%s\" is \"%.64s\", which the tokenizer does not have", name,
+                       key, text);
     *id = found;
     return QS_OK;
 }

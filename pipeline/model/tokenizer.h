@@ -15,7 +15,8 @@ typedef struct qs_tokenizer qs_tokenizer;
 
 /* From the text of a tokenizer.json; `name` is its path in error texts. A tokenizer.json of a kind that is
  * not supported is QS_E_UNSUPPORTED and names the component; a broken one is QS_E_INPUT. */
-QS_MUST_CHECK qs_err qs_tokenizer_from_json(qs_tokenizer **out, const char *text, size_t bytes, const char *name);
+QS_MUST_CHECK qs_err qs_tokenizer_from_json(qs_tokenizer **out, const char *text, size_t bytes,
+                                            const char *name);
 
 /* The pieces of GGUF metadata that make a tokenizer; borrowed only during the call. */
 typedef struct qs_gguf_vocab {
@@ -64,7 +65,7 @@ int64_t qs_tokenizer_n_vocab(const qs_tokenizer *tokenizer);
 int32_t qs_tokenizer_bos(const qs_tokenizer *tokenizer);    /* -1 when there is none */
 int32_t qs_tokenizer_eos(const qs_tokenizer *tokenizer);    /* -1 when there is none */
 bool qs_tokenizer_adds_bos(const qs_tokenizer *tokenizer);
-int32_t qs_tokenizer_find(const qs_tokenizer *tokenizer, const char *token); /* id or -1, literal vocabulary entry */
+int32_t qs_tokenizer_find(const qs_tokenizer *tokenizer, const char *token); /* literal entry: id or -1 */
 
 /* Digest of what determines the tokens (vocabulary, merges, rules): equal tokenizers, equal digest. */
 qs_digest qs_tokenizer_digest(const qs_tokenizer *tokenizer);

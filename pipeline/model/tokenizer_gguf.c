@@ -24,7 +24,8 @@ static qs_err check(const qs_gguf_vocab *v, const char *name)
     qs_err err;
     if (v->n_vocab < 1 || v->n_vocab > QS_VOCAB_IDS_MAX || v->tokens == NULL || v->token_bytes == NULL)
         return qs_fail(QS_E_INPUT, "read %s: a vocabulary of %lld tokens", name, (long long)v->n_vocab);
-    if (v->n_merges < 0 || v->n_merges > UINT32_MAX || (v->n_merges > 0 && (v->merges == NULL || v->merge_bytes == NULL)))
+    if (v->n_merges < 0 || v->n_merges > UINT32_MAX ||
+        (v->n_merges > 0 && (v->merges == NULL || v->merge_bytes == NULL)))
         return qs_fail(QS_E_INPUT, "read %s: a list of %lld merges", name, (long long)v->n_merges);
     QS_TRY(check_id(v->bos_id, "BOS", v->n_vocab, name));
     QS_TRY(check_id(v->eos_id, "EOS", v->n_vocab, name));
@@ -76,8 +77,7 @@ static qs_err make_gpt2(qs_tokenizer *t, const qs_gguf_vocab *v, bool *add_bos, 
     const qs_pre_family *family;
     qs_err err;
     if (v->pre == NULL)
-        qs_log_warn("%s does not name its pre-tokeniser; \"default\" is used, tokens may differ from those the model "
-                    "was trained on", name);
+        qs_log_warn("%s names no pre-tokeniser: \"default\" may not give the tokens of its training", name);
     QS_TRY(qs_pre_family_find(&family, v->pre == NULL ? "default" : v->pre, name));
     QS_TRY(qs_bpe_init(&t->bpe, &t->vocab, v->n_merges));
     for (int64_t m = 0; m < v->n_merges; m++) {
@@ -108,8 +108,8 @@ static int compare_descending(const void *left, const void *right)
     return a > b ? -1 : a < b;
 }
 
-/* The place of a score among the distinct ones, best first: tokens of equal score have equal rank, so that the
- * leftmost merge wins between them. */
+/* How many scores are better: tokens of equal score have equal rank, so that the leftmost merge wins between
+ * them. */
 static uint32_t rank_of(const float *sorted, int64_t n, float score)
 {
     int64_t low = 0, high = n;
@@ -130,17 +130,18 @@ enum { SPM_TOKEN_BYTES_MAX = 1024 };
 
 /* Every way to cut token `id` in two tokens is a merge with the rank of the token's score. Counts them, and
  * adds them when `sorted` is given. */
-static qs_err token_merges(qs_tokenizer *t, const qs_gguf_vocab *v, int64_t id, const float *sorted, int64_t *n,
-                           const char *name)
+static qs_err token_merges(qs_tokenizer *t, const qs_gguf_vocab *v, int64_t id, const float *sorted,
+                           int64_t *n, const char *name)
 {
     size_t bytes = (size_t)v->token_bytes[id];
     const char *text = v->tokens[id];
     if (bytes > SPM_TOKEN_BYTES_MAX)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: token %lld has %zu bytes, the limit is %d", name, (long long)id, bytes,
-                       SPM_TOKEN_BYTES_MAX);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: token %lld has %zu bytes, the limit is %d", name,
+                       (long long)id, bytes, SPM_TOKEN_BYTES_MAX);
     for (size_t cut = 1; cut < bytes; cut++) {
         if (((unsigned char)text[cut] & 0xC0) == 0x80) continue;
-        if (qs_vocab_find(&t->vocab, text, cut) < 0 || qs_vocab_find(&t->vocab, text + cut, bytes - cut) < 0) continue;
+        if (qs_vocab_find(&t->vocab, text, cut) < 0 || qs_vocab_find(&t->vocab, text + cut, bytes - cut) < 0)
+            continue;
         (*n)++;
         if (sorted == NULL) continue;
         uint32_t rank = rank_of(sorted, v->n_vocab, v->scores[id]);
@@ -159,7 +160,8 @@ static qs_err make_merges(qs_tokenizer *t, const qs_gguf_vocab *v, const char *n
     for (int64_t id = 0; id < v->n_vocab; id++) {
         sorted[id] = v->scores[id];
         if (isnan(v->scores[id])) {
-            err = qs_fail(QS_E_INPUT, "read %s: the score of token %lld is not a number", name, (long long)id);
+            err =
+                qs_fail(QS_E_INPUT, "read %s: the score of token %lld is not a number", name, (long long)id);
             goto out;
         }
         QS_TRY(token_merges(t, v, id, NULL, &n_merges, name));
@@ -218,8 +220,8 @@ qs_err qs_tokenizer_from_gguf(qs_tokenizer **out, const qs_gguf_vocab *v, const 
         if (t->bos < 0 && v->n_vocab > 2) t->bos = 1;
         if (t->eos < 0 && v->n_vocab > 2) t->eos = 2;
     } else {
-        err = qs_fail(QS_E_UNSUPPORTED, "read %s: the tokenizer model \"%.64s\" is not supported, only gpt2 and llama "
-                      "are", name, v->model == NULL ? "(none)" : v->model);
+        err = qs_fail(QS_E_UNSUPPORTED, "read %s: the tokenizer model \"%.64s\" is neither gpt2 nor llama", name,
+                      v->model == NULL ? "" : v->model);
         goto out;
     }
     QS_TRY(read_added(t, v, name));

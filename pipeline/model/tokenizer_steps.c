@@ -20,24 +20,28 @@ typedef struct step_row {
     qs_err (*read)(const reader *r, const json_t *node);
 } step_row;
 
-static qs_err read_steps(const reader *r, const step_row *rows, const char *list_key, const json_t *node, int depth)
+static qs_err read_steps(const reader *r, const step_row *rows, const char *list_key, const json_t *node,
+                         int depth)
 {
     if (node == NULL || json_is_null(node)) return QS_OK;
     const char *type;
-    if (!json_is_object(node)) return qs_fail(QS_E_INPUT, "read %s: \"%s\" must be an object", r->name, r->part);
+    if (!json_is_object(node))
+        return qs_fail(QS_E_INPUT, "read %s: \"%s\" must be an object", r->name, r->part);
     qs_err err = qs_json_get_string(&type, node, "type", r->name);
     if (err != QS_OK) return qs_context(err, "%s", r->part);
     for (const step_row *row = rows; row->type != NULL; row++) {
         if (strcmp(row->type, type) == 0) return qs_context(row->read(r, node), "%s %s", r->part, type);
     }
     if (strcmp(type, "Sequence") != 0)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: the %s \"%.64s\" is not supported", r->name, r->part, type);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: the %s \"%.64s\" is not supported", r->name, r->part,
+                       type);
     const json_t *list = json_object_get(node, list_key);
     if (!json_is_array(list))
-        return qs_fail(QS_E_INPUT, "read %s: a %s Sequence needs the list \"%s\"", r->name, r->part, list_key);
+        return qs_fail(QS_E_INPUT, "read %s: a %s Sequence needs the list \"%s\"", r->name, r->part,
+                       list_key);
     if (depth == DEPTH_MAX)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: %s Sequences are nested more than %d deep", r->name, r->part,
-                       DEPTH_MAX);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: %s Sequences are nested more than %d deep", r->name,
+                       r->part, DEPTH_MAX);
     for (size_t i = 0; i < json_array_size(list); i++) {
         err = read_steps(r, rows, list_key, json_array_get(list, i), depth + 1);
         if (err != QS_OK) return err;
@@ -46,7 +50,8 @@ static qs_err read_steps(const reader *r, const step_row *rows, const char *list
 }
 
 /* A string with its length, which may be 0 and may hold NULs. */
-static qs_err get_text(const char **text, size_t *bytes, const json_t *node, const char *key, const char *name)
+static qs_err get_text(const char **text, size_t *bytes, const json_t *node, const char *key,
+                       const char *name)
 {
     qs_err err = qs_json_get_string(text, node, key, name);
     if (err == QS_OK) *bytes = json_string_length(json_object_get(node, key));
@@ -54,7 +59,8 @@ static qs_err get_text(const char **text, size_t *bytes, const json_t *node, con
 }
 
 /* A string of exactly one character. */
-static qs_err get_mark(char mark[4], size_t *mark_bytes, const json_t *node, const char *key, const char *name)
+static qs_err get_mark(char mark[4], size_t *mark_bytes, const json_t *node, const char *key,
+                       const char *name)
 {
     const char *text;
     size_t bytes;
@@ -77,7 +83,8 @@ static qs_err get_pattern(qs_pattern **out, const json_t *node, const char *name
     size_t bytes = 0;
     *out = NULL;
     if (!json_is_object(pattern))
-        return qs_fail(QS_E_INPUT, "read %s: \"pattern\" must be {\"String\": ...} or {\"Regex\": ...}", name);
+        return qs_fail(QS_E_INPUT, "read %s: \"pattern\" must be {\"String\": ...} or {\"Regex\": ...}",
+                       name);
     qs_err err = get_text(&text, &bytes, pattern, literal ? "String" : "Regex", name);
     if (err != QS_OK) return err;
     return qs_pattern_create(out, text, bytes, literal, name);
@@ -85,7 +92,8 @@ static qs_err get_pattern(qs_pattern **out, const json_t *node, const char *name
 
 static qs_err get_bool(bool *out, const json_t *node, const char *key, const char *name)
 {
-    if (json_object_get(node, key) == NULL) return qs_fail(QS_E_INPUT, "read %s: the key \"%s\" is missing", name, key);
+    if (json_object_get(node, key) == NULL)
+        return qs_fail(QS_E_INPUT, "read %s: the key \"%s\" is missing", name, key);
     return qs_json_opt_bool(out, node, key, name);
 }
 
@@ -93,8 +101,10 @@ static qs_err get_bool(bool *out, const json_t *node, const char *key, const cha
 
 static qs_err read_form(const reader *r, const json_t *node)
 {
-    static const char *const forms[] = {
-        [QS_NORMAL_NFC] = "NFC", [QS_NORMAL_NFD] = "NFD", [QS_NORMAL_NFKC] = "NFKC", [QS_NORMAL_NFKD] = "NFKD"};
+    static const char *const forms[] = {[QS_NORMAL_NFC] = "NFC",
+                                        [QS_NORMAL_NFD] = "NFD",
+                                        [QS_NORMAL_NFKC] = "NFKC",
+                                        [QS_NORMAL_NFKD] = "NFKD"};
     const char *type = json_string_value(json_object_get(node, "type"));
     int kind = QS_NORMAL_NFC;
     while (kind < QS_NORMAL_NFKD && strcmp(forms[kind], type) != 0) kind++;
@@ -123,9 +133,8 @@ static qs_err read_replace(const reader *r, const json_t *node)
 }
 
 static const step_row normalizer_rows[] = {
-    {"NFC", read_form},  {"NFD", read_form},        {"NFKC", read_form},
-    {"NFKD", read_form}, {"Prepend", read_prepend}, {"Replace", read_replace},
-    {NULL, NULL},
+    {"NFC", read_form},        {"NFD", read_form},        {"NFKC", read_form}, {"NFKD", read_form},
+    {"Prepend", read_prepend}, {"Replace", read_replace}, {NULL, NULL},
 };
 
 qs_err qs_normalizer_read(qs_normalizer *out, const json_t *node, const char *name)
@@ -142,7 +151,8 @@ static qs_err add_pre_step(const reader *r, qs_pre_step step)
     const qs_pretokenizer *pre = r->out;
     if (pre->byte_level) {
         qs_pattern_destroy(step.pattern);
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: a pre-tokeniser after ByteLevel is not supported", r->name);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: a pre-tokeniser after ByteLevel is not supported",
+                       r->name);
     }
     return qs_pretokenizer_add(r->out, step, r->name);
 }
@@ -164,7 +174,8 @@ static qs_err read_split(const reader *r, const json_t *node)
     size_t b = 0;
     while (b < n_behaviors && strcmp(behaviors[b], behavior) != 0) b++;
     if (b == n_behaviors)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: the behavior \"%.64s\" is not supported", r->name, behavior);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: the behavior \"%.64s\" is not supported", r->name,
+                       behavior);
     step.behavior = (qs_split_behavior)b;
     QS_TRY(qs_json_opt_bool(&step.invert, node, "invert", r->name));
     QS_TRY(get_pattern(&step.pattern, node, r->name));
@@ -191,7 +202,8 @@ static qs_err read_byte_level(const reader *r, const json_t *node)
     QS_TRY(qs_json_opt_bool(&use_regex, node, "use_regex", r->name));
     if (add_prefix_space) QS_TRY(add_pre_step(r, (qs_pre_step){.kind = QS_PRE_PREFIX_SPACE}));
     if (pre->byte_level)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: a pre-tokeniser after ByteLevel is not supported", r->name);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: a pre-tokeniser after ByteLevel is not supported",
+                       r->name);
     if (use_regex) {
         const qs_pre_family *gpt2;
         QS_TRY(qs_pre_family_find(&gpt2, "gpt-2", r->name));
@@ -217,10 +229,12 @@ static qs_err read_prefix(qs_pre_prefix *prefix, const json_t *node, const char 
     } else if (strcmp(scheme, "never") == 0) {
         *prefix = QS_PREFIX_NEVER;
     } else {
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: the prepend_scheme \"%.64s\" is not supported", name, scheme);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: the prepend_scheme \"%.64s\" is not supported", name,
+                       scheme);
     }
     if (!add_prefix_space && *prefix != QS_PREFIX_NEVER)
-        return qs_fail(QS_E_INPUT, "read %s: add_prefix_space and prepend_scheme contradict each other", name);
+        return qs_fail(QS_E_INPUT, "read %s: add_prefix_space and prepend_scheme contradict each other",
+                       name);
 out:
     return err;
 }
@@ -315,8 +329,12 @@ out:
 }
 
 static const step_row detokenizer_rows[] = {
-    {"ByteLevel", read_byte_level_decoder}, {"ByteFallback", read_byte_fallback}, {"Fuse", read_fuse},
-    {"Replace", read_replace_decoder},      {"Strip", read_strip},                {"Metaspace", read_metaspace_decoder},
+    {"ByteLevel", read_byte_level_decoder},
+    {"ByteFallback", read_byte_fallback},
+    {"Fuse", read_fuse},
+    {"Replace", read_replace_decoder},
+    {"Strip", read_strip},
+    {"Metaspace", read_metaspace_decoder},
     {NULL, NULL},
 };
 

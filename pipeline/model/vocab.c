@@ -60,8 +60,8 @@ qs_err qs_vocab_set(qs_vocab *vocab, int64_t id, const char *text, size_t bytes,
         return qs_fail(QS_E_INPUT, "read %s: token \"%.*s\" is too long", name, shown, text);
     int64_t slot = slot_of(vocab, text, bytes);
     if (vocab->slots[slot] >= 0)
-        return qs_fail(QS_E_INPUT, "read %s: token \"%.*s\" is listed twice, as %d and %lld", name, shown, text,
-                       vocab->slots[slot], (long long)id);
+        return qs_fail(QS_E_INPUT, "read %s: token \"%.*s\" is listed twice, as %d and %lld", name, shown,
+                       text, vocab->slots[slot], (long long)id);
     vocab->slots[slot] = (int32_t)id;
     vocab->offset[id] = (int64_t)vocab->text_bytes;
     vocab->length[id] = (int32_t)bytes;

@@ -77,7 +77,8 @@ out:
 }
 
 /* n items of 4 bytes; *out stays NULL when the key is missing. */
-static qs_err read_words(void *out_pointer, const qs_model *model, const char *key, qs_gguf_type type, int64_t n)
+static qs_err read_words(void *out_pointer, const qs_model *model, const char *key, qs_gguf_type type,
+                         int64_t n)
 {
     const qs_gguf_kv *kv;
     void **out = out_pointer;
@@ -96,7 +97,8 @@ static qs_err read_flags(qs_gguf_vocab *vocab, const qs_model *model)
     int64_t ids[3] = {-1, -1, -1};
     static const char *const id_keys[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
                                           "tokenizer.ggml.unknown_token_id"};
-    static const char *const flag_keys[] = {"tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_space_prefix"};
+    static const char *const flag_keys[] = {"tokenizer.ggml.add_bos_token",
+                                            "tokenizer.ggml.add_space_prefix"};
     int *flags[] = {&vocab->add_bos, &vocab->add_space_prefix};
     qs_err err;
     for (int i = 0; i < 3; i++)

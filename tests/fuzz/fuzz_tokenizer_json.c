@@ -4,7 +4,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-static const char text[] = "ab <s> caf\xC3\xA9 12 \xE2\x96\x81the \xF0\x9F\x98\x80\xE2\x80\x8D e\xCC\x81\n\tNORM <mask>  x's";
+static const char text[] =
+    "ab <s> caf\xC3\xA9 12 \xE2\x96\x81the \xF0\x9F\x98\x80\xE2\x80\x8D e\xCC\x81\n\tNORM <mask>  x's";
 
 static void decode(const qs_tokenizer *tokenizer, const qs_token_list *list, bool skip)
 {
