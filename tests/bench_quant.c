@@ -1,6 +1,6 @@
 /* Time of quantising one decoder block of SmolLM2-135M's shapes (hidden 576, feed-forward 1536) for one point
- * and for a grid, split into factors, solving and loss. Synthetic weights and inputs: the time does not depend
- * on the values. */
+ * and for a grid, split into factors, solving and loss. Synthetic weights and inputs: the time does not
+ * depend on the values. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -79,7 +79,8 @@ int main(void)
     }
     for (int m = 0; m < N_MATRICES; m++)
         b.weights[m] = data_normal(matrices[m].n_out * widths[matrices[m].site], (uint64_t)m, 0.05f);
-    static const char *const one[] = {"gptq:bits=4,group=64"}, *const plain[] = {"gptq:bits=4,group=64,search=0"};
+    static const char *const one[] = {"gptq:bits=4,group=64"}, *const plain[] = {
+                                                                   "gptq:bits=4,group=64,search=0"};
     static const char *const rtn[] = {"rtn:bits=4,group=64"};
     measure(&b, one[0], one, 1, 5);
     measure(&b, plain[0], plain, 1, 5);
@@ -88,7 +89,8 @@ int main(void)
     const char *grid[24];
     for (int i = 0; i < 24; i++) {
         static const char *const bits[] = {"2", "3", "4", "8"}, *const groups[] = {"32", "64", "128"};
-        (void)snprintf(text[i], sizeof text[i], "gptq:bits=%s,group=%s,sym=%d", bits[i / 6], groups[i / 2 % 3], i % 2);
+        (void)snprintf(text[i], sizeof text[i], "gptq:bits=%s,group=%s,sym=%d", bits[i / 6],
+                       groups[i / 2 % 3], i % 2);
         grid[i] = text[i];
     }
     measure(&b, "24 points: 2|3|4|8 x 32|64|128 x sym|asym", grid, 24, 2);

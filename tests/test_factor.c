@@ -17,7 +17,10 @@ static qs_workspace *workspace;
 static int start(void **state)
 {
     (void)state;
-    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK && qs_workspace_create(&workspace, backend) == QS_OK ? 0 : -1;
+    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK &&
+                   qs_workspace_create(&workspace, backend) == QS_OK
+               ? 0
+               : -1;
 }
 
 static int stop(void **state)
@@ -29,7 +32,8 @@ static int stop(void **state)
 }
 
 /* Largest |U H U^T - I|, which is 0 exactly when U^T U = inv(H). */
-static double residual(const qs_factor_cache *cache, const float *u, const int32_t *order, double damping, int64_t n)
+static double residual(const qs_factor_cache *cache, const float *u, const int32_t *order, double damping,
+                       int64_t n)
 {
     const float *h = qs_factor_h(cache);
     double shift = damping * qs_factor_diag_mean(cache), worst = 0, *row = malloc((size_t)n * sizeof *row);
@@ -38,7 +42,8 @@ static double residual(const qs_factor_cache *cache, const float *u, const int32
             double sum = 0;
             for (int64_t k = i; k < n; k++) {
                 int64_t a = order != NULL ? order[k] : k, b = order != NULL ? order[j] : j;
-                double element = h[a * n + b] + (a == b ? (h[a * n + a] > 0 ? 0 : qs_factor_diag_mean(cache)) + shift : 0);
+                double element = h[a * n + b] +
+                                 (a == b ? (h[a * n + a] > 0 ? 0 : qs_factor_diag_mean(cache)) + shift : 0);
                 sum += u[i * n + k] * element;
             }
             row[j] = sum;
@@ -66,8 +71,8 @@ static void check_factor(int64_t n, int64_t n_tokens, double damping, bool permu
     assert_non_null(u);
     assert_true(used == damping);
     double worst = residual(cache, u, permuted ? order : NULL, damping, n);
-    print_message("n %lld, %lld tokens, damping %g: |U H U^T - I| = %.2g\n", (long long)n, (long long)n_tokens, damping,
-                  worst);
+    print_message("n %lld, %lld tokens, damping %g: |U H U^T - I| = %.2g\n", (long long)n,
+                  (long long)n_tokens, damping, worst);
     assert_true(worst < limit);
     for (int64_t i = 0; i < n; i++) {
         assert_true(u[i * n + i] > 0);
@@ -214,8 +219,9 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_residual), cmocka_unit_test(test_unpacks),       cmocka_unit_test(test_dead_inputs),
-        cmocka_unit_test(test_damping_grows), cmocka_unit_test(test_refused),  cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_residual),    cmocka_unit_test(test_unpacks),
+        cmocka_unit_test(test_dead_inputs), cmocka_unit_test(test_damping_grows),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_orders),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests_name("factor", tests, start, stop);

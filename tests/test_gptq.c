@@ -18,7 +18,10 @@ static qs_workspace *workspace;
 static int start(void **state)
 {
     (void)state;
-    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK && qs_workspace_create(&workspace, backend) == QS_OK ? 0 : -1;
+    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK &&
+                   qs_workspace_create(&workspace, backend) == QS_OK
+               ? 0
+               : -1;
 }
 
 static int stop(void **state)
@@ -36,8 +39,8 @@ static qs_spec parse(const char *text)
     return spec;
 }
 
-static qs_quant_result solve_in(qs_workspace *ws, const char *text, const float *w, int64_t n_out, int64_t n_in,
-                                qs_factor_cache *factors)
+static qs_quant_result solve_in(qs_workspace *ws, const char *text, const float *w, int64_t n_out,
+                                int64_t n_in, qs_factor_cache *factors)
 {
     qs_spec spec = parse(text);
     qs_quant_result result;
@@ -48,7 +51,8 @@ static qs_quant_result solve_in(qs_workspace *ws, const char *text, const float 
     return result;
 }
 
-static qs_quant_result solve(const char *text, const float *w, int64_t n_out, int64_t n_in, qs_factor_cache *factors)
+static qs_quant_result solve(const char *text, const float *w, int64_t n_out, int64_t n_in,
+                             qs_factor_cache *factors)
 {
     return solve_in(workspace, text, w, n_out, n_in, factors);
 }
@@ -117,8 +121,8 @@ typedef struct plain_result {
     float *scales, *zeros; /* [n_out, n_in]: of each weight */
 } plain_result;
 
-static void plain_scale(const qs_spec *spec, const double *live, const int32_t *columns, int64_t n, const double *diag,
-                        float *scale, float *zero)
+static void plain_scale(const qs_spec *spec, const double *live, const int32_t *columns, int64_t n,
+                        const double *diag, float *scale, float *zero)
 {
     float x[1024], weight[1024];
     for (int64_t i = 0; i < n; i++) {
@@ -137,11 +141,13 @@ static plain_result plain_gptq(const qs_spec *spec, const float *w, int64_t n_ou
     double *a = malloc((size_t)(n_in * n_in) * sizeof *a), *live = malloc((size_t)n_in * sizeof *live);
     int64_t group = spec->group_size > 0 ? spec->group_size : n_in;
     bool fixed = spec->static_groups || spec->group_size < 0;
-    plain_result r = {malloc((size_t)(n_out * n_in) * sizeof *r.codes), malloc((size_t)(n_out * n_in) * sizeof *r.scales),
+    plain_result r = {malloc((size_t)(n_out * n_in) * sizeof *r.codes),
+                      malloc((size_t)(n_out * n_in) * sizeof *r.scales),
                       malloc((size_t)(n_out * n_in) * sizeof *r.zeros)};
     for (int64_t i = 0; i < n_in; i++) {
         diag[i] = h[i * n_in + i] + shift;
-        for (int64_t j = 0; j < n_in; j++) a[i * n_in + j] = h[order[i] * n_in + order[j]] + (i == j ? shift : 0);
+        for (int64_t j = 0; j < n_in; j++)
+            a[i * n_in + j] = h[order[i] * n_in + order[j]] + (i == j ? shift : 0);
     }
     double *u = plain_factor(a, n_in);
     int32_t natural[1024];
@@ -156,7 +162,8 @@ static plain_result plain_gptq(const qs_spec *spec, const float *w, int64_t n_ou
         }
         for (int64_t i = 0; i < n_in; i++) {
             int64_t column = order[i];
-            if (!fixed && i % group == 0) plain_scale(spec, live, order + i, n_in - i < group ? n_in - i : group, diag, &s, &z);
+            if (!fixed && i % group == 0)
+                plain_scale(spec, live, order + i, n_in - i < group ? n_in - i : group, diag, &s, &z);
             if (!fixed) scales[column] = s, zeros[column] = z;
             double scale = scales[column], zero = zeros[column], maxq = (double)((1 << spec->bits) - 1);
             double code = fmin(fmax(rint(live[column] / scale), -zero), maxq - zero);
@@ -172,8 +179,8 @@ static plain_result plain_gptq(const qs_spec *spec, const float *w, int64_t n_ou
     return r;
 }
 
-/* One weight half-way between two codes, decided otherwise by f32, changes the rest of its row: so the limit of
- * one in a thousand is for all cases together. */
+/* One weight half-way between two codes, decided otherwise by f32, changes the rest of its row: so the limit
+ * of one in a thousand is for all cases together. */
 static int64_t n_all_codes, n_different_codes;
 
 static void compare_with_plain(const char *text, int64_t n_out, int64_t n_in, int64_t n_tokens)
@@ -200,8 +207,9 @@ static void compare_with_plain(const char *text, int64_t n_out, int64_t n_in, in
             n_scales += scale != plain.scales[row * n_in + column];
         }
     }
-    print_message("%s, %lld x %lld: %lld of %lld codes and %lld scales differ from f64\n", text, (long long)n_out,
-                  (long long)n_in, (long long)n_codes, (long long)(n_out * n_in), (long long)n_scales);
+    print_message("%s, %lld x %lld: %lld of %lld codes and %lld scales differ from f64\n", text,
+                  (long long)n_out, (long long)n_in, (long long)n_codes, (long long)(n_out * n_in),
+                  (long long)n_scales);
     assert_true(n_scales * 50 <= n_out * n_in);
     n_all_codes += n_out * n_in;
     n_different_codes += n_codes;
@@ -218,7 +226,7 @@ static void test_against_plain(void **state)
     (void)state;
     compare_with_plain("gptq:bits=4,group=32", 70, 160, 500);
     compare_with_plain("gptq:bits=3,group=64,sym=0,gar=0", 70, 160, 500);    /* ragged: 64, 64, 32 */
-    compare_with_plain("gptq:bits=4,group=48", 40, 160, 500);                /* group-aware with a ragged tail */
+    compare_with_plain("gptq:bits=4,group=48", 40, 160, 500); /* group-aware with a ragged tail */
     compare_with_plain("gptq:bits=4,group=32,search=0,gar=0", 70, 160, 100); /* rank deficient */
     compare_with_plain("gptq:bits=2,group=32,act=1", 70, 160, 500);
     compare_with_plain("gptq:bits=4,group=32,act=1,static=1,sym=0", 70, 160, 500);
@@ -254,7 +262,8 @@ static void test_identity_is_rtn(void **state)
     qs_factor_cache *factors;
     assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 5, "t"), QS_OK);
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-        qs_quant_result a = solve(pairs[i][0], w, N_OUT, N_IN, factors), b = solve(pairs[i][1], w, N_OUT, N_IN, factors);
+        qs_quant_result a = solve(pairs[i][0], w, N_OUT, N_IN, factors),
+                        b = solve(pairs[i][1], w, N_OUT, N_IN, factors);
         a.damping = 0;
         assert_same(&a, &b);
         qs_packed_free(&a.packed);
@@ -265,13 +274,14 @@ static void test_identity_is_rtn(void **state)
     free(gram);
 }
 
-/* On correlated inputs compensation pays, the search pays again, and codes are not RTN's (metrics.md §5: negative
- * controls). */
+/* On correlated inputs compensation pays, the search pays again, and codes are not RTN's (metrics.md §5:
+ * negative controls). */
 static void test_beats_rtn(void **state)
 {
     (void)state;
     enum { N_OUT = 96, N_IN = 320 };
-    static const char *const variants[] = {"bits=4,group=64", "bits=3,group=32,sym=0", "bits=2,group=64", "bits=4,group=-1"};
+    static const char *const variants[] = {"bits=4,group=64", "bits=3,group=32,sym=0", "bits=2,group=64",
+                                           "bits=4,group=-1"};
     qs_factor_cache *factors = make_factors(N_IN, 1000, 8);
     float *w = data_normal(N_OUT * N_IN, 9, 0.02f);
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
@@ -281,18 +291,20 @@ static void test_beats_rtn(void **state)
         (void)snprintf(text[2], 64, "gptq:%s", variants[i]);
         qs_quant_result r[3];
         for (int k = 0; k < 3; k++) r[k] = solve(text[k], w, N_OUT, N_IN, factors);
-        print_message("%s: loss rtn %.3g, gptq min-max %.3g, gptq %.3g\n", variants[i], r[0].loss, r[1].loss, r[2].loss);
+        print_message("%s: loss rtn %.3g, gptq min-max %.3g, gptq %.3g\n", variants[i], r[0].loss, r[1].loss,
+                      r[2].loss);
         assert_true(r[1].loss < 0.8 * r[0].loss);
         assert_true(r[2].loss < r[1].loss);
-        assert_memory_not_equal(r[0].packed.codes, r[1].packed.codes, (size_t)(N_OUT * r[0].packed.row_bytes));
+        assert_memory_not_equal(r[0].packed.codes, r[1].packed.codes,
+                                (size_t)(N_OUT * r[0].packed.row_bytes));
         for (int k = 0; k < 3; k++) qs_packed_free(&r[k].packed);
     }
     qs_factor_cache_destroy(factors);
     free(w);
 }
 
-/* The compensation identity: errors over U's diagonal give the damped loss exactly, so a matrix on the lattice
- * has none at all. */
+/* The compensation identity: errors over U's diagonal give the damped loss exactly, so a matrix on the
+ * lattice has none at all. */
 static void test_representable_is_exact(void **state)
 {
     (void)state;
@@ -313,7 +325,7 @@ static void test_representable_is_exact(void **state)
     free(q);
 }
 
-/* No damping helps: RTN with a mark, not a failure (formats §1.6). A matrix that needs more damping gets it. */
+/* No damping helps: RTN with a mark, not a failure (formats §1.6). What needs more damping gets it. */
 static void test_fallback(void **state)
 {
     (void)state;
@@ -347,7 +359,8 @@ static void test_dead_columns(void **state)
     int64_t at = 0;
     for (int64_t i = 0; i < N_IN; i++)
         for (int64_t j = i; j < N_IN; j++, at++)
-            if (i / 32 == 1 || j / 32 == 1 || i == 5 || j == 5) gram[at] = 0; /* a whole group and one column */
+            if (i / 32 == 1 || j / 32 == 1 || i == 5 || j == 5)
+                gram[at] = 0; /* a whole group and one column */
     qs_factor_cache *factors;
     assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 300, "t"), QS_OK);
     qs_quant_result r = solve("gptq:bits=4,group=32", w, N_OUT, N_IN, factors);
@@ -358,7 +371,8 @@ static void test_dead_columns(void **state)
         qs_packed_get_row(&rtn.packed, i, b);
         assert_memory_equal(a + 32, b + 32, 32); /* the dead group is RTN's */
         qs_packed_dequant_rows(&r.packed, i, 1, q);
-        float scale = qs_f32_from_f16(r.packed.scales[i * 3]), limit = 0.501f * scale, amount = fabsf(w[i * N_IN + 5]);
+        float scale = qs_f32_from_f16(r.packed.scales[i * 3]), limit = 0.501f * scale,
+              amount = fabsf(w[i * N_IN + 5]);
         if (amount < 7 * scale) assert_true(fabsf(q[5] - w[i * N_IN + 5]) <= limit);
     }
     assert_true(r.loss < rtn.loss);
@@ -390,7 +404,11 @@ static void test_many_equal_each_alone(void **state)
     qs_quant_task tasks[3 * N_MANY];
     for (int m = 0; m < 3; m++) {
         w[m] = data_normal(n_outs[m] * N_IN, (uint64_t)m + 50, 0.03f);
-        jobs[m] = (qs_quant_job){.name = "m", .weights = w[m], .n_out = n_outs[m], .n_in = N_IN, .factors = factors,
+        jobs[m] = (qs_quant_job){.name = "m",
+                                 .weights = w[m],
+                                 .n_out = n_outs[m],
+                                 .n_in = N_IN,
+                                 .factors = factors,
                                  .backend = backend};
         for (int s = 0; s < N_MANY; s++) {
             specs[s] = parse(many[s]);

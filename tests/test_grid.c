@@ -1,4 +1,5 @@
-/* Grid files: a row is the product of its cells' alternatives, equal points are merged (product.md "Grid file"). */
+/* Grid files: a row is the product of its cells' alternatives, equal points are merged (product.md "Grid
+ * file"). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,8 +31,9 @@ static void test_product(void **state)
 {
     (void)state;
     static const char *const ids[] = {
-        "rtn-b4-g64-sym",  "rtn-b4-g64-asym",   "rtn-b4-g128-sym",  "rtn-b4-g128-asym",      "gptq-b4-g64-sym",
-        "gptq-b4-g64-asym", "gptq-b4-g128-sym", "gptq-b4-g128-asym", "gptq-b3-g-1-asym-act", "gptq-b8-g-1-asym-act",
+        "rtn-b4-g64-sym",       "rtn-b4-g64-asym",      "rtn-b4-g128-sym",  "rtn-b4-g128-asym",
+        "gptq-b4-g64-sym",      "gptq-b4-g64-asym",     "gptq-b4-g128-sym", "gptq-b4-g128-asym",
+        "gptq-b3-g-1-asym-act", "gptq-b8-g-1-asym-act",
     };
     qs_grid grid;
     /* columns in any order; the third row repeats points of the first */
@@ -61,9 +63,11 @@ static void test_refused(void **state)
     assert_refused("", QS_E_INPUT, "header");
     assert_refused("method,bits,group_size,variant\n", QS_E_INPUT, "no points");
     assert_refused("method,bits,group,variant\nrtn,4,64,sym\n", QS_E_INPUT, "\"group_size\" is missing");
-    assert_refused("method,bits,group_size,variant,note\nrtn,4,64,sym,x\n", QS_E_INPUT, "unknown column \"note\"");
+    assert_refused("method,bits,group_size,variant,note\nrtn,4,64,sym,x\n", QS_E_INPUT,
+                   "unknown column \"note\"");
     assert_refused("method,bits,group_size,variant\nrtn,4,64\n", QS_E_INPUT, ".csv:2: 3 fields");
-    assert_refused("method,bits,group_size,variant\nrtn,4,64,sym\nrtn,4|5,64,sym\n", QS_E_USAGE, ".csv:3: cells \"rtn\", \"5\"");
+    assert_refused("method,bits,group_size,variant\nrtn,4,64,sym\nrtn,4|5,64,sym\n", QS_E_USAGE,
+                   ".csv:3: cells \"rtn\", \"5\"");
     assert_refused("method,bits,group_size,variant\nrtn|,4,64,sym\n", QS_E_USAGE, "unknown method \"\"");
     assert_refused("method,bits,group_size,variant\nawq,4,64,sym\n", QS_E_USAGE, "unknown method \"awq\"");
     char wide[4000] = "method,bits,group_size,variant\nrtn,2|3|4|8,", number[16];
@@ -79,7 +83,8 @@ static void test_from_specs(void **state)
 {
     (void)state;
     qs_grid grid;
-    const char *const texts[] = {"gptq:bits=3", "rtn", "gptq:group=64,bits=3"}, *const bad[] = {"rtn", "rtn:bits=7"};
+    const char *const texts[] = {"gptq:bits=3", "rtn", "gptq:group=64,bits=3"}, *const bad[] = {"rtn",
+                                                                                                "rtn:bits=7"};
     assert_int_equal(qs_grid_from_specs(&grid, texts, 3), QS_OK);
     assert_int_equal(grid.n, 2);
     assert_string_equal(grid.specs[1].id, "rtn-b4-g64-sym");

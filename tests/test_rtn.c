@@ -1,5 +1,5 @@
-/* RTN: exact where the matrix is representable, right on a case done by hand, at every bit width, group size and
- * symmetry (product.md: "a group that does not divide the row leaves a shorter last group"). */
+/* RTN: exact where the matrix is representable, right on a case done by hand, at every bit width, group size
+ * and symmetry (product.md: "a group that does not divide the row leaves a shorter last group"). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +16,10 @@ static qs_workspace *workspace;
 static int start(void **state)
 {
     (void)state;
-    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK && qs_workspace_create(&workspace, backend) == QS_OK ? 0 : -1;
+    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK &&
+                   qs_workspace_create(&workspace, backend) == QS_OK
+               ? 0
+               : -1;
 }
 
 static int stop(void **state)
@@ -27,13 +30,16 @@ static int stop(void **state)
     return 0;
 }
 
-static qs_quant_result solve(const char *text, const float *w, int64_t n_out, int64_t n_in, qs_factor_cache *factors)
+static qs_quant_result solve(const char *text, const float *w, int64_t n_out, int64_t n_in,
+                             qs_factor_cache *factors)
 {
     qs_spec spec;
     qs_quant_result result;
-    qs_quant_job job = {.name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .factors = factors, .backend = backend};
+    qs_quant_job job = {
+        .name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .factors = factors, .backend = backend};
     qs_quant_task task = {&spec, &job, &result};
-    if (qs_spec_parse(&spec, text) != QS_OK || qs_quant_solve(workspace, &task, 1) != QS_OK) fail_msg("%s", qs_error_text());
+    if (qs_spec_parse(&spec, text) != QS_OK || qs_quant_solve(workspace, &task, 1) != QS_OK)
+        fail_msg("%s", qs_error_text());
     return result;
 }
 
@@ -60,7 +66,8 @@ static void test_by_hand(void **state)
     const float v[] = {-1.5f, 0.6f, /**/ 3, -2, /**/ 0};
     r = solve("rtn:bits=2,group=2", v, 1, 5, NULL);
     qs_packed_get_row(&r.packed, 0, codes);
-    const uint8_t sym[] = {0, 3, /**/ 3, 1, /**/ 2}; /* scales 1, 2, 2/3: -1.5 rounds to even -2, 3 is clipped to 1 */
+    const uint8_t sym[] = {0, 3, /**/ 3, 1,
+                           /**/ 2}; /* scales 1, 2, 2/3: -1.5 rounds to even -2, 3 is clipped to 1 */
     assert_memory_equal(codes, sym, 5);
     assert_null(r.packed.zeros);
     qs_packed_dequant_rows(&r.packed, 0, 1, q);
@@ -85,7 +92,8 @@ static void test_representable_is_exact(void **state)
         int b = bits[c / 4], g = groups[c % 4] > 0 ? groups[c % 4] : N_IN, maxq = (1 << b) - 1;
         for (int i = 0; i < N_OUT * N_IN; i++) {
             int at = i % N_IN % g, group = i / N_IN * 100 + i % N_IN / g;
-            int zero = (int)qs_rng_below(1, (uint64_t)group, maxq + 1), scale = 1 + (int)qs_rng_below(2, (uint64_t)group, 1000);
+            int zero = (int)qs_rng_below(1, (uint64_t)group, maxq + 1),
+                scale = 1 + (int)qs_rng_below(2, (uint64_t)group, 1000);
             int code = at == 0 ? 0 : at == 1 ? maxq : (int)qs_rng_below(3, (uint64_t)i, maxq + 1);
             w[i] = (float)(code - zero) * (float)scale / 1024;
         }
@@ -109,12 +117,16 @@ static void test_errors_are_bounded_and_ordered(void **state)
     enum { N_OUT = 65, N_IN = 200 };
     float *w = data_normal(N_OUT * N_IN, 1, 0.02f), q[N_IN];
     static const char *const better[][2] = {
-        {"rtn:bits=3,group=64", "rtn:bits=2,group=64"},        {"rtn:bits=8,group=64", "rtn:bits=4,group=64"},
-        {"rtn:bits=4,group=32", "rtn:bits=4,group=-1"},        {"rtn:bits=4,group=64,sym=0", "rtn:bits=4,group=64"},
-        {"rtn:bits=3,group=64,search=1", "rtn:bits=3,group=64"}, {"rtn:bits=3,sym=0,search=1", "rtn:bits=3,sym=0"},
+        {"rtn:bits=3,group=64", "rtn:bits=2,group=64"},
+        {"rtn:bits=8,group=64", "rtn:bits=4,group=64"},
+        {"rtn:bits=4,group=32", "rtn:bits=4,group=-1"},
+        {"rtn:bits=4,group=64,sym=0", "rtn:bits=4,group=64"},
+        {"rtn:bits=3,group=64,search=1", "rtn:bits=3,group=64"},
+        {"rtn:bits=3,sym=0,search=1", "rtn:bits=3,sym=0"},
     };
     for (size_t i = 0; i < sizeof better / sizeof *better; i++) {
-        qs_quant_result a = solve(better[i][0], w, N_OUT, N_IN, NULL), b = solve(better[i][1], w, N_OUT, N_IN, NULL);
+        qs_quant_result a = solve(better[i][0], w, N_OUT, N_IN, NULL),
+                        b = solve(better[i][1], w, N_OUT, N_IN, NULL);
         assert_true(a.loss < b.loss);
         assert_true(fabs(a.loss - a.weight_error * a.weight_error) < 1e-12);
         qs_packed_free(&a.packed);
@@ -138,7 +150,8 @@ static void test_loss_uses_second_moments(void **state)
 {
     (void)state;
     enum { N_OUT = 20, N_IN = 300 };
-    float *w = data_normal(N_OUT * N_IN, 1, 0.02f), *gram = data_gram(N_IN, 100, 2), *identity = data_identity_gram(N_IN, 7);
+    float *w = data_normal(N_OUT * N_IN, 1, 0.02f), *gram = data_gram(N_IN, 100, 2),
+          *identity = data_identity_gram(N_IN, 7);
     qs_factor_cache *cache;
     assert_int_equal(qs_factor_cache_create(&cache, workspace, identity, N_IN, 100, "t"), QS_OK);
     qs_quant_result plain = solve("rtn", w, N_OUT, N_IN, NULL), same = solve("rtn", w, N_OUT, N_IN, cache);

@@ -122,7 +122,8 @@ static void test_tables_agree_on_scales(void **state)
         int64_t n_different = 0, n_all = 0;
         for (int variant = 0; variant < 24; variant++) {
             static const int bits[] = {2, 3, 4, 8};
-            qs_scale_rule rule = {.bits = bits[variant % 4], .sym = variant / 4 % 2 == 0, .search = variant / 8 > 0};
+            qs_scale_rule rule = {
+                .bits = bits[variant % 4], .sym = variant / 4 % 2 == 0, .search = variant / 8 > 0};
             const float *columns = variant / 8 == 2 ? weight : NULL;
             int64_t n = variant % 3 == 0 ? 64 : 37;
             fill(x, N * R, (uint64_t)variant, 0.05f);
@@ -134,11 +135,13 @@ static void test_tables_agree_on_scales(void **state)
             for (int r = 0; r < R; r++, n_all++) {
                 assert_true(scale[1][r] == qs_f32_from_f16(qs_f16_from_f32(scale[1][r])));
                 if (scale[0][r] == scale[1][r] && zero[0][r] == zero[1][r]) continue;
-                assert_true(rule.search); /* min-max agrees exactly; a search may break a near-tie otherwise */
+                assert_true(
+                    rule.search); /* min-max agrees exactly; a search may break a near-tie otherwise */
                 n_different++;
             }
         }
-        print_message("%s: %lld of %lld searches differ\n", tables[t]->name, (long long)n_different, (long long)n_all);
+        print_message("%s: %lld of %lld searches differ\n", tables[t]->name, (long long)n_different,
+                      (long long)n_all);
         assert_true(n_different * 200 <= n_all);
     }
 }

@@ -51,7 +51,8 @@ static void test_fields(void **state)
     assert_int_equal(qs_spec_parse(&spec, "gptq:bits=3,group=-1,sym=0,act=1,search=0,damp=0.1"), QS_OK);
     assert_string_equal(spec.text, "gptq:bits=3,group=-1,sym=0,act=1,static=0,gar=0,search=0,damp=0.1");
     assert_true(spec.method == &qs_method_gptq && spec.bits == 3 && spec.group_size == -1 && !spec.sym);
-    assert_true(spec.act_order && !spec.static_groups && !spec.group_aware && !spec.search && spec.damping == 0.1);
+    assert_true(spec.act_order && !spec.static_groups && !spec.group_aware && !spec.search &&
+                spec.damping == 0.1);
     assert_int_equal(qs_spec_parse(&spec, "gptq"), QS_OK);
     assert_true(spec.group_aware && spec.search && spec.damping == 0.01);
     assert_int_equal(qs_spec_parse(&spec, "rtn"), QS_OK);
@@ -125,7 +126,8 @@ static void test_refused_cells(void **state)
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         qs_spec spec;
-        assert_int_equal(qs_spec_from_cells(&spec, rows[i][0], rows[i][1], rows[i][2], rows[i][3]), QS_E_USAGE);
+        assert_int_equal(qs_spec_from_cells(&spec, rows[i][0], rows[i][1], rows[i][2], rows[i][3]),
+                         QS_E_USAGE);
         if (strstr(qs_error_text(), rows[i][4]) == NULL)
             fail_msg("\"%s\" does not say \"%s\"", qs_error_text(), rows[i][4]);
     }
@@ -139,7 +141,8 @@ static void test_group_larger_than_row(void **state)
     assert_int_equal(qs_spec_check_row(&spec, 128, "layers.0.q_proj"), QS_OK);
     assert_int_equal(qs_spec_check_row(&spec, 200, "layers.0.q_proj"), QS_OK);
     assert_int_equal(qs_spec_check_row(&spec, 127, "layers.0.q_proj"), QS_E_USAGE);
-    assert_non_null(strstr(qs_error_text(), "group 128 is larger than the 127 weights of a row of layers.0.q_proj"));
+    assert_non_null(
+        strstr(qs_error_text(), "group 128 is larger than the 127 weights of a row of layers.0.q_proj"));
     assert_int_equal(qs_spec_parse(&spec, "rtn:group=-1"), QS_OK);
     assert_int_equal(qs_spec_check_row(&spec, 1, "x"), QS_OK);
 }

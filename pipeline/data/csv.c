@@ -62,12 +62,12 @@ static qs_err take_header(parse_state *state)
     csv->n_columns = state->n_fields;
     for (int64_t i = 0; i < csv->n_columns; i++) {
         if (csv->header[i][0] == '\0')
-            return qs_fail(QS_E_INPUT, "%s:%" PRId64 ": column %" PRId64 " has no name", csv->name, state->row_line,
-                           i + 1);
+            return qs_fail(QS_E_INPUT, "%s:%" PRId64 ": column %" PRId64 " has no name", csv->name,
+                           state->row_line, i + 1);
         for (int64_t j = 0; j < i; j++)
             if (strcmp(csv->header[i], csv->header[j]) == 0)
-                return qs_fail(QS_E_INPUT, "%s:%" PRId64 ": column \"%s\" stands twice in the header", csv->name,
-                               state->row_line, csv->header[i]);
+                return qs_fail(QS_E_INPUT, "%s:%" PRId64 ": column \"%s\" stands twice in the header",
+                               csv->name, state->row_line, csv->header[i]);
     }
     return QS_OK;
 }
@@ -81,8 +81,8 @@ static void on_row(int terminator, void *context)
     if (csv->header == NULL) {
         state->err = take_header(state);
     } else if (state->n_fields != csv->n_columns) {
-        state->err = qs_fail(QS_E_INPUT, "%s:%" PRId64 ": %" PRId64 " fields where the header has %" PRId64, csv->name,
-                             state->row_line, state->n_fields, csv->n_columns);
+        state->err = qs_fail(QS_E_INPUT, "%s:%" PRId64 ": %" PRId64 " fields where the header has %" PRId64,
+                             csv->name, state->row_line, state->n_fields, csv->n_columns);
         return; /* the fields stay in the state, which frees them */
     } else if (!grow(&csv->rows, csv->n_rows, &state->n_rows_cap, sizeof *csv->rows)) {
         state->err = qs_fail(QS_E_RESOURCE, "read %s: out of memory", csv->name);
@@ -115,12 +115,14 @@ static qs_err feed_lines(parse_state *state, struct csv_parser *parser, const ch
             state->in_row = true;
         }
         if (memchr(text + at, '\0', length) != NULL)
-            return qs_fail(QS_E_INPUT, "%s:%" PRId64 ": a NUL byte; this is not a text file", name, state->line);
+            return qs_fail(QS_E_INPUT, "%s:%" PRId64 ": a NUL byte; this is not a text file", name,
+                           state->line);
         if (csv_parse(parser, text + at, length, on_field, on_row, state) != length && state->err == QS_OK) {
             int code = csv_error(parser);
-            return qs_fail(code == CSV_EPARSE ? QS_E_INPUT : QS_E_RESOURCE, "%s:%" PRId64 ": %s", name, state->line,
-                           code == CSV_EPARSE ? "a stray quote; quote the whole field and double quotes inside it"
-                                              : csv_strerror(code));
+            return qs_fail(
+                code == CSV_EPARSE ? QS_E_INPUT : QS_E_RESOURCE, "%s:%" PRId64 ": %s", name, state->line,
+                code == CSV_EPARSE ? "a stray quote; quote the whole field and double quotes inside it"
+                                   : csv_strerror(code));
         }
         if (state->err != QS_OK) return state->err;
         at += length;
@@ -203,8 +205,8 @@ qs_err qs_csv_columns(const qs_csv *csv, const char *const *names, int64_t n_nam
 
 static qs_err not_a_number(const qs_csv *csv, int64_t row, int64_t column, const char *kind)
 {
-    return qs_fail(QS_E_INPUT, "%s:%" PRId64 ": column \"%s\": \"%s\" is not %s", csv->name, csv->rows[row].line,
-                   csv->header[column], csv->rows[row].fields[column], kind);
+    return qs_fail(QS_E_INPUT, "%s:%" PRId64 ": column \"%s\": \"%s\" is not %s", csv->name,
+                   csv->rows[row].line, csv->header[column], csv->rows[row].fields[column], kind);
 }
 
 qs_err qs_csv_get_real(const qs_csv *csv, int64_t row, int64_t column, double *value)
@@ -212,7 +214,8 @@ qs_err qs_csv_get_real(const qs_csv *csv, int64_t row, int64_t column, double *v
     const char *text = csv->rows[row].fields[column];
     char *end;
     *value = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(*value)) return not_a_number(csv, row, column, "a finite number");
+    if (end == text || *end != '\0' || !isfinite(*value))
+        return not_a_number(csv, row, column, "a finite number");
     return QS_OK;
 }
 
@@ -262,7 +265,8 @@ qs_err qs_csv_end_row(qs_csv_writer *writer)
     writer->column = 0;
     (void)fputc('\n', writer->stream);
     if (n != writer->n_columns)
-        return qs_fail(QS_E_INPUT, "write CSV: %" PRId64 " fields in a row of %" PRId64 " columns", n, writer->n_columns);
+        return qs_fail(QS_E_INPUT, "write CSV: %" PRId64 " fields in a row of %" PRId64 " columns", n,
+                       writer->n_columns);
     return QS_OK;
 }
 

@@ -33,7 +33,8 @@ void qs_csv_free(qs_csv *csv);
 
 /* index[i] = the column called names[i]. QS_E_INPUT when one is missing, or when the file has a column that
  * is not among them (a typing error must not pass silently). */
-QS_MUST_CHECK qs_err qs_csv_columns(const qs_csv *csv, const char *const *names, int64_t n_names, int64_t *index);
+QS_MUST_CHECK qs_err qs_csv_columns(const qs_csv *csv, const char *const *names, int64_t n_names,
+                                    int64_t *index);
 
 /* The column called `name`, or -1. */
 int64_t qs_csv_find(const qs_csv *csv, const char *name);
@@ -53,7 +54,8 @@ typedef struct qs_csv_writer {
 void qs_csv_begin(qs_csv_writer *writer, FILE *stream, const char *const *header, int64_t n_columns);
 void qs_csv_put_text(qs_csv_writer *writer, const char *text); /* NULL = empty */
 void qs_csv_put_int(qs_csv_writer *writer, int64_t value);
-void qs_csv_put_real(qs_csv_writer *writer, double value);     /* 6 significant digits; NaN = empty: not measured */
+/* 6 significant digits; NaN = empty: not measured. */
+void qs_csv_put_real(qs_csv_writer *writer, double value);
 /* QS_E_INPUT when the number of fields put is not that of the header. */
 QS_MUST_CHECK qs_err qs_csv_end_row(qs_csv_writer *writer);
 

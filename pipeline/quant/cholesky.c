@@ -20,7 +20,8 @@ static int64_t min64(int64_t x, int64_t y) { return x < y ? x : y; }
 static qs_err load_leaf(const matrices *m, int64_t at, int64_t size, float block[LEAF][LEAF])
 {
     for (int64_t i = 0; i < size; i++) {
-        qs_err err = qs_backend_download(m->backend, block[i], m->a + (at + i) * m->n + at, (size_t)size * sizeof(float));
+        qs_err err = qs_backend_download(m->backend, block[i], m->a + (at + i) * m->n + at,
+                                         (size_t)size * sizeof(float));
         if (err != QS_OK) return err;
     }
     return QS_OK;
@@ -71,17 +72,20 @@ static qs_err solve_leaf(matrices *m, int64_t at, int64_t size)
     if (!m->positive) return QS_OK;
     invert_leaf(size, r, block);
     for (int64_t i = 0; i < size && err == QS_OK; i++)
-        err = qs_backend_upload(m->backend, m->u + (at + i) * m->n + at, block[i], (size_t)size * sizeof(float));
+        err = qs_backend_upload(m->backend, m->u + (at + i) * m->n + at, block[i],
+                                (size_t)size * sizeof(float));
     return err;
 }
 
-/* dst[rows, size] = src[rows, size] * U^T, U the upper triangular block at `at`: column j needs U's row j from j on. */
-static qs_err times_u_transposed(const matrices *m, int64_t rows, const float *src, int64_t at, int64_t size, float *dst)
+/* dst[rows, size] = src[rows, size] * U^T, U the upper triangular block at `at`: column j needs U's row j
+ * from j on. */
+static qs_err times_u_transposed(const matrices *m, int64_t rows, const float *src, int64_t at, int64_t size,
+                                 float *dst)
 {
     const float *u = m->u + at * m->n + at;
     for (int64_t j = 0; j < size; j += STRIP) {
-        qs_err err = qs_op_gemm(m->backend, false, true, rows, min64(STRIP, size - j), size - j, 1, src + j, m->n,
-                                u + j * m->n + j, m->n, 0, dst + j, m->n);
+        qs_err err = qs_op_gemm(m->backend, false, true, rows, min64(STRIP, size - j), size - j, 1, src + j,
+                                m->n, u + j * m->n + j, m->n, 0, dst + j, m->n);
         if (err != QS_OK) return err;
     }
     return QS_OK;
@@ -93,15 +97,16 @@ static qs_err times_u(const matrices *m, int64_t rows, const float *src, int64_t
     const float *u = m->u + at * m->n + at;
     for (int64_t j = 0; j < size; j += STRIP) {
         int64_t width = min64(STRIP, size - j);
-        qs_err err = qs_op_gemm(m->backend, false, false, rows, width, j + width, 1, src, m->n, u + j, m->n, 0, dst + j,
-                                m->n);
+        qs_err err = qs_op_gemm(m->backend, false, false, rows, width, j + width, 1, src, m->n, u + j, m->n,
+                                0, dst + j, m->n);
         if (err != QS_OK) return err;
     }
     return QS_OK;
 }
 
 /* dst[size, columns] = -U * src[size, columns]: row i of U starts at i. */
-static qs_err minus_u_times(const matrices *m, int64_t at, int64_t size, const float *src, int64_t columns, float *dst)
+static qs_err minus_u_times(const matrices *m, int64_t at, int64_t size, const float *src, int64_t columns,
+                            float *dst)
 {
     const float *u = m->u + at * m->n + at;
     for (int64_t i = 0; i < size; i += STRIP) {
@@ -118,8 +123,8 @@ static qs_err subtract_square(const matrices *m, int64_t at, int64_t size, const
     float *a = m->a + at * m->n + at;
     for (int64_t j = 0; j < size; j += STRIP) {
         int64_t width = min64(STRIP, size - j);
-        qs_err err = qs_op_gemm(m->backend, false, true, j + width, width, k, -1, t, m->n, t + j * m->n, m->n, 1, a + j,
-                                m->n);
+        qs_err err = qs_op_gemm(m->backend, false, true, j + width, width, k, -1, t, m->n, t + j * m->n, m->n,
+                                1, a + j, m->n);
         if (err != QS_OK) return err;
     }
     return QS_OK;

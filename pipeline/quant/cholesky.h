@@ -8,8 +8,9 @@
 
 #include "backend/backend.h"
 
-/* a, u: device [n, n]. Only the upper triangle of `a` is read; it is overwritten. The strictly lower part of u
- * must be 0 and stays so. *positive is false when a pivot is not (then u is undefined). */
-QS_MUST_CHECK qs_err qs_cholesky_inverse_factor(qs_backend *backend, float *a, float *u, int64_t n, bool *positive);
+/* a, u: device [n, n]. Only the upper triangle of `a` is read; it is overwritten. The strictly lower part of
+ * u must be 0 and stays so. *positive is false when a pivot is not (then u is undefined). */
+QS_MUST_CHECK qs_err qs_cholesky_inverse_factor(qs_backend *backend, float *a, float *u, int64_t n,
+                                                bool *positive);
 
 #endif

@@ -101,12 +101,14 @@ static void mirror_strips(void *context, int64_t first, int64_t last, int thread
                 for (int64_t j = j0; j < i && j < j0 + SIDE; j++) h[i * n + j] = h[j * n + i];
 }
 
-qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, int64_t n_tokens, const char *name)
+qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, int64_t n_tokens,
+                            const char *name)
 {
     int64_t n = cache->n_in, at = qs_find_nonfinite(packed_gram, n * (n + 1) / 2);
     (void)snprintf(cache->name, sizeof cache->name, "%s", name);
     for (entry *e = cache->entries; e != NULL; e = e->next) e->valid = false;
-    if (n_tokens <= 0) return qs_fail(QS_E_INPUT, "second moments of %s: %lld tokens", name, (long long)n_tokens);
+    if (n_tokens <= 0)
+        return qs_fail(QS_E_INPUT, "second moments of %s: %lld tokens", name, (long long)n_tokens);
     if (at >= 0)
         return qs_fail(QS_E_NUMERIC, "second moments of %s: element %lld is not finite", name, (long long)at);
     unpacking work = {cache, packed_gram, (float)(1.0 / (double)n_tokens)};
@@ -116,12 +118,14 @@ qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, in
     for (int64_t i = 0; i < n; i++) {
         cache->diag[i] = cache->h[i * n + i];
         if (cache->diag[i] < 0)
-            return qs_fail(QS_E_INPUT, "second moments of %s: element %lld of the diagonal is negative", name, (long long)i);
+            return qs_fail(QS_E_INPUT, "second moments of %s: element %lld of the diagonal is negative", name,
+                           (long long)i);
         sum += cache->diag[i];
     }
     cache->diag_mean = sum / (double)n;
     if (!(cache->diag_mean > 0))
-        return qs_fail(QS_E_INPUT, "second moments of %s: all zero; the calibration text never reached it", name);
+        return qs_fail(QS_E_INPUT, "second moments of %s: all zero; the calibration text never reached it",
+                       name);
     return QS_OK;
 }
 
@@ -136,10 +140,13 @@ static qs_err reserve_work(qs_factor_cache *cache)
     size_t bytes = (size_t)(cache->n_in * cache->n_in) * sizeof(float);
     qs_err err;
     if (cache->work != NULL) return QS_OK;
-    if (cache->device_a == NULL) QS_TRY(qs_backend_alloc(cache->backend, &cache->device_a, bytes, "Cholesky factor"));
-    if (cache->device_u == NULL) QS_TRY(qs_backend_alloc(cache->backend, &cache->device_u, bytes, "Cholesky factor"));
+    if (cache->device_a == NULL)
+        QS_TRY(qs_backend_alloc(cache->backend, &cache->device_a, bytes, "Cholesky factor"));
+    if (cache->device_u == NULL)
+        QS_TRY(qs_backend_alloc(cache->backend, &cache->device_u, bytes, "Cholesky factor"));
     QS_TRY(qs_mem_alloc(&cache->work, bytes, "Cholesky factor"));
-    QS_TRY(qs_backend_upload(cache->backend, cache->device_u, cache->work, bytes)); /* zeros, which the lower half keeps */
+    /* zeros, which the lower half keeps */
+    QS_TRY(qs_backend_upload(cache->backend, cache->device_u, cache->work, bytes));
 out:
     return err;
 }
@@ -178,7 +185,8 @@ static qs_err attempt(qs_factor_cache *cache, entry *e, double shift)
     qs_err err;
     qs_team_run(cache->team, cache->n_in, ROWS_MIN, permute_rows, &(permuting){cache, e->order, shift});
     QS_TRY(qs_backend_upload(cache->backend, cache->device_a, cache->work, bytes));
-    QS_TRY(qs_cholesky_inverse_factor(cache->backend, cache->device_a, cache->device_u, cache->n_in, &positive));
+    QS_TRY(qs_cholesky_inverse_factor(cache->backend, cache->device_a, cache->device_u, cache->n_in,
+                                      &positive));
     if (!positive) goto out;
     QS_TRY(qs_backend_download(cache->backend, e->u, cache->device_u, bytes));
     e->found = usable(cache, e);

@@ -13,8 +13,8 @@
 typedef struct qs_factor_cache qs_factor_cache;
 
 /* packed_gram: upper triangle by rows [n_in * (n_in + 1) / 2] f32, the sum over n_tokens rows, as calib.h5
- * stores it. Copied. The workspace must outlive the cache. QS_E_NUMERIC when it is not finite; QS_E_INPUT when all zero or a diagonal element is
- * negative. */
+ * stores it. Copied. The workspace must outlive the cache. QS_E_NUMERIC when it is not finite; QS_E_INPUT
+ * when all zero or a diagonal element is negative. */
 QS_MUST_CHECK qs_err qs_factor_cache_create(qs_factor_cache **out, qs_workspace *workspace,
                                             const float *packed_gram, int64_t n_in, int64_t n_tokens,
                                             const char *name);
@@ -31,10 +31,10 @@ const float *qs_factor_diag(const qs_factor_cache *cache);
 double qs_factor_diag_mean(const qs_factor_cache *cache);
 
 /* U [n_in, n_in] f32 for columns taken in `order` (NULL = natural), borrowed until the cache is destroyed or
- * loaded. Dead inputs (zero diagonal) get the mean of the diagonal, which couples them to nothing. On a failed
- * Cholesky the damping is raised step by step to 1, then the diagonal is lifted, and *damping_used tells the
- * damping; when nothing helps *u is NULL and the caller falls back (that is not an error). */
-QS_MUST_CHECK qs_err qs_factor_get(qs_factor_cache *cache, const int32_t *order, double damping, const float **u,
-                                   double *damping_used);
+ * loaded. Dead inputs (zero diagonal) get the mean of the diagonal, which couples them to nothing. On a
+ * failed Cholesky the damping is raised step by step to 1, then the diagonal is lifted, and *damping_used
+ * tells the damping; when nothing helps *u is NULL and the caller falls back (that is not an error). */
+QS_MUST_CHECK qs_err qs_factor_get(qs_factor_cache *cache, const int32_t *order, double damping,
+                                   const float **u, double *damping_used);
 
 #endif

@@ -1,4 +1,4 @@
-/* GPTQ (Frantar et al. 2022): columns are coded one after the other and those still to come take up the error.
+/* GPTQ (Frantar et al. 2022): columns are coded one by one and those still to come take up the error.
  *
  * Second moments are those of the full-precision model, shared by every point of a grid. The scale of a group
  * is searched when its turn comes (search=1), on the values its columns have by then, with errors weighted by
@@ -71,7 +71,7 @@ out:
 static qs_err prepare(qs_solver_task *out, const qs_quant_task *task, const visit *v)
 {
     const qs_spec *spec = task->spec;
-    /* With one group per row, or static groups, act-order needs no permutation: every column knows its scale. */
+    /* With static scales act-order needs no permutation: every column knows its scale. */
     bool follow_order = qs_spec_has_perm(spec, task->job->n_in) && v->u != NULL;
     qs_err err = make_packed(task, v, follow_order);
     if (err != QS_OK) return err;
@@ -102,7 +102,8 @@ static qs_err solve(qs_workspace *workspace, const qs_quant_task *tasks, int64_t
     QS_TRY(QS_NEW(visits, n_tasks, "GPTQ tasks"));
     for (int64_t i = 0; i < n_tasks; i++) n_columns += tasks[i].job->n_in;
     QS_TRY(qs_workspace_host(workspace, QS_HOST_ORDERS, n_columns * (int64_t)sizeof *orders, &orders));
-    QS_TRY(qs_workspace_host(workspace, QS_HOST_COLUMN_WEIGHTS, n_columns * (int64_t)sizeof *weights, &weights));
+    QS_TRY(qs_workspace_host(workspace, QS_HOST_COLUMN_WEIGHTS, n_columns * (int64_t)sizeof *weights,
+                             &weights));
     for (int64_t i = 0; i < n_tasks; i++) {
         int64_t like = 0;
         while (like < i && !shares_visit(&tasks[like], &tasks[i])) like++;

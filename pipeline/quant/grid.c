@@ -34,7 +34,8 @@ static bool alternative(char out[CELL_BYTES], const char *cell, int64_t index)
         cell++;
     }
     size_t length = strcspn(cell, "|");
-    if (length >= CELL_BYTES) length = CELL_BYTES - 1; /* too long for any value: the parser refuses the rest */
+    if (length >= CELL_BYTES)
+        length = CELL_BYTES - 1; /* too long for any value: the parser refuses the rest */
     memcpy(out, cell, length);
     out[length] = '\0';
     return true;

@@ -68,7 +68,7 @@ static double fill_errors(const item *it, const lane *l)
     return squares;
 }
 
-/* tr(E H E^T), strip by strip of columns. H is symmetric: what lies left of the diagonal block counts twice. */
+/* tr(E H E^T), strip by strip of columns. H is symmetric: what is left of the diagonal block counts twice. */
 static double quadratic(const qs_tile_ops *ops, const item *it, const lane *l)
 {
     int64_t n_in = it->job->n_in;
@@ -101,13 +101,15 @@ static void measure_items(void *context, int64_t first, int64_t last, int thread
     }
 }
 
-static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks, int n_threads)
+static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks,
+                         int n_threads)
 {
     int64_t n_in = 0, head = (n_threads * (int64_t)sizeof(lane) + 63) / 64 * 64;
     for (int64_t i = 0; i < n_tasks; i++) n_in = n_in > tasks[i].job->n_in ? n_in : tasks[i].job->n_in;
     int64_t floats = n_in * (R + ROWS) + STRIP * R;
     char *at;
-    qs_err err = qs_workspace_host(workspace, QS_HOST_LANES, head + n_threads * floats * (int64_t)sizeof(float), &at);
+    qs_err err = qs_workspace_host(workspace, QS_HOST_LANES,
+                                   head + n_threads * floats * (int64_t)sizeof(float), &at);
     if (err != QS_OK) return err;
     *out = (lane *)(void *)at;
     float *data = (float *)(void *)(at + head);
@@ -119,7 +121,8 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_tas
 /* Adds one matrix's tiles to the list. */
 static int64_t add_items(item *items, int64_t n, const qs_quant_job *job, const qs_packed *packed)
 {
-    for (int64_t tile = 0; tile * R < job->n_out; tile++) items[n++] = (item){.job = job, .packed = packed, .tile = tile};
+    for (int64_t tile = 0; tile * R < job->n_out; tile++)
+        items[n++] = (item){.job = job, .packed = packed, .tile = tile};
     return n;
 }
 
@@ -151,9 +154,11 @@ static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_
         sums part = total(items, job->n_out);
         items += n_tiles;
         result->weight_error = sqrt(ratio(part.squares, whole.squares));
-        result->loss = job->factors != NULL ? ratio(part.form, whole.form) : ratio(part.squares, whole.squares);
+        result->loss = job->factors != NULL ? ratio(part.form, whole.form)
+                                            : ratio(part.squares, whole.squares);
         if (!isfinite(result->loss) || !isfinite(result->weight_error))
-            return qs_fail(QS_E_NUMERIC, "quantize %s with %s: the error is not finite", job->name, tasks[i].spec->id);
+            return qs_fail(QS_E_NUMERIC, "quantize %s with %s: the error is not finite", job->name,
+                           tasks[i].spec->id);
     }
     return QS_OK;
 }

@@ -21,7 +21,8 @@ static qs_err check(const qs_quant_task *task)
     qs_err err = qs_spec_check_row(task->spec, job->n_in, job->name);
     if (err != QS_OK) return err;
     if ((task->spec->method->needs & QS_NEED_GRAM) != 0 && job->factors == NULL)
-        return qs_fail(QS_E_INPUT, "quantize %s with %s: the method needs second moments; give a calibration file",
+        return qs_fail(QS_E_INPUT,
+                       "quantize %s with %s: the method needs second moments; give a calibration file",
                        job->name, task->spec->id);
     return QS_OK;
 }
@@ -30,14 +31,14 @@ static qs_err check_weights(const qs_quant_job *job)
 {
     int64_t at = qs_find_nonfinite(job->weights, job->n_out * job->n_in);
     if (at >= 0)
-        return qs_fail(QS_E_NUMERIC, "quantize %s: weight [%" PRId64 ", %" PRId64 "] is not finite", job->name,
-                       at / job->n_in, at % job->n_in);
+        return qs_fail(QS_E_NUMERIC, "quantize %s: weight [%" PRId64 ", %" PRId64 "] is not finite",
+                       job->name, at / job->n_in, at % job->n_in);
     return QS_OK;
 }
 
 /* Tasks of one method together, in their order. */
-static qs_err solve_method(qs_workspace *workspace, const qs_method *method, const qs_quant_task *tasks, int64_t n_tasks,
-                           qs_quant_task *chosen)
+static qs_err solve_method(qs_workspace *workspace, const qs_method *method, const qs_quant_task *tasks,
+                           int64_t n_tasks, qs_quant_task *chosen)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < n_tasks; i++)

@@ -16,7 +16,8 @@ typedef struct qs_quant_job {
     const char *name;      /* "layers.3.q_proj", for messages */
     const float *weights;  /* [n_out, n_in] */
     int64_t n_out, n_in;
-    qs_factor_cache *factors; /* second moments of the input and their factors; NULL when the method needs none */
+    qs_factor_cache
+        *factors; /* second moments of the input and their factors; NULL when the method needs none */
     qs_backend *backend;      /* for qs_op_gemm */
 } qs_quant_job;
 

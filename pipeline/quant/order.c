@@ -43,7 +43,8 @@ qs_err qs_order_group_aware(const float *diag, int64_t n, int64_t group_size, in
     for (int64_t g = 0; g < n_whole; g++) groups[g] = (ranked){columns[g * group_size].key, (int32_t)g};
     qsort(groups, (size_t)n_whole, sizeof *groups, compare);
     for (int64_t g = 0; g < n_whole; g++)
-        for (int64_t i = 0; i < group_size; i++) order[at++] = columns[groups[g].index * group_size + i].index;
+        for (int64_t i = 0; i < group_size; i++)
+            order[at++] = columns[groups[g].index * group_size + i].index;
     for (; at < n; at++) order[at] = columns[at].index;
 out:
     qs_mem_free(columns);

@@ -10,7 +10,7 @@
 QS_MUST_CHECK qs_err qs_order_act(const float *diag, int64_t n, int32_t *order);
 
 /* Group-aware order: inside each group of `group_size` columns by falling diag, the groups by their falling
- * maximum; a shorter last group stays last. Groups stay whole, so that no permutation is needed at inference. */
+ * maximum; a shorter last group stays last. Groups stay whole, so inference needs no permutation. */
 QS_MUST_CHECK qs_err qs_order_group_aware(const float *diag, int64_t n, int64_t group_size, int32_t *order);
 
 #endif

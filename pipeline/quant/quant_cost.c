@@ -19,8 +19,9 @@ static int64_t n_factors(const qs_spec *specs, int64_t n_specs)
         bool known = (specs[i].method->needs & QS_NEED_GRAM) == 0;
         for (int64_t j = 0; j < i && !known; j++) {
             const qs_spec *a = &specs[i], *b = &specs[j];
-            known = (b->method->needs & QS_NEED_GRAM) != 0 && a->damping == b->damping && a->act_order == b->act_order &&
-                    a->group_aware == b->group_aware && (!a->group_aware || a->group_size == b->group_size);
+            known = (b->method->needs & QS_NEED_GRAM) != 0 && a->damping == b->damping &&
+                    a->act_order == b->act_order && a->group_aware == b->group_aware &&
+                    (!a->group_aware || a->group_size == b->group_size);
         }
         n += !known;
     }
@@ -57,11 +58,14 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
     for (int site = 0; site < QS_N_SITES; site++) {
         int64_t width = qs_site_width(config, (qs_site)site);
         bool counted = !has_grams;
-        for (int other = 0; other < site && !counted; other++) counted = qs_site_width(config, (qs_site)other) == width;
+        for (int other = 0; other < site && !counted; other++)
+            counted = qs_site_width(config, (qs_site)other) == width;
         if (has_grams) cost.multiply_adds += 0.5 * (double)(factors * width * width * width);
-        if (!counted) cost.bytes += width * width * (int64_t)sizeof(float) * (4 + factors); /* H, three to work with */
+        if (!counted)
+            cost.bytes += width * width * (int64_t)sizeof(float) * (4 + factors); /* H, three to work with */
     }
-    cost.bytes += most * (int64_t)sizeof(float) + n_threads * widest * 3 * QS_TILE_ROWS * (int64_t)sizeof(float);
+    cost.bytes += most * (int64_t)sizeof(float) +
+                  n_threads * widest * 3 * QS_TILE_ROWS * (int64_t)sizeof(float);
     if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
     cost.multiply_adds *= (double)config->n_layers;
     return cost;

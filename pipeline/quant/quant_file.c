@@ -81,8 +81,8 @@ static void node_path(char path[NODE_BYTES], int64_t layer, int role, const char
     (void)snprintf(path, NODE_BYTES, "/layers/%" PRId64 "/%s/%s", layer, qs_role_name((qs_role)role), leaf);
 }
 
-static qs_err put_data(qs_artifact *a, int64_t layer, int role, const char *leaf, qs_dtype dtype, int64_t n_rows,
-                       int64_t n_columns, const void *data)
+static qs_err put_data(qs_artifact *a, int64_t layer, int role, const char *leaf, qs_dtype dtype,
+                       int64_t n_rows, int64_t n_columns, const void *data)
 {
     char path[NODE_BYTES];
     node_path(path, layer, role, leaf);
@@ -219,12 +219,14 @@ static qs_err read_spec(qs_quant_file *file)
     qs_err err;
     QS_TRY(qs_artifact_get_text(file->artifact, "/spec/@kernel", text, sizeof text));
     if (strcmp(text, QS_QUANT_KERNEL) != 0) {
-        err = qs_fail(QS_E_INPUT, "%s: packed as %s, not %s; re-run qsweep-quantize", file->path, text, QS_QUANT_KERNEL);
+        err = qs_fail(QS_E_INPUT, "%s: packed as %s, not %s; re-run qsweep-quantize", file->path, text,
+                      QS_QUANT_KERNEL);
         goto out;
     }
     QS_TRY(qs_artifact_get_text(file->artifact, "/spec/@text", text, sizeof text));
     if (qs_spec_parse(&file->spec, text) != QS_OK)
-        err = qs_fail(QS_E_INPUT, "%s: made for \"%s\", which this version does not know; re-run qsweep-quantize",
+        err = qs_fail(QS_E_INPUT,
+                      "%s: made for \"%s\", which this version does not know; re-run qsweep-quantize",
                       file->path, text);
 out:
     return err;
@@ -259,7 +261,10 @@ void qs_quant_file_close(qs_quant_file *file)
 
 const qs_spec *qs_quant_file_spec(const qs_quant_file *file) { return &file->spec; }
 
-qs_quant_size qs_quant_file_size(const qs_quant_file *file) { return qs_quant_size_of(&file->spec, file->model); }
+qs_quant_size qs_quant_file_size(const qs_quant_file *file)
+{
+    return qs_quant_size_of(&file->spec, file->model);
+}
 
 const qs_artifact *qs_quant_file_artifact(const qs_quant_file *file) { return file->artifact; }
 
@@ -303,7 +308,8 @@ static qs_err load_matrix(qs_quant_file *file, int64_t layer, int role)
     QS_TRY(shape_slot(file, layer, role));
     QS_TRY(read_data(file, layer, role, "codes", QS_U8, p->codes, p->n_out * p->row_bytes));
     QS_TRY(read_data(file, layer, role, "scales", QS_F16, p->scales, p->n_out * p->n_groups));
-    if (p->zeros != NULL) QS_TRY(read_data(file, layer, role, "zeros", QS_U8, p->zeros, p->n_out * p->n_groups));
+    if (p->zeros != NULL)
+        QS_TRY(read_data(file, layer, role, "zeros", QS_U8, p->zeros, p->n_out * p->n_groups));
     if (p->perm != NULL) QS_TRY(read_data(file, layer, role, "perm", QS_I32, p->perm, p->n_in));
     node_path(path, layer, role, "");
     err = qs_packed_check(p, path);

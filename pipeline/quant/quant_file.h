@@ -19,16 +19,16 @@ typedef struct qs_quant_inputs {
     char *const *argv;
 } qs_quant_inputs;
 
-/* True when `path` holds a sealed artifact of this spec, made by this version from these inputs: nothing to do.
- * A missing, foreign or broken file is not an error here. */
+/* True when `path` holds a sealed artifact of this spec, made by this version from these inputs: nothing to
+ * do. A missing, foreign or broken file is not an error here. */
 bool qs_quant_is_current(const char *path, const qs_quant_inputs *inputs, const qs_spec *spec);
 
 /* "<dir>/<id>.quant.h5" into path[QS_PATH_BYTES]. */
 QS_MUST_CHECK qs_err qs_quant_path(char *path, const char *dir, const qs_spec *spec);
 
 typedef struct qs_quant_writer qs_quant_writer;
-QS_MUST_CHECK qs_err qs_quant_writer_create(qs_quant_writer **out, const char *path, const qs_quant_inputs *inputs,
-                                            const qs_spec *spec);
+QS_MUST_CHECK qs_err qs_quant_writer_create(qs_quant_writer **out, const char *path,
+                                            const qs_quant_inputs *inputs, const qs_spec *spec);
 /* Each layer once. */
 QS_MUST_CHECK qs_err qs_quant_writer_add(qs_quant_writer *writer, int64_t layer, const qs_quant_layer *quant);
 /* Seals and frees, also on failure. QS_E_INPUT when a layer is missing. digest may be NULL. */

@@ -50,7 +50,8 @@ qs_err qs_quant_check(const qs_model *model, const qs_spec *specs, int64_t n_spe
     char name[NAME_BYTES];
     for (int64_t i = 0; i < n_specs; i++) {
         if ((specs[i].method->needs & QS_NEED_GRAM) != 0 && !has_grams)
-            return qs_fail(QS_E_USAGE, "%s needs second moments; give a calibration file (--calib)", specs[i].id);
+            return qs_fail(QS_E_USAGE, "%s needs second moments; give a calibration file (--calib)",
+                           specs[i].id);
         for (int role = 0; role < QS_N_LINEARS; role++) {
             (void)snprintf(name, sizeof name, "layers.0.%s", qs_role_name((qs_role)role));
             qs_err err = qs_spec_check_row(&specs[i], qs_model_info(model, (qs_role)role, 0).n_in, name);
@@ -70,14 +71,15 @@ void qs_quantizer_destroy(qs_quantizer *quantizer)
     qs_mem_free(quantizer);
 }
 
-qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend *backend, const qs_gram_source *grams,
-                           const qs_spec *specs, int64_t n_specs)
+qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend *backend,
+                           const qs_gram_source *grams, const qs_spec *specs, int64_t n_specs)
 {
     qs_quantizer *q = NULL;
     qs_err err;
     QS_TRY(qs_quant_check(model, specs, n_specs, grams != NULL));
     QS_TRY(QS_NEW(q, 1, "quantizer"));
-    *q = (qs_quantizer){.model = model, .backend = backend, .grams = grams, .specs = specs, .n_specs = n_specs};
+    *q = (qs_quantizer){
+        .model = model, .backend = backend, .grams = grams, .specs = specs, .n_specs = n_specs};
     QS_TRY(qs_workspace_create(&q->workspace, backend));
     QS_TRY(QS_NEW(q->weights, largest_site(model), "weights of a site"));
     QS_TRY(QS_NEW(q->tasks, MAX_MATRICES * n_specs, "tasks"));
@@ -123,7 +125,8 @@ static qs_err solve_site(qs_quantizer *q, int64_t layer, qs_site site, qs_quant_
         if (qs_role_site((qs_role)role) != site) continue;
         qs_tensor_info info = qs_model_info(q->model, (qs_role)role, layer);
         QS_TRY(qs_model_read_f32(q->model, (qs_role)role, layer, weights));
-        (void)snprintf(names[n_jobs], NAME_BYTES, "layers.%" PRId64 ".%s", layer, qs_role_name((qs_role)role));
+        (void)snprintf(names[n_jobs], NAME_BYTES, "layers.%" PRId64 ".%s", layer,
+                       qs_role_name((qs_role)role));
         jobs[n_jobs] = (qs_quant_job){.name = names[n_jobs], .weights = weights, .n_out = info.n_out,
                                       .n_in = info.n_in, .factors = factors, .backend = q->backend};
         for (int64_t i = 0; i < q->n_specs; i++)
@@ -146,8 +149,9 @@ out:
     return err;
 }
 
-qs_err qs_quantize_layer(const qs_model *model, qs_backend *backend, int64_t layer, const qs_gram_source *grams,
-                         const qs_spec *specs, int64_t n_specs, qs_quant_layer *out)
+qs_err qs_quantize_layer(const qs_model *model, qs_backend *backend, int64_t layer,
+                         const qs_gram_source *grams, const qs_spec *specs, int64_t n_specs,
+                         qs_quant_layer *out)
 {
     qs_quantizer *quantizer;
     qs_err err = qs_quantizer_create(&quantizer, model, backend, grams, specs, n_specs);

@@ -1,5 +1,5 @@
-/* Quantising a model layer by layer: weights are read once, and every spec that shares a matrix and its factors
- * is solved together. */
+/* Quantising a model layer by layer: weights are read once, and every spec that shares a matrix and its
+ * factors is solved together. */
 #ifndef QS_QUANT_QUANT_RUN_H
 #define QS_QUANT_QUANT_RUN_H
 
@@ -19,13 +19,14 @@ typedef struct qs_gram_source {
 } qs_gram_source;
 
 /* Every group fits every row, and every method has what it needs. QS_E_USAGE names spec and matrix. */
-QS_MUST_CHECK qs_err qs_quant_check(const qs_model *model, const qs_spec *specs, int64_t n_specs, bool has_grams);
+QS_MUST_CHECK qs_err qs_quant_check(const qs_model *model, const qs_spec *specs, int64_t n_specs,
+                                    bool has_grams);
 
 typedef struct qs_quantizer qs_quantizer;
 
 /* Holds what layers share: weights of one site, factors, scratch. Everything is borrowed; grams is NULL when
- * there are none, which is QS_E_USAGE when a spec needs them. With second moments every loss is weighted by them,
- * also RTN's. */
+ * there are none, which is QS_E_USAGE when a spec needs them. With second moments every loss is weighted by
+ * them, also RTN's. */
 QS_MUST_CHECK qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend *backend,
                                          const qs_gram_source *grams, const qs_spec *specs, int64_t n_specs);
 void qs_quantizer_destroy(qs_quantizer *quantizer);

@@ -5,13 +5,14 @@
 #include "model/weights.h"
 #include "quant/spec.h"
 
-/* Stored bits of the linears per weight; of the whole model with embeddings and head in f16 (once when tied) and
- * vectors (norms, biases) in f32; bytes of the whole. */
+/* Stored bits of the linears per weight; of the whole model with embeddings and head in f16 (once when tied)
+ * and vectors (norms, biases) in f32; bytes of the whole. */
 typedef struct qs_quant_size {
     double bpw, bpw_total;
     int64_t bytes;
 } qs_quant_size;
-qs_quant_size qs_quant_size_of(const qs_spec *spec, const qs_model *model); /* NULL spec = the f16 reference */
+qs_quant_size qs_quant_size_of(const qs_spec *spec,
+                               const qs_model *model); /* NULL spec = the f16 reference */
 
 /* Stored bits of one matrix: codes, scales, zeros and permutation. */
 int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in);

@@ -23,8 +23,8 @@ float qs_scale_code(float x, float scale, float zero, int bits)
     return rintf(clamp(x / scale, -zero, maxq - zero));
 }
 
-void qs_scale_find(const qs_scale_rule *rule, const float *x, int64_t n, int64_t stride, const float *column_weight,
-                   float *scale, float *zero)
+void qs_scale_find(const qs_scale_rule *rule, const float *x, int64_t n, int64_t stride,
+                   const float *column_weight, float *scale, float *zero)
 {
     float maxq = (float)((1 << rule->bits) - 1), low = 0, high = 0;
     for (int64_t i = 0; i < n; i++) {

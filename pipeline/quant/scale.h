@@ -30,8 +30,8 @@ static inline float qs_scale_factor(int step) { return (float)(110 - step) / 100
 
 /* x: n weights, `stride` apart; column_weight [n] or NULL for equal ones (also used when all are 0).
  * *scale is exact in f16. */
-void qs_scale_find(const qs_scale_rule *rule, const float *x, int64_t n, int64_t stride, const float *column_weight,
-                   float *scale, float *zero);
+void qs_scale_find(const qs_scale_rule *rule, const float *x, int64_t n, int64_t stride,
+                   const float *column_weight, float *scale, float *zero);
 
 /* The code of one weight, minus the zero point: in [-zero, maxq - zero]. */
 float qs_scale_code(float x, float scale, float zero, int bits);

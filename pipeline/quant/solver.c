@@ -18,7 +18,7 @@ typedef struct progress {
     const qs_solver_task *task;
     int64_t n_in, n_tiles, panel; /* panel: columns per panel, whole groups */
     int64_t first;                /* of the current panel; n_in = done */
-    float *live;                  /* [panel, n_tiles * 64] host: the current panel; NULL while there is only one */
+    float *live; /* [panel, n_tiles * 64] host: the current panel; NULL while there is only one */
     float *trailing;              /* [n_in - panel, n_tiles * 64] device: columns after the first panel */
     uint8_t *codes;               /* [n_tiles, n_in, 64] or NULL: in the thread's scratch */
 } progress;
@@ -58,13 +58,14 @@ static int64_t column_of(const qs_solver_task *task, int64_t visit)
     return task->order != NULL ? task->order[visit] : visit;
 }
 
-/* x[n][64 of width] = columns first .. first + n of the tile's rows, transposed; rows beyond the matrix are 0. */
+/* x[n][64 of width] = columns first .. first + n of the tile's rows, transposed; rows beyond the matrix are
+ * 0. */
 static void gather(const qs_solver_task *task, int64_t tile, int64_t first, int64_t n, bool ordered, float *x,
                    int64_t width)
 {
     int64_t n_in = task->packed->n_in, n_rows = min64(R, task->packed->n_out - tile * R);
     const float *w = task->weights + tile * R * n_in;
-    /* 16 rows at a time, or lines of rows that lie a multiple of 4 KiB apart push each other out of the cache */
+    /* 16 rows at a time: more, a multiple of 4 KiB apart, push each other's lines out of the cache. */
     for (int64_t part = 0; part < R; part += 16) {
         int64_t stop = part + 16;
         for (int64_t i = 0; i < n; i++) {
@@ -96,14 +97,15 @@ static void get_scales(const qs_packed *packed, int64_t tile, int64_t group, flo
 }
 
 /* Scales of all groups from the weights as given, once per tile. */
-static void find_static_scales(const qs_tile_ops *ops, const qs_solver_task *task, int64_t tile, const lane *l)
+static void find_static_scales(const qs_tile_ops *ops, const qs_solver_task *task, int64_t tile,
+                               const lane *l)
 {
     const qs_packed *packed = task->packed;
     for (int64_t g = 0; g < packed->n_groups; g++) {
         int64_t first = g * packed->group_size, n = min64(packed->group_size, packed->n_in - first);
         gather(task, tile, first, n, false, l->x, R);
-        ops->scales(&task->rule, l->x, n, task->column_weight != NULL ? task->column_weight + first : NULL, l->scale,
-                    l->zero);
+        ops->scales(&task->rule, l->x, n, task->column_weight != NULL ? task->column_weight + first : NULL,
+                    l->scale, l->zero);
         put_scales(task->packed, tile, g, l->scale, l->zero);
     }
 }
@@ -111,13 +113,15 @@ static void find_static_scales(const qs_tile_ops *ops, const qs_solver_task *tas
 static void load_static_scales(const qs_solver_task *task, int64_t tile, const lane *l)
 {
     const qs_packed *packed = task->packed;
-    for (int64_t g = 0; g < packed->n_groups; g++) get_scales(packed, tile, g, l->scale + g * R, l->zero + g * R);
-    for (int64_t i = 0; i < packed->n_in; i++) l->group[i] = (int32_t)(column_of(task, i) / packed->group_size);
+    for (int64_t g = 0; g < packed->n_groups; g++)
+        get_scales(packed, tile, g, l->scale + g * R, l->zero + g * R);
+    for (int64_t i = 0; i < packed->n_in; i++)
+        l->group[i] = (int32_t)(column_of(task, i) / packed->group_size);
 }
 
-/* Columns first .. last of the order, live in l->x: codes go to codes[visit][64], errors replace the columns. */
-static void solve_panel(const qs_tile_ops *ops, const qs_solver_task *task, int64_t tile, int64_t first, int64_t last,
-                        const lane *l, uint8_t *codes)
+/* Columns first .. last of the order, live in l->x: codes go to codes[visit][64], errors replace columns. */
+static void solve_panel(const qs_tile_ops *ops, const qs_solver_task *task, int64_t tile, int64_t first,
+                        int64_t last, const lane *l, uint8_t *codes)
 {
     int64_t n_in = task->packed->n_in, group = task->packed->group_size, end, stop;
     const float *u = task->u, *weight = task->column_weight;
@@ -127,14 +131,16 @@ static void solve_panel(const qs_tile_ops *ops, const qs_solver_task *task, int6
         if (u != NULL && a > first) ops->update(run, end - a, l->x, a - first, u + first * n_in + a, n_in);
         if (!task->static_scales) {
             ops->scales(&task->rule, run, end - a, weight != NULL ? weight + a : NULL, l->scale, l->zero);
-            put_scales(task->packed, tile, (task->follow_order ? a : column_of(task, a)) / group, l->scale, l->zero);
+            put_scales(task->packed, tile, (task->follow_order ? a : column_of(task, a)) / group, l->scale,
+                       l->zero);
         }
         for (int64_t b = a; b < end; b = stop) {
             stop = min64(b + BLOCK, end);
             float *block = l->x + (b - first) * R;
             if (u != NULL && b > a) ops->update(block, stop - b, run, b - a, u + a * n_in + b, n_in);
-            ops->code(block, stop - b, task->packed->bits, l->scale, l->zero, task->static_scales ? l->group + b : NULL,
-                      u != NULL ? u + b * n_in + b : NULL, n_in, codes + b * R);
+            ops->code(block, stop - b, task->packed->bits, l->scale, l->zero,
+                      task->static_scales ? l->group + b : NULL, u != NULL ? u + b * n_in + b : NULL, n_in,
+                      codes + b * R);
         }
     }
 }
@@ -150,7 +156,7 @@ static void emit_rows(const qs_solver_task *task, int64_t tile, const uint8_t *c
     }
 }
 
-/* One tile through the current panel; without compensation through all panels, which do not touch each other. */
+/* One tile through the current panel; without compensation through all panels, which do not meet. */
 static void solve_item(const qs_tile_ops *ops, const item *it, const lane *l)
 {
     const progress *p = it->of;
@@ -200,7 +206,8 @@ static qs_err upload_trailing(qs_workspace *workspace, progress *p)
     int64_t width = p->n_tiles * R;
     for (int64_t first = p->panel; first < p->n_in; first += p->panel) {
         int64_t n = min64(p->panel, p->n_in - first);
-        qs_team_run(qs_workspace_team(workspace), p->n_tiles, 1, transpose_tiles, &(transposing){p, first, n});
+        qs_team_run(qs_workspace_team(workspace), p->n_tiles, 1, transpose_tiles,
+                    &(transposing){p, first, n});
         qs_err err = qs_backend_upload(backend, p->trailing + (first - p->panel) * width, p->live,
                                        (size_t)(n * width) * sizeof *p->live);
         if (err != QS_OK) return err;
@@ -212,7 +219,8 @@ static qs_err upload_trailing(qs_workspace *workspace, progress *p)
 static qs_err next_panel(qs_workspace *workspace, progress *p)
 {
     qs_backend *backend = qs_workspace_backend(workspace);
-    int64_t first = p->first, n = min64(p->panel, p->n_in - first), width = p->n_tiles * R, rest = p->n_in - first - n;
+    int64_t first = p->first, n = min64(p->panel, p->n_in - first), width = p->n_tiles * R,
+            rest = p->n_in - first - n;
     p->first += n;
     if (rest == 0 || p->task->u == NULL) {
         p->first = p->n_in;
@@ -224,8 +232,8 @@ static qs_err next_panel(qs_workspace *workspace, progress *p)
     QS_TRY(qs_workspace_device(workspace, QS_DEVICE_FACTOR, n * p->n_in * (int64_t)sizeof *u, &u));
     QS_TRY(qs_backend_upload(backend, errors, p->live, (size_t)(n * width) * sizeof *errors));
     QS_TRY(qs_backend_upload(backend, u, p->task->u + first * p->n_in, (size_t)(n * p->n_in) * sizeof *u));
-    QS_TRY(qs_op_gemm(backend, true, false, rest, width, n, -1, u + p->first, p->n_in, errors, width, 1, trailing,
-                      width));
+    QS_TRY(qs_op_gemm(backend, true, false, rest, width, n, -1, u + p->first, p->n_in, errors, width, 1,
+                      trailing, width));
     QS_TRY(qs_backend_download(backend, p->live, trailing,
                                (size_t)(min64(p->panel, rest) * width) * sizeof *p->live));
 out:
@@ -267,7 +275,8 @@ typedef struct kept {
 
 static kept kept_by(const qs_solver_task *task)
 {
-    int64_t n_in = task->packed->n_in, width = (task->packed->n_out + R - 1) / R * R, panel = panel_columns(task);
+    int64_t n_in = task->packed->n_in, width = (task->packed->n_out + R - 1) / R * R,
+            panel = panel_columns(task);
     if (task->u == NULL || panel >= n_in) return (kept){0, 0};
     return (kept){.host_bytes = panel * width * (int64_t)sizeof(float) + n_in * width,
                   .device_bytes = (n_in - panel) * width * (int64_t)sizeof(float)};
@@ -288,7 +297,8 @@ static qs_err start_batch(qs_workspace *workspace, const qs_solver_task *tasks, 
     }
     for (int64_t i = 0; i < n; i++) {
         int64_t n_tiles = (tasks[i].packed->n_out + R - 1) / R, panel = panel_columns(&tasks[i]);
-        batch[i] = (progress){.task = &tasks[i], .n_in = tasks[i].packed->n_in, .n_tiles = n_tiles, .panel = panel};
+        batch[i] = (progress){
+            .task = &tasks[i], .n_in = tasks[i].packed->n_in, .n_tiles = n_tiles, .panel = panel};
         kept k = kept_by(&tasks[i]);
         if (k.host_bytes == 0) continue;
         batch[i].live = (float *)(void *)host;

@@ -19,9 +19,9 @@ typedef struct qs_solver_task {
     const float *u;             /* [n_in, n_in] factor for that order; NULL = round to nearest */
     const float *column_weight; /* [n_in] for the scale search, in the order of visits, or by column when
                                    static_scales; NULL = equal */
-    bool static_scales;         /* groups are of neighbours in the matrix, their scales from the weights as given */
-    bool follow_order;          /* groups are of columns visited in turn, and columns are stored in that order;
-                                   else columns stay and a group must be visited in one go, unless static */
+    bool static_scales; /* groups are of neighbours in the matrix, their scales from the weights as given */
+    bool follow_order;  /* groups are of columns visited in turn, and columns are stored in that order;
+                           else columns stay and a group must be visited in one go, unless static */
 } qs_solver_task;
 
 /* The codes of a task depend on nothing but the task. */

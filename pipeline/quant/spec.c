@@ -31,7 +31,7 @@ typedef struct key_row {
 
 static const key_row keys[] = {
     {NULL, "bits", KEY_INT, AT(bits), 4, 0, 0, "2 3 4 8", NULL, NULL, NULL, "bits of a code"},
-    {NULL, "group", KEY_INT, AT(group_size), 64, 1, 1 << 20, NULL, NULL, NULL, NULL,
+    {NULL, "group", KEY_INT, AT(group_size), 64, 1, 65536, NULL, NULL, NULL, NULL,
      "weights that share a scale; -1 = the whole row"},
     {NULL, "sym", KEY_FLAG, AT(sym), 1, 0, 1, NULL, "sym", "asym", NULL,
      "1 = zero point in the middle of the codes, 0 = one per group"},
@@ -42,7 +42,8 @@ static const key_row keys[] = {
     {"gptq", "static", KEY_FLAG, AT(static_groups), 0, 0, 1, NULL, "static", NULL, NULL,
      "1 = with act=1: groups stay in the original order, no permutation"},
     {"gptq", "gar", KEY_FLAG, AT(group_aware), 1, 0, 1, NULL, NULL, "nogar", NULL,
-     "1 = falling diag(H) inside each group and of the groups; no permutation (default when act=0 and group>0)"},
+     "1 = falling diag(H) inside each group and of the groups; no permutation (default when act=0 and "
+     "group>0)"},
     {"gptq", "search", KEY_FLAG, AT(search), 1, 0, 1, NULL, NULL, "minmax", NULL,
      "1 = the scale with the least squared error weighted by diag(H), 0 = min-max"},
     {"gptq", "damp", KEY_REAL, AT(damping), 0.01, 0.0001, 1, NULL, NULL, NULL, "damp",
@@ -105,19 +106,21 @@ static qs_err parse_value(qs_spec *spec, const key_row *row, const char *text, c
     bool number = parse_number(text, row->kind != KEY_REAL, &value);
     if (row->allowed != NULL) {
         if (!number || !is_listed(row->allowed, text))
-            return qs_fail(QS_E_USAGE, "%s: %s=%s: one of %s is needed", where, row->name, text, row->allowed);
+            return qs_fail(QS_E_USAGE, "%s: %s=%s: one of %s is needed", where, row->name, text,
+                           row->allowed);
     } else if (row->kind == KEY_FLAG) {
         if (!is_listed("0 1", text))
             return qs_fail(QS_E_USAGE, "%s: %s=%s: 0 or 1 is needed", where, row->name, text);
     } else if (row->offset == AT(group_size)) {
         if (!number || (value != -1 && !(value >= row->low && value <= row->high)))
-            return qs_fail(QS_E_USAGE, "%s: group=%s: %g to %g, or -1 for the whole row, is needed", where, text,
-                           row->low, row->high);
+            return qs_fail(QS_E_USAGE, "%s: group=%s: %g to %g, or -1 for the whole row, is needed", where,
+                           text, row->low, row->high);
     } else if (!number || !(value >= row->low && value <= row->high)) {
-        return qs_fail(QS_E_USAGE, "%s: %s=%s: a number from %g to %g is needed", where, row->name, text, row->low,
-                       row->high);
+        return qs_fail(QS_E_USAGE, "%s: %s=%s: a number from %g to %g is needed", where, row->name, text,
+                       row->low, row->high);
     }
-    if (row->kind == KEY_REAL) { /* the value is what the canonical text says, or two points would share an id */
+    if (row->kind ==
+        KEY_REAL) { /* the value is what the canonical text says, or two points would share an id */
         char rounded[VALUE_BYTES];
         (void)snprintf(rounded, sizeof rounded, "%g", value);
         value = strtod(rounded, NULL);
@@ -176,15 +179,19 @@ static void write_names(qs_spec *spec)
 static qs_err complete(qs_spec *spec, const bool *given, const char *where)
 {
     for (int i = 0; i < N_KEYS; i++)
-        if (key_applies(&keys[i], spec->method) && !given[i]) set_value(spec, &keys[i], default_value(spec, &keys[i]));
+        if (key_applies(&keys[i], spec->method) && !given[i])
+            set_value(spec, &keys[i], default_value(spec, &keys[i]));
     if (spec->static_groups && !spec->act_order)
-        return qs_fail(QS_E_USAGE, "%s: static=1 needs act=1; without act-order the groups are static already", where);
+        return qs_fail(QS_E_USAGE,
+                       "%s: static=1 needs act=1; without act-order the groups are static already", where);
     if (spec->group_aware && spec->act_order)
         return qs_fail(QS_E_USAGE, "%s: gar=1 and act=1 are two orders; choose one", where);
     if (spec->group_aware && spec->group_size < 0)
-        return qs_fail(QS_E_USAGE, "%s: gar=1 orders groups and needs group > 0; use act=1 with group=-1", where);
+        return qs_fail(QS_E_USAGE, "%s: gar=1 orders groups and needs group > 0; use act=1 with group=-1",
+                       where);
     if (spec->static_groups && spec->group_size < 0)
-        return qs_fail(QS_E_USAGE, "%s: static=1 needs group > 0; one group per row is static already", where);
+        return qs_fail(QS_E_USAGE, "%s: static=1 needs group > 0; one group per row is static already",
+                       where);
     write_names(spec);
     return QS_OK;
 }
@@ -209,7 +216,8 @@ static qs_err unknown_key(const qs_spec *spec, const char *name, const char *whe
         append(names, sizeof names, names[0] == '\0' ? "" : ", ");
         append(names, sizeof names, keys[i].name);
     }
-    return qs_fail(QS_E_USAGE, "%s: %s has no key \"%s\"; its keys are %s", where, spec->method->name, name, names);
+    return qs_fail(QS_E_USAGE, "%s: %s has no key \"%s\"; its keys are %s", where, spec->method->name, name,
+                   names);
 }
 
 static qs_err parse_key(qs_spec *spec, char *item, bool *given, const char *where)
@@ -298,8 +306,8 @@ qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, co
     char copy[QS_SPEC_TEXT_BYTES], where[QS_SPEC_TEXT_BYTES];
     bool given[N_KEYS] = {false};
     *out = (qs_spec){0};
-    (void)snprintf(where, sizeof where, "cells \"%.60s\", \"%.20s\", \"%.20s\", \"%.100s\"", method, bits, group_size,
-                   variant);
+    (void)snprintf(where, sizeof where, "cells \"%.60s\", \"%.20s\", \"%.20s\", \"%.100s\"", method, bits,
+                   group_size, variant);
     qs_err err = copy_text(copy, variant, "variant");
     if (err == QS_OK) err = find_method(out, method, where);
     if (err == QS_OK) err = parse_cell(out, AT(bits), bits, given, where);
@@ -316,8 +324,10 @@ qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, co
 qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix)
 {
     if (spec->group_size <= n_in) return QS_OK;
-    return qs_fail(QS_E_USAGE, "%s: group %" PRId64 " is larger than the %" PRId64 " weights of a row of %s; use -1 for "
-                   "the whole row", spec->id, spec->group_size, n_in, matrix);
+    return qs_fail(QS_E_USAGE,
+                   "%s: group %" PRId64 " is larger than the %" PRId64 " weights of a row of %s; use -1 for "
+                   "the whole row",
+                   spec->id, spec->group_size, n_in, matrix);
 }
 
 bool qs_spec_static_scales(const qs_spec *spec, int64_t n_in)
@@ -341,8 +351,10 @@ void qs_spec_print_keys(FILE *stream)
             if (row->allowed != NULL)
                 (void)snprintf(range, sizeof range, "%s", row->allowed);
             else
-                (void)snprintf(range, sizeof range, row->kind == KEY_FLAG ? "0 1" : "%g to %g", row->low, row->high);
-            (void)fprintf(stream, "  %-7s default %-5g %-18s %s\n", row->name, row->fallback, range, row->help);
+                (void)snprintf(range, sizeof range, row->kind == KEY_FLAG ? "0 1" : "%g to %g", row->low,
+                               row->high);
+            (void)fprintf(stream, "  %-7s default %-5g %-18s %s\n", row->name, row->fallback, range,
+                          row->help);
         }
     }
 }

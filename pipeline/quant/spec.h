@@ -38,15 +38,15 @@ typedef struct qs_spec {
 QS_MUST_CHECK qs_err qs_spec_parse(qs_spec *out, const char *text);
 
 /* From a grid row's cells: method, bits, group_size, variant ("sym", "asym-act", "" = the default). */
-QS_MUST_CHECK qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, const char *group_size,
-                                        const char *variant);
+QS_MUST_CHECK qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits,
+                                        const char *group_size, const char *variant);
 
 /* Whether this spec can quantise rows of n_in weights; QS_E_USAGE names the matrix: a group larger than the
  * row. A group that does not divide the row is fine: the last one is shorter. */
 QS_MUST_CHECK qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix);
 
-/* Whether rows of n_in weights have one scale each, or groups of neighbours whose scales do not wait for their
- * turn; and whether a permutation is stored, because groups follow an order that is not the channels'. */
+/* Whether rows of n_in weights have one scale each, or groups of neighbours whose scales do not wait for
+ * their turn; and whether a permutation is stored, because groups follow an order of their own. */
 bool qs_spec_static_scales(const qs_spec *spec, int64_t n_in);
 bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in);
 

@@ -10,8 +10,8 @@ static void update(float *x, int64_t n, const float *e, int64_t k, const float *
                 x[j * QS_TILE_ROWS + r] -= u[i * ldu + j] * e[i * QS_TILE_ROWS + r];
 }
 
-static void scales(const qs_scale_rule *rule, const float *x, int64_t n, const float *column_weight, float *scale,
-                   float *zero)
+static void scales(const qs_scale_rule *rule, const float *x, int64_t n, const float *column_weight,
+                   float *scale, float *zero)
 {
     for (int64_t r = 0; r < QS_TILE_ROWS; r++)
         qs_scale_find(rule, x + r, n, QS_TILE_ROWS, column_weight, scale + r, zero + r);
@@ -39,8 +39,9 @@ const qs_tile_ops qs_tile_reference = {.name = "reference", .update = update, .s
 const qs_tile_ops *qs_tile_best(void)
 {
 #if defined(__x86_64__)
-    if (qs_tile_avx512.name != NULL && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    if (qs_tile_avx512.name != NULL && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
         return &qs_tile_avx512;
     if (qs_tile_avx2.name != NULL && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("f16c"))

@@ -16,8 +16,8 @@ typedef struct qs_tile_ops {
     void (*update)(float *x, int64_t n, const float *e, int64_t k, const float *u, int64_t ldu);
 
     /* Scale and zero [64] of a group x[n][64]; column_weight [n] or NULL. See qs_scale_find. */
-    void (*scales)(const qs_scale_rule *rule, const float *x, int64_t n, const float *column_weight, float *scale,
-                   float *zero);
+    void (*scales)(const qs_scale_rule *rule, const float *x, int64_t n, const float *column_weight,
+                   float *scale, float *zero);
 
     /* Codes [n][64] of x[n][64]; column i uses scale[group[i]][64], group NULL = all the first.
      * With u (the diagonal block of the factor, leading dimension ldu): column by column x becomes the error

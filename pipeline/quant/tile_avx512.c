@@ -21,7 +21,10 @@ static inline VEC vmin(VEC a, VEC b) { return _mm512_min_ps(a, b); }
 static inline VEC vmax(VEC a, VEC b) { return _mm512_max_ps(a, b); }
 static inline VEC fmadd(VEC a, VEC b, VEC c) { return _mm512_fmadd_ps(a, b, c); }
 static inline VEC fnmadd(VEC a, VEC b, VEC c) { return _mm512_fnmadd_ps(a, b, c); }
-static inline VEC nearest(VEC a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline VEC nearest(VEC a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 static inline VEC select_less(VEC a, VEC b, VEC x, VEC y)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);

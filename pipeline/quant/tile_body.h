@@ -11,8 +11,8 @@ _Static_assert(QS_SCALE_STEPS % STEPS_AT_ONCE == 0, "the search takes whole batc
 
 /* Part of the tile, VECTORS * LANES rows wide; n_columns is a constant after inlining, so that acc lives in
  * registers. */
-static inline __attribute__((always_inline)) void update_strip(float *x, const float *e, int64_t k, const float *u,
-                                                               int64_t ldu, const int n_columns)
+static inline __attribute__((always_inline)) void
+update_strip(float *x, const float *e, int64_t k, const float *u, int64_t ldu, const int n_columns)
 {
     VEC acc[COLUMNS][VECTORS];
 #pragma GCC unroll 8
@@ -55,7 +55,8 @@ static inline VEC round_scale(VEC scale)
 
 /* The candidates of one row vector: scale, reciprocal and moved bounds of STEPS_AT_ONCE steps. */
 typedef struct candidates {
-    VEC scale[STEPS_AT_ONCE], inverse[STEPS_AT_ONCE], low[STEPS_AT_ONCE], high[STEPS_AT_ONCE], zero[STEPS_AT_ONCE];
+    VEC scale[STEPS_AT_ONCE], inverse[STEPS_AT_ONCE], low[STEPS_AT_ONCE], high[STEPS_AT_ONCE],
+        zero[STEPS_AT_ONCE];
 } candidates;
 
 static inline VEC zero_point(VEC low, VEC scale, VEC maxq)
@@ -63,22 +64,24 @@ static inline VEC zero_point(VEC low, VEC scale, VEC maxq)
     return nearest(vmin(vmax(divide(sub(set1(0), low), scale), set1(0)), maxq));
 }
 
-static inline void fill_candidates(candidates *c, int first_step, VEC base, VEC low, const qs_scale_rule *rule)
+static inline void fill_candidates(candidates *c, int first_step, VEC base, VEC low,
+                                   const qs_scale_rule *rule)
 {
     VEC maxq = set1((float)((1 << rule->bits) - 1));
     for (int s = 0; s < STEPS_AT_ONCE; s++) {
         VEC factor = set1(qs_scale_factor(first_step + s));
         c->scale[s] = round_scale(mul(factor, base));
         c->inverse[s] = divide(set1(1), c->scale[s]);
-        c->zero[s] = rule->sym ? set1((float)(1 << (rule->bits - 1))) : zero_point(mul(factor, low), c->scale[s], maxq);
+        c->zero[s] = rule->sym ? set1((float)(1 << (rule->bits - 1)))
+                               : zero_point(mul(factor, low), c->scale[s], maxq);
         c->low[s] = sub(set1(MAGIC), c->zero[s]);
         c->high[s] = add(c->low[s], maxq);
     }
 }
 
-static inline __attribute__((always_inline)) void search_lanes(const qs_scale_rule *rule, const float *x, int64_t n,
-                                                               const float *column_weight, VEC base, VEC low,
-                                                               float *scale, float *zero)
+static inline __attribute__((always_inline)) void search_lanes(const qs_scale_rule *rule, const float *x,
+                                                               int64_t n, const float *column_weight,
+                                                               VEC base, VEC low, float *scale, float *zero)
 {
     VEC best = set1(__builtin_inff()), best_scale = set1(1), best_zero = set1(0);
     for (int step = 0; step < QS_SCALE_STEPS; step += STEPS_AT_ONCE) {
@@ -88,10 +91,12 @@ static inline __attribute__((always_inline)) void search_lanes(const qs_scale_ru
 #pragma GCC unroll 8
         for (int s = 0; s < STEPS_AT_ONCE; s++) error[s] = set1(0);
         for (int64_t i = 0; i < n; i++) {
-            VEC w = load(x + i * QS_TILE_ROWS), weight = set1(column_weight != NULL ? column_weight[i] : 1.0f);
+            VEC w = load(x + i * QS_TILE_ROWS),
+                weight = set1(column_weight != NULL ? column_weight[i] : 1.0f);
 #pragma GCC unroll 8
             for (int s = 0; s < STEPS_AT_ONCE; s++) {
-                VEC q = sub(vmin(vmax(fmadd(w, c.inverse[s], set1(MAGIC)), c.low[s]), c.high[s]), set1(MAGIC));
+                VEC q = sub(vmin(vmax(fmadd(w, c.inverse[s], set1(MAGIC)), c.low[s]), c.high[s]),
+                            set1(MAGIC));
                 VEC e = fnmadd(c.scale[s], q, w);
                 error[s] = fmadd(mul(e, weight), e, error[s]);
             }
@@ -106,8 +111,8 @@ static inline __attribute__((always_inline)) void search_lanes(const qs_scale_ru
     store(zero, best_zero);
 }
 
-static void scales(const qs_scale_rule *rule, const float *x, int64_t n, const float *column_weight, float *scale,
-                   float *zero)
+static void scales(const qs_scale_rule *rule, const float *x, int64_t n, const float *column_weight,
+                   float *scale, float *zero)
 {
     float maxq = (float)((1 << rule->bits) - 1);
     for (int64_t part = 0; part < QS_TILE_ROWS; part += LANES) {

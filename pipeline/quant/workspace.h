@@ -32,7 +32,8 @@ qs_backend *qs_workspace_backend(const qs_workspace *workspace);
 qs_team *qs_workspace_team(const qs_workspace *workspace);
 
 /* At least `bytes` of the slot; what it held is lost when it grows, and it is not cleared. */
-QS_MUST_CHECK qs_err qs_workspace_host(qs_workspace *workspace, qs_host_slot slot, int64_t bytes, void *out_pointer);
+QS_MUST_CHECK qs_err qs_workspace_host(qs_workspace *workspace, qs_host_slot slot, int64_t bytes,
+                                       void *out_pointer);
 QS_MUST_CHECK qs_err qs_workspace_device(qs_workspace *workspace, qs_device_slot slot, int64_t bytes,
                                          void *out_pointer);
 

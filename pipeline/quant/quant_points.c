@@ -1,0 +1,136 @@
+#include "quant/quant_points.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/progress.h"
+
+/* Of the kernels' measured rate; memory traffic and whatever else runs take the rest. */
+static const double rate_share = 0.7;
+
+/* The points of one pass; [n] each. */
+typedef struct pass {
+    int64_t n;
+    qs_quant_point *points[QS_POINTS_PER_PASS];
+    qs_quant_writer *writers[QS_POINTS_PER_PASS];
+    qs_spec specs[QS_POINTS_PER_PASS];
+    qs_quant_layer layers[QS_POINTS_PER_PASS];
+} pass;
+
+qs_err qs_quant_points_find(qs_quant_point *points, const char *dir, const qs_quant_inputs *inputs,
+                            const qs_spec *specs, int64_t n_specs)
+{
+    for (int64_t i = 0; i < n_specs; i++) {
+        points[i] = (qs_quant_point){.spec = &specs[i]};
+        qs_err err = qs_quant_path(points[i].path, dir, &specs[i]);
+        if (err != QS_OK) return err;
+        points[i].current = qs_quant_is_current(points[i].path, inputs, &specs[i]);
+    }
+    return QS_OK;
+}
+
+/* The next points that are not current, from *at on; n = 0 when there are none left. */
+static void fill_pass(pass *p, qs_quant_point *points, int64_t n_points, int64_t *at)
+{
+    p->n = 0;
+    for (; *at < n_points && p->n < QS_POINTS_PER_PASS; ++*at) {
+        if (points[*at].current) continue;
+        p->writers[p->n] = NULL;
+        p->specs[p->n] = *points[*at].spec;
+        p->points[p->n++] = &points[*at];
+    }
+}
+
+qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, int64_t n_points,
+                            const qs_quant_inputs *inputs, int n_threads)
+{
+    qs_spec *specs = NULL;
+    double rate;
+    qs_err err;
+    *out = (qs_quant_plan){0};
+    QS_TRY(qs_quant_measure_rate(&rate));
+    QS_TRY(QS_NEW(specs, n_points, "plan"));
+    for (int64_t i = 0; i < n_points; i++)
+        if (!points[i].current) specs[out->n_points++] = *points[i].spec;
+    for (int64_t first = 0; first < out->n_points; first += QS_POINTS_PER_PASS) {
+        int64_t rest = out->n_points - first, n = rest < QS_POINTS_PER_PASS ? rest : QS_POINTS_PER_PASS;
+        qs_quant_cost cost =
+            qs_quant_cost_of(inputs->model, n_threads, inputs->calib != NULL, specs + first, n);
+        out->seconds += cost.multiply_adds / (rate * rate_share * n_threads);
+        out->bytes = cost.bytes > out->bytes ? cost.bytes : out->bytes;
+    }
+out:
+    qs_mem_free(specs);
+    return err;
+}
+
+static qs_err add_layer(pass *p, int64_t layer)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < p->n; i++) {
+        if (err == QS_OK) err = qs_quant_writer_add(p->writers[i], layer, &p->layers[i]);
+        qs_quant_layer_free(&p->layers[i]);
+    }
+    return err;
+}
+
+static qs_err seal(pass *p, double seconds)
+{
+    for (int64_t i = 0; i < p->n; i++) {
+        qs_quant_point *point = p->points[i];
+        qs_quant_writer *writer = p->writers[i];
+        p->writers[i] = NULL;
+        point->loss = qs_quant_writer_loss(writer);
+        point->n_fallbacks = qs_quant_writer_n_fallbacks(writer);
+        point->quantize_s = seconds / (double)p->n;
+        qs_err err = qs_quant_writer_finish(writer, point->quantize_s, &point->digest);
+        if (err != QS_OK) return err;
+        point->written = true;
+    }
+    return QS_OK;
+}
+
+static qs_err run_pass(pass *p, const qs_quant_inputs *inputs, qs_backend *backend,
+                       const qs_gram_source *grams, qs_progress *progress, int64_t n_layers_done)
+{
+    qs_quantizer *quantizer = NULL;
+    double start = qs_clock_seconds();
+    qs_err err;
+    QS_TRY(qs_quantizer_create(&quantizer, inputs->model, backend, grams, p->specs, p->n));
+    for (int64_t i = 0; i < p->n; i++)
+        QS_TRY(qs_quant_writer_create(&p->writers[i], p->points[i]->path, inputs, p->points[i]->spec));
+    for (int64_t layer = 0; layer < qs_model_get_config(inputs->model)->n_layers; layer++) {
+        QS_TRY(qs_quantizer_layer(quantizer, layer, p->layers));
+        QS_TRY(add_layer(p, layer));
+        qs_progress_update(progress, n_layers_done + layer + 1);
+    }
+    QS_TRY(seal(p, qs_clock_seconds() - start));
+out:
+    for (int64_t i = 0; i < p->n; i++) {
+        qs_quant_writer_abort(p->writers[i]);
+        p->writers[i] = NULL;
+    }
+    qs_quantizer_destroy(quantizer);
+    return err;
+}
+
+qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_quant_inputs *inputs,
+                           qs_backend *backend, const qs_gram_source *grams)
+{
+    int64_t n_layers = qs_model_get_config(inputs->model)->n_layers, n_todo = 0, at = 0, n_passes = 0;
+    qs_progress progress;
+    pass *p;
+    qs_err err = QS_NEW(p, 1, "pass");
+    if (err != QS_OK) return err;
+    for (int64_t i = 0; i < n_points; i++) n_todo += !points[i].current;
+    qs_progress_start(&progress, "quantize: layer",
+                      (n_todo + QS_POINTS_PER_PASS - 1) / QS_POINTS_PER_PASS * n_layers);
+    for (;;) {
+        fill_pass(p, points, n_points, &at);
+        if (p->n == 0) break;
+        QS_TRY(run_pass(p, inputs, backend, grams, &progress, n_passes++ * n_layers));
+    }
+out:
+    qs_progress_finish(&progress);
+    qs_mem_free(p);
+    return err;
+}

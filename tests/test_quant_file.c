@@ -1,0 +1,283 @@
+/* Quant artifacts: what was solved comes back, finished work is recognised and nothing else is, and an
+ * artifact of another model is refused (product.md: a second run does only what is missing or stale). */
+#include "tests/scratch.h"
+
+#include "model/model_record.h"
+#include "quant/grid.h"
+#include "quant/quant_points.h"
+#include "stat/calib_file.h"
+#include "tests/quant_data.h"
+
+static const char model_path[] = "tests/fixtures/tiny", other_path[] = "tests/fixtures/models/llama2";
+static const char *const texts[] = {"rtn:bits=4,group=32", "gptq:bits=3,group=32,sym=0,act=1",
+                                    "gptq:bits=4,group=32", "gptq:bits=2,group=-1",
+                                    "gptq:bits=8,group=48,act=1,static=1,sym=0"};
+enum { N_SPECS = sizeof texts / sizeof *texts, N_TOKENS = 200 };
+
+static qs_model *model;
+static qs_backend *backend;
+static qs_calib_file *calib, *other_calib;
+static qs_spec specs[N_SPECS];
+
+/* A calibration file with synthetic second moments. */
+static qs_calib_file *make_calib(const char *name, uint64_t key)
+{
+    static const int32_t window[4] = {1, 2, 3, 4};
+    qs_calib_plan plan = {.n_samples = 1, .seqlen = 4, .n_text_tokens = 4, .n_distinct_tokens = 4,
+                          .windows = window, .propagate_spec = ""};
+    const qs_model_config *config = qs_model_get_config(model);
+    scratch_path path;
+    char node[96];
+    qs_artifact *artifact;
+    qs_digest digest;
+    qs_calib_file *file;
+    OK(qs_calib_create(&artifact, scratch(path, name), model, &plan));
+    for (int64_t layer = 0; layer < config->n_layers; layer++) {
+        for (int site = 0; site < QS_N_SITES; site++) {
+            int64_t width = qs_site_width(config, (qs_site)site), n = width * (width + 1) / 2;
+            float *gram = data_gram(width, N_TOKENS, key + (uint64_t)(4 * layer + site));
+            (void)snprintf(node, sizeof node, "/layers/%d/%s/gram", (int)layer, qs_site_name((qs_site)site));
+            OK(qs_artifact_put(artifact, node, QS_F32, 1, &n, gram));
+            (void)snprintf(node, sizeof node, "/layers/%d/%s/@n_tokens", (int)layer,
+                           qs_site_name((qs_site)site));
+            OK(qs_artifact_put_int(artifact, node, N_TOKENS));
+            free(gram);
+        }
+    }
+    OK(qs_artifact_put_real(artifact, "/calibration/@js_divergence", 0.25));
+    OK(qs_artifact_seal(artifact, &digest));
+    OK(qs_calib_file_open(&file, path, model));
+    return file;
+}
+
+static int start(void **state)
+{
+    if (scratch_create(state) != 0) return -1;
+    OK(qs_model_open(&model, model_path));
+    OK(qs_backend_create(&backend, "cpu", 0, 2));
+    calib = make_calib("calib.h5", 1);
+    other_calib = make_calib("other.h5", 100);
+    for (int i = 0; i < N_SPECS; i++) OK(qs_spec_parse(&specs[i], texts[i]));
+    return 0;
+}
+
+static int stop(void **state)
+{
+    qs_calib_file_close(calib);
+    qs_calib_file_close(other_calib);
+    qs_backend_destroy(backend);
+    qs_model_close(model);
+    return scratch_remove(state);
+}
+
+static qs_err get_gram(void *context, int64_t layer, qs_site site, const float **gram, int64_t *n_tokens)
+{
+    return qs_calib_file_gram(context, layer, site, gram, n_tokens);
+}
+
+static qs_gram_source grams_of(qs_calib_file *file)
+{
+    return (qs_gram_source){.get = get_gram, .context = file};
+}
+
+static qs_quant_inputs inputs_of(qs_calib_file *file)
+{
+    return (qs_quant_inputs){.model = model, .calib = file != NULL ? qs_calib_file_artifact(file) : NULL,
+                             .calib_name = "calib.h5"};
+}
+
+static void assert_same_matrix(const qs_packed *p, const qs_packed *q)
+{
+    assert_true(p->bits == q->bits && p->n_out == q->n_out && p->n_in == q->n_in);
+    assert_true(p->group_size == q->group_size && p->n_groups == q->n_groups && p->row_bytes == q->row_bytes);
+    assert_memory_equal(p->codes, q->codes, (size_t)(p->n_out * p->row_bytes));
+    assert_memory_equal(p->scales, q->scales, (size_t)(p->n_out * p->n_groups) * 2);
+    assert_true((p->zeros != NULL) == (q->zeros != NULL) && (p->perm != NULL) == (q->perm != NULL));
+    if (p->zeros != NULL) assert_memory_equal(p->zeros, q->zeros, (size_t)(p->n_out * p->n_groups));
+    if (p->perm != NULL) assert_memory_equal(p->perm, q->perm, (size_t)p->n_in * 4);
+}
+
+/* What is written reads back, in any order of layers, and everything about the spec with it. */
+static void test_round_trip(void **state)
+{
+    (void)state;
+    qs_gram_source grams = grams_of(calib);
+    qs_quant_inputs inputs = inputs_of(calib);
+    int64_t n_layers = qs_model_get_config(model)->n_layers;
+    qs_quant_layer layers[2][N_SPECS];
+    double losses[2 * QS_N_LINEARS], divergence;
+    assert_int_equal(n_layers, 2);
+    for (int64_t l = 0; l < 2; l++)
+        OK(qs_quantize_layer(model, backend, l, &grams, specs, N_SPECS, layers[l]));
+    for (int s = 0; s < N_SPECS; s++) {
+        scratch_path path;
+        qs_quant_writer *writer;
+        qs_quant_file *file;
+        qs_matrix_desc desc;
+        OK(qs_quant_path(path, scratch_dir, &specs[s]));
+        OK(qs_quant_writer_create(&writer, path, &inputs, &specs[s]));
+        for (int64_t l = 1; l >= 0; l--) OK(qs_quant_writer_add(writer, l, &layers[l][s]));
+        assert_int_equal(qs_quant_writer_n_fallbacks(writer), 0);
+        assert_true(qs_quant_writer_loss(writer) > 0);
+        OK(qs_quant_writer_finish(writer, 1.5, NULL));
+        OK(qs_quant_file_open(&file, path, model));
+        assert_memory_equal(qs_quant_file_spec(file), &specs[s], sizeof specs[s]);
+        qs_linear_source source = qs_quant_file_source(file);
+        for (int i = 0; i < 3 * QS_N_LINEARS; i++) {
+            int l = i / QS_N_LINEARS % 2, role = i % QS_N_LINEARS;
+            OK(source.get(source.context, l, (qs_role)role, &desc));
+            assert_int_equal(desc.format, QS_MATRIX_INT);
+            assert_true(desc.n_out == desc.packed->n_out && desc.n_in == desc.packed->n_in);
+            assert_same_matrix(desc.packed, &layers[l][s].linears[role].packed);
+        }
+        OK(qs_quant_file_losses(file, losses));
+        for (int i = 0; i < 2 * QS_N_LINEARS; i++)
+            assert_true(losses[i] == layers[i / QS_N_LINEARS][s].linears[i % QS_N_LINEARS].loss);
+        OK(qs_artifact_get_real(qs_quant_file_artifact(file), "/calibration/@js_divergence", &divergence));
+        assert_true(divergence == 0.25); /* what gates judge travels with the artifact */
+        qs_quant_file_close(file);
+    }
+    for (int i = 0; i < 2 * N_SPECS; i++) qs_quant_layer_free(&layers[i / N_SPECS][i % N_SPECS]);
+}
+
+/* codes + scales + zeros + permutation over weights, by hand for d = 64, feed-forward 160. */
+static void test_size(void **state)
+{
+    (void)state;
+    const double weights = 64 * 64 * 2 + 32 * 64 * 2 + 3 * 160 * 64, rest = 384 * 64, norms = 5 * 64;
+    qs_quant_size size = qs_quant_size_of(&specs[0], model); /* rtn 4-bit, groups of 32, no zeros */
+    assert_true(fabs(size.bpw - 4.5) < 1e-12);
+    assert_true(fabs(size.bpw_total -
+                     (2 * weights * 4.5 + rest * 16 + norms * 32) / (2 * weights + rest + norms)) < 1e-12);
+    assert_int_equal(size.bytes, (int64_t)((2 * weights * 4.5 + rest * 16 + norms * 32) / 8));
+    size = qs_quant_size_of(&specs[1], model); /* 3-bit, zeros of 3 bits, permutations of 32 bits a column */
+    assert_true(fabs(size.bpw - (3 + 19.0 / 32 + (6 * 64 + 160) * 32 / weights)) < 1e-12);
+    size = qs_quant_size_of(NULL, model);
+    assert_true(size.bpw == 16 && size.bytes == (int64_t)((2 * weights + rest) * 2 + norms * 4));
+}
+
+static void test_points(void **state)
+{
+    (void)state;
+    scratch_path dir;
+    qs_quant_point points[N_SPECS], again[N_SPECS];
+    qs_quant_inputs inputs = inputs_of(calib), other = inputs_of(other_calib), none = inputs_of(NULL);
+    qs_gram_source grams = grams_of(calib);
+    qs_quant_plan plan;
+    OK(qs_dir_create(scratch(dir, "points")));
+    OK(qs_quant_points_find(points, dir, &inputs, specs, N_SPECS));
+    OK(qs_quant_points_plan(&plan, points, N_SPECS, &inputs, 2));
+    assert_true(plan.n_points == N_SPECS && plan.bytes > 0 && plan.seconds > 0);
+    OK(qs_quant_points_run(points, N_SPECS, &inputs, backend, &grams));
+    for (int i = 0; i < N_SPECS; i++) {
+        assert_true(points[i].written && !points[i].current && points[i].loss > 0 &&
+                    qs_file_exists(points[i].path));
+        OK(qs_artifact_verify(points[i].path));
+    }
+    /* nothing is left to do; with other statistics, or none, everything is */
+    OK(qs_quant_points_find(again, dir, &inputs, specs, N_SPECS));
+    for (int i = 0; i < N_SPECS; i++) assert_true(again[i].current);
+    OK(qs_quant_points_plan(&plan, again, N_SPECS, &inputs, 2));
+    assert_true(plan.n_points == 0 && plan.bytes == 0 && plan.seconds == 0);
+    OK(qs_quant_points_run(again, N_SPECS, &inputs, backend, &grams));
+    for (int i = 0; i < N_SPECS; i++) assert_false(again[i].written);
+    OK(qs_quant_points_find(again, dir, &other, specs, N_SPECS));
+    for (int i = 0; i < N_SPECS; i++) assert_false(again[i].current);
+    OK(qs_quant_points_find(again, dir, &none, specs, N_SPECS));
+    for (int i = 0; i < N_SPECS; i++) assert_false(again[i].current);
+    assert_false(qs_quant_is_current(points[0].path, &inputs, &specs[1]));
+    assert_false(qs_quant_is_current(scratch(dir, "calib.h5"), &inputs, &specs[0])); /* another kind */
+    text_write(points[2].path, "not an artifact");
+    OK(qs_quant_points_find(again, scratch(dir, "points"), &inputs, specs, N_SPECS));
+    for (int i = 0; i < N_SPECS; i++) assert_int_equal(again[i].current, i != 2);
+    /* the one that is missing comes out as it was, alone and on one thread */
+    qs_backend *one;
+    OK(qs_backend_create(&one, "cpu", 0, 1));
+    OK(qs_quant_points_run(again, N_SPECS, &inputs, one, &grams));
+    qs_backend_destroy(one);
+    for (int i = 0; i < N_SPECS; i++) assert_int_equal(again[i].written, i == 2);
+    assert_true(again[2].digest.low == points[2].digest.low && again[2].digest.high == points[2].digest.high);
+}
+
+static void test_other_model_refused(void **state)
+{
+    (void)state;
+    scratch_path path;
+    qs_quant_file *file;
+    qs_model *other;
+    OK(qs_model_open(&other, other_path));
+    OK(qs_quant_path(path, scratch_dir, &specs[0]));
+    FAILS(QS_E_INPUT, qs_quant_file_open(&file, path, other));
+    TEXT_HOLDS("rtn-b4-g32-sym.quant.h5");
+    FAILS(QS_E_INPUT, qs_quant_file_open(&file, scratch(path, "calib.h5"), model));
+    FAILS(QS_E_INPUT, qs_quant_file_open(&file, scratch(path, "missing.quant.h5"), model));
+    TEXT_HOLDS("qsweep-quantize");
+    qs_model_close(other);
+}
+
+/* An artifact without all layers is not published. */
+static void test_incomplete(void **state)
+{
+    (void)state;
+    scratch_path path;
+    qs_gram_source grams = grams_of(calib);
+    qs_quant_inputs inputs = inputs_of(calib);
+    qs_quant_layer layer;
+    qs_quant_writer *writer;
+    OK(qs_quantize_layer(model, backend, 0, &grams, specs, 1, &layer));
+    OK(qs_quant_writer_create(&writer, scratch(path, "part.quant.h5"), &inputs, &specs[0]));
+    OK(qs_quant_writer_add(writer, 0, &layer));
+    FAILS(QS_E_INPUT, qs_quant_writer_finish(writer, 1, NULL));
+    TEXT_HOLDS("layer 1");
+    assert_false(qs_file_exists(path));
+    /* a scale that is no number never reaches a file */
+    layer.linears[3].packed.scales[1] = 0x7e00;
+    OK(qs_quant_writer_create(&writer, path, &inputs, &specs[0]));
+    FAILS(QS_E_NUMERIC, qs_quant_writer_add(writer, 0, &layer));
+    TEXT_HOLDS("/layers/0/o_proj");
+    qs_quant_writer_abort(writer);
+    assert_false(qs_file_exists(path));
+    qs_quant_layer_free(&layer);
+}
+
+/* Refused before any work (product.md, G10). */
+static void test_refused(void **state)
+{
+    (void)state;
+    qs_quantizer *quantizer;
+    qs_spec wide;
+    qs_gram_source grams = grams_of(calib);
+    OK(qs_spec_parse(&wide, "rtn:group=128")); /* fits down_proj's rows of 160, not the others' of 64 */
+    FAILS(QS_E_USAGE, qs_quantizer_create(&quantizer, model, backend, &grams, &wide, 1));
+    TEXT_HOLDS("group 128", "q_proj");
+    FAILS(QS_E_USAGE, qs_quantizer_create(&quantizer, model, backend, NULL, specs, N_SPECS));
+    TEXT_HOLDS("gptq-b3-g32-asym-act", "--calib");
+}
+
+/* Without statistics RTN still works, and says the plain error. */
+static void test_rtn_without_statistics(void **state)
+{
+    (void)state;
+    qs_quant_layer with, without;
+    qs_gram_source grams = grams_of(calib);
+    OK(qs_quantize_layer(model, backend, 1, NULL, specs, 1, &without));
+    OK(qs_quantize_layer(model, backend, 1, &grams, specs, 1, &with));
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        const qs_quant_result *a = &without.linears[role], *b = &with.linears[role];
+        assert_same_matrix(&a->packed, &b->packed);
+        assert_true(fabs(a->loss - a->weight_error * a->weight_error) < 1e-12 && a->loss != b->loss);
+    }
+    qs_quant_layer_free(&with);
+    qs_quant_layer_free(&without);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_size),
+        cmocka_unit_test(test_points),     cmocka_unit_test(test_other_model_refused),
+        cmocka_unit_test(test_incomplete), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_rtn_without_statistics),
+    };
+    return cmocka_run_group_tests_name("quant_file", tests, start, stop);
+}
