@@ -3,8 +3,6 @@
 #include "base/mem.h"
 #include "model/weights_impl.h"
 
-static const size_t tokenizer_bytes_max = (size_t)256 << 20;
-
 typedef struct search {
     const qs_shards *shards;
     bool *used; /* [n_entries] */
@@ -87,32 +85,6 @@ out:
     return err;
 }
 
-/* Reads a text file of the directory if it is there; *text stays NULL otherwise. */
-static qs_err read_optional(char **text, size_t *bytes, char path[QS_PATH_BYTES], const qs_model *model,
-                            const char *name)
-{
-    *text = NULL;
-    qs_err err = qs_path_format(path, "%s/%s", model->path, name);
-    if (err == QS_OK && qs_file_exists(path)) err = qs_file_read(text, bytes, path, tokenizer_bytes_max);
-    return err;
-}
-
-static qs_err read_tokenizer(qs_model *model)
-{
-    char path[QS_PATH_BYTES], *text = NULL, *settings = NULL;
-    size_t bytes = 0;
-    qs_err err;
-    QS_TRY(read_optional(&text, &bytes, path, model, "tokenizer.json"));
-    if (text == NULL) return QS_OK;
-    QS_TRY(qs_tokenizer_from_json(&model->tokenizer, text, bytes, path));
-    QS_TRY(read_optional(&settings, &bytes, path, model, "tokenizer_config.json"));
-    if (settings != NULL) QS_TRY(qs_tokenizer_apply_config(model->tokenizer, settings, bytes, path));
-out:
-    qs_mem_free(text);
-    qs_mem_free(settings);
-    return err;
-}
-
 qs_err qs_model_open_hf(qs_model *model)
 {
     search s = {.shards = &model->shards};
@@ -122,7 +94,6 @@ qs_err qs_model_open_hf(qs_model *model)
     QS_TRY(QS_NEW(s.used, model->shards.n_entries, "tensor marks"));
     QS_TRY(qs_model_bind(model, QS_NAMING_HF, find_tensor, &s));
     QS_TRY(check_unused(model, &s));
-    QS_TRY(read_tokenizer(model));
 out:
     qs_mem_free(s.used);
     return err;

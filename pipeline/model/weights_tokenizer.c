@@ -49,7 +49,7 @@ static qs_err find_array(const qs_gguf_kv **out, const qs_model *model, const ch
     *out = kv;
     if (kv == NULL) return QS_OK;
     if (kv->type != QS_GGUF_ARRAY || kv->item_type != type)
-        return qs_fail(QS_E_INPUT, "open %s: %s is not an array of the right type", model->path, key);
+        return qs_fail(QS_E_INPUT, "open %s: \"%s\" is not an array of the right type", model->path, key);
     if (n_wanted >= 0 && kv->n != n_wanted)
         return qs_fail(QS_E_INPUT, "open %s: %s has %lld items, the vocabulary %lld", model->path, key,
                        (long long)kv->n, (long long)n_wanted);
@@ -124,8 +124,13 @@ static qs_err from_gguf(qs_model *model)
     qs_err err;
     QS_TRY(qs_gguf_opt_text(kind, sizeof kind, &model->gguf, "tokenizer.ggml.model", model->path));
     QS_TRY(qs_gguf_opt_text(pre, sizeof pre, &model->gguf, "tokenizer.ggml.pre", model->path));
-    if (kind[0] == '\0' || strcmp(kind, "no_vocab") == 0) goto out;
     QS_TRY(read_strings(&tokens, model, "tokenizer.ggml.tokens"));
+    if (tokens.n == 0 || strcmp(kind, "no_vocab") == 0) goto out;
+    if (kind[0] == '\0') {
+        err = qs_fail(QS_E_INPUT, "open %s: there are tokens, but the key \"tokenizer.ggml.model\" is missing",
+                      model->path);
+        goto out;
+    }
     QS_TRY(read_strings(&merges, model, "tokenizer.ggml.merges"));
     QS_TRY(read_words(&types, model, "tokenizer.ggml.token_type", QS_GGUF_I32, tokens.n));
     QS_TRY(read_words(&scores, model, "tokenizer.ggml.scores", QS_GGUF_F32, tokens.n));
