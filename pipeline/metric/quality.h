@@ -1,0 +1,26 @@
+/* Language-model quality of one point from its scores per position, paired with the reference's (metrics.md §1). */
+#ifndef QS_METRIC_QUALITY_H
+#define QS_METRIC_QUALITY_H
+
+#include "metric/bootstrap.h"
+#include "metric/score.h"
+#include "metric/windows.h"
+
+/* Metrics of the point by itself, and those that compare it with the reference. */
+typedef enum qs_quality_part { QS_QUALITY_OWN = 1, QS_QUALITY_PAIRED = 2, QS_QUALITY_ALL = 3 } qs_quality_part;
+
+typedef struct qs_quality_input {
+    const qs_windows *windows;
+    const qs_token_scores *scores;    /* of the point; with kld when QS_TASK_KLD is among the tasks */
+    const qs_token_scores *reference; /* nll and argmax are used */
+    unsigned tasks;
+    qs_quality_part part;
+    uint64_t seed;
+} qs_quality_input;
+
+/* Measures every metric of the tasks that this input allows and calls `put` with each, in the order of
+ * qs_metrics. A metric that is not defined for the data (a relative loss of nothing) is left out. */
+typedef qs_err (*qs_metric_sink)(void *context, const qs_metric *metric, const qs_estimate *estimate);
+QS_MUST_CHECK qs_err qs_quality_measure(const qs_quality_input *input, qs_metric_sink put, void *context);
+
+#endif
