@@ -27,6 +27,7 @@ const qs_metric qs_metrics[] = {
     {"mem_before", "byte", NONE, QS_TASK_MEMORY, true, false, "bytes held before the deployed model is loaded"},
     {"mem_after_load", "byte", LOWER, QS_TASK_MEMORY, true, false, "bytes held after loading"},
     {"mem_peak", "byte", LOWER, QS_TASK_MEMORY, true, false, "most bytes held while prompting and decoding"},
+    {"rss_peak", "byte", LOWER, QS_TASK_MEMORY, true, false, "largest resident set of the measuring process so far"},
     {"bytes_expected", "byte", NONE, QS_TASK_MEMORY, true, false, "bytes of the weights by the format's arithmetic"},
     {"bytes_measured", "byte", NONE, QS_TASK_MEMORY, true, false, "bytes of the weights as loaded"},
     {"savings_visible", "", HIGHER, QS_TASK_MEMORY, true, false,

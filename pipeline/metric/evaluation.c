@@ -1,0 +1,211 @@
+#include "metric/evaluation.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "model/model_record.h"
+
+/* ---- what is asked ---- */
+
+static qs_err take_quant(qs_evaluation *e, qs_eval_point *point, const char *quant_path)
+{
+    qs_artifact *artifact = NULL;
+    qs_err err;
+    point->quant_path = quant_path;
+    QS_TRY(qs_artifact_open(&artifact, quant_path, QS_KIND_QUANT));
+    QS_TRY(qs_model_check_record(e->model, artifact, quant_path));
+    QS_TRY(qs_artifact_get_text(artifact, "/spec/@id", point->id, sizeof point->id));
+    QS_TRY(qs_path_format(point->path, "%s/%s.eval.h5", e->options.out_dir, point->id));
+    point->quant = qs_artifact_digest(artifact);
+out:
+    qs_artifact_close(artifact);
+    return err;
+}
+
+static qs_err take_points(qs_evaluation *e, const char *const *quants, int64_t n_quants)
+{
+    qs_err err;
+    e->own_reference = e->options.baseline == NULL;
+    (void)snprintf(e->reference.id, sizeof e->reference.id, "fp");
+    QS_TRY(qs_path_format(e->reference.path, "%s/fp.eval.h5", e->options.out_dir));
+    QS_TRY(QS_NEW(e->points, n_quants, "points"));
+    for (e->n_points = 0; e->n_points < n_quants; e->n_points++) {
+        qs_eval_point *point = &e->points[e->n_points];
+        QS_TRY(take_quant(e, point, quants[e->n_points]));
+        for (int64_t i = 0; i < e->n_points; i++)
+            if (strcmp(e->points[i].id, point->id) == 0)
+                return qs_fail(QS_E_USAGE, "evaluate %s: %s has the same id (%s)", point->quant_path,
+                               e->points[i].quant_path, point->id);
+    }
+    if (n_quants == 0 && !e->own_reference)
+        err = qs_fail(QS_E_USAGE, "evaluate: a baseline and no --quant leave nothing to do");
+out:
+    return err;
+}
+
+/* ---- what is there ---- */
+
+qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *point)
+{
+    bool compared = point->quant_path != NULL && (point->tasks & QS_TASKS_QUALITY) != 0 && e->has_baseline;
+    return (qs_subject){
+        .model = e->model,
+        .windows = e->options.windows,
+        .compute = e->options.compute,
+        .seed = e->options.seed,
+        .id = point->id,
+        .quant = point->quant_path != NULL ? &point->quant : NULL,
+        .baseline = compared ? &e->baseline.digest : NULL,
+    };
+}
+
+/* Quality cannot be compared before the baseline is known, so such a point is not current yet. */
+static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
+{
+    qs_artifact *artifact = NULL;
+    const char *what;
+    qs_err err;
+    point->tasks = e->options.tasks;
+    point->dumps = e->options.dumps;
+    point->current = false;
+    if (!qs_file_exists(point->path)) return QS_OK;
+    if (qs_artifact_open(&artifact, point->path, QS_KIND_EVAL) != QS_OK) {
+        qs_log_info("%s: evaluated again (%s)", point->id, qs_error_text());
+        return QS_OK;
+    }
+    unsigned tasks = qs_eval_file_tasks(artifact), dumps = qs_eval_file_dumps(artifact);
+    qs_subject subject = qs_evaluation_subject(e, point);
+    QS_TRY(qs_eval_file_differs(artifact, &subject, false, &what));
+    if (what == NULL) {
+        point->current = (point->tasks & ~tasks) == 0 && (point->dumps & ~dumps) == 0;
+        point->tasks |= tasks;
+        point->dumps |= dumps;
+    }
+    if (point->quant_path != NULL && (point->tasks & QS_TASKS_QUALITY) != 0 && !e->has_baseline) point->current = false;
+out:
+    qs_artifact_close(artifact);
+    return err;
+}
+
+qs_err qs_evaluation_check_points(qs_evaluation *e)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < e->n_points; i++) QS_TRY(check_point(e, &e->points[i]));
+out:
+    return err;
+}
+
+qs_err qs_evaluation_open_baseline(qs_evaluation *e)
+{
+    qs_subject subject = qs_evaluation_subject(e, &e->reference);
+    qs_err err = qs_baseline_open(&e->baseline, e->own_reference ? e->reference.path : e->options.baseline, &subject);
+    e->has_baseline = err == QS_OK;
+    return err;
+}
+
+/* A candidate to be compared needs the reference's hidden states, whatever was asked of the reference. */
+static void require_reference(qs_evaluation *e)
+{
+    for (int64_t i = 0; i < e->n_points && !e->has_baseline; i++)
+        if (!e->points[i].current && (e->points[i].tasks & QS_TASKS_QUALITY) != 0) {
+            e->reference.tasks |= QS_TASKS_QUALITY;
+            e->reference.current = false;
+        }
+}
+
+qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *model, const char *const *quants,
+                            int64_t n_quants, const qs_eval_options *options)
+{
+    qs_backend_memory memory;
+    qs_err err;
+    *out = (qs_evaluation){.options = *options, .backend = backend, .model = model};
+    if (out->options.budget_bytes == 0) {
+        qs_backend_get_memory(backend, &memory);
+        out->options.budget_bytes = memory.free_bytes / 2;
+    }
+    QS_TRY(take_points(out, quants, n_quants));
+    if (out->own_reference) {
+        QS_TRY(check_point(out, &out->reference));
+        if (out->reference.current && (out->reference.tasks & QS_TASKS_QUALITY) != 0)
+            QS_TRY(qs_evaluation_open_baseline(out));
+    } else {
+        QS_TRY(qs_evaluation_open_baseline(out));
+    }
+    QS_TRY(qs_evaluation_check_points(out));
+    require_reference(out);
+out:
+    if (err != QS_OK) qs_evaluation_destroy(out);
+    return err;
+}
+
+void qs_evaluation_destroy(qs_evaluation *e)
+{
+    if (e->has_baseline) qs_baseline_close(&e->baseline);
+    qs_mem_free(e->points);
+    *e = (qs_evaluation){0};
+}
+
+/* ---- what it takes ---- */
+
+qs_quality_job qs_evaluation_job(const qs_evaluation *e)
+{
+    return (qs_quality_job){.backend = e->backend, .model = e->model, .windows = e->options.windows,
+                            .compute = e->options.compute, .budget_bytes = e->options.budget_bytes};
+}
+
+/* Multiply-adds of all windows through the blocks, and of the scored positions through the head, times two. */
+static double pass_flops(const qs_evaluation *e, bool head_twice)
+{
+    const qs_windows *w = e->options.windows;
+    const qs_model_config *c = qs_model_get_config(e->model);
+    double n_tokens = (double)(w->n_windows * w->n_ctx), n_scored = (double)(w->n_windows * w->n_scored);
+    double attention = (double)(c->n_layers * c->n_heads * c->head_dim) * (double)w->n_ctx; /* q k and p v, half masked */
+    double head = (double)(c->n_vocab * c->d_model) * (head_twice ? 2.0 : 1.0);
+    return 2.0 * (n_tokens * ((double)qs_model_n_linear_weights(e->model) + attention) + n_scored * head);
+}
+
+static size_t block_bytes(const qs_evaluation *e)
+{
+    size_t bytes = 0;
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        qs_tensor_info info = qs_model_info(e->model, (qs_role)role, 0);
+        bytes += (size_t)(info.n_out * info.n_in) * sizeof(float);
+    }
+    return bytes;
+}
+
+static size_t point_artifact_bytes(const qs_evaluation *e, const qs_eval_point *point)
+{
+    const qs_windows *w = e->options.windows;
+    const qs_model_config *c = qs_model_get_config(e->model);
+    size_t n = (size_t)(w->n_windows * w->n_ctx), row = (size_t)c->d_model * sizeof(float), bytes = n * 5 * sizeof(float);
+    if (point->quant_path == NULL && (point->tasks & QS_TASKS_QUALITY) != 0) bytes += n * row;
+    if ((point->dumps & QS_DUMP_HIDDEN) != 0) bytes += n * row;
+    if ((point->dumps & QS_DUMP_LOGITS) != 0) bytes += n * (size_t)c->n_vocab * sizeof(float);
+    return bytes;
+}
+
+static void add_point(const qs_evaluation *e, const qs_eval_point *point, qs_evaluation_cost *cost)
+{
+    if (point->current) return;
+    cost->n_todo++;
+    cost->artifact_bytes += point_artifact_bytes(e, point);
+    if ((point->tasks & QS_TASKS_QUALITY) != 0) cost->flops += pass_flops(e, (point->tasks & QS_TASK_KLD) != 0);
+    if ((point->tasks & (QS_TASK_LATENCY | QS_TASK_MEMORY)) != 0)
+        cost->deployed_bytes = 3 * (size_t)qs_model_n_weights(e->model); /* 16 bits, and up to 8 beside them */
+}
+
+void qs_evaluation_plan(const qs_evaluation *e, qs_evaluation_cost *cost)
+{
+    const qs_model_config *config = qs_model_get_config(e->model);
+    qs_quality_job job = qs_evaluation_job(e);
+    qs_pass_plan plan;
+    *cost = (qs_evaluation_cost){0};
+    if (e->own_reference) add_point(e, &e->reference, cost);
+    for (int64_t i = 0; i < e->n_points; i++) add_point(e, &e->points[i], cost);
+    if (cost->flops <= 0.0) return;
+    qs_quality_plan(&plan, &job, e->n_points);
+    cost->pass_bytes = plan.stream_bytes + plan.scratch_bytes + block_bytes(e) + qs_scorer_tile_bytes(config) +
+                       (size_t)(config->n_vocab * config->d_model) * sizeof(float);
+}

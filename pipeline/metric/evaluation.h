@@ -1,0 +1,72 @@
+/* Evaluating a model: the reference and any number of quantised points, what is there already, what it will take,
+ * and the run that publishes one artifact per point. */
+#ifndef QS_METRIC_EVALUATION_H
+#define QS_METRIC_EVALUATION_H
+
+#include "metric/baseline.h"
+#include "metric/latency.h"
+#include "metric/quality_pass.h"
+
+enum { QS_TASKS_QUALITY = QS_TASK_PPL | QS_TASK_KLD };
+
+typedef struct qs_eval_options {
+    const qs_windows *windows;
+    unsigned tasks, dumps;
+    qs_compute compute;
+    uint64_t seed;
+    const char *out_dir;
+    const char *baseline; /* an eval artifact of the reference; NULL = <out_dir>/fp.eval.h5, made when needed */
+    size_t budget_bytes;  /* for residual states; 0 = half of what is free */
+    int64_t device;       /* of backends that are created to measure memory */
+    qs_latency_options latency;
+    int argc; /* for /provenance */
+    char *const *argv;
+} qs_eval_options;
+
+typedef struct qs_eval_point {
+    char id[QS_SPEC_ID_BYTES];
+    char path[QS_PATH_BYTES]; /* of its eval artifact */
+    const char *quant_path;   /* NULL = the reference */
+    qs_digest quant;
+    unsigned tasks, dumps; /* what it will hold: what is asked and what an artifact of the same subject holds */
+    bool current;          /* nothing to do */
+} qs_eval_point;
+
+typedef struct qs_evaluation {
+    qs_eval_options options;
+    qs_backend *backend;
+    qs_model *model;
+    bool own_reference; /* the reference is a point of this evaluation: no --baseline */
+    qs_eval_point reference;
+    int64_t n_points;
+    qs_eval_point *points; /* [n_points] candidates */
+    qs_baseline baseline;
+    bool has_baseline; /* it is open */
+} qs_evaluation;
+
+/* Opens and checks everything and finds out what is current. quants [n_quants]: paths of quant artifacts.
+ * QS_E_INPUT: another model's artifact, a baseline that differs; QS_E_USAGE: the same id twice, nothing to do. */
+QS_MUST_CHECK qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *model,
+                                          const char *const *quants, int64_t n_quants, const qs_eval_options *options);
+void qs_evaluation_destroy(qs_evaluation *evaluation);
+
+/* What running takes. Bytes are of the quality pass; deployments for latency and memory come after it. */
+typedef struct qs_evaluation_cost {
+    int64_t n_todo;        /* points, the reference included */
+    double flops;          /* of the passes */
+    size_t pass_bytes;     /* residual states, activations, a block, head and logits */
+    size_t deployed_bytes; /* the 16-bit reference and the largest candidate; 0 without latency and memory */
+    size_t artifact_bytes; /* upper bound of what is written */
+} qs_evaluation_cost;
+void qs_evaluation_plan(const qs_evaluation *evaluation, qs_evaluation_cost *cost);
+
+/* Evaluates what is not current and publishes point by point. Says what it skips, and what each point took. */
+QS_MUST_CHECK qs_err qs_evaluation_run(qs_evaluation *evaluation);
+
+/* For evaluation_run.c: finds out again what is current, once the baseline is known. */
+QS_MUST_CHECK qs_err qs_evaluation_check_points(qs_evaluation *evaluation);
+QS_MUST_CHECK qs_err qs_evaluation_open_baseline(qs_evaluation *evaluation);
+qs_subject qs_evaluation_subject(const qs_evaluation *evaluation, const qs_eval_point *point);
+qs_quality_job qs_evaluation_job(const qs_evaluation *evaluation);
+
+#endif

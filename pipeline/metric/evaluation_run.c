@@ -1,0 +1,329 @@
+/* Running an evaluation: the reference, then groups of candidates; each group takes one pass, then every point of it
+ * is deployed, timed and published. */
+#include <string.h>
+
+#include "base/log.h"
+#include "metric/evaluation.h"
+#include "metric/machine_lock.h"
+#include "metric/memory.h"
+#include "metric/quality.h"
+
+typedef struct runner {
+    qs_evaluation *e;
+    qs_machine_lock lock;
+    qs_deployment reference; /* created when first needed, kept for all points */
+} runner;
+
+/* ---- deployed: latency and memory ---- */
+
+static qs_err deploy(const runner *r, qs_deployment *out, const qs_linear_source *linears, int64_t expected_bytes)
+{
+    const qs_evaluation *e = r->e;
+    qs_deployment_options options = {
+        .backend = qs_backend_name(e->backend),
+        .device = e->options.device,
+        .n_threads = qs_backend_n_threads(e->backend),
+        .n_ctx_cap = qs_latency_ctx(&e->options.latency),
+        .expected_bytes = (size_t)expected_bytes,
+    };
+    return qs_deployment_create(out, e->model, linears, &options);
+}
+
+static qs_err need_reference(runner *r)
+{
+    if (r->reference.decoder != NULL) return QS_OK;
+    return deploy(r, &r->reference, NULL, qs_quant_size_of(NULL, r->e->model).bytes);
+}
+
+static qs_err put_machine(qs_artifact *artifact, const qs_backend *backend)
+{
+    qs_err err;
+    QS_TRY(qs_artifact_put_text(artifact, "/timing/@backend", qs_backend_name(backend)));
+    QS_TRY(qs_artifact_put_text(artifact, "/timing/@device", qs_backend_device(backend)));
+    QS_TRY(qs_artifact_put_text(artifact, "/timing/@kernel", qs_backend_describe(backend)));
+    QS_TRY(qs_artifact_put_int(artifact, "/timing/@n_threads", qs_backend_n_threads(backend)));
+out:
+    return err;
+}
+
+static qs_err time_deployment(const runner *r, qs_deployment *deployment, qs_deployment *reference, unsigned tasks,
+                              qs_artifact *artifact)
+{
+    const qs_eval_options *o = &r->e->options;
+    /* Memory needs a decoder that has worked, not one that was timed. */
+    static const qs_latency_options one_round = {.n_prompt = 64, .n_prefills = 1, .n_rounds = 1, .round_tokens = 8};
+    bool timed = (tasks & QS_TASK_LATENCY) != 0;
+    qs_latency latency = {0};
+    qs_err err;
+    QS_TRY(qs_latency_measure(&latency, deployment->decoder, timed && reference != NULL ? reference->decoder : NULL,
+                              qs_model_get_config(r->e->model)->n_vocab, o->windows->ids,
+                              o->windows->n_windows * o->windows->n_ctx, timed ? &o->latency : &one_round));
+    qs_deployment_measure(deployment);
+    if (timed) QS_TRY(qs_latency_put(artifact, &latency, o->seed));
+    if ((tasks & QS_TASK_MEMORY) != 0) QS_TRY(qs_memory_put(artifact, &deployment->use));
+    QS_TRY(put_machine(artifact, deployment->backend));
+out:
+    qs_latency_free(&latency);
+    return err;
+}
+
+/* quant NULL = the reference itself. */
+static qs_err measure_deployed(runner *r, const qs_eval_point *point, qs_quant_file *quant, qs_artifact *artifact)
+{
+    qs_deployment own = {0};
+    bool timed = (point->tasks & QS_TASK_LATENCY) != 0;
+    qs_err err;
+    if ((point->tasks & (QS_TASK_LATENCY | QS_TASK_MEMORY)) == 0) return QS_OK;
+    QS_TRY(qs_machine_lock_own(&r->lock));
+    if (quant == NULL || timed) QS_TRY(need_reference(r));
+    if (quant == NULL) {
+        QS_TRY(time_deployment(r, &r->reference, NULL, point->tasks, artifact));
+    } else {
+        qs_linear_source source = qs_quant_file_source(quant);
+        QS_TRY(deploy(r, &own, &source, qs_quant_file_size(quant).bytes));
+        QS_TRY(time_deployment(r, &own, &r->reference, point->tasks, artifact));
+    }
+    QS_TRY(qs_machine_lock_share(&r->lock));
+out:
+    qs_deployment_destroy(&own);
+    return err;
+}
+
+/* ---- one point's artifact ---- */
+
+static qs_err put_metric(void *context, const qs_metric *metric, const qs_estimate *estimate)
+{
+    return qs_metric_put(context, metric, estimate);
+}
+
+static qs_err put_times(qs_artifact *artifact, const qs_quality_stream *stream)
+{
+    qs_err err;
+    QS_TRY(qs_artifact_put_real(artifact, "/timing/@forward_s", stream->forward_s));
+    QS_TRY(qs_artifact_put_real(artifact, "/timing/@score_s", stream->score_s));
+out:
+    return err;
+}
+
+static qs_err begin_point(const runner *r, const qs_eval_point *point, const qs_quant_file *quant,
+                          qs_quality_stream *stream)
+{
+    const qs_eval_options *o = &r->e->options;
+    qs_subject subject = qs_evaluation_subject(r->e, point);
+    qs_err err;
+    stream->name = point->id;
+    stream->dumps = point->dumps;
+    stream->with_kld = (point->tasks & QS_TASK_KLD) != 0;
+    QS_TRY(qs_eval_file_begin(&stream->artifact, point->path, &subject, quant));
+    QS_TRY(qs_artifact_set_command(stream->artifact, o->argc, o->argv));
+    QS_TRY(qs_eval_file_begin_dumps(stream->artifact, &subject, point->dumps));
+out:
+    return err;
+}
+
+static qs_err seal_point(qs_eval_point *point, qs_quality_stream *stream)
+{
+    qs_artifact *artifact = stream->artifact;
+    stream->artifact = NULL;
+    qs_err err = qs_artifact_seal(artifact, NULL);
+    point->current = err == QS_OK;
+    return err;
+}
+
+/* ---- telling ---- */
+
+static void add_metric(char *text, size_t bytes, const qs_artifact *artifact, const char *name, const char *fmt)
+{
+    qs_estimate estimate;
+    bool present;
+    size_t used = strlen(text);
+    if (qs_metric_get(artifact, qs_metric_find(name), &estimate, &present) != QS_OK || !present) return;
+    (void)snprintf(text + used, bytes - used, fmt, estimate.value);
+}
+
+static void tell_point(const qs_eval_point *point, const qs_quality_stream *stream)
+{
+    static const struct {
+        const char *name, *fmt;
+    } rows[] = {
+        {"ppl", " ppl %.4f"},   {"ppl_ratio", " (x%.4f)"},        {"kld_mean", ", KLD %.3g"}, {"top1_agree", ", top-1 %.4f"},
+        {"decode_ms_tok_p50", ", %.2f ms/token"}, {"latency_gain_pct", " (gain %.1f %%)"},
+    };
+    char text[256] = "";
+    qs_artifact *artifact;
+    if (qs_artifact_open(&artifact, point->path, QS_KIND_EVAL) != QS_OK) return;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) add_metric(text, sizeof text, artifact, rows[i].name, rows[i].fmt);
+    qs_artifact_close(artifact);
+    if ((point->tasks & QS_TASKS_QUALITY) == 0)
+        qs_log_info("%s:%s", point->id, text);
+    else
+        qs_log_info("%s:%s; blocks %.2f s, head and statistics %.2f s", point->id, text, stream->forward_s, stream->score_s);
+}
+
+/* What the promise "one more point costs little more than its own arithmetic" comes to here. */
+static void tell_cost(const qs_evaluation *e, const qs_quality_stream *streams, int64_t n)
+{
+    double reference = e->baseline.forward_s + e->baseline.score_s, own = 0.0;
+    for (int64_t i = 0; i < n; i++) own += streams[i].forward_s + streams[i].score_s;
+    if (reference > 0.0)
+        qs_log_info("%.2f s for each of %lld points: %.2f of the reference's forward pass (%.2f s)", own / (double)n,
+                    (long long)n, own / (double)n / reference, reference);
+}
+
+/* ---- the reference ---- */
+
+/* Its own numbers, then those of the second pass of the first windows against the first: the negative control. */
+static qs_err put_reference_quality(const runner *r, const qs_eval_point *point, const qs_quality_stream *stream,
+                                    const qs_control *control)
+{
+    const qs_eval_options *o = &r->e->options;
+    qs_windows some = *o->windows;
+    some.n_windows = control->n_windows;
+    qs_quality_input input = {.windows = o->windows, .scores = &stream->scores, .reference = &stream->scores,
+                              .tasks = point->tasks, .part = QS_QUALITY_OWN, .seed = o->seed};
+    qs_err err;
+    QS_TRY(qs_eval_file_put_scores(stream->artifact, o->windows, &stream->scores));
+    QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
+    input = (qs_quality_input){.windows = &some, .scores = &control->scores, .reference = &stream->scores,
+                               .tasks = point->tasks, .part = QS_QUALITY_PAIRED, .seed = o->seed};
+    QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
+out:
+    return err;
+}
+
+static qs_err run_reference(runner *r)
+{
+    qs_evaluation *e = r->e;
+    qs_eval_point *point = &e->reference;
+    qs_quality_stream stream = {0};
+    qs_control control = {0};
+    qs_quality_job job = qs_evaluation_job(e);
+    qs_err err;
+    QS_TRY(begin_point(r, point, NULL, &stream));
+    if ((point->tasks & QS_TASKS_QUALITY) != 0) {
+        QS_TRY(qs_quality_reference(&job, &stream, &control));
+        QS_TRY(put_reference_quality(r, point, &stream, &control));
+        QS_TRY(put_times(stream.artifact, &stream));
+    }
+    QS_TRY(measure_deployed(r, point, NULL, stream.artifact));
+    QS_TRY(seal_point(point, &stream));
+    tell_point(point, &stream);
+out:
+    qs_artifact_abort(stream.artifact);
+    qs_token_scores_free(&stream.scores);
+    qs_token_scores_free(&control.scores);
+    return qs_context(err, "evaluate the reference");
+}
+
+/* ---- candidates ---- */
+
+typedef struct group {
+    int64_t n;
+    bool quality;
+    qs_eval_point *points[QS_GROUP_MAX];
+    qs_quant_file *quants[QS_GROUP_MAX];
+    qs_linear_source sources[QS_GROUP_MAX];
+    qs_quality_stream streams[QS_GROUP_MAX];
+} group;
+
+static void group_fini(group *g)
+{
+    for (int64_t i = 0; i < g->n; i++) {
+        qs_artifact_abort(g->streams[i].artifact);
+        qs_token_scores_free(&g->streams[i].scores);
+        qs_quant_file_close(g->quants[i]);
+    }
+}
+
+static qs_err group_add(const runner *r, group *g, qs_eval_point *point)
+{
+    qs_quality_stream *stream = &g->streams[g->n];
+    qs_err err;
+    g->points[g->n] = point;
+    g->n++; /* from here on the group cleans up */
+    QS_TRY(qs_quant_file_open(&g->quants[g->n - 1], point->quant_path, r->e->model));
+    g->sources[g->n - 1] = qs_quant_file_source(g->quants[g->n - 1]);
+    stream->linears = &g->sources[g->n - 1];
+    QS_TRY(begin_point(r, point, g->quants[g->n - 1], stream));
+out:
+    return err;
+}
+
+static qs_err finish_candidate(runner *r, group *g, int64_t i)
+{
+    const qs_eval_options *o = &r->e->options;
+    qs_eval_point *point = g->points[i];
+    qs_quality_stream *stream = &g->streams[i];
+    qs_err err;
+    if (g->quality) {
+        qs_quality_input input = {.windows = o->windows, .scores = &stream->scores, .reference = &r->e->baseline.scores,
+                                  .tasks = point->tasks, .part = QS_QUALITY_ALL, .seed = o->seed};
+        QS_TRY(qs_eval_file_put_scores(stream->artifact, o->windows, &stream->scores));
+        QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
+        QS_TRY(put_times(stream->artifact, stream));
+    }
+    QS_TRY(measure_deployed(r, point, g->quants[i], stream->artifact));
+    QS_TRY(seal_point(point, stream));
+    tell_point(point, stream);
+out:
+    return qs_context(err, "evaluate %s", point->id);
+}
+
+static qs_err run_group(runner *r, group *g)
+{
+    qs_quality_job job = qs_evaluation_job(r->e);
+    qs_err err = QS_OK;
+    if (g->quality) QS_TRY(qs_quality_candidates(&job, &r->e->baseline, g->streams, g->n));
+    for (int64_t i = 0; i < g->n; i++) QS_TRY(finish_candidate(r, g, i));
+    if (g->quality) tell_cost(r->e, g->streams, g->n);
+out:
+    return err;
+}
+
+/* The next points with work of the same kind, as many as the plan lets advance together. */
+static qs_err run_next_group(runner *r, int64_t *first)
+{
+    qs_evaluation *e = r->e;
+    qs_quality_job job = qs_evaluation_job(e);
+    qs_pass_plan plan;
+    group g = {0};
+    qs_err err = QS_OK;
+    qs_quality_plan(&plan, &job, e->n_points - *first);
+    for (; *first < e->n_points && g.n < plan.n_streams; (*first)++) {
+        qs_eval_point *point = &e->points[*first];
+        bool quality = (point->tasks & QS_TASKS_QUALITY) != 0;
+        if (point->current) {
+            qs_log_info("%s: current, skipped", point->id);
+            continue;
+        }
+        if (g.n > 0 && quality != g.quality) break;
+        g.quality = quality;
+        QS_TRY(group_add(r, &g, point));
+    }
+    if (g.n > 0) QS_TRY(run_group(r, &g));
+out:
+    group_fini(&g);
+    return err;
+}
+
+qs_err qs_evaluation_run(qs_evaluation *e)
+{
+    runner r = {.e = e, .lock.fd = -1};
+    qs_err err;
+    QS_TRY(qs_dir_create(e->options.out_dir));
+    QS_TRY(qs_machine_lock_open(&r.lock, e->options.out_dir));
+    QS_TRY(qs_machine_lock_share(&r.lock));
+    if (e->own_reference && e->reference.current) qs_log_info("fp: current, skipped");
+    if (e->own_reference && !e->reference.current) {
+        QS_TRY(run_reference(&r));
+        if (e->n_points > 0 && (e->reference.tasks & QS_TASKS_QUALITY) != 0) {
+            QS_TRY(qs_evaluation_open_baseline(e));
+            QS_TRY(qs_evaluation_check_points(e));
+        }
+    }
+    for (int64_t i = 0; i < e->n_points;) QS_TRY(run_next_group(&r, &i));
+out:
+    qs_deployment_destroy(&r.reference);
+    qs_machine_lock_close(&r.lock);
+    return err;
+}
