@@ -1,0 +1,276 @@
+/* evaluate: measure the reference and quantised points against it.
+ *
+ *   say     options           take   model, text as windows, quant artifacts, what is there already
+ *   plan    bytes and time    run    the reference, then groups of points    seal   one artifact per point */
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "base/args.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "metric/evaluation.h"
+
+typedef struct options {
+    qs_common_args common;
+    const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out;
+    qs_arg_list quants;
+    int64_t n_ctx, n_windows;
+    int n_threads;
+    int argc;
+    char **argv;
+} options;
+
+typedef struct job {
+    const options *opt;
+    qs_model *model;
+    qs_backend *backend;
+    qs_corpus corpus;
+    qs_windows windows;
+    qs_evaluation evaluation;
+} job;
+
+/* ---- lists of names ---- */
+
+typedef struct name {
+    const char *name;
+    unsigned bit; /* 0: known, and not in this version */
+    const char *text;
+} name;
+
+static const name task_names[] = {
+    {"ppl", QS_TASK_PPL, "perplexity and accuracy of the next token, and their change"},
+    {"kld", QS_TASK_KLD, "KL divergence and agreement with the reference, position by position"},
+    {"latency", QS_TASK_LATENCY, "time of prompts and tokens on packed kernels, interleaved with the reference"},
+    {"memory", QS_TASK_MEMORY, "bytes before and after loading, at the peak, and against the format's arithmetic"},
+    {"semantic", 0, ""}, {"entropy", 0, ""}, {"json", 0, ""}, {"qa", 0, ""},
+    {0},
+};
+
+static const name dump_names[] = {
+    {"tokens", QS_DUMP_TOKENS, "[n_windows, n_ctx]"},
+    {"logits", QS_DUMP_LOGITS, "[n_windows, n_ctx, n_vocab]"},
+    {"hidden", QS_DUMP_HIDDEN, "[n_windows, n_ctx, d_model], after the final norm"},
+    {"embeddings", 0, ""},
+    {0},
+};
+
+static qs_err parse_name(unsigned *bits, const name *names, const char *option, const char *item, size_t bytes)
+{
+    for (const name *n = names; n->name != NULL; n++) {
+        if (strlen(n->name) != bytes || strncmp(n->name, item, bytes) != 0) continue;
+        *bits |= n->bit;
+        if (n->bit != 0) return QS_OK;
+        return qs_fail(QS_E_UNSUPPORTED, "--%s %s: this version does not measure it", option, n->name);
+    }
+    return qs_fail(QS_E_USAGE, "--%s: \"%.*s\" is not one; see qsweep-evaluate --list", option, (int)bytes, item);
+}
+
+/* "a,b,c" to bits; NULL gives none. */
+static qs_err parse_names(unsigned *bits, const name *names, const char *option, const char *text)
+{
+    qs_err err = QS_OK;
+    for (*bits = 0; text != NULL && err == QS_OK;) {
+        size_t bytes = strcspn(text, ",");
+        err = parse_name(bits, names, option, text, bytes);
+        text = text[bytes] == ',' ? text + bytes + 1 : NULL;
+    }
+    return err;
+}
+
+static void print_list(void)
+{
+    (void)printf("tasks (--tasks)\n");
+    for (const name *n = task_names; n->name != NULL; n++)
+        if (n->bit != 0) (void)printf("  %-20s %s\n", n->name, n->text);
+    (void)printf("metrics\n");
+    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++)
+        (void)printf("  %-20s %-6s %s\n", metric->name, metric->unit, metric->text);
+    (void)printf("protocols (--protocol)\n");
+    for (const qs_protocol *protocol = qs_protocols; protocol->name != NULL; protocol++)
+        (void)printf("  %-20s %s\n", protocol->name, protocol->text);
+    (void)printf("dumps (--dump)\n");
+    for (const name *n = dump_names; n->name != NULL; n++)
+        if (n->bit != 0) (void)printf("  %-20s %s\n", n->name, n->text);
+}
+
+/* ---- take ---- */
+
+static qs_err check_options(const options *opt, qs_eval_options *out, const qs_protocol **protocol)
+{
+    qs_err err;
+    if (opt->model == NULL || opt->text == NULL)
+        return qs_fail(QS_E_USAGE, "--model and --text are needed; see qsweep-evaluate --help");
+    QS_TRY(qs_protocol_find(protocol, opt->protocol));
+    QS_TRY(parse_names(&out->tasks, task_names, "tasks", opt->tasks));
+    QS_TRY(parse_names(&out->dumps, dump_names, "dump", opt->dump));
+    if (strcmp(opt->compute, "bf16") == 0) out->compute = QS_COMPUTE_BF16;
+    else if (strcmp(opt->compute, "f32") != 0)
+        err = qs_fail(QS_E_USAGE, "--compute %s: it is f32 or bf16", opt->compute);
+    if (out->dumps != 0 && (out->tasks & QS_TASKS_QUALITY) == 0)
+        err = qs_fail(QS_E_USAGE, "--dump needs the pass that --tasks ppl or kld makes");
+out:
+    return err;
+}
+
+static qs_err take_inputs(job *j)
+{
+    const options *opt = j->opt;
+    qs_eval_options eval = {
+        .seed = (uint64_t)opt->common.seed,
+        .out_dir = opt->out,
+        .baseline = opt->baseline,
+        .device = opt->common.device,
+        .latency = QS_LATENCY_DEFAULTS,
+        .argc = opt->argc,
+        .argv = opt->argv,
+    };
+    const qs_protocol *protocol;
+    qs_err err;
+    QS_TRY(check_options(opt, &eval, &protocol));
+    QS_TRY(qs_model_open(&j->model, opt->model));
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);
+    if (tokenizer == NULL) {
+        err = qs_fail(QS_E_INPUT, "open model %s: it has no tokenizer (tokenizer.json)", opt->model);
+        goto out;
+    }
+    QS_TRY(qs_corpus_load(&j->corpus, opt->text));
+    err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
+    QS_TRY(qs_context(err, "use text %s", opt->text));
+    eval.windows = &j->windows;
+    QS_TRY(qs_backend_create(&j->backend, opt->common.backend, opt->common.device, opt->n_threads));
+    QS_TRY(qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
+out:
+    return err;
+}
+
+/* ---- plan ---- */
+
+/* Passes reach well over half of the measured rate; below a second of work, measuring it would cost more. */
+static qs_err estimate_seconds(const job *j, double flops, double *seconds)
+{
+    qs_backend_peaks peaks;
+    *seconds = flops / 1e11;
+    if (*seconds < 1.0) return QS_OK;
+    qs_err err = qs_backend_measure_peaks(j->backend, &peaks);
+    if (err != QS_OK) return err;
+    bool bf16 = j->evaluation.options.compute == QS_COMPUTE_BF16;
+    *seconds = flops / (0.6 * (bf16 ? peaks.gemm_bf16_flops : peaks.gemm_f32_flops));
+    return QS_OK;
+}
+
+static qs_err print_plan(const job *j)
+{
+    const options *opt = j->opt;
+    const qs_windows *w = &j->windows;
+    qs_evaluation_cost cost;
+    double seconds = 0.0;
+    char a[QS_MEM_TEXT_BYTES], b[QS_MEM_TEXT_BYTES], c[QS_MEM_TEXT_BYTES];
+    qs_evaluation_plan(&j->evaluation, &cost);
+    qs_err err = estimate_seconds(j, cost.flops, &seconds);
+    if (err != QS_OK) return err;
+    qs_log_info("evaluate %s on %s: %lld windows of %lld tokens from %s, protocol %s (BOS %s), %lld positions scored",
+                opt->model, qs_backend_describe(j->backend), (long long)w->n_windows, (long long)w->n_ctx, opt->text,
+                w->protocol->name, w->bos, (long long)(w->n_windows * w->n_scored));
+    qs_log_info("%lld points to evaluate: about %.0f s of passes%s; memory: passes %s, deployed %s; artifacts up to %s",
+                (long long)cost.n_todo, seconds, cost.deployed_bytes > 0 ? ", then latency and memory of each" : "",
+                qs_mem_format(a, cost.pass_bytes), qs_mem_format(b, cost.deployed_bytes),
+                qs_mem_format(c, cost.artifact_bytes));
+    if (w->n_windows == 1 && cost.n_todo > 0) qs_log_warn("one window gives no confidence intervals; give more text");
+    if (opt->common.dry_run && opt->common.json)
+        (void)printf("{\"n_windows\": %lld, \"n_todo\": %lld, \"flops\": %.6g, \"seconds\": %.3g, \"pass_bytes\": %zu, "
+                     "\"deployed_bytes\": %zu, \"artifact_bytes\": %zu}\n",
+                     (long long)w->n_windows, (long long)cost.n_todo, cost.flops, seconds, cost.pass_bytes,
+                     cost.deployed_bytes, cost.artifact_bytes);
+    return QS_OK;
+}
+
+/* ---- results ---- */
+
+static qs_err add_point(json_t *list, const qs_eval_point *point)
+{
+    qs_artifact *artifact;
+    char text[QS_DIGEST_TEXT_BYTES];
+    qs_err err = qs_artifact_open(&artifact, point->path, QS_KIND_EVAL);
+    if (err != QS_OK) return err;
+    json_t *metrics = json_object();
+    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++) {
+        qs_estimate estimate;
+        bool present;
+        QS_TRY(qs_metric_get(artifact, metric, &estimate, &present));
+        if (present)
+            (void)json_object_set_new(metrics, metric->name,
+                                      json_pack("{s:f, s:f, s:f, s:I}", "value", estimate.value, "lo", estimate.lo, "hi",
+                                                estimate.hi, "n", (json_int_t)estimate.n));
+    }
+    (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:O}", "config", point->id, "path", point->path, "digest",
+                                                qs_digest_format(text, qs_artifact_digest(artifact)), "metrics", metrics));
+out:
+    json_decref(metrics);
+    qs_artifact_close(artifact);
+    return err;
+}
+
+static qs_err print_json(const qs_evaluation *e)
+{
+    json_t *list = json_array();
+    qs_err err = QS_OK;
+    if (e->own_reference) QS_TRY(add_point(list, &e->reference));
+    for (int64_t i = 0; i < e->n_points; i++) QS_TRY(add_point(list, &e->points[i]));
+    if (json_dumpf(list, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER) != 0 || putchar('\n') == EOF)
+        err = qs_fail(QS_E_RESOURCE, "print results: out of memory, or stdout cannot be written");
+out:
+    json_decref(list);
+    return err;
+}
+
+static qs_err run(const options *opt)
+{
+    job j = {.opt = opt};
+    double started = qs_clock_seconds();
+    qs_err err;
+    QS_TRY(take_inputs(&j));
+    QS_TRY(print_plan(&j));
+    if (opt->common.dry_run) goto out;
+    QS_TRY(qs_evaluation_run(&j.evaluation));
+    qs_log_info("evaluated in %.1f s; artifacts in %s", qs_clock_seconds() - started, opt->out);
+    if (opt->common.json) QS_TRY(print_json(&j.evaluation));
+out:
+    qs_evaluation_destroy(&j.evaluation);
+    if (j.backend != NULL) qs_backend_destroy(j.backend);
+    qs_windows_free(&j.windows);
+    qs_corpus_free(&j.corpus);
+    qs_model_close(j.model);
+    return err;
+}
+
+int main(int argc, char **argv)
+{
+    options opt = {.common = QS_COMMON_DEFAULTS, .protocol = "hf", .tasks = "ppl,kld,latency,memory", .compute = "f32",
+                   .out = ".", .n_ctx = 512, .argc = argc, .argv = argv};
+    qs_arg rows[] = {
+        {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
+        {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "evaluation text", 0, 0, false},
+        {"quant", QS_ARG_LIST, &opt.quants, "FILE", "a quant artifact; repeatable; none = the reference alone", 0, 0, false},
+        {"baseline", QS_ARG_STRING, &opt.baseline, "FILE", "eval artifact of the reference; default OUT/fp.eval.h5, made when needed", 0, 0, false},
+        {"protocol", QS_ARG_STRING, &opt.protocol, "NAME", "hf or llamacpp", 0, 0, false},
+        {"ctx", QS_ARG_INT, &opt.n_ctx, "N", "tokens in a window", 2, 1e6, false},
+        {"windows", QS_ARG_INT, &opt.n_windows, "N", "the first N windows; 0 = all", 0, 1e9, false},
+        {"tasks", QS_ARG_STRING, &opt.tasks, "LIST", "of ppl, kld, latency, memory", 0, 0, false},
+        {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0, false},
+        {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden", 0, 0, false},
+        {"out", QS_ARG_STRING, &opt.out, "DIR", "where ID.eval.h5 of each point goes", 0, 0, false},
+        QS_ARGS_COMMON(&opt.common),
+    };
+    qs_args args = {.program = "qsweep-evaluate", .summary = "measure the reference and quantised points against it", .rows = rows};
+    bool done;
+    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    if (err != QS_OK || done) goto out;
+    qs_args_apply_common(&opt.common, &opt.n_threads);
+    if (opt.common.list) print_list();
+    else err = run(&opt);
+out:
+    qs_args_free(&args);
+    return qs_args_exit(err);
+}
