@@ -10,7 +10,12 @@ void qs_h5_quiet(void) { (void)H5Eset_auto2(H5E_DEFAULT, NULL, NULL); }
 static herr_t keep_cause(unsigned n, const H5E_error2_t *frame, void *context)
 {
     char *text = context;
-    if (n == 0 && frame->desc != NULL) (void)snprintf(text, QS_CAUSE_BYTES, "%s", frame->desc);
+    if (n > 0) return 0;
+    const char *refusal = frame->maj_num == H5E_PLINE ? qs_zstd_refusal() : NULL;
+    if (refusal != NULL)
+        (void)snprintf(text, QS_CAUSE_BYTES, "zstd: %s", refusal);
+    else if (frame->desc != NULL)
+        (void)snprintf(text, QS_CAUSE_BYTES, "%s", frame->desc);
     return 0;
 }
 

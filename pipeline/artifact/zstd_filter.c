@@ -2,9 +2,20 @@
 
 #include <zstd.h>
 
-/* HDF5 takes 0 for failure; the reason goes on its error stack, from where the caller's text gets it. */
+static _Thread_local const char *refusal;
+
+const char *qs_zstd_refusal(void)
+{
+    const char *cause = refusal;
+    refusal = NULL;
+    return cause;
+}
+
+/* HDF5 takes 0 for failure. The reason goes on its error stack for programs that load the plugin; from 1.14.5
+ * on HDF5 ignores what a filter puts there, hence qs_zstd_refusal() for the library. */
 static size_t refuse(const char *cause)
 {
+    refusal = cause;
     (void)H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_PLINE, H5E_CANTFILTER,
                    "zstd: %s", cause);
     return 0;

@@ -12,4 +12,7 @@ enum { QS_ZSTD_FILTER_ID = 32015, QS_ZSTD_LEVEL = 1 };
 
 extern const H5Z_class2_t qs_zstd_filter;
 
+/* Why the filter last refused a chunk in this thread, once; NULL when there is nothing new. */
+const char *qs_zstd_refusal(void);
+
 #endif

@@ -2,8 +2,8 @@
  *
  * 2.x describes an operation in a struct of its own and lets the caller hold memory descriptors by value; 3.x
  * makes the primitive descriptor at once and keeps memory descriptors behind pointers. Both answer questions
- * about a finished primitive descriptor alike, so a product is described by dimensions here and everything else
- * is asked of the result. */
+ * about a finished primitive descriptor alike, so a product is described by dimensions here and everything
+ * else is asked of the result. */
 #ifndef QS_BACKEND_CPU_ONEDNN_API_H
 #define QS_BACKEND_CPU_ONEDNN_API_H
 
@@ -21,13 +21,13 @@ typedef struct onednn_matmul {
 typedef const_dnnl_memory_desc_t onednn_desc; /* borrowed */
 
 static inline dnnl_status_t onednn_matmul_create(dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
-                                                 const onednn_matmul *matmul, const_dnnl_primitive_attr_t attr)
+                                                 const onednn_matmul *shape, const_dnnl_primitive_attr_t attr)
 {
-    dnnl_dims_t x_dims = {matmul->m, matmul->k}, w_dims = {matmul->k, matmul->n}, y_dims = {matmul->m, matmul->n};
+    dnnl_dims_t x_dims = {shape->m, shape->k}, w_dims = {shape->k, shape->n}, y_dims = {shape->m, shape->n};
     dnnl_memory_desc_t x = NULL, w = NULL, y = NULL;
-    dnnl_status_t status = dnnl_memory_desc_create_with_tag(&x, 2, x_dims, matmul->type, dnnl_ab);
+    dnnl_status_t status = dnnl_memory_desc_create_with_tag(&x, 2, x_dims, shape->type, dnnl_ab);
     if (status == dnnl_success)
-        status = dnnl_memory_desc_create_with_tag(&w, 2, w_dims, matmul->type, matmul->weights_tag);
+        status = dnnl_memory_desc_create_with_tag(&w, 2, w_dims, shape->type, shape->weights_tag);
     if (status == dnnl_success) status = dnnl_memory_desc_create_with_tag(&y, 2, y_dims, dnnl_f32, dnnl_ab);
     if (status == dnnl_success) status = dnnl_matmul_primitive_desc_create(pd, engine, x, w, NULL, y, attr);
     dnnl_memory_desc_t all[] = {x, w, y};
@@ -41,14 +41,14 @@ static inline dnnl_status_t onednn_matmul_create(dnnl_primitive_desc_t *pd, dnnl
 typedef const dnnl_memory_desc_t *onednn_desc; /* borrowed */
 
 static inline dnnl_status_t onednn_matmul_create(dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
-                                                 const onednn_matmul *matmul, const_dnnl_primitive_attr_t attr)
+                                                 const onednn_matmul *shape, const_dnnl_primitive_attr_t attr)
 {
-    dnnl_dims_t x_dims = {matmul->m, matmul->k}, w_dims = {matmul->k, matmul->n}, y_dims = {matmul->m, matmul->n};
+    dnnl_dims_t x_dims = {shape->m, shape->k}, w_dims = {shape->k, shape->n}, y_dims = {shape->m, shape->n};
     dnnl_memory_desc_t x, w, y;
     dnnl_matmul_desc_t desc;
-    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&x, 2, x_dims, matmul->type, dnnl_ab);
+    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&x, 2, x_dims, shape->type, dnnl_ab);
     if (status == dnnl_success)
-        status = dnnl_memory_desc_init_by_tag(&w, 2, w_dims, matmul->type, matmul->weights_tag);
+        status = dnnl_memory_desc_init_by_tag(&w, 2, w_dims, shape->type, shape->weights_tag);
     if (status == dnnl_success) status = dnnl_memory_desc_init_by_tag(&y, 2, y_dims, dnnl_f32, dnnl_ab);
     if (status == dnnl_success) status = dnnl_matmul_desc_init(&desc, &x, &w, NULL, &y);
     if (status == dnnl_success) status = dnnl_primitive_desc_create(pd, &desc, attr, engine, NULL);
