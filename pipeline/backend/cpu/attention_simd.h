@@ -29,7 +29,7 @@ typedef struct attention_tile {
     vf first_key[ROW_VECTORS];  /* first key it sees */
     vf max[ROW_VECTORS], sum[ROW_VECTORS];
     float q[QS_ATTENTION_HEAD_DIM_MAX][TILE_ROWS] __attribute__((aligned(64)));             /* scaled */
-    float o[QS_ATTENTION_HEAD_DIM_MAX + TILE_SIDE][TILE_ROWS] __attribute__((aligned(64))); /* not yet divided by sum */
+    float o[QS_ATTENTION_HEAD_DIM_MAX][TILE_ROWS] __attribute__((aligned(64))); /* not yet divided by sum */
     float p[KEY_BLOCK][TILE_ROWS] __attribute__((aligned(64)));
 } attention_tile;
 
@@ -38,20 +38,22 @@ QS_INLINE void score_keys(attention_tile *tile, int64_t key, int64_t slot, int64
 {
     vf sums[TILE_SIDE][ROW_VECTORS];
     const float *rows[TILE_SIDE];
-    for (int i = 0; i < TILE_SIDE; i++) {
+    QS_UNROLL for (int i = 0; i < TILE_SIDE; i++)
+    {
         rows[i] = tile->k + (key + i < limit ? key + i : limit - 1) * tile->kv_stride;
-        for (int u = 0; u < ROW_VECTORS; u++) sums[i][u] = v_set(0.0f);
+        QS_UNROLL for (int u = 0; u < ROW_VECTORS; u++) sums[i][u] = v_set(0.0f);
     }
     for (int64_t d = 0; d < tile->head_dim; d++) {
         vf q[ROW_VECTORS];
-        for (int u = 0; u < ROW_VECTORS; u++) q[u] = v_load(tile->q[d] + u * V_LANES);
-        for (int i = 0; i < TILE_SIDE; i++) {
+        QS_UNROLL for (int u = 0; u < ROW_VECTORS; u++) q[u] = v_load(tile->q[d] + u * V_LANES);
+        QS_UNROLL for (int i = 0; i < TILE_SIDE; i++)
+        {
             vf k = v_set(rows[i][d]);
-            for (int u = 0; u < ROW_VECTORS; u++) sums[i][u] = v_fma(k, q[u], sums[i][u]);
+            QS_UNROLL for (int u = 0; u < ROW_VECTORS; u++) sums[i][u] = v_fma(k, q[u], sums[i][u]);
         }
     }
-    for (int i = 0; i < TILE_SIDE; i++)
-        for (int u = 0; u < ROW_VECTORS; u++) v_store(tile->p[slot + i] + u * V_LANES, sums[i][u]);
+    QS_UNROLL for (int i = 0; i < TILE_SIDE; i++)
+        QS_UNROLL for (int u = 0; u < ROW_VECTORS; u++) v_store(tile->p[slot + i] + u * V_LANES, sums[i][u]);
 }
 
 /* -inf where a query does not see the key. */
@@ -86,28 +88,34 @@ static void weigh(attention_tile *tile, int64_t n_slots, vf shrink[ROW_VECTORS])
     }
 }
 
-/* o[channel][row] = o shrink + sum over keys of v[key][channel] p[key][row], TILE_SIDE channels at a time. */
-static void add_values(attention_tile *tile, int64_t key, int64_t n_slots, const vf shrink[ROW_VECTORS])
+/* o[channel][row] = o shrink + sum over keys of v[key][channel] p[key][row] for n channels from d on. */
+QS_INLINE void add_channels(attention_tile *tile, const float *values, int64_t d, int n, int64_t n_slots,
+                            const vf shrink[ROW_VECTORS])
 {
-    for (int64_t d = 0; d < tile->head_dim; d += TILE_SIDE) {
-        vf sums[TILE_SIDE][ROW_VECTORS];
-        int64_t channels[TILE_SIDE]; /* the last tile repeats the last channel; those sums are never read */
-        for (int i = 0; i < TILE_SIDE; i++) {
-            channels[i] = d + i < tile->head_dim ? d + i : tile->head_dim - 1;
-            for (int u = 0; u < ROW_VECTORS; u++) sums[i][u] = v_mul(v_load(tile->o[d + i] + u * V_LANES), shrink[u]);
+    vf sums[TILE_SIDE][ROW_VECTORS];
+    QS_UNROLL for (int i = 0; i < n; i++)
+        QS_UNROLL for (int u = 0; u < ROW_VECTORS; u++)
+            sums[i][u] = v_mul(v_load(tile->o[d + i] + u * V_LANES), shrink[u]);
+    for (int64_t j = 0; j < n_slots; j++) {
+        vf p[ROW_VECTORS];
+        QS_UNROLL for (int u = 0; u < ROW_VECTORS; u++) p[u] = v_load(tile->p[j] + u * V_LANES);
+        QS_UNROLL for (int i = 0; i < n; i++)
+        {
+            vf value = v_set(values[d + i]);
+            QS_UNROLL for (int u = 0; u < ROW_VECTORS; u++) sums[i][u] = v_fma(value, p[u], sums[i][u]);
         }
-        for (int64_t j = 0; j < n_slots; j++) {
-            const float *values = tile->v + (key + j) * tile->kv_stride;
-            vf p[ROW_VECTORS];
-            for (int u = 0; u < ROW_VECTORS; u++) p[u] = v_load(tile->p[j] + u * V_LANES);
-            for (int i = 0; i < TILE_SIDE; i++) {
-                vf value = v_set(values[channels[i]]);
-                for (int u = 0; u < ROW_VECTORS; u++) sums[i][u] = v_fma(value, p[u], sums[i][u]);
-            }
-        }
-        for (int i = 0; i < TILE_SIDE; i++)
-            for (int u = 0; u < ROW_VECTORS; u++) v_store(tile->o[d + i] + u * V_LANES, sums[i][u]);
+        values += tile->kv_stride;
     }
+    QS_UNROLL for (int i = 0; i < n; i++)
+        QS_UNROLL for (int u = 0; u < ROW_VECTORS; u++) v_store(tile->o[d + i] + u * V_LANES, sums[i][u]);
+}
+
+QS_INLINE void add_values(attention_tile *tile, int64_t key, int64_t n_slots, const vf shrink[ROW_VECTORS])
+{
+    const float *values = tile->v + key * tile->kv_stride;
+    int64_t d = 0;
+    for (; d + TILE_SIDE <= tile->head_dim; d += TILE_SIDE) add_channels(tile, values, d, TILE_SIDE, n_slots, shrink);
+    for (; d < tile->head_dim; d++) add_channels(tile, values, d, 1, n_slots, shrink);
 }
 
 /* Lanes behind the last row repeat it and are never stored. */
@@ -117,29 +125,34 @@ static void begin_tile(attention_tile *tile, const qs_attention_shape *shape, co
     int64_t q_stride = shape->n_heads * shape->head_dim;
     float scale = (float)(1.0 / sqrt((double)shape->head_dim));
     float index[TILE_ROWS], first_key[TILE_ROWS];
+    const float *rows[TILE_ROWS];
     for (int64_t lane = 0; lane < TILE_ROWS; lane++) {
         int64_t row = first + lane < last ? first + lane : last - 1;
         index[lane] = (float)row;
         first_key[lane] = (float)qs_attention_first_key(shape, row);
-        for (int64_t d = 0; d < shape->head_dim; d++) tile->q[d][lane] = q[row * q_stride + d] * scale;
+        rows[lane] = q + row * q_stride;
     }
+    for (int64_t d = 0; d < shape->head_dim; d++)
+        for (int64_t lane = 0; lane < TILE_ROWS; lane++) tile->q[d][lane] = rows[lane][d] * scale;
     for (int u = 0; u < ROW_VECTORS; u++) {
         tile->row_index[u] = v_load(index + u * V_LANES);
         tile->first_key[u] = v_load(first_key + u * V_LANES);
         tile->max[u] = v_set(lowest_max);
         tile->sum[u] = v_set(0.0f);
     }
-    for (int64_t d = 0; d < shape->head_dim + TILE_SIDE; d++)
+    for (int64_t d = 0; d < shape->head_dim; d++)
         for (int u = 0; u < ROW_VECTORS; u++) v_store(tile->o[d] + u * V_LANES, v_set(0.0f));
 }
 
 static void end_tile(attention_tile *tile, int64_t q_stride, int64_t first, int64_t last, float *out)
 {
-    float sums[TILE_ROWS];
-    for (int u = 0; u < ROW_VECTORS; u++) v_store(sums + u * V_LANES, tile->sum[u]);
-    for (int64_t row = first; row < last; row++)
-        for (int64_t d = 0; d < tile->head_dim; d++)
-            out[row * q_stride + d] = tile->o[d][row - first] / sums[row - first];
+    vf share[ROW_VECTORS];
+    for (int u = 0; u < ROW_VECTORS; u++) share[u] = v_div(v_set(1.0f), tile->sum[u]);
+    for (int64_t d = 0; d < tile->head_dim; d++) {
+        for (int u = 0; u < ROW_VECTORS; u++)
+            v_store(tile->o[d] + u * V_LANES, v_mul(v_load(tile->o[d] + u * V_LANES), share[u]));
+        for (int64_t row = first; row < last; row++) out[row * q_stride + d] = tile->o[d][row - first];
+    }
 }
 
 static void attention_simd(const qs_attention_job *job, int64_t sequence, int64_t head, int64_t first, int64_t last)

@@ -5,6 +5,8 @@
 #include "backend/cpu/panels.h"
 #include "base/mem.h"
 
+enum { PAD_COLUMNS = 32 }; /* the longest chunk of any panel */
+
 typedef struct cpu_matrix {
     qs_matrix_format format;
     /* For few rows. `weights` holds dense elements, packed rows or panels; kernels read it through the views. */
@@ -12,6 +14,7 @@ typedef struct cpu_matrix {
     qs_packed packed;
     qs_panels panels;
     qs_gemv_run run;
+    bool wants_panels;
     /* For many rows. */
     qs_cpu_buffer pack_data;
     qs_gemm_pack pack;
@@ -96,6 +99,7 @@ static qs_err update_int(qs_matrix *matrix, const qs_packed *packed)
     qs_err err = QS_OK;
     int width = qs_code_width(packed->bits);
     bool panels = cpu->kernels.gemv_int[width].wants_panels;
+    self->wants_panels = panels;
     qs_panels_shape(&self->panels, packed);
     size_t n_groups = panels ? qs_panels_group_count(&self->panels) : (size_t)(packed->n_out * packed->n_groups);
     size_t code_bytes = panels ? qs_panels_code_bytes(&self->panels) : (size_t)(packed->n_out * packed->row_bytes);
@@ -121,7 +125,7 @@ static qs_err update_int(qs_matrix *matrix, const qs_packed *packed)
         memcpy(self->packed.scales, packed->scales, n_groups * sizeof *packed->scales);
         if (packed->zeros != NULL) memcpy(self->packed.zeros, packed->zeros, n_groups);
     }
-    int64_t padded = (packed->n_in + 31) / 32 * 32;
+    int64_t padded = (packed->n_in + PAD_COLUMNS - 1) / PAD_COLUMNS * PAD_COLUMNS;
     QS_TRY(qs_cpu_reserve(cpu, &cpu->x, (size_t)(QS_GEMV_MAX_ROWS * padded) * sizeof(float), "activations"));
     QS_TRY(qs_cpu_reserve(cpu, &cpu->x_sums, (size_t)(QS_GEMV_MAX_ROWS * packed->n_groups) * sizeof(float),
                           "sums of activations"));
@@ -164,32 +168,34 @@ out:
 
 /* ---- products ---- */
 
-/* Stored column order and zero padding for the panels' chunks; group sums where zero points need them. */
-static void prepare_x(qs_cpu *cpu, const cpu_matrix *self, const float *x, qs_gemv_job *job)
+/* Stored column order; for panels the rows of x interleaved, so that a kernel reads them with one pointer, and
+ * zeros up to whole chunks. */
+static void arrange_x(qs_cpu *cpu, const cpu_matrix *self, const float *x, qs_gemv_job *job)
+{
+    const int32_t *perm = self->packed.perm;
+    int64_t n = job->n, n_in = job->n_in, padded = (n_in + PAD_COLUMNS - 1) / PAD_COLUMNS * PAD_COLUMNS;
+    if (perm == NULL && (!self->wants_panels || (n == 1 && padded == n_in))) return;
+    float *copy = cpu->x.data;
+    int64_t row_step = self->wants_panels ? 1 : n_in, column_step = self->wants_panels ? n : 1;
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t j = 0; j < n_in; j++)
+            copy[r * row_step + j * column_step] = x[r * n_in + (perm == NULL ? j : perm[j])];
+    if (self->wants_panels) memset(copy + n * n_in, 0, (size_t)(n * (padded - n_in)) * sizeof *copy);
+    job->x = copy;
+}
+
+/* Group sums of x, which zero points need. */
+static void sum_x(qs_cpu *cpu, const cpu_matrix *self, qs_gemv_job *job)
 {
     const qs_packed *packed = &self->packed;
-    int64_t n_in = packed->n_in, padded = (n_in + 31) / 32 * 32;
-    if (packed->perm != NULL || padded != n_in) {
-        float *copy = cpu->x.data;
-        for (int64_t r = 0; r < job->n; r++) {
-            float *row = copy + r * padded;
-            if (packed->perm == NULL)
-                memcpy(row, x + r * n_in, (size_t)n_in * sizeof *row);
-            else
-                for (int64_t j = 0; j < n_in; j++) row[j] = x[r * n_in + packed->perm[j]];
-            memset(row + n_in, 0, (size_t)(padded - n_in) * sizeof *row);
-        }
-        job->x = copy;
-        job->x_stride = padded;
-    }
-    if (packed->zeros == NULL) return;
+    int64_t n = job->n, n_in = job->n_in;
     float *sums = cpu->x_sums.data;
-    for (int64_t r = 0; r < job->n; r++) {
-        const float *row = job->x + r * job->x_stride;
-        for (int64_t g = 0; g < packed->n_groups; g++) {
-            int64_t end = (g + 1) * packed->group_size < n_in ? (g + 1) * packed->group_size : n_in;
+    for (int64_t g = 0; g < packed->n_groups; g++) {
+        int64_t begin = g * packed->group_size;
+        int64_t end = begin + packed->group_size < n_in ? begin + packed->group_size : n_in;
+        for (int64_t r = 0; r < n; r++) {
             double sum = 0.0;
-            for (int64_t j = g * packed->group_size; j < end; j++) sum += (double)row[j];
+            for (int64_t j = begin; j < end; j++) sum += (double)job->x[j * n + r];
             sums[r * packed->n_groups + g] = (float)sum;
         }
     }
@@ -221,7 +227,10 @@ qs_err qs_cpu_linear(qs_backend *backend, const qs_matrix *matrix, const float *
                       .job = {.n = n, .n_out = matrix->n_out, .n_in = matrix->n_in, .x = x, .x_stride = matrix->n_in,
                               .bias = bias, .y = y, .dense = self->weights.data, .packed = &self->packed,
                               .panels = &self->panels}};
-    if (self->format == QS_MATRIX_INT) prepare_x(cpu, self, x, &c.job);
+    if (self->format == QS_MATRIX_INT) {
+        arrange_x(cpu, self, x, &c.job);
+        if (self->wants_panels && self->packed.zeros != NULL) sum_x(cpu, self, &c.job);
+    }
     int64_t n_panels = (matrix->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
     int64_t panel_bytes = (int64_t)self->weights.bytes / n_panels + 1;
     qs_team_run(cpu->team, n_panels, CHUNK_BYTES / panel_bytes + 1, gemv_panels, &c);

@@ -29,25 +29,27 @@ QS_INLINE void dense_rows(qs_matrix_format format, const qs_gemv_job *job, int64
 {
     vf sums[4][QS_GEMV_MAX_ROWS];
     int64_t n_in = job->n_in, j = 0;
-    for (int w = 0; w < n_w; w++)
-        for (int r = 0; r < n_x; r++) sums[w][r] = v_set(0.0f);
+    QS_UNROLL for (int w = 0; w < n_w; w++)
+        QS_UNROLL for (int r = 0; r < n_x; r++) sums[w][r] = v_set(0.0f);
     for (; j + V_LANES <= n_in; j += V_LANES) {
         vf weights[4];
-        for (int w = 0; w < n_w; w++) weights[w] = load_weights(format, job->dense, (o + w) * n_in + j);
-        for (int r = 0; r < n_x; r++) {
+        QS_UNROLL for (int w = 0; w < n_w; w++) weights[w] = load_weights(format, job->dense, (o + w) * n_in + j);
+        QS_UNROLL for (int r = 0; r < n_x; r++)
+        {
             vf x = v_load(job->x + r * job->x_stride + j);
-            for (int w = 0; w < n_w; w++) sums[w][r] = v_fma(weights[w], x, sums[w][r]);
+            QS_UNROLL for (int w = 0; w < n_w; w++) sums[w][r] = v_fma(weights[w], x, sums[w][r]);
         }
     }
     if (j < n_in) {
-        for (int w = 0; w < n_w; w++) {
+        QS_UNROLL for (int w = 0; w < n_w; w++)
+        {
             vf weights = load_weights_part(format, job->dense, (o + w) * n_in + j, n_in - j);
-            for (int r = 0; r < n_x; r++)
+            QS_UNROLL for (int r = 0; r < n_x; r++)
                 sums[w][r] = v_fma(weights, v_load_part(job->x + r * job->x_stride + j, n_in - j), sums[w][r]);
         }
     }
-    for (int w = 0; w < n_w; w++)
-        for (int r = 0; r < n_x; r++)
+    QS_UNROLL for (int w = 0; w < n_w; w++)
+        QS_UNROLL for (int r = 0; r < n_x; r++)
             job->y[r * job->n_out + o + w] = v_sum(sums[w][r]) + (job->bias == NULL ? 0.0f : job->bias[o + w]);
 }
 

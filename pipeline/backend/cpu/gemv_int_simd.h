@@ -70,7 +70,7 @@ typedef struct lane_view {
 QS_INLINE void load_words(int bits, const lane_view *view, int64_t chunk, vi *words)
 {
     const int n_words = bits == 3 ? 3 : 1;
-    for (int w = 0; w < n_words; w++) words[w] = vi_load(view->codes + (chunk * n_words + w) * QS_PANEL_ROWS);
+    QS_UNROLL for (int w = 0; w < n_words; w++) words[w] = vi_load(view->codes + (chunk * n_words + w) * QS_PANEL_ROWS);
 }
 
 /* parts[r][k % n_parts] += code k x, for the whole chunks of a group. Behind n_in x is zero. */
@@ -81,19 +81,19 @@ QS_INLINE void add_chunks(int bits, const qs_gemv_job *job, const lane_view *vie
     for (int64_t chunk = begin; chunk < end; chunk++) {
         vi words[3];
         load_words(bits, view, chunk, words);
-        const float *x = job->x + chunk * columns;
-#pragma GCC unroll 32
-        for (int k = 0; k < columns; k++) {
+        const float *x = job->x + chunk * columns * n_x;
+        QS_UNROLL for (int k = 0; k < columns; k++)
+        {
             vf code = chunk_code(bits, words, k, table);
-            for (int r = 0; r < n_x; r++)
-                parts[r][k % n_parts] = v_fma(code, v_set(x[r * job->x_stride + k]), parts[r][k % n_parts]);
+            QS_UNROLL for (int r = 0; r < n_x; r++)
+                parts[r][k % n_parts] = v_fma(code, v_set(x[k * n_x + r]), parts[r][k % n_parts]);
         }
     }
 }
 
 /* The same for columns [begin, end) that do not fall on chunks: one column at a time. */
 QS_INLINE void add_columns(int bits, const qs_gemv_job *job, const lane_view *view, int64_t begin, int64_t end,
-                           int n_x, vf parts[QS_GEMV_MAX_ROWS][N_PARTS])
+                           int n_x, vf table, vf parts[QS_GEMV_MAX_ROWS][N_PARTS])
 {
     const int columns = bits == 3 ? 32 : 32 / bits;
     for (int64_t j = begin; j < end; j++) {
@@ -101,14 +101,13 @@ QS_INLINE void add_columns(int bits, const qs_gemv_job *job, const lane_view *vi
         load_words(bits, view, j / columns, words);
         int k = (int)(j % columns);
         vf code;
-        if (bits == 3 && k >= 30) {
-            vf none = v_set(0.0f);
-            code = k == 30 ? chunk_code(3, words, 30, field_table(3)) : chunk_code(3, words, 31, field_table(3));
-            (void)none;
-        } else {
-            code = signed_field(words[bits == 3 ? k / 10 : 0], bits, (bits == 3 ? k % 10 : k) * bits);
-        }
-        for (int r = 0; r < n_x; r++) parts[r][0] = v_fma(code, v_set(job->x[r * job->x_stride + j]), parts[r][0]);
+        if (bits == 3 && k >= 30)
+            code = k == 30 ? chunk_code(3, words, 30, table) : chunk_code(3, words, 31, table);
+        else if (bits == 3)
+            code = signed_field(k < 10 ? words[0] : k < 20 ? words[1] : words[2], bits, k % 10 * bits);
+        else
+            code = signed_field(words[0], bits, k * bits);
+        QS_UNROLL for (int r = 0; r < n_x; r++) parts[r][0] = v_fma(code, v_set(job->x[j * n_x + r]), parts[r][0]);
     }
 }
 
@@ -120,19 +119,20 @@ QS_INLINE void panel_lanes(int bits, const qs_gemv_job *job, const lane_view *vi
     const bool aligned = panels->n_groups == 1 || panels->group_size % columns == 0;
     const vf table = field_table(bits), middle = v_set((float)(1 << (bits - 1)));
     vf totals[QS_GEMV_MAX_ROWS];
-    for (int r = 0; r < n_x; r++) totals[r] = v_set(0.0f);
+    QS_UNROLL for (int r = 0; r < n_x; r++) totals[r] = v_set(0.0f);
     for (int64_t g = 0; g < panels->n_groups; g++) {
         vf parts[QS_GEMV_MAX_ROWS][N_PARTS];
         int64_t begin = g * panels->group_size;
         int64_t end = begin + panels->group_size < panels->n_in ? begin + panels->group_size : panels->n_in;
-        for (int r = 0; r < n_x; r++)
-            for (int p = 0; p < n_parts; p++) parts[r][p] = v_set(0.0f);
+        QS_UNROLL for (int r = 0; r < n_x; r++)
+            QS_UNROLL for (int p = 0; p < n_parts; p++) parts[r][p] = v_set(0.0f);
         if (aligned)
             add_chunks(bits, job, view, begin / columns, (end + columns - 1) / columns, n_x, n_parts, table, parts);
         else
-            add_columns(bits, job, view, begin, end, n_x, parts);
+            add_columns(bits, job, view, begin, end, n_x, table, parts);
         vf scale = v_from_f16(view->scales + g * QS_PANEL_ROWS);
-        for (int r = 0; r < n_x; r++) {
+        QS_UNROLL for (int r = 0; r < n_x; r++)
+        {
             vf sum = parts[r][0];
             if (n_parts == 2) sum = v_add(sum, parts[r][1]);
             if (n_parts == 4) sum = v_add(v_add(sum, parts[r][1]), v_add(parts[r][2], parts[r][3]));
@@ -144,7 +144,8 @@ QS_INLINE void panel_lanes(int bits, const qs_gemv_job *job, const lane_view *vi
         }
     }
     int64_t n = job->n_out - row < V_LANES ? job->n_out - row : V_LANES;
-    for (int r = 0; r < n_x; r++) {
+    QS_UNROLL for (int r = 0; r < n_x; r++)
+    {
         if (job->bias != NULL) totals[r] = v_add(totals[r], v_load_part(job->bias + row, n));
         v_store_part(job->y + r * job->n_out + row, totals[r], n);
     }

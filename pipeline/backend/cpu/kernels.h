@@ -53,7 +53,8 @@ typedef struct qs_panels {
 typedef struct qs_gemv_job {
     int64_t n;               /* rows of x, 1 .. QS_GEMV_MAX_ROWS */
     int64_t n_out, n_in;
-    const float *x;          /* [n, x_stride], stored column order, zeros behind n_in */
+    const float *x;          /* dense: [n, x_stride]; panels: [columns of whole chunks, n], stored order, zeros
+                              * behind n_in; packed rows: [n, x_stride] in stored column order */
     int64_t x_stride;
     const float *x_sums;     /* [n, n_groups] sums of x over each group; only for panels */
     const float *bias;       /* [n_out] or NULL */

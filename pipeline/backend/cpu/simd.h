@@ -11,6 +11,9 @@
 
 #define QS_INLINE static inline __attribute__((always_inline, unused))
 
+/* In front of loops over register arrays: unless they are unrolled, -O2 keeps the arrays in memory. */
+#define QS_UNROLL _Pragma("GCC unroll 32")
+
 #if defined(__AVX512F__)
 
 enum { V_LANES = 16 };
