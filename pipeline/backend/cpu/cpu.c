@@ -16,10 +16,15 @@ typedef struct block_header {
     size_t bytes;
 } block_header;
 
-static void count(qs_cpu *cpu, size_t bytes)
+static size_t held_bytes(const qs_cpu *cpu)
 {
-    cpu->used_bytes += bytes;
-    if (cpu->used_bytes > cpu->peak_bytes) cpu->peak_bytes = cpu->used_bytes;
+    return cpu->used_bytes + qs_arena_bytes(cpu->arena) + cpu->engine->held_bytes(cpu->gemm);
+}
+
+static void note_peak(qs_cpu *cpu)
+{
+    size_t bytes = held_bytes(cpu);
+    if (bytes > cpu->peak_bytes) cpu->peak_bytes = bytes;
 }
 
 static qs_err cpu_alloc(qs_backend *backend, void **out, size_t bytes, const char *what)
@@ -30,7 +35,8 @@ static qs_err cpu_alloc(qs_backend *backend, void **out, size_t bytes, const cha
     qs_err err = qs_mem_alloc(&block, bytes + QS_MEM_ALIGN, what);
     if (err != QS_OK) return err;
     ((block_header *)(void *)block)->bytes = bytes;
-    count(qs_cpu_of(backend), bytes);
+    qs_cpu_of(backend)->used_bytes += bytes;
+    note_peak(qs_cpu_of(backend));
     *out = block + QS_MEM_ALIGN;
     return QS_OK;
 }
@@ -57,13 +63,13 @@ static qs_err cpu_sync(qs_backend *backend)
 
 static void cpu_get_memory(const qs_backend *backend, qs_backend_memory *memory)
 {
-    const qs_cpu *cpu = qs_cpu_of(backend);
-    size_t engine_bytes = cpu->engine->held_bytes(cpu->gemm);
+    qs_cpu *cpu = qs_cpu_of(backend);
+    note_peak(cpu);
     *memory = (qs_backend_memory){
         .total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE),
         .free_bytes = qs_mem_available_bytes(),
-        .used_bytes = cpu->used_bytes + engine_bytes,
-        .peak_bytes = cpu->peak_bytes + engine_bytes,
+        .used_bytes = held_bytes(cpu),
+        .peak_bytes = cpu->peak_bytes,
     };
 }
 
@@ -71,17 +77,16 @@ qs_err qs_cpu_reserve(qs_cpu *cpu, qs_cpu_buffer *buffer, size_t bytes, const ch
 {
     if (bytes <= buffer->bytes) return QS_OK;
     qs_cpu_release(cpu, buffer);
-    qs_err err = qs_mem_alloc(&buffer->data, bytes, what);
+    qs_err err = qs_arena_alloc(cpu->arena, &buffer->data, bytes, what);
     if (err != QS_OK) return err;
     buffer->bytes = bytes;
-    count(cpu, bytes);
+    note_peak(cpu);
     return QS_OK;
 }
 
 void qs_cpu_release(qs_cpu *cpu, qs_cpu_buffer *buffer)
 {
-    qs_mem_free(buffer->data);
-    cpu->used_bytes -= buffer->bytes;
+    qs_arena_free(cpu->arena, buffer->data);
     *buffer = (qs_cpu_buffer){0};
 }
 
@@ -112,6 +117,7 @@ static void cpu_destroy(qs_backend *backend)
     qs_cpu_buffer *buffers[] = {&cpu->rows, &cpu->x, &cpu->x_sums, &cpu->rope_inv_freq, &cpu->rope_cosines,
                                 &cpu->rope_sines};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_cpu_release(cpu, buffers[i]);
+    qs_arena_destroy(cpu->arena);
     qs_team_destroy(cpu->team);
     qs_mem_free(cpu);
 }
@@ -154,6 +160,7 @@ static qs_err create_at(qs_backend *backend, int n_threads, kernel_level level, 
     read_cpu_name(backend->device, sizeof backend->device);
     cpu->engine = engine;
     const char *name = fill_kernels(&cpu->kernels, level);
+    QS_TRY(qs_arena_create(&cpu->arena));
     QS_TRY(qs_team_create(&cpu->team, backend->n_threads));
     QS_TRY(engine->create(&cpu->gemm, cpu->team, products, sizeof products));
     (void)snprintf(backend->describe, sizeof backend->describe, "%s kernels, %s", name, products);

@@ -3,6 +3,7 @@
 #define QS_BACKEND_CPU_CPU_H
 
 #include "backend/backend_impl.h"
+#include "backend/cpu/arena.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/team.h"
@@ -11,14 +12,15 @@
 typedef struct qs_cpu_buffer {
     void *data;
     size_t bytes;
-} qs_cpu_buffer;
+} qs_cpu_buffer; /* in the arena */
 
 typedef struct qs_cpu {
     qs_team *team;
     qs_cpu_kernels kernels;
     const qs_gemm_engine *engine;
     void *gemm; /* the engine's own state */
-    size_t used_bytes, peak_bytes;
+    qs_arena *arena;
+    size_t used_bytes, peak_bytes; /* of buffers handed out; the arena's and the engine's come on top */
 
     qs_cpu_buffer rows;   /* [n_threads, QS_PACK_ROWS, n_in] f32: rows on their way into a pack */
     qs_cpu_buffer x;      /* [QS_GEMV_MAX_ROWS, padded n_in] f32: permuted and padded activations */
@@ -32,7 +34,7 @@ typedef struct qs_cpu {
 
 static inline qs_cpu *qs_cpu_of(const qs_backend *backend) { return backend->state; }
 
-/* Makes the buffer at least `bytes` large; its contents are lost when it grows. */
+/* Makes the buffer at least `bytes` large; its contents are undefined when it grows. */
 QS_MUST_CHECK qs_err qs_cpu_reserve(qs_cpu *cpu, qs_cpu_buffer *buffer, size_t bytes, const char *what);
 void qs_cpu_release(qs_cpu *cpu, qs_cpu_buffer *buffer);
 
