@@ -114,7 +114,7 @@ static void cpu_destroy(qs_backend *backend)
     qs_cpu *cpu = qs_cpu_of(backend);
     if (cpu == NULL) return;
     if (cpu->gemm != NULL) cpu->engine->destroy(cpu->gemm);
-    qs_cpu_buffer *buffers[] = {&cpu->rows, &cpu->x, &cpu->x_sums, &cpu->rope_inv_freq, &cpu->rope_cosines,
+    qs_cpu_buffer *buffers[] = {&cpu->rows, &cpu->x, &cpu->x_row, &cpu->x_sums, &cpu->rope_inv_freq, &cpu->rope_cosines,
                                 &cpu->rope_sines};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_cpu_release(cpu, buffers[i]);
     qs_arena_destroy(cpu->arena);
@@ -162,7 +162,7 @@ static qs_err create_at(qs_backend *backend, int n_threads, kernel_level level, 
     const char *name = fill_kernels(&cpu->kernels, level);
     QS_TRY(qs_arena_create(&cpu->arena));
     QS_TRY(qs_team_create(&cpu->team, backend->n_threads));
-    QS_TRY(engine->create(&cpu->gemm, cpu->team, products, sizeof products));
+    QS_TRY(engine->create(&cpu->gemm, cpu->team, &cpu->kernels, products, sizeof products));
     (void)snprintf(backend->describe, sizeof backend->describe, "%s kernels, %s", name, products);
 out:
     return err;
@@ -209,7 +209,11 @@ static const struct {
     KERNEL_ROW("linear gemv int3", gemv_int[QS_CODES_3]),
     KERNEL_ROW("linear gemv int4", gemv_int[QS_CODES_4]),
     KERNEL_ROW("linear gemv int8", gemv_int[QS_CODES_8]),
+    KERNEL_ROW("gram", gram),
     KERNEL_ROW("dequant", dequant),
+    KERNEL_ROW("to_bf16", to_bf16),
+    KERNEL_ROW("turn", turn),
+    KERNEL_ROW("sum_groups", sum_groups),
 };
 
 static void cpu_print_ops(const qs_backend *backend, FILE *stream)
@@ -220,7 +224,7 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
         memcpy(&from, (const char *)&cpu->kernels + kernel_rows[i].offset, sizeof from);
         (void)fprintf(stream, "%-18s %s\n", kernel_rows[i].op, from);
     }
-    static const char *const engine_ops[] = {"linear gemm", "gemm", "gram"};
+    static const char *const engine_ops[] = {"linear gemm", "gemm"};
     for (size_t i = 0; i < sizeof engine_ops / sizeof *engine_ops; i++)
         (void)fprintf(stream, "%-18s %s\n", engine_ops[i], cpu->engine->from);
     (void)fprintf(stream, "%-18s %s\n", "embed", "memcpy");

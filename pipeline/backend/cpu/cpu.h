@@ -24,6 +24,7 @@ typedef struct qs_cpu {
 
     qs_cpu_buffer rows;   /* [n_threads, QS_PACK_ROWS, n_in] f32: rows on their way into a pack */
     qs_cpu_buffer x;      /* [QS_GEMV_MAX_ROWS, padded n_in] f32: permuted and padded activations */
+    qs_cpu_buffer x_row;  /* [padded n_in] f32: one row of them in stored order */
     qs_cpu_buffer x_sums; /* [QS_GEMV_MAX_ROWS, n_groups] f32 */
 
     /* Cosines and sines of position * inv_freq, for positions [0, rope_n): the layers of a model and the

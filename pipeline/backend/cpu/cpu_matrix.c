@@ -127,6 +127,7 @@ static qs_err update_int(qs_matrix *matrix, const qs_packed *packed)
     }
     int64_t padded = (packed->n_in + PAD_COLUMNS - 1) / PAD_COLUMNS * PAD_COLUMNS;
     QS_TRY(qs_cpu_reserve(cpu, &cpu->x, (size_t)(QS_GEMV_MAX_ROWS * padded) * sizeof(float), "activations"));
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->x_row, (size_t)padded * sizeof(float), "activations"));
     QS_TRY(qs_cpu_reserve(cpu, &cpu->x_sums, (size_t)(QS_GEMV_MAX_ROWS * packed->n_groups) * sizeof(float),
                           "sums of activations"));
     self->run = cpu->kernels.gemv_int[width].run;
@@ -184,20 +185,20 @@ static void arrange_x(qs_cpu *cpu, const cpu_matrix *self, const float *x, qs_ge
     job->x = copy;
 }
 
-/* Group sums of x, which zero points need. */
-static void sum_x(qs_cpu *cpu, const cpu_matrix *self, qs_gemv_job *job)
+/* Group sums of x, which zero points need: taken from stored order before the rows are interleaved, or from x
+ * itself when its order is the stored one. */
+static void sum_x(qs_cpu *cpu, const cpu_matrix *self, const float *x, qs_gemv_job *job)
 {
     const qs_packed *packed = &self->packed;
-    int64_t n = job->n, n_in = job->n_in;
     float *sums = cpu->x_sums.data;
-    for (int64_t g = 0; g < packed->n_groups; g++) {
-        int64_t begin = g * packed->group_size;
-        int64_t end = begin + packed->group_size < n_in ? begin + packed->group_size : n_in;
-        for (int64_t r = 0; r < n; r++) {
-            double sum = 0.0;
-            for (int64_t j = begin; j < end; j++) sum += (double)job->x[j * n + r];
-            sums[r * packed->n_groups + g] = (float)sum;
+    for (int64_t r = 0; r < job->n; r++) {
+        const float *row = x + r * job->n_in;
+        if (packed->perm != NULL) {
+            float *stored = cpu->x_row.data;
+            for (int64_t j = 0; j < job->n_in; j++) stored[j] = row[packed->perm[j]];
+            row = stored;
         }
+        cpu->kernels.sum_groups.run(row, job->n_in, packed->group_size, sums + r * packed->n_groups);
     }
     job->x_sums = sums;
 }
@@ -229,7 +230,7 @@ qs_err qs_cpu_linear(qs_backend *backend, const qs_matrix *matrix, const float *
                               .panels = &self->panels}};
     if (self->format == QS_MATRIX_INT) {
         arrange_x(cpu, self, x, &c.job);
-        if (self->wants_panels && self->packed.zeros != NULL) sum_x(cpu, self, &c.job);
+        if (self->wants_panels && self->packed.zeros != NULL) sum_x(cpu, self, x, &c.job);
     }
     int64_t n_panels = (matrix->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
     int64_t panel_bytes = (int64_t)self->weights.bytes / n_panels + 1;

@@ -229,10 +229,39 @@ qs_err qs_cpu_add(qs_backend *backend, float *x, const float *y, int64_t n)
 
 /* ---- statistics ---- */
 
+typedef struct gram_job {
+    const qs_cpu_kernels *kernels;
+    const float *x;
+    int64_t n, d, n_blocks; /* blocks along a side */
+    double *gram;
+} gram_job;
+
+/* Row and column of the item-th block of the upper triangle. */
+static void gram_block_of(int64_t n_blocks, int64_t item, int64_t *row, int64_t *column)
+{
+    int64_t i = 0;
+    while (item >= n_blocks - i) item -= n_blocks - i++;
+    *row = i;
+    *column = i + item;
+}
+
+static void gram_blocks(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const gram_job *job = context;
+    for (int64_t item = first; item < last; item++) {
+        int64_t row, column;
+        gram_block_of(job->n_blocks, item, &row, &column);
+        job->kernels->gram.run(job->x, job->n, job->d, row * QS_GRAM_BLOCK, column * QS_GRAM_BLOCK, job->gram);
+    }
+}
+
 qs_err qs_cpu_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, double *gram)
 {
     qs_cpu *cpu = qs_cpu_of(backend);
-    return cpu->engine->gram(cpu->gemm, x, n, d, gram);
+    gram_job job = {&cpu->kernels, x, n, d, (d + QS_GRAM_BLOCK - 1) / QS_GRAM_BLOCK, gram};
+    qs_team_run(cpu->team, job.n_blocks * (job.n_blocks + 1) / 2, 1, gram_blocks, &job);
+    return QS_OK;
 }
 
 enum { ABS_COLUMNS = 64 };

@@ -1,13 +1,14 @@
 /* Engines for products of many rows. An engine packs a weight matrix once, 64 output rows at a time and from
- * any thread, and multiplies it with many rows; it also serves the plain products of solvers and statistics.
+ * any thread, and multiplies it with many rows; it also serves the plain products of solvers.
  * Engines: the plain-C reference (ref_gemm.c) and oneDNN (onednn.c). */
 #ifndef QS_BACKEND_CPU_GEMM_H
 #define QS_BACKEND_CPU_GEMM_H
 
 #include "backend/backend.h"
+#include "backend/cpu/kernels.h"
 #include "backend/cpu/team.h"
 
-enum { QS_PACK_ROWS = 64 }; /* output rows packed at a time; a pack is padded to whole blocks of them */
+enum { QS_PACK_ROWS = QS_TURN_ROWS }; /* output rows packed at a time; a pack is padded to whole blocks of them */
 
 typedef struct qs_gemm_pack {
     int64_t n_out, n_in;
@@ -17,8 +18,8 @@ typedef struct qs_gemm_pack {
 
 typedef struct qs_gemm_engine {
     const char *from;
-    /* The team is borrowed. `text` gets one line about what was found. */
-    qs_err (*create)(void **out, qs_team *team, char *text, size_t text_bytes);
+    /* Team and kernels are borrowed. `text` gets one line about what was found. */
+    qs_err (*create)(void **out, qs_team *team, const qs_cpu_kernels *kernels, char *text, size_t text_bytes);
     void (*destroy)(void *engine);
     /* Memory that the engine holds itself. */
     size_t (*held_bytes)(const void *engine);
@@ -35,8 +36,6 @@ typedef struct qs_gemm_engine {
     /* As qs_op_gemm. */
     qs_err (*gemm)(void *engine, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                    const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
-    /* As qs_op_gram. */
-    qs_err (*gram)(void *engine, const float *x, int64_t n, int64_t d, double *gram);
 } qs_gemm_engine;
 
 extern const qs_gemm_engine qs_gemm_reference, qs_gemm_onednn;

@@ -2,7 +2,7 @@
 
 #include <stdatomic.h>
 
-enum { GEMM_ROWS = 192, GEMM_COLUMNS = 384, GRAM_TOKENS = 256 };
+enum { GEMM_ROWS = 192, GEMM_COLUMNS = 384 };
 
 typedef struct gemm_job {
     qs_sgemm sgemm;
@@ -50,55 +50,5 @@ int qs_gemm_tiles(qs_team *team, qs_sgemm sgemm, bool trans_a, bool trans_b, int
                     .k = k, .lda = lda, .ldb = ldb, .ldc = ldc, .alpha = alpha, .beta = beta, .a = a, .b = b, .c = c};
     job.n_column_tiles = (n + GEMM_COLUMNS - 1) / GEMM_COLUMNS;
     qs_team_run(team, (m + GEMM_ROWS - 1) / GEMM_ROWS * job.n_column_tiles, 1, gemm_tiles, &job);
-    return atomic_load(&job.status);
-}
-
-/* ---- second moments: f32 products of 256 tokens, added up in f64; upper tiles only ---- */
-
-typedef struct gram_job {
-    qs_sgemm sgemm;
-    const float *x;
-    int64_t n, d, n_tiles; /* tiles along a side */
-    double *gram;
-    float *partial;
-    atomic_int status;
-} gram_job;
-
-/* Row and column of the item-th tile of the upper triangle. */
-static void gram_tile(int64_t n_tiles, int64_t item, int64_t *row, int64_t *column)
-{
-    int64_t i = 0;
-    while (item >= n_tiles - i) item -= n_tiles - i++;
-    *row = i;
-    *column = i + item;
-}
-
-static void gram_tiles(void *context, int64_t first, int64_t last, int thread)
-{
-    gram_job *job = context;
-    float *partial = job->partial + (int64_t)thread * QS_GRAM_TILE * QS_GRAM_TILE;
-    for (int64_t item = first; item < last; item++) {
-        int64_t i, j, d = job->d;
-        gram_tile(job->n_tiles, item, &i, &j);
-        i *= QS_GRAM_TILE;
-        j *= QS_GRAM_TILE;
-        int64_t rows = d - i < QS_GRAM_TILE ? d - i : QS_GRAM_TILE, columns = d - j < QS_GRAM_TILE ? d - j : QS_GRAM_TILE;
-        for (int64_t t = 0; t < job->n; t += GRAM_TOKENS) {
-            int64_t tokens = job->n - t < GRAM_TOKENS ? job->n - t : GRAM_TOKENS;
-            const float *x = job->x + t * d;
-            int status = job->sgemm('T', 'N', rows, columns, tokens, 1.0f, x + i, d, x + j, d, 0.0f, partial, columns);
-            if (status != 0) atomic_store(&job->status, status);
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t c = 0; c < columns; c++)
-                    job->gram[(i + r) * d + j + c] += (double)partial[r * columns + c];
-        }
-    }
-}
-
-int qs_gram_tiles(qs_team *team, qs_sgemm sgemm, const float *x, int64_t n, int64_t d, double *gram, float *partial)
-{
-    gram_job job = {.sgemm = sgemm, .x = x, .n = n, .d = d, .n_tiles = (d + QS_GRAM_TILE - 1) / QS_GRAM_TILE,
-                    .gram = gram, .partial = partial};
-    qs_team_run(team, job.n_tiles * (job.n_tiles + 1) / 2, 1, gram_tiles, &job);
     return atomic_load(&job.status);
 }

@@ -16,8 +16,4 @@ int qs_gemm_tiles(qs_team *team, qs_sgemm sgemm, bool trans_a, bool trans_b, int
                   float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                   int64_t ldc);
 
-/* As qs_op_gram; partial [n_threads, QS_GRAM_TILE^2] is scratch. */
-enum { QS_GRAM_TILE = 192 };
-int qs_gram_tiles(qs_team *team, qs_sgemm sgemm, const float *x, int64_t n, int64_t d, double *gram, float *partial);
-
 #endif

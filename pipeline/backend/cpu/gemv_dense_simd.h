@@ -24,6 +24,12 @@ QS_INLINE vf load_weights_part(qs_matrix_format format, const void *dense, int64
     return v_load_part((const float *)dense + at, n);
 }
 
+/* Beyond the matrix this is harmless. */
+QS_INLINE void prefetch_weights(qs_matrix_format format, const void *dense, int64_t at)
+{
+    __builtin_prefetch((const char *)dense + at * (format == QS_MATRIX_F32 ? 4 : 2));
+}
+
 /* Rows [o, o + n_w) of W times all n_x rows of x; both counts are constants where this is inlined. */
 QS_INLINE void dense_rows(qs_matrix_format format, const qs_gemv_job *job, int64_t o, int n_w, int n_x)
 {
@@ -33,7 +39,11 @@ QS_INLINE void dense_rows(qs_matrix_format format, const qs_gemv_job *job, int64
         QS_UNROLL for (int r = 0; r < n_x; r++) sums[w][r] = v_set(0.0f);
     for (; j + V_LANES <= n_in; j += V_LANES) {
         vf weights[4];
-        QS_UNROLL for (int w = 0; w < n_w; w++) weights[w] = load_weights(format, job->dense, (o + w) * n_in + j);
+        QS_UNROLL for (int w = 0; w < n_w; w++)
+        {
+            weights[w] = load_weights(format, job->dense, (o + w) * n_in + j);
+            prefetch_weights(format, job->dense, (o + n_w + w) * n_in + j); /* of the rows that come next */
+        }
         QS_UNROLL for (int r = 0; r < n_x; r++)
         {
             vf x = v_load(job->x + r * job->x_stride + j);

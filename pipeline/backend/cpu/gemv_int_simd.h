@@ -13,7 +13,12 @@
 #include "backend/cpu/panels.h"
 #include "backend/cpu/simd.h"
 
-enum { N_PARTS = 4 }; /* running sums that hide the latency of the multiply-add */
+enum {
+    N_PARTS = 4, /* running sums that hide the latency of the multiply-add */
+    /* 2.5 KiB ahead: the hardware's prefetcher stops at every page, this one goes on; on a machine whose memory
+     * is busy it is worth half again the bandwidth. */
+    PREFETCH_WORDS = 640,
+};
 
 /* The field of `bits` bits from bit `at` of each lane, as a signed number. */
 QS_INLINE vf signed_field(vi word, int bits, int at)
@@ -77,10 +82,12 @@ QS_INLINE void load_words(int bits, const lane_view *view, int64_t chunk, vi *wo
 QS_INLINE void add_chunks(int bits, const qs_gemv_job *job, const lane_view *view, int64_t begin, int64_t end,
                           int n_x, int n_parts, vf table, vf parts[QS_GEMV_MAX_ROWS][N_PARTS])
 {
-    const int columns = bits == 3 ? 32 : 32 / bits;
+    const int columns = bits == 3 ? 32 : 32 / bits, n_words = bits == 3 ? 3 : 1;
     for (int64_t chunk = begin; chunk < end; chunk++) {
         vi words[3];
         load_words(bits, view, chunk, words);
+        QS_UNROLL for (int w = 0; w < n_words; w++)
+            __builtin_prefetch(view->codes + (chunk * n_words + w) * QS_PANEL_ROWS + PREFETCH_WORDS);
         const float *x = job->x + chunk * columns * n_x;
         QS_UNROLL for (int k = 0; k < columns; k++)
         {

@@ -78,6 +78,12 @@ typedef struct qs_gemv_kernel {
 enum { QS_CODES_2, QS_CODES_3, QS_CODES_4, QS_CODES_8, QS_N_CODE_WIDTHS };
 static inline int qs_code_width(int bits) { return bits == 8 ? QS_CODES_8 : bits - 2; }
 
+/* ---- statistics, layouts ---- */
+enum {
+    QS_GRAM_BLOCK = 192, /* rows and columns of second moments per item */
+    QS_TURN_ROWS = 64,   /* rows of a panel for many rows (gemm.h) */
+};
+
 /* ---- logits ---- */
 typedef struct qs_logit_row {
     double lse, entropy;
@@ -119,6 +125,12 @@ typedef struct qs_cpu_kernels {
         void (*run)(const float *x, int64_t n, int64_t d, int64_t first, int64_t last, double *abs_sum,
                     float *abs_max);
     } abs_stats;
+    /* Rows [first_row, + QS_GRAM_BLOCK) and columns [first_column, + QS_GRAM_BLOCK) of gram += x^T x for x [n, d];
+     * below the diagonal anything may be written. */
+    struct {
+        const char *from;
+        void (*run)(const float *x, int64_t n, int64_t d, int64_t first_row, int64_t first_column, double *gram);
+    } gram;
     struct {
         const char *from;
         void (*run)(const float *logits, int64_t n_vocab, bool want_entropy, qs_logit_row *out);
@@ -134,6 +146,22 @@ typedef struct qs_cpu_kernels {
         const char *from;
         void (*run)(const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst);
     } dequant;
+    /* Round to nearest, ties to even. */
+    struct {
+        const char *from;
+        void (*run)(const float *x, int64_t n, uint16_t *out);
+    } to_bf16;
+    /* rows [n_rows <= QS_TURN_ROWS][stride], n words of 32 bits each, to dst [n][QS_TURN_ROWS]; zeros for the
+     * missing rows. */
+    struct {
+        const char *from;
+        void (*run)(const float *rows, int64_t stride, int64_t n_rows, int64_t n, float *dst);
+    } turn;
+    /* sums[g] = sum of x [n_in] over group g, the last group shorter. */
+    struct {
+        const char *from;
+        void (*run)(const float *x, int64_t n_in, int64_t group_size, float *sums);
+    } sum_groups;
 } qs_cpu_kernels;
 
 void qs_kernels_fill_ref(qs_cpu_kernels *kernels);
@@ -151,6 +179,10 @@ void qs_ref_attention(const qs_attention_job *job, int64_t sequence, int64_t hea
 void qs_ref_attention_decode(const qs_attention_job *job, int64_t sequence, int64_t head);
 void qs_ref_logit_stats(const float *logits, int64_t n_vocab, bool want_entropy, qs_logit_row *out);
 double qs_ref_kld(const float *logits_f, double lse_f, const float *logits_q, double lse_q, int64_t n_vocab);
+void qs_ref_gram(const float *x, int64_t n, int64_t d, int64_t first_row, int64_t first_column, double *gram);
+void qs_ref_to_bf16(const float *x, int64_t n, uint16_t *out);
+void qs_ref_turn(const float *rows, int64_t stride, int64_t n_rows, int64_t n, float *dst);
+void qs_ref_sum_groups(const float *x, int64_t n_in, int64_t group_size, float *sums);
 void qs_ref_gemv_f32(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
 void qs_ref_gemv_f16(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
 void qs_ref_gemv_bf16(const qs_gemv_job *job, int64_t first_row, int64_t last_row);

@@ -2,7 +2,9 @@
 #include "backend/cpu/attention_simd.h"
 #include "backend/cpu/gemv_dense_simd.h"
 #include "backend/cpu/gemv_int_simd.h"
+#include "backend/cpu/gram_simd.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/layout_simd.h"
 #include "backend/cpu/logits_simd.h"
 #include "backend/cpu/rows_simd.h"
 
@@ -26,6 +28,16 @@ void qs_kernels_fill_avx512(qs_cpu_kernels *kernels)
     kernels->logit_stats.run = logit_stats_simd;
     kernels->kld.from = "avx512";
     kernels->kld.run = kld_simd;
+    kernels->gram.from = "avx512";
+    kernels->gram.run = gram_simd;
+    kernels->dequant.from = "avx512";
+    kernels->dequant.run = dequant_simd;
+    kernels->to_bf16.from = "avx512";
+    kernels->to_bf16.run = to_bf16_simd;
+    kernels->turn.from = "avx512";
+    kernels->turn.run = turn_simd;
+    kernels->sum_groups.from = "avx512";
+    kernels->sum_groups.run = sum_groups_simd;
     kernels->gemv_dense[QS_MATRIX_F32] = (qs_gemv_kernel){"avx512", "gemv_f32_avx512", gemv_f32_simd, false};
     kernels->gemv_dense[QS_MATRIX_F16] = (qs_gemv_kernel){"avx512", "gemv_f16_avx512", gemv_f16_simd, false};
     kernels->gemv_dense[QS_MATRIX_BF16] = (qs_gemv_kernel){"avx512", "gemv_bf16_avx512", gemv_bf16_simd, false};

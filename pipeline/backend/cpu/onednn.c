@@ -48,6 +48,7 @@ typedef struct thread_state {
 
 typedef struct onednn {
     qs_team *team;
+    const qs_cpu_kernels *kernels;
     int n_threads;
     dnnl_engine_t engine;
     thread_state *threads; /* [n_threads] */
@@ -58,7 +59,6 @@ typedef struct onednn {
     uint64_t clock;
     void *x; /* x rounded to bf16 or padded */
     size_t x_bytes;
-    float *partial;  /* [n_threads, QS_GRAM_TILE^2] */
 } onednn;
 
 static qs_err check(dnnl_status_t status, const char *what)
@@ -206,6 +206,7 @@ static dnnl_status_t product_run(onednn *self, const tile_product *product, int 
 
 /* x as the primitives want it: rounded to bf16 where computed so, with zero columns behind n_in. */
 typedef struct convert_job {
+    const qs_cpu_kernels *kernels;
     qs_weight_layout layout;
     qs_compute compute;
     const float *x;
@@ -221,7 +222,7 @@ static void convert_rows(void *context, int64_t first, int64_t last, int thread)
         const float *x = job->x + r * job->n_in;
         if (job->layout == QS_LAYOUT_PANEL_BF16) {
             uint16_t *out = (uint16_t *)job->out + r * job->k;
-            qs_bf16_from_f32_array(out, x, job->n_in);
+            job->kernels->to_bf16.run(x, job->n_in, out);
             memset(out + job->n_in, 0, (size_t)(job->k - job->n_in) * sizeof *out);
             continue;
         }
@@ -342,7 +343,7 @@ static qs_err multiply(void *engine, const qs_gemm_pack *pack, const float *x, i
     tile_product shape = {.k = k, .layout = layout};
     QS_TRY(find_products(&job, &shape));
     if (pack->compute == QS_COMPUTE_BF16 || k != pack->n_in) {
-        convert_job convert = {.layout = layout, .compute = pack->compute, .x = x, .n_in = pack->n_in, .k = k};
+        convert_job convert = {.kernels = self->kernels, .layout = layout, .compute = pack->compute, .x = x, .n_in = pack->n_in, .k = k};
         QS_TRY(convert_x(self, &convert, n));
         job.x = self->x;
     }
@@ -369,9 +370,10 @@ static size_t pack_bytes(const void *engine, int64_t n_out, int64_t n_in, qs_com
 static void pack_rows(const void *engine, const qs_gemm_pack *pack, int64_t first_row, int64_t n_rows,
                       const float *rows)
 {
+    const onednn *self = engine;
     qs_weight_layout layout = layout_of(engine, pack->compute);
     char *dst = (char *)pack->data + (size_t)(first_row / QS_PACK_ROWS) * qs_weight_block_bytes(layout, pack->n_in);
-    qs_weight_block_fill(layout, pack->compute, n_rows, pack->n_in, rows, dst);
+    qs_weight_block_fill(self->kernels, layout, pack->compute, n_rows, pack->n_in, rows, dst);
 }
 
 /* ---- plain products ---- */
@@ -393,16 +395,6 @@ static qs_err gemm(void *engine, bool trans_a, bool trans_b, int64_t m, int64_t 
     return check((dnnl_status_t)status, "multiply");
 }
 
-static qs_err gram(void *engine, const float *x, int64_t n, int64_t d, double *out)
-{
-    onednn *self = engine;
-    int saved_threads = omp_get_max_threads();
-    omp_set_num_threads(1);
-    int status = qs_gram_tiles(self->team, sgemm, x, n, d, out, self->partial);
-    omp_set_num_threads(saved_threads);
-    return check((dnnl_status_t)status, "sum up second moments");
-}
-
 /* ---- the engine ---- */
 
 static void destroy(void *engine)
@@ -416,7 +408,6 @@ static void destroy(void *engine)
     }
     if (self->engine != NULL) (void)dnnl_engine_destroy(self->engine);
     qs_mem_free(self->threads);
-    qs_mem_free(self->partial);
     qs_mem_free(self->x);
     qs_mem_free(self);
 }
@@ -424,7 +415,7 @@ static void destroy(void *engine)
 static size_t held_bytes(const void *engine)
 {
     const onednn *self = engine;
-    size_t per_thread = self->scratch_bytes + (ROWS_MAX * COLUMNS + QS_GRAM_TILE * QS_GRAM_TILE) * sizeof(float);
+    size_t per_thread = self->scratch_bytes + ROWS_MAX * COLUMNS * sizeof(float);
     return sizeof *self + self->x_bytes + (size_t)self->n_threads * per_thread;
 }
 
@@ -456,7 +447,7 @@ static void choose_layouts(onednn *self, char *text, size_t text_bytes)
                    version->patch, f32, bf16);
 }
 
-static qs_err create(void **out, qs_team *team, char *text, size_t text_bytes)
+static qs_err create(void **out, qs_team *team, const qs_cpu_kernels *kernels, char *text, size_t text_bytes)
 {
     qs_err err = QS_OK;
     onednn *self = NULL;
@@ -464,9 +455,9 @@ static qs_err create(void **out, qs_team *team, char *text, size_t text_bytes)
     omp_set_num_threads(1);
     QS_TRY(QS_NEW(self, 1, "oneDNN engine"));
     self->team = team;
+    self->kernels = kernels;
     self->n_threads = qs_team_n_threads(team);
     QS_TRY(QS_NEW(self->threads, self->n_threads, "oneDNN threads"));
-    QS_TRY(QS_NEW(self->partial, self->n_threads * QS_GRAM_TILE * QS_GRAM_TILE, "oneDNN partial sums"));
     QS_TRY(check(dnnl_engine_create(&self->engine, dnnl_cpu, 0), "create oneDNN engine"));
     for (int t = 0; t < self->n_threads; t++) {
         QS_TRY(check(dnnl_stream_create(&self->threads[t].stream, self->engine, dnnl_stream_default_flags),
@@ -491,5 +482,4 @@ const qs_gemm_engine qs_gemm_onednn = {
     .pack_rows = pack_rows,
     .multiply = multiply,
     .gemm = gemm,
-    .gram = gram,
 };

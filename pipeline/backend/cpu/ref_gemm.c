@@ -1,6 +1,5 @@
 /* Plain C of products with many rows: f64 sums; under bf16 compute both factors are rounded to bf16 first. */
 #include <stdio.h>
-#include <string.h>
 
 #include "backend/cpu/gemm.h"
 #include "base/dtype.h"
@@ -10,8 +9,9 @@ typedef struct reference {
     qs_team *team;
 } reference;
 
-static qs_err create(void **out, qs_team *team, char *text, size_t text_bytes)
+static qs_err create(void **out, qs_team *team, const qs_cpu_kernels *kernels, char *text, size_t text_bytes)
 {
+    (void)kernels;
     reference *self;
     qs_err err = QS_NEW(self, 1, "reference products");
     if (err != QS_OK) return err;
@@ -116,30 +116,6 @@ static qs_err gemm(void *engine, bool trans_a, bool trans_b, int64_t m, int64_t 
     return QS_OK;
 }
 
-typedef struct gram_job {
-    const float *x;
-    int64_t n, d;
-    double *gram;
-} gram_job;
-
-static void gram_rows(void *context, int64_t first, int64_t last, int thread)
-{
-    (void)thread;
-    const gram_job *job = context;
-    for (int64_t i = first; i < last; i++)
-        for (int64_t t = 0; t < job->n; t++) {
-            const float *x = job->x + t * job->d;
-            for (int64_t j = i; j < job->d; j++) job->gram[i * job->d + j] += (double)x[i] * (double)x[j];
-        }
-}
-
-static qs_err gram(void *engine, const float *x, int64_t n, int64_t d, double *out)
-{
-    gram_job job = {.x = x, .n = n, .d = d, .gram = out};
-    qs_team_run(((reference *)engine)->team, d, 1, gram_rows, &job);
-    return QS_OK;
-}
-
 const qs_gemm_engine qs_gemm_reference = {
     .from = "reference",
     .create = create,
@@ -149,5 +125,4 @@ const qs_gemm_engine qs_gemm_reference = {
     .pack_rows = pack_rows,
     .multiply = multiply,
     .gemm = gemm,
-    .gram = gram,
 };

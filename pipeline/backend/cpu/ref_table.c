@@ -26,6 +26,10 @@ void qs_kernels_fill_ref(qs_cpu_kernels *kernels)
                 [QS_CODES_4] = {"reference", "gemv_int4_reference", qs_ref_gemv_int, false},
                 [QS_CODES_8] = {"reference", "gemv_int8_reference", qs_ref_gemv_int, false},
             },
+        .gram = {"reference", qs_ref_gram},
         .dequant = {"reference", qs_packed_dequant_rows},
+        .to_bf16 = {"reference", qs_ref_to_bf16},
+        .turn = {"reference", qs_ref_turn},
+        .sum_groups = {"reference", qs_ref_sum_groups},
     };
 }

@@ -8,6 +8,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define QS_INLINE static inline __attribute__((always_inline, unused))
 
@@ -76,6 +77,59 @@ QS_INLINE vf v_from_bf16_part(const uint16_t *p, int64_t n)
 QS_INLINE vf v_from_u8(const uint8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i_u *)p)));
+}
+
+/* Round to nearest, ties to even; NaN stays NaN (quiet). n lanes are stored. */
+QS_INLINE void v_store_bf16(uint16_t *p, vf x, int64_t n)
+{
+    __m512i bits = _mm512_castps_si512(x), one = _mm512_set1_epi32(1);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd), 16);
+    __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
+    rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), quiet);
+    _mm256_mask_storeu_epi16(p, v_mask(n), _mm512_cvtepi32_epi16(rounded));
+}
+
+/* rows[i] lane j becomes rows[j] lane i. */
+QS_INLINE void v_turn(vf rows[V_LANES])
+{
+    vf pairs[16], quads[16];
+    QS_UNROLL for (int i = 0; i < 16; i += 2)
+    {
+        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    QS_UNROLL for (int i = 0; i < 16; i += 4)
+    {
+        QS_UNROLL for (int k = 0; k < 2; k++)
+        {
+            __m512d a = _mm512_castps_pd(pairs[i + k]), b = _mm512_castps_pd(pairs[i + 2 + k]);
+            quads[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            quads[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    }
+    QS_UNROLL for (int k = 0; k < 4; k++)
+    {
+        vf low = _mm512_shuffle_f32x4(quads[k], quads[k + 4], 0x88), low2 = _mm512_shuffle_f32x4(quads[k], quads[k + 4], 0xDD);
+        vf high = _mm512_shuffle_f32x4(quads[k + 8], quads[k + 12], 0x88);
+        vf high2 = _mm512_shuffle_f32x4(quads[k + 8], quads[k + 12], 0xDD);
+        rows[k] = _mm512_shuffle_f32x4(low, high, 0x88);
+        rows[k + 8] = _mm512_shuffle_f32x4(low, high, 0xDD);
+        rows[k + 4] = _mm512_shuffle_f32x4(low2, high2, 0x88);
+        rows[k + 12] = _mm512_shuffle_f32x4(low2, high2, 0xDD);
+    }
+}
+
+/* Codes of `bits` <= 4 bits, V_LANES of them in a row from p on; reads 4 bytes per 8 codes. */
+QS_INLINE vf v_codes(const uint8_t *p, int bits)
+{
+    uint32_t low, high;
+    memcpy(&low, p, sizeof low);
+    memcpy(&high, p + bits, sizeof high);
+    __m512i words = _mm512_inserti64x4(_mm512_set1_epi32((int)low), _mm256_set1_epi32((int)high), 1);
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
+    words = _mm512_srlv_epi32(words, _mm512_mullo_epi32(lane, _mm512_set1_epi32(bits)));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(words, _mm512_set1_epi32((1 << bits) - 1)));
 }
 
 QS_INLINE vi vi_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
@@ -179,6 +233,51 @@ QS_INLINE vf v_from_bf16_part(const uint16_t *p, int64_t n)
 QS_INLINE vf v_from_u8(const uint8_t *p)
 {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i_u *)p)));
+}
+
+QS_INLINE void v_store_bf16(uint16_t *p, vf x, int64_t n)
+{
+    __m256i bits = _mm256_castps_si256(x), one = _mm256_set1_epi32(1);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), one);
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd), 16);
+    __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
+    __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    rounded = _mm256_blendv_epi8(rounded, quiet, is_nan);
+    __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+    memcpy(p, &half, (size_t)n * sizeof *p);
+}
+
+QS_INLINE void v_turn(vf rows[V_LANES])
+{
+    vf pairs[8], quads[8];
+    QS_UNROLL for (int i = 0; i < 8; i += 2)
+    {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    QS_UNROLL for (int i = 0; i < 8; i += 4)
+    {
+        QS_UNROLL for (int k = 0; k < 2; k++)
+        {
+            __m256d a = _mm256_castps_pd(pairs[i + k]), b = _mm256_castps_pd(pairs[i + 2 + k]);
+            quads[i + 2 * k] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+            quads[i + 2 * k + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+        }
+    }
+    QS_UNROLL for (int k = 0; k < 4; k++)
+    {
+        rows[k] = _mm256_permute2f128_ps(quads[k], quads[k + 4], 0x20);
+        rows[k + 4] = _mm256_permute2f128_ps(quads[k], quads[k + 4], 0x31);
+    }
+}
+
+QS_INLINE vf v_codes(const uint8_t *p, int bits)
+{
+    uint32_t word;
+    memcpy(&word, p, sizeof word);
+    __m256i shifts = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bits));
+    __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32((int)word), shifts);
+    return _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32((1 << bits) - 1)));
 }
 
 QS_INLINE vi vi_load(const uint32_t *p) { return _mm256_loadu_si256((const __m256i_u *)p); }

@@ -16,32 +16,31 @@ size_t qs_weight_block_bytes(qs_weight_layout layout, int64_t n_in)
     return (size_t)(qs_weight_columns(layout, n_in) * QS_PACK_ROWS) * element_bytes;
 }
 
-static void fill_panel_f32(int64_t n_rows, int64_t n_in, const float *rows, float *dst)
+static void fill_panel_f32(const qs_cpu_kernels *kernels, int64_t n_rows, int64_t n_in, const float *rows, float *dst)
 {
-    enum { K_TILE = 16 };
-    /* Tile by tile: 16 columns of every row stay in the first-level cache while they are turned. */
-    for (int64_t k0 = 0; k0 < n_in; k0 += K_TILE) {
-        int64_t k_end = k0 + K_TILE < n_in ? k0 + K_TILE : n_in;
-        for (int64_t o = 0; o < n_rows; o++)
-            for (int64_t k = k0; k < k_end; k++) dst[k * QS_PACK_ROWS + o] = rows[o * n_in + k];
-    }
-    for (int64_t k = 0; k < n_in; k++)
-        for (int64_t o = n_rows; o < QS_PACK_ROWS; o++) dst[k * QS_PACK_ROWS + o] = 0.0f;
-    memset(dst + n_in * QS_PACK_ROWS, 0, (size_t)((qs_weight_columns(QS_LAYOUT_PANEL_F32, n_in) - n_in) * QS_PACK_ROWS) * sizeof *dst);
+    kernels->turn.run(rows, n_in, n_rows, n_in, dst);
+    int64_t n_padding = qs_weight_columns(QS_LAYOUT_PANEL_F32, n_in) - n_in;
+    memset(dst + n_in * QS_PACK_ROWS, 0, (size_t)(n_padding * QS_PACK_ROWS) * sizeof *dst);
 }
 
-static void fill_panel_bf16(int64_t n_rows, int64_t n_in, const float *rows, uint16_t *dst)
+/* The layout wants pairs of columns together: in a row of bf16 they are, as words of 32 bits. So a piece of the
+ * rows is rounded into a small buffer and its words are turned. */
+static void fill_panel_bf16(const qs_cpu_kernels *kernels, int64_t n_rows, int64_t n_in, const float *rows,
+                            uint16_t *dst)
 {
-    memset(dst, 0, qs_weight_block_bytes(QS_LAYOUT_PANEL_BF16, n_in));
-    enum { K_TILE = 16 };
-    for (int64_t k0 = 0; k0 < n_in; k0 += K_TILE) {
-        int64_t width = n_in - k0 < K_TILE ? n_in - k0 : K_TILE;
+    enum { PIECE = 64 };
+    union {
+        uint16_t halves[QS_PACK_ROWS][PIECE];
+        float words[QS_PACK_ROWS][PIECE / 2];
+    } piece;
+    int64_t k_end = qs_weight_columns(QS_LAYOUT_PANEL_BF16, n_in);
+    for (int64_t k = 0; k < k_end; k += PIECE) {
+        int64_t padded = k_end - k < PIECE ? k_end - k : PIECE, width = n_in - k < padded ? n_in - k : padded;
         for (int64_t o = 0; o < n_rows; o++) {
-            uint16_t turned[K_TILE];
-            qs_bf16_from_f32_array(turned, rows + o * n_in + k0, width);
-            for (int64_t i = 0; i < width; i++)
-                dst[((k0 + i) / 2 * QS_PACK_ROWS + o) * 2 + (k0 + i) % 2] = turned[i];
+            kernels->to_bf16.run(rows + o * n_in + k, width, piece.halves[o]);
+            memset(piece.halves[o] + width, 0, (size_t)(padded - width) * sizeof **piece.halves);
         }
+        kernels->turn.run(piece.words[0], PIECE / 2, n_rows, padded / 2, (float *)(void *)(dst + k * QS_PACK_ROWS));
     }
 }
 
@@ -52,12 +51,12 @@ static void fill_rows_f32(qs_compute compute, int64_t n_rows, int64_t n_in, cons
     memset(dst + n_rows * n_in, 0, (size_t)((QS_PACK_ROWS - n_rows) * n_in) * sizeof *dst);
 }
 
-void qs_weight_block_fill(qs_weight_layout layout, qs_compute compute, int64_t n_rows, int64_t n_in,
-                          const float *rows, void *dst)
+void qs_weight_block_fill(const qs_cpu_kernels *kernels, qs_weight_layout layout, qs_compute compute,
+                          int64_t n_rows, int64_t n_in, const float *rows, void *dst)
 {
     switch (layout) {
-    case QS_LAYOUT_PANEL_F32: fill_panel_f32(n_rows, n_in, rows, dst); break;
-    case QS_LAYOUT_PANEL_BF16: fill_panel_bf16(n_rows, n_in, rows, dst); break;
+    case QS_LAYOUT_PANEL_F32: fill_panel_f32(kernels, n_rows, n_in, rows, dst); break;
+    case QS_LAYOUT_PANEL_BF16: fill_panel_bf16(kernels, n_rows, n_in, rows, dst); break;
     default: fill_rows_f32(compute, n_rows, n_in, rows, dst); break;
     }
 }

@@ -20,7 +20,7 @@ int64_t qs_weight_columns(qs_weight_layout layout, int64_t n_in);
 size_t qs_weight_block_bytes(qs_weight_layout layout, int64_t n_in);
 
 /* rows [n_rows, n_in], n_rows <= 64, into the block at dst. */
-void qs_weight_block_fill(qs_weight_layout layout, qs_compute compute, int64_t n_rows, int64_t n_in,
-                          const float *rows, void *dst);
+void qs_weight_block_fill(const qs_cpu_kernels *kernels, qs_weight_layout layout, qs_compute compute,
+                          int64_t n_rows, int64_t n_in, const float *rows, void *dst);
 
 #endif
