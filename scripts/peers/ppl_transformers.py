@@ -1,10 +1,11 @@
 """Perplexity by transformers (fp32) of the tokens that an eval artifact holds, against the artifact's own.
 
-usage: ppl_transformers.py MODEL EVAL.h5 [TOLERANCE]     (needs torch, transformers, h5py, hdf5plugin; gguf for a .gguf)
+usage: ppl_transformers.py MODEL EVAL.h5 [QUANT.h5]     (needs torch, transformers, h5py, hdf5plugin; gguf for a .gguf)
 
-MODEL is the directory or .gguf file that was evaluated; EVAL.h5 is fp.eval.h5 (of any protocol), written by
-qsweep-evaluate --dump tokens. Prints both perplexities, their relative difference and the largest difference of a
-position. Exit status 1 when the relative difference is over TOLERANCE (default 0.0005).
+MODEL is the directory or .gguf file that was evaluated; EVAL.h5 (of any protocol) was written by qsweep-evaluate
+--dump tokens; QUANT.h5 is the point's quant artifact, whose codes are de-quantised here and take the place of the
+linears. Prints both perplexities, their relative difference and the largest difference of a position. Exit status 1
+when the relative difference is over 0.0005.
 """
 import pathlib
 import sys
@@ -25,6 +26,33 @@ def load_model(path):
     return model.eval()
 
 
+def dequantise(group):
+    """w[o][perm[j]] = scale[o][j / group] (code[o][j] - zero[o][j / group]), row bit streams, lowest bit first."""
+    n_out, n_in = int(group.attrs["n_out"]), int(group.attrs["n_in"])
+    codes, scales = group["codes"][:], group["scales"][:].astype(np.float32)
+    bits = codes.shape[1] * 8 // n_in
+    stream = np.unpackbits(codes, axis=1, bitorder="little")[:, :n_in * bits].reshape(n_out, n_in, bits)
+    values = (stream * (1 << np.arange(bits))).sum(axis=2).astype(np.float32)
+    size = group.file["spec"].attrs["group_size"]
+    index = np.arange(n_in) // (n_in if size < 0 else size)
+    zeros = group["zeros"][:].astype(np.float32)[:, index] if "zeros" in group else float(1 << (bits - 1))
+    stored = scales[:, index] * (values - zeros)
+    if "perm" not in group:
+        return stored
+    weights = np.empty_like(stored)
+    weights[:, group["perm"][:]] = stored
+    return weights
+
+
+def quantise(model, path):
+    with h5py.File(path) as f:
+        for layer, block in enumerate(model.model.layers):
+            for part in (block.self_attn, block.mlp):
+                for name, linear in part.named_children():
+                    if isinstance(linear, torch.nn.Linear):
+                        linear.weight.data = torch.from_numpy(dequantise(f[f"layers/{layer}/{name}"]))
+
+
 def read_eval(path):
     with h5py.File(path) as f:
         protocol = f["protocol"].attrs
@@ -43,9 +71,11 @@ def window_nll(model, window, first, n_scored):
 
 def main():
     ours = read_eval(sys.argv[2])
-    tolerance = float(sys.argv[3]) if len(sys.argv) > 3 else 5e-4
+    tolerance = 5e-4
     first = ours["n_ctx"] - 1 - ours["n_scored"]
     model = load_model(pathlib.Path(sys.argv[1]))
+    if len(sys.argv) > 3:
+        quantise(model, sys.argv[3])
     nll = np.stack([window_nll(model, w, first, ours["n_scored"]) for w in ours["tokens"]])
     theirs = float(np.exp(nll.mean()))
     difference = ours["ppl"] / theirs - 1.0
