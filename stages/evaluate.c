@@ -42,8 +42,10 @@ typedef struct name {
 static const name task_names[] = {
     {"ppl", QS_TASK_PPL, "perplexity and accuracy of the next token, and their change"},
     {"kld", QS_TASK_KLD, "KL divergence and agreement with the reference, position by position"},
-    {"latency", QS_TASK_LATENCY, "time of prompts and tokens on packed kernels, interleaved with the reference"},
-    {"memory", QS_TASK_MEMORY, "bytes before and after loading, at the peak, and against the format's arithmetic"},
+    {"latency", QS_TASK_LATENCY,
+     "time of prompts and tokens on packed kernels, interleaved with the reference"},
+    {"memory", QS_TASK_MEMORY,
+     "bytes before and after loading, at the peak, and against the format's arithmetic"},
     {"semantic", 0, ""}, {"entropy", 0, ""}, {"json", 0, ""}, {"qa", 0, ""},
     {0},
 };
@@ -56,7 +58,8 @@ static const name dump_names[] = {
     {0},
 };
 
-static qs_err parse_name(unsigned *bits, const name *names, const char *option, const char *item, size_t bytes)
+static qs_err parse_name(unsigned *bits, const name *names, const char *option, const char *item,
+                         size_t bytes)
 {
     for (const name *n = names; n->name != NULL; n++) {
         if (strlen(n->name) != bytes || strncmp(n->name, item, bytes) != 0) continue;
@@ -64,7 +67,8 @@ static qs_err parse_name(unsigned *bits, const name *names, const char *option, 
         if (n->bit != 0) return QS_OK;
         return qs_fail(QS_E_UNSUPPORTED, "--%s %s: this version does not measure it", option, n->name);
     }
-    return qs_fail(QS_E_USAGE, "--%s: \"%.*s\" is not one; see qsweep-evaluate --list", option, (int)bytes, item);
+    return qs_fail(QS_E_USAGE, "--%s: \"%.*s\" is not one; see qsweep-evaluate --list", option, (int)bytes,
+                   item);
 }
 
 /* "a,b,c" to bits; NULL gives none. */
@@ -140,7 +144,8 @@ static qs_err take_inputs(job *j)
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
     QS_TRY(qs_backend_create(&j->backend, opt->common.backend, opt->common.device, opt->n_threads));
-    QS_TRY(qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
+    QS_TRY(
+        qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
 out:
     return err;
 }
@@ -170,16 +175,21 @@ static qs_err print_plan(const job *j)
     qs_evaluation_plan(&j->evaluation, &cost);
     qs_err err = estimate_seconds(j, cost.flops, &seconds);
     if (err != QS_OK) return err;
-    qs_log_info("evaluate %s on %s: %lld windows of %lld tokens from %s, protocol %s (BOS %s), %lld positions scored",
-                opt->model, qs_backend_describe(j->backend), (long long)w->n_windows, (long long)w->n_ctx, opt->text,
-                w->protocol->name, w->bos, (long long)(w->n_windows * w->n_scored));
-    qs_log_info("%lld points to evaluate: about %.0f s of passes%s; memory: passes %s, deployed %s; artifacts up to %s",
-                (long long)cost.n_todo, seconds, cost.deployed_bytes > 0 ? ", then latency and memory of each" : "",
+    qs_log_info(
+        "evaluate %s on %s: %lld windows of %lld tokens from %s, protocol %s (BOS %s), %lld positions scored",
+        opt->model, qs_backend_describe(j->backend), (long long)w->n_windows, (long long)w->n_ctx, opt->text,
+        w->protocol->name, w->bos, (long long)(w->n_windows * w->n_scored));
+    qs_log_info("%lld points to evaluate: about %.0f s of passes%s; memory: passes %s, deployed %s; "
+                "artifacts up to %s",
+                (long long)cost.n_todo, seconds,
+                cost.deployed_bytes > 0 ? ", then latency and memory of each" : "",
                 qs_mem_format(a, cost.pass_bytes), qs_mem_format(b, cost.deployed_bytes),
                 qs_mem_format(c, cost.artifact_bytes));
-    if (w->n_windows == 1 && cost.n_todo > 0) qs_log_warn("one window gives no confidence intervals; give more text");
+    if (w->n_windows == 1 && cost.n_todo > 0)
+        qs_log_warn("one window gives no confidence intervals; give more text");
     if (opt->common.dry_run && opt->common.json)
-        (void)printf("{\"n_windows\": %lld, \"n_todo\": %lld, \"flops\": %.6g, \"seconds\": %.3g, \"pass_bytes\": %zu, "
+        (void)printf("{\"n_windows\": %lld, \"n_todo\": %lld, \"flops\": %.6g, \"seconds\": %.3g, "
+                     "\"pass_bytes\": %zu, "
                      "\"deployed_bytes\": %zu, \"artifact_bytes\": %zu}\n",
                      (long long)w->n_windows, (long long)cost.n_todo, cost.flops, seconds, cost.pass_bytes,
                      cost.deployed_bytes, cost.artifact_bytes);
@@ -201,11 +211,12 @@ static qs_err add_point(json_t *list, const qs_eval_point *point)
         QS_TRY(qs_metric_get(artifact, metric, &estimate, &present));
         if (present)
             (void)json_object_set_new(metrics, metric->name,
-                                      json_pack("{s:f, s:f, s:f, s:I}", "value", estimate.value, "lo", estimate.lo, "hi",
-                                                estimate.hi, "n", (json_int_t)estimate.n));
+                                      json_pack("{s:f, s:f, s:f, s:I}", "value", estimate.value, "lo",
+                                                estimate.lo, "hi", estimate.hi, "n", (json_int_t)estimate.n));
     }
-    (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:O}", "config", point->id, "path", point->path, "digest",
-                                                qs_digest_format(text, qs_artifact_digest(artifact)), "metrics", metrics));
+    (void)json_array_append_new(
+        list, json_pack("{s:s, s:s, s:s, s:O}", "config", point->id, "path", point->path, "digest",
+                        qs_digest_format(text, qs_artifact_digest(artifact)), "metrics", metrics));
 out:
     json_decref(metrics);
     qs_artifact_close(artifact);
@@ -247,23 +258,35 @@ out:
 
 int main(int argc, char **argv)
 {
-    options opt = {.common = QS_COMMON_DEFAULTS, .protocol = "hf", .tasks = "ppl,kld,latency,memory", .compute = "f32",
-                   .out = ".", .n_ctx = 512, .argc = argc, .argv = argv};
+    options opt = {.common = QS_COMMON_DEFAULTS,
+                   .protocol = "hf",
+                   .tasks = "ppl,kld,latency,memory",
+                   .compute = "f32",
+                   .out = ".",
+                   .n_ctx = 512,
+                   .argc = argc,
+                   .argv = argv};
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
         {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "evaluation text", 0, 0, false},
-        {"quant", QS_ARG_LIST, &opt.quants, "FILE", "a quant artifact; repeatable; none = the reference alone", 0, 0, false},
-        {"baseline", QS_ARG_STRING, &opt.baseline, "FILE", "eval artifact of the reference; default OUT/fp.eval.h5, made when needed", 0, 0, false},
+        {"quant", QS_ARG_LIST, &opt.quants, "FILE",
+         "a quant artifact; repeatable; none = the reference alone", 0, 0, false},
+        {"baseline", QS_ARG_STRING, &opt.baseline, "FILE",
+         "eval artifact of the reference; default OUT/fp.eval.h5, made when needed", 0, 0, false},
         {"protocol", QS_ARG_STRING, &opt.protocol, "NAME", "hf or llamacpp", 0, 0, false},
         {"ctx", QS_ARG_INT, &opt.n_ctx, "N", "tokens in a window", 2, 1e6, false},
         {"windows", QS_ARG_INT, &opt.n_windows, "N", "the first N windows; 0 = all", 0, 1e9, false},
         {"tasks", QS_ARG_STRING, &opt.tasks, "LIST", "of ppl, kld, latency, memory", 0, 0, false},
-        {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0, false},
-        {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden", 0, 0, false},
+        {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0,
+         false},
+        {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden", 0,
+         0, false},
         {"out", QS_ARG_STRING, &opt.out, "DIR", "where ID.eval.h5 of each point goes", 0, 0, false},
         QS_ARGS_COMMON(&opt.common),
     };
-    qs_args args = {.program = "qsweep-evaluate", .summary = "measure the reference and quantised points against it", .rows = rows};
+    qs_args args = {.program = "qsweep-evaluate",
+                    .summary = "measure the reference and quantised points against it",
+                    .rows = rows};
     bool done;
     qs_err err = qs_args_parse(&args, argc, argv, &done);
     if (err != QS_OK || done) goto out;

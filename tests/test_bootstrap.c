@@ -1,4 +1,4 @@
-/* Confidence intervals (metrics.md §5: block bootstrap by window, at least 1,000 resamples, seeded; Wilson). */
+/* Confidence intervals (metrics.md §5: seeded block bootstrap, at least 1,000 resamples; Wilson). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +22,8 @@ static void test_wilson_published(void **state)
     (void)state;
     static const struct {
         double r, n, lo, hi;
-    } cases[] = {{81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0.0, 0.1611}, {1, 29, 0.0061, 0.1718}};
+    } cases[] = {
+        {81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0.0, 0.1611}, {1, 29, 0.0061, 0.1718}};
     double lo, hi;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qs_wilson(cases[i].r, cases[i].n, &lo, &hi);
@@ -53,8 +54,8 @@ static void test_quantile_hand(void **state)
 
 static double ratio(const double *sums) { return sums[0] / sums[1]; }
 
-/* Two blocks have four equally likely draws: (a, a), (a, b), (b, a), (b, b), so the extremes of the interval are
- * the two blocks themselves. */
+/* Two blocks have four equally likely draws: (a, a), (a, b), (b, a), (b, b), so the extremes of the interval
+ * are the two blocks themselves. */
 static void test_two_blocks(void **state)
 {
     (void)state;
@@ -113,7 +114,8 @@ static void test_quantile_matches_sorting(void **state)
     qs_estimate estimate;
     static const double fractions[] = {0.0, 0.013, 0.25, 0.5, 0.77, 0.99, 1.0};
     for (size_t i = 0; i < sizeof fractions / sizeof *fractions; i++) {
-        assert_int_equal(qs_bootstrap_quantile(&options, values, BLOCKS, EACH, fractions[i], &estimate), QS_OK);
+        assert_int_equal(qs_bootstrap_quantile(&options, values, BLOCKS, EACH, fractions[i], &estimate),
+                         QS_OK);
         assert_near(estimate.value, qs_quantile_sorted(sorted, N, fractions[i]), 1e-12);
         assert_true(estimate.lo <= estimate.value && estimate.value <= estimate.hi);
     }
@@ -132,8 +134,8 @@ static void test_median_gain_hand(void **state)
     assert_near(estimate.hi, 50.0, 1e-12);
 }
 
-/* 300 data sets of 40 windows whose tokens share a window effect: the interval must hold the truth about 95 % of
- * the time. */
+/* 300 data sets of 40 windows whose tokens share a window effect: the interval must hold the truth about 95 %
+ * of the time. */
 static void test_coverage(void **state)
 {
     (void)state;
@@ -142,7 +144,8 @@ static void test_coverage(void **state)
     for (uint64_t set = 0; set < SETS; set++) {
         double sums[WINDOWS][4];
         for (uint64_t w = 0; w < WINDOWS; w++) {
-            double effect = qs_rng_normal(1000 + set, w), difference = 0.1 * qs_rng_normal(2000 + set, w), f = 0, q = 0;
+            double effect = qs_rng_normal(1000 + set, w), difference = 0.1 * qs_rng_normal(2000 + set, w),
+                   f = 0, q = 0;
             for (uint64_t t = 0; t < TOKENS; t++) {
                 double nll = 3.0 + effect + qs_rng_normal(3000 + set, w * TOKENS + t);
                 f += nll;
@@ -160,8 +163,8 @@ static void test_coverage(void **state)
         /* The pair removes the window effect: its interval is about a tenth as wide as the plain one. */
         assert_true(estimate.hi - estimate.lo < 0.1);
     }
-    print_message("coverage of the mean %.3f, of the paired difference %.3f (nominal 0.95)\n", covered / (double)SETS,
-                  covered_ratio / (double)SETS);
+    print_message("coverage of the mean %.3f, of the paired difference %.3f (nominal 0.95)\n",
+                  covered / (double)SETS, covered_ratio / (double)SETS);
     assert_true(covered > 0.90 * SETS && covered < 0.99 * SETS);
     assert_true(covered_ratio > 0.90 * SETS && covered_ratio < 0.99 * SETS);
 }
@@ -187,14 +190,10 @@ static void test_seed_decides(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wilson_published),
-        cmocka_unit_test(test_quantile_hand),
-        cmocka_unit_test(test_two_blocks),
-        cmocka_unit_test(test_equal_and_single_blocks),
-        cmocka_unit_test(test_undefined),
-        cmocka_unit_test(test_quantile_matches_sorting),
-        cmocka_unit_test(test_median_gain_hand),
-        cmocka_unit_test(test_coverage),
+        cmocka_unit_test(test_wilson_published), cmocka_unit_test(test_quantile_hand),
+        cmocka_unit_test(test_two_blocks),       cmocka_unit_test(test_equal_and_single_blocks),
+        cmocka_unit_test(test_undefined),        cmocka_unit_test(test_quantile_matches_sorting),
+        cmocka_unit_test(test_median_gain_hand), cmocka_unit_test(test_coverage),
         cmocka_unit_test(test_seed_decides),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

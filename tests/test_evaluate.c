@@ -1,5 +1,5 @@
-/* Evaluation of whole points on the tiny model (product.md: evaluate; metrics.md §5: negative controls; checklist B7:
- * savings visible; E4: latency against the reference). */
+/* Evaluation of whole points on the tiny model (product.md: evaluate; metrics.md §5: negative controls;
+ * checklist B7: savings visible; E4: latency against the reference). */
 #include "model_files.h"
 
 #include <math.h>
@@ -20,7 +20,8 @@ typedef struct bench {
     const char *paths[3];
 } bench;
 
-static const char *const specs[] = {"rtn:bits=8,group=32,sym=0", "rtn:bits=4,group=32,sym=0", "rtn:bits=2,group=32,sym=0"};
+static const char *const specs[] = {"rtn:bits=8,group=32,sym=0", "rtn:bits=4,group=32,sym=0",
+                                    "rtn:bits=2,group=32,sym=0"};
 
 static void quantize(bench *b, const char *text, char path[QS_PATH_BYTES])
 {
@@ -171,8 +172,8 @@ static void test_reference_and_three_points(void **state)
     remove_out(dir);
 }
 
-/* A later point that uses the stored reference equals one that was evaluated together with it, bit for bit; so do
- * batches of windows and single points when memory is short, and one thread. */
+/* A later point that uses the stored reference equals one that was evaluated together with it, bit for bit;
+ * so do batches of windows and single points when memory is short, and one thread. */
 static void test_reuse_and_batches_are_bitwise(void **state)
 {
     bench *b = *state;
@@ -193,7 +194,8 @@ static void test_reuse_and_batches_are_bitwise(void **state)
     b->backend = two;
     for (int i = -1; i < 2; i++) {
         const char *id = i < 0 ? "fp" : ids[i];
-        qs_digest digest = digest_of(joint, id), others[] = {digest_of(later, id), digest_of(tight, id), digest_of(single, id)};
+        qs_digest digest = digest_of(joint, id),
+                  others[] = {digest_of(later, id), digest_of(tight, id), digest_of(single, id)};
         for (int k = 0; k < 3; k++) assert_memory_equal(&digest, &others[k], sizeof digest);
     }
     remove_out(joint);
@@ -244,7 +246,8 @@ static void test_refuses_baselines(void **state)
     b->model = own;
 
     qs_evaluation e;
-    assert_fails(qs_evaluation_create(&e, b->backend, b->model, NULL, 0, &options), QS_E_USAGE, "nothing to do");
+    assert_fails(qs_evaluation_create(&e, b->backend, b->model, NULL, 0, &options), QS_E_USAGE,
+                 "nothing to do");
     const char *twice[] = {b->paths[0], b->paths[0]};
     assert_fails(qs_evaluation_create(&e, b->backend, b->model, twice, 2, &options), QS_E_USAGE, "same id");
     remove_out(dir);
@@ -263,16 +266,19 @@ static void test_deployed(void **state)
     assert_int_equal(evaluate(b, &options, 1, 1), 2);
     assert_int_equal(evaluate(b, &options, 1, 1), 0);
     assert_true(metric(dir, ids[1], "ppl").value > 1.0);
-    qs_estimate p50 = metric(dir, ids[1], "decode_ms_tok_p50"), gain = metric(dir, ids[1], "latency_gain_pct");
+    qs_estimate p50 = metric(dir, ids[1], "decode_ms_tok_p50"),
+                gain = metric(dir, ids[1], "latency_gain_pct");
     assert_true(p50.value > 0.0 && p50.lo <= p50.value && p50.value <= p50.hi && p50.n == 8);
     assert_true(gain.lo <= gain.value && gain.value <= gain.hi && gain.hi < 100.0);
     assert_true(metric(dir, ids[1], "prefill_tok_s").value > 0.0);
-    double expected = metric(dir, ids[1], "bytes_expected").value, measured = metric(dir, ids[1], "bytes_measured").value;
+    double expected = metric(dir, ids[1], "bytes_expected").value,
+           measured = metric(dir, ids[1], "bytes_measured").value;
     assert_true(fabs(measured - expected) <= 0.1 * expected);
     assert_true(metric(dir, ids[1], "savings_visible").value == 1.0);
     assert_true(measured < metric(dir, "fp", "bytes_measured").value);
     assert_true(metric(dir, ids[1], "mem_peak").value >= metric(dir, ids[1], "mem_after_load").value);
-    assert_true(metric(dir, ids[1], "mem_after_load").value >= metric(dir, ids[1], "mem_before").value + measured);
+    assert_true(metric(dir, ids[1], "mem_after_load").value >=
+                metric(dir, ids[1], "mem_before").value + measured);
     qs_artifact *artifact = open_eval(dir, ids[1]);
     double loss[14], quantize_s;
     assert_ok(qs_artifact_read(artifact, "/layers/loss", QS_F64, loss, 14));

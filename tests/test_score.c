@@ -1,5 +1,5 @@
-/* Scores of positions and the metrics made of them (metrics.md §1: natural log, KL over the full vocabulary, argmax,
- * change of p(correct); formats_gptq_awq_gguf.md §8.2: the same statistics as llama.cpp's). */
+/* Scores of positions and the metrics made of them (metrics.md §1: natural log, KL over the full vocabulary,
+ * argmax, change of p(correct); formats_gptq_awq_gguf.md §8.2: the same statistics as llama.cpp's). */
 #include "model_files.h"
 
 #include <math.h>
@@ -80,10 +80,16 @@ static void test_quality_hand(void **state)
 {
     (void)state;
     int32_t ids[] = {9, 1, 2, 9, 3, 4}, argmax_f[] = {1, 2, 3, 0}, argmax_q[] = {1, 0, 0, 0};
-    float nll_f[] = {1.0f, 2.0f, 1.0f, 4.0f}, nll_q[] = {1.5f, 2.0f, 2.0f, 4.5f}, kld[] = {0.1f, 0.2f, 0.3f, 0.8f};
+    float nll_f[] = {1.0f, 2.0f, 1.0f, 4.0f}, nll_q[] = {1.5f, 2.0f, 2.0f, 4.5f},
+          kld[] = {0.1f, 0.2f, 0.3f, 0.8f};
     qs_windows windows = {.n_ctx = 3, .n_windows = 2, .first = 0, .n_scored = 2, .ids = ids};
-    qs_token_scores f = {.n = 4, .nll = nll_f, .argmax = argmax_f}, q = {.n = 4, .nll = nll_q, .argmax = argmax_q, .kld = kld};
-    qs_quality_input input = {.windows = &windows, .scores = &q, .reference = &f, .tasks = QS_TASK_PPL | QS_TASK_KLD, .part = QS_QUALITY_ALL};
+    qs_token_scores f = {.n = 4, .nll = nll_f, .argmax = argmax_f},
+                    q = {.n = 4, .nll = nll_q, .argmax = argmax_q, .kld = kld};
+    qs_quality_input input = {.windows = &windows,
+                              .scores = &q,
+                              .reference = &f,
+                              .tasks = QS_TASK_PPL | QS_TASK_KLD,
+                              .part = QS_QUALITY_ALL};
     seen s = {0};
     assert_ok(qs_quality_measure(&input, see, &s));
     assert_near(find(&s, "ppl")->value, exp(2.5), 1e-12);
@@ -111,7 +117,8 @@ static void test_quality_edges(void **state)
     float nll[] = {1.0f, 2.0f, 1.0f, 4.0f}, kld[] = {0, 0, 0, 0};
     qs_windows windows = {.n_ctx = 3, .n_windows = 2, .first = 0, .n_scored = 2, .ids = ids};
     qs_token_scores f = {.n = 4, .nll = nll, .argmax = argmax, .kld = kld};
-    qs_quality_input input = {.windows = &windows, .scores = &f, .reference = &f, .tasks = QS_TASK_PPL, .part = QS_QUALITY_ALL};
+    qs_quality_input input = {
+        .windows = &windows, .scores = &f, .reference = &f, .tasks = QS_TASK_PPL, .part = QS_QUALITY_ALL};
     seen s = {0};
     assert_ok(qs_quality_measure(&input, see, &s));
     assert_null(find(&s, "acc_loss_pct"));
@@ -163,7 +170,8 @@ static int setup(void **state)
         assert_ok(qs_backend_alloc(g->backend, &g->device[i], g->hidden.n, "hidden"));
         assert_ok(qs_backend_upload(g->backend, g->device[i], g->hidden.data, g->hidden.n));
     }
-    for (int i = 0; i < ROWS; i++) g->targets[i] = ((const int32_t *)(const void *)g->tokens.data)[(i + 1) % ROWS];
+    for (int i = 0; i < ROWS; i++)
+        g->targets[i] = ((const int32_t *)(const void *)g->tokens.data)[(i + 1) % ROWS];
     *state = g;
     return 0;
 }
@@ -182,7 +190,10 @@ static int teardown(void **state)
     return 0;
 }
 
-static const float *golden_row(const golden *g, int i) { return (const float *)(const void *)g->logits.data + i * g->v; }
+static const float *golden_row(const golden *g, int i)
+{
+    return (const float *)(const void *)g->logits.data + i * g->v;
+}
 
 static double lse_of(const float *row, int64_t n)
 {
@@ -253,14 +264,16 @@ static void test_scorer_refuses(void **state)
     qs_token_scores scores;
     assert_ok(qs_token_scores_alloc(&scores, ROWS, true));
     qs_scored_rows rows = {.name = "broken", .hidden = g->device[0], .scores = &scores};
-    assert_fails(qs_scorer_run(g->scorer, NULL, &rows, 1, g->targets, ROWS), QS_E_USAGE, "needs the reference");
+    assert_fails(qs_scorer_run(g->scorer, NULL, &rows, 1, g->targets, ROWS), QS_E_USAGE,
+                 "needs the reference");
     float *bad;
     assert_ok(QS_NEW(bad, ROWS * g->d, "bad"));
     memcpy(bad, g->hidden.data, g->hidden.n);
     bad[3 * g->d + 1] = INFINITY;
     assert_ok(qs_backend_upload(g->backend, g->device[1], bad, g->hidden.n));
     rows.hidden = g->device[1];
-    assert_fails(qs_scorer_run(g->scorer, &rows, NULL, 0, g->targets, ROWS), QS_E_NUMERIC, "broken, position 3");
+    assert_fails(qs_scorer_run(g->scorer, &rows, NULL, 0, g->targets, ROWS), QS_E_NUMERIC,
+                 "broken, position 3");
     qs_mem_free(bad);
     qs_token_scores_free(&scores);
 }

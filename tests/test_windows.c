@@ -74,7 +74,7 @@ static void test_llamacpp(void **state)
     assert_int_equal(windows.ids[512], BOS);
     assert_int_equal(windows.ids[511], 510); /* shifted by the BOS in front of the text */
     assert_int_equal(windows.ids[513], 512);
-    assert_int_equal(qs_windows_targets(&windows, 0)[0], 256);   /* the token at position 257 */
+    assert_int_equal(qs_windows_targets(&windows, 0)[0], 256);    /* the token at position 257 */
     assert_int_equal(qs_windows_targets(&windows, 1)[254], 1022); /* the last token of the window */
     qs_windows_free(&windows);
 
@@ -113,8 +113,9 @@ static void test_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hf_without_bos), cmocka_unit_test(test_hf_with_bos), cmocka_unit_test(test_llamacpp),
-        cmocka_unit_test(test_limit),          cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_hf_without_bos), cmocka_unit_test(test_hf_with_bos),
+        cmocka_unit_test(test_llamacpp),       cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

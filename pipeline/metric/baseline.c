@@ -5,7 +5,7 @@
 
 #include "base/mem.h"
 
-/* Kernels of different machines differ by rounding, about 1e-6 of a logit; anything beyond is another model. */
+/* Kernels of different machines differ by rounding, about 1e-6 of a logit; more is another model. */
 static const double nll_tolerance = 1e-4;
 
 static qs_err check_subject(const qs_baseline *baseline, const qs_subject *subject)
@@ -14,20 +14,26 @@ static qs_err check_subject(const qs_baseline *baseline, const qs_subject *subje
     char id[QS_SPEC_ID_BYTES];
     qs_err err;
     QS_TRY(qs_artifact_get_text(baseline->artifact, "/config/@id", id, sizeof id));
-    if (strcmp(id, "fp") != 0) return qs_fail(QS_E_INPUT, "use baseline %s: it is of %s, not of the reference (fp)", path, id);
+    if (strcmp(id, "fp") != 0)
+        return qs_fail(QS_E_INPUT, "use baseline %s: it is of %s, not of the reference (fp)", path, id);
     QS_TRY(qs_eval_file_differs(baseline->artifact, subject, true, &what));
     if (what != NULL)
-        return qs_fail(QS_E_INPUT, "use baseline %s: %s differs from what is to be evaluated; make it again, or leave --baseline out",
+        return qs_fail(QS_E_INPUT,
+                       "use baseline %s: %s differs from what is to be evaluated; make it again, or leave "
+                       "--baseline out",
                        path, what);
     if (!qs_artifact_has(baseline->artifact, "/reference/hidden"))
-        return qs_fail(QS_E_INPUT, "use baseline %s: it holds no hidden states; evaluate the reference with --tasks ppl", path);
+        return qs_fail(QS_E_INPUT,
+                       "use baseline %s: it holds no hidden states; evaluate the reference with --tasks ppl",
+                       path);
 out:
     return err;
 }
 
 static qs_err read_time(const qs_baseline *baseline, const char *path, double *seconds)
 {
-    return qs_artifact_has(baseline->artifact, path) ? qs_artifact_get_real(baseline->artifact, path, seconds) : QS_OK;
+    return qs_artifact_has(baseline->artifact, path) ? qs_artifact_get_real(baseline->artifact, path, seconds)
+                                                     : QS_OK;
 }
 
 qs_err qs_baseline_open(qs_baseline *out, const char *path, const qs_subject *subject)
@@ -68,6 +74,8 @@ qs_err qs_baseline_check(const qs_baseline *baseline, const float *nll)
     for (int64_t i = 0; i < stored->n; i++) difference += fabs((double)nll[i] - (double)stored->nll[i]);
     difference /= (double)stored->n;
     if (difference <= nll_tolerance) return QS_OK;
-    return qs_fail(QS_E_INPUT, "use baseline %s: its hidden states give another NLL than it says, by %.3g nats on average; make it again",
+    return qs_fail(QS_E_INPUT,
+                   "use baseline %s: its hidden states give another NLL than it says, by %.3g nats on "
+                   "average; make it again",
                    baseline->path, difference);
 }

@@ -1,5 +1,6 @@
-/* The reference's side of every comparison, from an eval artifact of the reference: its final hidden states (which
- * with the head give its logits again) and its scores per position. A later point needs no pass of the reference. */
+/* The reference's side of every comparison, from an eval artifact of the reference: its final hidden states
+ * (which with the head give its logits again) and its scores per position. A later point needs no pass of the
+ * reference. */
 #ifndef QS_METRIC_BASELINE_H
 #define QS_METRIC_BASELINE_H
 
@@ -10,12 +11,12 @@ typedef struct qs_baseline {
     qs_artifact *artifact;
     char path[QS_PATH_BYTES];
     qs_digest digest;
-    qs_token_scores scores; /* nll and argmax; no KL */
+    qs_token_scores scores;    /* nll and argmax; no KL */
     double forward_s, score_s; /* what the reference's own pass took; 0 when unknown */
 } qs_baseline;
 
-/* Refuses (QS_E_INPUT) an artifact that is not of the reference, that holds no hidden states, or that differs from
- * the subject in model, protocol, tokens or compute, and names which. */
+/* Refuses (QS_E_INPUT) an artifact that is not of the reference, that holds no hidden states, or that differs
+ * from the subject in model, protocol, tokens or compute, and names which. */
 QS_MUST_CHECK qs_err qs_baseline_open(qs_baseline *out, const char *path, const qs_subject *subject);
 void qs_baseline_close(qs_baseline *baseline);
 

@@ -34,10 +34,11 @@ void qs_wilson(double n_successes, double n, double *lo, double *hi)
     if (n_successes < n) *hi = fmin(1.0, centre + half);
 }
 
-qs_err qs_bootstrap_run(const qs_bootstrap *options, qs_statistic statistic, const void *context, int64_t n_blocks,
-                        qs_estimate *out)
+qs_err qs_bootstrap_run(const qs_bootstrap *options, qs_statistic statistic, const void *context,
+                        int64_t n_blocks, qs_estimate *out)
 {
-    int64_t n_resamples = options->n_resamples > 0 ? options->n_resamples : QS_BOOTSTRAP_RESAMPLES, n_defined = 0;
+    int64_t n_resamples = options->n_resamples > 0 ? options->n_resamples : QS_BOOTSTRAP_RESAMPLES,
+            n_defined = 0;
     int32_t *counts = NULL;
     double *values = NULL;
     qs_err err;
@@ -46,7 +47,8 @@ qs_err qs_bootstrap_run(const qs_bootstrap *options, qs_statistic statistic, con
     for (int64_t b = 0; b < n_blocks; b++) counts[b] = 1;
     double value = statistic(context, counts);
     if (!isfinite(value)) {
-        err = qs_fail(QS_E_NUMERIC, "estimate a statistic of %lld blocks: it is NaN or infinite", (long long)n_blocks);
+        err = qs_fail(QS_E_NUMERIC, "estimate a statistic of %lld blocks: it is NaN or infinite",
+                      (long long)n_blocks);
         goto out;
     }
     *out = (qs_estimate){.value = value, .lo = value, .hi = value, .n = n_blocks};
@@ -90,7 +92,8 @@ qs_err qs_bootstrap_sums(const qs_bootstrap *options, const double *sums, int64_
                          double (*of)(const double *sums), qs_estimate *out)
 {
     if (n_sums < 1 || n_sums > QS_BOOTSTRAP_MAX_SUMS)
-        return qs_fail(QS_E_USAGE, "bootstrap of %d sums: 1 to %d are possible", n_sums, QS_BOOTSTRAP_MAX_SUMS);
+        return qs_fail(QS_E_USAGE, "bootstrap of %d sums: 1 to %d are possible", n_sums,
+                       QS_BOOTSTRAP_MAX_SUMS);
     sums_context context = {.sums = sums, .n_blocks = n_blocks, .n_sums = n_sums, .of = of};
     return qs_bootstrap_run(options, statistic_of_sums, &context, n_blocks, out);
 }
@@ -119,7 +122,8 @@ static qs_err rank_series(ranked_series *out, const double *values, int64_t n_bl
     out->n = n_blocks * n_per_block;
     qs_err err = QS_NEW(out->items, out->n, "sorted values");
     if (err != QS_OK) return err;
-    for (int64_t i = 0; i < out->n; i++) out->items[i] = (ranked){.value = values[i], .block = i / n_per_block};
+    for (int64_t i = 0; i < out->n; i++)
+        out->items[i] = (ranked){.value = values[i], .block = i / n_per_block};
     qsort(out->items, (size_t)out->n, sizeof *out->items, compare_ranked);
     return QS_OK;
 }
@@ -168,8 +172,8 @@ static double statistic_gain(const void *context, const int32_t *counts)
     return 100.0 * (a - b) / a;
 }
 
-qs_err qs_bootstrap_quantile(const qs_bootstrap *options, const double *values, int64_t n_blocks, int64_t n_per_block,
-                             double f, qs_estimate *out)
+qs_err qs_bootstrap_quantile(const qs_bootstrap *options, const double *values, int64_t n_blocks,
+                             int64_t n_per_block, double f, qs_estimate *out)
 {
     quantile_context context = {.f = f};
     qs_err err;
@@ -180,8 +184,8 @@ out:
     return err;
 }
 
-qs_err qs_bootstrap_median_gain(const qs_bootstrap *options, const double *a, const double *b, int64_t n_blocks,
-                                int64_t n_per_block, qs_estimate *out)
+qs_err qs_bootstrap_median_gain(const qs_bootstrap *options, const double *a, const double *b,
+                                int64_t n_blocks, int64_t n_per_block, qs_estimate *out)
 {
     quantile_context context = {0};
     qs_err err;

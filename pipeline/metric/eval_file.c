@@ -57,8 +57,8 @@ static qs_err copy_calibration(qs_artifact *artifact, const qs_artifact *quant)
         const char *path;
         bool real;
     } rows[] = {
-        {"/calibration/@n_samples", false},         {"/calibration/@seqlen", false},
-        {"/calibration/@js_divergence", true},      {"/calibration/@median_chars_ratio", true},
+        {"/calibration/@n_samples", false},    {"/calibration/@seqlen", false},
+        {"/calibration/@js_divergence", true}, {"/calibration/@median_chars_ratio", true},
         {"/calibration/@propagated", false},
     };
     qs_err err = QS_OK;
@@ -106,14 +106,16 @@ out:
     return err;
 }
 
-qs_err qs_eval_file_begin(qs_artifact **out, const char *path, const qs_subject *subject, const qs_quant_file *quant)
+qs_err qs_eval_file_begin(qs_artifact **out, const char *path, const qs_subject *subject,
+                          const qs_quant_file *quant)
 {
     qs_artifact *artifact = NULL;
     qs_err err;
     *out = NULL;
     QS_TRY(qs_artifact_create(&artifact, path, QS_KIND_EVAL));
     QS_TRY(qs_model_record(subject->model, artifact));
-    if (subject->baseline != NULL) QS_TRY(qs_artifact_add_parent(artifact, "baseline", "fp", *subject->baseline));
+    if (subject->baseline != NULL)
+        QS_TRY(qs_artifact_add_parent(artifact, "baseline", "fp", *subject->baseline));
     QS_TRY(put_config(artifact, subject, quant));
     QS_TRY(put_protocol(artifact, subject));
     if (quant != NULL) QS_TRY(put_quant(artifact, subject, quant));
@@ -124,7 +126,8 @@ out:
     return err;
 }
 
-qs_err qs_eval_file_put_scores(qs_artifact *artifact, const qs_windows *windows, const qs_token_scores *scores)
+qs_err qs_eval_file_put_scores(qs_artifact *artifact, const qs_windows *windows,
+                               const qs_token_scores *scores)
 {
     int64_t dims[] = {windows->n_windows, windows->n_scored};
     qs_err err;
@@ -142,7 +145,8 @@ qs_err qs_eval_file_begin_dumps(qs_artifact *artifact, const qs_subject *subject
     const qs_model_config *config = qs_model_get_config(subject->model);
     qs_err err = QS_OK;
     if ((dumps & QS_DUMP_TOKENS) != 0)
-        QS_TRY(qs_artifact_put(artifact, "/dump/tokens", QS_I32, 2, (int64_t[]){w->n_windows, w->n_ctx}, w->ids));
+        QS_TRY(qs_artifact_put(artifact, "/dump/tokens", QS_I32, 2, (int64_t[]){w->n_windows, w->n_ctx},
+                               w->ids));
     if ((dumps & QS_DUMP_LOGITS) != 0)
         QS_TRY(qs_artifact_begin(artifact, "/dump/logits", QS_F32, 3,
                                  (int64_t[]){w->n_windows, w->n_ctx, config->n_vocab}));
@@ -198,7 +202,8 @@ static qs_err same_tokens(const qs_artifact *artifact, const qs_windows *windows
     *same = false;
     if (!qs_artifact_has(artifact, "/tokens/ids")) return QS_OK;
     QS_TRY(qs_artifact_info(artifact, "/tokens/ids", &info));
-    if (info.dtype != QS_I32 || info.rank != 2 || info.dims[0] != windows->n_windows || info.dims[1] != windows->n_ctx)
+    if (info.dtype != QS_I32 || info.rank != 2 || info.dims[0] != windows->n_windows ||
+        info.dims[1] != windows->n_ctx)
         goto out;
     QS_TRY(QS_NEW(ids, info.n, "tokens of an artifact"));
     QS_TRY(qs_artifact_read(artifact, "/tokens/ids", QS_I32, ids, info.n));
@@ -208,7 +213,8 @@ out:
     return err;
 }
 
-qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subject, bool as_baseline, const char **what)
+qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subject, bool as_baseline,
+                            const char **what)
 {
     const qs_windows *w = subject->windows;
     char text[QS_DIGEST_TEXT_BYTES];
@@ -250,7 +256,8 @@ unsigned qs_eval_file_tasks(const qs_artifact *artifact)
     unsigned tasks = 0;
     char path[QS_PATH_BYTES];
     for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++)
-        if (qs_path_format(path, "/%s/%s/@value", metric->timing ? "timing" : "metrics", metric->name) == QS_OK &&
+        if (qs_path_format(path, "/%s/%s/@value", metric->timing ? "timing" : "metrics", metric->name) ==
+                QS_OK &&
             qs_artifact_has(artifact, path))
             tasks |= metric->task;
     return tasks;

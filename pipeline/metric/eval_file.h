@@ -20,8 +20,8 @@ typedef struct qs_subject {
     const qs_digest *baseline; /* NULL: not compared with one, or it does not matter which */
 } qs_subject;
 
-/* Creates the artifact with /model, /config, /protocol, /tokens/ids, parents and, from the quant artifact (NULL for
- * the reference), /layers/loss, /calibration and /timing/@quantize_s. */
+/* Creates the artifact with /model, /config, /protocol, /tokens/ids, parents and, from the quant artifact
+ * (NULL for the reference), /layers/loss, /calibration and /timing/@quantize_s. */
 QS_MUST_CHECK qs_err qs_eval_file_begin(qs_artifact **out, const char *path, const qs_subject *subject,
                                         const qs_quant_file *quant);
 
@@ -30,12 +30,13 @@ QS_MUST_CHECK qs_err qs_eval_file_put_scores(qs_artifact *artifact, const qs_win
                                              const qs_token_scores *scores);
 
 /* Streams whose rows are windows. */
-QS_MUST_CHECK qs_err qs_eval_file_begin_dumps(qs_artifact *artifact, const qs_subject *subject, unsigned dumps);
+QS_MUST_CHECK qs_err qs_eval_file_begin_dumps(qs_artifact *artifact, const qs_subject *subject,
+                                              unsigned dumps);
 
-/* What differs between an artifact and a subject: a phrase such as "the tokens", or NULL. `as_baseline` compares
- * what must be equal for a baseline: model, protocol, tokens and compute. */
-QS_MUST_CHECK qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subject, bool as_baseline,
-                                          const char **what);
+/* What differs between an artifact and a subject: a phrase such as "the tokens", or NULL. `as_baseline`
+ * compares what must be equal for a baseline: model, protocol, tokens and compute. */
+QS_MUST_CHECK qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subject,
+                                          bool as_baseline, const char **what);
 
 /* The tasks and dumps whose results an artifact holds. */
 unsigned qs_eval_file_tasks(const qs_artifact *artifact);

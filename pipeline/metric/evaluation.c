@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "base/log.h"
 #include "base/mem.h"
 #include "model/model_record.h"
 
@@ -64,25 +63,26 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
 static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
 {
     qs_artifact *artifact = NULL;
-    const char *what;
     qs_err err;
     point->tasks = e->options.tasks;
     point->dumps = e->options.dumps;
     point->current = false;
+    point->stale = NULL;
     if (!qs_file_exists(point->path)) return QS_OK;
     if (qs_artifact_open(&artifact, point->path, QS_KIND_EVAL) != QS_OK) {
-        qs_log_info("%s: evaluated again (%s)", point->id, qs_error_text());
+        point->stale = "the file (unreadable, or of another version)";
         return QS_OK;
     }
     unsigned tasks = qs_eval_file_tasks(artifact), dumps = qs_eval_file_dumps(artifact);
     qs_subject subject = qs_evaluation_subject(e, point);
-    QS_TRY(qs_eval_file_differs(artifact, &subject, false, &what));
-    if (what == NULL) {
+    QS_TRY(qs_eval_file_differs(artifact, &subject, false, &point->stale));
+    if (point->stale == NULL) {
         point->current = (point->tasks & ~tasks) == 0 && (point->dumps & ~dumps) == 0;
         point->tasks |= tasks;
         point->dumps |= dumps;
     }
-    if (point->quant_path != NULL && (point->tasks & QS_TASKS_QUALITY) != 0 && !e->has_baseline) point->current = false;
+    if (point->quant_path != NULL && (point->tasks & QS_TASKS_QUALITY) != 0 && !e->has_baseline)
+        point->current = false;
 out:
     qs_artifact_close(artifact);
     return err;
@@ -99,7 +99,8 @@ out:
 qs_err qs_evaluation_open_baseline(qs_evaluation *e)
 {
     qs_subject subject = qs_evaluation_subject(e, &e->reference);
-    qs_err err = qs_baseline_open(&e->baseline, e->own_reference ? e->reference.path : e->options.baseline, &subject);
+    qs_err err =
+        qs_baseline_open(&e->baseline, e->own_reference ? e->reference.path : e->options.baseline, &subject);
     e->has_baseline = err == QS_OK;
     return err;
 }
@@ -114,8 +115,8 @@ static void require_reference(qs_evaluation *e)
         }
 }
 
-qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *model, const char *const *quants,
-                            int64_t n_quants, const qs_eval_options *options)
+qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *model,
+                            const char *const *quants, int64_t n_quants, const qs_eval_options *options)
 {
     qs_backend_memory memory;
     qs_err err;
@@ -150,17 +151,21 @@ void qs_evaluation_destroy(qs_evaluation *e)
 
 qs_quality_job qs_evaluation_job(const qs_evaluation *e)
 {
-    return (qs_quality_job){.backend = e->backend, .model = e->model, .windows = e->options.windows,
-                            .compute = e->options.compute, .budget_bytes = e->options.budget_bytes};
+    return (qs_quality_job){.backend = e->backend,
+                            .model = e->model,
+                            .windows = e->options.windows,
+                            .compute = e->options.compute,
+                            .budget_bytes = e->options.budget_bytes};
 }
 
-/* Multiply-adds of all windows through the blocks, and of the scored positions through the head, times two. */
+/* Twice the multiply-adds of all windows through the blocks and of the scored positions through the head. */
 static double pass_flops(const qs_evaluation *e, bool head_twice)
 {
     const qs_windows *w = e->options.windows;
     const qs_model_config *c = qs_model_get_config(e->model);
     double n_tokens = (double)(w->n_windows * w->n_ctx), n_scored = (double)(w->n_windows * w->n_scored);
-    double attention = (double)(c->n_layers * c->n_heads * c->head_dim) * (double)w->n_ctx; /* q k and p v, half masked */
+    double attention =
+        (double)(c->n_layers * c->n_heads * c->head_dim) * (double)w->n_ctx; /* q k and p v, half masked */
     double head = (double)(c->n_vocab * c->d_model) * (head_twice ? 2.0 : 1.0);
     return 2.0 * (n_tokens * ((double)qs_model_n_linear_weights(e->model) + attention) + n_scored * head);
 }
@@ -179,7 +184,8 @@ static size_t point_artifact_bytes(const qs_evaluation *e, const qs_eval_point *
 {
     const qs_windows *w = e->options.windows;
     const qs_model_config *c = qs_model_get_config(e->model);
-    size_t n = (size_t)(w->n_windows * w->n_ctx), row = (size_t)c->d_model * sizeof(float), bytes = n * 5 * sizeof(float);
+    size_t n = (size_t)(w->n_windows * w->n_ctx), row = (size_t)c->d_model * sizeof(float),
+           bytes = n * 5 * sizeof(float);
     if (point->quant_path == NULL && (point->tasks & QS_TASKS_QUALITY) != 0) bytes += n * row;
     if ((point->dumps & QS_DUMP_HIDDEN) != 0) bytes += n * row;
     if ((point->dumps & QS_DUMP_LOGITS) != 0) bytes += n * (size_t)c->n_vocab * sizeof(float);
@@ -191,9 +197,11 @@ static void add_point(const qs_evaluation *e, const qs_eval_point *point, qs_eva
     if (point->current) return;
     cost->n_todo++;
     cost->artifact_bytes += point_artifact_bytes(e, point);
-    if ((point->tasks & QS_TASKS_QUALITY) != 0) cost->flops += pass_flops(e, (point->tasks & QS_TASK_KLD) != 0);
+    if ((point->tasks & QS_TASKS_QUALITY) != 0)
+        cost->flops += pass_flops(e, (point->tasks & QS_TASK_KLD) != 0);
     if ((point->tasks & (QS_TASK_LATENCY | QS_TASK_MEMORY)) != 0)
-        cost->deployed_bytes = 3 * (size_t)qs_model_n_weights(e->model); /* 16 bits, and up to 8 beside them */
+        cost->deployed_bytes =
+            3 * (size_t)qs_model_n_weights(e->model); /* 16 bits, and up to 8 beside them */
 }
 
 void qs_evaluation_plan(const qs_evaluation *e, qs_evaluation_cost *cost)
@@ -206,6 +214,7 @@ void qs_evaluation_plan(const qs_evaluation *e, qs_evaluation_cost *cost)
     for (int64_t i = 0; i < e->n_points; i++) add_point(e, &e->points[i], cost);
     if (cost->flops <= 0.0) return;
     qs_quality_plan(&plan, &job, e->n_points);
-    cost->pass_bytes = plan.stream_bytes + plan.scratch_bytes + block_bytes(e) + qs_scorer_tile_bytes(config) +
+    cost->pass_bytes = plan.stream_bytes + plan.scratch_bytes + block_bytes(e) +
+                       qs_scorer_tile_bytes(config) +
                        (size_t)(config->n_vocab * config->d_model) * sizeof(float);
 }

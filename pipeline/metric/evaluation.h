@@ -1,5 +1,5 @@
-/* Evaluating a model: the reference and any number of quantised points, what is there already, what it will take,
- * and the run that publishes one artifact per point. */
+/* Evaluating a model: the reference and any number of quantised points, what is there already, what it will
+ * take, and the run that publishes one artifact per point. */
 #ifndef QS_METRIC_EVALUATION_H
 #define QS_METRIC_EVALUATION_H
 
@@ -15,9 +15,10 @@ typedef struct qs_eval_options {
     qs_compute compute;
     uint64_t seed;
     const char *out_dir;
-    const char *baseline; /* an eval artifact of the reference; NULL = <out_dir>/fp.eval.h5, made when needed */
-    size_t budget_bytes;  /* for residual states; 0 = half of what is free */
-    int64_t device;       /* of backends that are created to measure memory */
+    const char
+        *baseline; /* an eval artifact of the reference; NULL = <out_dir>/fp.eval.h5, made when needed */
+    size_t budget_bytes; /* for residual states; 0 = half of what is free */
+    int64_t device;      /* of backends that are created to measure memory */
     qs_latency_options latency;
     int argc; /* for /provenance */
     char *const *argv;
@@ -28,8 +29,9 @@ typedef struct qs_eval_point {
     char path[QS_PATH_BYTES]; /* of its eval artifact */
     const char *quant_path;   /* NULL = the reference */
     qs_digest quant;
-    unsigned tasks, dumps; /* what it will hold: what is asked and what an artifact of the same subject holds */
-    bool current;          /* nothing to do */
+    unsigned tasks, dumps;    /* what it will hold: what is asked, and what is there already */
+    bool current;             /* nothing to do */
+    const char *stale;        /* what differs from the artifact that is there; NULL = nothing */
 } qs_eval_point;
 
 typedef struct qs_evaluation {
@@ -45,9 +47,11 @@ typedef struct qs_evaluation {
 } qs_evaluation;
 
 /* Opens and checks everything and finds out what is current. quants [n_quants]: paths of quant artifacts.
- * QS_E_INPUT: another model's artifact, a baseline that differs; QS_E_USAGE: the same id twice, nothing to do. */
+ * QS_E_INPUT: another model's artifact, a baseline that differs; QS_E_USAGE: the same id twice, nothing to
+ * do. */
 QS_MUST_CHECK qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *model,
-                                          const char *const *quants, int64_t n_quants, const qs_eval_options *options);
+                                          const char *const *quants, int64_t n_quants,
+                                          const qs_eval_options *options);
 void qs_evaluation_destroy(qs_evaluation *evaluation);
 
 /* What running takes. Bytes are of the quality pass; deployments for latency and memory come after it. */
@@ -60,7 +64,7 @@ typedef struct qs_evaluation_cost {
 } qs_evaluation_cost;
 void qs_evaluation_plan(const qs_evaluation *evaluation, qs_evaluation_cost *cost);
 
-/* Evaluates what is not current and publishes point by point. Says what it skips, and what each point took. */
+/* Evaluates what is not current and publishes point by point. Says what it skips and what each took. */
 QS_MUST_CHECK qs_err qs_evaluation_run(qs_evaluation *evaluation);
 
 /* For evaluation_run.c: finds out again what is current, once the baseline is known. */

@@ -1,5 +1,5 @@
-/* Running an evaluation: the reference, then groups of candidates; each group takes one pass, then every point of it
- * is deployed, timed and published. */
+/* Running an evaluation: the reference, then groups of candidates; each group takes one pass, then every
+ * point of it is deployed, timed and published. */
 #include <string.h>
 
 #include "base/log.h"
@@ -16,7 +16,8 @@ typedef struct runner {
 
 /* ---- deployed: latency and memory ---- */
 
-static qs_err deploy(const runner *r, qs_deployment *out, const qs_linear_source *linears, int64_t expected_bytes)
+static qs_err deploy(const runner *r, qs_deployment *out, const qs_linear_source *linears,
+                     int64_t expected_bytes)
 {
     const qs_evaluation *e = r->e;
     qs_deployment_options options = {
@@ -46,16 +47,18 @@ out:
     return err;
 }
 
-static qs_err time_deployment(const runner *r, qs_deployment *deployment, qs_deployment *reference, unsigned tasks,
-                              qs_artifact *artifact)
+static qs_err time_deployment(const runner *r, qs_deployment *deployment, qs_deployment *reference,
+                              unsigned tasks, qs_artifact *artifact)
 {
     const qs_eval_options *o = &r->e->options;
     /* Memory needs a decoder that has worked, not one that was timed. */
-    static const qs_latency_options one_round = {.n_prompt = 64, .n_prefills = 1, .n_rounds = 1, .round_tokens = 8};
+    static const qs_latency_options one_round = {
+        .n_prompt = 64, .n_prefills = 1, .n_rounds = 1, .round_tokens = 8};
     bool timed = (tasks & QS_TASK_LATENCY) != 0;
     qs_latency latency = {0};
     qs_err err;
-    QS_TRY(qs_latency_measure(&latency, deployment->decoder, timed && reference != NULL ? reference->decoder : NULL,
+    QS_TRY(qs_latency_measure(&latency, deployment->decoder,
+                              timed && reference != NULL ? reference->decoder : NULL,
                               qs_model_get_config(r->e->model)->n_vocab, o->windows->ids,
                               o->windows->n_windows * o->windows->n_ctx, timed ? &o->latency : &one_round));
     qs_deployment_measure(deployment);
@@ -68,7 +71,8 @@ out:
 }
 
 /* quant NULL = the reference itself. */
-static qs_err measure_deployed(runner *r, const qs_eval_point *point, qs_quant_file *quant, qs_artifact *artifact)
+static qs_err measure_deployed(runner *r, const qs_eval_point *point, qs_quant_file *quant,
+                               qs_artifact *artifact)
 {
     qs_deployment own = {0};
     bool timed = (point->tasks & QS_TASK_LATENCY) != 0;
@@ -132,7 +136,8 @@ static qs_err seal_point(qs_eval_point *point, qs_quality_stream *stream)
 
 /* ---- telling ---- */
 
-static void add_metric(char *text, size_t bytes, const qs_artifact *artifact, const char *name, const char *fmt)
+static void add_metric(char *text, size_t bytes, const qs_artifact *artifact, const char *name,
+                       const char *fmt)
 {
     qs_estimate estimate;
     bool present;
@@ -146,18 +151,28 @@ static void tell_point(const qs_eval_point *point, const qs_quality_stream *stre
     static const struct {
         const char *name, *fmt;
     } rows[] = {
-        {"ppl", " ppl %.4f"},   {"ppl_ratio", " (x%.4f)"},        {"kld_mean", ", KLD %.3g"}, {"top1_agree", ", top-1 %.4f"},
-        {"decode_ms_tok_p50", ", %.2f ms/token"}, {"latency_gain_pct", " (gain %.1f %%)"},
+        {"ppl", " ppl %.4f"},
+        {"ppl_ratio", " (x%.4f)"},
+        {"kld_mean", ", KLD %.3g"},
+        {"top1_agree", ", top-1 %.4f"},
+        {"decode_ms_tok_p50", ", %.2f ms/token"},
+        {"latency_gain_pct", " (gain %.1f %%)"},
     };
     char text[256] = "";
     qs_artifact *artifact;
     if (qs_artifact_open(&artifact, point->path, QS_KIND_EVAL) != QS_OK) return;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) add_metric(text, sizeof text, artifact, rows[i].name, rows[i].fmt);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        add_metric(text, sizeof text, artifact, rows[i].name, rows[i].fmt);
     qs_artifact_close(artifact);
-    if ((point->tasks & QS_TASKS_QUALITY) == 0)
-        qs_log_info("%s:%s", point->id, text);
+    if ((point->tasks & QS_TASKS_QUALITY) == 0) qs_log_info("%s:%s", point->id, text);
     else
-        qs_log_info("%s:%s; blocks %.2f s, head and statistics %.2f s", point->id, text, stream->forward_s, stream->score_s);
+        qs_log_info("%s:%s; blocks %.2f s, head and statistics %.2f s", point->id, text, stream->forward_s,
+                    stream->score_s);
+}
+
+static void tell_stale(const qs_eval_point *point)
+{
+    if (point->stale != NULL) qs_log_info("%s: evaluated again, since %s changed", point->id, point->stale);
 }
 
 /* What the promise "one more point costs little more than its own arithmetic" comes to here. */
@@ -166,26 +181,34 @@ static void tell_cost(const qs_evaluation *e, const qs_quality_stream *streams, 
     double reference = e->baseline.forward_s + e->baseline.score_s, own = 0.0;
     for (int64_t i = 0; i < n; i++) own += streams[i].forward_s + streams[i].score_s;
     if (reference > 0.0)
-        qs_log_info("%.2f s for each of %lld points: %.2f of the reference's forward pass (%.2f s)", own / (double)n,
-                    (long long)n, own / (double)n / reference, reference);
+        qs_log_info("%.2f s for each of %lld points: %.2f of the reference's forward pass (%.2f s)",
+                    own / (double)n, (long long)n, own / (double)n / reference, reference);
 }
 
 /* ---- the reference ---- */
 
-/* Its own numbers, then those of the second pass of the first windows against the first: the negative control. */
-static qs_err put_reference_quality(const runner *r, const qs_eval_point *point, const qs_quality_stream *stream,
-                                    const qs_control *control)
+/* Its own numbers, then the negative control: the second pass of the first windows against the first. */
+static qs_err put_reference_quality(const runner *r, const qs_eval_point *point,
+                                    const qs_quality_stream *stream, const qs_control *control)
 {
     const qs_eval_options *o = &r->e->options;
     qs_windows some = *o->windows;
     some.n_windows = control->n_windows;
-    qs_quality_input input = {.windows = o->windows, .scores = &stream->scores, .reference = &stream->scores,
-                              .tasks = point->tasks, .part = QS_QUALITY_OWN, .seed = o->seed};
+    qs_quality_input input = {.windows = o->windows,
+                              .scores = &stream->scores,
+                              .reference = &stream->scores,
+                              .tasks = point->tasks,
+                              .part = QS_QUALITY_OWN,
+                              .seed = o->seed};
     qs_err err;
     QS_TRY(qs_eval_file_put_scores(stream->artifact, o->windows, &stream->scores));
     QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
-    input = (qs_quality_input){.windows = &some, .scores = &control->scores, .reference = &stream->scores,
-                               .tasks = point->tasks, .part = QS_QUALITY_PAIRED, .seed = o->seed};
+    input = (qs_quality_input){.windows = &some,
+                               .scores = &control->scores,
+                               .reference = &stream->scores,
+                               .tasks = point->tasks,
+                               .part = QS_QUALITY_PAIRED,
+                               .seed = o->seed};
     QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
 out:
     return err;
@@ -199,6 +222,7 @@ static qs_err run_reference(runner *r)
     qs_control control = {0};
     qs_quality_job job = qs_evaluation_job(e);
     qs_err err;
+    tell_stale(point);
     QS_TRY(begin_point(r, point, NULL, &stream));
     if ((point->tasks & QS_TASKS_QUALITY) != 0) {
         QS_TRY(qs_quality_reference(&job, &stream, &control));
@@ -256,8 +280,12 @@ static qs_err finish_candidate(runner *r, group *g, int64_t i)
     qs_quality_stream *stream = &g->streams[i];
     qs_err err;
     if (g->quality) {
-        qs_quality_input input = {.windows = o->windows, .scores = &stream->scores, .reference = &r->e->baseline.scores,
-                                  .tasks = point->tasks, .part = QS_QUALITY_ALL, .seed = o->seed};
+        qs_quality_input input = {.windows = o->windows,
+                                  .scores = &stream->scores,
+                                  .reference = &r->e->baseline.scores,
+                                  .tasks = point->tasks,
+                                  .part = QS_QUALITY_ALL,
+                                  .seed = o->seed};
         QS_TRY(qs_eval_file_put_scores(stream->artifact, o->windows, &stream->scores));
         QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
         QS_TRY(put_times(stream->artifact, stream));
@@ -297,6 +325,7 @@ static qs_err run_next_group(runner *r, int64_t *first)
             continue;
         }
         if (g.n > 0 && quality != g.quality) break;
+        tell_stale(point);
         g.quality = quality;
         QS_TRY(group_add(r, &g, point));
     }

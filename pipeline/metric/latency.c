@@ -73,7 +73,8 @@ static qs_err measure_decode(qs_latency *out, runner *candidate, runner *referen
             int side = (round & 1) != 0 ? 1 - p : p;
             if (pair[side]->decoder == NULL) continue;
             /* Warm-up rounds leave their times where the first round overwrites them. */
-            QS_TRY(decode_round(pair[side], o->round_tokens, times[side] + (round < 0 ? 0 : round) * o->round_tokens));
+            QS_TRY(decode_round(pair[side], o->round_tokens,
+                                times[side] + (round < 0 ? 0 : round) * o->round_tokens));
         }
 out:
     return err;
@@ -91,7 +92,8 @@ qs_err qs_latency_measure(qs_latency *out, qs_decoder *decoder, qs_decoder *refe
     QS_TRY(QS_NEW(out->prefill_s, options->n_prefills, "times of prompts"));
     QS_TRY(QS_NEW(out->decode_ms, options->n_rounds * options->round_tokens, "times of tokens"));
     if (reference != NULL)
-        QS_TRY(QS_NEW(out->reference_decode_ms, options->n_rounds * options->round_tokens, "times of tokens"));
+        QS_TRY(
+            QS_NEW(out->reference_decode_ms, options->n_rounds * options->round_tokens, "times of tokens"));
     for (int64_t i = 0; i < options->n_prompt; i++) prompt[i] = tokens[i % n_tokens];
     runner candidate = {.decoder = decoder, .tokens = tokens, .n_tokens = n_tokens, .logits = logits};
     runner other = {.decoder = reference, .tokens = tokens, .n_tokens = n_tokens, .logits = logits};
@@ -114,7 +116,8 @@ static qs_err put(qs_artifact *artifact, const char *name, const qs_estimate *es
 /* numerator / x, which turns the interval around. */
 static qs_estimate rate_of(const qs_estimate *x, double numerator)
 {
-    return (qs_estimate){.value = numerator / x->value, .lo = numerator / x->hi, .hi = numerator / x->lo, .n = x->n};
+    return (qs_estimate){
+        .value = numerator / x->value, .lo = numerator / x->hi, .hi = numerator / x->lo, .n = x->n};
 }
 
 static qs_err put_samples(qs_artifact *artifact, const qs_latency *latency, int64_t n)
@@ -122,7 +125,8 @@ static qs_err put_samples(qs_artifact *artifact, const qs_latency *latency, int6
     qs_err err;
     QS_TRY(qs_artifact_put(artifact, "/timing/decode_ms", QS_F64, 1, &n, latency->decode_ms));
     if (latency->reference_decode_ms != NULL)
-        QS_TRY(qs_artifact_put(artifact, "/timing/reference_decode_ms", QS_F64, 1, &n, latency->reference_decode_ms));
+        QS_TRY(qs_artifact_put(artifact, "/timing/reference_decode_ms", QS_F64, 1, &n,
+                               latency->reference_decode_ms));
 out:
     return err;
 }
@@ -142,7 +146,8 @@ qs_err qs_latency_put(qs_artifact *artifact, const qs_latency *latency, uint64_t
     estimate = rate_of(&estimate, (double)o->n_prompt);
     QS_TRY(put(artifact, "prefill_tok_s", &estimate));
     for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++) {
-        QS_TRY(qs_bootstrap_quantile(&bootstrap, latency->decode_ms, o->n_rounds, o->round_tokens, quantiles[i].f, &estimate));
+        QS_TRY(qs_bootstrap_quantile(&bootstrap, latency->decode_ms, o->n_rounds, o->round_tokens,
+                                     quantiles[i].f, &estimate));
         estimate.n = n_samples;
         QS_TRY(put(artifact, quantiles[i].name, &estimate));
         if (quantiles[i].f != 0.5) continue;
@@ -150,8 +155,8 @@ qs_err qs_latency_put(qs_artifact *artifact, const qs_latency *latency, uint64_t
         QS_TRY(put(artifact, "decode_tok_s", &estimate));
     }
     if (latency->reference_decode_ms != NULL) {
-        QS_TRY(qs_bootstrap_median_gain(&bootstrap, latency->reference_decode_ms, latency->decode_ms, o->n_rounds,
-                                        o->round_tokens, &estimate));
+        QS_TRY(qs_bootstrap_median_gain(&bootstrap, latency->reference_decode_ms, latency->decode_ms,
+                                        o->n_rounds, o->round_tokens, &estimate));
         estimate.n = n_samples;
         QS_TRY(put(artifact, "latency_gain_pct", &estimate));
     }

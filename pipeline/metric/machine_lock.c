@@ -30,7 +30,8 @@ static qs_err take(qs_machine_lock *lock, int kind)
     }
     if (rc == 0) return QS_OK;
     /* Some network file systems have no locks; a measurement that may be disturbed is better than none. */
-    qs_log_warn("%s cannot be locked (%s): times may be disturbed by other processes", lock->path, strerror(errno));
+    qs_log_warn("%s cannot be locked (%s): times may be disturbed by other processes", lock->path,
+                strerror(errno));
     qs_machine_lock_close(lock);
     return QS_OK;
 }

@@ -1,5 +1,5 @@
-/* Time is measured alone: processes that compute for one output directory hold its lock together, one that measures
- * time holds it by itself and so waits until the others are between their computations. */
+/* Time is measured alone: processes that compute for one output directory hold its lock together, one that
+ * measures time holds it by itself and so waits until the others are between their computations. */
 #ifndef QS_METRIC_MACHINE_LOCK_H
 #define QS_METRIC_MACHINE_LOCK_H
 

@@ -1,6 +1,6 @@
-/* Memory of a deployed point, measured on a backend that holds nothing else: before, after loading, and the most
- * while prompting and decoding. "Savings visible" answers the question whether the low-bit weights really are what
- * was loaded (bitsandbytes page, checklist B7). */
+/* Memory of a deployed point, measured on a backend that holds nothing else: before, after loading, and the
+ * most while prompting and decoding. "Savings visible" answers the question whether the low-bit weights
+ * really are what was loaded (bitsandbytes page, checklist B7). */
 #ifndef QS_METRIC_MEMORY_H
 #define QS_METRIC_MEMORY_H
 
@@ -30,7 +30,8 @@ typedef struct qs_deployment_options {
 } qs_deployment_options;
 
 /* linears NULL = the reference, in 16 bits: bf16 when the file holds that, else f16. */
-QS_MUST_CHECK qs_err qs_deployment_create(qs_deployment *out, const qs_model *model, const qs_linear_source *linears,
+QS_MUST_CHECK qs_err qs_deployment_create(qs_deployment *out, const qs_model *model,
+                                          const qs_linear_source *linears,
                                           const qs_deployment_options *options);
 void qs_deployment_destroy(qs_deployment *deployment);
 

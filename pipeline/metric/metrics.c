@@ -7,28 +7,40 @@
 #define NONE QS_BETTER_NONE
 
 const qs_metric qs_metrics[] = {
-    {"ppl", "", LOWER, QS_TASK_PPL, false, false, "perplexity: exp of the mean NLL of the scored tokens, natural log"},
-    {"ppl_ratio", "", LOWER, QS_TASK_PPL, false, true, "ppl over the reference's, paired; CI by block bootstrap over windows"},
-    {"token_acc", "", HIGHER, QS_TASK_PPL, false, false, "share of positions whose most probable token is the true next one"},
-    {"acc_loss_pct", "%", LOWER, QS_TASK_PPL, false, true, "relative loss of token_acc against the reference, paired CI"},
-    {"kld_mean", "nat", LOWER, QS_TASK_KLD, false, true, "mean KL(reference || this) over the full vocabulary"},
-    {"kld_p99", "nat", LOWER, QS_TASK_KLD, false, true, "99th percentile over positions of the KL divergence"},
+    {"ppl", "", LOWER, QS_TASK_PPL, false, false,
+     "perplexity: exp of the mean NLL of the scored tokens, natural log"},
+    {"ppl_ratio", "", LOWER, QS_TASK_PPL, false, true,
+     "ppl over the reference's, paired; CI by block bootstrap over windows"},
+    {"token_acc", "", HIGHER, QS_TASK_PPL, false, false,
+     "share of positions whose most probable token is the true next one"},
+    {"acc_loss_pct", "%", LOWER, QS_TASK_PPL, false, true,
+     "relative loss of token_acc against the reference, paired CI"},
+    {"kld_mean", "nat", LOWER, QS_TASK_KLD, false, true,
+     "mean KL(reference || this) over the full vocabulary"},
+    {"kld_p99", "nat", LOWER, QS_TASK_KLD, false, true,
+     "99th percentile over positions of the KL divergence"},
     {"kld_max", "nat", LOWER, QS_TASK_KLD, false, true, "largest KL divergence of a position"},
-    {"top1_agree", "", HIGHER, QS_TASK_KLD, false, true, "share of positions with the reference's most probable token"},
+    {"top1_agree", "", HIGHER, QS_TASK_KLD, false, true,
+     "share of positions with the reference's most probable token"},
     {"flip_rate", "", LOWER, QS_TASK_KLD, false, true, "1 - top1_agree"},
-    {"dp_rms", "", LOWER, QS_TASK_KLD, false, true, "RMS over positions of p(correct) minus the reference's p(correct)"},
+    {"dp_rms", "", LOWER, QS_TASK_KLD, false, true,
+     "RMS over positions of p(correct) minus the reference's p(correct)"},
     {"prefill_tok_s", "tok/s", HIGHER, QS_TASK_LATENCY, true, false, "prompt tokens per second, batch 1"},
-    {"decode_ms_tok_p50", "ms", LOWER, QS_TASK_LATENCY, true, false, "median time of one decoded token, batch 1, packed kernels"},
+    {"decode_ms_tok_p50", "ms", LOWER, QS_TASK_LATENCY, true, false,
+     "median time of one decoded token, batch 1, packed kernels"},
     {"decode_ms_tok_p90", "ms", LOWER, QS_TASK_LATENCY, true, false, "90th percentile of the same"},
     {"decode_ms_tok_p95", "ms", LOWER, QS_TASK_LATENCY, true, false, "95th percentile of the same"},
     {"decode_tok_s", "tok/s", HIGHER, QS_TASK_LATENCY, true, false, "decoded tokens per second, 1000 / p50"},
     {"latency_gain_pct", "%", HIGHER, QS_TASK_LATENCY, true, true,
      "100 (L_ref - L) / L_ref of the median decode time, both measured interleaved in one run"},
-    {"mem_before", "byte", NONE, QS_TASK_MEMORY, true, false, "bytes held before the deployed model is loaded"},
+    {"mem_before", "byte", NONE, QS_TASK_MEMORY, true, false,
+     "bytes held before the deployed model is loaded"},
     {"mem_after_load", "byte", LOWER, QS_TASK_MEMORY, true, false, "bytes held after loading"},
     {"mem_peak", "byte", LOWER, QS_TASK_MEMORY, true, false, "most bytes held while prompting and decoding"},
-    {"rss_peak", "byte", LOWER, QS_TASK_MEMORY, true, false, "largest resident set of the measuring process so far"},
-    {"bytes_expected", "byte", NONE, QS_TASK_MEMORY, true, false, "bytes of the weights by the format's arithmetic"},
+    {"rss_peak", "byte", LOWER, QS_TASK_MEMORY, true, false,
+     "largest resident set of the measuring process so far"},
+    {"bytes_expected", "byte", NONE, QS_TASK_MEMORY, true, false,
+     "bytes of the weights by the format's arithmetic"},
     {"bytes_measured", "byte", NONE, QS_TASK_MEMORY, true, false, "bytes of the weights as loaded"},
     {"savings_visible", "", HIGHER, QS_TASK_MEMORY, true, false,
      "1 when measured is within 10 % of expected and every linear that should be quantised is"},
@@ -46,7 +58,8 @@ enum { METRIC_PATH_BYTES = 96 };
 
 static const char *leaf_path(char path[METRIC_PATH_BYTES], const qs_metric *metric, const char *leaf)
 {
-    (void)snprintf(path, METRIC_PATH_BYTES, "/%s/%s/@%s", metric->timing ? "timing" : "metrics", metric->name, leaf);
+    (void)snprintf(path, METRIC_PATH_BYTES, "/%s/%s/@%s", metric->timing ? "timing" : "metrics", metric->name,
+                   leaf);
     return path;
 }
 
@@ -62,7 +75,8 @@ out:
     return qs_context(err, "metric %s", metric->name);
 }
 
-qs_err qs_metric_get(const qs_artifact *artifact, const qs_metric *metric, qs_estimate *estimate, bool *present)
+qs_err qs_metric_get(const qs_artifact *artifact, const qs_metric *metric, qs_estimate *estimate,
+                     bool *present)
 {
     char path[METRIC_PATH_BYTES];
     qs_err err = QS_OK;

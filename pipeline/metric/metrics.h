@@ -16,7 +16,7 @@ typedef struct qs_metric {
     const char *name; /* group under /metrics, or under /timing when it varies from run to run */
     const char *unit;
     qs_better better;
-    qs_task task;         /* the --tasks entry that measures it */
+    qs_task task; /* the --tasks entry that measures it */
     bool timing;
     bool needs_reference; /* compares with the reference */
     const char *text;
@@ -25,16 +25,17 @@ typedef struct qs_metric {
 extern const qs_metric qs_metrics[]; /* ends with name == NULL */
 const qs_metric *qs_metric_find(const char *name);
 
-/* A value with its 95 % confidence interval; lo = hi = value when the metric has none. n = independent units. */
+/* A value with its 95 % confidence interval; lo = hi = value when it has none. n = independent units. */
 typedef struct qs_estimate {
     double value, lo, hi;
     int64_t n;
 } qs_estimate;
 
-QS_MUST_CHECK qs_err qs_metric_put(qs_artifact *artifact, const qs_metric *metric, const qs_estimate *estimate);
+QS_MUST_CHECK qs_err qs_metric_put(qs_artifact *artifact, const qs_metric *metric,
+                                   const qs_estimate *estimate);
 /* *present is false when the artifact does not hold the metric. */
-QS_MUST_CHECK qs_err qs_metric_get(const qs_artifact *artifact, const qs_metric *metric, qs_estimate *estimate,
-                                   bool *present);
+QS_MUST_CHECK qs_err qs_metric_get(const qs_artifact *artifact, const qs_metric *metric,
+                                   qs_estimate *estimate, bool *present);
 
 void qs_metrics_print_markdown(FILE *stream);
 

@@ -13,8 +13,8 @@ struct qs_pass {
     qs_block_options options;
     qs_block *block; /* created with the first layer of the first stream */
     qs_scratch *scratch;
-    float *states;   /* device [n_streams, batch_windows * n_ctx, d_model] */
-    double *seconds; /* [n_streams] */
+    float *states;                  /* device [n_streams, batch_windows * n_ctx, d_model] */
+    double *seconds;                /* [n_streams] */
     int64_t d_model, n_layers_done; /* of all runs, for the progress */
 };
 
@@ -27,14 +27,16 @@ void qs_pass_plan_make(qs_pass_plan *out, const qs_model_config *config, int64_t
                        int64_t n_streams_max, size_t budget_bytes)
 {
     int64_t chunk = clamp(CHUNK_TOKENS / n_ctx, 1, n_windows);
-    int64_t n_chunks = (n_windows + chunk - 1) / chunk, wanted = clamp(QS_PASS_BATCH_TOKENS / (chunk * n_ctx), 1, n_chunks);
+    int64_t n_chunks = (n_windows + chunk - 1) / chunk,
+            wanted = clamp(QS_PASS_BATCH_TOKENS / (chunk * n_ctx), 1, n_chunks);
     size_t chunk_bytes = (size_t)(chunk * n_ctx * config->d_model) * sizeof(float);
     int64_t affordable = (int64_t)(budget_bytes / chunk_bytes);
     *out = (qs_pass_plan){.n_ctx = n_ctx, .chunk_windows = chunk};
     out->n_streams = clamp(affordable / wanted, 1, n_streams_max);
     int64_t batch_chunks = clamp(affordable / out->n_streams, 1, n_chunks);
     out->batch_windows = clamp(batch_chunks * chunk, 1, n_windows);
-    out->stream_bytes = (size_t)(out->n_streams * out->batch_windows * n_ctx * config->d_model) * sizeof(float);
+    out->stream_bytes =
+        (size_t)(out->n_streams * out->batch_windows * n_ctx * config->d_model) * sizeof(float);
     out->scratch_bytes = qs_scratch_bytes(config, chunk * n_ctx);
 }
 
@@ -86,12 +88,14 @@ static qs_err load(qs_pass *pass, const qs_linear_source *linears, int64_t layer
 }
 
 /* Moves one stream through one layer. */
-static qs_err advance(qs_pass *pass, const qs_linear_source *linears, int64_t stream, int64_t layer, int64_t n_windows)
+static qs_err advance(qs_pass *pass, const qs_linear_source *linears, int64_t stream, int64_t layer,
+                      int64_t n_windows)
 {
     double started = qs_clock_seconds();
     qs_err err;
     QS_TRY(load(pass, linears, layer));
-    QS_TRY(qs_block_forward(pass->block, pass->scratch, stream_states(pass, stream), n_windows, pass->plan.n_ctx, NULL));
+    QS_TRY(qs_block_forward(pass->block, pass->scratch, stream_states(pass, stream), n_windows,
+                            pass->plan.n_ctx, NULL));
     QS_TRY(qs_backend_sync(pass->backend));
     pass->seconds[stream] += qs_clock_seconds() - started;
 out:
@@ -105,8 +109,9 @@ qs_err qs_pass_run(qs_pass *pass, const qs_linear_source *const *sources, int64_
     const qs_pass_plan *plan = &pass->plan;
     int64_t n_layers = qs_model_get_config(pass->model)->n_layers, n_rows = n_windows * plan->n_ctx;
     if (n < 1 || n > plan->n_streams || n_windows < 1 || n_windows > plan->batch_windows)
-        return qs_fail(QS_E_USAGE, "run pass: %lld streams of %lld windows, planned were %lld of %lld", (long long)n,
-                       (long long)n_windows, (long long)plan->n_streams, (long long)plan->batch_windows);
+        return qs_fail(QS_E_USAGE, "run pass: %lld streams of %lld windows, planned were %lld of %lld",
+                       (long long)n, (long long)n_windows, (long long)plan->n_streams,
+                       (long long)plan->batch_windows);
     QS_TRY(qs_forward_embed(pass->backend, pass->model, ids, n_rows, stream_states(pass, 0)));
     for (int64_t s = 0; s < n; s++) {
         pass->seconds[s] = 0.0;

@@ -59,8 +59,8 @@ static void sum_window(const qs_quality_input *input, int64_t window, double *su
     }
 }
 
-/* The windows may all agree, which makes the bootstrap's interval a point; Wilson's never is one. The wider of the
- * two at each end allows for both clustering and the discreteness of a share. */
+/* The windows may all agree, which makes the bootstrap's interval a point; Wilson's never is one. The wider
+ * of the two at each end allows for both clustering and the discreteness of a share. */
 static void widen_share(double n_successes, double n, qs_estimate *estimate)
 {
     double lo, hi;
@@ -69,8 +69,8 @@ static void widen_share(double n_successes, double n, qs_estimate *estimate)
     estimate->hi = fmax(estimate->hi, hi);
 }
 
-static qs_err measure_row(const qs_quality_input *input, const quality_row *row, const double *sums, const double *kld,
-                          bool *defined, qs_estimate *estimate)
+static qs_err measure_row(const qs_quality_input *input, const quality_row *row, const double *sums,
+                          const double *kld, bool *defined, qs_estimate *estimate)
 {
     const qs_windows *windows = input->windows;
     qs_bootstrap options = {.seed = input->seed};
@@ -81,11 +81,12 @@ static qs_err measure_row(const qs_quality_input *input, const quality_row *row,
     if (!*defined) return QS_OK;
     qs_err err;
     if (row->of == NULL)
-        QS_TRY(qs_bootstrap_quantile(&options, kld, windows->n_windows, windows->n_scored, row->quantile, estimate));
-    else
-        QS_TRY(qs_bootstrap_sums(&options, sums, windows->n_windows, N_SUMS, row->of, estimate));
+        QS_TRY(qs_bootstrap_quantile(&options, kld, windows->n_windows, windows->n_scored, row->quantile,
+                                     estimate));
+    else QS_TRY(qs_bootstrap_sums(&options, sums, windows->n_windows, N_SUMS, row->of, estimate));
     if (row->share > 0) widen_share(total[row->share], total[N], estimate);
-    if (row->quantile == 1.0) estimate->lo = estimate->hi = estimate->value; /* a maximum has no bootstrap interval */
+    if (row->quantile == 1.0)
+        estimate->lo = estimate->hi = estimate->value; /* a maximum has no bootstrap interval */
 out:
     return qs_context(err, "metric %s", row->name);
 }

@@ -1,4 +1,5 @@
-/* Language-model quality of one point from its scores per position, paired with the reference's (metrics.md §1). */
+/* Language-model quality of one point from its scores per position, paired with the reference's (metrics.md
+ * §1). */
 #ifndef QS_METRIC_QUALITY_H
 #define QS_METRIC_QUALITY_H
 
@@ -7,7 +8,11 @@
 #include "metric/windows.h"
 
 /* Metrics of the point by itself, and those that compare it with the reference. */
-typedef enum qs_quality_part { QS_QUALITY_OWN = 1, QS_QUALITY_PAIRED = 2, QS_QUALITY_ALL = 3 } qs_quality_part;
+typedef enum qs_quality_part {
+    QS_QUALITY_OWN = 1,
+    QS_QUALITY_PAIRED = 2,
+    QS_QUALITY_ALL = 3
+} qs_quality_part;
 
 typedef struct qs_quality_input {
     const qs_windows *windows;

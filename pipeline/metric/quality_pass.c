@@ -24,8 +24,8 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 void qs_quality_plan(qs_pass_plan *out, const qs_quality_job *job, int64_t n_candidates)
 {
     int64_t n_streams = n_candidates > 0 ? least(n_candidates, QS_GROUP_MAX) : 1;
-    qs_pass_plan_make(out, qs_model_get_config(job->model), job->windows->n_ctx, job->windows->n_windows, n_streams,
-                      job->budget_bytes);
+    qs_pass_plan_make(out, qs_model_get_config(job->model), job->windows->n_ctx, job->windows->n_windows,
+                      n_streams, job->budget_bytes);
 }
 
 static void run_fini(run *r)
@@ -81,7 +81,9 @@ static qs_scored_rows rows_of(const run *r, const char *name, const float *hidde
                               qs_token_scores *scores)
 {
     const qs_windows *windows = r->job->windows;
-    return (qs_scored_rows){.name = name, .hidden = hidden + windows->first * r->d_model, .scores = scores,
+    return (qs_scored_rows){.name = name,
+                            .hidden = hidden + windows->first * r->d_model,
+                            .scores = scores,
                             .offset = window * windows->n_scored};
 }
 
@@ -109,7 +111,8 @@ static qs_err run_control(run *r, qs_control *control)
     qs_err err;
     control->n_windows = least(r->plan.chunk_windows, windows->n_windows);
     QS_TRY(qs_token_scores_alloc(&control->scores, control->n_windows * windows->n_scored, true));
-    QS_TRY(QS_NEW(r->control, control->n_windows * windows->n_ctx * r->d_model, "hidden states of the control"));
+    QS_TRY(
+        QS_NEW(r->control, control->n_windows * windows->n_ctx * r->d_model, "hidden states of the control"));
     QS_TRY(qs_pass_run(r->pass, &reference, 1, windows->ids, control->n_windows, NULL));
     QS_TRY(qs_backend_download(r->job->backend, r->control, qs_pass_hidden(r->pass, 0),
                                (size_t)control->n_windows * r->window_bytes));
@@ -152,7 +155,8 @@ qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream
     start_progress(&r, "evaluate layers of the reference");
     for (int64_t first = 0; first < windows->n_windows; first += r.plan.batch_windows) {
         int64_t n = least(windows->n_windows - first, r.plan.batch_windows);
-        QS_TRY(qs_pass_run(r.pass, &stream->linears, 1, windows->ids + first * windows->n_ctx, n, &r.progress));
+        QS_TRY(
+            qs_pass_run(r.pass, &stream->linears, 1, windows->ids + first * windows->n_ctx, n, &r.progress));
         stream->forward_s += qs_pass_seconds(r.pass, 0);
         for (int64_t w = 0; w < n; w++)
             QS_TRY(score_reference_window(&r, stream, control, first + w, window_of(&r, 0, w)));
@@ -165,7 +169,8 @@ out:
 /* ---- candidates ---- */
 
 static qs_err score_candidates_window(run *r, const qs_baseline *baseline, qs_token_scores *reference_scores,
-                                      qs_quality_stream *streams, int64_t n, int64_t window, int64_t window_in_batch)
+                                      qs_quality_stream *streams, int64_t n, int64_t window,
+                                      int64_t window_in_batch)
 {
     const qs_windows *windows = r->job->windows;
     qs_scored_rows candidates[QS_GROUP_MAX];
@@ -175,7 +180,8 @@ static qs_err score_candidates_window(run *r, const qs_baseline *baseline, qs_to
     QS_TRY(qs_backend_upload(r->job->backend, r->device_window, r->host_window, r->window_bytes));
     qs_scored_rows reference = rows_of(r, "the reference", r->device_window, window, reference_scores);
     for (int64_t c = 0; c < n; c++)
-        candidates[c] = rows_of(r, streams[c].name, window_of(r, c, window_in_batch), window, &streams[c].scores);
+        candidates[c] =
+            rows_of(r, streams[c].name, window_of(r, c, window_in_batch), window, &streams[c].scores);
     QS_TRY(qs_scorer_run(r->scorer, r->with_kld ? &reference : NULL, candidates, n,
                          qs_windows_targets(windows, window), windows->n_scored));
     double share = (qs_clock_seconds() - started) / (double)n;
@@ -187,8 +193,8 @@ out:
     return err;
 }
 
-qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *baseline, qs_quality_stream *streams,
-                             int64_t n)
+qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *baseline,
+                             qs_quality_stream *streams, int64_t n)
 {
     const qs_windows *windows = job->windows;
     const qs_linear_source *sources[QS_GROUP_MAX];
@@ -196,7 +202,8 @@ qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *basel
     run r;
     qs_err err;
     if (n < 1 || n > QS_GROUP_MAX)
-        return qs_fail(QS_E_USAGE, "evaluate a group of %lld candidates: 1 to %d are possible", (long long)n, QS_GROUP_MAX);
+        return qs_fail(QS_E_USAGE, "evaluate a group of %lld candidates: 1 to %d are possible", (long long)n,
+                       QS_GROUP_MAX);
     QS_TRY(run_init(&r, job, n, streams, n));
     /* Of the reference only the tiles of logits are needed; its NLL is made again as a check. */
     reference.n = windows->n_windows * windows->n_scored;
@@ -205,7 +212,8 @@ qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *basel
     start_progress(&r, "evaluate layers");
     for (int64_t first = 0; first < windows->n_windows; first += r.plan.batch_windows) {
         int64_t n_windows = least(windows->n_windows - first, r.plan.batch_windows);
-        QS_TRY(qs_pass_run(r.pass, sources, n, windows->ids + first * windows->n_ctx, n_windows, &r.progress));
+        QS_TRY(
+            qs_pass_run(r.pass, sources, n, windows->ids + first * windows->n_ctx, n_windows, &r.progress));
         for (int64_t c = 0; c < n; c++) streams[c].forward_s += qs_pass_seconds(r.pass, c);
         for (int64_t w = 0; w < n_windows; w++)
             QS_TRY(score_candidates_window(&r, baseline, &reference, streams, n, first + w, w));

@@ -1,14 +1,14 @@
-/* The pass that measures quality: the reference once, then candidates in groups, each against the stored reference.
- * Candidates share no weights with the reference (their linears come from their own artifacts), so running the
- * reference first costs nothing over running it alongside, and a kill loses one group at most. */
+/* The pass that measures quality: the reference once, then candidates in groups, each against the stored
+ * reference. Candidates share no weights with the reference (their linears come from their own artifacts), so
+ * running the reference first costs nothing over running it alongside, and a kill loses one group at most. */
 #ifndef QS_METRIC_QUALITY_PASS_H
 #define QS_METRIC_QUALITY_PASS_H
 
 #include "metric/baseline.h"
 #include "metric/pass.h"
 
-/* Artifacts of a finished group appear together: more in a group means more to lose, fewer means that each carries
- * more of the reference's head. */
+/* Artifacts of a finished group appear together: more in a group means more to lose, fewer means that each
+ * carries more of the reference's head. */
 enum { QS_GROUP_MAX = 8 };
 
 typedef struct qs_quality_job {
@@ -25,18 +25,19 @@ typedef struct qs_quality_stream {
     const qs_linear_source *linears; /* NULL = the reference */
     qs_artifact *artifact;           /* with its dumps begun */
     unsigned dumps;
-    bool with_kld;                   /* candidates only */
-    qs_token_scores scores;          /* out; qs_token_scores_free */
-    double forward_s, score_s;       /* out */
+    bool with_kld;             /* candidates only */
+    qs_token_scores scores;    /* out; qs_token_scores_free */
+    double forward_s, score_s; /* out */
 } qs_quality_stream;
 
-/* The reference: writes /reference/hidden to its artifact. As the negative control the first windows take a second,
- * separate pass and are scored as a candidate would be: control [control_windows * n_scored]. */
+/* The reference: writes /reference/hidden to its artifact. As the negative control the first windows take a
+ * second, separate pass and are scored as a candidate would be: control [control_windows * n_scored]. */
 typedef struct qs_control {
     int64_t n_windows;
     qs_token_scores scores;
 } qs_control;
-QS_MUST_CHECK qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream, qs_control *control);
+QS_MUST_CHECK qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream,
+                                          qs_control *control);
 
 /* A group of candidates; n <= QS_GROUP_MAX. */
 QS_MUST_CHECK qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *baseline,

@@ -4,8 +4,9 @@
 
 #include "base/mem.h"
 
-/* A tile of about 64 MiB, but of few enough rows that two fit beside the head's own copy and of enough rows that the
- * head is read from memory seldom. It depends on the vocabulary alone: results must not depend on the machine. */
+/* A tile of about 64 MiB, but of few enough rows that two fit beside the head's own copy and of enough rows
+ * that the head is read from memory seldom. It depends on the vocabulary alone: results must not depend on
+ * the machine. */
 enum { TILE_FLOATS = 1 << 24, TILE_ROWS_MIN = 16, TILE_ROWS_MAX = 128 };
 
 struct qs_scorer {
@@ -61,8 +62,10 @@ qs_err qs_scorer_create(qs_scorer **out, qs_backend *backend, const qs_model *mo
     scorer->n_vocab = config->n_vocab;
     scorer->n_tile = tile_rows(config);
     QS_TRY(qs_forward_head(&scorer->head, backend, model, &options));
-    QS_TRY(qs_backend_alloc(backend, &scorer->logits_f, qs_scorer_tile_bytes(config) / 2, "logits of the reference"));
-    QS_TRY(qs_backend_alloc(backend, &scorer->logits_q, qs_scorer_tile_bytes(config) / 2, "logits of a candidate"));
+    QS_TRY(qs_backend_alloc(backend, &scorer->logits_f, qs_scorer_tile_bytes(config) / 2,
+                            "logits of the reference"));
+    QS_TRY(qs_backend_alloc(backend, &scorer->logits_q, qs_scorer_tile_bytes(config) / 2,
+                            "logits of a candidate"));
     QS_TRY(QS_NEW(scorer->lse_f, scorer->n_tile, "log sums"));
     QS_TRY(QS_NEW(scorer->lse_q, scorer->n_tile, "log sums"));
     *out = scorer;
@@ -84,8 +87,8 @@ void qs_scorer_destroy(qs_scorer *scorer)
 }
 
 /* Head and statistics of one tile of a stream. */
-static qs_err score_tile(qs_scorer *s, const qs_scored_rows *rows, const int32_t *targets, int64_t first, int64_t n,
-                         float *logits, double *lse)
+static qs_err score_tile(qs_scorer *s, const qs_scored_rows *rows, const int32_t *targets, int64_t first,
+                         int64_t n, float *logits, double *lse)
 {
     qs_err err;
     int64_t at = rows->offset + first;
@@ -100,8 +103,8 @@ static qs_err score_tile(qs_scorer *s, const qs_scored_rows *rows, const int32_t
     QS_TRY(qs_op_logit_stats(s->backend, logits, targets + first, n, s->n_vocab, &stats));
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(stats.nll[i]) || (stats.entropy != NULL && !isfinite(stats.entropy[i]))) {
-            err = qs_fail(QS_E_NUMERIC, "score %s, position %lld: its logits give no finite probability", rows->name,
-                          (long long)(at + i));
+            err = qs_fail(QS_E_NUMERIC, "score %s, position %lld: its logits give no finite probability",
+                          rows->name, (long long)(at + i));
             goto out;
         }
 out:
@@ -115,10 +118,12 @@ qs_err qs_scorer_run(qs_scorer *scorer, const qs_scored_rows *reference, const q
     qs_err err = QS_OK;
     for (int64_t c = 0; c < n_candidates && reference == NULL; c++)
         if (candidates[c].scores->kld != NULL)
-            return qs_fail(QS_E_USAGE, "score candidate %lld: its KL divergence needs the reference", (long long)c);
+            return qs_fail(QS_E_USAGE, "score candidate %lld: its KL divergence needs the reference",
+                           (long long)c);
     for (int64_t first = 0; first < n; first += s->n_tile) {
         int64_t n_rows = n - first < s->n_tile ? n - first : s->n_tile;
-        if (reference != NULL) QS_TRY(score_tile(s, reference, targets, first, n_rows, s->logits_f, s->lse_f));
+        if (reference != NULL)
+            QS_TRY(score_tile(s, reference, targets, first, n_rows, s->logits_f, s->lse_f));
         for (int64_t c = 0; c < n_candidates; c++) {
             const qs_scored_rows *rows = &candidates[c];
             QS_TRY(score_tile(s, rows, targets, first, n_rows, s->logits_q, s->lse_q));

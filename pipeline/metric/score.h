@@ -1,5 +1,6 @@
-/* From final hidden states to numbers per scored position. Logits exist only in tiles of rows: one tile of the
- * reference's serves every candidate of the pass, so comparing costs a candidate nothing but its own head. */
+/* From final hidden states to numbers per scored position. Logits exist only in tiles of rows: one tile of
+ * the reference's serves every candidate of the pass, so comparing costs a candidate nothing but its own
+ * head. */
 #ifndef QS_METRIC_SCORE_H
 #define QS_METRIC_SCORE_H
 
@@ -31,12 +32,12 @@ void qs_scorer_destroy(qs_scorer *scorer);
 /* Of the two tiles of logits; the head comes on top. */
 size_t qs_scorer_tile_bytes(const qs_model_config *config);
 
-/* Scores n rows of the reference (NULL = none, then no candidate may want KL) and of the candidates against host
- * targets[n]. reference->scores->kld must be NULL. QS_E_NUMERIC names stream and position
- * whose probabilities are not finite. */
+/* Scores n rows of the reference (NULL = none, then no candidate may want KL) and of the candidates against
+ * host targets[n]. reference->scores->kld must be NULL. QS_E_NUMERIC names stream and position whose
+ * probabilities are not finite. */
 QS_MUST_CHECK qs_err qs_scorer_run(qs_scorer *scorer, const qs_scored_rows *reference,
-                                   const qs_scored_rows *candidates, int64_t n_candidates, const int32_t *targets,
-                                   int64_t n);
+                                   const qs_scored_rows *candidates, int64_t n_candidates,
+                                   const int32_t *targets, int64_t n);
 
 /* logits[n, n_vocab] (host) of hidden[n, d_model] (device), through the same tiles. */
 QS_MUST_CHECK qs_err qs_scorer_logits(qs_scorer *scorer, const float *hidden, int64_t n, float *logits);

@@ -5,7 +5,8 @@
 #include "base/mem.h"
 
 const qs_protocol qs_protocols[] = {
-    {"hf", "BOS once at the start of the text; all tokens of a window but the first are scored", false, false},
+    {"hf", "BOS once at the start of the text; all tokens of a window but the first are scored", false,
+     false},
     {"llamacpp", "BOS in front of every window; the second half of a window is scored", true, true},
     {0},
 };
@@ -40,13 +41,15 @@ qs_err qs_windows_cut(qs_windows *out, const qs_protocol *protocol, const int32_
     out->first = protocol->second_half ? n_ctx / 2 : 0;
     out->n_scored = n_ctx - 1 - out->first;
     if (out->n_scored < 1)
-        return qs_fail(QS_E_USAGE, "cut windows of %lld tokens: protocol %s would score none of them", (long long)n_ctx,
-                       protocol->name);
+        return qs_fail(QS_E_USAGE, "cut windows of %lld tokens: protocol %s would score none of them",
+                       (long long)n_ctx, protocol->name);
     int64_t shift = bos < 0 ? 0 : 1, n = n_tokens + shift; /* BOS is a token of the text */
     out->n_windows = n / n_ctx;
     if (out->n_windows < 1)
-        return qs_fail(QS_E_INPUT, "cut windows: the text has %lld tokens, a window needs %lld; give more text or a shorter --ctx",
-                       (long long)n, (long long)n_ctx);
+        return qs_fail(
+            QS_E_INPUT,
+            "cut windows: the text has %lld tokens, a window needs %lld; give more text or a shorter --ctx",
+            (long long)n, (long long)n_ctx);
     if (n_max > 0 && out->n_windows > n_max) out->n_windows = n_max;
     return fill(out, tokens, bos, shift);
 }

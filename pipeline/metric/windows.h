@@ -1,10 +1,10 @@
 /* Evaluation windows: a text as token windows of one length, and which positions of a window are scored.
  * A perplexity means nothing without them, so every eval artifact carries them.
  *
- *   hf        the text tokenised once, BOS once at its start when the tokenizer adds one; every token of a window
- *             but the first is predicted (Frantar et al. 2022 and the Hugging Face guide on fixed-length models)
- *   llamacpp  the same, but the first token of every window is replaced by BOS, and only positions n_ctx / 2 to
- *             n_ctx - 2 predict, so that each scored token has seen at least half a window (llama-perplexity)
+ *   hf        the text tokenised once, BOS once at its start when the tokenizer adds one; every token of a
+ * window but the first is predicted (Frantar et al. 2022 and the Hugging Face guide on fixed-length models)
+ *   llamacpp  the same, but the first token of every window is replaced by BOS, and only positions n_ctx / 2
+ * to n_ctx - 2 predict, so that each scored token has seen at least half a window (llama-perplexity)
  *
  * Windows do not overlap; what is left at the end of the text is dropped. */
 #ifndef QS_METRIC_WINDOWS_H
@@ -32,13 +32,14 @@ typedef struct qs_windows {
 } qs_windows;
 
 /* Cuts tokens without BOS. n_max: at most so many windows, 0 = all. bos < 0: the tokenizer adds none.
- * QS_E_INPUT names both lengths when the text is shorter than a window; QS_E_USAGE when nothing would be scored. */
+ * QS_E_INPUT names both lengths when the text is shorter than a window; QS_E_USAGE when nothing would be
+ * scored. */
 QS_MUST_CHECK qs_err qs_windows_cut(qs_windows *out, const qs_protocol *protocol, const int32_t *tokens,
                                     int64_t n_tokens, int64_t n_ctx, int64_t n_max, int32_t bos);
 /* Tokenises and cuts. */
 QS_MUST_CHECK qs_err qs_windows_from_corpus(qs_windows *out, const qs_protocol *protocol,
-                                            const qs_tokenizer *tokenizer, const qs_corpus *corpus, int64_t n_ctx,
-                                            int64_t n_max);
+                                            const qs_tokenizer *tokenizer, const qs_corpus *corpus,
+                                            int64_t n_ctx, int64_t n_max);
 void qs_windows_free(qs_windows *windows);
 
 /* The true next tokens of the scored positions of a window: [n_scored], borrowed. */

@@ -23,6 +23,10 @@
 0 . ! ls $TMP/f/fp.eval.h5 2>/dev/null
 0 ^2$ qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 6 --tasks ppl,kld --quant $TMP/e/rtn-b8-g32-sym.quant.h5 --out $TMP/e 2>&1 | grep -c current
 
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 5 --tasks ppl,kld --out $TMP/f
+0 since.the.tokens qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 7 --tasks ppl,kld --out $TMP/f
+0 since.the.seed qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 7 --tasks ppl,kld --seed 3 --out $TMP/f
+
 # A baseline that differs is refused by name.
 4 the.tokens qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 5 --quant $TMP/e/rtn-b8-g32-sym.quant.h5 --baseline $TMP/e/fp.eval.h5 --out $TMP/g
 4 the.protocol qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 6 --protocol llamacpp --quant $TMP/e/rtn-b8-g32-sym.quant.h5 --baseline $TMP/e/fp.eval.h5 --out $TMP/g
