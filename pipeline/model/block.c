@@ -131,6 +131,8 @@ static qs_err load_linear(qs_block *block, const qs_linear_source *linears, int6
         return qs_fail(QS_E_INPUT, "load layer %lld, %s: the matrix is %lld x %lld, the model's %lld x %lld",
                        (long long)layer, qs_role_name(role), (long long)desc.n_out, (long long)desc.n_in,
                        (long long)info.n_out, (long long)info.n_in);
+    block->n_out[role] = info.n_out;
+    block->n_in[role] = info.n_in;
     qs_matrix **matrix = &block->linears[role];
     if (*matrix != NULL) QS_TRY(qs_matrix_update(*matrix, &desc));
     else QS_TRY(qs_matrix_create(matrix, block->backend, &desc, block->options.uses, block->options.compute));

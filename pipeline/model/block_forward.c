@@ -110,10 +110,9 @@ static qs_err linear(const qs_block *block, qs_role role, const float *x, int64_
     const float *bias = biases[role] != 0 ? qs_block_vector(block, biases[role]) : NULL;
     qs_matrix *matrix = block->linears[role];
     if ((block->options.uses & QS_USE_GEMM) != 0) return qs_op_linear(block->backend, matrix, x, n, bias, y);
-    qs_tensor_info info = qs_model_info(block->model, role, block->layer);
     for (int64_t row = 0; row < n; row += QS_GEMV_MAX_ROWS)
-        QS_TRY(qs_op_linear(block->backend, matrix, x + row * info.n_in, least(n - row, QS_GEMV_MAX_ROWS), bias,
-                            y + row * info.n_out));
+        QS_TRY(qs_op_linear(block->backend, matrix, x + row * block->n_in[role], least(n - row, QS_GEMV_MAX_ROWS),
+                            bias, y + row * block->n_out[role]));
 out:
     return err;
 }

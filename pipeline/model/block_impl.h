@@ -27,6 +27,7 @@ struct qs_block {
     qs_block_options options;
     int64_t layer;
     qs_matrix *linears[QS_N_LINEARS];
+    int64_t n_out[QS_N_LINEARS], n_in[QS_N_LINEARS];
     float *vectors;                       /* device, all biases and norms */
     int64_t vector_offset[QS_N_VECTORS];  /* in floats; -1 = the model has none */
     int64_t vector_floats;
