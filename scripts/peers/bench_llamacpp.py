@@ -4,7 +4,9 @@ usage: bench_llamacpp.py BENCH MODEL.gguf [--pair FORM=PEER.gguf]... [options]  
 
 BENCH is build/tests/bench_decode; MODEL.gguf is what it reads (weights rounded to 4 bits by itself for "int4").
 Each pair names one of its forms and the GGUF file that llama.cpp runs against it (see convert_gguf.py). In every
-round each side takes one sample, in an order that alternates; both have the same number of threads.
+round each side takes one sample, in an order that alternates; both have the same number of threads. A round in
+which other processes took more than --disturbed of the machine is taken again, so that the figures are those of
+the two programs and not of their neighbours; the waiting sides' threads sleep.
 """
 import argparse
 import ctypes
@@ -14,6 +16,22 @@ import subprocess
 import time
 
 import llama_cpp
+
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def machine_seconds():
+    """CPU seconds that all processes took since boot."""
+    with open("/proc/stat") as stream:
+        fields = [int(x) for x in stream.readline().split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / TICK
+
+
+def process_seconds(pid):
+    with open(f"/proc/{pid}/stat") as stream:
+        fields = stream.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 class Ours:
@@ -77,22 +95,41 @@ def spread(values):
     return f"{statistics.median(values):7.1f} [{min(values):.0f}-{max(values):.0f}]"
 
 
+def timed(side, pids):
+    """A sample, and the share of the machine that other processes took meanwhile."""
+    time.sleep(0.05)  # the other side's threads stop spinning
+    machine, own, start = machine_seconds(), sum(map(process_seconds, pids)), time.perf_counter()
+    sample = side.sample()
+    wall = time.perf_counter() - start
+    others = machine_seconds() - machine - (sum(map(process_seconds, pids)) - own)
+    return sample, max(0.0, others) / (wall * os.cpu_count())
+
+
 def run_pair(args, form, path):
     ours, peer = Ours(args, form), Peer(args, path)
-    samples = ([], [])
-    for i in range(args.rounds):
-        sides = [(ours, samples[0]), (peer, samples[1])]
-        for side, taken in sides if i % 2 == 0 else reversed(sides):
-            taken.append(side.sample())
-            time.sleep(0.05)  # the idle side's threads stop spinning
+    pids = (ours.process.pid, os.getpid())
+    samples, dropped = ([], []), 0
+    while len(samples[0]) < args.rounds and dropped <= args.patience:
+        flip = (len(samples[0]) + dropped) % 2
+        sides = (ours, peer)
+        taken = {i: timed(sides[i], pids) for i in ((0, 1) if flip == 0 else (1, 0))}
+        if max(others for _, others in taken.values()) > args.disturbed:
+            dropped += 1
+            time.sleep(1.0)
+            continue
+        for i in (0, 1):
+            samples[i].append(taken[i][0])
     ours.close()
     peer.close()
+    if not samples[0]:
+        print(f"{form:12} skip: no round of {dropped} was undisturbed", flush=True)
+        return
     a, b = speeds(args, samples[0]), speeds(args, samples[1])
     for k, what in enumerate(("prefill", "decode")):
         if a[k][0] == a[k][0]:
             ratio = statistics.median(x / y for x, y in zip(a[k], b[k]))
             print(f"{form:12} {what:7} tok/s {spread(a[k]):24} {os.path.basename(path):28} {spread(b[k]):24}"
-                  f" ratio {ratio:.2f}  n={args.rounds}", flush=True)
+                  f" ratio {ratio:.2f}  n={len(samples[0])} ({dropped} disturbed)", flush=True)
 
 
 def main():
@@ -104,6 +141,8 @@ def main():
     parser.add_argument("--decode", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--disturbed", type=float, default=0.05)
+    parser.add_argument("--patience", type=int, default=100, help="disturbed rounds before giving up")
     args = parser.parse_args()
     print(f"{args.threads} threads, prompt {args.prompt}, decode {args.decode}, llama-cpp-python"
           f" {llama_cpp.__version__}; medians [min-max] in tok/s, ratio = median of the rounds' ratios")
