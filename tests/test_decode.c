@@ -197,9 +197,10 @@ static void test_memory(void **state)
         assert_int_equal(kv, 2 * (size_t)(2 * N_TOKENS * c->n_layers * c->n_kv_heads * c->head_dim) * sizeof(float));
         size_t embedding = qs_model_info(f.model, QS_ROLE_EMBED, 0).bytes; /* stays in the mapped file */
         size_t rest = qs_scratch_bytes(c, N_TOKENS) + (size_t)(N_TOKENS * c->d_model + 2 * c->n_vocab) * sizeof(float);
-        size_t expected = weights - embedding + kv + rest;
-        print_message("decoder holds %zu bytes, computed %zu\n", held, expected);
-        assert_true(held >= expected && held <= expected + expected / 20 + 8192);
+        /* Weights may lie in an arena of the backend's, which counts apart. */
+        size_t without = kv + rest, with = without + weights - embedding;
+        print_message("decoder holds %zu bytes, computed %zu to %zu\n", held, without, with);
+        assert_true(held >= without && held <= with + with / 20 + 8192);
         float *logits = floats(2 * c->n_vocab);
         must(qs_decoder_prefill(decoder, 0, f.tokens, 8, logits));
         must(qs_decoder_step(decoder, f.tokens + 8, logits));

@@ -207,12 +207,13 @@ static void test_streaming_memory(void **state)
     qs_mem_reset_peak();
     must(qs_forward_hidden(backend, f.model, NULL, QS_COMPUTE_F32, f.tokens, 1, N_TOKENS, NULL, hidden));
     size_t peak = qs_mem_bytes_peak() - before;
-    size_t expected = (size_t)(N_TOKENS * c->d_model) * sizeof(float) + qs_scratch_bytes(c, N_TOKENS) + block_bytes
+    size_t expected = (size_t)(N_TOKENS * c->d_model) * sizeof(float) + qs_scratch_bytes(c, N_TOKENS)
                       + (size_t)(c->d_ff * c->d_model) * sizeof(float) /* the largest linear, staged */
                       + 2 * (size_t)c->d_model * sizeof(float);        /* norms, staged */
-    print_message("peak of a pass: %zu bytes, computed %zu\n", peak, expected);
-    assert_true(peak <= expected + expected / 20 + 2048);
-    assert_true(peak >= expected / 2);
+    /* Matrices may lie in an arena of the backend's, which counts apart. */
+    print_message("peak of a pass: %zu bytes, computed %zu and a block of %zu\n", peak, expected, block_bytes);
+    assert_true(peak <= expected + block_bytes + expected / 20 + 2048);
+    assert_true(peak >= expected);
     assert_int_equal(qs_mem_bytes(), before);
     qs_backend_get_memory(backend, &memory);
     assert_int_equal(memory.used_bytes, used);
