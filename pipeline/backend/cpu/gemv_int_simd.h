@@ -14,7 +14,11 @@
 #include "backend/cpu/simd.h"
 
 enum {
-    N_PARTS = 4, /* running sums that hide the latency of the multiply-add */
+    /* Running sums, column k of a chunk into number k % N_PARTS. They hide the latency of the multiply-add where
+     * there are few rows of x; with more rows than registers the sums come one after the other, which gives the
+     * same bits, so that a row's result does not depend on how many others share the call. */
+    N_PARTS = 4,
+    N_ROWS_AT_ONCE = V_LANES == 16 ? 4 : 2,
     /* 2.5 KiB ahead: the hardware's prefetcher stops at every page, this one goes on; on a machine whose memory
      * is busy it is worth half again the bandwidth. */
     PREFETCH_WORDS = 640,
@@ -78,22 +82,24 @@ QS_INLINE void load_words(int bits, const lane_view *view, int64_t chunk, vi *wo
     QS_UNROLL for (int w = 0; w < n_words; w++) words[w] = vi_load(view->codes + (chunk * n_words + w) * QS_PANEL_ROWS);
 }
 
-/* parts[r][k % n_parts] += code k x, for the whole chunks of a group. Behind n_in x is zero. */
+/* parts[r][k % N_PARTS] += code k x for columns k with first <= k % N_PARTS < last, for the whole chunks of a
+ * group. Behind n_in x is zero. */
 QS_INLINE void add_chunks(int bits, const qs_gemv_job *job, const lane_view *view, int64_t begin, int64_t end,
-                          int n_x, int n_parts, vf table, vf parts[QS_GEMV_MAX_ROWS][N_PARTS])
+                          int n_x, int first, int last, vf table, vf parts[QS_GEMV_MAX_ROWS][N_PARTS])
 {
     const int columns = bits == 3 ? 32 : 32 / bits, n_words = bits == 3 ? 3 : 1;
     for (int64_t chunk = begin; chunk < end; chunk++) {
         vi words[3];
         load_words(bits, view, chunk, words);
-        QS_UNROLL for (int w = 0; w < n_words; w++)
+        QS_UNROLL for (int w = 0; w < n_words && first == 0; w++)
             __builtin_prefetch(view->codes + (chunk * n_words + w) * QS_PANEL_ROWS + PREFETCH_WORDS);
         const float *x = job->x + chunk * columns * n_x;
         QS_UNROLL for (int k = 0; k < columns; k++)
         {
+            if (k % N_PARTS < first || k % N_PARTS >= last) continue;
             vf code = chunk_code(bits, words, k, table);
             QS_UNROLL for (int r = 0; r < n_x; r++)
-                parts[r][k % n_parts] = v_fma(code, v_set(x[k * n_x + r]), parts[r][k % n_parts]);
+                parts[r][k % N_PARTS] = v_fma(code, v_set(x[k * n_x + r]), parts[r][k % N_PARTS]);
         }
     }
 }
@@ -122,7 +128,7 @@ QS_INLINE void panel_lanes(int bits, const qs_gemv_job *job, const lane_view *vi
 {
     const qs_panels *panels = job->panels;
     const int columns = bits == 3 ? 32 : 32 / bits;
-    const int n_parts = n_x == 1 ? 4 : n_x == 2 ? 2 : 1;
+    const int n_at_once = n_x <= N_ROWS_AT_ONCE ? N_PARTS : 1;
     const bool aligned = panels->n_groups == 1 || panels->group_size % columns == 0;
     const vf table = field_table(bits), middle = v_set((float)(1 << (bits - 1)));
     vf totals[QS_GEMV_MAX_ROWS];
@@ -132,17 +138,17 @@ QS_INLINE void panel_lanes(int bits, const qs_gemv_job *job, const lane_view *vi
         int64_t begin = g * panels->group_size;
         int64_t end = begin + panels->group_size < panels->n_in ? begin + panels->group_size : panels->n_in;
         QS_UNROLL for (int r = 0; r < n_x; r++)
-            QS_UNROLL for (int p = 0; p < n_parts; p++) parts[r][p] = v_set(0.0f);
+            QS_UNROLL for (int p = 0; p < N_PARTS; p++) parts[r][p] = v_set(0.0f);
         if (aligned)
-            add_chunks(bits, job, view, begin / columns, (end + columns - 1) / columns, n_x, n_parts, table, parts);
+            QS_UNROLL for (int p = 0; p < N_PARTS; p += n_at_once)
+                add_chunks(bits, job, view, begin / columns, (end + columns - 1) / columns, n_x, p, p + n_at_once,
+                           table, parts);
         else
             add_columns(bits, job, view, begin, end, n_x, table, parts);
         vf scale = v_from_f16(view->scales + g * QS_PANEL_ROWS);
         QS_UNROLL for (int r = 0; r < n_x; r++)
         {
-            vf sum = parts[r][0];
-            if (n_parts == 2) sum = v_add(sum, parts[r][1]);
-            if (n_parts == 4) sum = v_add(v_add(sum, parts[r][1]), v_add(parts[r][2], parts[r][3]));
+            vf sum = v_add(v_add(parts[r][0], parts[r][1]), v_add(parts[r][2], parts[r][3]));
             if (view->zeros != NULL) {
                 vf zero = v_sub(v_from_u8(view->zeros + g * QS_PANEL_ROWS), middle);
                 sum = v_fnma(zero, v_set(job->x_sums[r * panels->n_groups + g]), sum);
