@@ -26,6 +26,7 @@ smollm2 := datasets/models/smollm2-135m-instruct-q4_1.gguf
 stages := $(patsubst stages/%.c,%,$(filter-out stages/qsweep.c stages/common.c,$(wildcard stages/*.c)))
 programs := $(stages:%=$(BUILD)/bin/qsweep-%) $(if $(wildcard stages/qsweep.c),$(BUILD)/bin/qsweep)
 test_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
+tool_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tool_*.c))
 
 .PHONY: all
 all: $(programs)
@@ -140,7 +141,6 @@ $(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(BUILD)/fuzz-objects/libq
 
 #? make bench                      kernels and ops against the reference and the machine's peaks
 bench_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/bench_*.c))
-tool_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tool_*.c))
 .PHONY: bench
 bench: $(bench_programs)
 	$(Q)for program in $^; do $$program || exit; done
