@@ -5,15 +5,17 @@
 #include "backend/backend_impl.h"
 #include "base/mem.h"
 
-/* Best first: "auto" takes the first. The others are never chosen unasked. */
-static const qs_backend_ops *const backends[] = {&qs_cpu_backend, &qs_cpu_avx2_backend, &qs_reference_backend, NULL};
+#ifdef QS_WITH_CUDA
+#define CUDA_ROW &qs_cuda_backend,
+static const char cuda_absent[] = "";
+#else
+#define CUDA_ROW
+static const char cuda_absent[] = "this build has no CUDA; build with CUDA=1 where nvcc is installed, or use --backend cpu";
+#endif
 
-/* Backends that another build has: asking for one is answered with what is missing. */
-static const struct {
-    const char *name, *why;
-} absent[] = {
-    {"cuda", "this build has no CUDA; build with CUDA=1 where nvcc is installed, or use --backend cpu"},
-};
+/* Best first: "auto" takes the first that is really there. Those behind the CPU are never chosen unasked. */
+static const qs_backend_ops *const backends[] = {CUDA_ROW &qs_cpu_backend, &qs_cpu_avx2_backend,
+                                                 &qs_reference_backend, NULL};
 
 /* Every entry is a pointer, and every one is required. */
 static qs_err check_complete(const qs_backend_ops *ops)
@@ -41,17 +43,22 @@ out:
     return err;
 }
 
-/* The best there is, and why nothing better. */
+/* The best there is, and why nothing better. An emulated device is for tests and never chosen unasked. */
 static qs_err create_auto(qs_backend **out, int64_t device, int n_threads)
 {
-    qs_err err = create(out, backends[0], device, n_threads);
-    if (err != QS_OK) return err;
-    qs_backend *backend = *out;
-    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
-        size_t used = strlen(backend->describe);
-        (void)snprintf(backend->describe + used, sizeof backend->describe - used, "; auto, since %s is not built in",
-                       absent[i].name);
+    char why[QS_BACKEND_TEXT_BYTES / 2];
+    (void)snprintf(why, sizeof why, "%s", cuda_absent);
+    for (int i = 0; backends[i] != &qs_cpu_backend; i++) {
+        qs_err err = create(out, backends[i], device, n_threads);
+        if (err == QS_OK && !(*out)->is_emulated) return QS_OK;
+        (void)snprintf(why, sizeof why, "%s", err == QS_OK ? "its device is emulated" : qs_error_text());
+        qs_backend_destroy(*out);
+        *out = NULL;
     }
+    qs_err err = create(out, &qs_cpu_backend, 0, n_threads);
+    if (err != QS_OK) return err;
+    size_t used = strlen((*out)->describe);
+    (void)snprintf((*out)->describe + used, sizeof (*out)->describe - used, "; auto, no GPU: %s", why);
     return QS_OK;
 }
 
@@ -63,9 +70,7 @@ qs_err qs_backend_create(qs_backend **out, const char *name, int64_t device, int
     if (strcmp(name, "auto") == 0) return create_auto(out, device, n_threads);
     for (int i = 0; backends[i] != NULL; i++)
         if (strcmp(name, backends[i]->name) == 0) return create(out, backends[i], device, n_threads);
-    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
-        if (strcmp(name, absent[i].name) == 0)
-            return qs_fail(QS_E_UNSUPPORTED, "create backend %s: %s", name, absent[i].why);
+    if (strcmp(name, "cuda") == 0) return qs_fail(QS_E_UNSUPPORTED, "create backend %s: %s", name, cuda_absent);
     return qs_fail(QS_E_USAGE, "create backend %s: no such backend; use auto, cpu or cuda", name);
 }
 
@@ -80,6 +85,8 @@ const char *qs_backend_name(const qs_backend *backend) { return backend->ops->na
 const char *qs_backend_device(const qs_backend *backend) { return backend->device; }
 const char *qs_backend_describe(const qs_backend *backend) { return backend->describe; }
 int qs_backend_n_threads(const qs_backend *backend) { return backend->n_threads; }
+bool qs_backend_has_device(const qs_backend *backend) { return backend->has_device; }
+int64_t qs_backend_gemv_rows(const qs_backend *backend) { return backend->gemv_rows; }
 
 qs_err qs_backend_alloc(qs_backend *backend, void *out_pointer, size_t bytes, const char *what)
 {
@@ -111,6 +118,42 @@ qs_err qs_backend_sync(qs_backend *backend) { return backend->ops->sync(backend)
 void qs_backend_get_memory(const qs_backend *backend, qs_backend_memory *memory)
 {
     backend->ops->get_memory(backend, memory);
+}
+
+qs_err qs_backend_set_budget(qs_backend *backend, size_t bytes) { return backend->ops->set_budget(backend, bytes); }
+
+/* ---- recordings ---- */
+
+bool qs_backend_can_record(const qs_backend *backend) { return backend->can_record; }
+
+qs_err qs_backend_record_start(qs_backend *backend) { return backend->ops->record_start(backend); }
+
+qs_err qs_backend_record_stop(qs_backend *backend, qs_recording **out)
+{
+    qs_err err = QS_OK;
+    qs_recording *recording = NULL;
+    if (out == NULL) return backend->ops->record_stop(backend, NULL);
+    *out = NULL;
+    QS_TRY(QS_NEW(recording, 1, "recording"));
+    recording->backend = backend;
+    QS_TRY(backend->ops->record_stop(backend, &recording->state));
+    *out = recording;
+    recording = NULL;
+out:
+    qs_mem_free(recording);
+    return err;
+}
+
+qs_err qs_recording_play(qs_recording *recording)
+{
+    return recording->backend->ops->play(recording->backend, recording->state);
+}
+
+void qs_recording_destroy(qs_recording *recording)
+{
+    if (recording == NULL) return;
+    recording->backend->ops->forget(recording->backend, recording->state);
+    qs_mem_free(recording);
 }
 
 /* ---- matrices ---- */
@@ -171,16 +214,29 @@ void qs_matrix_destroy(qs_matrix *matrix)
 size_t qs_matrix_bytes(const qs_matrix *matrix) { return matrix->bytes; }
 const char *qs_matrix_kernel(const qs_matrix *matrix) { return matrix->kernel; }
 
+qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    if (n == 0 || n_jobs == 0) return QS_OK;
+    if (n < 0 || n_jobs < 0 || x == NULL) return qs_fail(QS_E_USAGE, "op linear: no rows or no data given");
+    for (int64_t i = 0; i < n_jobs; i++) {
+        const qs_matrix *matrix = jobs[i].matrix;
+        if (jobs[i].y == NULL) return qs_fail(QS_E_USAGE, "op linear: no rows or no data given");
+        if (matrix->backend != backend) return qs_fail(QS_E_USAGE, "op linear: the matrix belongs to another backend");
+        if (matrix->n_in != jobs[0].matrix->n_in)
+            return qs_fail(QS_E_USAGE, "op linear: matrices of %lld and %lld columns do not share an input",
+                           (long long)jobs[0].matrix->n_in, (long long)matrix->n_in);
+        if (n > backend->gemv_rows && (matrix->uses & QS_USE_GEMM) == 0)
+            return qs_fail(QS_E_USAGE, "op linear: %lld rows, but the matrix was prepared for up to %lld", (long long)n,
+                           (long long)backend->gemv_rows);
+    }
+    return backend->ops->linears(backend, jobs, n_jobs, x, n);
+}
+
 qs_err qs_op_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n, const float *bias,
                     float *y)
 {
-    if (n == 0) return QS_OK;
-    if (n < 0 || x == NULL || y == NULL) return qs_fail(QS_E_USAGE, "op linear: no rows or no data given");
-    if (matrix->backend != backend) return qs_fail(QS_E_USAGE, "op linear: the matrix belongs to another backend");
-    if (n > QS_GEMV_MAX_ROWS && (matrix->uses & QS_USE_GEMM) == 0)
-        return qs_fail(QS_E_USAGE, "op linear: %lld rows, but the matrix was prepared for up to %d", (long long)n,
-                       QS_GEMV_MAX_ROWS);
-    return backend->ops->linear(backend, matrix, x, n, bias, y);
+    qs_linear_job job = {matrix, bias, y};
+    return qs_op_linears(backend, &job, 1, x, n);
 }
 
 /* ---- ops ---- */
@@ -233,12 +289,8 @@ qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *sha
                               const float *v, float *k_cache, float *v_cache, const int32_t *positions,
                               int64_t batch, int64_t n_ctx_cap, float *out)
 {
-    CHECK_OP("attention_decode", batch, attention_shape_fits(shape) && q != NULL && k != NULL && v != NULL &&
-             k_cache != NULL && v_cache != NULL && positions != NULL && out != NULL);
-    for (int64_t b = 0; b < batch; b++)
-        if (positions[b] < 0 || positions[b] >= n_ctx_cap)
-            return qs_fail(QS_E_USAGE, "op attention_decode: position %d of sequence %lld is outside a cache of %lld",
-                           positions[b], (long long)b, (long long)n_ctx_cap);
+    CHECK_OP("attention_decode", batch, n_ctx_cap > 0 && attention_shape_fits(shape) && q != NULL && k != NULL &&
+             v != NULL && k_cache != NULL && v_cache != NULL && positions != NULL && out != NULL);
     return backend->ops->attention_decode(backend, shape, q, k, v, k_cache, v_cache, positions, batch, n_ctx_cap,
                                           out);
 }

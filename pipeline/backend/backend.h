@@ -31,6 +31,10 @@ const char *qs_backend_name(const qs_backend *backend);     /* "cpu" */
 const char *qs_backend_device(const qs_backend *backend);   /* CPU or GPU model */
 const char *qs_backend_describe(const qs_backend *backend); /* kernels chosen: "avx512 + oneDNN 2.6.3" and why */
 int qs_backend_n_threads(const qs_backend *backend);
+/* True when the ops run on a device of their own, beside the host's memory. */
+bool qs_backend_has_device(const qs_backend *backend);
+/* Rows that a matrix prepared for GEMV alone takes at once. */
+int64_t qs_backend_gemv_rows(const qs_backend *backend);
 
 /* ---- memory ---- */
 QS_MUST_CHECK qs_err qs_backend_alloc(qs_backend *backend, void *out_pointer, size_t bytes, const char *what);
@@ -44,8 +48,26 @@ QS_MUST_CHECK qs_err qs_backend_sync(qs_backend *backend);
 typedef struct qs_backend_memory {
     size_t total_bytes, free_bytes;   /* of the device */
     size_t used_bytes, peak_bytes;    /* held by this backend: buffers, matrices, scratch */
+    /* Parts of used_bytes, where the backend tells them apart, and what the device's driver took for itself. */
+    size_t buffer_bytes, weight_bytes, workspace_bytes, context_bytes;
 } qs_backend_memory;
 void qs_backend_get_memory(const qs_backend *backend, qs_backend_memory *memory);
+/* Most bytes that the backend may hold on its device from now on; 0 = all there are. Only for backends with a device
+ * (QS_E_UNSUPPORTED). */
+QS_MUST_CHECK qs_err qs_backend_set_budget(qs_backend *backend, size_t bytes);
+
+/* ---- recordings: a sequence of ops that runs many times with the same pointers and sizes ----
+ * Between start and stop ops are kept instead of run; a play runs them all, reading what the device pointers hold by
+ * then. Ops that read host memory or return results to it, allocations, uploads and downloads are no part of a
+ * recording (QS_E_USAGE); run the sequence once before, so that scratch has its size. QS_E_UNSUPPORTED where a backend
+ * has no use for it: run the ops themselves. */
+typedef struct qs_recording qs_recording;
+bool qs_backend_can_record(const qs_backend *backend);
+QS_MUST_CHECK qs_err qs_backend_record_start(qs_backend *backend);
+/* After a failed op in between: pass out = NULL, which ends and drops it. */
+QS_MUST_CHECK qs_err qs_backend_record_stop(qs_backend *backend, qs_recording **out);
+QS_MUST_CHECK qs_err qs_recording_play(qs_recording *recording);
+void qs_recording_destroy(qs_recording *recording);
 
 /* ---- matrices ---- */
 typedef enum qs_matrix_format {
@@ -56,9 +78,9 @@ typedef enum qs_matrix_format {
 typedef enum qs_compute { QS_COMPUTE_F32, QS_COMPUTE_BF16 } qs_compute; /* of large products; sums are f32 */
 
 /* What the matrix will be multiplied with: GEMM = many rows at once (a de-quantised, pre-packed copy is
- * made), GEMV = up to QS_GEMV_MAX_ROWS rows on the packed codes or 16-bit weights themselves. */
+ * made), GEMV = few rows, up to qs_backend_gemv_rows, on the packed codes or 16-bit weights themselves. */
 typedef enum qs_matrix_use { QS_USE_GEMM = 1, QS_USE_GEMV = 2 } qs_matrix_use;
-enum { QS_GEMV_MAX_ROWS = 8 };
+enum { QS_GEMV_MAX_ROWS = 8 }; /* of the CPU, and the fewest that any backend takes */
 
 typedef struct qs_matrix_desc {
     qs_matrix_format format;
@@ -80,6 +102,16 @@ const char *qs_matrix_kernel(const qs_matrix *matrix); /* name of the GEMV kerne
 QS_MUST_CHECK qs_err qs_op_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n,
                                   const float *bias, float *y);
 
+/* Matrices that share their input, as q, k and v do. */
+typedef struct qs_linear_job {
+    const qs_matrix *matrix;
+    const float *bias; /* [n_out] or NULL */
+    float *y;          /* [n, n_out] */
+} qs_linear_job;
+/* The same as qs_op_linear of each, in one launch where the backend can. All have the same n_in. */
+QS_MUST_CHECK qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x,
+                                   int64_t n);
+
 /* ---- ops; pointers are device pointers ---- */
 /* out[n, d] = table rows of host tokens[n]; table [n_vocab, d] f32. */
 QS_MUST_CHECK qs_err qs_op_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n,
@@ -88,7 +120,7 @@ QS_MUST_CHECK qs_err qs_op_embed(qs_backend *backend, const float *table, const 
 QS_MUST_CHECK qs_err qs_op_rmsnorm(qs_backend *backend, const float *x, const float *weight, int64_t n, int64_t d,
                                    double eps, float *out);
 /* In place on x [n, n_heads, head_dim]: rotate halves (i, i + head_dim/2) by position * inv_freq[i].
- * positions: host [n]. */
+ * positions [n] >= 0. */
 QS_MUST_CHECK qs_err qs_op_rope(qs_backend *backend, float *x, const int32_t *positions, const float *inv_freq,
                                 int64_t n, int64_t n_heads, int64_t head_dim);
 
@@ -102,7 +134,8 @@ typedef struct qs_attention_shape {
 QS_MUST_CHECK qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q,
                                      const float *k, const float *v, int64_t n_windows, int64_t n_ctx, float *out);
 /* Decoding: one query row per sequence. k, v are this step's rows [batch, n_kv_heads * head_dim], written into
- * the caches [batch, n_ctx_cap, n_kv_heads * head_dim] at host positions[batch] before attending 0..position. */
+ * the caches [batch, n_ctx_cap, n_kv_heads * head_dim] at positions[batch] before attending 0..position. The caller
+ * sees to it that positions lie in 0 .. n_ctx_cap - 1: they are on the device, and nothing here looks at them. */
 QS_MUST_CHECK qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q,
                                             const float *k, const float *v, float *k_cache, float *v_cache,
                                             const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out);

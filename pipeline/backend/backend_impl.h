@@ -12,7 +12,7 @@ enum { QS_BACKEND_TEXT_BYTES = 256 };
 typedef struct qs_backend_ops {
     const char *name; /* what qs_backend_create is asked for */
 
-    /* Fills backend->state, device, describe and n_threads. destroy accepts a half-made state. */
+    /* Fills the fields of the backend behind `ops`. destroy accepts a half-made state. */
     qs_err (*create)(qs_backend *backend, int64_t device, int n_threads);
     void (*destroy)(qs_backend *backend);
 
@@ -23,12 +23,18 @@ typedef struct qs_backend_ops {
     qs_err (*copy)(qs_backend *backend, void *dst, const void *src, size_t bytes); /* device to device */
     qs_err (*sync)(qs_backend *backend);
     void (*get_memory)(const qs_backend *backend, qs_backend_memory *memory);
+    qs_err (*set_budget)(qs_backend *backend, size_t bytes);
+
+    /* out NULL: end the recording and drop it. */
+    qs_err (*record_start)(qs_backend *backend);
+    qs_err (*record_stop)(qs_backend *backend, void **out);
+    qs_err (*play)(qs_backend *backend, void *recording);
+    void (*forget)(qs_backend *backend, void *recording);
 
     /* update serves creation too: matrix->state is NULL then. On failure the matrix is still destroyable. */
     qs_err (*matrix_update)(qs_matrix *matrix, const qs_matrix_desc *desc);
     void (*matrix_destroy)(qs_matrix *matrix);
-    qs_err (*linear)(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n, const float *bias,
-                     float *y);
+    qs_err (*linears)(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
 
     qs_err (*embed)(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out);
     qs_err (*rmsnorm)(qs_backend *backend, const float *x, const float *weight, int64_t n, int64_t d, double eps,
@@ -58,8 +64,16 @@ struct qs_backend {
     const qs_backend_ops *ops;
     void *state;
     int n_threads;
+    bool has_device, can_record;
+    bool is_emulated; /* a device that the CPU pretends to be: for tests */
+    int64_t gemv_rows;
     char device[QS_BACKEND_TEXT_BYTES];
     char describe[QS_BACKEND_TEXT_BYTES];
+};
+
+struct qs_recording {
+    qs_backend *backend;
+    void *state;
 };
 
 struct qs_matrix {
@@ -72,7 +86,7 @@ struct qs_matrix {
     const char *kernel; /* of small products; a literal */
 };
 
-/* The backends, in cpu/cpu.c. */
-extern const qs_backend_ops qs_cpu_backend, qs_cpu_avx2_backend, qs_reference_backend;
+/* The backends, in cpu/cpu.c and cuda/cuda.c (where the build has CUDA). */
+extern const qs_backend_ops qs_cpu_backend, qs_cpu_avx2_backend, qs_reference_backend, qs_cuda_backend;
 
 #endif

@@ -61,7 +61,8 @@ typedef struct qs_kv {
     int64_t batch, n_ctx_cap;
 } qs_kv;
 
-/* hidden [batch, d_model]: one token per sequence at host positions[batch]; fills the cache there. */
+/* hidden [batch, d_model]: one token per sequence at positions[batch] (device), which the caller keeps inside the
+ * cache; fills the cache there. */
 QS_MUST_CHECK qs_err qs_block_decode(const qs_block *block, qs_scratch *scratch, float *hidden, qs_kv *kv,
                                      const int32_t *positions);
 

@@ -10,18 +10,19 @@ enum { MLP_ROWS = 512, ALIGN_FLOATS = QS_MEM_ALIGN / (int)sizeof(float) };
 struct qs_scratch {
     qs_backend *backend;
     int64_t n_rows, mlp_rows;
-    float *buffer;          /* device; everything below but positions lies in it */
+    float *buffer;          /* device; everything below lies in it */
     float *x;               /* [n_rows, d_model] */
     float *q, *k, *v;       /* [n_rows, heads * head_dim] */
     float *attended;        /* [n_rows, n_heads * head_dim] */
     float *gate, *up;       /* [mlp_rows, d_ff], in the place of q .. attended */
     float *inv_freq;        /* [head_dim / 2] */
-    int32_t *positions;     /* host [n_rows] */
+    int32_t *positions;     /* device [n_rows]: 0 .. positions_period - 1, again and again */
+    int64_t positions_period;
 };
 
 /* Floats of each part, rounded up to whole cache lines. */
 typedef struct layout {
-    int64_t x, q, kv, mlp, shared, inv_freq, total;
+    int64_t x, q, kv, mlp, shared, inv_freq, positions, total;
 } layout;
 
 static int64_t padded(int64_t n) { return (n + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
@@ -36,16 +37,17 @@ static layout lay_out(const qs_model_config *config, int64_t n_rows)
         .kv = padded(n_rows * config->n_kv_heads * config->head_dim),
         .mlp = padded(least(n_rows, MLP_ROWS) * config->d_ff),
         .inv_freq = padded(config->head_dim / 2),
+        .positions = padded(n_rows),
     };
     int64_t attention = 2 * l.q + 2 * l.kv, mlp = 2 * l.mlp;
     l.shared = attention > mlp ? attention : mlp;
-    l.total = l.x + l.shared + l.inv_freq;
+    l.total = l.x + l.shared + l.inv_freq + l.positions;
     return l;
 }
 
 size_t qs_scratch_bytes(const qs_model_config *config, int64_t n_rows)
 {
-    return (size_t)lay_out(config, n_rows).total * sizeof(float) + (size_t)n_rows * sizeof(int32_t);
+    return (size_t)lay_out(config, n_rows).total * sizeof(float);
 }
 
 static qs_err upload_inv_freq(qs_scratch *scratch, const qs_model *model, int64_t n)
@@ -72,7 +74,6 @@ qs_err qs_scratch_create(qs_scratch **out, qs_backend *backend, const qs_model *
     s->backend = backend;
     s->n_rows = n_rows;
     s->mlp_rows = least(n_rows, MLP_ROWS);
-    QS_TRY(QS_NEW(s->positions, n_rows, "positions"));
     QS_TRY(qs_backend_alloc(backend, &s->buffer, (size_t)l.total * sizeof(float), "activations of a block"));
     s->x = s->buffer;
     s->q = s->x + l.x;
@@ -82,6 +83,7 @@ qs_err qs_scratch_create(qs_scratch **out, qs_backend *backend, const qs_model *
     s->gate = s->q;
     s->up = s->gate + l.mlp;
     s->inv_freq = s->q + l.shared;
+    s->positions = (int32_t *)(void *)(s->inv_freq + l.inv_freq);
     QS_TRY(upload_inv_freq(s, model, config->head_dim / 2));
     *out = s;
     s = NULL;
@@ -90,31 +92,67 @@ out:
     return err;
 }
 
+/* Positions that start anew every `period` rows; uploaded when the period changes. */
+static qs_err set_positions(qs_scratch *scratch, int64_t period)
+{
+    qs_err err = QS_OK;
+    int32_t *positions = NULL;
+    if (scratch->positions_period == period) return QS_OK;
+    QS_TRY(QS_NEW(positions, scratch->n_rows, "positions"));
+    for (int64_t row = 0; row < scratch->n_rows; row++) positions[row] = (int32_t)(row % period);
+    QS_TRY(qs_backend_upload(scratch->backend, scratch->positions, positions,
+                             (size_t)scratch->n_rows * sizeof *positions));
+    scratch->positions_period = period;
+out:
+    qs_mem_free(positions);
+    return err;
+}
+
 void qs_scratch_destroy(qs_scratch *scratch)
 {
     if (scratch == NULL) return;
     qs_backend_free(scratch->backend, scratch->buffer);
-    qs_mem_free(scratch->positions);
     qs_mem_free(scratch);
 }
 
-/* y[n, n_out] = x W^T + bias. Blocks that hold packed codes alone take many rows in portions. */
-static qs_err linear(const qs_block *block, qs_role role, const float *x, int64_t n, float *y)
+/* A product of the block: which matrix, and where its result goes. */
+typedef struct product {
+    qs_role role;
+    float *y;
+} product;
+
+/* y[n, n_out] = x W^T + bias of linears that share their input. Blocks that hold packed codes alone take as many rows
+ * at a time as the backend does. */
+static qs_err linears(const qs_block *block, const product *products, int64_t n_products, const float *x, int64_t n)
 {
     /* 0, which is the role of a linear, stands for "has no bias". */
     static const qs_role biases[QS_N_LINEARS] = {
         [QS_ROLE_Q] = QS_ROLE_Q_BIAS, [QS_ROLE_K] = QS_ROLE_K_BIAS,
         [QS_ROLE_V] = QS_ROLE_V_BIAS, [QS_ROLE_O] = QS_ROLE_O_BIAS,
     };
+    qs_linear_job jobs[QS_N_LINEARS];
     qs_err err = QS_OK;
-    const float *bias = biases[role] != 0 ? qs_block_vector(block, biases[role]) : NULL;
-    qs_matrix *matrix = block->linears[role];
-    if ((block->options.uses & QS_USE_GEMM) != 0) return qs_op_linear(block->backend, matrix, x, n, bias, y);
-    for (int64_t row = 0; row < n; row += QS_GEMV_MAX_ROWS)
-        QS_TRY(qs_op_linear(block->backend, matrix, x + row * block->n_in[role], least(n - row, QS_GEMV_MAX_ROWS),
-                            bias, y + row * block->n_out[role]));
+    bool any = (block->options.uses & QS_USE_GEMM) != 0;
+    int64_t step = any ? n : least(n, qs_backend_gemv_rows(block->backend));
+    for (int64_t row = 0; row < n; row += step) {
+        for (int64_t i = 0; i < n_products; i++) {
+            qs_role role = products[i].role;
+            jobs[i] = (qs_linear_job){
+                .matrix = block->linears[role],
+                .bias = biases[role] != 0 ? qs_block_vector(block, biases[role]) : NULL,
+                .y = products[i].y + row * block->n_out[role],
+            };
+        }
+        QS_TRY(qs_op_linears(block->backend, jobs, n_products, x + row * block->n_in[products[0].role],
+                             least(n - row, step)));
+    }
 out:
     return err;
+}
+
+static qs_err linear(const qs_block *block, qs_role role, const float *x, int64_t n, float *y)
+{
+    return linears(block, &(product){role, y}, 1, x, n);
 }
 
 static qs_err see(const qs_tap *tap, const qs_block *block, qs_site site, const float *x, int64_t n)
@@ -135,9 +173,7 @@ static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden,
     QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_ATTN_NORM), n, c->d_model, c->norm_eps,
                          s->x));
     QS_TRY(see(tap, block, QS_SITE_QKV, s->x, n));
-    QS_TRY(linear(block, QS_ROLE_Q, s->x, n, s->q));
-    QS_TRY(linear(block, QS_ROLE_K, s->x, n, k));
-    QS_TRY(linear(block, QS_ROLE_V, s->x, n, v));
+    QS_TRY(linears(block, (product[]){{QS_ROLE_Q, s->q}, {QS_ROLE_K, k}, {QS_ROLE_V, v}}, 3, s->x, n));
     if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
     if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
     QS_TRY(qs_op_rope(backend, s->q, positions, s->inv_freq, n, c->n_heads, c->head_dim));
@@ -154,8 +190,7 @@ static qs_err mlp(const qs_block *block, qs_scratch *s, float *hidden, int64_t n
     QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_MLP_NORM), n, c->d_model, c->norm_eps,
                          s->x));
     QS_TRY(see(tap, block, QS_SITE_GATE_UP, s->x, n));
-    QS_TRY(linear(block, QS_ROLE_GATE, s->x, n, s->gate));
-    QS_TRY(linear(block, QS_ROLE_UP, s->x, n, s->up));
+    QS_TRY(linears(block, (product[]){{QS_ROLE_GATE, s->gate}, {QS_ROLE_UP, s->up}}, 2, s->x, n));
     QS_TRY(qs_op_silu_mul(backend, s->gate, s->up, n * c->d_ff, s->gate));
     QS_TRY(see(tap, block, QS_SITE_DOWN, s->gate, n));
     QS_TRY(linear(block, QS_ROLE_DOWN, s->gate, n, s->x));
@@ -200,7 +235,7 @@ qs_err qs_block_forward(const qs_block *block, qs_scratch *scratch, float *hidde
     qs_attention_shape shape = attention_shape(block);
     int64_t d_model = qs_model_get_config(block->model)->d_model;
     int64_t step = least(scratch->n_rows / n_ctx, n_windows);
-    for (int64_t row = 0; row < step * n_ctx; row++) scratch->positions[row] = (int32_t)(row % n_ctx);
+    QS_TRY(set_positions(scratch, n_ctx));
     for (int64_t first = 0; first < n_windows; first += step) {
         int64_t n = least(n_windows - first, step);
         float *h = hidden + first * n_ctx * d_model;
@@ -239,7 +274,7 @@ qs_err qs_block_prefill(const qs_block *block, qs_scratch *scratch, float *hidde
     /* Keys and values are made where they stay: a sequence's part of the cache is laid out like rows. */
     int64_t offset = index * kv->n_ctx_cap * shape.n_kv_heads * shape.head_dim;
     float *k = kv->k + offset, *v = kv->v + offset;
-    for (int64_t row = 0; row < n_ctx; row++) scratch->positions[row] = (int32_t)row;
+    QS_TRY(set_positions(scratch, scratch->n_rows));
     QS_TRY(project(block, scratch, hidden, n_ctx, scratch->positions, k, v, NULL));
     QS_TRY(qs_op_attention(block->backend, &shape, scratch->q, k, v, 1, n_ctx, scratch->attended));
     QS_TRY(finish(block, scratch, hidden, n_ctx, NULL));

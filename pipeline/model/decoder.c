@@ -19,6 +19,7 @@ struct qs_decoder {
     float *logits;          /* device [batch, n_vocab] */
     float *embedding;       /* host [batch, d_model] */
     int32_t *positions;     /* host [batch]: tokens that each sequence holds */
+    int32_t *on_device;     /* device [batch]: the same, for a step */
 };
 
 static size_t kv_floats_per_layer(const qs_decoder *d)
@@ -63,6 +64,7 @@ static qs_err create_ends(qs_decoder *d, const qs_block_options *options)
     QS_TRY(QS_NEW(d->embedding, d->batch * d->config->d_model, "embeddings"));
     QS_TRY(QS_NEW(d->positions, d->batch, "positions"));
     QS_TRY(qs_forward_head(&d->head, d->backend, d->model, options));
+    QS_TRY(qs_backend_alloc(d->backend, &d->on_device, (size_t)d->batch * sizeof *d->on_device, "positions"));
     QS_TRY(qs_backend_alloc(d->backend, &d->final_norm, row_bytes, "final norm"));
     QS_TRY(qs_model_read_f32(d->model, QS_ROLE_FINAL_NORM, 0, d->embedding));
     QS_TRY(qs_backend_upload(d->backend, d->final_norm, d->embedding, row_bytes));
@@ -80,9 +82,10 @@ qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *
     qs_err err = QS_OK;
     qs_decoder *d = NULL;
     *out = NULL;
-    if (options->batch < 1 || options->batch > QS_GEMV_MAX_ROWS || options->n_ctx_cap < 1)
-        return qs_fail(QS_E_USAGE, "create decoder: batch %lld (1 to %d) with room for %lld tokens",
-                       (long long)options->batch, QS_GEMV_MAX_ROWS, (long long)options->n_ctx_cap);
+    if (options->batch < 1 || options->batch > qs_backend_gemv_rows(backend) || options->n_ctx_cap < 1)
+        return qs_fail(QS_E_USAGE, "create decoder: batch %lld (1 to %lld) with room for %lld tokens",
+                       (long long)options->batch, (long long)qs_backend_gemv_rows(backend),
+                       (long long)options->n_ctx_cap);
     qs_block_options block = options->block;
     block.uses = QS_USE_GEMV;
     QS_TRY(QS_NEW(d, 1, "decoder"));
@@ -114,6 +117,7 @@ void qs_decoder_destroy(qs_decoder *decoder)
     qs_scratch_destroy(decoder->scratch);
     qs_backend_free(decoder->backend, decoder->hidden);
     qs_backend_free(decoder->backend, decoder->logits);
+    qs_backend_free(decoder->backend, decoder->on_device);
     qs_mem_free(decoder->embedding);
     qs_mem_free(decoder->positions);
     qs_mem_free(decoder);
@@ -186,8 +190,9 @@ qs_err qs_decoder_step(qs_decoder *decoder, const int32_t *tokens, float *logits
             return qs_fail(QS_E_USAGE, "decode: sequence %lld has filled its cache of %lld tokens", (long long)i,
                            (long long)d->n_ctx_cap);
     QS_TRY(embed(d, tokens, d->batch, d->hidden));
+    QS_TRY(qs_backend_upload(d->backend, d->on_device, d->positions, (size_t)d->batch * sizeof *d->positions));
     for (int64_t layer = 0; layer < d->config->n_layers; layer++)
-        QS_TRY(qs_block_decode(d->blocks[layer], d->scratch, d->hidden, &d->kvs[layer], d->positions));
+        QS_TRY(qs_block_decode(d->blocks[layer], d->scratch, d->hidden, &d->kvs[layer], d->on_device));
     QS_TRY(answer(d, d->hidden, d->batch, logits));
     for (int64_t i = 0; i < d->batch; i++) d->positions[i]++;
 out:

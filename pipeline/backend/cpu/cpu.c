@@ -73,6 +73,39 @@ static void cpu_get_memory(const qs_backend *backend, qs_backend_memory *memory)
     };
 }
 
+/* ---- what only a device has ---- */
+
+static qs_err no_device(const qs_backend *backend, const char *what)
+{
+    return qs_fail(QS_E_UNSUPPORTED, "%s: backend %s has no device of its own", what, backend->ops->name);
+}
+
+static qs_err cpu_set_budget(qs_backend *backend, size_t bytes)
+{
+    (void)bytes;
+    return no_device(backend, "set memory budget");
+}
+
+static qs_err cpu_record_start(qs_backend *backend) { return no_device(backend, "record ops"); }
+
+static qs_err cpu_record_stop(qs_backend *backend, void **out)
+{
+    (void)out;
+    return no_device(backend, "record ops");
+}
+
+static qs_err cpu_play(qs_backend *backend, void *recording)
+{
+    (void)recording;
+    return no_device(backend, "play a recording");
+}
+
+static void cpu_forget(qs_backend *backend, void *recording)
+{
+    (void)backend;
+    (void)recording;
+}
+
 qs_err qs_cpu_reserve(qs_cpu *cpu, qs_cpu_buffer *buffer, size_t bytes, const char *what)
 {
     if (bytes <= buffer->bytes) return QS_OK;
@@ -157,6 +190,7 @@ static qs_err create_at(qs_backend *backend, int n_threads, kernel_level level, 
     if (err != QS_OK) return err;
     backend->state = cpu;
     backend->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
+    backend->gemv_rows = QS_GEMV_MAX_ROWS;
     read_cpu_name(backend->device, sizeof backend->device);
     cpu->engine = engine;
     const char *name = fill_kernels(&cpu->kernels, level);
@@ -235,8 +269,9 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
     {                                                                                                       \
         .name = backend_name, .create = create_function, .destroy = cpu_destroy, .alloc = cpu_alloc,        \
         .free = cpu_free, .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .sync = cpu_sync,      \
-        .get_memory = cpu_get_memory, .matrix_update = qs_cpu_matrix_update,                                \
-        .matrix_destroy = qs_cpu_matrix_destroy, .linear = qs_cpu_linear, .embed = qs_cpu_embed,            \
+        .get_memory = cpu_get_memory, .set_budget = cpu_set_budget, .record_start = cpu_record_start,       \
+        .record_stop = cpu_record_stop, .play = cpu_play, .forget = cpu_forget, .matrix_update = qs_cpu_matrix_update,                                \
+        .matrix_destroy = qs_cpu_matrix_destroy, .linears = qs_cpu_linears, .embed = qs_cpu_embed,            \
         .rmsnorm = qs_cpu_rmsnorm, .rope = qs_cpu_rope, .attention = qs_cpu_attention,                      \
         .attention_decode = qs_cpu_attention_decode, .silu_mul = qs_cpu_silu_mul, .add = qs_cpu_add,        \
         .gram = qs_cpu_gram, .abs_stats = qs_cpu_abs_stats, .logit_stats = qs_cpu_logit_stats,              \

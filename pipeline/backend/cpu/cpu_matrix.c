@@ -216,11 +216,12 @@ static void gemv_panels(void *context, int64_t first, int64_t last, int thread)
     c->run(&c->job, first * QS_PANEL_ROWS, end);
 }
 
-qs_err qs_cpu_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n, const float *bias,
-                     float *y)
+static qs_err run_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n)
 {
     enum { CHUNK_BYTES = 16384 }; /* weights worth a chunk of their own: about a microsecond */
-    qs_cpu *cpu = qs_cpu_of(backend);
+    const qs_matrix *matrix = job->matrix;
+    const float *bias = job->bias;
+    float *y = job->y;
     cpu_matrix *self = matrix->state;
     if (n > QS_GEMV_MAX_ROWS || (matrix->uses & QS_USE_GEMV) == 0)
         return cpu->engine->multiply(cpu->gemm, &self->pack, x, n, bias, y);
@@ -236,4 +237,12 @@ qs_err qs_cpu_linear(qs_backend *backend, const qs_matrix *matrix, const float *
     int64_t panel_bytes = (int64_t)self->weights.bytes / n_panels + 1;
     qs_team_run(cpu->team, n_panels, CHUNK_BYTES / panel_bytes + 1, gemv_panels, &c);
     return QS_OK;
+}
+
+qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < n_jobs; i++) QS_TRY(run_linear(qs_cpu_of(backend), &jobs[i], x, n));
+out:
+    return err;
 }
