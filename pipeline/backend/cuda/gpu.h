@@ -24,15 +24,22 @@ typedef struct qs_gpu {
     size_t used_bytes[QS_N_GPU_USES], peak_bytes, budget_bytes; /* 0 = all that the device has */
     size_t context_bytes; /* taken from the device before the first allocation of ours */
     bool recording;
+    int64_t scratch_moves; /* qs_backend points here: recordings made before the last one are void */
 
     qs_gpu_buffer x_terms, x_scale; /* activations as the tensor cores take them */
     qs_gpu_buffer dense;            /* a matrix de-quantised for many rows */
     qs_gpu_buffer x_bf16;           /* activations for many rows */
     qs_gpu_buffer attention;        /* partial sums of decoding */
+    qs_gpu_buffer raw;              /* weights as uploaded, before they are laid out */
+    qs_gpu_buffer stage[4];         /* words, scales, zeros, perm of a matrix that is kept only as dense rows */
     qs_gpu_buffer small;            /* host arguments and results of an op */
-    qs_gpu_buffer gram;             /* partial second moments */
+    qs_gpu_buffer gram;             /* split terms of second moments */
     void *pinned;                   /* page-locked, QS_GPU_PINNED_BYTES: both halves of a stream of uploads */
     void *pinned_free[2];           /* events: the half may be written again */
+    int pinned_half;                /* written last */
+
+    qs_gpu_buffer *blocks;          /* [n_blocks] handed out by qs_gpu_alloc */
+    int64_t n_blocks, n_blocks_max;
 } qs_gpu;
 
 enum { QS_GPU_PINNED_BYTES = 32 << 20 };
@@ -65,6 +72,28 @@ void qs_gpu_matrix_destroy(qs_matrix *matrix);
 qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
 
 /* gpu_ops.c */
-extern const qs_backend_ops qs_cuda_backend;
+qs_err qs_gpu_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out);
+qs_err qs_gpu_rmsnorm(qs_backend *backend, const float *x, const float *weight, int64_t n, int64_t d, double eps,
+                      float *out);
+qs_err qs_gpu_rope(qs_backend *backend, float *x, const int32_t *positions, const float *inv_freq, int64_t n,
+                   int64_t n_heads, int64_t head_dim);
+qs_err qs_gpu_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
+                        const float *v, int64_t n_windows, int64_t n_ctx, float *out);
+qs_err qs_gpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
+                               const float *v, float *k_cache, float *v_cache, const int32_t *positions,
+                               int64_t batch, int64_t n_ctx_cap, float *out);
+qs_err qs_gpu_silu_mul(qs_backend *backend, const float *gate, const float *up, int64_t n, float *out);
+qs_err qs_gpu_add(qs_backend *backend, float *x, const float *y, int64_t n);
+qs_err qs_gpu_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, double *gram);
+qs_err qs_gpu_abs_stats(qs_backend *backend, const float *x, int64_t n, int64_t d, double *abs_sum, float *abs_max);
+qs_err qs_gpu_logit_stats(qs_backend *backend, const float *logits, const int32_t *targets, int64_t n,
+                          int64_t n_vocab, const qs_logit_stats *out);
+qs_err qs_gpu_kld(qs_backend *backend, const float *logits_f, const double *lse_f, const float *logits_q,
+                  const double *lse_q, int64_t n, int64_t n_vocab, float *kld);
+qs_err qs_gpu_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
+                   const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/* gpu_peaks.c */
+qs_err qs_gpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks);
 
 #endif

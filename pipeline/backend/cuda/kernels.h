@@ -48,50 +48,92 @@ int qs_cu_kld(void *stream, const float *logits_f, const double *lse_f, const fl
               const double *lse_q, int64_t n, int64_t n_vocab, float *kld);
 
 /* ---- stats.cu ---- */
-/* gram[d, d] f64, upper triangle += x^T x; products exact in f64 (the slow, exact one). */
+/* gram[d, d] f64, upper triangle += x^T x on the tensor cores: the error of an entry against f64 is below 1e-6
+ * sqrt(G_ii G_jj) (stats.cu works it out). `workspace` holds at least qs_cu_gram_bytes and is aligned to 16 bytes. */
+size_t qs_cu_gram_bytes(int64_t n, int64_t d);
+int qs_cu_gram(void *stream, const float *x, int64_t n, int64_t d, double *gram, void *workspace);
+/* The same with products and sums in f64: slow. */
 int qs_cu_gram_exact(void *stream, const float *x, int64_t n, int64_t d, double *gram);
 int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *abs_sum, float *abs_max);
 
-/* ---- linear_layout.c describes the layouts; linear.cu, linear_prepare.cu ---- */
+/* ---- linear.cu, linear_few.cu: how weights lie for the tensor cores ----
+ * Rows are cut into tiles of 16, columns into chunks of 64; missing rows have scale 0, missing columns meet x = 0. Lane
+ * l = 4 g + t of a warp holds, of each tile and chunk, the 32 elements that make up four A fragments of mma.m16n8k16 as
+ * 16 pairs: pair p = 4 s + r is of k-step s and register r, row g + 8 (r & 1), columns 16 s + 4 t + 2 (r >> 1) and the
+ * next. (Within a k-step the columns are permuted, on both sides of the product alike.)
+ *   4 bits  pair p in word p / 4 at bits 4 (p % 4) and 16 above
+ *   8 bits  word p / 2, bits 8 (p % 2) and 16 above
+ *   2 bits  word p / 8, bits 2 (p % 8) and 16 above
+ *   3 bits  p < 15: word p / 5, bits 3 (p % 5) and 16 above; p = 15: bit i of the codes is bits 15 and 31 of word i
+ *   f16, bf16  pair p is word p
+ * Words lie as [tile][chunk][words / v][lane][v], v = 4, for 2 bits 2, for 3 bits 1. Scales are pairs (row g low, row g
+ * + 8 high) [tile][group][8], zero points pairs of u8 in the same order. */
 enum { QS_CU_ROWS_MAX = 32, /* rows of x that the small-batch kernels take at once */
-       QS_CU_TILE_ROWS = 16, QS_CU_CHUNK = 64 };
+       QS_CU_TILE_ROWS = 16, QS_CU_CHUNK = 64, QS_CU_LINEARS_MAX = 3 };
 
-/* x[n, n_in] f32 to 16-bit terms for the tensor cores: x_terms[n_terms * n][n_in_padded] with row r's term t in row
- * r * n_terms + t, scaled by 1 / x_scale[r], a power of two that brings the row's largest value to [2^13, 2^14) for
- * f16 (1 for bf16); columns in stored order: x_terms[j] = x[perm[j]] (NULL = identity), zeros behind n_in. The second
- * term is the rounding error of the first. */
-typedef struct qs_cu_x {
-    const uint16_t *terms;
-    const float *scale; /* [n] */
-    int64_t n, n_in_padded;
-    int n_terms; /* 1 or 2 */
-} qs_cu_x;
-int qs_cu_prepare_x(void *stream, const float *x, int64_t n, int64_t n_in, const int32_t *perm, bool bf16,
-                    int n_terms, int64_t n_in_padded, uint16_t *terms, float *scale);
+typedef enum qs_cu_format { QS_CU_INT2, QS_CU_INT3, QS_CU_INT4, QS_CU_INT8, QS_CU_F16, QS_CU_BF16 } qs_cu_format;
 
-/* One matrix of a fused product. Codes lie as linear_layout.h says. */
+/* Tiles of a matrix, always an even number: kernels may take two at a time. Chunks of a row. */
+static inline int64_t qs_cu_n_tiles(int64_t n_out) { return (n_out + 31) / 32 * 2; }
+static inline int64_t qs_cu_n_chunks(int64_t n_in) { return (n_in + QS_CU_CHUNK - 1) / QS_CU_CHUNK; }
+
+/* 32-bit words that a lane holds of a chunk. */
+static inline int qs_cu_words(qs_cu_format format)
+{
+    static const int words[] = {2, 3, 4, 8, 16, 16};
+    return words[format];
+}
+
+/* A stored matrix, and where its part of a fused product goes. */
 typedef struct qs_cu_linear {
-    const uint32_t *codes;  /* or the dense 16-bit elements */
-    const uint32_t *scales; /* pairs of f16 */
+    const uint32_t *words;
+    const uint32_t *scales; /* pairs of f16; NULL for f16 and bf16 */
     const uint16_t *zeros;  /* pairs of u8; NULL = 2^(bits-1) */
     const float *bias;      /* [n_out] or NULL */
     float *y;               /* [n, n_out] */
     int64_t n_out;
 } qs_cu_linear;
-enum { QS_CU_LINEARS_MAX = 3 };
-typedef enum qs_cu_format { QS_CU_INT2, QS_CU_INT3, QS_CU_INT4, QS_CU_INT8, QS_CU_F16, QS_CU_BF16 } qs_cu_format;
-/* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices with one input, format and group size; n <= QS_CU_ROWS_MAX.
- * A row's result does not depend on n. */
-int qs_cu_linear_few(void *stream, qs_cu_format format, const qs_cu_linear *linears, int n_linears, int64_t n_in,
-                     int64_t group_size, const qs_cu_x *x);
-/* Dense f32 weights [n_out, n_in], few rows. */
+
+/* What the products of one input share. */
+typedef struct qs_cu_linear_shape {
+    qs_cu_format format;
+    int64_t n_in, group_size; /* a multiple of 16, or at least n_in; n_in for f16 and bf16 */
+} qs_cu_linear_shape;
+
+/* Into that layout from row bit streams (packed.h) or dense 16-bit rows [n_out, n_in]. */
+int qs_cu_lay_out(void *stream, const qs_cu_linear_shape *shape, int64_t n_out, const void *rows, int64_t row_bytes,
+                  uint32_t *words);
+/* scales, zeros [n_out, n_groups] into pairs; zeros NULL = none. */
+int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales, const uint8_t *zeros,
+                         uint32_t *scale_pairs, uint16_t *zero_pairs);
+/* The weights as f32 or bf16 [n_out, n_in] in input-channel order: column perm[j] from stored column j. */
+int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear, const int32_t *perm,
+                  bool to_bf16, void *out);
+
+/* Rows of x as the small-batch kernels take them: n_terms = 1: rounded to 16 bits; 2: with the rounding error as a second
+ * term, so that products are as good as in f32. Term k of row r is row r * n_terms + k of terms [.., n_chunks * 64], where
+ * element 16 t + 4 s + i of a chunk is its stored column 16 s + 4 t + i. Each chunk of a row is scaled by a power of two
+ * that brings its largest value to [2^13, 2^14), away from the ends of f16; scale [n, n_chunks] undoes that. Rows of terms
+ * up to a multiple of 8 exist and are left as they are: their products are not used. */
+typedef struct qs_cu_x {
+    uint16_t *terms;
+    float *scale;
+    int64_t n;
+    int n_terms;
+} qs_cu_x;
+int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
+
+/* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); n <= QS_CU_ROWS_MAX. A row's
+ * result does not depend on n. */
+int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
+                     const qs_cu_x *x);
+/* The same for dense f32 weights [n_out, n_in] and any n. */
 int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
                      const float *bias, float *y);
-/* The weights of a stored matrix as f32 (bf16 = false) or bf16 [n_out, n_in] in input-channel order. */
-int qs_cu_dequant(void *stream, qs_cu_format format, const qs_cu_linear *linear, int64_t n_in, int64_t group_size,
-                  const int32_t *perm, bool bf16, void *out);
 /* y[n, n_out] += bias */
 int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t n_out);
+/* f16 to bf16 and to f32, for matrices that are kept for many rows. */
+int qs_cu_f32_from_half(void *stream, const uint16_t *x, bool bf16, int64_t n, float *out);
 
 /* ---- gemm.cu: for a machine without cuBLAS, and for the shim ---- */
 int qs_cu_gemm(void *stream, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
@@ -102,6 +144,65 @@ int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_
 /* ---- peaks.cu ---- */
 /* Reads `bytes` (a multiple of 16) once; out [1] keeps the compiler honest. */
 int qs_cu_read(void *stream, const void *src, size_t bytes, uint32_t *out);
+
+/* ---- solver.cu: GPTQ and round to nearest on columns laid out for it ----
+ * live [n_in, width]: column i of the visits, rows of the matrix contiguous; width is n_out rounded up to
+ * QS_CU_SOLVE_ROWS, zeros behind n_out. scale, zero [n_groups, width] f32. */
+enum { QS_CU_SOLVE_ROWS = 32, QS_CU_PANEL = 128 /* columns, groups padded to a multiple of QS_CU_BLOCK */,
+       QS_CU_BLOCK = 16 };
+typedef struct qs_cu_scale_rule {
+    int bits;
+    bool sym, search;
+} qs_cu_scale_rule;
+/* order [n_in] or NULL */
+int qs_cu_solve_gather(void *stream, const float *weights, int64_t n_out, int64_t n_in, const int32_t *order,
+                       int64_t width, float *live);
+/* Scales of the groups of `group_size` neighbours among n columns; column j lies in live's row position[j] (NULL = j).
+ * column_weight [n] or NULL. */
+int qs_cu_solve_scales(void *stream, const qs_cu_scale_rule *rule, const float *live, const int32_t *position,
+                       int64_t width, int64_t n, int64_t group_size, const float *column_weight, float *scale,
+                       float *zero);
+/* Panels of n_panel of the n columns, each on its own; with u there is one panel, n == n_panel. */
+typedef struct qs_cu_panel {
+    qs_cu_scale_rule rule;
+    int n_panel;
+    int group_size;  /* columns of a group whose scale is found when its turn comes; 0 = the tables hold all scales */
+    int64_t n, width;
+    float *live;     /* [n, width]; with u errors over u's diagonal replace the columns */
+    const float *u;  /* the panel's block on the diagonal of the factor, leading dimension ldu; or NULL */
+    int64_t ldu;
+    const float *column_weight; /* [n] or NULL */
+    const int32_t *group;       /* [n] row of the tables */
+    float *scale, *zero;
+    uint8_t *codes;  /* [n, width] */
+} qs_cu_panel;
+int qs_cu_solve_panels(void *stream, const qs_cu_panel *panel);
+/* The row streams of packed.h: stored column j has the codes [n_in, width] of visit position[j] (NULL = j). */
+int qs_cu_solve_pack(void *stream, const uint8_t *codes, const int32_t *position, int64_t n_out, int64_t n_in,
+                     int64_t width, int bits, int64_t row_bytes, uint8_t *packed);
+/* scales [n_out, n_groups] f16, zeros u8 or NULL from the tables. */
+int qs_cu_solve_store_scales(void *stream, const float *scale, const float *zero, int64_t n_out, int64_t n_groups,
+                             int64_t width, uint16_t *scales, uint8_t *zeros);
+
+/* ---- moments.cu; the contracts are those of backend/solver_ops.h ---- */
+int qs_cu_unpack_moments(void *stream, const float *packed, int64_t n, float factor, float *h);
+int qs_cu_order_moments(void *stream, const float *h, const int32_t *order, int64_t n, double shift, double dead,
+                        float *a, float *u);
+int qs_cu_factor_leaf(void *stream, const float *a, float *u, int64_t ld, int64_t n, int32_t *status);
+int qs_cu_check_factor(void *stream, const float *u, int64_t n, int32_t *status);
+/* errors[n_out, n_in] = weights - the packed matrix, whose arrays are device pointers; perm, zeros or NULL. */
+typedef struct qs_cu_packed {
+    int bits;
+    int64_t n_out, n_in, group_size, n_groups, row_bytes;
+    const uint8_t *codes;
+    const uint16_t *scales;
+    const uint8_t *zeros;
+    const int32_t *perm;
+} qs_cu_packed;
+int qs_cu_quant_errors(void *stream, const float *weights, const qs_cu_packed *packed, float *errors);
+/* sum[n_rows] (f64) = (add ? sum : 0) + row dots of a and b [n_rows, n], leading dimensions lda, ldb. */
+int qs_cu_row_dots(void *stream, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t n_rows, int64_t n,
+                   bool add, double *sum);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,186 @@
+/* The CUDA backend: opening a device, saying what it is, recordings, and the table of its ops. */
+#include <string.h>
+
+#include "backend/cuda/blas.h"
+#include "base/mem.h"
+
+/* ---- creation ---- */
+
+static void cuda_destroy(qs_backend *backend)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    if (gpu == NULL) return;
+    if (gpu->stream != NULL) (void)qs_rt_stream_sync(gpu->stream);
+    qs_blas_destroy(gpu->blas, gpu);
+    qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->small,
+                                &gpu->gram, &gpu->raw, &gpu->stage[0], &gpu->stage[1], &gpu->stage[2], &gpu->stage[3]};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_gpu_release(gpu, buffers[i], QS_GPU_WORKSPACE);
+    for (int i = 0; i < 2; i++)
+        if (gpu->pinned_free[i] != NULL) (void)qs_rt_event_destroy(gpu->pinned_free[i]);
+    if (gpu->pinned != NULL) (void)qs_rt_free_host(gpu->pinned);
+    if (gpu->stream != NULL) (void)qs_rt_stream_destroy(gpu->stream);
+    qs_mem_free(gpu->blocks);
+    qs_mem_free(gpu);
+    backend->state = NULL;
+}
+
+/* No driver, no device and too few devices are the same to a caller: this machine has no such GPU. */
+static qs_err open_device(qs_gpu *gpu, int64_t device)
+{
+    int n = 0, code = qs_rt_n_devices(&n);
+    if (code != QS_RT_OK)
+        return qs_fail(QS_E_UNSUPPORTED, "create backend cuda: no CUDA device (%s); install or update the NVIDIA driver, or "
+                       "use --backend cpu", qs_rt_error_text(code));
+    if (device >= n)
+        return qs_fail(QS_E_UNSUPPORTED, "create backend cuda: --device %lld, and there are %d (CUDA_VISIBLE_DEVICES "
+                       "may hide some)", (long long)device, n);
+    code = qs_rt_open((int)device, &gpu->device);
+    return code == QS_RT_OK ? QS_OK : qs_gpu_check(gpu, code, "open CUDA device");
+}
+
+/* A first launch tells whether this build has kernels for the device. */
+static qs_err try_kernel(qs_gpu *gpu)
+{
+    qs_err err;
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->small, 256, QS_GPU_WORKSPACE, "first words"));
+    QS_TRY(qs_gpu_check(gpu, qs_rt_fill_zero(gpu->small.data, 256, gpu->stream), "clear memory"));
+    QS_TRY(qs_gpu_check(gpu, qs_cu_add(gpu->stream, gpu->small.data, gpu->small.data, 8), "run a first kernel"));
+    QS_TRY(qs_gpu_check(gpu, qs_rt_stream_sync(gpu->stream), "run a first kernel"));
+out:
+    return err;
+}
+
+static qs_err make_stream(qs_gpu *gpu)
+{
+    size_t free_bytes, total_bytes;
+    qs_err err;
+    QS_TRY(qs_gpu_check(gpu, qs_rt_stream_create(&gpu->stream), "create a stream"));
+    QS_TRY(qs_gpu_check(gpu, qs_rt_malloc_host(&gpu->pinned, QS_GPU_PINNED_BYTES), "allocate page-locked memory"));
+    for (int i = 0; i < 2; i++) QS_TRY(qs_gpu_check(gpu, qs_rt_event_create(&gpu->pinned_free[i]), "create an event"));
+    QS_TRY(qs_gpu_check(gpu, qs_rt_memory(&free_bytes, &total_bytes), "ask for the memory"));
+    gpu->context_bytes = total_bytes - free_bytes;
+out:
+    return err;
+}
+
+static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
+{
+    char products[QS_BACKEND_TEXT_BYTES / 3];
+    qs_gpu *gpu;
+    qs_err err = QS_NEW(gpu, 1, "CUDA backend");
+    if (err != QS_OK) return err;
+    backend->state = gpu;
+    backend->n_threads = n_threads > 0 ? n_threads : 1;
+    backend->has_device = backend->can_record = true;
+    backend->gemv_rows = INT32_MAX;
+    QS_TRY(open_device(gpu, device));
+    backend->is_emulated = gpu->device.emulated;
+    QS_TRY(make_stream(gpu));
+    QS_TRY(try_kernel(gpu));
+    QS_TRY(qs_blas_create(&gpu->blas, gpu, products, sizeof products));
+    (void)snprintf(backend->device, sizeof backend->device, "%s", gpu->device.name);
+    (void)snprintf(backend->describe, sizeof backend->describe, "sm_%d%d kernels (of %s), %s, driver %d.%d, runtime %d.%d",
+                   gpu->device.major, gpu->device.minor, qs_rt_architectures(), products,
+                   gpu->device.driver_version / 1000, gpu->device.driver_version % 1000 / 10,
+                   gpu->device.runtime_version / 1000, gpu->device.runtime_version % 1000 / 10);
+out:
+    return err;
+}
+
+static qs_err cuda_set_budget(qs_backend *backend, size_t bytes)
+{
+    qs_gpu_of(backend)->budget_bytes = bytes;
+    return QS_OK;
+}
+
+/* ---- recordings ---- */
+
+static qs_err cuda_record_start(qs_backend *backend)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    qs_err err;
+    if (gpu->recording) return qs_fail(QS_E_USAGE, "record ops: a recording is under way");
+    QS_TRY(qs_gpu_sync(backend));
+    QS_TRY(qs_gpu_check(gpu, qs_rt_record_start(gpu->stream), "record ops"));
+    gpu->recording = true;
+out:
+    return err;
+}
+
+static qs_err cuda_record_stop(qs_backend *backend, void **out)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    void *graph = NULL;
+    if (!gpu->recording) return qs_fail(QS_E_USAGE, "record ops: no recording is under way");
+    gpu->recording = false;
+    qs_err err = qs_gpu_check(gpu, qs_rt_record_stop(gpu->stream, &graph), "record ops");
+    if (out != NULL) *out = graph;
+    else if (graph != NULL) (void)qs_rt_graph_destroy(graph);
+    return out != NULL ? err : QS_OK;
+}
+
+static qs_err cuda_play(qs_backend *backend, void *recording)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    return qs_gpu_check(gpu, qs_rt_graph_play(recording, gpu->stream), "play a recording");
+}
+
+static void cuda_forget(qs_backend *backend, void *recording)
+{
+    (void)backend;
+    if (recording != NULL) (void)qs_rt_graph_destroy(recording);
+}
+
+/* ---- the list of ops ---- */
+
+static void cuda_print_ops(const qs_backend *backend, FILE *stream)
+{
+    static const struct {
+        const char *op, *from;
+    } rows[] = {
+        {"embed", "rows.cu"}, {"rmsnorm", "rows.cu"}, {"rope", "rows.cu"}, {"silu_mul", "rows.cu"}, {"add", "rows.cu"},
+        {"attention", "attention.cu"}, {"attention_decode", "attention_decode.cu"}, {"logit_stats", "logits.cu"},
+        {"kld", "logits.cu"}, {"gram", "stats.cu"}, {"abs_stats", "stats.cu"}, {"linear few rows", "linear_few.cu"},
+        {"linear f32", "linear.cu"}, {"dequant", "linear.cu"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        (void)fprintf(stream, "%-18s %s\n", rows[i].op, rows[i].from);
+    static const char *const products[] = {"linear many rows", "gemm"};
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        (void)fprintf(stream, "%-18s %s\n", products[i], qs_blas_from(qs_gpu_of(backend)->blas));
+}
+
+const qs_backend_ops qs_cuda_backend = {
+    .name = "cuda",
+    .create = cuda_create,
+    .destroy = cuda_destroy,
+    .alloc = qs_gpu_alloc,
+    .free = qs_gpu_free,
+    .upload = qs_gpu_upload,
+    .download = qs_gpu_download,
+    .copy = qs_gpu_copy,
+    .sync = qs_gpu_sync,
+    .get_memory = qs_gpu_get_memory,
+    .set_budget = cuda_set_budget,
+    .record_start = cuda_record_start,
+    .record_stop = cuda_record_stop,
+    .play = cuda_play,
+    .forget = cuda_forget,
+    .matrix_update = qs_gpu_matrix_update,
+    .matrix_destroy = qs_gpu_matrix_destroy,
+    .linears = qs_gpu_linears,
+    .embed = qs_gpu_embed,
+    .rmsnorm = qs_gpu_rmsnorm,
+    .rope = qs_gpu_rope,
+    .attention = qs_gpu_attention,
+    .attention_decode = qs_gpu_attention_decode,
+    .silu_mul = qs_gpu_silu_mul,
+    .add = qs_gpu_add,
+    .gram = qs_gpu_gram,
+    .abs_stats = qs_gpu_abs_stats,
+    .logit_stats = qs_gpu_logit_stats,
+    .kld = qs_gpu_kld,
+    .gemm = qs_gpu_gemm,
+    .measure_peaks = qs_gpu_measure_peaks,
+    .print_ops = cuda_print_ops,
+};

@@ -1,0 +1,354 @@
+/* Weight matrices of the CUDA backend: what is kept of them, and the choice between few and many rows. */
+#include "backend/cuda/blas.h"
+#include "base/mem.h"
+
+/* A matrix as stored: in the layout of the small-batch kernels, or f32 as it is. */
+typedef struct stored {
+    qs_gpu_buffer words, scales, zeros, perm;
+} stored;
+
+typedef struct gpu_matrix {
+    bool is_f32, has_zeros, has_perm;
+    qs_cu_linear_shape shape;
+    stored stored;        /* with QS_USE_GEMV */
+    qs_gpu_buffer dense;  /* with QS_USE_GEMM: [n_out, n_in] f32, or bf16 under QS_COMPUTE_BF16 */
+} gpu_matrix;
+
+static void release_stored(qs_gpu *gpu, stored *s, qs_gpu_use use)
+{
+    qs_gpu_release(gpu, &s->words, use);
+    qs_gpu_release(gpu, &s->scales, use);
+    qs_gpu_release(gpu, &s->zeros, use);
+    qs_gpu_release(gpu, &s->perm, use);
+}
+
+void qs_gpu_matrix_destroy(qs_matrix *matrix)
+{
+    gpu_matrix *self = matrix->state;
+    if (self == NULL) return;
+    qs_gpu *gpu = qs_gpu_of(matrix->backend);
+    release_stored(gpu, &self->stored, QS_GPU_WEIGHTS);
+    qs_gpu_release(gpu, &self->dense, QS_GPU_WEIGHTS);
+    qs_mem_free(self);
+    matrix->state = NULL;
+}
+
+static qs_cu_linear linear_of(const stored *s, bool is_coded, bool has_zeros, int64_t n_out)
+{
+    return (qs_cu_linear){.words = s->words.data, .scales = is_coded ? s->scales.data : NULL,
+                          .zeros = has_zeros ? s->zeros.data : NULL, .n_out = n_out};
+}
+
+static bool is_coded(const gpu_matrix *m) { return !m->is_f32 && m->shape.format <= QS_CU_INT8; }
+
+/* ---- contents ---- */
+
+/* Bytes to the device and there, by a kernel, into place: `raw` keeps them in between. */
+static qs_err upload_raw(qs_backend *backend, const void *src, size_t bytes, void **raw)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    qs_err err;
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->raw, bytes, QS_GPU_WORKSPACE, "weights on their way"));
+    QS_TRY(qs_gpu_upload(backend, gpu->raw.data, src, bytes));
+    *raw = gpu->raw.data;
+out:
+    return err;
+}
+
+static qs_err store_words(qs_backend *backend, const gpu_matrix *self, stored *s, qs_gpu_use use, int64_t n_out,
+                          const void *rows, size_t bytes, int64_t row_bytes)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    void *raw;
+    qs_err err;
+    size_t n_words = (size_t)(qs_cu_n_tiles(n_out) * qs_cu_n_chunks(self->shape.n_in) * 32 *
+                              qs_cu_words(self->shape.format));
+    QS_TRY(qs_gpu_reserve(gpu, &s->words, n_words * sizeof(uint32_t), use, "weights"));
+    QS_TRY(upload_raw(backend, rows, bytes, &raw));
+    QS_TRY(qs_gpu_check(gpu, qs_cu_lay_out(gpu->stream, &self->shape, n_out, raw, row_bytes, s->words.data),
+                        "lay out weights"));
+out:
+    return err;
+}
+
+static qs_err store_scales(qs_backend *backend, const qs_packed *packed, stored *s, qs_gpu_use use)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    qs_err err;
+    size_t n = (size_t)(packed->n_out * packed->n_groups), n_pairs = (size_t)(qs_cu_n_tiles(packed->n_out) * 8 *
+                                                                              packed->n_groups);
+    size_t scale_bytes = n * sizeof *packed->scales, zero_bytes = packed->zeros != NULL ? n : 0;
+    char *raw;
+    QS_TRY(qs_gpu_reserve(gpu, &s->scales, n_pairs * sizeof(uint32_t), use, "scales"));
+    if (zero_bytes > 0) QS_TRY(qs_gpu_reserve(gpu, &s->zeros, n_pairs * sizeof(uint16_t), use, "zero points"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->raw, scale_bytes + zero_bytes, QS_GPU_WORKSPACE, "scales on their way"));
+    raw = gpu->raw.data;
+    QS_TRY(qs_gpu_upload(backend, raw, packed->scales, scale_bytes));
+    if (zero_bytes > 0) QS_TRY(qs_gpu_upload(backend, raw + scale_bytes, packed->zeros, zero_bytes));
+    QS_TRY(qs_gpu_check(gpu, qs_cu_lay_out_scales(gpu->stream, packed->n_out, packed->n_groups, (const uint16_t *)(void *)raw,
+                                                  zero_bytes > 0 ? (const uint8_t *)raw + scale_bytes : NULL,
+                                                  s->scales.data, s->zeros.data), "lay out scales"));
+out:
+    return err;
+}
+
+static qs_err store_int(qs_backend *backend, gpu_matrix *self, const qs_packed *packed, stored *s, qs_gpu_use use)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    qs_err err;
+    self->has_zeros = packed->zeros != NULL;
+    self->has_perm = packed->perm != NULL;
+    QS_TRY(store_words(backend, self, s, use, packed->n_out, packed->codes, (size_t)(packed->n_out * packed->row_bytes),
+                       packed->row_bytes));
+    QS_TRY(store_scales(backend, packed, s, use));
+    if (packed->perm != NULL) {
+        size_t bytes = (size_t)packed->n_in * sizeof *packed->perm;
+        QS_TRY(qs_gpu_reserve(gpu, &s->perm, bytes, use, "permutation"));
+        QS_TRY(qs_gpu_upload(backend, s->perm.data, packed->perm, bytes));
+    }
+out:
+    return err;
+}
+
+static qs_err set_shape(gpu_matrix *self, const qs_matrix_desc *desc)
+{
+    static const qs_cu_format coded[] = {[2] = QS_CU_INT2, [3] = QS_CU_INT3, [4] = QS_CU_INT4, [8] = QS_CU_INT8};
+    self->is_f32 = desc->format == QS_MATRIX_F32;
+    self->has_zeros = self->has_perm = false;
+    self->shape = (qs_cu_linear_shape){.n_in = desc->n_in, .group_size = desc->n_in};
+    if (desc->format != QS_MATRIX_INT) {
+        self->shape.format = desc->format == QS_MATRIX_BF16 ? QS_CU_BF16 : QS_CU_F16;
+        return QS_OK;
+    }
+    self->shape.format = coded[desc->packed->bits];
+    self->shape.group_size = desc->packed->group_size;
+    if (desc->packed->group_size % 16 != 0 && desc->packed->group_size < desc->n_in)
+        return qs_fail(QS_E_UNSUPPORTED, "create matrix: groups of %lld; the CUDA backend takes multiples of 16 and whole "
+                       "rows; use --backend cpu", (long long)desc->packed->group_size);
+    return QS_OK;
+}
+
+static size_t dense_bytes(const qs_matrix *matrix)
+{
+    return (size_t)matrix->n_out * (size_t)matrix->n_in *
+           (matrix->compute == QS_COMPUTE_BF16 ? sizeof(uint16_t) : sizeof(float));
+}
+
+/* The stored matrix as dense rows in the precision of its products. */
+static qs_err dequantise(const qs_matrix *matrix, const stored *s, void *out)
+{
+    const gpu_matrix *self = matrix->state;
+    qs_gpu *gpu = qs_gpu_of(matrix->backend);
+    bool bf16 = matrix->compute == QS_COMPUTE_BF16;
+    qs_cu_linear linear = linear_of(s, is_coded(self), self->has_zeros, matrix->n_out);
+    return qs_gpu_check(gpu, qs_cu_dequant(gpu->stream, &self->shape, &linear, self->has_perm ? s->perm.data : NULL, bf16,
+                                           out), "de-quantise weights");
+}
+
+static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc)
+{
+    gpu_matrix *self = matrix->state;
+    qs_gpu *gpu = qs_gpu_of(matrix->backend);
+    int64_t n = desc->n_out * desc->n_in;
+    size_t bytes = (size_t)n * sizeof(float);
+    void *raw;
+    qs_err err = QS_OK;
+    if ((matrix->uses & QS_USE_GEMV) != 0) {
+        QS_TRY(qs_gpu_reserve(gpu, &self->stored.words, bytes, QS_GPU_WEIGHTS, "weights"));
+        QS_TRY(qs_gpu_upload(matrix->backend, self->stored.words.data, desc->dense, bytes));
+    }
+    if ((matrix->uses & QS_USE_GEMM) == 0) goto out;
+    QS_TRY(qs_gpu_reserve(gpu, &self->dense, dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
+    if (matrix->compute == QS_COMPUTE_F32) {
+        QS_TRY(qs_gpu_upload(matrix->backend, self->dense.data, desc->dense, bytes));
+    } else {
+        QS_TRY(upload_raw(matrix->backend, desc->dense, bytes, &raw));
+        QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, raw, n, self->dense.data), "round weights"));
+    }
+out:
+    return err;
+}
+
+/* Coded and 16-bit matrices: into the layout, kept or in passing, and from there into dense rows. */
+static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
+{
+    gpu_matrix *self = matrix->state;
+    qs_gpu *gpu = qs_gpu_of(matrix->backend);
+    qs_err err;
+    bool keep = (matrix->uses & QS_USE_GEMV) != 0;
+    stored passing = {.words = gpu->stage[0], .scales = gpu->stage[1], .zeros = gpu->stage[2], .perm = gpu->stage[3]};
+    stored *s = keep ? &self->stored : &passing;
+    qs_gpu_use use = keep ? QS_GPU_WEIGHTS : QS_GPU_WORKSPACE;
+    if (desc->format == QS_MATRIX_INT) {
+        QS_TRY(store_int(matrix->backend, self, desc->packed, s, use));
+    } else {
+        size_t row_bytes = (size_t)desc->n_in * sizeof(uint16_t);
+        QS_TRY(store_words(matrix->backend, self, s, use, desc->n_out, desc->dense, (size_t)desc->n_out * row_bytes,
+                           (int64_t)row_bytes));
+    }
+    if ((matrix->uses & QS_USE_GEMM) != 0) {
+        QS_TRY(qs_gpu_reserve(gpu, &self->dense, dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
+        QS_TRY(dequantise(matrix, s, self->dense.data));
+    }
+out:
+    if (!keep) {
+        gpu->stage[0] = passing.words;
+        gpu->stage[1] = passing.scales;
+        gpu->stage[2] = passing.zeros;
+        gpu->stage[3] = passing.perm;
+    }
+    return err;
+}
+
+/* Activations of few rows need their place before a recording starts. */
+static qs_err reserve_terms(qs_gpu *gpu, int64_t n_in)
+{
+    enum { TERM_ROWS = 2 * QS_CU_ROWS_MAX };
+    int64_t n_chunks = qs_cu_n_chunks(n_in);
+    qs_err err;
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_terms, (size_t)(TERM_ROWS * n_chunks * QS_CU_CHUNK) * sizeof(uint16_t),
+                          QS_GPU_WORKSPACE, "activations"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_scale, (size_t)(QS_CU_ROWS_MAX * n_chunks) * sizeof(float), QS_GPU_WORKSPACE,
+                          "activations"));
+out:
+    return err;
+}
+
+qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
+{
+    static const char *const kernels[] = {"linear_int2_mma", "linear_int3_mma", "linear_int4_mma", "linear_int8_mma",
+                                          "linear_f16_mma", "linear_bf16_mma"};
+    qs_err err = QS_OK;
+    gpu_matrix *self = matrix->state;
+    if (self == NULL) {
+        QS_TRY(QS_NEW(self, 1, "matrix of the CUDA backend"));
+        matrix->state = self;
+    }
+    QS_TRY(set_shape(self, desc));
+    QS_TRY(self->is_f32 ? update_f32(matrix, desc) : update_stored(matrix, desc));
+    if ((matrix->uses & QS_USE_GEMV) != 0) {
+        QS_TRY(reserve_terms(qs_gpu_of(matrix->backend), desc->n_in));
+        matrix->kernel = self->is_f32 ? "linear_f32" : kernels[self->shape.format];
+    }
+    const stored *s = &self->stored;
+    matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + self->dense.bytes;
+out:
+    return err;
+}
+
+/* ---- products ---- */
+
+static bool takes_few(const qs_matrix *matrix, int64_t n)
+{
+    const gpu_matrix *self = matrix->state;
+    return (matrix->uses & QS_USE_GEMV) != 0 && !self->is_f32 && n <= QS_CU_ROWS_MAX;
+}
+
+/* Matrices that one launch serves: the same form of weights, and x in the same order. */
+static bool fits_beside(const qs_matrix *a, const qs_matrix *b)
+{
+    const gpu_matrix *m = a->state, *o = b->state;
+    return m->shape.format == o->shape.format && m->shape.group_size == o->shape.group_size && !m->has_perm &&
+           !o->has_perm && m->is_f32 == o->is_f32 && a->compute == b->compute;
+}
+
+static qs_err run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    const qs_matrix *first = jobs[0].matrix;
+    const gpu_matrix *self = first->state;
+    qs_cu_linear linears[QS_CU_LINEARS_MAX];
+    qs_cu_x terms = {.terms = gpu->x_terms.data, .scale = gpu->x_scale.data, .n = n,
+                     .n_terms = first->compute == QS_COMPUTE_BF16 ? 1 : 2};
+    for (int64_t i = 0; i < n_jobs; i++) {
+        const gpu_matrix *m = jobs[i].matrix->state;
+        linears[i] = linear_of(&m->stored, is_coded(m), m->has_zeros, jobs[i].matrix->n_out);
+        linears[i].bias = jobs[i].bias;
+        linears[i].y = jobs[i].y;
+    }
+    qs_err err;
+    QS_TRY(qs_gpu_check(gpu, qs_cu_prepare_x(gpu->stream, x, first->n_in, self->has_perm ? self->stored.perm.data : NULL,
+                                             self->shape.format == QS_CU_BF16, &terms), "prepare activations"));
+    QS_TRY(qs_gpu_check(gpu, qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, &terms), "run linear"));
+out:
+    return err;
+}
+
+/* Dense weights in the precision of the products: kept, or made in passing. */
+static qs_err dense_of(qs_gpu *gpu, const qs_matrix *matrix, const void **out)
+{
+    const gpu_matrix *self = matrix->state;
+    qs_err err = QS_OK;
+    if ((matrix->uses & QS_USE_GEMM) != 0) {
+        *out = self->dense.data;
+    } else if (self->is_f32 && matrix->compute == QS_COMPUTE_F32) {
+        *out = self->stored.words.data;
+    } else {
+        QS_TRY(qs_gpu_reserve(gpu, &gpu->dense, dense_bytes(matrix), QS_GPU_WORKSPACE, "de-quantised weights"));
+        if (self->is_f32)
+            QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, self->stored.words.data, matrix->n_out * matrix->n_in,
+                                                       gpu->dense.data), "round weights"));
+        else
+            QS_TRY(dequantise(matrix, &self->stored, gpu->dense.data));
+        *out = gpu->dense.data;
+    }
+out:
+    return err;
+}
+
+/* x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
+static qs_err run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, bool *x_is_rounded)
+{
+    const qs_matrix *m = job->matrix;
+    const void *w;
+    qs_err err;
+    QS_TRY(dense_of(gpu, m, &w));
+    if (m->compute == QS_COMPUTE_BF16) {
+        if (!*x_is_rounded) {
+            size_t bytes = (size_t)(n * m->n_in) * sizeof(uint16_t);
+            QS_TRY(qs_gpu_reserve(gpu, &gpu->x_bf16, bytes, QS_GPU_WORKSPACE, "activations"));
+            QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, x, n * m->n_in, gpu->x_bf16.data),
+                                "round activations"));
+            *x_is_rounded = true;
+        }
+        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, gpu->x_bf16.data, w, job->y));
+    } else {
+        QS_TRY(qs_blas_gemm(gpu->blas, gpu, false, true, n, m->n_out, m->n_in, 1.0f, x, m->n_in, w, m->n_in, 0.0f,
+                            job->y, m->n_out));
+    }
+    if (job->bias != NULL)
+        QS_TRY(qs_gpu_check(gpu, qs_cu_add_bias(gpu->stream, job->y, job->bias, n, m->n_out), "add bias"));
+out:
+    return err;
+}
+
+static qs_err run_f32(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n)
+{
+    const qs_matrix *m = job->matrix;
+    const gpu_matrix *self = m->state;
+    return qs_gpu_check(gpu, qs_cu_linear_f32(gpu->stream, self->stored.words.data, m->n_out, m->n_in, x, n, job->bias,
+                                              job->y), "run linear");
+}
+
+qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    qs_err err = QS_OK;
+    bool x_is_rounded = false;
+    for (int64_t i = 0, end; i < n_jobs; i = end) {
+        const qs_matrix *m = jobs[i].matrix;
+        const gpu_matrix *self = m->state;
+        end = i + 1;
+        if (takes_few(m, n)) {
+            while (end < n_jobs && end - i < QS_CU_LINEARS_MAX && takes_few(jobs[end].matrix, n) &&
+                   fits_beside(m, jobs[end].matrix))
+                end++;
+            QS_TRY(run_few(gpu, jobs + i, end - i, x, n));
+        } else if ((m->uses & QS_USE_GEMV) != 0 && self->is_f32 && n <= QS_GEMV_MAX_ROWS) {
+            QS_TRY(run_f32(gpu, &jobs[i], x, n));
+        } else {
+            QS_TRY(run_many(gpu, &jobs[i], x, n, &x_is_rounded));
+        }
+    }
+out:
+    return err;
+}

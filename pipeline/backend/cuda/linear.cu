@@ -1,0 +1,326 @@
+/* Weights into and out of the layout of the small-batch kernels (kernels.h), activations into terms, and products of
+ * plain f32 weights. */
+#include "backend/cuda/device.h"
+#include "backend/cuda/kernels.h"
+
+namespace {
+
+enum { THREADS = 256 };
+
+int blocks_for(int64_t n) { return (int)((n + THREADS - 1) / THREADS); }
+
+/* Where pair p of a lane's 16 lies: word and lowest bit. */
+__host__ __device__ __forceinline__ void place_of(int bits, int p, int *word, int *bit)
+{
+    int per_word = bits == 3 ? 5 : 16 / bits;
+    *word = p / per_word;
+    *bit = p % per_word * bits;
+}
+
+/* Code j of a row's bit stream, least significant bit first. */
+__device__ __forceinline__ uint32_t code_at(const uint8_t *row, int64_t row_bytes, int64_t j, int bits)
+{
+    int64_t at = j * bits / 8;
+    int shift = (int)(j * bits % 8);
+    uint32_t v = row[at];
+    if (at + 1 < row_bytes) v |= (uint32_t)row[at + 1] << 8;
+    return v >> shift & ((1u << bits) - 1);
+}
+
+struct position {
+    int64_t tile, chunk;
+    int lane;
+};
+
+/* Lane-chunks are numbered [tile][chunk][lane]. */
+__device__ __forceinline__ position position_of(int64_t i, int64_t n_chunks)
+{
+    position p;
+    p.lane = (int)(i % 32);
+    p.chunk = i / 32 % n_chunks;
+    p.tile = i / 32 / n_chunks;
+    return p;
+}
+
+__device__ __forceinline__ int64_t row_of(const position &p, int pair)
+{
+    return p.tile * QS_CU_TILE_ROWS + p.lane / 4 + 8 * (pair & 1);
+}
+
+__device__ __forceinline__ int64_t column_of(const position &p, int pair)
+{
+    return p.chunk * QS_CU_CHUNK + 16 * (pair >> 2) + 4 * (p.lane % 4) + 2 * (pair >> 1 & 1);
+}
+
+/* Word w of a lane lies at this offset from the words of its tile and chunk. */
+__device__ __forceinline__ int64_t word_offset(int n_words, int lane, int w)
+{
+    int v = n_words % 4 == 0 ? 4 : n_words == 2 ? 2 : 1;
+    return (w / v * 32 + lane) * v + w % v;
+}
+
+__global__ void lay_out_codes(int bits, int64_t n_out, int64_t n_in, int64_t n_tiles, int64_t n_chunks,
+                              const uint8_t *rows, int64_t row_bytes, int n_words, uint32_t *words)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= n_tiles * n_chunks * 32) return;
+    position at = position_of(i, n_chunks);
+    uint32_t lane_words[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    for (int p = 0; p < 16; p++) {
+        int64_t row = row_of(at, p), column = column_of(at, p);
+        uint32_t low = 0, high = 0;
+        if (row < n_out && column < n_in) low = code_at(rows + row * row_bytes, row_bytes, column, bits);
+        if (row < n_out && column + 1 < n_in) high = code_at(rows + row * row_bytes, row_bytes, column + 1, bits);
+        if (bits == 3 && p == 15) {
+            for (int b = 0; b < 3; b++) lane_words[b] |= (low >> b & 1) << 15 | (high >> b & 1) << 31;
+            continue;
+        }
+        int word, bit;
+        place_of(bits, p, &word, &bit);
+        for (int w = 0; w < 8; w++)
+            if (w == word) lane_words[w] |= low << bit | high << (16 + bit);
+    }
+    uint32_t *to = words + (at.tile * n_chunks + at.chunk) * n_words * 32;
+    for (int w = 0; w < 8; w++)
+        if (w < n_words) to[word_offset(n_words, at.lane, w)] = lane_words[w];
+}
+
+__global__ void lay_out_dense(int64_t n_out, int64_t n_in, int64_t n_tiles, int64_t n_chunks, const uint16_t *rows,
+                              uint32_t *words)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= n_tiles * n_chunks * 32) return;
+    position at = position_of(i, n_chunks);
+    uint32_t *to = words + (at.tile * n_chunks + at.chunk) * 16 * 32;
+    for (int p = 0; p < 16; p++) {
+        int64_t row = row_of(at, p), column = column_of(at, p);
+        uint32_t low = row < n_out && column < n_in ? rows[row * n_in + column] : 0;
+        uint32_t high = row < n_out && column + 1 < n_in ? rows[row * n_in + column + 1] : 0;
+        to[word_offset(16, at.lane, p)] = low | high << 16;
+    }
+}
+
+__global__ void lay_out_scales(int64_t n_out, int64_t n_groups, int64_t n_pairs, const uint16_t *scales,
+                               const uint8_t *zeros, uint32_t *scale_pairs, uint16_t *zero_pairs)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= n_pairs) return;
+    int64_t tile = i / 8 / n_groups, group = i / 8 % n_groups, low = tile * QS_CU_TILE_ROWS + i % 8, high = low + 8;
+    uint32_t a = low < n_out ? scales[low * n_groups + group] : 0, b = high < n_out ? scales[high * n_groups + group] : 0;
+    scale_pairs[i] = a | b << 16;
+    if (zeros == nullptr) return;
+    a = low < n_out ? zeros[low * n_groups + group] : 0;
+    b = high < n_out ? zeros[high * n_groups + group] : 0;
+    zero_pairs[i] = (uint16_t)(a | b << 8);
+}
+
+/* ---- out of the layout ---- */
+
+__device__ __forceinline__ uint32_t code_of(const uint32_t *words, int n_words, int lane, int bits, int p, int half)
+{
+    if (bits == 3 && p == 15) {
+        uint32_t code = 0;
+        for (int b = 0; b < 3; b++) code |= (words[word_offset(3, lane, b)] >> (15 + 16 * half) & 1) << b;
+        return code;
+    }
+    int word, bit;
+    place_of(bits, p, &word, &bit);
+    return words[word_offset(n_words, lane, word)] >> (bit + 16 * half) & ((1u << bits) - 1);
+}
+
+struct source {
+    qs_cu_linear linear;
+    int bits; /* 16 = dense */
+    bool is_bf16;
+    int64_t n_in, group_size, n_groups, n_chunks;
+    int n_words;
+};
+
+__device__ __forceinline__ float weight_of(const source &s, const position &at, int p, int half)
+{
+    const uint32_t *words = s.linear.words + (at.tile * s.n_chunks + at.chunk) * s.n_words * 32;
+    if (s.bits == 16) {
+        uint16_t h = (uint16_t)(words[word_offset(16, at.lane, p)] >> (16 * half));
+        return s.is_bf16 ? qs_f32_of_bf16(h) : qs_f32_of_f16(h);
+    }
+    int64_t pair = (at.tile * s.n_groups + (column_of(at, p) + half) / s.group_size) * 8 + at.lane / 4;
+    int shift = p & 1;
+    float scale = qs_f32_of_f16((uint16_t)(s.linear.scales[pair] >> (16 * shift)));
+    int zero = s.linear.zeros != nullptr ? s.linear.zeros[pair] >> (8 * shift) & 0xff : 1 << (s.bits - 1);
+    return scale * (float)((int)code_of(words, s.n_words, at.lane, s.bits, p, half) - zero);
+}
+
+/* A thread per element in the order of the output's rows, so that stores are whole lines; perm scatters them. */
+__global__ void dequant(source s, const int32_t *perm, bool to_bf16, void *out)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    int64_t n_pairs = (s.n_in + 1) / 2;
+    if (i >= s.linear.n_out * n_pairs) return;
+    int64_t row = i / n_pairs, column = i % n_pairs * 2;
+    int inside = (int)(column % QS_CU_CHUNK), in_step = inside % 16;
+    position at;
+    at.tile = row / QS_CU_TILE_ROWS;
+    at.chunk = column / QS_CU_CHUNK;
+    at.lane = (int)(row % 8) * 4 + in_step / 4;
+    int p = inside / 16 * 4 + in_step % 4 / 2 * 2 + (int)(row % QS_CU_TILE_ROWS / 8);
+    for (int half = 0; half < 2 && column + half < s.n_in; half++) {
+        float w = weight_of(s, at, p, half);
+        int64_t to = row * s.n_in + (perm != nullptr ? perm[column + half] : column + half);
+        if (to_bf16) static_cast<uint16_t *>(out)[to] = qs_bf16_of_f32(w);
+        else static_cast<float *>(out)[to] = w;
+    }
+}
+
+/* ---- activations ---- */
+
+__device__ __forceinline__ uint16_t half_of(float x, bool bf16) { return bf16 ? qs_bf16_of_f32(x) : qs_f16_of_f32(x); }
+__device__ __forceinline__ float of_half(uint16_t h, bool bf16) { return bf16 ? qs_f32_of_bf16(h) : qs_f32_of_f16(h); }
+
+/* A warp per row and chunk; a lane per two neighbouring columns. */
+__global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chunks, const int32_t *perm, bool bf16,
+                          int n_terms, uint16_t *terms, float *scale)
+{
+    int64_t warp = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
+    if (warp >= n * n_chunks) return;
+    int lane = threadIdx.x % 32;
+    int64_t row = warp / n_chunks, chunk = warp % n_chunks;
+    float v[2], largest = 0.0f;
+    for (int i = 0; i < 2; i++) {
+        int64_t column = chunk * QS_CU_CHUNK + 2 * lane + i;
+        v[i] = column < n_in ? x[row * n_in + (perm != nullptr ? perm[column] : column)] : 0.0f;
+        largest = fmaxf(largest, fabsf(v[i]));
+    }
+    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    /* NaN falls out of fmaxf and stays in v; infinity makes the scale infinite and the sums NaN or infinite. */
+    int exponent = largest > 0.0f && largest <= FLT_MAX ? ilogbf(largest) : 13;
+    exponent = exponent < -100 ? -100 : exponent;
+    float up = ldexpf(1.0f, 13 - exponent);
+    uint16_t term[2][2];
+    for (int i = 0; i < 2; i++) {
+        float scaled = v[i] * up;
+        term[0][i] = half_of(scaled, bf16);
+        term[1][i] = half_of(scaled - of_half(term[0][i], bf16), bf16);
+    }
+    /* Columns 2 lane, 2 lane + 1: k-step s = lane / 8, t = lane / 2 % 4, i = 2 (lane % 2). */
+    int at = 16 * (lane / 2 % 4) + 4 * (lane / 8) + 2 * (lane % 2);
+    for (int k = 0; k < n_terms; k++) {
+        uint16_t *to = terms + ((row * n_terms + k) * n_chunks + chunk) * QS_CU_CHUNK + at;
+        *reinterpret_cast<uint32_t *>(to) = (uint32_t)term[k][0] | (uint32_t)term[k][1] << 16;
+    }
+    if (lane == 0) scale[row * n_chunks + chunk] = ldexpf(1.0f, exponent - 13);
+}
+
+/* ---- f32 weights ---- */
+
+enum { F32_ROWS = 4 };
+
+/* A warp per output row; F32_ROWS rows of x at a time share what it reads. */
+__global__ void linear_f32(const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n, const float *bias,
+                           float *y)
+{
+    int64_t row = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
+    int lane = threadIdx.x % 32;
+    if (row >= n_out) return;
+    for (int64_t first = 0; first < n; first += F32_ROWS) {
+        float sum[F32_ROWS] = {0.0f, 0.0f, 0.0f, 0.0f};
+        for (int64_t j = lane; j < n_in; j += 32) {
+            float element = w[row * n_in + j];
+#pragma unroll
+            for (int r = 0; r < F32_ROWS; r++)
+                if (first + r < n) sum[r] = fmaf(element, x[(first + r) * n_in + j], sum[r]);
+        }
+#pragma unroll
+        for (int r = 0; r < F32_ROWS; r++) {
+            for (int d = 16; d > 0; d /= 2) sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], d);
+            if (lane == 0 && first + r < n) y[(first + r) * n_out + row] = bias != nullptr ? sum[r] + bias[row] : sum[r];
+        }
+    }
+}
+
+__global__ void add_bias(float *y, const float *bias, int64_t n, int64_t n_out)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < n * n_out) y[i] += bias[i % n_out];
+}
+
+__global__ void f32_from_half(const uint16_t *x, bool bf16, int64_t n, float *out)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < n) out[i] = of_half(x[i], bf16);
+}
+
+int bits_of(qs_cu_format format)
+{
+    static const int bits[] = {2, 3, 4, 8, 16, 16};
+    return bits[format];
+}
+
+} // namespace
+
+extern "C" int qs_cu_lay_out(void *stream, const qs_cu_linear_shape *shape, int64_t n_out, const void *rows,
+                             int64_t row_bytes, uint32_t *words)
+{
+    int64_t n_tiles = qs_cu_n_tiles(n_out), n_chunks = qs_cu_n_chunks(shape->n_in);
+    int n_blocks = blocks_for(n_tiles * n_chunks * 32), bits = bits_of(shape->format);
+    if (bits == 16)
+        QS_LAUNCH(lay_out_dense, dim3(n_blocks), dim3(THREADS), 0, stream, n_out, shape->n_in, n_tiles, n_chunks,
+                  static_cast<const uint16_t *>(rows), words);
+    else
+        QS_LAUNCH(lay_out_codes, dim3(n_blocks), dim3(THREADS), 0, stream, bits, n_out, shape->n_in, n_tiles, n_chunks,
+                  static_cast<const uint8_t *>(rows), row_bytes, qs_cu_words(shape->format), words);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales,
+                                    const uint8_t *zeros, uint32_t *scale_pairs, uint16_t *zero_pairs)
+{
+    int64_t n_pairs = qs_cu_n_tiles(n_out) * n_groups * 8;
+    QS_LAUNCH(lay_out_scales, dim3(blocks_for(n_pairs)), dim3(THREADS), 0, stream, n_out, n_groups, n_pairs, scales,
+              zeros, scale_pairs, zero_pairs);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear,
+                             const int32_t *perm, bool to_bf16, void *out)
+{
+    source s;
+    s.linear = *linear;
+    s.bits = bits_of(shape->format);
+    s.is_bf16 = shape->format == QS_CU_BF16;
+    s.n_in = shape->n_in;
+    s.group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
+    s.n_groups = (s.n_in + s.group_size - 1) / s.group_size;
+    s.n_chunks = qs_cu_n_chunks(shape->n_in);
+    s.n_words = qs_cu_words(shape->format);
+    QS_LAUNCH(dequant, dim3(blocks_for(linear->n_out * ((s.n_in + 1) / 2))), dim3(THREADS), 0, stream, s, perm, to_bf16,
+              out);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16,
+                               const qs_cu_x *out)
+{
+    int64_t n_chunks = qs_cu_n_chunks(n_in);
+    QS_LAUNCH(prepare_x, dim3(blocks_for(out->n * n_chunks * 32)), dim3(THREADS), 0, stream, x, out->n, n_in, n_chunks,
+              perm, bf16, out->n_terms, out->terms, out->scale);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
+                                const float *bias, float *y)
+{
+    QS_LAUNCH(linear_f32, dim3(blocks_for(n_out * 32)), dim3(THREADS), 0, stream, w, n_out, n_in, x, n, bias, y);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t n_out)
+{
+    QS_LAUNCH(add_bias, dim3(blocks_for(n * n_out)), dim3(THREADS), 0, stream, y, bias, n, n_out);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_f32_from_half(void *stream, const uint16_t *x, bool bf16, int64_t n, float *out)
+{
+    QS_LAUNCH(f32_from_half, dim3(blocks_for(n)), dim3(THREADS), 0, stream, x, bf16, n, out);
+    return qs_launch_status();
+}
