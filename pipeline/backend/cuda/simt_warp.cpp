@@ -1,0 +1,102 @@
+/* What the lanes of a warp do together: shuffles, votes, and matrix products on fragments. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cuda/simt_fiber.h"
+
+using namespace qs_simt;
+
+namespace {
+
+bool same_request(const request *x, const request *y)
+{
+    return x->kind == y->kind && x->mask == y->mask && x->place.line == y->place.line &&
+           (x->place.file == y->place.file || strcmp(x->place.file, y->place.file) == 0);
+}
+
+/* Whether all that the mask names have asked for the same. Lanes that have ended need not, as on a GPU. */
+bool is_complete(const warp *w, const request *asked)
+{
+    for (unsigned i = 0; i < w->n_lanes; i++) {
+        const fiber *f = &w->lanes[i];
+        if (((asked->mask >> i) & 1u) == 0 || (f->state == DONE && asked->kind != MMA)) continue;
+        if (f->state != IN_WARP || !same_request(&f->asked, asked)) return false;
+    }
+    return asked->kind != MMA || w->n_lanes == WARP;
+}
+
+void do_shuffle(const warp *w, unsigned members)
+{
+    for (unsigned i = 0; i < w->n_lanes; i++) {
+        if (((members >> i) & 1u) == 0) continue;
+        const request *asked = &w->lanes[i].asked;
+        if (((members >> asked->source) & 1u) != 0)
+            memcpy(asked->out, w->lanes[asked->source].asked.in, asked->bytes);
+        else
+            memset(asked->out, 0xff, asked->bytes);
+    }
+}
+
+void do_vote(const warp *w, unsigned members)
+{
+    unsigned vote = 0;
+    for (unsigned i = 0; i < w->n_lanes; i++)
+        if (((members >> i) & 1u) != 0 && w->lanes[i].asked.predicate != 0) vote |= 1u << i;
+    for (unsigned i = 0; i < w->n_lanes; i++)
+        if (((members >> i) & 1u) != 0) w->lanes[i].asked.vote = vote;
+}
+
+float element(uint32_t pair, unsigned which, int bf16)
+{
+    uint16_t bits = (uint16_t)(pair >> (16 * which));
+    return bf16 ? qs_f32_of_bf16(bits) : qs_f32_of_f16(bits);
+}
+
+/* Products and their sum in f64, then one step to f32 towards zero: tensor cores align and cut off, and a kernel that
+ * lives with this lives with them. */
+float cut_to_f32(double x)
+{
+    float y = (float)x;
+    return fabs((double)y) > fabs(x) ? nextafterf(y, 0.0f) : y;
+}
+
+void do_mma(const warp *w, const request *asked)
+{
+    float a[16][16], b[16][8];
+    for (unsigned lane = 0; lane < WARP; lane++) {
+        const request *from = &w->lanes[lane].asked;
+        unsigned g = lane / 4, t = lane % 4;
+        for (unsigned i = 0; i < 8; i++)
+            a[g + 8 * ((i / 2) % 2)][2 * t + i % 2 + 8 * (i / 4)] = element(from->a[i / 2], i % 2, asked->bf16);
+        for (unsigned i = 0; i < 4; i++) b[2 * t + i % 2 + 8 * (i / 2)][g] = element(from->b[i / 2], i % 2, asked->bf16);
+    }
+    for (unsigned lane = 0; lane < WARP; lane++) {
+        float *c = static_cast<float *>(w->lanes[lane].asked.out);
+        for (unsigned i = 0; i < 4; i++) {
+            unsigned row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
+            double sum = 0;
+            for (unsigned k = 0; k < 16; k++) sum += (double)a[row][k] * (double)b[k][column];
+            c[i] = cut_to_f32(c[i] + sum);
+        }
+    }
+}
+
+} // namespace
+
+bool qs_simt_serve_warp(const warp *w)
+{
+    for (unsigned i = 0; i < w->n_lanes; i++) {
+        const request asked = w->lanes[i].asked;
+        if (w->lanes[i].state != IN_WARP || !is_complete(w, &asked)) continue;
+        unsigned members = 0;
+        for (unsigned j = 0; j < w->n_lanes; j++)
+            if (w->lanes[j].state == IN_WARP && ((asked.mask >> j) & 1u) != 0) members |= 1u << j;
+        if (asked.kind == SHUFFLE) do_shuffle(w, members);
+        if (asked.kind == VOTE) do_vote(w, members);
+        if (asked.kind == MMA) do_mma(w, &asked);
+        for (unsigned j = 0; j < w->n_lanes; j++)
+            if (((members >> j) & 1u) != 0) w->lanes[j].state = RUNNING;
+        return true;
+    }
+    return false;
+}
