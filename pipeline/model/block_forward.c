@@ -119,6 +119,7 @@ void qs_scratch_destroy(qs_scratch *scratch)
 typedef struct product {
     qs_role role;
     float *y;
+    bool add; /* to what y holds */
 } product;
 
 /* y[n, n_out] = x W^T + bias of linears that share their input. Blocks that hold packed codes alone take as many rows
@@ -141,6 +142,7 @@ static qs_err linears(const qs_block *block, const product *products, int64_t n_
                 .matrix = block->linears[role],
                 .bias = biases[role] != 0 ? qs_block_vector(block, biases[role]) : NULL,
                 .y = products[i].y + row * block->n_out[role],
+                .add = products[i].add,
             };
         }
         QS_TRY(qs_op_linears(block->backend, jobs, n_products, x + row * block->n_in[products[0].role],
@@ -150,9 +152,10 @@ out:
     return err;
 }
 
-static qs_err linear(const qs_block *block, qs_role role, const float *x, int64_t n, float *y)
+/* Onto the residual stream. */
+static qs_err add_linear(const qs_block *block, qs_role role, const float *x, int64_t n, float *hidden)
 {
-    return linears(block, &(product){role, y}, 1, x, n);
+    return linears(block, &(product){role, hidden, true}, 1, x, n);
 }
 
 static qs_err see(const qs_tap *tap, const qs_block *block, qs_site site, const float *x, int64_t n)
@@ -173,7 +176,7 @@ static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden,
     QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_ATTN_NORM), n, c->d_model, c->norm_eps,
                          s->x));
     QS_TRY(see(tap, block, QS_SITE_QKV, s->x, n));
-    QS_TRY(linears(block, (product[]){{QS_ROLE_Q, s->q}, {QS_ROLE_K, k}, {QS_ROLE_V, v}}, 3, s->x, n));
+    QS_TRY(linears(block, (product[]){{QS_ROLE_Q, s->q, false}, {QS_ROLE_K, k, false}, {QS_ROLE_V, v, false}}, 3, s->x, n));
     if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
     if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
     QS_TRY(qs_op_rope(backend, s->q, positions, s->inv_freq, n, c->n_heads, c->head_dim));
@@ -190,11 +193,10 @@ static qs_err mlp(const qs_block *block, qs_scratch *s, float *hidden, int64_t n
     QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_MLP_NORM), n, c->d_model, c->norm_eps,
                          s->x));
     QS_TRY(see(tap, block, QS_SITE_GATE_UP, s->x, n));
-    QS_TRY(linears(block, (product[]){{QS_ROLE_GATE, s->gate}, {QS_ROLE_UP, s->up}}, 2, s->x, n));
+    QS_TRY(linears(block, (product[]){{QS_ROLE_GATE, s->gate, false}, {QS_ROLE_UP, s->up, false}}, 2, s->x, n));
     QS_TRY(qs_op_silu_mul(backend, s->gate, s->up, n * c->d_ff, s->gate));
     QS_TRY(see(tap, block, QS_SITE_DOWN, s->gate, n));
-    QS_TRY(linear(block, QS_ROLE_DOWN, s->gate, n, s->x));
-    QS_TRY(qs_op_add(backend, hidden, s->x, n * c->d_model));
+    QS_TRY(add_linear(block, QS_ROLE_DOWN, s->gate, n, hidden));
 out:
     return err;
 }
@@ -205,8 +207,7 @@ static qs_err finish(const qs_block *block, qs_scratch *s, float *hidden, int64_
     qs_err err = QS_OK;
     int64_t d_model = qs_model_get_config(block->model)->d_model;
     QS_TRY(see(tap, block, QS_SITE_O, s->attended, n));
-    QS_TRY(linear(block, QS_ROLE_O, s->attended, n, s->x));
-    QS_TRY(qs_op_add(block->backend, hidden, s->x, n * d_model));
+    QS_TRY(add_linear(block, QS_ROLE_O, s->attended, n, hidden));
     for (int64_t row = 0; row < n; row += s->mlp_rows)
         QS_TRY(mlp(block, s, hidden + row * d_model, least(n - row, s->mlp_rows), tap));
 out:

@@ -147,8 +147,8 @@ static void cpu_destroy(qs_backend *backend)
     qs_cpu *cpu = qs_cpu_of(backend);
     if (cpu == NULL) return;
     if (cpu->gemm != NULL) cpu->engine->destroy(cpu->gemm);
-    qs_cpu_buffer *buffers[] = {&cpu->rows, &cpu->x, &cpu->x_row, &cpu->x_sums, &cpu->rope_inv_freq, &cpu->rope_cosines,
-                                &cpu->rope_sines};
+    qs_cpu_buffer *buffers[] = {&cpu->rows, &cpu->x, &cpu->x_row, &cpu->x_sums, &cpu->addend, &cpu->rope_inv_freq,
+                                &cpu->rope_cosines, &cpu->rope_sines};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_cpu_release(cpu, buffers[i]);
     qs_arena_destroy(cpu->arena);
     qs_team_destroy(cpu->team);
@@ -270,7 +270,8 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
         .name = backend_name, .create = create_function, .destroy = cpu_destroy, .alloc = cpu_alloc,        \
         .free = cpu_free, .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .sync = cpu_sync,      \
         .get_memory = cpu_get_memory, .set_budget = cpu_set_budget, .record_start = cpu_record_start,       \
-        .record_stop = cpu_record_stop, .play = cpu_play, .forget = cpu_forget, .matrix_update = qs_cpu_matrix_update,                                \
+        .record_stop = cpu_record_stop, .play = cpu_play, .forget = cpu_forget,                              \
+        .matrix_update = qs_cpu_matrix_update,                                                              \
         .matrix_destroy = qs_cpu_matrix_destroy, .linears = qs_cpu_linears, .embed = qs_cpu_embed,            \
         .rmsnorm = qs_cpu_rmsnorm, .rope = qs_cpu_rope, .attention = qs_cpu_attention,                      \
         .attention_decode = qs_cpu_attention_decode, .silu_mul = qs_cpu_silu_mul, .add = qs_cpu_add,        \

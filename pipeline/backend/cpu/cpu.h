@@ -26,6 +26,7 @@ typedef struct qs_cpu {
     qs_cpu_buffer x;      /* [QS_GEMV_MAX_ROWS, padded n_in] f32: permuted and padded activations */
     qs_cpu_buffer x_row;  /* [padded n_in] f32: one row of them in stored order */
     qs_cpu_buffer x_sums; /* [QS_GEMV_MAX_ROWS, n_groups] f32 */
+    qs_cpu_buffer addend; /* [rows, n_out] f32: a product on its way to being added */
 
     /* Cosines and sines of position * inv_freq, for positions [0, rope_n): the layers of a model and the
      * windows of a batch all ask for the same ones. */

@@ -242,7 +242,17 @@ static qs_err run_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, 
 qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     qs_err err = QS_OK;
-    for (int64_t i = 0; i < n_jobs; i++) QS_TRY(run_linear(qs_cpu_of(backend), &jobs[i], x, n));
+    qs_cpu *cpu = qs_cpu_of(backend);
+    for (int64_t i = 0; i < n_jobs; i++) {
+        qs_linear_job job = jobs[i];
+        int64_t n_values = n * job.matrix->n_out;
+        if (job.add) {
+            QS_TRY(qs_cpu_reserve(cpu, &cpu->addend, (size_t)n_values * sizeof(float), "products to be added"));
+            job.y = cpu->addend.data;
+        }
+        QS_TRY(run_linear(cpu, &job, x, n));
+        if (job.add) QS_TRY(qs_cpu_add(backend, jobs[i].y, job.y, n_values));
+    }
 out:
     return err;
 }

@@ -122,12 +122,12 @@ qs_err qs_blas_gemm(qs_blas *blas, qs_gpu *gpu, bool trans_a, bool trans_b, int6
 }
 
 qs_err qs_blas_gemm_bf16(qs_blas *blas, qs_gpu *gpu, int64_t m, int64_t n, int64_t k, const uint16_t *a,
-                         const uint16_t *b, float *c)
+                         const uint16_t *b, float beta, float *c)
 {
-    const float one = 1.0f, zero = 0.0f;
+    const float one = 1.0f;
     if (blas->library == NULL)
-        return qs_gpu_check(gpu, qs_cu_gemm_bf16(gpu->stream, m, n, k, a, b, c), "run gemm in bf16");
+        return qs_gpu_check(gpu, qs_cu_gemm_bf16(gpu->stream, m, n, k, a, b, beta, c), "run gemm in bf16");
     return check(blas->gemm_ex(blas->handle, OP_T, OP_N, (int)n, (int)m, (int)k, &one, b, TYPE_BF16, (int)k, a,
-                               TYPE_BF16, (int)k, &zero, c, TYPE_F32, (int)n, COMPUTE_F32, ALGO_DEFAULT),
+                               TYPE_BF16, (int)k, &beta, c, TYPE_F32, (int)n, COMPUTE_F32, ALGO_DEFAULT),
                  "run gemm in bf16");
 }

@@ -14,8 +14,8 @@ const char *qs_blas_from(const qs_blas *blas); /* "cuBLAS" or "gemm.cu" */
 QS_MUST_CHECK qs_err qs_blas_gemm(qs_blas *blas, qs_gpu *gpu, bool trans_a, bool trans_b, int64_t m, int64_t n,
                                   int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                                   float beta, float *c, int64_t ldc);
-/* c[m, n] f32 = a[m, k] b[n, k]^T of bf16 elements, sums in f32. */
+/* c[m, n] f32 = a[m, k] b[n, k]^T + beta c, of bf16 elements, sums in f32. */
 QS_MUST_CHECK qs_err qs_blas_gemm_bf16(qs_blas *blas, qs_gpu *gpu, int64_t m, int64_t n, int64_t k, const uint16_t *a,
-                                       const uint16_t *b, float *c);
+                                       const uint16_t *b, float beta, float *c);
 
 #endif

@@ -20,12 +20,56 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+template <typename T> struct qs_same {
+    typedef T type; /* keeps a parameter out of the deduction of its type */
+};
 #define QS_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     kernel<<<(grid), (block), (shared_bytes), (cudaStream_t)(stream)>>>(__VA_ARGS__)
 #define QS_DYNAMIC_SHARED(T, name)                                \
     extern __shared__ __align__(16) unsigned char qs_dynamic_shared_[]; \
     T *name = reinterpret_cast<T *>(qs_dynamic_shared_)
 static inline int qs_launch_status(void) { return (int)cudaGetLastError(); }
+
+/* QS_LAUNCH_SOON: a launch that may begin while the kernel before it on the stream still runs (programmatic dependent
+ * launch, sm_90 on), which hides the gap between kernels of microseconds. Every thread of such a kernel calls
+ * qs_wait_for_previous before it reads or writes anything that earlier kernels touch, and may call qs_let_next_begin
+ * after that: then whatever ran earlier is done before the next kernel's first instruction. */
+__device__ __forceinline__ void qs_wait_for_previous(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void qs_let_next_begin(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+template <typename... P>
+static inline void qs_launch_soon(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void *stream,
+                                  typename qs_same<P>::type... args)
+{
+    /* Code that was compiled for older devices has no wait in it, whatever it runs on. */
+    static int can_wait = -1;
+    if (can_wait < 0) {
+        cudaFuncAttributes attributes;
+        can_wait = cudaFuncGetAttributes(&attributes, (const void *)kernel) == cudaSuccess && attributes.ptxVersion >= 90;
+    }
+    cudaLaunchAttribute soon = {};
+    soon.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    soon.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = (cudaStream_t)stream;
+    config.attrs = &soon;
+    config.numAttrs = can_wait ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, kernel, args...);
+}
+#define QS_LAUNCH_SOON(kernel, grid, block, shared_bytes, stream, ...) \
+    qs_launch_soon(kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
 /* More than 48 KiB of dynamic shared memory must be asked for, once per kernel. */
 template <typename F> static inline int qs_allow_shared(F *kernel, size_t bytes)
 {
@@ -118,7 +162,10 @@ template <int N> __device__ __forceinline__ void qs_copy_async_wait(void) /* all
 }
 
 #else
-#include "backend/cuda/simt.h" /* the same names, on the CPU */
+#include "backend/cuda/simt.h" /* the same names, on the CPU, where kernels run one after the other */
+static inline void qs_wait_for_previous(void) {}
+static inline void qs_let_next_begin(void) {}
+#define QS_LAUNCH_SOON QS_LAUNCH
 #endif
 
 #endif

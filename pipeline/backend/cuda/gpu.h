@@ -24,6 +24,7 @@ typedef struct qs_gpu {
     size_t used_bytes[QS_N_GPU_USES], peak_bytes, budget_bytes; /* 0 = all that the device has */
     size_t context_bytes; /* taken from the device before the first allocation of ours */
     bool recording;
+    bool weights_are_fresh; /* a kernel that is still on the stream may be writing weights */
     int64_t scratch_moves; /* qs_backend points here: recordings made before the last one are void */
 
     qs_gpu_buffer x_terms, x_scale; /* activations as the tensor cores take them */
@@ -95,5 +96,8 @@ qs_err qs_gpu_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, i
 
 /* gpu_peaks.c */
 qs_err qs_gpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks);
+
+/* gpu_solver.c */
+extern const qs_solver_ops qs_gpu_solver;
 
 #endif

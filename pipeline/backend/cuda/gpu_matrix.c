@@ -225,6 +225,7 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
         matrix->state = self;
     }
     QS_TRY(set_shape(self, desc));
+    qs_gpu_of(matrix->backend)->weights_are_fresh = true;
     QS_TRY(self->is_f32 ? update_f32(matrix, desc) : update_stored(matrix, desc));
     if ((matrix->uses & QS_USE_GEMV) != 0) {
         QS_TRY(reserve_terms(qs_gpu_of(matrix->backend), desc->n_in));
@@ -264,13 +265,13 @@ static qs_err run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, co
         linears[i] = linear_of(&m->stored, is_coded(m), m->has_zeros, jobs[i].matrix->n_out);
         linears[i].bias = jobs[i].bias;
         linears[i].y = jobs[i].y;
+        linears[i].add = jobs[i].add;
     }
-    qs_err err;
-    QS_TRY(qs_gpu_check(gpu, qs_cu_prepare_x(gpu->stream, x, first->n_in, self->has_perm ? self->stored.perm.data : NULL,
-                                             self->shape.format == QS_CU_BF16, &terms), "prepare activations"));
-    QS_TRY(qs_gpu_check(gpu, qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, &terms), "run linear"));
-out:
-    return err;
+    const int32_t *perm = self->has_perm ? self->stored.perm.data : NULL;
+    bool soon = !gpu->weights_are_fresh;
+    gpu->weights_are_fresh = false;
+    return qs_gpu_check(gpu, qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms, soon),
+                        "run linear");
 }
 
 /* Dense weights in the precision of the products: kept, or made in passing. */
@@ -310,10 +311,11 @@ static qs_err run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, in
                                 "round activations"));
             *x_is_rounded = true;
         }
-        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, gpu->x_bf16.data, w, job->y));
+        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, gpu->x_bf16.data, w,
+                                 job->add ? 1.0f : 0.0f, job->y));
     } else {
-        QS_TRY(qs_blas_gemm(gpu->blas, gpu, false, true, n, m->n_out, m->n_in, 1.0f, x, m->n_in, w, m->n_in, 0.0f,
-                            job->y, m->n_out));
+        QS_TRY(qs_blas_gemm(gpu->blas, gpu, false, true, n, m->n_out, m->n_in, 1.0f, x, m->n_in, w, m->n_in,
+                            job->add ? 1.0f : 0.0f, job->y, m->n_out));
     }
     if (job->bias != NULL)
         QS_TRY(qs_gpu_check(gpu, qs_cu_add_bias(gpu->stream, job->y, job->bias, n, m->n_out), "add bias"));
@@ -326,7 +328,7 @@ static qs_err run_f32(qs_gpu *gpu, const qs_linear_job *job, const float *x, int
     const qs_matrix *m = job->matrix;
     const gpu_matrix *self = m->state;
     return qs_gpu_check(gpu, qs_cu_linear_f32(gpu->stream, self->stored.words.data, m->n_out, m->n_in, x, n, job->bias,
-                                              job->y), "run linear");
+                                              job->add, job->y), "run linear");
 }
 
 qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)

@@ -92,6 +92,7 @@ typedef struct qs_cu_linear {
     const float *bias;      /* [n_out] or NULL */
     float *y;               /* [n, n_out] */
     int64_t n_out;
+    bool add;               /* y += instead of y = */
 } qs_cu_linear;
 
 /* What the products of one input share. */
@@ -123,13 +124,15 @@ typedef struct qs_cu_x {
 } qs_cu_x;
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 
-/* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); n <= QS_CU_ROWS_MAX. A row's
- * result does not depend on n. */
+/* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
+ * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set; what is short enough
+ * does without it. soon: the weights were in place before the kernel before this one began, so the first of them may
+ * be read while that still runs. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
-                     const qs_cu_x *x);
+                     const float *x, const int32_t *perm, const qs_cu_x *terms, bool soon);
 /* The same for dense f32 weights [n_out, n_in] and any n. */
 int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
-                     const float *bias, float *y);
+                     const float *bias, bool add, float *y);
 /* y[n, n_out] += bias */
 int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t n_out);
 /* f16 to bf16 and to f32, for matrices that are kept for many rows. */
@@ -138,8 +141,8 @@ int qs_cu_f32_from_half(void *stream, const uint16_t *x, bool bf16, int64_t n, f
 /* ---- gemm.cu: for a machine without cuBLAS, and for the shim ---- */
 int qs_cu_gemm(void *stream, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
-/* c[m, n] f32 = a[m, k] b[n, k]^T of bf16 elements, f32 sums. */
-int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_t *a, const uint16_t *b, float *c);
+/* c[m, n] f32 = a[m, k] b[n, k]^T + beta c, of bf16 elements, f32 sums. */
+int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_t *a, const uint16_t *b, float beta, float *c);
 
 /* ---- peaks.cu ---- */
 /* Reads `bytes` (a multiple of 16) once; out [1] keeps the compiler honest. */

@@ -2,6 +2,7 @@
  * plain f32 weights. */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/terms.h"
 
 namespace {
 
@@ -173,7 +174,6 @@ __global__ void dequant(source s, const int32_t *perm, bool to_bf16, void *out)
 
 /* ---- activations ---- */
 
-__device__ __forceinline__ uint16_t half_of(float x, bool bf16) { return bf16 ? qs_bf16_of_f32(x) : qs_f16_of_f32(x); }
 __device__ __forceinline__ float of_half(uint16_t h, bool bf16) { return bf16 ? qs_f32_of_bf16(h) : qs_f32_of_f16(h); }
 
 /* A warp per row and chunk; a lane per two neighbouring columns. */
@@ -181,6 +181,8 @@ __global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chu
                           int n_terms, uint16_t *terms, float *scale)
 {
     int64_t warp = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
+    qs_wait_for_previous();
+    qs_let_next_begin();
     if (warp >= n * n_chunks) return;
     int lane = threadIdx.x % 32;
     int64_t row = warp / n_chunks, chunk = warp % n_chunks;
@@ -191,23 +193,16 @@ __global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chu
         largest = fmaxf(largest, fabsf(v[i]));
     }
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    /* NaN falls out of fmaxf and stays in v; infinity makes the scale infinite and the sums NaN or infinite. */
-    int exponent = largest > 0.0f && largest <= FLT_MAX ? ilogbf(largest) : 13;
-    exponent = exponent < -100 ? -100 : exponent;
-    float up = ldexpf(1.0f, 13 - exponent);
+    qs_cu_power power = qs_cu_power_of(largest);
     uint16_t term[2][2];
-    for (int i = 0; i < 2; i++) {
-        float scaled = v[i] * up;
-        term[0][i] = half_of(scaled, bf16);
-        term[1][i] = half_of(scaled - of_half(term[0][i], bf16), bf16);
-    }
+    for (int i = 0; i < 2; i++) qs_cu_split(v[i] * power.up, bf16, &term[0][i], &term[1][i]);
     /* Columns 2 lane, 2 lane + 1: k-step s = lane / 8, t = lane / 2 % 4, i = 2 (lane % 2). */
     int at = 16 * (lane / 2 % 4) + 4 * (lane / 8) + 2 * (lane % 2);
     for (int k = 0; k < n_terms; k++) {
         uint16_t *to = terms + ((row * n_terms + k) * n_chunks + chunk) * QS_CU_CHUNK + at;
         *reinterpret_cast<uint32_t *>(to) = (uint32_t)term[k][0] | (uint32_t)term[k][1] << 16;
     }
-    if (lane == 0) scale[row * n_chunks + chunk] = ldexpf(1.0f, exponent - 13);
+    if (lane == 0) scale[row * n_chunks + chunk] = power.down;
 }
 
 /* ---- f32 weights ---- */
@@ -216,7 +211,7 @@ enum { F32_ROWS = 4 };
 
 /* A warp per output row; F32_ROWS rows of x at a time share what it reads. */
 __global__ void linear_f32(const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n, const float *bias,
-                           float *y)
+                           bool add, float *y)
 {
     int64_t row = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
     int lane = threadIdx.x % 32;
@@ -232,7 +227,10 @@ __global__ void linear_f32(const float *w, int64_t n_out, int64_t n_in, const fl
 #pragma unroll
         for (int r = 0; r < F32_ROWS; r++) {
             for (int d = 16; d > 0; d /= 2) sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], d);
-            if (lane == 0 && first + r < n) y[(first + r) * n_out + row] = bias != nullptr ? sum[r] + bias[row] : sum[r];
+            if (lane != 0 || first + r >= n) continue;
+            float *to = y + (first + r) * n_out + row;
+            if (bias != nullptr) sum[r] += bias[row];
+            *to = add ? *to + sum[r] : sum[r];
         }
     }
 }
@@ -301,15 +299,15 @@ extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const
                                const qs_cu_x *out)
 {
     int64_t n_chunks = qs_cu_n_chunks(n_in);
-    QS_LAUNCH(prepare_x, dim3(blocks_for(out->n * n_chunks * 32)), dim3(THREADS), 0, stream, x, out->n, n_in, n_chunks,
+    QS_LAUNCH_SOON(prepare_x, dim3(blocks_for(out->n * n_chunks * 32)), dim3(THREADS), 0, stream, x, out->n, n_in, n_chunks,
               perm, bf16, out->n_terms, out->terms, out->scale);
     return qs_launch_status();
 }
 
 extern "C" int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
-                                const float *bias, float *y)
+                                const float *bias, bool add, float *y)
 {
-    QS_LAUNCH(linear_f32, dim3(blocks_for(n_out * 32)), dim3(THREADS), 0, stream, w, n_out, n_in, x, n, bias, y);
+    QS_LAUNCH(linear_f32, dim3(blocks_for(n_out * 32)), dim3(THREADS), 0, stream, w, n_out, n_in, x, n, bias, add, y);
     return qs_launch_status();
 }
 

@@ -10,6 +10,7 @@
  * 1.2 instructions per code of 3.5 that can be issued; products up to 32 columns fit beside that. */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/terms.h"
 
 namespace {
 
@@ -19,9 +20,19 @@ struct job {
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     int first_block[QS_CU_LINEARS_MAX]; /* of each linear */
     int n_linears, n_in, n_chunks, n_groups, group_size, group_shift; /* shift < 0: group_size is no power of two */
-    const uint16_t *x_terms;
+    const uint16_t *x_terms; /* in global memory, or NULL: every block makes its own from x */
     const float *x_scale;
+    const float *x;          /* [n, n_in] */
+    const int32_t *perm;
+    bool soon;
     int n, n_terms; /* rows of x; a row's terms are neighbouring columns of B */
+};
+
+/* Activations as the products read them: rows of terms `stride` elements apart, scales [n, n_chunks]. */
+struct activations {
+    const uint16_t *terms;
+    const float *scale;
+    int64_t stride;
 };
 
 /* ---- unpacking: lane's words of a chunk to 16 pairs of f16 ---- */
@@ -178,12 +189,11 @@ __device__ __forceinline__ int group_of(const job &j, int column)
 }
 
 /* B fragments of one chunk for the columns 8 i + g: [k-step][2 words], zeros for columns that are not there. */
-__device__ __forceinline__ void load_x(uint32_t b[8], const job &j, int chunk, int column, int t)
+__device__ __forceinline__ void load_x(uint32_t b[8], const job &j, const activations &x, int chunk, int column, int t)
 {
     if (column < j.n * j.n_terms) {
-        const uint4 *p = reinterpret_cast<const uint4 *>(j.x_terms + ((int64_t)column * j.n_chunks + chunk) * QS_CU_CHUNK +
-                                                         16 * t);
-        uint4 low = __ldg(p), high = __ldg(p + 1);
+        const uint4 *p = reinterpret_cast<const uint4 *>(x.terms + column * x.stride + chunk * QS_CU_CHUNK + 16 * t);
+        uint4 low = p[0], high = p[1];
         b[0] = low.x, b[1] = low.y, b[2] = low.z, b[3] = low.w;
         b[4] = high.x, b[5] = high.y, b[6] = high.z, b[7] = high.w;
     } else {
@@ -215,25 +225,26 @@ __device__ __forceinline__ void load_group(const qs_cu_linear &l, int64_t at, un
 }
 
 /* Scale of the chunk of the row of x that column `column` of B is a term of; columns behind the last get 0. */
-__device__ __forceinline__ float x_scale_of(const job &j, int chunk, int column)
+__device__ __forceinline__ float x_scale_of(const job &j, const activations &x, int chunk, int column)
 {
     int row = j.n_terms == 2 ? column >> 1 : column;
-    return row < j.n ? __ldg(j.x_scale + (int64_t)row * j.n_chunks + chunk) : 0.0f;
+    return row < j.n ? x.scale[(int64_t)row * j.n_chunks + chunk] : 0.0f;
 }
 
 /* One chunk of TILES row tiles against COLUMNS columns of 8; STEPS k-steps lie in one group. */
 template <int FORMAT, int COLUMNS, int TILES, int STEPS>
 __device__ __forceinline__ void add_chunk(float (&total)[TILES][COLUMNS][4],
                                           const uint32_t (&words)[TILES][unpacker<FORMAT>::WORDS], const job &j,
-                                          const qs_cu_linear &l, int tile, int chunk, int g, int t)
+                                          const activations &x, const qs_cu_linear &l, int tile, int chunk, int g,
+                                          int t)
 {
     uint32_t b[COLUMNS][8];
     float x_scale[COLUMNS][2];
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
-        load_x(b[i], j, chunk, 8 * i + g, t);
-        x_scale[i][0] = x_scale_of(j, chunk, 8 * i + 2 * t);
-        x_scale[i][1] = j.n_terms == 2 ? x_scale[i][0] : x_scale_of(j, chunk, 8 * i + 2 * t + 1);
+        load_x(b[i], j, x, chunk, 8 * i + g, t);
+        x_scale[i][0] = x_scale_of(j, x, chunk, 8 * i + 2 * t);
+        x_scale[i][1] = j.n_terms == 2 ? x_scale[i][0] : x_scale_of(j, x, chunk, 8 * i + 2 * t + 1);
     }
 #pragma unroll
     for (int s = 0; s < 4; s += STEPS) {
@@ -287,11 +298,79 @@ __device__ __forceinline__ void finish(const float (&total)[TILES][COLUMNS][4], 
         const float *at = sums + row * WIDTH + x_row * j.n_terms;
         float y = 0.0f;
         for (int w = 0; w < WARPS; w++, at += SIZE) y += j.n_terms == 2 ? at[0] + at[1] : at[0];
-        l.y[x_row * l.n_out + out] = l.bias != nullptr ? y + l.bias[out] : y;
+        float *to = l.y + x_row * l.n_out + out;
+        if (l.bias != nullptr) y += l.bias[out];
+        *to = l.add ? *to + y : y;
     }
 }
 
-template <int FORMAT, int COLUMNS, int TILES, int STEPS>
+/* ---- activations made by each block for itself: saves a launch where x is short ---- */
+
+enum { X_PAD = 8 /* elements between rows of terms, so that neighbouring columns lie in other banks */,
+       AT_ONCE = 7 /* loads in flight: two rounds for 14,336 columns */ };
+
+__host__ __device__ __forceinline__ int64_t own_stride(int64_t n_chunks) { return n_chunks * QS_CU_CHUNK + X_PAD; }
+
+/* Half a warp per chunk, a lane four columns 16 s + 4 t .. + 3: the same numbers as qs_cu_prepare_x makes. */
+template <bool BF16>
+__device__ __forceinline__ void store_terms_of(const float v[4], const job &j, int row, int chunk, int lane, uint16_t *terms,
+                                            float *scale)
+{
+    float largest = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+#pragma unroll
+    for (int d = 8; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    qs_cu_power power = qs_cu_power_of(largest);
+    if (chunk >= j.n_chunks) return;
+    int at = chunk * QS_CU_CHUNK + 16 * (lane % 4) + 4 * (lane % 16 / 4);
+    uint16_t term[2][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) qs_cu_split(v[i] * power.up, BF16, &term[0][i], &term[1][i]);
+    for (int k = 0; k < j.n_terms; k++) {
+        uint2 pairs;
+        pairs.x = (uint32_t)term[k][0] | (uint32_t)term[k][1] << 16;
+        pairs.y = (uint32_t)term[k][2] | (uint32_t)term[k][3] << 16;
+        *reinterpret_cast<uint2 *>(terms + (row * j.n_terms + k) * own_stride(j.n_chunks) + at) = pairs;
+    }
+    if (lane % 16 == 0) scale[row * j.n_chunks + chunk] = power.down;
+}
+
+__device__ __forceinline__ void load_columns(float v[4], const job &j, int row, int column)
+{
+    const float *x = j.x + (int64_t)row * j.n_in;
+    if (j.perm == nullptr && column + 4 <= j.n_in && j.n_in % 4 == 0) {
+        float4 f = *reinterpret_cast<const float4 *>(x + column);
+        v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        v[i] = column + i < j.n_in ? x[j.perm != nullptr ? j.perm[column + i] : column + i] : 0.0f;
+}
+
+template <bool BF16> __device__ __forceinline__ void make_terms(const job &j, uint16_t *terms, float *scale)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int n_pairs = (j.n_chunks + 1) / 2;
+    for (int row = 0; row < j.n; row++)
+        for (int first = warp; first < n_pairs; first += AT_ONCE * WARPS) {
+            float v[AT_ONCE][4];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                int pair = first + i * WARPS;
+                if (pair < n_pairs) load_columns(v[i], j, row, pair * 2 * QS_CU_CHUNK + 4 * lane);
+            }
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                int pair = first + i * WARPS;
+                if (pair >= n_pairs) break;
+                int chunk = 2 * pair + lane / 16;
+                /* An odd last chunk: the other half of the warp works on zeros behind the row and stores nothing. */
+                store_terms_of<BF16>(v[i], j, row, chunk, lane, terms, scale);
+            }
+        }
+}
+
+template <int FORMAT, int COLUMNS, int TILES, int STEPS, bool OWN>
 __global__ void __launch_bounds__(WARPS * 32) linear_few(job j)
 {
     /* Chunks on their way to each warp: 16 registers of weights. */
@@ -315,6 +394,19 @@ __global__ void __launch_bounds__(WARPS * 32) linear_few(job j)
         for (int r = 0; r < TILES; r++)
             if (warp + a * WARPS < j.n_chunks)
                 load_words<WORDS>(next[a][r], base + r * tile_words + (warp + a * WARPS) * chunk_words, lane);
+    /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
+    qs_wait_for_previous();
+    qs_let_next_begin();
+    activations x = {j.x_terms, j.x_scale, (int64_t)j.n_chunks * QS_CU_CHUNK};
+    if (OWN) {
+        QS_DYNAMIC_SHARED(uint16_t, terms);
+        x.stride = own_stride(j.n_chunks);
+        float *scale = reinterpret_cast<float *>(terms + j.n * j.n_terms * x.stride);
+        make_terms<FORMAT == QS_CU_BF16>(j, terms, scale);
+        __syncthreads();
+        x.terms = terms;
+        x.scale = scale;
+    }
     for (int chunk = warp; chunk < j.n_chunks; chunk += AHEAD * WARPS) {
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
@@ -328,7 +420,7 @@ __global__ void __launch_bounds__(WARPS * 32) linear_few(job j)
                 if (later < j.n_chunks)
                     load_words<WORDS>(next[a][r], base + r * tile_words + later * chunk_words, lane);
             }
-            add_chunk<FORMAT, COLUMNS, TILES, STEPS>(total, words, j, l, tile, now, g, t);
+            add_chunk<FORMAT, COLUMNS, TILES, STEPS>(total, words, j, x, l, tile, now, g, t);
         }
     }
     finish<COLUMNS, TILES>(total, j, l, tile, sums);
@@ -336,14 +428,32 @@ __global__ void __launch_bounds__(WARPS * 32) linear_few(job j)
 
 /* ---- launch ---- */
 
-template <int FORMAT, int COLUMNS, int TILES, int STEPS> int launch(void *stream, job *j)
+/* Dynamic shared memory of blocks that make their own terms; 0 = too much, they are made once for all. */
+size_t own_bytes(const job *j)
+{
+    enum { MOST = 64 << 10 }; /* leaves room for three blocks on a multiprocessor of 228 KiB */
+    size_t bytes = (size_t)(j->n * j->n_terms * own_stride(j->n_chunks)) * sizeof(uint16_t) +
+                   (size_t)(j->n * j->n_chunks) * sizeof(float);
+    return bytes <= MOST ? bytes : 0;
+}
+
+template <int FORMAT, int COLUMNS, int TILES, int STEPS, bool OWN> int launch(void *stream, job *j, size_t shared_bytes)
 {
     int n_blocks = 0;
     for (int i = 0; i < j->n_linears; i++) {
         j->first_block[i] = n_blocks;
         n_blocks += (int)(qs_cu_n_tiles(j->linears[i].n_out) / TILES);
     }
-    QS_LAUNCH((linear_few<FORMAT, COLUMNS, TILES, STEPS>), dim3(n_blocks), dim3(WARPS * 32), 0, stream, *j);
+    if (shared_bytes > (48 << 10)) {
+        int status = qs_allow_shared(linear_few<FORMAT, COLUMNS, TILES, STEPS, OWN>, shared_bytes);
+        if (status != 0) return status;
+    }
+    if (j->soon)
+        QS_LAUNCH_SOON((linear_few<FORMAT, COLUMNS, TILES, STEPS, OWN>), dim3(n_blocks), dim3(WARPS * 32), shared_bytes,
+                       stream, *j);
+    else
+        QS_LAUNCH((linear_few<FORMAT, COLUMNS, TILES, STEPS, OWN>), dim3(n_blocks), dim3(WARPS * 32), shared_bytes, stream,
+                  *j);
     return qs_launch_status();
 }
 
@@ -351,10 +461,11 @@ template <int FORMAT, int COLUMNS, int TILES, int STEPS> int launch(void *stream
 template <int FORMAT, int STEPS> int launch_columns(void *stream, job *j)
 {
     int n = j->n * j->n_terms;
-    if (n <= 8) return launch<FORMAT, 1, 1, STEPS>(stream, j);
-    if (n <= 16) return launch<FORMAT, 2, 1, STEPS>(stream, j);
-    if (n <= 32) return launch<FORMAT, 4, 2, STEPS>(stream, j);
-    return launch<FORMAT, 8, 1, STEPS>(stream, j);
+    if (j->x_terms == nullptr) return launch<FORMAT, 1, 1, STEPS, true>(stream, j, own_bytes(j));
+    if (n <= 8) return launch<FORMAT, 1, 1, STEPS, false>(stream, j, 0);
+    if (n <= 16) return launch<FORMAT, 2, 1, STEPS, false>(stream, j, 0);
+    if (n <= 32) return launch<FORMAT, 4, 2, STEPS, false>(stream, j, 0);
+    return launch<FORMAT, 8, 1, STEPS, false>(stream, j, 0);
 }
 
 template <int FORMAT> int launch_steps(void *stream, job *j)
@@ -374,9 +485,11 @@ int shift_of(int64_t size)
 } // namespace
 
 extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears,
-                                int n_linears, const qs_cu_x *x)
+                                int n_linears, const float *x, const int32_t *perm, const qs_cu_x *terms,
+                                bool soon)
 {
     job j = {};
+    j.soon = soon;
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
     j.n_groups = (int)((shape->n_in + group_size - 1) / group_size);
     j.group_size = (int)group_size;
@@ -385,10 +498,16 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
     for (int i = 0; i < n_linears; i++) j.linears[i] = linears[i];
     j.n_in = (int)shape->n_in;
     j.n_chunks = (int)qs_cu_n_chunks(shape->n_in);
-    j.x_terms = x->terms;
-    j.x_scale = x->scale;
-    j.n = (int)x->n;
-    j.n_terms = x->n_terms;
+    j.x = x;
+    j.perm = perm;
+    j.n = (int)terms->n;
+    j.n_terms = terms->n_terms;
+    if (j.n * j.n_terms > 8 || own_bytes(&j) == 0) {
+        int status = qs_cu_prepare_x(stream, x, shape->n_in, perm, shape->format == QS_CU_BF16, terms);
+        if (status != 0) return status;
+        j.x_terms = terms->terms;
+        j.x_scale = terms->scale;
+    }
     switch (shape->format) {
     case QS_CU_INT2: return launch_steps<QS_CU_INT2>(stream, &j);
     case QS_CU_INT3: return launch_steps<QS_CU_INT3>(stream, &j);
