@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/backend_record.h"
 #include "base/args.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -15,10 +16,11 @@
 #include "quant/quant_run.h"
 #include "stat/calib_file.h"
 #include "stat/stats.h"
+#include "stages/common.h"
 
 typedef struct options {
     qs_common_args common;
-    const char *model, *text, *production, *propagate, *out;
+    const char *model, *text, *production, *propagate, *out, *device_map, *vram_budget;
     int64_t n_samples, seqlen;
     int n_threads;
     int argc;
@@ -35,6 +37,7 @@ typedef struct job {
     int64_t *starts; /* [n_samples] */
     int32_t *windows; /* [n_samples, seqlen] */
     qs_spec spec;    /* of --propagate */
+    qs_device_map map;
     qs_collector collector;
     qs_scratch *scratch;
     qs_block *block;
@@ -49,6 +52,7 @@ static qs_err take_inputs(job *j)
 {
     const options *opt = j->opt;
     qs_err err;
+    QS_TRY(qs_device_map_parse(&j->map, opt->device_map, opt->vram_budget));
     if (opt->propagate != NULL) QS_TRY(qs_spec_parse(&j->spec, opt->propagate));
     QS_TRY(qs_model_open(&j->model, opt->model));
     j->config = qs_model_get_config(j->model);
@@ -80,12 +84,17 @@ out:
     return err;
 }
 
-static void print_plan(const job *j)
+static size_t stream_bytes(const job *j)
 {
     const options *opt = j->opt;
     size_t n_rows = (size_t)(opt->n_samples * opt->seqlen);
-    size_t streams = n_rows * (size_t)j->config->d_model * sizeof(float) * (opt->propagate != NULL ? 2 : 1);
-    size_t fixed = qs_collector_bytes(j->config) + qs_scratch_bytes(j->config, SCRATCH_ROWS);
+    return n_rows * (size_t)j->config->d_model * sizeof(float) * (opt->propagate != NULL ? 2 : 1);
+}
+
+static void print_plan(const job *j)
+{
+    const options *opt = j->opt;
+    size_t streams = stream_bytes(j), fixed = qs_collector_bytes(j->config) + qs_scratch_bytes(j->config, SCRATCH_ROWS);
     char a[QS_MEM_TEXT_BYTES], b[QS_MEM_TEXT_BYTES];
     qs_log_info("calibrate %s: %lld windows of %lld tokens from %s (%lld tokens), %s statistics", opt->model,
                 (long long)opt->n_samples, (long long)opt->seqlen, opt->text, (long long)j->tokens.n,
@@ -228,9 +237,16 @@ static qs_err run(const options *opt)
         qs_log_info("%s is current: nothing to do", opt->out);
         goto out;
     }
-    QS_TRY(qs_backend_create(&j.backend, opt->common.backend, opt->common.device, opt->n_threads));
+    size_t widest, block = stage_block_bytes(j.model, &widest);
+    stage_need need = {
+        .what = "calibrate",
+        .weights_bytes = block + widest,
+        .rest_bytes = stream_bytes(&j) + qs_collector_bytes(j.config) + qs_scratch_bytes(j.config, SCRATCH_ROWS),
+    };
+    QS_TRY(stage_backend_create(&j.backend, &opt->common, opt->n_threads, &j.map, &need));
     QS_TRY(qs_calib_create(&j.artifact, opt->out, j.model, &plan));
     QS_TRY(qs_artifact_set_command(j.artifact, opt->argc, opt->argv));
+    QS_TRY(qs_backend_record(j.artifact, j.backend, opt->common.device));
     QS_TRY(write_sanity(&j));
     QS_TRY(allocate(&j));
     QS_TRY(run_layers(&j));
@@ -262,7 +278,8 @@ out:
 
 int main(int argc, char **argv)
 {
-    options opt = {.common = QS_COMMON_DEFAULTS, .out = "calib.h5", .n_samples = 128, .seqlen = 512, .argc = argc, .argv = argv};
+    options opt = {.common = QS_COMMON_DEFAULTS, .out = "calib.h5", .n_samples = 128, .seqlen = 512,
+                   .device_map = "auto", .argc = argc, .argv = argv};
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
         {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "calibration text", 0, 0, false},
@@ -271,6 +288,7 @@ int main(int argc, char **argv)
         {"seqlen", QS_ARG_INT, &opt.seqlen, "N", "tokens in a window", 2, 1e6, false},
         {"propagate", QS_ARG_STRING, &opt.propagate, "SPEC", "collect through layers quantised with this spec", 0, 0, false},
         {"out", QS_ARG_STRING, &opt.out, "FILE", "the artifact", 0, 0, false},
+        QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
         QS_ARGS_COMMON(&opt.common),
     };
     qs_args args = {.program = "qsweep-calibrate", .summary = "collect the statistics that all methods share", .rows = rows};

@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/clocks.h"
+#include "backend/self_test.h"
 #include "base/args.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -9,12 +11,15 @@
 #include "model/placement.h"
 #include "quant/quant_run.h"
 #include "quant/quant_size.h"
+#include "stages/common.h"
 #include "stat/stats.h"
 
 typedef struct options {
     qs_common_args common;
-    const char *model, *spec;
+    const char *model, *spec, *device_map, *vram_budget;
+    qs_device_map map;
     int64_t n_ctx, n_samples, seqlen;
+    bool self_test;
     int n_threads;
 } options;
 
@@ -28,10 +33,23 @@ static void print_cpu_features(void)
                  __builtin_cpu_supports("avx512bf16") ? "avx512bf16 " : "");
 }
 
+static void print_device(const options *opt, const qs_backend *backend)
+{
+    char clocks[QS_CLOCKS_TEXT_BYTES], total[QS_MEM_TEXT_BYTES], room[QS_MEM_TEXT_BYTES], own[QS_MEM_TEXT_BYTES];
+    qs_backend_memory memory;
+    if (!qs_backend_has_device(backend)) return;
+    qs_backend_get_memory(backend, &memory);
+    (void)printf("device memory      %s, %s usable%s, %s taken by the driver\n", qs_mem_format(total, memory.total_bytes),
+                 qs_mem_format(room, memory.free_bytes), opt->map.budget_bytes > 0 ? " within the budget" : "",
+                 qs_mem_format(own, memory.context_bytes));
+    if (qs_clocks_read(clocks, opt->common.device)) (void)printf("device clocks      %s\n", clocks);
+}
+
 static qs_err print_machine(const options *opt, qs_backend **backend)
 {
+    static const stage_need nothing = {.what = "doctor"};
     char total[QS_MEM_TEXT_BYTES];
-    qs_err err = qs_backend_create(backend, opt->common.backend, opt->common.device, opt->n_threads);
+    qs_err err = stage_backend_create(backend, &opt->common, opt->n_threads, &opt->map, &nothing);
     if (err != QS_OK) return err;
     qs_backend_peaks peaks;
     err = qs_backend_measure_peaks(*backend, &peaks);
@@ -44,6 +62,7 @@ static qs_err print_machine(const options *opt, qs_backend **backend)
     (void)printf("measured           f32 GEMM %.0f GFLOP/s, bf16 GEMM %.0f GFLOP/s, memory read %.1f GB/s\n",
                  peaks.gemm_f32_flops * 1e-9, peaks.gemm_bf16_flops * 1e-9, peaks.read_bytes * 1e-9);
     (void)printf("memory available   %s\n", qs_mem_format(total, qs_mem_available_bytes()));
+    print_device(opt, *backend);
     return QS_OK;
 }
 
@@ -69,13 +88,7 @@ static void print_model(const qs_model *model)
 static size_t print_stage_memory(const options *opt, const qs_model *model)
 {
     const qs_model_config *c = qs_model_get_config(model);
-    size_t block = 0, widest = 0;
-    for (int role = 0; role < QS_N_LINEARS; role++) {
-        qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
-        size_t bytes = (size_t)info.n_out * (size_t)info.n_in * sizeof(float);
-        block += bytes;
-        if (bytes > widest) widest = bytes;
-    }
+    size_t widest, block = stage_block_bytes(model, &widest);
     size_t d_widest = 0;
     for (int site = 0; site < QS_N_SITES; site++) {
         size_t d = (size_t)qs_site_width(c, (qs_site)site);
@@ -99,7 +112,26 @@ static size_t print_stage_memory(const options *opt, const qs_model *model)
     return most;
 }
 
-static qs_err check_model(const options *opt, qs_model *model)
+/* The plan by itself, or the one that --device-map asks for. */
+static qs_err plan_placement(const options *opt, const qs_backend *backend, const qs_model_config *config,
+                             qs_placement_request *request, qs_placement *placement)
+{
+    qs_backend_memory memory = {0};
+    if (qs_backend_has_device(backend)) qs_backend_get_memory(backend, &memory);
+    request->device_bytes = memory.free_bytes;
+    request->with_workspace = true;
+    qs_placement_plan(placement, config, request);
+    if (!opt->map.fixed) return QS_OK;
+    if (opt->map.n_layers > config->n_layers)
+        return qs_fail(QS_E_USAGE, "--device-map %lld:layers: the model has %lld", (long long)opt->map.n_layers,
+                       (long long)config->n_layers);
+    qs_placement_fix(placement, config, request, opt->map.n_layers);
+    if (qs_placement_fits(placement, request)) return QS_OK;
+    qs_placement_print(placement, request, stdout);
+    return qs_placement_context(qs_fail(QS_E_RESOURCE, "the memory is too small"), config, request, opt->map.n_layers);
+}
+
+static qs_err check_model(const options *opt, const qs_backend *backend, qs_model *model)
 {
     const qs_model_config *c = qs_model_get_config(model);
     qs_spec spec;
@@ -119,7 +151,7 @@ static qs_err check_model(const options *opt, qs_model *model)
         .n_ctx = opt->n_ctx,
         .host_bytes = qs_mem_available_bytes(),
     };
-    qs_placement_plan(&placement, c, &request);
+    QS_TRY(plan_placement(opt, backend, c, &request, &placement));
     (void)printf("\nplacement of %s, %lld tokens of context:\n", opt->spec != NULL ? spec.id : "the reference in f16",
                  (long long)opt->n_ctx);
     qs_placement_print(&placement, &request, stdout);
@@ -142,10 +174,14 @@ static qs_err run(const options *opt)
     qs_err err;
     QS_TRY(print_machine(opt, &backend));
     if (opt->common.list) qs_backend_print_ops(backend, stdout);
+    if (opt->self_test) {
+        (void)printf("\nself-test against the plain C reference:\n");
+        QS_TRY(qs_backend_self_test(backend, stdout));
+    }
     if (opt->model == NULL) goto out;
     QS_TRY(qs_model_open(&model, opt->model));
     print_model(model);
-    QS_TRY(check_model(opt, model));
+    QS_TRY(check_model(opt, backend, model));
 out:
     qs_model_close(model);
     qs_backend_destroy(backend);
@@ -154,13 +190,16 @@ out:
 
 int main(int argc, char **argv)
 {
-    options opt = {.common = QS_COMMON_DEFAULTS, .n_ctx = 2048, .n_samples = 128, .seqlen = 512};
+    options opt = {.common = QS_COMMON_DEFAULTS, .n_ctx = 2048, .n_samples = 128, .seqlen = 512,
+                   .device_map = "auto"};
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "also check this model", 0, 0, false},
         {"spec", QS_ARG_STRING, &opt.spec, "SPEC", "also check this point of the grid", 0, 0, false},
         {"ctx", QS_ARG_INT, &opt.n_ctx, "N", "tokens of context to place", 1, 1e7, false},
         {"samples", QS_ARG_INT, &opt.n_samples, "N", "calibration windows, for the memory of the stages", 1, 1e6, false},
         {"seqlen", QS_ARG_INT, &opt.seqlen, "N", "tokens in a window", 2, 1e6, false},
+        {"self-test", QS_ARG_FLAG, &opt.self_test, NULL, "run every op against the plain C reference", 0, 0, false},
+        QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
         QS_ARGS_COMMON(&opt.common),
     };
     qs_args args = {.program = "qsweep-doctor", .summary = "check this machine, a model and a spec", .rows = rows};
@@ -168,7 +207,8 @@ int main(int argc, char **argv)
     qs_err err = qs_args_parse(&args, argc, argv, &done);
     if (err == QS_OK && !done) {
         qs_args_apply_common(&opt.common, &opt.n_threads);
-        err = run(&opt);
+        err = qs_device_map_parse(&opt.map, opt.device_map, opt.vram_budget);
+        if (err == QS_OK) err = run(&opt);
     }
     qs_args_free(&args);
     return qs_args_exit(err);

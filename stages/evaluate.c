@@ -11,10 +11,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "metric/evaluation.h"
+#include "stages/common.h"
 
 typedef struct options {
     qs_common_args common;
-    const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out;
+    const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget;
     qs_arg_list quants;
     int64_t n_ctx, n_windows;
     int n_threads;
@@ -118,6 +119,20 @@ out:
     return err;
 }
 
+/* The least that a pass takes: one chunk of one stream, a block, the head and two tiles of logits. */
+static stage_need pass_need(const job *j)
+{
+    const qs_model_config *config = qs_model_get_config(j->model);
+    qs_pass_plan plan;
+    qs_pass_plan_make(&plan, config, j->windows.n_ctx, j->windows.n_windows, 1, 0);
+    size_t widest, block = stage_block_bytes(j->model, &widest), window = (size_t)(plan.n_ctx * config->d_model) * sizeof(float);
+    return (stage_need){
+        .what = "evaluate",
+        .weights_bytes = block + widest + (size_t)(config->n_vocab * config->d_model) * sizeof(float),
+        .rest_bytes = plan.stream_bytes + plan.scratch_bytes + window + qs_scorer_tile_bytes(config),
+    };
+}
+
 static qs_err take_inputs(job *j)
 {
     const options *opt = j->opt;
@@ -125,6 +140,7 @@ static qs_err take_inputs(job *j)
         .seed = (uint64_t)opt->common.seed,
         .out_dir = opt->out,
         .baseline = opt->baseline,
+        .backend = opt->common.backend,
         .device = opt->common.device,
         .latency = QS_LATENCY_DEFAULTS,
         .argc = opt->argc,
@@ -133,6 +149,7 @@ static qs_err take_inputs(job *j)
     const qs_protocol *protocol;
     qs_err err;
     QS_TRY(check_options(opt, &eval, &protocol));
+    QS_TRY(qs_device_map_parse(&eval.map, opt->device_map, opt->vram_budget));
     QS_TRY(qs_model_open(&j->model, opt->model));
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);
     if (tokenizer == NULL) {
@@ -143,7 +160,8 @@ static qs_err take_inputs(job *j)
     err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
-    QS_TRY(qs_backend_create(&j->backend, opt->common.backend, opt->common.device, opt->n_threads));
+    stage_need need = pass_need(j);
+    QS_TRY(stage_backend_create(&j->backend, &opt->common, opt->n_threads, &eval.map, &need));
     QS_TRY(
         qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
 out:
@@ -263,6 +281,7 @@ int main(int argc, char **argv)
                    .tasks = "ppl,kld,latency,memory",
                    .compute = "f32",
                    .out = ".",
+                   .device_map = "auto",
                    .n_ctx = 512,
                    .argc = argc,
                    .argv = argv};
@@ -282,6 +301,7 @@ int main(int argc, char **argv)
         {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden", 0,
          0, false},
         {"out", QS_ARG_STRING, &opt.out, "DIR", "where ID.eval.h5 of each point goes", 0, 0, false},
+        QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
         QS_ARGS_COMMON(&opt.common),
     };
     qs_args args = {.program = "qsweep-evaluate",

@@ -81,6 +81,8 @@ static qs_err take_inputs(run *r)
     QS_TRY(qs_quant_check(r->inputs.model, r->grid.specs, r->grid.n, o->calib != NULL));
     if (o->calib != NULL) QS_TRY(take_calib(r));
     QS_TRY(qs_backend_create(&r->backend, o->common.backend, o->common.device, r->n_threads));
+    r->inputs.backend = r->backend;
+    r->inputs.device = o->common.device;
 out:
     return err;
 }

@@ -220,6 +220,52 @@ static void test_memory(void **state)
     fixture_close(&f);
 }
 
+/* A model split over two backends gives the bits of one in whole, wherever the seam is; the most probable tokens are
+ * those of the logits. */
+static void test_split(void **state)
+{
+    (void)state;
+    enum { BATCH = 3, N_PROMPT = 21 };
+    fixture f = fixture_open("mistral");
+    qs_backend *backend = backend_open("cpu", 2), *host = backend_open("cpu", 1);
+    int64_t n_vocab = f.config->n_vocab;
+    size_t bytes = (size_t)(BATCH * n_vocab) * sizeof(float);
+    float *whole = floats(BATCH * n_vocab), *split = floats(BATCH * n_vocab);
+    for (int64_t seam = 0; seam <= f.config->n_layers; seam++) {
+        qs_decoder *decoders[2];
+        qs_decoder_options options = {.batch = BATCH, .n_ctx_cap = N_TOKENS, .block = {.dense_dtype = QS_F16}};
+        must(qs_decoder_create(&decoders[0], backend, f.model, NULL, &options));
+        options.host = host;
+        options.n_device_layers = seam;
+        must(qs_decoder_create(&decoders[1], backend, f.model, NULL, &options));
+        for (int64_t i = 0; i < BATCH; i++) {
+            must(qs_decoder_prefill(decoders[0], i, f.tokens + i, N_PROMPT - 9 * i, whole));
+            must(qs_decoder_prefill(decoders[1], i, f.tokens + i, N_PROMPT - 9 * i, split));
+            assert_memory_equal(whole, split, (size_t)n_vocab * sizeof *whole);
+        }
+        for (int step = 0; step < 4; step++) {
+            must(qs_decoder_step(decoders[0], f.tokens + step, whole));
+            must(qs_decoder_step(decoders[1], f.tokens + step, split));
+            assert_memory_equal(whole, split, bytes);
+        }
+        int32_t next[BATCH];
+        must(qs_decoder_step(decoders[0], f.tokens, whole));
+        must(qs_decoder_step_argmax(decoders[1], f.tokens, next));
+        for (int64_t i = 0; i < BATCH; i++) assert_int_equal(next[i], argmax(whole + i * n_vocab, n_vocab));
+        qs_decoder_destroy(decoders[0]);
+        qs_decoder_destroy(decoders[1]);
+    }
+    qs_decoder *decoder;
+    qs_decoder_options options = {.batch = 1, .n_ctx_cap = 8, .block = {.dense_dtype = QS_F16}, .host = host,
+                                  .n_device_layers = f.config->n_layers + 1};
+    assert_int_equal(qs_decoder_create(&decoder, backend, f.model, NULL, &options), QS_E_USAGE);
+    qs_mem_free(whole);
+    qs_mem_free(split);
+    qs_backend_destroy(backend);
+    qs_backend_destroy(host);
+    fixture_close(&f);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -252,7 +298,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matches_forward), cmocka_unit_test(test_batch_composition),
         cmocka_unit_test(test_packed),          cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_memory),          cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_memory),          cmocka_unit_test(test_split),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

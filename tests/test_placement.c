@@ -110,6 +110,88 @@ static void test_stream(void **state)
     assert_string_equal(qs_placement_name(p.kind), "none");
 }
 
+/* The workspace of a GPU's kernels is part of the bargain, more of it with the head. */
+static void test_workspace(void **state)
+{
+    (void)state;
+    qs_placement bare, p;
+    qs_placement_request r = request;
+    r.device_bytes = (size_t)1 << 34;
+    qs_placement_plan(&bare, &tiny_llama, &r);
+    assert_int_equal(bare.workspace_bytes + bare.head_workspace_bytes, 0);
+    r.with_workspace = true;
+    qs_placement_plan(&p, &tiny_llama, &r);
+    assert_int_equal(p.kind, QS_PLACE_DEVICE);
+    assert_int_equal(p.device_bytes - bare.device_bytes, p.workspace_bytes + p.head_workspace_bytes);
+    /* A prompt of 1024 rows and 32 x 2 rows in 16 bits, partial results, 576 x 1536 de-quantised and as stored. */
+    assert_int_equal(p.workspace_bytes, 2 * 1024 * 1536 + 32 * 8 * 1536 + 2 * 576 * 1536 + 576 * 1536 * 9 / 16);
+    assert_int_equal(p.workspace_bytes + p.head_workspace_bytes,
+                     2 * 1024 * 1536 + 32 * 8 * 1536 + 2 * 576 * 1536 + 2 * 576 * 49152);
+    r.device_bytes = p.device_bytes - 1;
+    qs_placement_plan(&p, &tiny_llama, &r);
+    assert_int_equal(p.n_device_layers, 29);
+}
+
+/* A fixed number of layers is kept; what fits instead is named. */
+static void test_fixed(void **state)
+{
+    (void)state;
+    char text[QS_PLACEMENT_TEXT_BYTES];
+    qs_placement p, most;
+    qs_placement_request r = request;
+    r.device_bytes = 100000000;
+    qs_placement_plan(&most, &tiny_llama, &r);
+    for (int64_t n = 0; n <= 30; n++) {
+        qs_placement_fix(&p, &tiny_llama, &r, n);
+        assert_int_equal(p.n_device_layers, n);
+        assert_int_equal(p.kind, n == 30 ? QS_PLACE_DEVICE : n > 0 ? QS_PLACE_SPLIT : QS_PLACE_HOST);
+        assert_int_equal(qs_placement_fits(&p, &r), n <= most.n_device_layers);
+    }
+    qs_placement_fix(&p, &tiny_llama, &r, 20);
+    assert_non_null(strstr(qs_placement_format(text, &p), "20 of 30 layers on the device"));
+    assert_int_equal(qs_placement_context(QS_OK, &tiny_llama, &r, 30), QS_OK);
+    qs_err err = qs_placement_context(qs_fail(QS_E_RESOURCE, "too large"), &tiny_llama, &r, 30);
+    assert_int_equal(err, QS_E_RESOURCE);
+    print_message("%s\n", qs_error_text());
+    char map[32];
+    (void)snprintf(map, sizeof map, "--device-map %d:layers", (int)most.n_device_layers);
+    assert_non_null(strstr(qs_error_text(), map));
+    /* What failed although it should have fitted is not proposed again. */
+    err = qs_placement_context(qs_fail(QS_E_RESOURCE, "too large"), &tiny_llama, &r, most.n_device_layers);
+    assert_int_equal(err, QS_E_RESOURCE);
+    (void)snprintf(map, sizeof map, "--device-map %d:layers", (int)most.n_device_layers - 1);
+    assert_non_null(strstr(qs_error_text(), map));
+}
+
+static void test_maps(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *map, *budget;
+        qs_device_map expected;
+    } good[] = {
+        {"auto", NULL, {false, 0, 0}},
+        {"cpu", NULL, {true, 0, 0}},
+        {"12:layers", NULL, {true, 12, 0}},
+        {"0:layers", "1000", {true, 0, 1000}},
+        {"auto", "4G", {false, 0, (size_t)4 << 30}},
+        {"auto", "1.5M", {false, 0, 3 << 19}},
+    };
+    static const char *const bad[][2] = {
+        {"gpu", NULL}, {"", NULL}, {"12", NULL}, {"-1:layers", NULL}, {"12:layers ", NULL}, {":layers", NULL},
+        {"auto", ""}, {"auto", "4X"}, {"auto", "-4G"}, {"auto", "4GB"}, {"auto", "0"}, {"auto", "nan"},
+    };
+    qs_device_map map;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(qs_device_map_parse(&map, good[i].map, good[i].budget), QS_OK);
+        assert_int_equal(map.fixed, good[i].expected.fixed);
+        assert_int_equal(map.n_layers, good[i].expected.n_layers);
+        assert_int_equal(map.budget_bytes, good[i].expected.budget_bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(qs_device_map_parse(&map, bad[i][0], bad[i][1]), QS_E_USAGE);
+}
+
 static void test_print(void **state)
 {
     (void)state;
@@ -133,7 +215,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bytes),  cmocka_unit_test(test_scratch), cmocka_unit_test(test_split),
-        cmocka_unit_test(test_stream), cmocka_unit_test(test_print),
+        cmocka_unit_test(test_stream), cmocka_unit_test(test_print),   cmocka_unit_test(test_workspace),
+        cmocka_unit_test(test_fixed),  cmocka_unit_test(test_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

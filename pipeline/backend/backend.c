@@ -87,6 +87,7 @@ const char *qs_backend_describe(const qs_backend *backend) { return backend->des
 int qs_backend_n_threads(const qs_backend *backend) { return backend->n_threads; }
 bool qs_backend_has_device(const qs_backend *backend) { return backend->has_device; }
 int64_t qs_backend_gemv_rows(const qs_backend *backend) { return backend->gemv_rows; }
+const qs_solver_ops *qs_backend_solver(const qs_backend *backend) { return backend->solver; }
 
 qs_err qs_backend_alloc(qs_backend *backend, void *out_pointer, size_t bytes, const char *what)
 {
@@ -136,6 +137,7 @@ qs_err qs_backend_record_stop(qs_backend *backend, qs_recording **out)
     *out = NULL;
     QS_TRY(QS_NEW(recording, 1, "recording"));
     recording->backend = backend;
+    recording->scratch_moves = backend->scratch_moves != NULL ? *backend->scratch_moves : 0;
     QS_TRY(backend->ops->record_stop(backend, &recording->state));
     *out = recording;
     recording = NULL;
@@ -147,6 +149,12 @@ out:
 qs_err qs_recording_play(qs_recording *recording)
 {
     return recording->backend->ops->play(recording->backend, recording->state);
+}
+
+bool qs_recording_is_valid(const qs_recording *recording)
+{
+    const int64_t *moves = recording->backend->scratch_moves;
+    return moves == NULL || *moves == recording->scratch_moves;
 }
 
 void qs_recording_destroy(qs_recording *recording)
@@ -235,7 +243,7 @@ qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_j
 qs_err qs_op_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n, const float *bias,
                     float *y)
 {
-    qs_linear_job job = {matrix, bias, y};
+    qs_linear_job job = {.matrix = matrix, .bias = bias, .y = y};
     return qs_op_linears(backend, &job, 1, x, n);
 }
 

@@ -67,6 +67,8 @@ QS_MUST_CHECK qs_err qs_backend_record_start(qs_backend *backend);
 /* After a failed op in between: pass out = NULL, which ends and drops it. */
 QS_MUST_CHECK qs_err qs_backend_record_stop(qs_backend *backend, qs_recording **out);
 QS_MUST_CHECK qs_err qs_recording_play(qs_recording *recording);
+/* False once scratch that its ops use has moved, because other ops needed more: record again before the next play. */
+bool qs_recording_is_valid(const qs_recording *recording);
 void qs_recording_destroy(qs_recording *recording);
 
 /* ---- matrices ---- */
@@ -107,6 +109,7 @@ typedef struct qs_linear_job {
     const qs_matrix *matrix;
     const float *bias; /* [n_out] or NULL */
     float *y;          /* [n, n_out] */
+    bool add;          /* y += instead of y =: the sum is rounded once, then added */
 } qs_linear_job;
 /* The same as qs_op_linear of each, in one launch where the backend can. All have the same n_in. */
 QS_MUST_CHECK qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x,
@@ -169,6 +172,10 @@ QS_MUST_CHECK qs_err qs_op_kld(qs_backend *backend, const float *logits_f, const
 QS_MUST_CHECK qs_err qs_op_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
                                 float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                                 float *c, int64_t ldc);
+
+/* Quantising where the data is (backend/solver_ops.h); NULL where pipeline/quant does it on the host. */
+typedef struct qs_solver_ops qs_solver_ops;
+const qs_solver_ops *qs_backend_solver(const qs_backend *backend);
 
 /* Measured ceilings of this device, for benchmarks and cost estimates: f32 and bf16 GEMM rate and copy
  * bandwidth. Takes about a second. */

@@ -67,6 +67,8 @@ struct qs_backend {
     bool has_device, can_record;
     bool is_emulated; /* a device that the CPU pretends to be: for tests */
     int64_t gemv_rows;
+    const qs_solver_ops *solver; /* NULL = none */
+    const int64_t *scratch_moves; /* how often scratch that recordings may use has moved; NULL = it never does */
     char device[QS_BACKEND_TEXT_BYTES];
     char describe[QS_BACKEND_TEXT_BYTES];
 };
@@ -74,6 +76,7 @@ struct qs_backend {
 struct qs_recording {
     qs_backend *backend;
     void *state;
+    int64_t scratch_moves; /* when it was made */
 };
 
 struct qs_matrix {

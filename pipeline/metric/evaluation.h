@@ -5,6 +5,7 @@
 
 #include "metric/baseline.h"
 #include "metric/latency.h"
+#include "metric/memory.h"
 #include "metric/quality_pass.h"
 
 enum { QS_TASKS_QUALITY = QS_TASK_PPL | QS_TASK_KLD };
@@ -18,7 +19,10 @@ typedef struct qs_eval_options {
     const char
         *baseline; /* an eval artifact of the reference; NULL = <out_dir>/fp.eval.h5, made when needed */
     size_t budget_bytes; /* for residual states; 0 = half of what is free */
-    int64_t device;      /* of backends that are created to measure memory */
+    /* Of backends that are created to deploy models: name (NULL = as the evaluation's), device, where layers go. */
+    const char *backend;
+    int64_t device;
+    qs_device_map map;
     qs_latency_options latency;
     int argc; /* for /provenance */
     char *const *argv;

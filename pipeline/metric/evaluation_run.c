@@ -2,6 +2,7 @@
  * point of it is deployed, timed and published. */
 #include <string.h>
 
+#include "backend/backend_record.h"
 #include "base/log.h"
 #include "metric/evaluation.h"
 #include "metric/machine_lock.h"
@@ -16,16 +17,17 @@ typedef struct runner {
 
 /* ---- deployed: latency and memory ---- */
 
-static qs_err deploy(const runner *r, qs_deployment *out, const qs_linear_source *linears,
-                     int64_t expected_bytes)
+static qs_err deploy(const runner *r, qs_deployment *out, const qs_linear_source *linears, qs_quant_size size)
 {
     const qs_evaluation *e = r->e;
     qs_deployment_options options = {
-        .backend = qs_backend_name(e->backend),
+        .backend = e->options.backend != NULL ? e->options.backend : qs_backend_name(e->backend),
         .device = e->options.device,
+        .map = e->options.map,
+        .linear_bits = size.bpw,
         .n_threads = qs_backend_n_threads(e->backend),
         .n_ctx_cap = qs_latency_ctx(&e->options.latency),
-        .expected_bytes = (size_t)expected_bytes,
+        .expected_bytes = (size_t)size.bytes,
     };
     return qs_deployment_create(out, e->model, linears, &options);
 }
@@ -33,16 +35,21 @@ static qs_err deploy(const runner *r, qs_deployment *out, const qs_linear_source
 static qs_err need_reference(runner *r)
 {
     if (r->reference.decoder != NULL) return QS_OK;
-    return deploy(r, &r->reference, NULL, qs_quant_size_of(NULL, r->e->model).bytes);
+    return deploy(r, &r->reference, NULL, qs_quant_size_of(NULL, r->e->model));
 }
 
-static qs_err put_machine(qs_artifact *artifact, const qs_backend *backend)
+static qs_err put_machine(qs_artifact *artifact, const qs_deployment *deployment, int64_t device)
 {
+    const qs_backend *backend = deployment->backend;
+    char text[QS_PLACEMENT_TEXT_BYTES];
     qs_err err;
+    if (qs_backend_has_device(backend))
+        QS_TRY(qs_artifact_put_text(artifact, "/timing/@placement", qs_placement_format(text, &deployment->placement)));
     QS_TRY(qs_artifact_put_text(artifact, "/timing/@backend", qs_backend_name(backend)));
     QS_TRY(qs_artifact_put_text(artifact, "/timing/@device", qs_backend_device(backend)));
     QS_TRY(qs_artifact_put_text(artifact, "/timing/@kernel", qs_backend_describe(backend)));
     QS_TRY(qs_artifact_put_int(artifact, "/timing/@n_threads", qs_backend_n_threads(backend)));
+    QS_TRY(qs_backend_record_clocks(artifact, "/timing/@clocks", backend, device));
 out:
     return err;
 }
@@ -64,7 +71,7 @@ static qs_err time_deployment(const runner *r, qs_deployment *deployment, qs_dep
     qs_deployment_measure(deployment);
     if (timed) QS_TRY(qs_latency_put(artifact, &latency, o->seed));
     if ((tasks & QS_TASK_MEMORY) != 0) QS_TRY(qs_memory_put(artifact, &deployment->use));
-    QS_TRY(put_machine(artifact, deployment->backend));
+    QS_TRY(put_machine(artifact, deployment, o->device));
 out:
     qs_latency_free(&latency);
     return err;
@@ -84,7 +91,7 @@ static qs_err measure_deployed(runner *r, const qs_eval_point *point, qs_quant_f
         QS_TRY(time_deployment(r, &r->reference, NULL, point->tasks, artifact));
     } else {
         qs_linear_source source = qs_quant_file_source(quant);
-        QS_TRY(deploy(r, &own, &source, qs_quant_file_size(quant).bytes));
+        QS_TRY(deploy(r, &own, &source, qs_quant_file_size(quant)));
         QS_TRY(time_deployment(r, &own, &r->reference, point->tasks, artifact));
     }
     QS_TRY(qs_machine_lock_share(&r->lock));
@@ -120,6 +127,7 @@ static qs_err begin_point(const runner *r, const qs_eval_point *point, const qs_
     stream->with_kld = (point->tasks & QS_TASK_KLD) != 0;
     QS_TRY(qs_eval_file_begin(&stream->artifact, point->path, &subject, quant));
     QS_TRY(qs_artifact_set_command(stream->artifact, o->argc, o->argv));
+    QS_TRY(qs_backend_record(stream->artifact, r->e->backend, o->device));
     QS_TRY(qs_eval_file_begin_dumps(stream->artifact, &subject, point->dumps));
 out:
     return err;

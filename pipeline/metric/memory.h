@@ -6,18 +6,29 @@
 
 #include "metric/metrics.h"
 #include "model/forward.h"
+#include "model/placement.h"
+
+/* What is taken from a GPU, its driver's context included; all 0 where none is used. */
+typedef struct qs_vram_use {
+    size_t before_bytes, after_load_bytes, peak_bytes;
+    /* Parts of what is taken after decoding. */
+    size_t weights_bytes, kv_bytes, workspace_bytes, context_bytes;
+} qs_vram_use;
 
 typedef struct qs_memory_use {
-    size_t before_bytes, after_load_bytes, peak_bytes; /* of the backend's allocator */
+    size_t before_bytes, after_load_bytes, peak_bytes; /* of the backends' allocators, device and host together */
+    qs_vram_use vram;
     size_t rss_peak_bytes;                             /* of the process; 0 = unknown */
     size_t expected_bytes, measured_bytes;             /* of the weights */
     int64_t n_linears, n_quantised;                    /* seen while loading; n_linears = 0: the reference */
 } qs_memory_use;
 
-/* A model loaded as it would be deployed, on a backend of its own. */
+/* A model loaded as it would be deployed, on a backend of its own, and on a second one where it is split. */
 typedef struct qs_deployment {
     qs_backend *backend;
+    qs_backend *host; /* NULL unless layers are on the host while the backend has a device */
     qs_decoder *decoder;
+    qs_placement placement; /* meaningful where the backend has a device */
     qs_memory_use use;
 } qs_deployment;
 
@@ -27,9 +38,13 @@ typedef struct qs_deployment_options {
     int n_threads;
     int64_t n_ctx_cap;
     size_t expected_bytes;
+    double linear_bits; /* stored bits per weight of the linears, to place them; 0 = 16 */
+    qs_device_map map;
 } qs_deployment_options;
 
-/* linears NULL = the reference, in 16 bits: bf16 when the file holds that, else f16. */
+/* linears NULL = the reference, in 16 bits: bf16 when the file holds that, else f16. A model that does not fit on the
+ * device is split, and the plan is logged before it is loaded; QS_E_RESOURCE names a plan that would fit where the
+ * map leaves no choice. */
 QS_MUST_CHECK qs_err qs_deployment_create(qs_deployment *out, const qs_model *model,
                                           const qs_linear_source *linears,
                                           const qs_deployment_options *options);

@@ -1,39 +1,71 @@
 /* Decoding with every layer resident. Weights are held in the form that a deployment holds them, packed codes
- * or 16 bits, and the prompt goes through that form too; nothing is allocated after creation. */
+ * or 16 bits, and the prompt goes through that form too; nothing is allocated after creation.
+ *
+ * A token's way: positions and embedding rows go up in one piece, the layers run, logits come back. Where the
+ * backend keeps recordings, the first step runs op by op (scratch gets its size), the second is recorded, and from
+ * then on a step is one play: launching some hundred kernels one by one would take longer than running them. */
+#include <string.h>
+
 #include "base/mem.h"
 #include "model/block_impl.h"
 #include "model/forward.h"
 
-struct qs_decoder {
+enum { STAGED_ROWS = 16, /* of a prompt on their way between host and device */
+       ALIGN_FLOATS = QS_MEM_ALIGN / (int)sizeof(float) };
+
+/* A backend and the layers, one after the other, that it computes. */
+typedef struct side {
     qs_backend *backend;
+    int64_t first, end;
+    float *cache;        /* device, of all its layers */
+    float *input;        /* device: what a step uploads; the two below lie in it */
+    int32_t *positions;  /* [batch] */
+    float *hidden;       /* [max(batch, n_ctx_cap), d_model] */
+    qs_scratch *scratch;
+    bool warm;           /* a step has run op by op */
+    qs_recording *recording;
+} side;
+
+struct qs_decoder {
     const qs_model *model;
     const qs_model_config *config;
-    int64_t batch, n_ctx_cap;
+    int64_t batch, n_ctx_cap, n_staged;
+    int64_t n_sides;
+    side sides[2];          /* in the order of the layers; the last one has final norm and head */
     qs_block **blocks;      /* [n_layers] */
     qs_kv *kvs;             /* [n_layers] */
-    float *cache;           /* device, all of them */
     qs_matrix *head;
     float *final_norm;      /* device [d_model] */
-    qs_scratch *scratch;
-    float *hidden;          /* device [max(batch, n_ctx_cap), d_model] */
     float *logits;          /* device [batch, n_vocab] */
-    float *embedding;       /* host [batch, d_model] */
+    float *staged;          /* host, laid out as a side's input, with n_staged rows */
     int32_t *positions;     /* host [batch]: tokens that each sequence holds */
-    int32_t *on_device;     /* device [batch]: the same, for a step */
 };
+
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Where the rows begin in a side's input, in floats; positions are in front of them. */
+static int64_t rows_offset(const qs_decoder *d) { return (d->batch + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
+
+static int64_t n_rows_max(const qs_decoder *d) { return most(d->n_ctx_cap, d->batch); }
+
+static side *last_side(qs_decoder *d) { return &d->sides[d->n_sides - 1]; }
 
 static size_t kv_floats_per_layer(const qs_decoder *d)
 {
     return (size_t)(d->batch * d->n_ctx_cap * d->config->n_kv_heads * d->config->head_dim);
 }
 
-static qs_err create_blocks(qs_decoder *d, const qs_linear_source *linears, const qs_block_options *options)
+/* ---- creation ---- */
+
+static qs_err create_blocks(qs_decoder *d, const side *s, const qs_linear_source *linears,
+                            const qs_block_options *options)
 {
     qs_err err = QS_OK;
     qs_staging staging = {0};
-    QS_TRY(QS_NEW(d->blocks, d->config->n_layers, "blocks"));
-    for (int64_t layer = 0; layer < d->config->n_layers; layer++) {
-        QS_TRY(qs_block_create_staged(&d->blocks[layer], d->backend, d->model, linears, layer, options, &staging));
+    for (int64_t layer = s->first; layer < s->end; layer++) {
+        QS_TRY(qs_block_create_staged(&d->blocks[layer], s->backend, d->model, linears, layer, options, &staging));
         d->blocks[layer]->staging = NULL; /* resident: never loaded again */
     }
 out:
@@ -41,39 +73,66 @@ out:
     return err;
 }
 
-static qs_err create_caches(qs_decoder *d)
+static qs_err create_caches(qs_decoder *d, side *s)
 {
-    qs_err err = QS_OK;
     size_t floats = kv_floats_per_layer(d);
-    QS_TRY(QS_NEW(d->kvs, d->config->n_layers, "caches"));
-    QS_TRY(qs_backend_alloc(d->backend, &d->cache, 2 * floats * (size_t)d->config->n_layers * sizeof(float),
-                            "KV cache"));
-    for (int64_t layer = 0; layer < d->config->n_layers; layer++) {
-        float *k = d->cache + 2 * floats * (size_t)layer;
+    qs_err err = qs_backend_alloc(s->backend, &s->cache, 2 * floats * (size_t)(s->end - s->first) * sizeof(float),
+                                  "KV cache");
+    for (int64_t layer = s->first; layer < s->end && err == QS_OK; layer++) {
+        float *k = s->cache + 2 * floats * (size_t)(layer - s->first);
         d->kvs[layer] = (qs_kv){.k = k, .v = k + floats, .batch = d->batch, .n_ctx_cap = d->n_ctx_cap};
     }
+    return err;
+}
+
+static qs_err create_side(qs_decoder *d, side *s, const qs_linear_source *linears, const qs_block_options *options)
+{
+    qs_err err = QS_OK;
+    size_t floats = (size_t)(rows_offset(d) + n_rows_max(d) * d->config->d_model);
+    QS_TRY(create_blocks(d, s, linears, options));
+    QS_TRY(create_caches(d, s));
+    QS_TRY(qs_backend_alloc(s->backend, &s->input, floats * sizeof(float), "positions and hidden states"));
+    s->positions = (int32_t *)(void *)s->input;
+    s->hidden = s->input + rows_offset(d);
+    QS_TRY(qs_scratch_create(&s->scratch, s->backend, d->model, n_rows_max(d)));
 out:
     return err;
 }
 
-static qs_err create_ends(qs_decoder *d, const qs_block_options *options)
+static qs_err create_head(qs_decoder *d, const qs_block_options *options)
 {
     qs_err err = QS_OK;
+    qs_backend *backend = last_side(d)->backend;
     size_t row_bytes = (size_t)d->config->d_model * sizeof(float);
-    int64_t n_rows = d->n_ctx_cap > d->batch ? d->n_ctx_cap : d->batch;
-    QS_TRY(QS_NEW(d->embedding, d->batch * d->config->d_model, "embeddings"));
-    QS_TRY(QS_NEW(d->positions, d->batch, "positions"));
-    QS_TRY(qs_forward_head(&d->head, d->backend, d->model, options));
-    QS_TRY(qs_backend_alloc(d->backend, &d->on_device, (size_t)d->batch * sizeof *d->on_device, "positions"));
-    QS_TRY(qs_backend_alloc(d->backend, &d->final_norm, row_bytes, "final norm"));
-    QS_TRY(qs_model_read_f32(d->model, QS_ROLE_FINAL_NORM, 0, d->embedding));
-    QS_TRY(qs_backend_upload(d->backend, d->final_norm, d->embedding, row_bytes));
-    QS_TRY(qs_backend_alloc(d->backend, &d->hidden, (size_t)n_rows * row_bytes, "hidden states"));
-    QS_TRY(qs_backend_alloc(d->backend, &d->logits, (size_t)(d->batch * d->config->n_vocab) * sizeof(float),
-                            "logits"));
-    QS_TRY(qs_scratch_create(&d->scratch, d->backend, d->model, n_rows));
+    QS_TRY(qs_forward_head(&d->head, backend, d->model, options));
+    QS_TRY(qs_backend_alloc(backend, &d->final_norm, row_bytes, "final norm"));
+    QS_TRY(qs_model_read_f32(d->model, QS_ROLE_FINAL_NORM, 0, d->staged));
+    QS_TRY(qs_backend_upload(backend, d->final_norm, d->staged, row_bytes));
+    QS_TRY(qs_backend_alloc(backend, &d->logits, (size_t)(d->batch * d->config->n_vocab) * sizeof(float), "logits"));
 out:
     return err;
+}
+
+static qs_err check_options(const qs_backend *backend, const qs_model_config *config,
+                            const qs_decoder_options *options)
+{
+    int64_t rows = qs_backend_gemv_rows(backend);
+    if (options->host != NULL) rows = least(rows, qs_backend_gemv_rows(options->host));
+    if (options->batch < 1 || options->batch > rows || options->n_ctx_cap < 1)
+        return qs_fail(QS_E_USAGE, "create decoder: batch %lld (1 to %lld) with room for %lld tokens",
+                       (long long)options->batch, (long long)rows, (long long)options->n_ctx_cap);
+    if (options->host != NULL && (options->n_device_layers < 0 || options->n_device_layers > config->n_layers))
+        return qs_fail(QS_E_USAGE, "create decoder: %lld layers on the device, the model has %lld",
+                       (long long)options->n_device_layers, (long long)config->n_layers);
+    return QS_OK;
+}
+
+/* Sides that compute nothing are left out. */
+static void lay_out_sides(qs_decoder *d, qs_backend *backend, const qs_decoder_options *options)
+{
+    int64_t n_layers = d->config->n_layers, seam = options->host != NULL ? options->n_device_layers : n_layers;
+    if (seam > 0) d->sides[d->n_sides++] = (side){.backend = backend, .end = seam};
+    if (seam < n_layers) d->sides[d->n_sides++] = (side){.backend = options->host, .first = seam, .end = n_layers};
 }
 
 qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *model,
@@ -81,22 +140,28 @@ qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *
 {
     qs_err err = QS_OK;
     qs_decoder *d = NULL;
-    *out = NULL;
-    if (options->batch < 1 || options->batch > qs_backend_gemv_rows(backend) || options->n_ctx_cap < 1)
-        return qs_fail(QS_E_USAGE, "create decoder: batch %lld (1 to %lld) with room for %lld tokens",
-                       (long long)options->batch, (long long)qs_backend_gemv_rows(backend),
-                       (long long)options->n_ctx_cap);
+    const qs_model_config *config = qs_model_get_config(model);
     qs_block_options block = options->block;
     block.uses = QS_USE_GEMV;
+    *out = NULL;
+    QS_TRY(check_options(backend, config, options));
     QS_TRY(QS_NEW(d, 1, "decoder"));
-    d->backend = backend;
     d->model = model;
-    d->config = qs_model_get_config(model);
+    d->config = config;
     d->batch = options->batch;
     d->n_ctx_cap = options->n_ctx_cap;
-    QS_TRY(create_blocks(d, linears, &block));
-    QS_TRY(create_caches(d));
-    QS_TRY(create_ends(d, &block));
+    d->n_staged = most(d->batch, least(d->n_ctx_cap, STAGED_ROWS));
+    lay_out_sides(d, backend, options);
+    QS_TRY(QS_NEW(d->blocks, config->n_layers, "blocks"));
+    QS_TRY(QS_NEW(d->kvs, config->n_layers, "caches"));
+    QS_TRY(QS_NEW(d->staged, rows_offset(d) + d->n_staged * config->d_model, "embeddings"));
+    QS_TRY(QS_NEW(d->positions, d->batch, "positions"));
+    for (int64_t i = 0; i < d->n_sides; i++) {
+        /* What shortens products on a device does nothing for the host's kernels. */
+        if (d->sides[i].backend != backend) block.compute = QS_COMPUTE_F32;
+        QS_TRY(create_side(d, &d->sides[i], linears, &block));
+    }
+    QS_TRY(create_head(d, &block));
     *out = d;
     d = NULL;
 out:
@@ -106,21 +171,27 @@ out:
 
 void qs_decoder_destroy(qs_decoder *decoder)
 {
-    if (decoder == NULL) return;
-    if (decoder->blocks != NULL)
-        for (int64_t layer = 0; layer < decoder->config->n_layers; layer++) qs_block_destroy(decoder->blocks[layer]);
-    qs_mem_free(decoder->blocks);
-    qs_mem_free(decoder->kvs);
-    qs_backend_free(decoder->backend, decoder->cache);
-    qs_matrix_destroy(decoder->head);
-    qs_backend_free(decoder->backend, decoder->final_norm);
-    qs_scratch_destroy(decoder->scratch);
-    qs_backend_free(decoder->backend, decoder->hidden);
-    qs_backend_free(decoder->backend, decoder->logits);
-    qs_backend_free(decoder->backend, decoder->on_device);
-    qs_mem_free(decoder->embedding);
-    qs_mem_free(decoder->positions);
-    qs_mem_free(decoder);
+    qs_decoder *d = decoder;
+    if (d == NULL) return;
+    for (int64_t i = 0; i < d->n_sides; i++) qs_recording_destroy(d->sides[i].recording);
+    for (int64_t layer = 0; d->blocks != NULL && layer < d->config->n_layers; layer++)
+        qs_block_destroy(d->blocks[layer]);
+    for (int64_t i = 0; i < d->n_sides; i++) {
+        side *s = &d->sides[i];
+        qs_scratch_destroy(s->scratch);
+        qs_backend_free(s->backend, s->cache);
+        qs_backend_free(s->backend, s->input);
+    }
+    qs_matrix_destroy(d->head);
+    if (d->n_sides > 0) {
+        qs_backend_free(last_side(d)->backend, d->final_norm);
+        qs_backend_free(last_side(d)->backend, d->logits);
+    }
+    qs_mem_free(d->blocks);
+    qs_mem_free(d->kvs);
+    qs_mem_free(d->staged);
+    qs_mem_free(d->positions);
+    qs_mem_free(d);
 }
 
 void qs_decoder_bytes(const qs_decoder *decoder, size_t *weights_bytes, size_t *kv_bytes)
@@ -134,29 +205,54 @@ void qs_decoder_bytes(const qs_decoder *decoder, size_t *weights_bytes, size_t *
     *kv_bytes = 2 * kv_floats_per_layer(decoder) * (size_t)decoder->config->n_layers * sizeof(float);
 }
 
-static qs_err embed(qs_decoder *d, const int32_t *tokens, int64_t n, float *hidden)
+/* ---- what steps and prompts share ---- */
+
+/* Embeddings of n tokens, n <= n_staged, into the host's copy of a side's input. */
+static qs_err stage_embeddings(qs_decoder *d, const int32_t *tokens, int64_t n)
 {
     qs_err err = QS_OK;
-    int64_t width = d->config->d_model;
+    float *rows = d->staged + rows_offset(d);
     for (int64_t i = 0; i < n; i++) {
         if (tokens[i] < 0 || tokens[i] >= d->config->n_vocab)
             return qs_fail(QS_E_INPUT, "decode: token id %d is outside the vocabulary of %lld", tokens[i],
                            (long long)d->config->n_vocab);
-        QS_TRY(qs_model_read_rows_f32(d->model, QS_ROLE_EMBED, 0, tokens[i], 1, d->embedding + i * width));
+        QS_TRY(qs_model_read_rows_f32(d->model, QS_ROLE_EMBED, 0, tokens[i], 1, rows + i * d->config->d_model));
     }
-    QS_TRY(qs_backend_upload(d->backend, hidden, d->embedding, (size_t)(n * width) * sizeof *hidden));
 out:
     return err;
 }
 
-/* Final norm, head and download of n rows. */
-static qs_err answer(qs_decoder *d, float *hidden, int64_t n, float *logits)
+/* Final norm and head of n rows, on the last side; logits stay on the device. */
+static qs_err answer(qs_decoder *d, float *hidden, int64_t n)
 {
     qs_err err = QS_OK;
     const qs_model_config *c = d->config;
-    QS_TRY(qs_op_rmsnorm(d->backend, hidden, d->final_norm, n, c->d_model, c->norm_eps, hidden));
-    QS_TRY(qs_op_linear(d->backend, d->head, hidden, n, NULL, d->logits));
-    QS_TRY(qs_backend_download(d->backend, logits, d->logits, (size_t)(n * c->n_vocab) * sizeof *logits));
+    qs_backend *backend = last_side(d)->backend;
+    QS_TRY(qs_op_rmsnorm(backend, hidden, d->final_norm, n, c->d_model, c->norm_eps, hidden));
+    QS_TRY(qs_op_linear(backend, d->head, hidden, n, NULL, d->logits));
+out:
+    return err;
+}
+
+static qs_err download_logits(qs_decoder *d, int64_t n, float *logits)
+{
+    return qs_backend_download(last_side(d)->backend, logits, d->logits,
+                               (size_t)(n * d->config->n_vocab) * sizeof *logits);
+}
+
+/* ---- prompts ---- */
+
+/* hidden [n, d_model] from one side to the next, through the host. */
+static qs_err cross(qs_decoder *d, const side *from, side *to, int64_t n)
+{
+    qs_err err = QS_OK;
+    int64_t width = d->config->d_model;
+    float *rows = d->staged + rows_offset(d);
+    for (int64_t row = 0; row < n; row += d->n_staged) {
+        size_t bytes = (size_t)(least(n - row, d->n_staged) * width) * sizeof *rows;
+        QS_TRY(qs_backend_download(from->backend, rows, from->hidden + row * width, bytes));
+        QS_TRY(qs_backend_upload(to->backend, to->hidden + row * width, rows, bytes));
+    }
 out:
     return err;
 }
@@ -165,36 +261,118 @@ qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, const int32_t *tok
 {
     qs_err err = QS_OK;
     qs_decoder *d = decoder;
+    side *first = &d->sides[0];
     int64_t width = d->config->d_model;
     if (index < 0 || index >= d->batch || n < 1 || n > d->n_ctx_cap)
         return qs_fail(QS_E_USAGE, "prefill sequence %lld with %lld tokens: there are %lld sequences of up to %lld",
                        (long long)index, (long long)n, (long long)d->batch, (long long)d->n_ctx_cap);
-    for (int64_t row = 0; row < n; row += d->batch) {
-        int64_t n_rows = n - row < d->batch ? n - row : d->batch;
-        QS_TRY(embed(d, tokens + row, n_rows, d->hidden + row * width));
+    for (int64_t row = 0; row < n; row += d->n_staged) {
+        int64_t n_rows = least(n - row, d->n_staged);
+        QS_TRY(stage_embeddings(d, tokens + row, n_rows));
+        QS_TRY(qs_backend_upload(first->backend, first->hidden + row * width, d->staged + rows_offset(d),
+                                 (size_t)(n_rows * width) * sizeof(float)));
     }
-    for (int64_t layer = 0; layer < d->config->n_layers; layer++)
-        QS_TRY(qs_block_prefill(d->blocks[layer], d->scratch, d->hidden, &d->kvs[layer], index, n));
-    QS_TRY(answer(d, d->hidden + (n - 1) * width, 1, logits));
+    for (int64_t i = 0; i < d->n_sides; i++) {
+        side *s = &d->sides[i];
+        if (i > 0) QS_TRY(cross(d, s - 1, s, n));
+        for (int64_t layer = s->first; layer < s->end; layer++)
+            QS_TRY(qs_block_prefill(d->blocks[layer], s->scratch, s->hidden, &d->kvs[layer], index, n));
+    }
+    QS_TRY(answer(d, last_side(d)->hidden + (n - 1) * width, 1));
+    QS_TRY(download_logits(d, 1, logits));
     d->positions[index] = (int32_t)n;
 out:
     return err;
 }
 
-qs_err qs_decoder_step(qs_decoder *decoder, const int32_t *tokens, float *logits)
+/* ---- steps ---- */
+
+static qs_err run_ops(qs_decoder *d, side *s)
 {
     qs_err err = QS_OK;
-    qs_decoder *d = decoder;
+    for (int64_t layer = s->first; layer < s->end; layer++)
+        QS_TRY(qs_block_decode(d->blocks[layer], s->scratch, s->hidden, &d->kvs[layer], s->positions));
+    if (s == last_side(d)) QS_TRY(answer(d, s->hidden, d->batch));
+out:
+    return err;
+}
+
+static qs_err record(qs_decoder *d, side *s)
+{
+    qs_err err = qs_backend_record_start(s->backend);
+    if (err != QS_OK) return err;
+    err = run_ops(d, s);
+    if (err == QS_OK) return qs_backend_record_stop(s->backend, &s->recording);
+    QS_CLEANUP(qs_backend_record_stop(s->backend, NULL));
+    return err;
+}
+
+/* A side's part of a step. A recording holds pointers and sizes, no positions, so it serves every step; only scratch
+ * that has moved since (another user of the backend needed more of it) makes it useless. */
+static qs_err run_side(qs_decoder *d, side *s)
+{
+    qs_err err = QS_OK;
+    if (!s->warm || !qs_backend_can_record(s->backend)) {
+        QS_TRY(run_ops(d, s));
+        s->warm = true;
+        goto out;
+    }
+    if (s->recording != NULL && !qs_recording_is_valid(s->recording)) {
+        qs_recording_destroy(s->recording);
+        s->recording = NULL;
+    }
+    if (s->recording == NULL) QS_TRY(record(d, s));
+    QS_TRY(qs_recording_play(s->recording));
+out:
+    return err;
+}
+
+/* Up to the logits, which stay on the device. */
+static qs_err step(qs_decoder *d, const int32_t *tokens)
+{
+    qs_err err = QS_OK;
+    size_t head_bytes = (size_t)rows_offset(d) * sizeof(float);
+    size_t row_bytes = (size_t)(d->batch * d->config->d_model) * sizeof(float);
     for (int64_t i = 0; i < d->batch; i++)
         if (d->positions[i] >= d->n_ctx_cap)
             return qs_fail(QS_E_USAGE, "decode: sequence %lld has filled its cache of %lld tokens", (long long)i,
                            (long long)d->n_ctx_cap);
-    QS_TRY(embed(d, tokens, d->batch, d->hidden));
-    QS_TRY(qs_backend_upload(d->backend, d->on_device, d->positions, (size_t)d->batch * sizeof *d->positions));
-    for (int64_t layer = 0; layer < d->config->n_layers; layer++)
-        QS_TRY(qs_block_decode(d->blocks[layer], d->scratch, d->hidden, &d->kvs[layer], d->on_device));
-    QS_TRY(answer(d, d->hidden, d->batch, logits));
+    QS_TRY(stage_embeddings(d, tokens, d->batch));
+    memcpy(d->staged, d->positions, (size_t)d->batch * sizeof *d->positions);
+    for (int64_t i = 0; i < d->n_sides; i++) {
+        side *s = &d->sides[i];
+        if (i > 0)
+            QS_TRY(qs_backend_download(s[-1].backend, d->staged + rows_offset(d), s[-1].hidden, row_bytes));
+        QS_TRY(qs_backend_upload(s->backend, s->input, d->staged, head_bytes + row_bytes));
+        QS_TRY(run_side(d, s));
+    }
+out:
+    return err;
+}
+
+static void advance(qs_decoder *d)
+{
     for (int64_t i = 0; i < d->batch; i++) d->positions[i]++;
+}
+
+qs_err qs_decoder_step(qs_decoder *decoder, const int32_t *tokens, float *logits)
+{
+    qs_err err;
+    QS_TRY(step(decoder, tokens));
+    QS_TRY(download_logits(decoder, decoder->batch, logits));
+    advance(decoder);
+out:
+    return err;
+}
+
+qs_err qs_decoder_step_argmax(qs_decoder *decoder, const int32_t *tokens, int32_t *next_tokens)
+{
+    qs_err err;
+    qs_logit_stats stats = {.argmax = next_tokens};
+    QS_TRY(step(decoder, tokens));
+    QS_TRY(qs_op_logit_stats(last_side(decoder)->backend, decoder->logits, NULL, decoder->batch,
+                             decoder->config->n_vocab, &stats));
+    advance(decoder);
 out:
     return err;
 }

@@ -30,6 +30,10 @@ typedef struct qs_decoder qs_decoder;
 typedef struct qs_decoder_options {
     int64_t batch, n_ctx_cap;
     qs_block_options block; /* uses is set by the decoder */
+    /* A model split over two backends: the first n_device_layers on the decoder's own, the others, final norm and
+     * head on this one, and with all of them on the own one the norm and the head too. NULL = no split. */
+    qs_backend *host;
+    int64_t n_device_layers;
 } qs_decoder_options;
 QS_MUST_CHECK qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *model,
                                        const qs_linear_source *linears, const qs_decoder_options *options);
@@ -41,5 +45,7 @@ QS_MUST_CHECK qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, cons
                                         float *logits);
 /* Feeds tokens[batch] (one per sequence); logits [batch, n_vocab] (host). QS_E_USAGE when the cache is full. */
 QS_MUST_CHECK qs_err qs_decoder_step(qs_decoder *decoder, const int32_t *tokens, float *logits);
+/* The same, and gives the most probable next_tokens[batch] (lowest id among equals): logits do not travel. */
+QS_MUST_CHECK qs_err qs_decoder_step_argmax(qs_decoder *decoder, const int32_t *tokens, int32_t *next_tokens);
 
 #endif

@@ -1,7 +1,11 @@
 #include "model/placement.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "model/block.h"
 
@@ -33,6 +37,21 @@ static size_t staging_bytes(const qs_model_config *c)
     return f32_bytes(c->d_model * widest);
 }
 
+/* What the kernels of a GPU take beside what they compute on: activations in 16 bits, of a prompt (once) and of few rows
+ * (in two terms, with as much again for partial results of attention), the largest linear de-quantised, and room for a
+ * matrix on its way into the kernels' layout, which the head asks most of. */
+static size_t workspace_bytes(const qs_model_config *c, const qs_placement_request *r, bool with_head)
+{
+    enum { FEW_ROWS = 32, FEW_ELEM_BYTES = 8 };
+    int64_t q = c->n_heads * c->head_dim, widest = c->d_ff > q ? c->d_ff : q;
+    size_t prompt = (size_t)(2 * r->n_ctx * widest), few = (size_t)(FEW_ROWS * FEW_ELEM_BYTES * widest);
+    size_t dense = (size_t)(2 * widest * c->d_model);
+    size_t raw = bits_to_bytes((double)widest * (double)c->d_model, r->linear_bits);
+    size_t head = bits_to_bytes((double)c->n_vocab * (double)c->d_model, r->dense_bits);
+    if (!r->with_workspace) return 0;
+    return prompt + few + dense + (with_head && head > raw ? head : raw);
+}
+
 static void part_bytes(qs_placement *p, const qs_model_config *c, const qs_placement_request *r)
 {
     int64_t n_rows = r->n_ctx > r->batch ? r->n_ctx : r->batch;
@@ -44,6 +63,8 @@ static void part_bytes(qs_placement *p, const qs_model_config *c, const qs_place
     p->head_bytes = table + f32_bytes(c->d_model);
     p->scratch_bytes = qs_scratch_bytes(c, n_rows) + f32_bytes(n_rows * c->d_model + r->batch * c->n_vocab);
     p->staging_bytes = staging_bytes(c);
+    p->workspace_bytes = workspace_bytes(c, r, false);
+    p->head_workspace_bytes = workspace_bytes(c, r, true) - p->workspace_bytes;
 }
 
 /* What lies where when the first n layers are on the device; the head joins them when all of them are. */
@@ -52,10 +73,24 @@ static void place(qs_placement *p, int64_t n_device_layers)
     size_t layer = p->block_bytes + p->kv_bytes, n = (size_t)n_device_layers;
     bool head_on_device = n_device_layers == p->n_layers;
     p->n_device_layers = n_device_layers;
-    p->device_bytes = n > 0 ? n * layer + p->scratch_bytes : 0;
+    p->device_bytes = n > 0 ? n * layer + p->scratch_bytes + p->workspace_bytes : 0;
     p->host_bytes = ((size_t)p->n_layers - n) * layer + p->embed_bytes;
-    if (head_on_device) p->device_bytes += p->head_bytes;
+    if (head_on_device) p->device_bytes += p->head_bytes + p->head_workspace_bytes;
     else p->host_bytes += p->head_bytes + p->scratch_bytes;
+    p->kind = head_on_device ? QS_PLACE_DEVICE : n > 0 ? QS_PLACE_SPLIT : QS_PLACE_HOST;
+}
+
+bool qs_placement_fits(const qs_placement *placement, const qs_placement_request *request)
+{
+    return placement->device_bytes <= request->device_bytes && placement->host_bytes <= request->host_bytes;
+}
+
+void qs_placement_fix(qs_placement *out, const qs_model_config *config, const qs_placement_request *request,
+                      int64_t n_device_layers)
+{
+    *out = (qs_placement){0};
+    part_bytes(out, config, request);
+    place(out, n_device_layers);
 }
 
 void qs_placement_plan(qs_placement *out, const qs_model_config *config, const qs_placement_request *request)
@@ -66,9 +101,7 @@ void qs_placement_plan(qs_placement *out, const qs_model_config *config, const q
     /* From most on the device to least; the first that fits both budgets is the fastest. */
     for (int64_t n = p->n_layers; n >= 0; n--) {
         place(p, n);
-        if (p->device_bytes > request->device_bytes || p->host_bytes > request->host_bytes) continue;
-        p->kind = n == p->n_layers ? QS_PLACE_DEVICE : n > 0 ? QS_PLACE_SPLIT : QS_PLACE_HOST;
-        return;
+        if (qs_placement_fits(p, request)) return;
     }
     p->n_device_layers = 0;
     p->device_bytes = 0;
@@ -107,6 +140,88 @@ void qs_placement_print(const qs_placement *placement, const qs_placement_reques
     print_part(stream, "head and final norm", 1, p->head_bytes, head);
     print_part(stream, "activations", 1, p->scratch_bytes,
                p->kind == QS_PLACE_SPLIT ? "device and host" : head);
+    print_part(stream, "workspace of kernels", p->n_device_layers > 0 ? 1 : 0,
+               p->workspace_bytes + (p->kind == QS_PLACE_DEVICE ? p->head_workspace_bytes : 0), "device");
     print_sum(stream, "device", p->device_bytes, request->device_bytes);
     print_sum(stream, "host", p->host_bytes, request->host_bytes);
+}
+
+void qs_placement_log(const qs_placement *placement, const qs_placement_request *request)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *stream = open_memstream(&text, &bytes);
+    if (stream == NULL) return;
+    qs_placement_print(placement, request, stream);
+    if (fclose(stream) == 0)
+        for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1)
+            qs_log_info("%.*s", (int)(end - line), line);
+    free(text);
+}
+
+char *qs_placement_format(char text[QS_PLACEMENT_TEXT_BYTES], const qs_placement *placement)
+{
+    const qs_placement *p = placement;
+    char device[QS_MEM_TEXT_BYTES], host[QS_MEM_TEXT_BYTES];
+    (void)qs_mem_format(device, p->device_bytes);
+    (void)qs_mem_format(host, p->host_bytes);
+    if (p->n_device_layers == p->n_layers)
+        (void)snprintf(text, QS_PLACEMENT_TEXT_BYTES, "all %lld layers, norm and head on the device (%s)",
+                       (long long)p->n_layers, device);
+    else if (p->n_device_layers == 0)
+        (void)snprintf(text, QS_PLACEMENT_TEXT_BYTES, "everything on the host (%s)", host);
+    else
+        (void)snprintf(text, QS_PLACEMENT_TEXT_BYTES,
+                       "%lld of %lld layers on the device (%s), %lld, norm and head on the host (%s)",
+                       (long long)p->n_device_layers, (long long)p->n_layers, device,
+                       (long long)(p->n_layers - p->n_device_layers), host);
+    return text;
+}
+
+qs_err qs_placement_context(qs_err code, const qs_model_config *config, const qs_placement_request *request,
+                            int64_t n_tried)
+{
+    qs_placement p;
+    char text[QS_PLACEMENT_TEXT_BYTES], map[32] = "cpu";
+    if (code != QS_E_RESOURCE || n_tried < 1) return code;
+    qs_placement_plan(&p, config, request);
+    if (p.kind >= QS_PLACE_STREAM || p.n_device_layers >= n_tried)
+        qs_placement_fix(&p, config, request, p.kind >= QS_PLACE_STREAM ? 0 : n_tried - 1);
+    if (p.n_device_layers > 0) (void)snprintf(map, sizeof map, "%lld:layers", (long long)p.n_device_layers);
+    return qs_context(code, "place %lld of %lld layers on the device, where --device-map %s (%s) would fit",
+                      (long long)n_tried, (long long)config->n_layers, map, qs_placement_format(text, &p));
+}
+
+/* ---- what the user asks for ---- */
+
+static qs_err parse_budget(size_t *out, const char *text)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end);
+    const char *unit = *end != '\0' ? strchr(units, *end) : NULL;
+    if (unit != NULL) {
+        value *= pow(1024.0, (double)(unit - units + 1));
+        end++;
+    }
+    if (errno != 0 || end == text || *end != '\0' || !(value >= 1.0 && value < 9e15))
+        return qs_fail(QS_E_USAGE, "--vram-budget %s: it is a number of bytes, with K, M, G or T behind if that helps",
+                       text);
+    *out = (size_t)value;
+    return QS_OK;
+}
+
+qs_err qs_device_map_parse(qs_device_map *out, const char *map, const char *budget)
+{
+    char *end = NULL;
+    *out = (qs_device_map){0};
+    if (strcmp(map, "auto") != 0) {
+        out->fixed = true;
+        errno = 0;
+        if (strcmp(map, "cpu") != 0) out->n_layers = strtoll(map, &end, 10);
+        if (errno != 0 || out->n_layers < 0 || end == map || (end != NULL && strcmp(end, ":layers") != 0))
+            return qs_fail(QS_E_USAGE, "--device-map %s: it is auto, cpu or N:layers, such as 20:layers", map);
+    }
+    return budget != NULL ? parse_budget(&out->budget_bytes, budget) : QS_OK;
 }

@@ -3,8 +3,10 @@
 #ifndef QS_MODEL_PLACEMENT_H
 #define QS_MODEL_PLACEMENT_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
+#include "base/error.h"
 #include "model/config.h"
 
 typedef struct qs_placement_request {
@@ -13,7 +15,22 @@ typedef struct qs_placement_request {
     int64_t batch, n_ctx; /* sequences at once, and tokens that each may reach */
     size_t device_bytes;  /* budget on the device; 0 = there is none */
     size_t host_bytes;    /* budget on the host */
+    bool with_workspace;  /* the device's kernels take memory for themselves */
 } qs_placement_request;
+
+/* Where the user wants layers to go. All zero: as many of them on the device as fit. */
+typedef struct qs_device_map {
+    bool fixed;          /* n_layers was asked for */
+    int64_t n_layers;    /* on the device, from the first on */
+    size_t budget_bytes; /* most bytes that a model may hold there; 0 = what is free */
+} qs_device_map;
+/* map: "auto", "cpu" or "N:layers"; budget: bytes, or "4G" (also K, M, T; powers of 1024), NULL = no limit. */
+QS_MUST_CHECK qs_err qs_device_map_parse(qs_device_map *out, const char *map, const char *budget);
+
+/* The options' rows in a stage's table of arguments. */
+#define QS_ARGS_DEVICE_MAP(map, budget)                                                                       \
+    {"device-map", QS_ARG_STRING, (map), "MAP", "auto, cpu or N:layers (N layers on the GPU)", 0, 0, false},  \
+    {"vram-budget", QS_ARG_STRING, (budget), "BYTES", "most of the GPU's memory to hold: 4G, 800M", 0, 0, false}
 
 typedef enum qs_placement_kind {
     QS_PLACE_DEVICE, /* everything on the device */
@@ -35,13 +52,31 @@ typedef struct qs_placement {
     size_t head_bytes;    /* with the final norm */
     size_t scratch_bytes; /* activations, logits; on every side that computes */
     size_t staging_bytes; /* the largest linear in f32, on the host when streaming */
+    size_t workspace_bytes;      /* of the device's kernels */
+    size_t head_workspace_bytes; /* more of it when the head is there too */
     size_t device_bytes, host_bytes; /* sums of what is placed there */
 } qs_placement;
 
 /* The embedding always stays on the host: a token needs one row of it. A layer's cache lies beside the layer. */
 void qs_placement_plan(qs_placement *out, const qs_model_config *config, const qs_placement_request *request);
 
+/* The same with the first n_device_layers on the device, whether they fit or not. */
+void qs_placement_fix(qs_placement *out, const qs_model_config *config, const qs_placement_request *request,
+                      int64_t n_device_layers);
+bool qs_placement_fits(const qs_placement *placement, const qs_placement_request *request);
+
+/* In one line: "20 of 30 layers on the device (3.1 GiB), 10, norm and head on the host (1.2 GiB)". */
+enum { QS_PLACEMENT_TEXT_BYTES = 160 };
+char *qs_placement_format(char text[QS_PLACEMENT_TEXT_BYTES], const qs_placement *placement);
+
+/* Puts in front of an error of memory which plan would fit the request with fewer layers on the device than
+ * n_tried; a no-op for other codes. Returns `code`. */
+qs_err qs_placement_context(qs_err code, const qs_model_config *config, const qs_placement_request *request,
+                            int64_t n_tried);
+
 /* One line per part (part, count, bytes each, where), then the sums against the budgets. */
 void qs_placement_print(const qs_placement *placement, const qs_placement_request *request, FILE *stream);
+/* The same lines to the log. */
+void qs_placement_log(const qs_placement *placement, const qs_placement_request *request);
 
 #endif

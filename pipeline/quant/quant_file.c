@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/backend_record.h"
 #include "base/args.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -37,6 +38,7 @@ static qs_err put_inputs(qs_artifact *a, const qs_quant_inputs *inputs)
         QS_TRY(qs_calib_copy_record(inputs->calib, a));
     }
     if (inputs->argc > 0) QS_TRY(qs_artifact_set_command(a, inputs->argc, inputs->argv));
+    if (inputs->backend != NULL) QS_TRY(qs_backend_record(a, inputs->backend, inputs->device));
 out:
     return err;
 }

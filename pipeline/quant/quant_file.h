@@ -15,6 +15,8 @@ typedef struct qs_quant_inputs {
     qs_model *model;
     const qs_artifact *calib; /* NULL = none */
     const char *calib_name;
+    const qs_backend *backend; /* where it is computed, for the provenance; NULL = not said */
+    int64_t device;            /* its number, of a GPU */
     int argc; /* command line, for the provenance */
     char *const *argv;
 } qs_quant_inputs;

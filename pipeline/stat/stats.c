@@ -13,6 +13,21 @@ const qs_stat qs_stats[] = {
     {0},
 };
 
+/* Second moments travel in blocks of rows of about this many elements, since each trip to a device takes time. */
+enum { STAGED_ELEMS = 1 << 18 };
+
+/* Elements of the buffer for rows of up to `width`. */
+static int64_t staged_elems(int64_t width)
+{
+    int64_t n = width * width < STAGED_ELEMS ? width * width : STAGED_ELEMS;
+    return n > width ? n : width;
+}
+
+static int64_t rows_per_trip(const qs_collector *collector, int64_t width)
+{
+    return collector->n_row / width < width ? collector->n_row / width : width;
+}
+
 qs_err qs_collector_init(qs_collector *collector, qs_backend *backend, const qs_model_config *config)
 {
     qs_err err = QS_OK;
@@ -27,7 +42,8 @@ qs_err qs_collector_init(qs_collector *collector, qs_backend *backend, const qs_
         QS_TRY(qs_backend_alloc(backend, &site->abs_max, (size_t)d * sizeof *site->abs_max, "activation maxima"));
     }
     QS_TRY(QS_NEW(collector->packed, widest * (widest + 1) / 2, "packed second moments"));
-    QS_TRY(QS_NEW(collector->row, widest, "a row of second moments"));
+    collector->n_row = staged_elems(widest);
+    QS_TRY(QS_NEW(collector->row, collector->n_row, "rows of second moments"));
     QS_TRY(qs_collector_clear(collector));
 out:
     if (err != QS_OK) qs_collector_fini(collector);
@@ -54,7 +70,8 @@ size_t qs_collector_bytes(const qs_model_config *config)
         bytes += d * d * sizeof(double) + d * (sizeof(double) + sizeof(float));
         if (d > widest) widest = d;
     }
-    return bytes + widest * (widest + 1) / 2 * sizeof(float) + widest * sizeof(double);
+    return bytes + widest * (widest + 1) / 2 * sizeof(float) +
+           (size_t)staged_elems((int64_t)widest) * sizeof(double);
 }
 
 qs_err qs_collector_clear(qs_collector *collector)
@@ -62,11 +79,15 @@ qs_err qs_collector_clear(qs_collector *collector)
     for (int s = 0; s < QS_N_SITES; s++) {
         qs_site_stats *site = &collector->sites[s];
         size_t row_bytes = (size_t)site->width * sizeof *collector->row;
-        memset(collector->row, 0, row_bytes);
+        int64_t n_rows = rows_per_trip(collector, site->width);
+        memset(collector->row, 0, (size_t)n_rows * row_bytes);
         qs_err err = qs_backend_upload(collector->backend, site->abs_sum, collector->row, row_bytes);
         if (err == QS_OK) err = qs_backend_upload(collector->backend, site->abs_max, collector->row, row_bytes / 2);
-        for (int64_t i = 0; i < site->width && err == QS_OK; i++)
-            err = qs_backend_upload(collector->backend, site->gram + i * site->width, collector->row, row_bytes);
+        for (int64_t i = 0; i < site->width && err == QS_OK; i += n_rows) {
+            int64_t n = site->width - i < n_rows ? site->width - i : n_rows;
+            err = qs_backend_upload(collector->backend, site->gram + i * site->width, collector->row,
+                                    (size_t)n * row_bytes);
+        }
         if (err != QS_OK) return err;
         site->n_tokens = 0;
     }
@@ -91,17 +112,21 @@ qs_tap qs_collector_tap(qs_collector *collector) { return (qs_tap){.see = see, .
 qs_err qs_collector_gram(qs_collector *collector, int64_t layer, qs_site which, const float **packed)
 {
     const qs_site_stats *site = &collector->sites[which];
-    int64_t d = site->width, k = 0;
+    int64_t d = site->width, k = 0, n_rows = rows_per_trip(collector, d);
     for (int64_t i = 0; i < d; i++) {
-        size_t bytes = (size_t)(d - i) * sizeof *collector->row;
-        qs_err err = qs_backend_download(collector->backend, collector->row + i, site->gram + i * d + i, bytes);
-        if (err != QS_OK) return err;
+        const double *row = collector->row + i % n_rows * d;
+        if (i % n_rows == 0) {
+            int64_t n = d - i < n_rows ? d - i : n_rows;
+            qs_err err = qs_backend_download(collector->backend, collector->row, site->gram + i * d,
+                                             (size_t)(n * d) * sizeof *collector->row);
+            if (err != QS_OK) return err;
+        }
         for (int64_t j = i; j < d; j++, k++) {
-            collector->packed[k] = (float)collector->row[j];
+            collector->packed[k] = (float)row[j];
             if (!isfinite(collector->packed[k]))
                 return qs_fail(QS_E_NUMERIC,
                                "collect layer %lld %s: second moment (%lld, %lld) is %g; the model or the text is broken",
-                               (long long)layer, qs_site_name(which), (long long)i, (long long)j, collector->row[j]);
+                               (long long)layer, qs_site_name(which), (long long)i, (long long)j, row[j]);
         }
     }
     *packed = collector->packed;

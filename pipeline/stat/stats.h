@@ -27,7 +27,8 @@ typedef struct qs_collector {
     qs_backend *backend;
     qs_site_stats sites[QS_N_SITES];
     float *packed; /* host, the largest site's upper triangle */
-    double *row;   /* host, the widest row */
+    double *row;   /* host [n_row]: rows on their way */
+    int64_t n_row;
 } qs_collector;
 
 QS_MUST_CHECK qs_err qs_collector_init(qs_collector *collector, qs_backend *backend, const qs_model_config *config);

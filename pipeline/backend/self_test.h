@@ -1,0 +1,12 @@
+/* Each op of a backend on small shapes against the plain C reference, for `qsweep-doctor --self-test`: a quick answer
+ * to the question whether this machine, driver and build compute what they should. */
+#ifndef QS_BACKEND_SELF_TEST_H
+#define QS_BACKEND_SELF_TEST_H
+
+#include "backend/backend.h"
+
+/* One line per op: name, largest difference over the largest value, limit, ok or WRONG. QS_E_DEVICE when any is wrong;
+ * an op that fails outright ends the test with its own error. */
+QS_MUST_CHECK qs_err qs_backend_self_test(qs_backend *backend, FILE *stream);
+
+#endif

@@ -1,0 +1,62 @@
+#include "stages/common.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+size_t stage_block_bytes(const qs_model *model, size_t *widest)
+{
+    size_t block = 0;
+    *widest = 0;
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
+        size_t bytes = (size_t)info.n_out * (size_t)info.n_in * sizeof(float);
+        block += bytes;
+        if (bytes > *widest) *widest = bytes;
+    }
+    return block;
+}
+
+static qs_err too_small(const stage_need *need, size_t room)
+{
+    char weights[QS_MEM_TEXT_BYTES], rest[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];
+    return qs_fail(QS_E_RESOURCE, "%s on the GPU: a block and what goes with it take %s, states and results %s, and %s are "
+                   "free there; use --device-map cpu, shorter windows or fewer of them, or a larger --vram-budget",
+                   need->what, qs_mem_format(weights, need->weights_bytes), qs_mem_format(rest, need->rest_bytes),
+                   qs_mem_format(have, room));
+}
+
+qs_err stage_backend_create(qs_backend **out, const qs_common_args *common, int n_threads, const qs_device_map *map,
+                            const stage_need *need)
+{
+    qs_backend *backend = NULL;
+    qs_backend_memory memory;
+    bool any = strcmp(common->backend, "auto") == 0, cuda = strcmp(common->backend, "cuda") == 0;
+    bool cpu = map->fixed && map->n_layers == 0 && (any || cuda);
+    qs_err err;
+    *out = NULL;
+    QS_TRY(qs_backend_create(&backend, cpu ? "cpu" : common->backend, common->device, n_threads));
+    if (!qs_backend_has_device(backend)) {
+        if (map->fixed && map->n_layers > 0)
+            err = qs_fail(QS_E_UNSUPPORTED, "--device-map %lld:layers: there is no GPU to put them on (%s)",
+                          (long long)map->n_layers, qs_backend_describe(backend));
+        else if (map->budget_bytes > 0 && !cpu)
+            qs_log_warn("no GPU here: --vram-budget limits nothing");
+        goto out;
+    }
+    if (map->budget_bytes > 0) QS_TRY(qs_backend_set_budget(backend, map->budget_bytes));
+    qs_backend_get_memory(backend, &memory);
+    if (need->weights_bytes + need->rest_bytes <= memory.free_bytes) goto out;
+    err = too_small(need, memory.free_bytes);
+    if (!any) goto out;
+    qs_log_warn("%s", qs_error_text());
+    qs_log_warn("plan: %s on the CPU", need->what);
+    qs_backend_destroy(backend);
+    backend = NULL;
+    QS_TRY(qs_backend_create(&backend, "cpu", 0, n_threads));
+out:
+    if (err == QS_OK) *out = backend;
+    else qs_backend_destroy(backend);
+    return err;
+}

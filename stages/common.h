@@ -1,0 +1,26 @@
+/* What several stages share: which backend computes, and what is said when that is not what was hoped for. */
+#ifndef QS_STAGES_COMMON_H
+#define QS_STAGES_COMMON_H
+
+#include "backend/backend.h"
+#include "base/args.h"
+#include "model/placement.h"
+#include "model/weights.h"
+
+/* What a stage holds on a device while it streams a model through it, block by block. */
+typedef struct stage_need {
+    const char *what;      /* "calibrate" */
+    size_t weights_bytes;  /* a block, the head, what they are expanded into */
+    size_t rest_bytes;     /* states, activations, statistics, logits: the least that works */
+} stage_need;
+
+/* The backend of --backend and --device, within --vram-budget. --device-map cpu is the CPU. Where a device is too small
+ * for the need, "auto" goes on with the CPU and says so with the figures; a device that was asked for by name is
+ * QS_E_RESOURCE. */
+QS_MUST_CHECK qs_err stage_backend_create(qs_backend **out, const qs_common_args *common, int n_threads,
+                                          const qs_device_map *map, const stage_need *need);
+
+/* Bytes of a block's matrices in f32, and of the largest of them. */
+size_t stage_block_bytes(const qs_model *model, size_t *widest);
+
+#endif
