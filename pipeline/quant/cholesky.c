@@ -2,17 +2,21 @@
 
 #include <math.h>
 
+#include "backend/solver_ops.h"
+
 enum {
-    LEAF = 64,   /* solved directly, in f64 */
+    LEAF = QS_FACTOR_LEAF, /* solved directly, in f64 */
     STRIP = 256, /* columns of a triangle multiplied at a time: less work on its zero half */
+    DEVICE_STRIP = 512, /* enough to keep a GPU busy */
 };
 
 /* A and U [n, n] on the device; the functions below work on the diagonal block at .. at + size. */
 typedef struct matrices {
     qs_backend *backend;
     float *a, *u;
-    int64_t n;
+    int64_t n, strip;
     bool positive;
+    int32_t *status; /* device: not 0 once a leaf has failed; NULL where leaves are solved on the host */
 } matrices;
 
 static int64_t min64(int64_t x, int64_t y) { return x < y ? x : y; }
@@ -66,6 +70,9 @@ static qs_err solve_leaf(matrices *m, int64_t at, int64_t size)
 {
     float block[LEAF][LEAF];
     double r[LEAF][LEAF];
+    if (m->status != NULL)
+        return qs_backend_solver(m->backend)
+            ->factor_leaf(m->backend, m->a + at * m->n + at, m->u + at * m->n + at, m->n, size, m->status);
     qs_err err = load_leaf(m, at, size, block);
     if (err != QS_OK) return err;
     m->positive = factor_leaf(size, block, r);
@@ -83,9 +90,9 @@ static qs_err times_u_transposed(const matrices *m, int64_t rows, const float *s
                                  float *dst)
 {
     const float *u = m->u + at * m->n + at;
-    for (int64_t j = 0; j < size; j += STRIP) {
-        qs_err err = qs_op_gemm(m->backend, false, true, rows, min64(STRIP, size - j), size - j, 1, src + j,
-                                m->n, u + j * m->n + j, m->n, 0, dst + j, m->n);
+    for (int64_t j = 0; j < size; j += m->strip) {
+        qs_err err = qs_op_gemm(m->backend, false, true, rows, min64(m->strip, size - j), size - j, 1,
+                                src + j, m->n, u + j * m->n + j, m->n, 0, dst + j, m->n);
         if (err != QS_OK) return err;
     }
     return QS_OK;
@@ -95,8 +102,8 @@ static qs_err times_u_transposed(const matrices *m, int64_t rows, const float *s
 static qs_err times_u(const matrices *m, int64_t rows, const float *src, int64_t at, int64_t size, float *dst)
 {
     const float *u = m->u + at * m->n + at;
-    for (int64_t j = 0; j < size; j += STRIP) {
-        int64_t width = min64(STRIP, size - j);
+    for (int64_t j = 0; j < size; j += m->strip) {
+        int64_t width = min64(m->strip, size - j);
         qs_err err = qs_op_gemm(m->backend, false, false, rows, width, j + width, 1, src, m->n, u + j, m->n,
                                 0, dst + j, m->n);
         if (err != QS_OK) return err;
@@ -109,8 +116,8 @@ static qs_err minus_u_times(const matrices *m, int64_t at, int64_t size, const f
                             float *dst)
 {
     const float *u = m->u + at * m->n + at;
-    for (int64_t i = 0; i < size; i += STRIP) {
-        qs_err err = qs_op_gemm(m->backend, false, false, min64(STRIP, size - i), columns, size - i, -1,
+    for (int64_t i = 0; i < size; i += m->strip) {
+        qs_err err = qs_op_gemm(m->backend, false, false, min64(m->strip, size - i), columns, size - i, -1,
                                 u + i * m->n + i, m->n, src + i * m->n, m->n, 0, dst + i * m->n, m->n);
         if (err != QS_OK) return err;
     }
@@ -121,8 +128,8 @@ static qs_err minus_u_times(const matrices *m, int64_t at, int64_t size, const f
 static qs_err subtract_square(const matrices *m, int64_t at, int64_t size, const float *t, int64_t k)
 {
     float *a = m->a + at * m->n + at;
-    for (int64_t j = 0; j < size; j += STRIP) {
-        int64_t width = min64(STRIP, size - j);
+    for (int64_t j = 0; j < size; j += m->strip) {
+        int64_t width = min64(m->strip, size - j);
         qs_err err = qs_op_gemm(m->backend, false, true, j + width, width, k, -1, t, m->n, t + j * m->n, m->n,
                                 1, a + j, m->n);
         if (err != QS_OK) return err;
@@ -150,10 +157,28 @@ out:
     return err;
 }
 
+/* On a device nothing waits for a leaf: a failed one spoils what follows, and the status tells at the end. */
+static qs_err solve_on_device(matrices *m, const qs_solver_ops *solver)
+{
+    int32_t status = 0;
+    qs_err err;
+    QS_TRY(qs_backend_alloc(m->backend, &m->status, sizeof status, "Cholesky factor"));
+    QS_TRY(qs_backend_upload(m->backend, m->status, &status, sizeof status));
+    QS_TRY(solve(m, 0, m->n));
+    QS_TRY(solver->check_factor(m->backend, m->u, m->n, m->status));
+    QS_TRY(qs_backend_download(m->backend, &status, m->status, sizeof status));
+    m->positive = status == 0;
+out:
+    qs_backend_free(m->backend, m->status);
+    return err;
+}
+
 qs_err qs_cholesky_inverse_factor(qs_backend *backend, float *a, float *u, int64_t n, bool *positive)
 {
-    matrices m = {.backend = backend, .a = a, .u = u, .n = n, .positive = true};
-    qs_err err = solve(&m, 0, n);
+    const qs_solver_ops *solver = qs_backend_solver(backend);
+    matrices m = {.backend = backend, .a = a, .u = u, .n = n, .positive = true,
+                  .strip = solver != NULL ? DEVICE_STRIP : STRIP};
+    qs_err err = solver != NULL ? solve_on_device(&m, solver) : solve(&m, 0, n);
     *positive = m.positive;
     return err;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/solver_ops.h"
 #include "base/mem.h"
 #include "quant/cholesky.h"
 
@@ -20,21 +21,41 @@ typedef struct entry {
     bool valid;
     double damping, damping_used;
     int32_t *order; /* [n_in] */
-    float *u;       /* [n_in, n_in]; meaningless when it could not be found */
+    float *u;       /* [n_in, n_in], where the solver works; meaningless when it could not be found */
     bool found;
 } entry;
 
+/* Where the backend has a solver, H, the work on it and every U are on the device, and only the diagonal is
+ * here. */
 struct qs_factor_cache {
     qs_backend *backend;
+    const qs_solver_ops *solver; /* NULL = none */
     qs_team *team;
     char name[NAME_BYTES];
     int64_t n_in;
     double diag_mean;
     float *h, *diag;
     entry *entries;
-    float *work;                   /* [n_in, n_in] host: H in an order */
-    float *device_a, *device_u;    /* [n_in, n_in] */
+    float *work;                   /* [n_in, n_in] host: H in an order; not with a solver */
+    float *device_a, *device_u;    /* [n_in, n_in]; with a solver there is no device_u */
+    int32_t *device_order;         /* [n_in]; with a solver */
 };
+
+/* [n_in, n_in] f32 where the solver works. */
+static qs_err new_square(const qs_factor_cache *cache, float **out, const char *what)
+{
+    int64_t n = cache->n_in * cache->n_in;
+    if (cache->solver == NULL) return QS_NEW(*out, n, what);
+    return qs_backend_alloc(cache->backend, out, (size_t)n * sizeof **out, what);
+}
+
+static void free_square(const qs_factor_cache *cache, float *square)
+{
+    if (cache->solver == NULL)
+        qs_mem_free(square);
+    else
+        qs_backend_free(cache->backend, square);
+}
 
 void qs_factor_cache_destroy(qs_factor_cache *cache)
 {
@@ -42,12 +63,13 @@ void qs_factor_cache_destroy(qs_factor_cache *cache)
     for (entry *e = cache->entries, *next; e != NULL; e = next) {
         next = e->next;
         qs_mem_free(e->order);
-        qs_mem_free(e->u);
+        free_square(cache, e->u);
         qs_mem_free(e);
     }
-    if (cache->device_a != NULL) qs_backend_free(cache->backend, cache->device_a);
-    if (cache->device_u != NULL) qs_backend_free(cache->backend, cache->device_u);
-    qs_mem_free(cache->h);
+    qs_backend_free(cache->backend, cache->device_a);
+    qs_backend_free(cache->backend, cache->device_u);
+    qs_backend_free(cache->backend, cache->device_order);
+    free_square(cache, cache->h);
     qs_mem_free(cache->diag);
     qs_mem_free(cache->work);
     qs_mem_free(cache);
@@ -60,9 +82,10 @@ qs_err qs_factor_cache_create(qs_factor_cache **out, qs_workspace *workspace, co
     qs_err err;
     QS_TRY(QS_NEW(cache, 1, "second moments"));
     cache->backend = qs_workspace_backend(workspace);
+    cache->solver = qs_backend_solver(cache->backend);
     cache->team = qs_workspace_team(workspace);
     cache->n_in = n_in;
-    QS_TRY(QS_NEW(cache->h, n_in * n_in, "second moments"));
+    QS_TRY(new_square(cache, &cache->h, "second moments"));
     QS_TRY(QS_NEW(cache->diag, n_in, "second moments"));
     QS_TRY(qs_factor_cache_load(cache, packed_gram, n_tokens, name));
     *out = cache;
@@ -101,22 +124,50 @@ static void mirror_strips(void *context, int64_t first, int64_t last, int thread
                 for (int64_t j = j0; j < i && j < j0 + SIDE; j++) h[i * n + j] = h[j * n + i];
 }
 
+/* Device memory for the work on H, once. */
+static qs_err reserve_device(qs_factor_cache *cache)
+{
+    qs_err err = QS_OK;
+    if (cache->device_a == NULL) QS_TRY(new_square(cache, &cache->device_a, "Cholesky factor"));
+    if (cache->device_order == NULL)
+        QS_TRY(qs_backend_alloc(cache->backend, &cache->device_order, (size_t)cache->n_in * sizeof(int32_t),
+                                "Cholesky factor"));
+out:
+    return err;
+}
+
+static qs_err unpack(qs_factor_cache *cache, const float *packed_gram, float factor)
+{
+    int64_t n = cache->n_in;
+    qs_err err = QS_OK;
+    if (cache->solver == NULL) {
+        unpacking work = {cache, packed_gram, factor};
+        qs_team_run(cache->team, n, ROWS_MIN, unpack_rows, &work);
+        qs_team_run(cache->team, (n + SIDE - 1) / SIDE, 1, mirror_strips, &work);
+        return QS_OK;
+    }
+    QS_TRY(reserve_device(cache));
+    QS_TRY(qs_backend_upload(cache->backend, cache->device_a, packed_gram,
+                             (size_t)(n * (n + 1) / 2) * sizeof(float)));
+    QS_TRY(cache->solver->unpack_moments(cache->backend, cache->device_a, n, factor, cache->h));
+out:
+    return err;
+}
+
 qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, int64_t n_tokens,
                             const char *name)
 {
-    int64_t n = cache->n_in, at = qs_find_nonfinite(packed_gram, n * (n + 1) / 2);
+    int64_t n = cache->n_in, at = qs_workspace_find_nonfinite(cache->team, packed_gram, n * (n + 1) / 2);
     (void)snprintf(cache->name, sizeof cache->name, "%s", name);
     for (entry *e = cache->entries; e != NULL; e = e->next) e->valid = false;
     if (n_tokens <= 0)
         return qs_fail(QS_E_INPUT, "second moments of %s: %lld tokens", name, (long long)n_tokens);
     if (at >= 0)
         return qs_fail(QS_E_NUMERIC, "second moments of %s: element %lld is not finite", name, (long long)at);
-    unpacking work = {cache, packed_gram, (float)(1.0 / (double)n_tokens)};
-    qs_team_run(cache->team, n, ROWS_MIN, unpack_rows, &work);
-    qs_team_run(cache->team, (n + SIDE - 1) / SIDE, 1, mirror_strips, &work);
+    float factor = (float)(1.0 / (double)n_tokens);
     double sum = 0;
     for (int64_t i = 0; i < n; i++) {
-        cache->diag[i] = cache->h[i * n + i];
+        cache->diag[i] = packed_gram[i * n - i * (i - 1) / 2] * factor;
         if (cache->diag[i] < 0)
             return qs_fail(QS_E_INPUT, "second moments of %s: element %lld of the diagonal is negative", name,
                            (long long)i);
@@ -126,7 +177,7 @@ qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, in
     if (!(cache->diag_mean > 0))
         return qs_fail(QS_E_INPUT, "second moments of %s: all zero; the calibration text never reached it",
                        name);
-    return QS_OK;
+    return unpack(cache, packed_gram, factor);
 }
 
 const float *qs_factor_h(const qs_factor_cache *cache) { return cache->h; }
@@ -178,11 +229,26 @@ static bool usable(const qs_factor_cache *cache, const entry *e)
     return qs_find_nonfinite(e->u, cache->n_in * cache->n_in) < 0;
 }
 
+static qs_err attempt_on_device(qs_factor_cache *cache, entry *e, double shift)
+{
+    qs_err err;
+    QS_TRY(reserve_device(cache));
+    QS_TRY(qs_backend_upload(cache->backend, cache->device_order, e->order,
+                             (size_t)cache->n_in * sizeof *e->order));
+    QS_TRY(cache->solver->order_moments(cache->backend, cache->h, cache->device_order, cache->n_in, shift,
+                                        cache->diag_mean, cache->device_a, e->u));
+    QS_TRY(qs_cholesky_inverse_factor(cache->backend, cache->device_a, e->u, cache->n_in, &e->found));
+out:
+    return err;
+}
+
 static qs_err attempt(qs_factor_cache *cache, entry *e, double shift)
 {
+    if (cache->solver != NULL) return attempt_on_device(cache, e, shift);
     size_t bytes = (size_t)(cache->n_in * cache->n_in) * sizeof(float);
     bool positive;
     qs_err err;
+    QS_TRY(reserve_work(cache));
     qs_team_run(cache->team, cache->n_in, ROWS_MIN, permute_rows, &(permuting){cache, e->order, shift});
     QS_TRY(qs_backend_upload(cache->backend, cache->device_a, cache->work, bytes));
     QS_TRY(qs_cholesky_inverse_factor(cache->backend, cache->device_a, cache->device_u, cache->n_in,
@@ -235,9 +301,9 @@ static qs_err find_entry(entry **out, qs_factor_cache *cache, const int32_t *ord
         QS_TRY(QS_NEW(e, 1, "Cholesky factor"));
         e->next = cache->entries;
         cache->entries = e;
-        QS_TRY(QS_NEW(e->order, n, "Cholesky factor"));
-        QS_TRY(QS_NEW(e->u, n * n, "Cholesky factor"));
     }
+    if (e->order == NULL) QS_TRY(QS_NEW(e->order, n, "Cholesky factor"));
+    if (e->u == NULL) QS_TRY(new_square(cache, &e->u, "Cholesky factor"));
     if (!e->valid) {
         e->damping = damping;
         e->found = false;
@@ -255,7 +321,6 @@ qs_err qs_factor_get(qs_factor_cache *cache, const int32_t *order, double dampin
     qs_err err;
     QS_TRY(find_entry(&e, cache, order, damping));
     if (!e->valid) {
-        QS_TRY(reserve_work(cache));
         QS_TRY(search(cache, e));
         e->valid = true;
     }

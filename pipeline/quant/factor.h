@@ -2,7 +2,10 @@
  * (damping, order) and shared by every matrix and grid point that uses them.
  *
  * H = sum x x^T / n_tokens. For an order of the columns, U is the upper Cholesky factor of the inverse of the
- * damped, permuted H: inv(H) = U^T U (Frantar et al. 2022, GPTQ). */
+ * damped, permuted H: inv(H) = U^T U (Frantar et al. 2022, GPTQ).
+ *
+ * Matrices are where the solver works: on the device of a backend that has one (qs_backend_solver), else in
+ * host memory. */
 #ifndef QS_QUANT_FACTOR_H
 #define QS_QUANT_FACTOR_H
 
@@ -25,15 +28,17 @@ void qs_factor_cache_destroy(qs_factor_cache *cache);
 QS_MUST_CHECK qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, int64_t n_tokens,
                                           const char *name);
 
-/* The full symmetric H [n_in, n_in] f32 and its diagonal [n_in]; borrowed. */
+/* The full symmetric H [n_in, n_in] f32, where the solver works, and its diagonal [n_in], on the host;
+ * borrowed. */
 const float *qs_factor_h(const qs_factor_cache *cache);
 const float *qs_factor_diag(const qs_factor_cache *cache);
 double qs_factor_diag_mean(const qs_factor_cache *cache);
 
-/* U [n_in, n_in] f32 for columns taken in `order` (NULL = natural), borrowed until the cache is destroyed or
- * loaded. Dead inputs (zero diagonal) get the mean of the diagonal, which couples them to nothing. On a
- * failed Cholesky the damping is raised step by step to 1, then the diagonal is lifted, and *damping_used
- * tells the damping; when nothing helps *u is NULL and the caller falls back (that is not an error). */
+/* U [n_in, n_in] f32, where the solver works, for columns taken in `order` (NULL = natural), borrowed until the
+ * cache is destroyed or loaded. Dead inputs (zero diagonal) get the mean of the diagonal, which couples them to
+ * nothing. On a failed Cholesky the damping is raised step by step to 1, then the diagonal is lifted, and
+ * *damping_used tells the damping; when nothing helps *u is NULL and the caller falls back (that is not an
+ * error). */
 QS_MUST_CHECK qs_err qs_factor_get(qs_factor_cache *cache, const int32_t *order, double damping,
                                    const float **u, double *damping_used);
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "backend/solver_ops.h"
 #include "quant/tile.h"
 
 enum {
@@ -139,13 +140,24 @@ static sums total(const item *items, int64_t n_out)
 /* Rounding can leave a tiny negative value where the truth is 0. */
 static double ratio(double part, double whole) { return part > 0 ? part / whole : part <= 0 ? 0 : part; }
 
+static qs_err set_result(const qs_quant_task *task, sums part, sums whole)
+{
+    qs_quant_result *result = task->out;
+    result->weight_error = sqrt(ratio(part.squares, whole.squares));
+    result->loss =
+        task->job->factors != NULL ? ratio(part.form, whole.form) : ratio(part.squares, whole.squares);
+    if (!isfinite(result->loss) || !isfinite(result->weight_error))
+        return qs_fail(QS_E_NUMERIC, "quantize %s with %s: the error is not finite", task->job->name,
+                       task->spec->id);
+    return QS_OK;
+}
+
 /* The items stand in the order of the tasks, a job's own weights before its first task. */
 static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_t n_tasks)
 {
     sums whole = {0, 0};
     for (int64_t i = 0; i < n_tasks; i++) {
         const qs_quant_job *job = tasks[i].job;
-        qs_quant_result *result = tasks[i].out;
         int64_t n_tiles = (job->n_out + R - 1) / R;
         if (i == 0 || job != tasks[i - 1].job) {
             whole = total(items, job->n_out);
@@ -153,18 +165,46 @@ static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_
         }
         sums part = total(items, job->n_out);
         items += n_tiles;
-        result->weight_error = sqrt(ratio(part.squares, whole.squares));
-        result->loss = job->factors != NULL ? ratio(part.form, whole.form)
-                                            : ratio(part.squares, whole.squares);
-        if (!isfinite(result->loss) || !isfinite(result->weight_error))
-            return qs_fail(QS_E_NUMERIC, "quantize %s with %s: the error is not finite", job->name,
-                           tasks[i].spec->id);
+        qs_err err = set_result(&tasks[i], part, whole);
+        if (err != QS_OK) return err;
     }
     return QS_OK;
 }
 
+static qs_err sum_on_device(qs_workspace *workspace, const qs_quant_job *job, const qs_packed *packed,
+                            sums *out)
+{
+    qs_backend *backend = qs_workspace_backend(workspace);
+    const qs_solver_ops *solver = qs_backend_solver(backend);
+    qs_loss_job loss = {.n_out = job->n_out, .n_in = job->n_in, .packed = packed,
+                        .h = job->factors != NULL ? qs_factor_h(job->factors) : NULL};
+    void *scratch;
+    qs_err err;
+    QS_TRY(qs_workspace_weights(workspace, job->weights, job->n_out * job->n_in, &loss.weights));
+    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_SOLVER, (int64_t)solver->loss_bytes(&loss), &scratch));
+    QS_TRY(solver->loss(backend, &loss, scratch, &out->squares, &out->form));
+out:
+    return err;
+}
+
+static qs_err measure_on_device(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+{
+    sums whole = {0, 0}, part;
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < n_tasks; i++) {
+        const qs_quant_job *job = tasks[i].job;
+        if (i == 0 || job != tasks[i - 1].job) QS_TRY(sum_on_device(workspace, job, NULL, &whole));
+        QS_TRY(sum_on_device(workspace, job, &tasks[i].out->packed, &part));
+        QS_TRY(set_result(&tasks[i], part, whole));
+    }
+out:
+    return err;
+}
+
 qs_err qs_loss_measure(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
+    if (qs_backend_solver(qs_workspace_backend(workspace)) != NULL)
+        return measure_on_device(workspace, tasks, n_tasks);
     qs_team *team = qs_workspace_team(workspace);
     int64_t n_items = 0, n = 0;
     item *items;

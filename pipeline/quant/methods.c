@@ -27,9 +27,10 @@ static qs_err check(const qs_quant_task *task)
     return QS_OK;
 }
 
-static qs_err check_weights(const qs_quant_job *job)
+static qs_err check_weights(qs_workspace *workspace, const qs_quant_job *job)
 {
-    int64_t at = qs_find_nonfinite(job->weights, job->n_out * job->n_in);
+    int64_t at =
+        qs_workspace_find_nonfinite(qs_workspace_team(workspace), job->weights, job->n_out * job->n_in);
     if (at >= 0)
         return qs_fail(QS_E_NUMERIC, "quantize %s: weight [%" PRId64 ", %" PRId64 "] is not finite",
                        job->name, at / job->n_in, at % job->n_in);
@@ -50,16 +51,18 @@ qs_err qs_quant_solve(qs_workspace *workspace, const qs_quant_task *tasks, int64
 {
     qs_quant_task *chosen = NULL;
     qs_err err;
+    qs_workspace_forget_weights(workspace);
     for (int64_t i = 0; i < n_tasks; i++) *tasks[i].out = (qs_quant_result){0};
     for (int64_t i = 0; i < n_tasks; i++) {
         QS_TRY(check(&tasks[i]));
-        if (i == 0 || tasks[i].job != tasks[i - 1].job) QS_TRY(check_weights(tasks[i].job));
+        if (i == 0 || tasks[i].job != tasks[i - 1].job) QS_TRY(check_weights(workspace, tasks[i].job));
     }
     QS_TRY(QS_NEW(chosen, n_tasks, "tasks"));
     for (int m = 0; qs_methods[m] != NULL; m++)
         QS_TRY(solve_method(workspace, qs_methods[m], tasks, n_tasks, chosen));
     QS_TRY(qs_loss_measure(workspace, tasks, n_tasks));
 out:
+    qs_workspace_forget_weights(workspace);
     qs_mem_free(chosen);
     for (int64_t i = 0; err != QS_OK && i < n_tasks; i++) {
         qs_packed_free(&tasks[i].out->packed);

@@ -1,5 +1,6 @@
 /* Scale and zero point of one group of weights: the definition, in plain C. The tile kernels (quant/tile.h)
- * do the same for 64 rows at a time.
+ * do the same for 64 rows at a time, and the GPU's (backend/cuda/solver.cu) for 32; backend/scale_steps.h holds the
+ * numbers that they share.
  *
  *   w ~ scale * (code - zero),  code = clamp(round(w / scale) + zero, 0, maxq),  maxq = 2^bits - 1
  *
@@ -13,20 +14,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { QS_SCALE_STEPS = 70 };
+#include "backend/scale_steps.h"
 
 typedef struct qs_scale_rule {
     int bits;
     bool sym;    /* zero = 2^(bits-1); else an integer in [0, maxq] */
     bool search;
 } qs_scale_rule;
-
-/* The step-th factor of the search. */
-static inline float qs_scale_factor(int step) { return (float)(110 - step) / 100.0f; }
-
-/* Smallest and largest f16 scale: what rounding must not leave. */
-#define QS_SCALE_MIN 5.9604644775390625e-08f
-#define QS_SCALE_MAX 65504.0f
 
 /* x: n weights, `stride` apart; column_weight [n] or NULL for equal ones (also used when all are 0).
  * *scale is exact in f16. */

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "backend/solver_ops.h"
 #include "base/dtype.h"
 #include "quant/tile.h"
 
@@ -345,9 +346,34 @@ out:
     return err;
 }
 
+static qs_err solve_on_device(qs_workspace *workspace, const qs_solver_ops *solver,
+                              const qs_solver_task *task)
+{
+    qs_packed *packed = task->packed;
+    qs_solve_job job = {.packed = packed,
+                        .sym = task->rule.sym,
+                        .search = task->rule.search,
+                        .order = task->order,
+                        .u = task->u,
+                        .column_weight = task->column_weight,
+                        .static_scales = task->static_scales,
+                        .follow_order = task->follow_order};
+    void *scratch;
+    qs_err err;
+    QS_TRY(qs_workspace_weights(workspace, task->weights, packed->n_out * packed->n_in, &job.weights));
+    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_SOLVER, (int64_t)solver->solve_bytes(&job), &scratch));
+    QS_TRY(solver->solve(qs_workspace_backend(workspace), &job, scratch));
+out:
+    return err;
+}
+
 qs_err qs_solver_run(qs_workspace *workspace, const qs_solver_task *tasks, int64_t n_tasks)
 {
+    const qs_solver_ops *solver = qs_backend_solver(qs_workspace_backend(workspace));
     qs_err err = QS_OK;
+    for (int64_t i = 0; solver != NULL && i < n_tasks; i++)
+        QS_TRY(solve_on_device(workspace, solver, &tasks[i]));
+    if (solver != NULL) goto out;
     for (int64_t first = 0, n; first < n_tasks; first += n) {
         int64_t bytes = 0, n_items = 0;
         for (n = 0; first + n < n_tasks; n++) {

@@ -4,7 +4,10 @@
  * Rows of all tasks are cut into tiles of 64 and shared by the threads. Columns are solved in panels of about
  * 512: inside a panel a thread works on one tile in its cache; between panels the columns still to come are
  * updated by one qs_op_gemm per task. Scales of a group are found from the values its columns have when the
- * group's turn comes, not from values that lag behind. */
+ * group's turn comes, not from values that lag behind.
+ *
+ * A backend with a solver (backend/solver_ops.h) gets the tasks instead, one after the other: each fills
+ * it. */
 #ifndef QS_QUANT_SOLVER_H
 #define QS_QUANT_SOLVER_H
 
@@ -16,7 +19,8 @@ typedef struct qs_solver_task {
     qs_packed *packed;          /* shape set and memory allocated; codes, scales and zeros are filled */
     qs_scale_rule rule;
     const int32_t *order;       /* [n_in] visited columns; NULL = natural */
-    const float *u;             /* [n_in, n_in] factor for that order; NULL = round to nearest */
+    const float *u;             /* [n_in, n_in] factor for that order, as qs_factor_get gives it; NULL =
+                                   round to nearest */
     const float *column_weight; /* [n_in] for the scale search, in the order of visits, or by column when
                                    static_scales; NULL = equal */
     bool static_scales; /* groups are of neighbours in the matrix, their scales from the weights as given */

@@ -3,9 +3,6 @@
  * divide, vmin, vmax, fnmadd(a, b, c) = c - a * b, fmadd, nearest, select_less(a, b, x, y) = a < b ? x : y,
  * round_f16 and store_u8. */
 
-/* Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even; bounds moved by the same
- * amount clamp before the subtraction. Good for |x / scale| < 2^22. */
-#define MAGIC 12582912.0f
 enum { STEPS_AT_ONCE = 5 };
 _Static_assert(QS_SCALE_STEPS % STEPS_AT_ONCE == 0, "the search takes whole batches of steps");
 
@@ -74,7 +71,7 @@ static inline void fill_candidates(candidates *c, int first_step, VEC base, VEC 
         c->inverse[s] = divide(set1(1), c->scale[s]);
         c->zero[s] = rule->sym ? set1((float)(1 << (rule->bits - 1)))
                                : zero_point(mul(factor, low), c->scale[s], maxq);
-        c->low[s] = sub(set1(MAGIC), c->zero[s]);
+        c->low[s] = sub(set1(QS_SCALE_MAGIC), c->zero[s]);
         c->high[s] = add(c->low[s], maxq);
     }
 }
@@ -95,8 +92,8 @@ static inline __attribute__((always_inline)) void search_lanes(const qs_scale_ru
                 weight = set1(column_weight != NULL ? column_weight[i] : 1.0f);
 #pragma GCC unroll 8
             for (int s = 0; s < STEPS_AT_ONCE; s++) {
-                VEC q = sub(vmin(vmax(fmadd(w, c.inverse[s], set1(MAGIC)), c.low[s]), c.high[s]),
-                            set1(MAGIC));
+                VEC q = sub(vmin(vmax(fmadd(w, c.inverse[s], set1(QS_SCALE_MAGIC)), c.low[s]), c.high[s]),
+                            set1(QS_SCALE_MAGIC));
                 VEC e = fnmadd(c.scale[s], q, w);
                 error[s] = fmadd(mul(e, weight), e, error[s]);
             }

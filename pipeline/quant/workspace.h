@@ -20,6 +20,7 @@ typedef enum qs_device_slot {
     QS_DEVICE_TRAILING, /* columns that are not solved yet */
     QS_DEVICE_PANEL,
     QS_DEVICE_FACTOR,   /* rows of U */
+    QS_DEVICE_SOLVER,   /* all that one matrix needs, where the backend has a solver */
     QS_N_DEVICE_SLOTS
 } qs_device_slot;
 
@@ -36,5 +37,15 @@ QS_MUST_CHECK qs_err qs_workspace_host(qs_workspace *workspace, qs_host_slot slo
                                        void *out_pointer);
 QS_MUST_CHECK qs_err qs_workspace_device(qs_workspace *workspace, qs_device_slot slot, int64_t bytes,
                                          void *out_pointer);
+
+/* The device's copy of weights [n] on the host, made at the first call since qs_workspace_forget_weights, so
+ * that specs and the measurement of their losses share it. */
+QS_MUST_CHECK qs_err qs_workspace_weights(qs_workspace *workspace, const float *weights, int64_t n,
+                                          const float **out);
+/* The host's weights may change from now on. Keeps the memory. */
+void qs_workspace_forget_weights(qs_workspace *workspace);
+
+/* Index of the first element that is NaN or Inf, or -1; by all threads. */
+int64_t qs_workspace_find_nonfinite(qs_team *team, const float *x, int64_t n);
 
 #endif
