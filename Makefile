@@ -1,5 +1,8 @@
 # qsweep: one Makefile, not recursive. `make help` is its index.
-# Knobs: BUILD=build  V=1 (show commands)  SAN=1 (ASan + UBSan)  CUDA=0|1 (unset: use nvcc when found)
+# Knobs: BUILD=build  V=1 (show commands)  SAN=1 (ASan + UBSan)
+#   CUDA=0|1|shim   without CUDA, with it, or with its kernels running on the CPU (for tests; docs of pipeline/backend/cuda/
+#                   simt.h). Unset: 1 where nvcc is found, else 0; with SAN=1: shim.
+#   CUDA_ARCHS="80 86 89 90 120"   architectures to compile for; the first one also as PTX, for newer devices
 .DEFAULT_GOAL := all
 MAKEFLAGS += -rR
 .SUFFIXES:
@@ -8,6 +11,7 @@ MAKEFLAGS += -rR
 
 BUILD ?= build
 CC := gcc
+CXX := g++
 Q := $(if $(V),,@)
 
 comma := ,
@@ -17,15 +21,57 @@ cflags := -std=c11 -O2 -g -fopenmp -ffp-contract=off -D_GNU_SOURCE -Ipipeline -I
 san := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 hdf5_cflags := $(shell pkg-config --cflags hdf5 2>/dev/null)
 hdf5_libs := $(shell pkg-config --libs hdf5 2>/dev/null)
-libs := $(hdf5_libs) -lzstd -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -ldnnl -lm $(LDLIBS)
 
+# ---- CUDA: found, asked for, or emulated ----
+nvcc := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA ?= $(if $(SAN),shim,$(if $(nvcc),1,0))
+ifeq ($(filter 0 1 shim,$(CUDA)),)
+$(error CUDA=$(CUDA) is none of 0, 1, shim)
+endif
+ifeq ($(CUDA),1)
+ifeq ($(nvcc),)
+$(error CUDA=1 needs nvcc, which is neither on PATH nor in /usr/local/cuda/bin: install the CUDA toolkit, or build with CUDA=0)
+endif
+ifneq ($(SAN),)
+$(error SAN=1 cannot look into GPU code: use CUDA=shim or CUDA=0 with it)
+endif
+endif
+CUDA_ARCHS ?= 80 86 89 90 120
+cuda_arch_ptx := $(firstword $(CUDA_ARCHS))
+cuda_text := $(CUDA_ARCHS:%=sm_%) compute_$(cuda_arch_ptx)
+# The toolkit lies around its compiler; where a distribution has spread it, gcc finds it by itself.
+cuda_home := $(patsubst %/bin/nvcc,%,$(realpath $(nvcc)))
+cuda_include := $(addprefix -isystem ,$(wildcard $(cuda_home)/include))
+cuda_libs := $(addprefix -L,$(wildcard $(cuda_home)/lib64 $(cuda_home)/targets/x86_64-linux/lib)) -lcudart_static -ldl -lrt -lpthread
+# No exceptions, no RTTI and no guarded statics: nothing needs libstdc++ then, and gcc links it all.
+cxx_plain := -fno-exceptions -fno-rtti -fno-threadsafe-statics
+empty :=
+space := $(empty) $(empty)
+nvccflags := -O3 -std=c++17 --threads 0 -Werror all-warnings -Ipipeline -I. \
+  -Xcompiler -Wall$(comma)-Wextra$(comma)-fopenmp$(comma)$(subst $(space),$(comma),$(cxx_plain)) \
+  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a$(comma)code=sm_$a) \
+  -gencode arch=compute_$(cuda_arch_ptx)$(comma)code=compute_$(cuda_arch_ptx)
+# Pragmas of nvcc mean nothing here, and what a kernel leaves unset on purpose looks forgotten.
+cxxflags := -std=c++17 -O2 -g -fopenmp -ffp-contract=off -D_GNU_SOURCE -Ipipeline -I. -Wall -Wextra -Werror \
+  -Wno-unknown-pragmas -Wno-maybe-uninitialized $(cxx_plain) $(CXXFLAGS)
+
+libs := $(hdf5_libs) -lzstd -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -ldnnl -lm $(if $(filter 1,$(CUDA)),$(cuda_libs),-ldl) $(LDLIBS)
+
+cuda_dir := pipeline/backend/cuda
 sources := $(wildcard pipeline/*/*.c pipeline/backend/cpu/*.c)
-objects := $(sources:%.c=$(BUILD)/%.o)
+cuda_sources := $(if $(filter-out 0,$(CUDA)),$(wildcard $(cuda_dir)/*.cu) $(if $(filter 1,$(CUDA)),$(wildcard $(cuda_dir)/*.c),\
+  $(filter-out %/runtime_cuda.c,$(wildcard $(cuda_dir)/*.c)) $(wildcard $(cuda_dir)/*.cpp)))
+objects := $(sources:%.c=$(BUILD)/%.o) $(patsubst %,$(BUILD)/%.o,$(filter %.cu %.cpp,$(cuda_sources))) \
+  $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(cuda_sources)))
 library := $(BUILD)/libqsweep.a
 smollm2 := datasets/models/smollm2-135m-instruct-q4_1.gguf
 stages := $(patsubst stages/%.c,%,$(filter-out stages/qsweep.c stages/common.c,$(wildcard stages/*.c)))
 programs := $(stages:%=$(BUILD)/bin/qsweep-%) $(if $(wildcard stages/qsweep.c),$(BUILD)/bin/qsweep)
-test_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
+# The CUDA backend's tests need the backend, the twin's tests need the twin.
+cuda_tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_cuda*.c))
+simt_tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_simt*.c))
+test_programs := $(filter-out $(if $(filter 0,$(CUDA)),$(cuda_tests)) $(if $(filter-out shim,$(CUDA)),$(simt_tests)),\
+  $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c)))
 tool_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tool_*.c))
 
 .PHONY: all
@@ -40,11 +86,36 @@ $(BUILD)/%_avx512.o: isa := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -m
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC $<")
-	$(Q)$(CC) $(cflags) $(san) $(san_off) $(isa) $(if $(findstring pipeline/artifact/,$<),$(hdf5_cflags)) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(cflags) $(san) $(san_off) $(isa) $(defines) $(if $(findstring pipeline/artifact/,$<),$(hdf5_cflags)) -MMD -MP -c $< -o $@
 
-$(library): $(objects)
+# What CUDA=, and only that, compiles differently.
+$(BUILD)/pipeline/backend/backend.o: defines := $(if $(filter-out 0,$(CUDA)),-DQS_WITH_CUDA)
+$(BUILD)/$(cuda_dir)/runtime_cuda.o: defines := -DQS_CUDA_ARCHITECTURES='"$(cuda_text)"' $(cuda_include)
+$(BUILD)/cuda.config: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CUDA) $(CUDA_ARCHS) $(cuda_sources)' | cmp -s - $@ || echo '$(CUDA) $(CUDA_ARCHS) $(cuda_sources)' >$@
+.PHONY: FORCE
+FORCE:
+$(BUILD)/pipeline/backend/backend.o $(BUILD)/$(cuda_dir)/runtime_cuda.o: $(BUILD)/cuda.config
+
+$(BUILD)/%.cu.o: %.cu $(BUILD)/cuda.config
+	@mkdir -p $(@D)
+ifeq ($(CUDA),1)
+	$(if $(V),,@echo "  NVCC $<")
+	$(Q)$(nvcc) $(nvccflags) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+else
+	$(if $(V),,@echo "  SIMT $<")
+	$(Q)$(CXX) $(cxxflags) $(san) -MMD -MP -x c++ -c $< -o $@
+endif
+
+$(BUILD)/%.cpp.o: %.cpp
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CXX $<")
+	$(Q)$(CXX) $(cxxflags) $(san) -MMD -MP -c $< -o $@
+
+$(library): $(objects) $(BUILD)/cuda.config
 	$(if $(V),,@echo "  AR $@")
-	$(Q)rm -f $@ && ar rcs $@ $^
+	$(Q)rm -f $@ && ar rcs $@ $(objects)
 
 $(BUILD)/bin/qsweep-%: $(BUILD)/stages/%.o $(if $(wildcard stages/common.c),$(BUILD)/stages/common.o) $(library)
 	@mkdir -p $(@D)
@@ -59,6 +130,9 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(library)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs) -lcmocka
+
+# The twin is tried by kernels of its own.
+$(simt_tests): $(BUILD)/tests/simt_cases.cu.o
 
 # One test program: make unit-tokenizer
 .PHONY: unit-%
@@ -81,11 +155,13 @@ demo:
 test:
 	@scripts/install-deps --test
 	@$(MAKE) --no-print-directory all tests tools fuzz-programs
-	@$(MAKE) --no-print-directory SAN=1 BUILD=$(BUILD)/san tests
+	@$(MAKE) --no-print-directory CUDA=shim SAN=1 BUILD=$(BUILD)/san tests
+	@$(MAKE) --no-print-directory CUDA=shim BUILD=$(BUILD)/shim cuda-tests
 	@scripts/run-tests $(BUILD) $(T)
 
-.PHONY: tests tools
+.PHONY: tests cuda-tests tools
 tests: $(test_programs)
+cuda-tests: $(cuda_tests) $(simt_tests)
 tools: $(tool_programs)
 
 # ---- sweeps ----
@@ -147,6 +223,20 @@ bench: $(bench_programs)
 $(bench_programs) $(tool_programs): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(library)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+
+#? make bench-gpu [OUT=build/gpu]  the CUDA backend on the shapes of an 8B model, beside torch where it is (docs/gpu.md)
+#? make bundle                     build/bundle.tar.xz: programs, tests and libraries for a machine with a GPU alone
+bench_gpu_objects := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/bench_gpu/*.c))
+.PHONY: bench-gpu bundle
+bench-gpu: $(BUILD)/tests/bench_cuda
+	@BUILD=$(BUILD) scripts/bench/gpu-check $(or $(OUT),$(BUILD)/gpu) bench torch
+bundle: $(programs) $(BUILD)/tests/bench_cuda $(filter $(BUILD)/tests/test_cuda_%,$(test_programs))
+	@scripts/bench/bundle $(BUILD)
+tools: $(BUILD)/tests/bench_cuda
+$(BUILD)/tests/bench_cuda: $(bench_gpu_objects) $(library)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+-include $(bench_gpu_objects:.o=.d)
 
 #? make docs                       regenerate docs/artifacts.md, docs/columns.md (no diff when current)
 .PHONY: docs clean plugin

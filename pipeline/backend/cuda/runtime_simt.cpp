@@ -65,7 +65,6 @@ int allocate(void **out, size_t bytes, allocation **list)
         free(a);
         return QS_RT_OUT_OF_MEMORY;
     }
-    memset(a->at, 0xff, bytes);
     a->bytes = bytes;
     a->next = *list;
     *list = a;
@@ -155,6 +154,7 @@ int qs_rt_malloc(void **out, size_t bytes)
     int code = allocate(out, bytes, &device_memory);
     if (*out == NULL) return code;
     used_bytes += bytes;
+    memset(*out, 0xff, bytes); /* a NaN in every float format, until it is written */
     ASAN_POISON_MEMORY_REGION(*out, bytes);
     return 0;
 }
