@@ -1,0 +1,125 @@
+/* A decoder block made of the backend's ops, in the order of model/block_forward.c. */
+#include <math.h>
+
+#include "base/mem.h"
+#include "tests/bench_gpu/bench_cuda.h"
+
+static qs_err upload_tables(bench_activations *a)
+{
+    qs_err err = QS_OK;
+    bench *b = a->b;
+    int64_t half = b->shape.head_dim / 2;
+    float *inv_freq = NULL;
+    int32_t *positions = NULL;
+    QS_TRY(QS_NEW(inv_freq, half, "rotary frequencies"));
+    QS_TRY(QS_NEW(positions, a->rows, "positions"));
+    for (int64_t i = 0; i < half; i++) inv_freq[i] = (float)pow(500000.0, -2.0 * (double)i / (double)(2 * half));
+    for (int64_t i = 0; i < a->rows; i++) positions[i] = (int32_t)(a->cap > 0 ? b->shape.position : i);
+    QS_TRY(qs_backend_alloc(b->backend, &a->inv_freq, (size_t)half * sizeof *inv_freq, "rotary frequencies"));
+    QS_TRY(qs_backend_upload(b->backend, a->inv_freq, inv_freq, (size_t)half * sizeof *inv_freq));
+    QS_TRY(qs_backend_alloc(b->backend, &a->positions, (size_t)a->rows * sizeof *positions, "positions"));
+    QS_TRY(qs_backend_upload(b->backend, a->positions, positions, (size_t)a->rows * sizeof *positions));
+out:
+    qs_mem_free(inv_freq);
+    qs_mem_free(positions);
+    return err;
+}
+
+qs_err bench_activations_create(bench_activations *out, bench *b, int64_t rows, int64_t cap)
+{
+    qs_err err = QS_OK;
+    const bench_shape *s = &b->shape;
+    int64_t heads = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
+    *out = (bench_activations){.b = b, .rows = rows, .cap = cap};
+    QS_TRY(bench_normal(b, &out->hidden, rows * s->d_model, 1.0f, "hidden states"));
+    QS_TRY(bench_normal(b, &out->x, rows * s->d_model, 1.0f, "activations"));
+    QS_TRY(bench_normal(b, &out->y, rows * s->d_model, 1.0f, "activations"));
+    QS_TRY(bench_normal(b, &out->q, rows * heads, 1.0f, "queries"));
+    QS_TRY(bench_normal(b, &out->k, rows * kv, 1.0f, "keys"));
+    QS_TRY(bench_normal(b, &out->v, rows * kv, 1.0f, "values"));
+    QS_TRY(bench_normal(b, &out->attended, rows * heads, 1.0f, "attention"));
+    QS_TRY(bench_normal(b, &out->gate, rows * s->d_ff, 1.0f, "gate"));
+    QS_TRY(bench_normal(b, &out->up, rows * s->d_ff, 1.0f, "up"));
+    QS_TRY(bench_normal(b, &out->norm, s->d_model, 1.0f, "norm"));
+    if (cap > 0) QS_TRY(bench_normal(b, &out->caches, 2 * s->n_layers * rows * cap * kv, 1.0f, "KV cache"));
+    QS_TRY(upload_tables(out));
+out:
+    return err;
+}
+
+void bench_activations_destroy(bench_activations *a)
+{
+    if (a->b == NULL) return;
+    float *floats[] = {a->hidden, a->x,  a->y,    a->q,        a->k,     a->v,
+                       a->attended, a->gate, a->up, a->norm, a->inv_freq, a->caches};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) qs_backend_free(a->b->backend, floats[i]);
+    qs_backend_free(a->b->backend, a->positions);
+    *a = (bench_activations){0};
+}
+
+/* ---- products ---- */
+
+/* n linears that follow each other, all with input x. */
+static qs_err multiply(bench_activations *a, const bench_layers *layers, int64_t layer, int first, int64_t n,
+                       const float *x, float *const *y)
+{
+    qs_linear_job jobs[BENCH_N_LINEARS];
+    qs_matrix *const *linears = layers->linears + layer % layers->n * BENCH_N_LINEARS;
+    for (int64_t i = 0; i < n; i++)
+        jobs[i] = (qs_linear_job){.matrix = linears[first + i], .y = y[i], .add = y[i] == a->hidden};
+    return qs_op_linears(a->b->backend, jobs, n, x, a->rows);
+}
+
+static qs_err multiply_qkv(bench_activations *a, const bench_layers *layers, int64_t layer)
+{
+    return multiply(a, layers, layer, BENCH_Q, 3, a->x, (float *[]){a->q, a->k, a->v});
+}
+
+static qs_err multiply_gate_up(bench_activations *a, const bench_layers *layers, int64_t layer)
+{
+    return multiply(a, layers, layer, BENCH_GATE, 2, a->x, (float *[]){a->gate, a->up});
+}
+
+qs_err bench_linears(bench_activations *a, const bench_layers *layers, int64_t layer)
+{
+    qs_err err = QS_OK;
+    QS_TRY(multiply_qkv(a, layers, layer));
+    QS_TRY(multiply(a, layers, layer, BENCH_O, 1, a->attended, &a->y));
+    QS_TRY(multiply_gate_up(a, layers, layer));
+    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, 1, a->gate, &a->y));
+out:
+    return err;
+}
+
+/* ---- block ---- */
+
+static qs_err attend(bench_activations *a, int64_t layer)
+{
+    const bench_shape *s = &a->b->shape;
+    qs_attention_shape shape = {.n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim};
+    if (a->cap == 0) return qs_op_attention(a->b->backend, &shape, a->q, a->k, a->v, 1, a->rows, a->attended);
+    int64_t cache = a->rows * a->cap * s->n_kv_heads * s->head_dim;
+    float *k_cache = a->caches + 2 * layer * cache;
+    return qs_op_attention_decode(a->b->backend, &shape, a->q, a->k, a->v, k_cache, k_cache + cache, a->positions,
+                                  a->rows, a->cap, a->attended);
+}
+
+qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t layer)
+{
+    qs_err err = QS_OK;
+    qs_backend *backend = a->b->backend;
+    const bench_shape *s = &a->b->shape;
+    const double eps = 1e-5;
+    QS_TRY(qs_op_rmsnorm(backend, a->hidden, a->norm, a->rows, s->d_model, eps, a->x));
+    QS_TRY(multiply_qkv(a, layers, layer));
+    QS_TRY(qs_op_rope(backend, a->q, a->positions, a->inv_freq, a->rows, s->n_heads, s->head_dim));
+    QS_TRY(qs_op_rope(backend, a->k, a->positions, a->inv_freq, a->rows, s->n_kv_heads, s->head_dim));
+    QS_TRY(attend(a, layer));
+    QS_TRY(multiply(a, layers, layer, BENCH_O, 1, a->attended, &a->hidden));
+    QS_TRY(qs_op_rmsnorm(backend, a->hidden, a->norm, a->rows, s->d_model, eps, a->x));
+    QS_TRY(multiply_gate_up(a, layers, layer));
+    QS_TRY(qs_op_silu_mul(backend, a->gate, a->up, a->rows * s->d_ff, a->gate));
+    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, 1, a->gate, &a->hidden));
+out:
+    return err;
+}

@@ -1,0 +1,251 @@
+/* Layers of random weights. Their contents repeat a short random pattern: what counts is where weights lie, how many
+ * bytes they are and that they are neither zeros nor alike along a row. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "tests/bench_gpu/bench_cuda.h"
+
+enum { LAYERS_MIN = 2, LAYERS_MAX = 8, CHECKED_OUTPUTS = 48 };
+#define WEIGHT_SCALE 0.02f /* keeps activations near 1 */
+
+static const bench_format formats[] = {
+    {"f32", QS_MATRIX_F32, 32, 0, true},
+    {"f16", QS_MATRIX_F16, 16, 0, true},
+    {"bf16", QS_MATRIX_BF16, 16, 0, true},
+    {"int2-g64-sym", QS_MATRIX_INT, 2, 64, true},
+    {"int2-g128-sym", QS_MATRIX_INT, 2, 128, true},
+    {"int3-g64-sym", QS_MATRIX_INT, 3, 64, true},
+    {"int3-g128-sym", QS_MATRIX_INT, 3, 128, true},
+    {"int4-g64-sym", QS_MATRIX_INT, 4, 64, true},
+    {"int4-g128-sym", QS_MATRIX_INT, 4, 128, true},
+    {"int4-g32-asym", QS_MATRIX_INT, 4, 32, false},
+    {"int8-g64-sym", QS_MATRIX_INT, 8, 64, true},
+    {"int8-g128-sym", QS_MATRIX_INT, 8, 128, true},
+};
+
+const bench_format *bench_format_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (strcmp(formats[i].name, name) == 0) return &formats[i];
+    return NULL;
+}
+
+int64_t bench_few_rows(const bench *b)
+{
+    int64_t rows = qs_backend_gemv_rows(b->backend);
+    return rows < BENCH_FEW_ROWS ? rows : BENCH_FEW_ROWS;
+}
+
+void bench_linear_shape(const bench_shape *s, int linear, int64_t *n_out, int64_t *n_in)
+{
+    const int64_t heads = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
+    const int64_t shapes[BENCH_N_LINEARS][2] = {
+        [BENCH_Q] = {heads, s->d_model},     [BENCH_K] = {kv, s->d_model},       [BENCH_V] = {kv, s->d_model},
+        [BENCH_O] = {s->d_model, heads},     [BENCH_GATE] = {s->d_ff, s->d_model}, [BENCH_UP] = {s->d_ff, s->d_model},
+        [BENCH_DOWN] = {s->d_model, s->d_ff},
+    };
+    *n_out = shapes[linear][0];
+    *n_in = shapes[linear][1];
+}
+
+/* ---- contents of a matrix on the host ---- */
+typedef struct contents {
+    qs_matrix_desc desc;
+    qs_packed packed;
+    void *dense;
+    double bytes; /* that a product must read */
+} contents;
+
+static void contents_free(contents *c)
+{
+    qs_packed_free(&c->packed);
+    qs_mem_free(c->dense);
+}
+
+static void spread(void *data, size_t filled, size_t bytes)
+{
+    for (; filled < bytes; filled *= 2)
+        memcpy((char *)data + filled, data, bytes - filled < filled ? bytes - filled : filled);
+}
+
+static qs_err fill_dense(contents *c, const bench *b, const bench_format *format)
+{
+    int64_t n = c->desc.n_out * c->desc.n_in, first = n < BENCH_PATTERN ? n : BENCH_PATTERN;
+    size_t element = (size_t)format->bits / 8;
+    qs_err err = qs_mem_array(&c->dense, n, element, "dense weights");
+    if (err != QS_OK) return err;
+    uint16_t *half = c->dense;
+    float *full = c->dense;
+    for (int64_t i = 0; i < first; i++) {
+        float w = WEIGHT_SCALE * b->normal[i];
+        if (format->format == QS_MATRIX_F32) full[i] = w;
+        else half[i] = format->format == QS_MATRIX_F16 ? qs_f16_from_f32(w) : qs_bf16_from_f32(w);
+    }
+    spread(c->dense, (size_t)first * element, (size_t)n * element);
+    c->desc.dense = c->dense;
+    c->bytes = (double)n * (double)element;
+    return QS_OK;
+}
+
+static qs_err fill_packed(contents *c, const bench_format *format)
+{
+    qs_err err = QS_OK;
+    qs_packed *p = &c->packed;
+    QS_TRY(qs_packed_shape(p, format->bits, c->desc.n_out, c->desc.n_in, format->group_size));
+    QS_TRY(qs_packed_alloc(p, !format->sym, false));
+    int64_t n_bytes = p->n_out * p->row_bytes, n_groups = p->n_out * p->n_groups;
+    int64_t first = n_bytes < BENCH_PATTERN ? n_bytes : BENCH_PATTERN;
+    for (int64_t i = 0; i < first; i++) p->codes[i] = (uint8_t)qs_rng_u64(1, (uint64_t)i);
+    spread(p->codes, (size_t)first, (size_t)n_bytes);
+    float step = WEIGHT_SCALE / (float)(1 << (format->bits - 1));
+    for (int64_t i = 0; i < n_groups; i++) {
+        p->scales[i] = qs_f16_from_f32(step * (0.5f + (float)qs_rng_unit(2, (uint64_t)i)));
+        if (p->zeros != NULL) p->zeros[i] = (uint8_t)qs_rng_below(3, (uint64_t)i, 1 << format->bits);
+    }
+    c->desc.packed = p;
+    c->bytes = (double)n_bytes + (double)n_groups * (p->zeros != NULL ? 3 : 2);
+out:
+    return err;
+}
+
+static qs_err contents_make(contents *c, const bench *b, const bench_format *format, int64_t n_out, int64_t n_in)
+{
+    *c = (contents){.desc = {.format = format->format, .n_out = n_out, .n_in = n_in}};
+    return format->format == QS_MATRIX_INT ? fill_packed(c, format) : fill_dense(c, b, format);
+}
+
+/* ---- a sample of products against f64 ---- */
+
+static double weight_at(const contents *c, const float *row, int64_t at)
+{
+    switch (c->desc.format) {
+    case QS_MATRIX_F32: return ((const float *)c->dense)[at];
+    case QS_MATRIX_F16: return qs_f32_from_f16(((const uint16_t *)c->dense)[at]);
+    case QS_MATRIX_BF16: return qs_f32_from_bf16(((const uint16_t *)c->dense)[at]);
+    case QS_MATRIX_INT: return row[at % c->desc.n_in];
+    }
+    return NAN;
+}
+
+static qs_err compare(bench *b, const contents *c, const float *y, int64_t rows, double *error)
+{
+    qs_err err = QS_OK;
+    double largest = 0.0, difference = 0.0;
+    float *w = NULL;
+    int64_t n_in = c->desc.n_in, n_out = c->desc.n_out;
+    QS_TRY(QS_NEW(w, n_in, "a row of weights"));
+    for (int64_t i = 0; i < CHECKED_OUTPUTS; i++) {
+        int64_t out = i == 0 ? 0 : i == 1 ? n_out - 1 : qs_rng_below(4, (uint64_t)i, n_out), r = i % rows;
+        double sum = 0.0;
+        if (c->desc.format == QS_MATRIX_INT) qs_packed_dequant_rows(&c->packed, out, 1, w);
+        for (int64_t j = 0; j < n_in; j++)
+            sum += weight_at(c, w, out * n_in + j) * (double)b->normal[(r * n_in + j) % BENCH_PATTERN];
+        largest = fmax(largest, fabs(sum));
+        double d = fabs(sum - (double)y[r * n_out + out]);
+        difference = d > difference || isnan(d) ? d : difference;
+    }
+    *error = difference / largest;
+out:
+    qs_mem_free(w);
+    return err;
+}
+
+/* Sums are f32 in every case; what is rounded before it is multiplied differs. */
+static double tolerance(const bench_layers *l, int64_t rows)
+{
+    if (l->compute == QS_COMPUTE_F32) return 2e-5;
+    return rows > BENCH_FEW_ROWS || l->uses == QS_USE_GEMM ? 1e-2 : 2e-3; /* both sides in bf16; x alone */
+}
+
+static qs_err check(bench *b, const contents *c, const qs_matrix *matrix, bench_layers *l, int64_t rows)
+{
+    qs_err err = QS_OK;
+    float *x = NULL, *y = NULL, *host = NULL;
+    double e;
+    size_t y_bytes = (size_t)(rows * c->desc.n_out) * sizeof *y;
+    QS_TRY(bench_normal(b, &x, rows * c->desc.n_in, 1.0f, "activations"));
+    QS_TRY(qs_backend_alloc(b->backend, &y, y_bytes, "results"));
+    QS_TRY(QS_NEW(host, rows * c->desc.n_out, "results"));
+    QS_TRY(qs_op_linear(b->backend, matrix, x, rows, NULL, y));
+    QS_TRY(qs_backend_download(b->backend, host, y, y_bytes));
+    QS_TRY(compare(b, c, host, rows, &e));
+    if (!(e <= l->error)) l->error = e;
+    if (!(e <= tolerance(l, rows))) {
+        b->wrong = true;
+        fprintf(stderr, "bench_cuda: %s, %lld x %lld, %lld rows: error %.3g is above %.3g\n", l->format->name,
+                (long long)c->desc.n_out, (long long)c->desc.n_in, (long long)rows, e, tolerance(l, rows));
+    }
+out:
+    qs_backend_free(b->backend, x);
+    qs_backend_free(b->backend, y);
+    qs_mem_free(host);
+    return err;
+}
+
+/* ---- matrices and layers ---- */
+
+qs_err bench_head_create(qs_matrix **out, bench *b, double *bytes)
+{
+    qs_err err = QS_OK;
+    contents c = {0};
+    bench_layers like = {.format = bench_format_find("f16"), .compute = QS_COMPUTE_BF16, .uses = QS_USE_GEMV};
+    QS_TRY(contents_make(&c, b, like.format, b->shape.n_vocab, b->shape.d_model));
+    QS_TRY(qs_matrix_create(out, b->backend, &c.desc, like.uses, like.compute));
+    QS_TRY(check(b, &c, *out, &like, 1));
+    *bytes = c.bytes;
+out:
+    contents_free(&c);
+    return err;
+}
+
+/* The same linear of every layer. */
+static qs_err create_linears(bench_layers *layers, bench *b, int linear, int64_t rows)
+{
+    qs_err err = QS_OK;
+    contents c = {0};
+    int64_t n_out, n_in;
+    bench_linear_shape(&b->shape, linear, &n_out, &n_in);
+    QS_TRY(contents_make(&c, b, layers->format, n_out, n_in));
+    for (int64_t i = 0; i < layers->n; i++)
+        QS_TRY(qs_matrix_create(&layers->linears[i * BENCH_N_LINEARS + linear], b->backend, &c.desc, layers->uses,
+                                layers->compute));
+    QS_TRY(check(b, &c, layers->linears[linear], layers, rows));
+    layers->bytes += c.bytes;
+    layers->weights += (double)n_out * (double)n_in;
+out:
+    contents_free(&c);
+    return err;
+}
+
+static int64_t layers_in_memory(const bench *b, const bench_format *format)
+{
+    double bytes = 0.0;
+    for (int linear = 0; linear < BENCH_N_LINEARS; linear++) {
+        int64_t n_out, n_in;
+        bench_linear_shape(&b->shape, linear, &n_out, &n_in);
+        bytes += (double)n_out * (double)n_in * format->bits / 8;
+    }
+    double n = ceil(b->layers_bytes / bytes);
+    return n < LAYERS_MIN ? LAYERS_MIN : n > LAYERS_MAX ? LAYERS_MAX : (int64_t)n;
+}
+
+qs_err bench_layers_create(bench_layers *out, bench *b, int64_t rows)
+{
+    qs_err err = QS_OK;
+    out->n = layers_in_memory(b, out->format);
+    QS_TRY(QS_NEW(out->linears, out->n * BENCH_N_LINEARS, "layers"));
+    for (int linear = 0; linear < BENCH_N_LINEARS; linear++) QS_TRY(create_linears(out, b, linear, rows));
+out:
+    return err;
+}
+
+void bench_layers_destroy(bench_layers *layers)
+{
+    for (int64_t i = 0; layers->linears != NULL && i < layers->n * BENCH_N_LINEARS; i++)
+        qs_matrix_destroy(layers->linears[i]);
+    qs_mem_free(layers->linears);
+    *layers = (bench_layers){0};
+}
