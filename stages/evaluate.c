@@ -120,10 +120,11 @@ out:
 }
 
 /* The least that a pass takes: one chunk of one stream, a block, the head and two tiles of logits. */
-static stage_need pass_need(const job *j)
+static stage_need pass_need(const job *j, unsigned tasks)
 {
     const qs_model_config *config = qs_model_get_config(j->model);
     qs_pass_plan plan;
+    if ((tasks & QS_TASKS_QUALITY) == 0) return (stage_need){.what = "evaluate"};
     qs_pass_plan_make(&plan, config, j->windows.n_ctx, j->windows.n_windows, 1, 0);
     size_t widest, block = stage_block_bytes(j->model, &widest), window = (size_t)(plan.n_ctx * config->d_model) * sizeof(float);
     return (stage_need){
@@ -160,7 +161,7 @@ static qs_err take_inputs(job *j)
     err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
-    stage_need need = pass_need(j);
+    stage_need need = pass_need(j, eval.tasks);
     QS_TRY(stage_backend_create(&j->backend, &opt->common, opt->n_threads, &eval.map, &need));
     QS_TRY(
         qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
