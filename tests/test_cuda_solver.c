@@ -8,14 +8,16 @@
 #include <cmocka.h>
 #include <stdio.h>
 
+#include "backend/cuda/runtime.h"
 #include "backend/solver_ops.h"
 #include "base/dtype.h"
 #include "quant/methods.h"
 #include "quant/order.h"
 #include "tests/quant_data.h"
 
-/* Only where the device is the CPU: threads of a kernel run first to last, or last to first. */
-extern void qs_rt_simt_set_reverse(bool reverse) __attribute__((weak));
+/* Only where the device is the CPU: threads of a kernel run last to first; launches fail. */
+#pragma weak qs_rt_simt_set_reverse
+#pragma weak qs_rt_simt_fail_launch
 
 typedef struct place {
     qs_backend *backend;
@@ -81,22 +83,32 @@ static qs_quant_result solve(const place *at, const char *text, const float *w, 
     return result;
 }
 
-/* One tie decided otherwise changes the rest of its row, so the limit of one code in a thousand is for all
- * cases together, and a case alone may have one row of that kind. */
+/* One tie decided otherwise changes the rest of its row. So the limit of one code in a thousand is for all
+ * cases together; a case alone may have one such row beside that, and its loss may differ by as much as such
+ * rows weigh. */
 static int64_t n_all_codes, n_different_codes;
 
-static int64_t count_different_codes(const qs_packed *p, const qs_packed *q)
+static int64_t count_different_codes(const qs_packed *p, const qs_packed *q, int64_t *n_rows)
 {
     uint8_t *a = malloc((size_t)p->n_in), *b = malloc((size_t)p->n_in);
     int64_t n = 0;
+    *n_rows = 0;
     for (int64_t row = 0; row < p->n_out; row++) {
+        int64_t before = n;
         qs_packed_get_row(p, row, a);
         qs_packed_get_row(q, row, b);
         for (int64_t j = 0; j < p->n_in; j++) n += a[j] != b[j];
+        *n_rows += n > before;
     }
     free(a);
     free(b);
     return n;
+}
+
+static int64_t count_codes(const qs_packed *p, const qs_packed *q)
+{
+    int64_t n_rows;
+    return count_different_codes(p, q, &n_rows);
 }
 
 static void assert_same_shape(const qs_quant_result *a, const qs_quant_result *b)
@@ -120,16 +132,17 @@ static void compare(const char *text, int64_t n_out, int64_t n_in, int64_t n_tok
                     b = solve(&gpu, text, w, n_out, n_in, on_gpu);
     assert_same_shape(&a, &b);
     if (qs_packed_check(&b.packed, text) != QS_OK) fail_msg("%s", qs_error_text());
-    int64_t n_codes = count_different_codes(&a.packed, &b.packed), n_scales = 0,
-            n_groups = n_out * a.packed.n_groups;
+    int64_t n_rows, n_codes = count_different_codes(&a.packed, &b.packed, &n_rows), n_scales = 0,
+                    n_groups = n_out * a.packed.n_groups;
     for (int64_t i = 0; i < n_groups; i++) {
         n_scales += a.packed.scales[i] != b.packed.scales[i];
         if (a.packed.zeros != NULL) n_scales += a.packed.zeros[i] != b.packed.zeros[i];
     }
     print_message("%s, %lld x %lld: %lld codes and %lld scales differ, loss %.6g and %.6g\n", text,
                   (long long)n_out, (long long)n_in, (long long)n_codes, (long long)n_scales, a.loss, b.loss);
-    assert_true(fabs(a.loss - b.loss) <= 1e-3 * a.loss);
-    assert_true(fabs(a.weight_error - b.weight_error) <= 1e-3 * a.weight_error);
+    double limit = n_rows == 0 ? 1e-5 : 1e-3 + (double)n_rows / (double)n_out;
+    assert_true(fabs(a.loss - b.loss) <= limit * a.loss);
+    assert_true(fabs(a.weight_error - b.weight_error) <= limit * a.weight_error);
     assert_true(n_codes <= n_in + n_out * n_in / 1000);
     n_all_codes += n_out * n_in;
     n_different_codes += n_codes;
@@ -154,13 +167,13 @@ static const struct {
     {"gptq:bits=4,group=32,act=1,static=1,sym=0", 70, 165, 500},
     {"gptq:bits=8,group=-1,act=1", 20, 160, 500},
     {"gptq:bits=4,group=-1,damp=0.1,sym=0", 32, 130, 500},
-    {"gptq:bits=4,group=64", 66, 640, 900},
+    {"gptq:bits=4,group=64", 66, 390, 500},
     {"gptq:bits=4,group=128", 40, 320, 500},
     {"gptq:bits=2,group=128,sym=0,act=1", 20, 300, 500},
-    {"gptq:bits=4,group=300,gar=0", 20, 640, 900}, /* groups wider than a panel */
-    {"gptq:bits=3,group=200,sym=0", 20, 500, 900},
+    {"gptq:bits=4,group=200,gar=0", 20, 330, 500}, /* groups wider than a panel */
+    {"gptq:bits=3,group=150,sym=0", 20, 310, 500},
     {"gptq:bits=4,group=130,act=1,search=0", 20, 300, 500},
-    {"gptq:bits=3,group=128,act=1,static=1", 20, 400, 500},
+    {"gptq:bits=3,group=128,act=1,static=1", 20, 300, 500},
     {"gptq:bits=8,group=7,gar=0", 5, 50, 100},
     {"gptq:bits=4,group=1,gar=0,search=0", 3, 37, 100},
     {"rtn:bits=4,group=64", 70, 200, 100},
@@ -194,7 +207,7 @@ static void test_like_cpu_reversed(void **state)
     need_device();
     if (qs_rt_simt_set_reverse == NULL) skip(); /* a real device has no such switch */
     qs_rt_simt_set_reverse(true);
-    compare_all(330);
+    compare_all(200);
     qs_rt_simt_set_reverse(false);
 }
 
@@ -206,7 +219,7 @@ static void check_factor(int64_t n, int64_t n_tokens, bool permuted)
                     *on_gpu = make_factors(&gpu, gram, n, n_tokens);
     const float *u, *device_u;
     double used[2], most = 0, worst = 0;
-    int32_t order[700];
+    int32_t order[400];
     assert_memory_equal(qs_factor_diag(on_cpu), qs_factor_diag(on_gpu), (size_t)n * sizeof(float));
     assert_true(qs_factor_diag_mean(on_cpu) == qs_factor_diag_mean(on_gpu));
     assert_int_equal(
@@ -241,7 +254,7 @@ static void test_factor(void **state)
     check_factor(64, 200, false);
     check_factor(65, 200, true);
     check_factor(200, 90, true); /* rank deficient: the damping carries it */
-    check_factor(600, 700, false);
+    check_factor(330, 400, false);
 }
 
 /* What needs more damping gets as much as on the CPU; where none helps both fall back. */
@@ -264,7 +277,7 @@ static void test_fallback(void **state)
     r = solve(&gpu, "gptq:group=16,act=1,search=0", w, 2, 32, factors);
     like = solve(&cpu, "rtn:group=16", w, 2, 32, NULL);
     assert_true(r.fallback && r.damping == 0);
-    assert_int_equal(count_different_codes(&r.packed, &like.packed), 0);
+    assert_int_equal(count_codes(&r.packed, &like.packed), 0);
     qs_packed_free(&r.packed);
     qs_packed_free(&like.packed);
     hopeless[0] = NAN;
@@ -357,12 +370,98 @@ static void test_weights_change(void **state)
     for (int i = 0; i < 64; i++) w[i] = (float)qs_rng_normal(2, (uint64_t)i);
     qs_quant_result second = solve(&gpu, "rtn:group=16", w, 2, 32, NULL),
                     like = solve(&cpu, "rtn:group=16", w, 2, 32, NULL);
-    assert_true(count_different_codes(&first.packed, &second.packed) > 0);
-    assert_int_equal(count_different_codes(&like.packed, &second.packed), 0);
+    assert_true(count_codes(&first.packed, &second.packed) > 0);
+    assert_int_equal(count_codes(&like.packed, &second.packed), 0);
     assert_true(fabs(like.loss - second.loss) <= 1e-9);
     qs_packed_free(&first.packed);
     qs_packed_free(&second.packed);
     qs_packed_free(&like.packed);
+}
+
+/* All steps from second moments to codes with memory of its own; the first failure. */
+static qs_err solve_anew(const float *gram, const float *w, int64_t n_out, int64_t n_in, qs_quant_result *out)
+{
+    qs_workspace *workspace = NULL;
+    qs_factor_cache *factors = NULL;
+    qs_spec spec = parse("gptq:bits=4,group=32,act=1,sym=0");
+    qs_quant_job job = {.name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .backend = gpu.backend};
+    qs_quant_task task = {&spec, &job, out};
+    qs_err err;
+    QS_TRY(qs_workspace_create(&workspace, gpu.backend));
+    QS_TRY(qs_factor_cache_create(&factors, workspace, gram, n_in, 300, "test"));
+    job.factors = factors;
+    err = qs_quant_solve(workspace, &task, 1);
+    if (err != QS_OK) {
+        qs_err again =
+            qs_quant_solve(workspace, &task, 1); /* what failed half-way is no trap for the next call */
+        assert_int_equal(again, err);
+    }
+out:
+    qs_factor_cache_destroy(factors);
+    qs_workspace_destroy(workspace);
+    return err;
+}
+
+enum { FAILING_OUT = 40, FAILING_IN = 96 };
+
+static void check_like_cpu(const float *gram, const float *w, qs_quant_result *r)
+{
+    qs_factor_cache *factors = make_factors(&cpu, gram, FAILING_IN, 300);
+    qs_quant_result like =
+        solve(&cpu, "gptq:bits=4,group=32,act=1,sym=0", w, FAILING_OUT, FAILING_IN, factors);
+    assert_true(count_codes(&like.packed, &r->packed) * 1000 <= FAILING_OUT * FAILING_IN);
+    qs_packed_free(&like.packed);
+    qs_packed_free(&r->packed);
+    qs_factor_cache_destroy(factors);
+}
+
+/* With less memory than it takes: an error wherever it strikes, nothing lost, and success once there is
+ * enough. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    need_device();
+    enum { STEP = 10000 };
+    float *gram = data_gram(FAILING_IN, 300, 5), *w = data_normal(FAILING_OUT * FAILING_IN, 6, 0.05f);
+    qs_backend_memory before, after;
+    qs_quant_result r;
+    int n_failures = 0;
+    qs_backend_get_memory(gpu.backend, &before);
+    qs_err err;
+    for (size_t budget = before.used_bytes + 1;; budget += STEP, n_failures++) {
+        assert_int_equal(qs_backend_set_budget(gpu.backend, budget), QS_OK);
+        err = solve_anew(gram, w, FAILING_OUT, FAILING_IN, &r);
+        if (err == QS_OK) break;
+        assert_int_equal(err, QS_E_RESOURCE);
+        qs_backend_get_memory(gpu.backend, &after);
+        assert_int_equal(after.buffer_bytes, before.buffer_bytes);
+    }
+    assert_int_equal(qs_backend_set_budget(gpu.backend, 0), QS_OK);
+    assert_true(n_failures > 5);
+    check_like_cpu(gram, w, &r);
+    free(gram);
+    free(w);
+}
+
+static void test_failed_launches(void **state)
+{
+    (void)state;
+    need_device();
+    if (qs_rt_simt_fail_launch == NULL) skip();
+    float *gram = data_gram(FAILING_IN, 300, 5), *w = data_normal(FAILING_OUT * FAILING_IN, 6, 0.05f);
+    qs_quant_result r;
+    int64_t n_launches = 0;
+    for (;; n_launches++) {
+        qs_rt_simt_fail_launch(n_launches, QS_RT_LAUNCH_FAILURE);
+        qs_err err = solve_anew(gram, w, FAILING_OUT, FAILING_IN, &r);
+        qs_rt_simt_fail_launch(0, QS_RT_OK);
+        if (err == QS_OK) break;
+        assert_int_equal(err, QS_E_DEVICE);
+    }
+    assert_true(n_launches > 10);
+    check_like_cpu(gram, w, &r);
+    free(gram);
+    free(w);
 }
 
 int main(void)
@@ -375,6 +474,8 @@ int main(void)
         cmocka_unit_test(test_representable_is_exact),
         cmocka_unit_test(test_many_equal_each_alone),
         cmocka_unit_test(test_weights_change),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_failed_launches),
     };
     return cmocka_run_group_tests_name("cuda_solver", tests, start, stop);
 }
