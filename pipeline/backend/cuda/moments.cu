@@ -7,8 +7,7 @@
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 
-namespace
-{
+namespace {
 
 enum {
     SIDE = 32, /* of the squares that are transposed */

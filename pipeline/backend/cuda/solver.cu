@@ -18,8 +18,7 @@
 #include "backend/cuda/kernels.h"
 #include "backend/scale_steps.h"
 
-namespace
-{
+namespace {
 
 enum {
     ROWS = QS_CU_SOLVE_ROWS,
