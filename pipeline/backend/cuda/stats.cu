@@ -70,8 +70,10 @@ __global__ void column_maxima(const float *x, int64_t n, int64_t d, int64_t n_co
     int64_t first = n * blockIdx.y / GRAM_PARTS, last = n * (blockIdx.y + 1) / GRAM_PARTS;
     if (column >= n_columns) return;
     float largest = 0.0f;
-    if (column < d)
+    if (column < d) {
+#pragma unroll 8
         for (int64_t r = first; r < last; r++) largest = fmaxf(largest, fabsf(x[r * d + column]));
+    }
     maxima[blockIdx.y * n_columns + column] = largest;
 }
 
@@ -99,8 +101,8 @@ __device__ __forceinline__ void split_value(float x, float half_scale, float oth
 }
 
 /* One warp per unit, SPLIT_STEPS steps. */
-__global__ void split_columns(const float *x, int64_t n, int64_t d, int64_t n_units, int64_t n_steps,
-                              const int32_t *shift, uint4 *terms)
+__global__ void split_columns(const float *__restrict__ x, int64_t n, int64_t d, int64_t n_units, int64_t n_steps,
+                              const int32_t *shift, uint4 *__restrict__ terms)
 {
     int lane = (int)threadIdx.x % 32, t = lane % 4;
     int64_t unit = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
@@ -141,8 +143,10 @@ __device__ __forceinline__ void load_stage(const uint4 *rows, const uint4 *colum
         }
 }
 
-/* The three products of a step. Neighbouring instructions have different sums, so that they overlap. */
-__device__ __forceinline__ void multiply_step(const uint4 *rows, const uint4 *columns,
+/* The three products of a step. Neighbouring instructions have different sums, so that they overlap. An A fragment must
+ * lie in four registers in a row, which two loads cannot give: `nothing` is 0, but the compiler does not know, and so
+ * makes the fragment once instead of copying it for every product. */
+__device__ __forceinline__ void multiply_step(const uint4 *rows, const uint4 *columns, uint32_t nothing,
                                               float acc[GRAM_WARP_M][GRAM_WARP_N][4])
 {
     uint32_t b_high[GRAM_WARP_N][2], b_low[GRAM_WARP_N][2];
@@ -157,7 +161,8 @@ __device__ __forceinline__ void multiply_step(const uint4 *rows, const uint4 *co
 #pragma unroll
     for (int i = 0; i < GRAM_WARP_M; i++) {
         uint4 v = rows[2 * i * 32], w = rows[(2 * i + 1) * 32];
-        uint32_t a_high[4] = {v.x, w.x, v.y, w.y}, a_low[4] = {v.z, w.z, v.w, w.w};
+        uint32_t a_high[4] = {v.x ^ nothing, w.x ^ nothing, v.y ^ nothing, w.y ^ nothing};
+        uint32_t a_low[4] = {v.z ^ nothing, w.z ^ nothing, v.w ^ nothing, w.w ^ nothing};
 #pragma unroll
         for (int j = 0; j < GRAM_WARP_N; j++) qs_mma_f16(acc[i][j], a_high, b_low[j]);
 #pragma unroll
@@ -236,6 +241,7 @@ __global__ void __launch_bounds__(GRAM_THREADS, 1) gram_tile(gram_workspace ws, 
     }
     const int row_at = warp_row * GRAM_WARP_M * 2 * 32 + lane;
     const int column_at = GRAM_STAGE_STEPS * GRAM_OPERAND + warp_column * GRAM_WARP_N * 32 + lane;
+    const uint32_t nothing = n_stages < 0 ? 1 : 0;
     int slot = 0, free_slot = (GRAM_STAGES - 1) * GRAM_STAGE;
     for (int s = 0; s < n_stages; s++) {
         qs_copy_async_wait<GRAM_STAGES - 2>();
@@ -246,7 +252,8 @@ __global__ void __launch_bounds__(GRAM_THREADS, 1) gram_tile(gram_workspace ws, 
         next += GRAM_STAGE_STEPS * step_vectors;
 #pragma unroll
         for (int k = 0; k < GRAM_STAGE_STEPS && !idle; k++)
-            multiply_step(shared + slot + row_at + k * GRAM_OPERAND, shared + slot + column_at + k * GRAM_OPERAND, acc);
+            multiply_step(shared + slot + row_at + k * GRAM_OPERAND, shared + slot + column_at + k * GRAM_OPERAND,
+                          nothing, acc);
         /* The two warps that share a scheduler promote in turns, so that one feeds the tensor core meanwhile. */
         if ((s + warp_row) % GRAM_PROMOTE_STAGES != 0) promote(acc, sum, rest);
         free_slot = slot;
