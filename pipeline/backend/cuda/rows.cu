@@ -1,0 +1,283 @@
+/* Ops that work row by row or element by element. In decoding each of them handles a few thousand numbers, so
+ * what counts is the way from launch to result: one pass over memory, all loads at once, as few barriers as
+ * can be. */
+#include "backend/cuda/device.h"
+#include "backend/cuda/kernels.h"
+
+namespace {
+
+constexpr unsigned ALL_LANES = 0xffffffffu;
+constexpr int THREADS = 256;
+
+bool is_aligned16(const void *pointer) { return (uintptr_t)pointer % 16 == 0; }
+
+unsigned n_blocks_of(int64_t n, int64_t per_block) { return (unsigned)((n + per_block - 1) / per_block); }
+
+__device__ __forceinline__ float warp_sum(float x)
+{
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
+    return x;
+}
+
+/* ---- gather ---- */
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS)
+    gather_rows(const T *table, const int32_t *tokens, int64_t width, T *out)
+{
+    const T *from = table + (int64_t)tokens[blockIdx.x] * width;
+    T *to = out + (int64_t)blockIdx.x * width;
+    for (int64_t i = threadIdx.x; i < width; i += THREADS) to[i] = from[i];
+}
+
+/* ---- rmsnorm ---- */
+
+constexpr int NORM_WARPS_MAX = 16;
+
+__device__ __forceinline__ float sum_of_squares(float4 v)
+{
+    return (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
+}
+
+__device__ __forceinline__ float norm_factor(float sum, int64_t d, float eps)
+{
+    return 1.0f / sqrtf(sum / (float)d + eps);
+}
+
+__device__ __forceinline__ float4 normed(float4 x, float factor, float4 weight)
+{
+    return make_float4(x.x * factor * weight.x, x.y * factor * weight.y, x.z * factor * weight.z,
+                       x.w * factor * weight.w);
+}
+
+/* The sum over the block, in every thread; the order of the additions is fixed. */
+__device__ __forceinline__ float block_sum(float x)
+{
+    __shared__ float sums[NORM_WARPS_MAX];
+    int lane = (int)threadIdx.x % 32, n_warps = (int)blockDim.x / 32;
+    x = warp_sum(x);
+    if (lane == 0) sums[threadIdx.x / 32] = x;
+    __syncthreads();
+    return warp_sum(lane < n_warps ? sums[lane] : 0.0f);
+}
+
+/* One row of n_vectors float4 per block, held in registers between the sum and the product. */
+template <int N>
+__global__ void __launch_bounds__(32 * NORM_WARPS_MAX)
+    rmsnorm_block(const float4 *x, const float4 *weight, int n_vectors, float eps, float4 *out)
+{
+    int64_t row = (int64_t)blockIdx.x * n_vectors;
+    float4 values[N], weights[N];
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        int at = i * (int)blockDim.x + (int)threadIdx.x;
+        bool inside = at < n_vectors;
+        values[i] = inside ? x[row + at] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        weights[i] = inside ? weight[at] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) sum += sum_of_squares(values[i]);
+    float factor = norm_factor(block_sum(sum), 4 * (int64_t)n_vectors, eps);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        int at = i * (int)blockDim.x + (int)threadIdx.x;
+        if (at < n_vectors) out[row + at] = normed(values[i], factor, weights[i]);
+    }
+}
+
+/* Short rows, as the norms of single heads: one warp each, no barrier. */
+constexpr int HEAD_WARPS = 4, HEAD_VECTORS_MAX = 64;
+
+__global__ void __launch_bounds__(32 * HEAD_WARPS)
+    rmsnorm_warp(const float4 *x, const float4 *weight, int64_t n, int n_vectors, float eps, float4 *out)
+{
+    constexpr int N = HEAD_VECTORS_MAX / 32;
+    int lane = (int)threadIdx.x % 32;
+    int64_t row = (int64_t)blockIdx.x * HEAD_WARPS + threadIdx.x / 32;
+    if (row >= n) return; /* a whole warp */
+    float4 values[N];
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        int at = i * 32 + lane;
+        values[i] = at < n_vectors ? x[row * n_vectors + at] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        sum += sum_of_squares(values[i]);
+    }
+    float factor = norm_factor(warp_sum(sum), 4 * (int64_t)n_vectors, eps);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        int at = i * 32 + lane;
+        if (at < n_vectors) out[row * n_vectors + at] = normed(values[i], factor, weight[at]);
+    }
+}
+
+/* Rows of any length and place, read twice. */
+__global__ void __launch_bounds__(THREADS)
+    rmsnorm_any(const float *x, const float *weight, int64_t d, float eps, float *out)
+{
+    const float *row = x + (int64_t)blockIdx.x * d;
+    float *to = out + (int64_t)blockIdx.x * d;
+    float sum = 0.0f;
+    for (int64_t i = threadIdx.x; i < d; i += THREADS) sum += row[i] * row[i];
+    float factor = norm_factor(block_sum(sum), d, eps);
+    for (int64_t i = threadIdx.x; i < d; i += THREADS) to[i] = row[i] * factor * weight[i];
+}
+
+/* ---- rope ---- */
+
+/* Threads (pair, head): a thread computes the angle of its pair once for all the heads that it rotates. The
+ * angle is rounded to f32 before sine and cosine, as the CPU does and as models are trained. */
+__global__ void __launch_bounds__(THREADS)
+    rope(float *x, const int32_t *positions, const float *inv_freq, int n_heads, int half)
+{
+    float *row = x + (int64_t)blockIdx.x * n_heads * half * 2;
+    float position = (float)positions[blockIdx.x];
+    int head_step = (int)(gridDim.y * blockDim.y);
+    for (int i = (int)threadIdx.x; i < half; i += (int)blockDim.x) {
+        float sine, cosine;
+        sincosf(position * inv_freq[i], &sine, &cosine);
+        for (int head = (int)(blockIdx.y * blockDim.y + threadIdx.y); head < n_heads; head += head_step) {
+            float *low = row + (int64_t)head * half * 2 + i, *high = low + half;
+            float a = *low, b = *high;
+            *low = a * cosine - b * sine;
+            *high = b * cosine + a * sine;
+        }
+    }
+}
+
+/* ---- elementwise: n_vectors threads take four elements each, a few more take one each ---- */
+
+/* exp overflows to infinity for a very negative gate, which gives the right answer 0. */
+__device__ __forceinline__ float silu_mul_of(float gate, float up)
+{
+    return gate / (1.0f + expf(-gate)) * up;
+}
+
+__global__ void __launch_bounds__(THREADS)
+    silu_mul(const float *gate, const float *up, int64_t n_vectors, int64_t n, float *out)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < n_vectors) {
+        float4 g = reinterpret_cast<const float4 *>(gate)[i], u = reinterpret_cast<const float4 *>(up)[i];
+        reinterpret_cast<float4 *>(out)[i] = make_float4(silu_mul_of(g.x, u.x), silu_mul_of(g.y, u.y),
+                                                         silu_mul_of(g.z, u.z), silu_mul_of(g.w, u.w));
+    } else if (i + 3 * n_vectors < n) {
+        int64_t at = i + 3 * n_vectors;
+        out[at] = silu_mul_of(gate[at], up[at]);
+    }
+}
+
+__global__ void __launch_bounds__(THREADS) add(float *x, const float *y, int64_t n_vectors, int64_t n)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < n_vectors) {
+        float4 a = reinterpret_cast<const float4 *>(x)[i], b = reinterpret_cast<const float4 *>(y)[i];
+        reinterpret_cast<float4 *>(x)[i] = make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+    } else if (i + 3 * n_vectors < n) {
+        x[i + 3 * n_vectors] += y[i + 3 * n_vectors];
+    }
+}
+
+__global__ void __launch_bounds__(THREADS)
+    to_bf16(const float *x, int64_t n_vectors, int64_t n, uint16_t *out)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < n_vectors) {
+        float4 v = reinterpret_cast<const float4 *>(x)[i];
+        reinterpret_cast<uint2 *>(out)[i] =
+            make_uint2(qs_bf16x2_of_f32(v.x, v.y), qs_bf16x2_of_f32(v.z, v.w));
+    } else if (i + 3 * n_vectors < n) {
+        out[i + 3 * n_vectors] = qs_bf16_of_f32(x[i + 3 * n_vectors]);
+    }
+}
+
+/* Blocks for n elements of which n_vectors * 4 go four to a thread. */
+unsigned elementwise_blocks(int64_t n_vectors, int64_t n) { return n_blocks_of(n - 3 * n_vectors, THREADS); }
+
+template <int N>
+void launch_rmsnorm_block(void *stream, const float *x, const float *weight, int64_t n, int64_t n_vectors,
+                          float eps, float *out)
+{
+    unsigned n_threads = n_blocks_of(n_vectors, 32 * N) * 32;
+    QS_LAUNCH(rmsnorm_block<N>, (unsigned)n, n_threads, 0, stream, reinterpret_cast<const float4 *>(x),
+              reinterpret_cast<const float4 *>(weight), (int)n_vectors, eps, reinterpret_cast<float4 *>(out));
+}
+
+} // namespace
+
+extern "C" int qs_cu_gather_rows(void *stream, const float *table, const int32_t *tokens, int64_t n,
+                                 int64_t d, float *out)
+{
+    if (n == 0) return 0;
+    if (d % 4 == 0 && is_aligned16(table) && is_aligned16(out))
+        QS_LAUNCH(gather_rows<float4>, (unsigned)n, THREADS, 0, stream,
+                  reinterpret_cast<const float4 *>(table), tokens, d / 4, reinterpret_cast<float4 *>(out));
+    else
+        QS_LAUNCH(gather_rows<float>, (unsigned)n, THREADS, 0, stream, table, tokens, d, out);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d,
+                             float eps, float *out)
+{
+    constexpr int64_t PER_BLOCK = 32 * NORM_WARPS_MAX;
+    if (n == 0) return 0;
+    int64_t n_vectors = d / 4;
+    bool whole = d % 4 == 0 && is_aligned16(x) && is_aligned16(weight) && is_aligned16(out);
+    if (!whole || n_vectors > 8 * PER_BLOCK)
+        QS_LAUNCH(rmsnorm_any, (unsigned)n, THREADS, 0, stream, x, weight, d, eps, out);
+    else if (n_vectors <= HEAD_VECTORS_MAX)
+        QS_LAUNCH(rmsnorm_warp, n_blocks_of(n, HEAD_WARPS), 32 * HEAD_WARPS, 0, stream,
+                  reinterpret_cast<const float4 *>(x), reinterpret_cast<const float4 *>(weight), n,
+                  (int)n_vectors, eps, reinterpret_cast<float4 *>(out));
+    else if (n_vectors <= PER_BLOCK)
+        launch_rmsnorm_block<1>(stream, x, weight, n, n_vectors, eps, out);
+    else if (n_vectors <= 2 * PER_BLOCK)
+        launch_rmsnorm_block<2>(stream, x, weight, n, n_vectors, eps, out);
+    else if (n_vectors <= 4 * PER_BLOCK)
+        launch_rmsnorm_block<4>(stream, x, weight, n, n_vectors, eps, out);
+    else
+        launch_rmsnorm_block<8>(stream, x, weight, n, n_vectors, eps, out);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_rope(void *stream, float *x, const int32_t *positions, const float *inv_freq, int64_t n,
+                          int64_t n_heads, int64_t head_dim)
+{
+    /* With few rows every head gets its own threads; with many, a thread's angle serves several heads. */
+    constexpr int64_t MANY_ROWS = 64, HEADS_PER_THREAD = 4;
+    int64_t half = head_dim / 2;
+    if (n == 0 || half == 0) return 0;
+    unsigned width = half < THREADS ? (unsigned)half : THREADS;
+    dim3 block(width, THREADS / width);
+    unsigned n_parts = n_blocks_of(n_heads, (int64_t)block.y * (n < MANY_ROWS ? 1 : HEADS_PER_THREAD));
+    QS_LAUNCH(rope, dim3((unsigned)n, n_parts), block, 0, stream, x, positions, inv_freq, (int)n_heads,
+              (int)half);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_silu_mul(void *stream, const float *gate, const float *up, int64_t n, float *out)
+{
+    if (n == 0) return 0;
+    int64_t n_vectors = is_aligned16(gate) && is_aligned16(up) && is_aligned16(out) ? n / 4 : 0;
+    QS_LAUNCH(silu_mul, elementwise_blocks(n_vectors, n), THREADS, 0, stream, gate, up, n_vectors, n, out);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_add(void *stream, float *x, const float *y, int64_t n)
+{
+    if (n == 0) return 0;
+    int64_t n_vectors = is_aligned16(x) && is_aligned16(y) ? n / 4 : 0;
+    QS_LAUNCH(add, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, y, n_vectors, n);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_f32_to_bf16(void *stream, const float *x, int64_t n, uint16_t *out)
+{
+    if (n == 0) return 0;
+    int64_t n_vectors = is_aligned16(x) && (uintptr_t)out % 8 == 0 ? n / 4 : 0;
+    QS_LAUNCH(to_bf16, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, n_vectors, n, out);
+    return qs_launch_status();
+}
