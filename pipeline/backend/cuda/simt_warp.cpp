@@ -60,24 +60,30 @@ float cut_to_f32(double x)
     return fabs((double)y) > fabs(x) ? nextafterf(y, 0.0f) : y;
 }
 
-void do_mma(const warp *w, const request *asked)
+/* The fragments as matrices, where the PTX manual puts them (mma.m16n8k16). */
+void gather(const warp *w, int bf16, double a[16][16], double b[16][8])
 {
-    float a[16][16], b[16][8];
     for (unsigned lane = 0; lane < WARP; lane++) {
         const request *from = &w->lanes[lane].asked;
         unsigned g = lane / 4, t = lane % 4;
         for (unsigned i = 0; i < 8; i++)
-            a[g + 8 * ((i / 2) % 2)][2 * t + i % 2 + 8 * (i / 4)] = element(from->a[i / 2], i % 2, asked->bf16);
-        for (unsigned i = 0; i < 4; i++) b[2 * t + i % 2 + 8 * (i / 2)][g] = element(from->b[i / 2], i % 2, asked->bf16);
+            a[g + 8 * ((i / 2) % 2)][2 * t + i % 2 + 8 * (i / 4)] = element(from->a[i / 2], i % 2, bf16);
+        for (unsigned i = 0; i < 4; i++) b[2 * t + i % 2 + 8 * (i / 2)][g] = element(from->b[i / 2], i % 2, bf16);
     }
+}
+
+void do_mma(const warp *w, const request *asked)
+{
+    double a[16][16], b[16][8], sums[16][8] = {};
+    gather(w, asked->bf16, a, b);
+    for (unsigned row = 0; row < 16; row++)
+        for (unsigned k = 0; k < 16; k++) {
+#pragma omp simd
+            for (unsigned column = 0; column < 8; column++) sums[row][column] += a[row][k] * b[k][column];
+        }
     for (unsigned lane = 0; lane < WARP; lane++) {
         float *c = static_cast<float *>(w->lanes[lane].asked.out);
-        for (unsigned i = 0; i < 4; i++) {
-            unsigned row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
-            double sum = 0;
-            for (unsigned k = 0; k < 16; k++) sum += (double)a[row][k] * (double)b[k][column];
-            c[i] = cut_to_f32(c[i] + sum);
-        }
+        for (unsigned i = 0; i < 4; i++) c[i] = cut_to_f32(c[i] + sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
     }
 }
 
