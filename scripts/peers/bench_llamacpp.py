@@ -6,7 +6,8 @@ BENCH is build/tests/bench_decode; MODEL.gguf is what it reads (weights rounded 
 Each pair names one of its forms and the GGUF file that llama.cpp runs against it (see convert_gguf.py). In every
 round each side takes one sample, in an order that alternates; both have the same number of threads. A round in
 which other processes took more than --disturbed of the machine is taken again, so that the figures are those of
-the two programs and not of their neighbours; the waiting sides' threads sleep.
+the two programs and not of their neighbours; the waiting sides' threads sleep. LD_PRELOAD reaches llama.cpp alone
+(see no_amx.c: its AMX kernels for Q4_0 end with an illegal instruction on some machines).
 """
 import argparse
 import ctypes
@@ -37,6 +38,7 @@ def process_seconds(pid):
 class Ours:
     def __init__(self, args, form):
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+        environment.pop("LD_PRELOAD", None)
         command = [args.bench, args.model, str(args.prompt), str(args.decode), "serve", form]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env=environment)
