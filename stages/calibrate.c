@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/progress.h"
 #include "data/corpus.h"
+#include "model/feed.h"
 #include "model/forward.h"
 #include "quant/quant_run.h"
 #include "stat/calib_file.h"
@@ -40,7 +41,7 @@ typedef struct job {
     qs_device_map map;
     qs_collector collector;
     qs_scratch *scratch;
-    qs_block *block;
+    qs_feed feed;
     float *hidden;       /* device [n_samples * seqlen, d_model] */
     float *probe_hidden; /* device, a copy that the statistics pass may overwrite; --propagate only */
     qs_artifact *artifact;
@@ -119,7 +120,8 @@ static qs_err allocate(job *j)
     QS_TRY(qs_scratch_create(&j->scratch, j->backend, j->model, SCRATCH_ROWS));
     QS_TRY(qs_collector_init(&j->collector, j->backend, j->config));
     qs_block_options block = {.uses = QS_USE_GEMM, .compute = QS_COMPUTE_F32, .dense_dtype = QS_F32};
-    QS_TRY(qs_block_create(&j->block, j->backend, j->model, NULL, 0, &block));
+    qs_feed_init(&j->feed, j->backend, j->model, &block);
+    QS_TRY(qs_feed_load(&j->feed, NULL, 0));
     QS_TRY(qs_forward_embed(j->backend, j->model, j->windows, (int64_t)n_rows, j->hidden));
 out:
     return err;
@@ -151,12 +153,24 @@ static qs_err propagate_layer(job *j, int64_t layer, const qs_tap *tap)
     qs_linear_source linears = {.get = packed_linear, .context = &quant};
     qs_err err;
     QS_TRY(qs_backend_copy(j->backend, j->probe_hidden, j->hidden, bytes));
-    QS_TRY(qs_block_forward(j->block, j->scratch, j->probe_hidden, opt->n_samples, opt->seqlen, tap));
+    QS_TRY(qs_block_forward(qs_feed_block(&j->feed), j->scratch, j->probe_hidden, opt->n_samples, opt->seqlen, tap));
     QS_TRY(qs_quantize_layer(j->model, j->backend, layer, &grams, &j->spec, 1, &quant));
-    QS_TRY(qs_block_load(j->block, &linears, layer));
-    QS_TRY(qs_block_forward(j->block, j->scratch, j->hidden, opt->n_samples, opt->seqlen, NULL));
+    QS_TRY(qs_feed_load(&j->feed, &linears, layer));
+    QS_TRY(qs_block_forward(qs_feed_block(&j->feed), j->scratch, j->hidden, opt->n_samples, opt->seqlen, NULL));
 out:
     qs_quant_layer_free(&quant);
+    return err;
+}
+
+/* Statistics of a layer that is loaded; the next one is loaded beside that. */
+static qs_err collect_layer(job *j, int64_t layer, const qs_tap *tap)
+{
+    const options *opt = j->opt;
+    qs_err err;
+    QS_TRY(qs_feed_mark(&j->feed));
+    QS_TRY(qs_block_forward(qs_feed_block(&j->feed), j->scratch, j->hidden, opt->n_samples, opt->seqlen, tap));
+    if (layer + 1 < j->config->n_layers) QS_TRY(qs_feed_load_next(&j->feed, NULL, layer + 1));
+out:
     return err;
 }
 
@@ -168,12 +182,13 @@ static qs_err run_layers(job *j)
     qs_err err = QS_OK;
     qs_progress_start(&progress, "calibrate layers", j->config->n_layers);
     for (int64_t layer = 0; layer < j->config->n_layers; layer++) {
-        if (layer > 0 || opt->propagate != NULL) QS_TRY(qs_block_load(j->block, NULL, layer));
         QS_TRY(qs_collector_clear(&j->collector));
-        if (opt->propagate != NULL)
+        if (opt->propagate != NULL) {
+            QS_TRY(qs_feed_load(&j->feed, NULL, layer));
             QS_TRY(propagate_layer(j, layer, &tap));
-        else
-            QS_TRY(qs_block_forward(j->block, j->scratch, j->hidden, opt->n_samples, opt->seqlen, &tap));
+        } else {
+            QS_TRY(collect_layer(j, layer, &tap));
+        }
         QS_TRY(qs_collector_write(&j->collector, layer, j->artifact));
         qs_progress_update(&progress, layer + 1);
     }
@@ -259,7 +274,7 @@ static qs_err run(const options *opt)
 out:
     qs_artifact_abort(j.artifact);
     if (j.backend != NULL) {
-        qs_block_destroy(j.block);
+        qs_feed_fini(&j.feed);
         qs_scratch_destroy(j.scratch);
         if (j.collector.backend != NULL) qs_collector_fini(&j.collector);
         qs_backend_free(j.backend, j.hidden);

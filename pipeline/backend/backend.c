@@ -116,6 +116,11 @@ qs_err qs_backend_copy(qs_backend *backend, void *dst, const void *src, size_t b
 
 qs_err qs_backend_sync(qs_backend *backend) { return backend->ops->sync(backend); }
 
+qs_err qs_backend_load_beside(qs_backend *backend, qs_load_step step)
+{
+    return backend->ops->load_beside(backend, step);
+}
+
 void qs_backend_get_memory(const qs_backend *backend, qs_backend_memory *memory)
 {
     backend->ops->get_memory(backend, memory);

@@ -45,6 +45,12 @@ QS_MUST_CHECK qs_err qs_backend_download(qs_backend *backend, void *dst, const v
 QS_MUST_CHECK qs_err qs_backend_copy(qs_backend *backend, void *dst, const void *src, size_t bytes);
 QS_MUST_CHECK qs_err qs_backend_sync(qs_backend *backend);
 
+/* Loading beside computing: what is uploaded, and matrices that are updated, between begin and end (which is called in
+ * any case) may run beside the ops that were called since the mark. They wait for everything before the mark, and ops
+ * after the end wait for them; a backend without streams runs everything in the order of the calls. */
+typedef enum qs_load_step { QS_LOAD_MARK, QS_LOAD_BEGIN, QS_LOAD_END } qs_load_step;
+QS_MUST_CHECK qs_err qs_backend_load_beside(qs_backend *backend, qs_load_step step);
+
 typedef struct qs_backend_memory {
     size_t total_bytes, free_bytes;   /* of the device */
     size_t used_bytes, peak_bytes;    /* held by this backend: buffers, matrices, scratch */

@@ -22,6 +22,7 @@ typedef struct qs_backend_ops {
     qs_err (*download)(qs_backend *backend, void *dst, const void *src, size_t bytes);
     qs_err (*copy)(qs_backend *backend, void *dst, const void *src, size_t bytes); /* device to device */
     qs_err (*sync)(qs_backend *backend);
+    qs_err (*load_beside)(qs_backend *backend, qs_load_step step);
     void (*get_memory)(const qs_backend *backend, qs_backend_memory *memory);
     qs_err (*set_budget)(qs_backend *backend, size_t bytes);
 

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "model/feed.h"
 
 /* Enough rows for the matrix products to reach their rate, few enough for the activations to stay small. */
 enum { CHUNK_TOKENS = 2048 };
@@ -10,8 +11,7 @@ struct qs_pass {
     qs_backend *backend;
     const qs_model *model;
     qs_pass_plan plan;
-    qs_block_options options;
-    qs_block *block; /* created with the first layer of the first stream */
+    qs_feed feed;
     qs_scratch *scratch;
     float *states;                  /* device [n_streams, batch_windows * n_ctx, d_model] */
     double *seconds;                /* [n_streams] */
@@ -51,7 +51,8 @@ qs_err qs_pass_create(qs_pass **out, qs_backend *backend, const qs_model *model,
     pass->model = model;
     pass->plan = *plan;
     pass->d_model = qs_model_get_config(model)->d_model;
-    pass->options = (qs_block_options){.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32};
+    qs_feed_init(&pass->feed, backend, model,
+                 &(qs_block_options){.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32});
     QS_TRY(QS_NEW(pass->seconds, plan->n_streams, "times of the streams"));
     QS_TRY(qs_backend_alloc(backend, &pass->states, plan->stream_bytes, "residual states of the streams"));
     QS_TRY(qs_scratch_create(&pass->scratch, backend, model, plan->chunk_windows * plan->n_ctx));
@@ -65,7 +66,7 @@ out:
 void qs_pass_destroy(qs_pass *pass)
 {
     if (pass == NULL) return;
-    qs_block_destroy(pass->block);
+    qs_feed_fini(&pass->feed);
     qs_scratch_destroy(pass->scratch);
     qs_backend_free(pass->backend, pass->states);
     qs_mem_free(pass->seconds);
@@ -81,24 +82,29 @@ const float *qs_pass_hidden(const qs_pass *pass, int64_t stream) { return stream
 
 double qs_pass_seconds(const qs_pass *pass, int64_t stream) { return pass->seconds[stream]; }
 
-static qs_err load(qs_pass *pass, const qs_linear_source *linears, int64_t layer)
-{
-    if (pass->block != NULL) return qs_block_load(pass->block, linears, layer);
-    return qs_block_create(&pass->block, pass->backend, pass->model, linears, layer, &pass->options);
-}
-
-/* Moves one stream through one layer. */
-static qs_err advance(qs_pass *pass, const qs_linear_source *linears, int64_t stream, int64_t layer,
-                      int64_t n_windows)
+/* Moves one stream through one layer, whose weights are loaded, and loads what the next step (a stream and a layer) needs
+ * beside that. `next` NULL = the model's own weights; next_layer -1 = there is no further step. */
+static qs_err advance(qs_pass *pass, int64_t stream, int64_t n_windows, const qs_linear_source *next,
+                      int64_t next_layer)
 {
     double started = qs_clock_seconds();
     qs_err err;
-    QS_TRY(load(pass, linears, layer));
-    QS_TRY(qs_block_forward(pass->block, pass->scratch, stream_states(pass, stream), n_windows,
+    QS_TRY(qs_feed_mark(&pass->feed));
+    QS_TRY(qs_block_forward(qs_feed_block(&pass->feed), pass->scratch, stream_states(pass, stream), n_windows,
                             pass->plan.n_ctx, NULL));
+    if (next_layer >= 0 && pass->feed.pair) QS_TRY(qs_feed_load_next(&pass->feed, next, next_layer));
     QS_TRY(qs_backend_sync(pass->backend));
     pass->seconds[stream] += qs_clock_seconds() - started;
 out:
+    return err;
+}
+
+/* What cannot be loaded beside the step before is loaded in front of its own, whose time that is. */
+static qs_err load_first(qs_pass *pass, const qs_linear_source *linears, int64_t stream, int64_t layer)
+{
+    double started = qs_clock_seconds();
+    qs_err err = qs_feed_load(&pass->feed, linears, layer);
+    pass->seconds[stream] += qs_clock_seconds() - started;
     return err;
 }
 
@@ -120,7 +126,12 @@ qs_err qs_pass_run(qs_pass *pass, const qs_linear_source *const *sources, int64_
                                    (size_t)(n_rows * pass->d_model) * sizeof(float)));
     }
     for (int64_t layer = 0; layer < n_layers; layer++) {
-        for (int64_t s = 0; s < n; s++) QS_TRY(advance(pass, sources[s], s, layer, n_windows));
+        for (int64_t s = 0; s < n; s++) {
+            bool last = s + 1 == n;
+            int64_t next_layer = !last ? layer : layer + 1 < n_layers ? layer + 1 : -1;
+            if (!pass->feed.pair || (layer == 0 && s == 0)) QS_TRY(load_first(pass, sources[s], s, layer));
+            QS_TRY(advance(pass, s, n_windows, sources[last ? 0 : s + 1], next_layer));
+        }
         if (progress != NULL) qs_progress_update(progress, ++pass->n_layers_done);
     }
     for (int64_t s = 0; s < n; s++)

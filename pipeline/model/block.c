@@ -56,6 +56,8 @@ static qs_err read_half(qs_staging *staging, const qs_model *model, qs_role role
     if (chunk < 1) chunk = 1;
     QS_TRY(grow(&staging->half, &staging->half_elems, info->n_out * info->n_in, sizeof *staging->half,
                 "weights on their way to the device"));
+    if (info->storage == (dtype == QS_F16 ? QS_STORE_F16 : QS_STORE_BF16))
+        return qs_model_read_16(model, role, layer, staging->half);
     QS_TRY(grow(&staging->f32, &staging->f32_elems, chunk * info->n_in, sizeof *staging->f32,
                 "rows on their way to 16 bits"));
     for (int64_t row = 0; row < info->n_out; row += chunk) {
@@ -70,16 +72,21 @@ out:
 }
 
 qs_err qs_staging_read(qs_staging *staging, const qs_model *model, qs_role role, int64_t layer,
-                       const qs_block_options *options, qs_matrix_desc *desc)
+                       const qs_block_options *options, bool as_stored, qs_matrix_desc *desc)
 {
     qs_err err = QS_OK;
     qs_tensor_info info = qs_model_info(model, role, layer);
-    /* GEMM makes a copy of its own from f32; only the form that is kept as it is may be 16 bits wide. */
-    bool half = (options->uses & QS_USE_GEMV) != 0 && options->dense_dtype != QS_F32;
+    qs_dtype dtype = options->dense_dtype;
+    /* GEMM makes a copy of its own, from f32 on the host; only the form that is kept as it is may be 16 bits wide. */
+    bool half = (options->uses & QS_USE_GEMV) != 0 && dtype != QS_F32;
+    if (options->uses == QS_USE_GEMM && as_stored && (info.storage == QS_STORE_F16 || info.storage == QS_STORE_BF16)) {
+        half = true;
+        dtype = info.storage == QS_STORE_F16 ? QS_F16 : QS_BF16;
+    }
     *desc = (qs_matrix_desc){.format = QS_MATRIX_F32, .n_out = info.n_out, .n_in = info.n_in};
     if (half) {
-        QS_TRY(read_half(staging, model, role, layer, options->dense_dtype, &info));
-        desc->format = options->dense_dtype == QS_F16 ? QS_MATRIX_F16 : QS_MATRIX_BF16;
+        QS_TRY(read_half(staging, model, role, layer, dtype, &info));
+        desc->format = dtype == QS_F16 ? QS_MATRIX_F16 : QS_MATRIX_BF16;
         desc->dense = staging->half;
     } else {
         QS_TRY(grow(&staging->f32, &staging->f32_elems, info.n_out * info.n_in, sizeof *staging->f32,
@@ -125,7 +132,9 @@ static qs_err load_linear(qs_block *block, const qs_linear_source *linears, int6
     qs_err err = QS_OK;
     qs_matrix_desc desc = {0};
     if (linears != NULL) QS_TRY(linears->get(linears->context, layer, role, &desc));
-    else QS_TRY(qs_staging_read(block->staging, block->model, role, layer, &block->options, &desc));
+    else
+        QS_TRY(qs_staging_read(block->staging, block->model, role, layer, &block->options,
+                               qs_backend_has_device(block->backend), &desc));
     qs_tensor_info info = qs_model_info(block->model, role, layer);
     if (desc.n_out != info.n_out || desc.n_in != info.n_in)
         return qs_fail(QS_E_INPUT, "load layer %lld, %s: the matrix is %lld x %lld, the model's %lld x %lld",

@@ -17,9 +17,9 @@ typedef struct qs_staging {
 void qs_staging_free(qs_staging *staging);
 
 /* Reads a whole matrix of the model into the staging and fills desc: F32, or dense_dtype when it is to be
- * multiplied in GEMV form. */
+ * multiplied in GEMV form. as_stored: 16-bit tensors stay as they are, which halves their way to a device. */
 QS_MUST_CHECK qs_err qs_staging_read(qs_staging *staging, const qs_model *model, qs_role role, int64_t layer,
-                                     const qs_block_options *options, qs_matrix_desc *desc);
+                                     const qs_block_options *options, bool as_stored, qs_matrix_desc *desc);
 
 struct qs_block {
     qs_backend *backend;

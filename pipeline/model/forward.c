@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "model/block_impl.h"
+#include "model/feed.h"
 
 /* Rows at once: of embeddings on their way to the device, through a block, and through the head. */
 enum { EMBED_ROWS = 64, BLOCK_ROWS = 1024, HEAD_ROWS = 64 };
@@ -57,7 +58,7 @@ qs_err qs_forward_head(qs_matrix **out, qs_backend *backend, const qs_model *mod
     qs_staging staging = {0};
     qs_matrix_desc desc;
     *out = NULL;
-    QS_TRY(qs_staging_read(&staging, model, QS_ROLE_HEAD, 0, options, &desc));
+    QS_TRY(qs_staging_read(&staging, model, QS_ROLE_HEAD, 0, options, false, &desc));
     QS_TRY(qs_matrix_create(out, backend, &desc, options->uses, options->compute));
 out:
     qs_staging_free(&staging);
@@ -69,19 +70,21 @@ static qs_err run_layers(qs_backend *backend, const qs_model *model, const qs_li
                          qs_compute compute, int64_t n_windows, int64_t n_ctx, const qs_tap *tap, float *hidden)
 {
     qs_err err = QS_OK;
-    qs_block *block = NULL;
+    qs_feed feed;
     qs_scratch *scratch = NULL;
     qs_block_options options = {.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32};
+    qs_feed_init(&feed, backend, model, &options);
     int64_t at_once = n_ctx < BLOCK_ROWS ? least(n_windows, BLOCK_ROWS / n_ctx) : 1;
     QS_TRY(qs_scratch_create(&scratch, backend, model, at_once * n_ctx));
     int64_t n_layers = qs_model_get_config(model)->n_layers;
+    QS_TRY(qs_feed_load(&feed, linears, 0));
     for (int64_t layer = 0; layer < n_layers; layer++) {
-        if (block == NULL) QS_TRY(qs_block_create(&block, backend, model, linears, layer, &options));
-        else QS_TRY(qs_block_load(block, linears, layer));
-        QS_TRY(qs_block_forward(block, scratch, hidden, n_windows, n_ctx, tap));
+        QS_TRY(qs_feed_mark(&feed));
+        QS_TRY(qs_block_forward(qs_feed_block(&feed), scratch, hidden, n_windows, n_ctx, tap));
+        if (layer + 1 < n_layers) QS_TRY(qs_feed_load_next(&feed, linears, layer + 1));
     }
 out:
-    qs_block_destroy(block);
+    qs_feed_fini(&feed);
     qs_scratch_destroy(scratch);
     return err;
 }

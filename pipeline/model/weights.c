@@ -153,6 +153,46 @@ qs_err qs_model_read_f32(const qs_model *model, qs_role role, int64_t layer, flo
     return read_rows(slot, &g, 0, g.n_rows, dst);
 }
 
+/* As is_finite: the exponents of f16 or bf16 that mean NaN or Inf. */
+static bool is_finite_16(const uint16_t *x, int64_t n, uint16_t exponent)
+{
+    uint16_t most = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t bits = x[i] & exponent;
+        most = bits > most ? bits : most;
+    }
+    return most != exponent;
+}
+
+qs_err qs_model_read_16(const qs_model *model, qs_role role, int64_t layer, uint16_t *dst)
+{
+    const qs_slot *slot = find_slot(model, role, layer);
+    if (slot == NULL) return fail_absent(model, role, layer);
+    const qs_storage storage = slot->info.storage;
+    if (storage != QS_STORE_F16 && storage != QS_STORE_BF16)
+        return qs_fail(QS_E_USAGE, "read %s: tensor %s is stored as %s, not in 16 bits", model->path, slot->info.name,
+                       qs_storage_name(storage));
+    qs_err err = qs_mapped_check(slot->file);
+    if (err != QS_OK) return err;
+    geometry g = geometry_of(slot);
+    uint16_t exponent = storage == QS_STORE_F16 ? 0x7c00 : 0x7f80;
+    int64_t bad_row = INT64_MAX;
+#pragma omp parallel for schedule(static) reduction(min : bad_row) if (g.n_rows > 1 && g.n_rows * g.n_cols > 65536)
+    for (int64_t i = 0; i < g.n_rows; i++) {
+        uint16_t *row = dst + i * g.n_cols;
+        memcpy(row, slot->data + (size_t)stored_row(&g, i) * g.row_bytes, g.row_bytes);
+        if (!is_finite_16(row, g.n_cols, exponent) && i < bad_row) bad_row = i;
+    }
+    if (bad_row == INT64_MAX) return QS_OK;
+    float *bad;
+    err = QS_NEW(bad, g.n_cols, "a row of weights");
+    if (err != QS_OK) return err;
+    err = read_rows(slot, &g, bad_row, 1, bad); /* which names the element */
+    qs_mem_free(bad);
+    return err;
+}
+
 qs_err qs_model_read_rows_f32(const qs_model *model, qs_role role, int64_t layer, int64_t first,
                               int64_t n_rows, float *dst)
 {

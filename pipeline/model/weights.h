@@ -61,6 +61,9 @@ qs_tensor_info qs_model_info(const qs_model *model, qs_role role, int64_t layer)
 /* dst: [n_out, n_in] f32. Errors: QS_E_NUMERIC names the tensor and index of a NaN or Inf. */
 QS_MUST_CHECK qs_err qs_model_read_f32(const qs_model *model, qs_role role, int64_t layer, float *dst);
 
+/* The same of a tensor that is stored as f16 or bf16, unchanged: dst [n_out, n_in]. QS_E_USAGE for other types. */
+QS_MUST_CHECK qs_err qs_model_read_16(const qs_model *model, qs_role role, int64_t layer, uint16_t *dst);
+
 /* Rows [first, first + n_rows) of a matrix, for embedding look-ups without reading the whole table. */
 QS_MUST_CHECK qs_err qs_model_read_rows_f32(const qs_model *model, qs_role role, int64_t layer, int64_t first,
                                             int64_t n_rows, float *dst);

@@ -61,6 +61,14 @@ static qs_err cpu_sync(qs_backend *backend)
     return QS_OK;
 }
 
+/* There is one stream, that of the calls. */
+static qs_err cpu_load_beside(qs_backend *backend, qs_load_step step)
+{
+    (void)backend;
+    (void)step;
+    return QS_OK;
+}
+
 static void cpu_get_memory(const qs_backend *backend, qs_backend_memory *memory)
 {
     qs_cpu *cpu = qs_cpu_of(backend);
@@ -269,6 +277,7 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
     {                                                                                                       \
         .name = backend_name, .create = create_function, .destroy = cpu_destroy, .alloc = cpu_alloc,        \
         .free = cpu_free, .upload = cpu_copy, .download = cpu_copy, .copy = cpu_copy, .sync = cpu_sync,      \
+        .load_beside = cpu_load_beside,                                                                      \
         .get_memory = cpu_get_memory, .set_budget = cpu_set_budget, .record_start = cpu_record_start,       \
         .record_stop = cpu_record_stop, .play = cpu_play, .forget = cpu_forget,                              \
         .matrix_update = qs_cpu_matrix_update,                                                              \

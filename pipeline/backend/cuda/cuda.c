@@ -10,6 +10,7 @@ static void cuda_destroy(qs_backend *backend)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     if (gpu == NULL) return;
+    if (gpu->load_stream != NULL) (void)qs_rt_stream_sync(gpu->load_stream);
     if (gpu->stream != NULL) (void)qs_rt_stream_sync(gpu->stream);
     qs_blas_destroy(gpu->blas, gpu);
     qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->small,
@@ -18,6 +19,8 @@ static void cuda_destroy(qs_backend *backend)
     for (int i = 0; i < 2; i++)
         if (gpu->pinned_free[i] != NULL) (void)qs_rt_event_destroy(gpu->pinned_free[i]);
     if (gpu->pinned != NULL) (void)qs_rt_free_host(gpu->pinned);
+    if (gpu->load_event != NULL) (void)qs_rt_event_destroy(gpu->load_event);
+    if (gpu->load_stream != NULL) (void)qs_rt_stream_destroy(gpu->load_stream);
     if (gpu->stream != NULL) (void)qs_rt_stream_destroy(gpu->stream);
     qs_mem_free(gpu->blocks);
     qs_mem_free(gpu);
@@ -55,6 +58,8 @@ static qs_err make_stream(qs_gpu *gpu)
     size_t free_bytes, total_bytes;
     qs_err err;
     QS_TRY(qs_gpu_check(gpu, qs_rt_stream_create(&gpu->stream), "create a stream"));
+    QS_TRY(qs_gpu_check(gpu, qs_rt_stream_create(&gpu->load_stream), "create a stream"));
+    QS_TRY(qs_gpu_check(gpu, qs_rt_event_create(&gpu->load_event), "create an event"));
     QS_TRY(qs_gpu_check(gpu, qs_rt_malloc_host(&gpu->pinned, QS_GPU_PINNED_BYTES), "allocate page-locked memory"));
     for (int i = 0; i < 2; i++) QS_TRY(qs_gpu_check(gpu, qs_rt_event_create(&gpu->pinned_free[i]), "create an event"));
     QS_TRY(qs_gpu_check(gpu, qs_rt_memory(&free_bytes, &total_bytes), "ask for the memory"));
@@ -72,7 +77,9 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     backend->state = gpu;
     backend->n_threads = n_threads > 0 ? n_threads : 1;
     backend->has_device = backend->can_record = true;
+    backend->scratch_moves = &gpu->scratch_moves;
     backend->gemv_rows = INT32_MAX;
+    backend->solver = &qs_gpu_solver;
     QS_TRY(open_device(gpu, device));
     backend->is_emulated = gpu->device.emulated;
     QS_TRY(make_stream(gpu));
@@ -160,6 +167,7 @@ const qs_backend_ops qs_cuda_backend = {
     .download = qs_gpu_download,
     .copy = qs_gpu_copy,
     .sync = qs_gpu_sync,
+    .load_beside = qs_gpu_load_beside,
     .get_memory = qs_gpu_get_memory,
     .set_budget = cuda_set_budget,
     .record_start = cuda_record_start,

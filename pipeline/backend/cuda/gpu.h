@@ -19,7 +19,9 @@ typedef struct qs_blas qs_blas; /* blas.h */
 
 typedef struct qs_gpu {
     qs_rt_device device;
-    void *stream;
+    void *stream, *load_stream; /* the second one for loading beside computing; swapped while that is done */
+    void *load_event;           /* the mark, and afterwards the end of loading */
+    bool loading;
     qs_blas *blas;
     size_t used_bytes[QS_N_GPU_USES], peak_bytes, budget_bytes; /* 0 = all that the device has */
     size_t context_bytes; /* taken from the device before the first allocation of ours */
@@ -65,6 +67,7 @@ qs_err qs_gpu_upload(qs_backend *backend, void *dst, const void *src, size_t byt
 qs_err qs_gpu_download(qs_backend *backend, void *dst, const void *src, size_t bytes);
 qs_err qs_gpu_copy(qs_backend *backend, void *dst, const void *src, size_t bytes);
 qs_err qs_gpu_sync(qs_backend *backend);
+qs_err qs_gpu_load_beside(qs_backend *backend, qs_load_step step);
 void qs_gpu_get_memory(const qs_backend *backend, qs_backend_memory *memory);
 
 /* gpu_matrix.c */

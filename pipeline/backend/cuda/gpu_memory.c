@@ -75,7 +75,7 @@ qs_err qs_gpu_reserve(qs_gpu *gpu, qs_gpu_buffer *buffer, size_t bytes, qs_gpu_u
 /* Freeing waits for the kernels that still use the memory. */
 void qs_gpu_release(qs_gpu *gpu, qs_gpu_buffer *buffer, qs_gpu_use use)
 {
-    if (buffer->data != NULL) gpu->scratch_moves++;
+    if (buffer->data != NULL && use == QS_GPU_WORKSPACE) gpu->scratch_moves++;
     qs_gpu_give(gpu, buffer->data, buffer->bytes, use);
     *buffer = (qs_gpu_buffer){0};
 }
@@ -180,6 +180,35 @@ qs_err qs_gpu_sync(qs_backend *backend)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     return qs_gpu_check(gpu, qs_rt_stream_sync(gpu->stream), "wait for the GPU");
+}
+
+static void swap_streams(qs_gpu *gpu)
+{
+    void *stream = gpu->stream;
+    gpu->stream = gpu->load_stream;
+    gpu->load_stream = stream;
+    gpu->loading = !gpu->loading;
+}
+
+/* Loading uses buffers of its own (raw, stage) and the page-locked memory, whose events know no streams. */
+qs_err qs_gpu_load_beside(qs_backend *backend, qs_load_step step)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    qs_err err = QS_OK;
+    if (step == QS_LOAD_MARK) return qs_gpu_check(gpu, qs_rt_event_record(gpu->load_event, gpu->stream), "mark");
+    if (gpu->loading != (step == QS_LOAD_END))
+        return qs_fail(QS_E_USAGE, "load beside ops: begin and end are not in pairs");
+    if (step == QS_LOAD_BEGIN) {
+        QS_TRY(qs_gpu_check(gpu, qs_rt_stream_wait(gpu->load_stream, gpu->load_event), "begin to load"));
+        swap_streams(gpu);
+        goto out;
+    }
+    int code = qs_rt_event_record(gpu->load_event, gpu->stream);
+    swap_streams(gpu);
+    QS_TRY(qs_gpu_check(gpu, code, "end loading"));
+    QS_TRY(qs_gpu_check(gpu, qs_rt_stream_wait(gpu->stream, gpu->load_event), "end loading"));
+out:
+    return err;
 }
 
 void qs_gpu_get_memory(const qs_backend *backend, qs_backend_memory *memory)
