@@ -256,7 +256,8 @@ static qs_err run(const options *opt)
     stage_need need = {
         .what = "calibrate",
         .weights_bytes = block + widest,
-        .rest_bytes = stream_bytes(&j) + qs_collector_bytes(j.config) + qs_scratch_bytes(j.config, SCRATCH_ROWS),
+        .states_bytes = stream_bytes(&j),
+        .rest_bytes = qs_collector_bytes(j.config) + qs_scratch_bytes(j.config, SCRATCH_ROWS),
     };
     QS_TRY(stage_backend_create(&j.backend, &opt->common, opt->n_threads, &j.map, &need));
     QS_TRY(qs_calib_create(&j.artifact, opt->out, j.model, &plan));

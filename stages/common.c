@@ -23,7 +23,7 @@ static qs_err too_small(const stage_need *need, size_t room)
     char weights[QS_MEM_TEXT_BYTES], rest[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];
     return qs_fail(QS_E_RESOURCE, "%s on the GPU: a block and what goes with it take %s, states and results %s, and %s are "
                    "free there; use --device-map cpu, shorter windows or fewer of them, or a larger --vram-budget",
-                   need->what, qs_mem_format(weights, need->weights_bytes), qs_mem_format(rest, need->rest_bytes),
+                   need->what, qs_mem_format(weights, need->weights_bytes), qs_mem_format(rest, need->rest_bytes + need->states_bytes),
                    qs_mem_format(have, room));
 }
 
@@ -47,7 +47,7 @@ qs_err stage_backend_create(qs_backend **out, const qs_common_args *common, int 
     }
     if (map->budget_bytes > 0) QS_TRY(qs_backend_set_budget(backend, map->budget_bytes));
     qs_backend_get_memory(backend, &memory);
-    if (need->weights_bytes + need->rest_bytes <= memory.free_bytes) goto out;
+    if (need->weights_bytes + need->rest_bytes + need->states_bytes <= memory.free_bytes) goto out;
     err = too_small(need, memory.free_bytes);
     if (!any) goto out;
     qs_log_warn("%s", qs_error_text());

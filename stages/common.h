@@ -11,7 +11,8 @@
 typedef struct stage_need {
     const char *what;      /* "calibrate" */
     size_t weights_bytes;  /* a block, the head, what they are expanded into */
-    size_t rest_bytes;     /* states, activations, statistics, logits: the least that works */
+    size_t rest_bytes;     /* activations, statistics, logits */
+    size_t states_bytes;   /* residual states of the windows: the least that works */
 } stage_need;
 
 /* The backend of --backend and --device, within --vram-budget. --device-map cpu is the CPU. Where a device is too small

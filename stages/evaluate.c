@@ -130,8 +130,20 @@ static stage_need pass_need(const job *j, unsigned tasks)
     return (stage_need){
         .what = "evaluate",
         .weights_bytes = block + widest + (size_t)(config->n_vocab * config->d_model) * sizeof(float),
-        .rest_bytes = plan.stream_bytes + plan.scratch_bytes + window + qs_scorer_tile_bytes(config),
+        .rest_bytes = plan.scratch_bytes + window + qs_scorer_tile_bytes(config),
+        .states_bytes = plan.stream_bytes,
     };
+}
+
+/* States share a device with all else; what is left of it would be too much for them, and half of it is enough. */
+static size_t states_budget(const qs_backend *backend, const stage_need *need)
+{
+    qs_backend_memory memory;
+    size_t fixed = need->weights_bytes + need->rest_bytes;
+    if (!qs_backend_has_device(backend)) return 0;
+    qs_backend_get_memory(backend, &memory);
+    size_t left = memory.free_bytes > fixed ? memory.free_bytes - fixed : 1;
+    return left < memory.free_bytes / 2 ? left : memory.free_bytes / 2;
 }
 
 static qs_err take_inputs(job *j)
@@ -163,6 +175,7 @@ static qs_err take_inputs(job *j)
     eval.windows = &j->windows;
     stage_need need = pass_need(j, eval.tasks);
     QS_TRY(stage_backend_create(&j->backend, &opt->common, opt->n_threads, &eval.map, &need));
+    eval.budget_bytes = states_budget(j->backend, &need);
     QS_TRY(
         qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
 out:

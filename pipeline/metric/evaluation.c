@@ -214,7 +214,9 @@ void qs_evaluation_plan(const qs_evaluation *e, qs_evaluation_cost *cost)
     for (int64_t i = 0; i < e->n_points; i++) add_point(e, &e->points[i], cost);
     if (cost->flops <= 0.0) return;
     qs_quality_plan(&plan, &job, e->n_points);
-    cost->pass_bytes = plan.stream_bytes + plan.scratch_bytes + block_bytes(e) +
+    /* On a device the next block is loaded beside the one that computes. */
+    size_t n_blocks = qs_backend_has_device(e->backend) ? 2 : 1;
+    cost->pass_bytes = plan.stream_bytes + plan.scratch_bytes + n_blocks * block_bytes(e) +
                        qs_scorer_tile_bytes(config) +
                        (size_t)(config->n_vocab * config->d_model) * sizeof(float);
 }
