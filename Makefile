@@ -232,7 +232,7 @@ bench-gpu: $(BUILD)/tests/bench_cuda
 	@BUILD=$(BUILD) scripts/bench/gpu-check $(or $(OUT),$(BUILD)/gpu) bench torch
 bundle: $(programs) $(BUILD)/tests/bench_cuda $(filter $(BUILD)/tests/test_cuda_%,$(test_programs))
 	@scripts/bench/bundle $(BUILD)
-tools: $(BUILD)/tests/bench_cuda
+tools cuda-tests: $(BUILD)/tests/bench_cuda
 $(BUILD)/tests/bench_cuda: $(bench_gpu_objects) $(library)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)

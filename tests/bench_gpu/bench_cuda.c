@@ -32,6 +32,7 @@ static const struct part {
 } parts[] = {
     {"linear", "the seven linears of a layer, 1 to 32 rows, every format", bench_part_linear},
     {"decode", "whole decoding steps, 1 to 32 sequences", bench_part_decode},
+    {"decoder", "the decoder of qsweep itself, prompt and steps", bench_part_decoder},
     {"prefill", "a layer for 512 and 2048 tokens", bench_part_prefill},
     {"gram", "second moments of 8192 activations", bench_part_gram},
     {"ops", "the ops between the products", bench_part_ops},

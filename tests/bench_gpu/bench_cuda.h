@@ -7,6 +7,7 @@
 #define QS_TESTS_BENCH_CUDA_H
 
 #include "backend/backend.h"
+#include "base/file.h"
 
 typedef struct bench_shape {
     int64_t d_model, d_ff, n_heads, n_kv_heads, head_dim, n_layers, n_vocab;
@@ -75,6 +76,18 @@ typedef struct bench_format {
 } bench_format;
 const bench_format *bench_format_find(const char *name); /* of a name in this program: it is there */
 
+/* A matrix on the host; it stays where it is, its parts refer to each other. */
+typedef struct bench_contents {
+    qs_matrix_desc desc;
+    qs_packed packed;
+    void *dense;
+    double bytes; /* that a product must read */
+} bench_contents;
+QS_MUST_CHECK qs_err bench_contents_make(bench_contents *c, const bench *b, const bench_format *format, int64_t n_out,
+                                         int64_t n_in);
+void bench_contents_free(bench_contents *c);
+
+/* In the order of the decoder block's roles (model/weights.h). */
 enum { BENCH_Q, BENCH_K, BENCH_V, BENCH_O, BENCH_GATE, BENCH_UP, BENCH_DOWN, BENCH_N_LINEARS };
 void bench_linear_shape(const bench_shape *shape, int linear, int64_t *n_out, int64_t *n_in);
 
@@ -113,10 +126,18 @@ QS_MUST_CHECK qs_err bench_linears(bench_activations *a, const bench_layers *lay
  * the model's number of layers and is taken modulo those in memory. */
 QS_MUST_CHECK qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t layer);
 
+/* ---- a model directory without weights (sparse_model.c) ----
+ * config.json and a safetensors file whose matrices are holes: it takes no room on the disk and reads as zeros, except
+ * norms and the embeddings of the first BENCH_TOKENS tokens. */
+enum { BENCH_TOKENS = 64 };
+QS_MUST_CHECK qs_err bench_model_create(const bench *b, char directory[QS_PATH_BYTES]);
+void bench_model_remove(const char *directory);
+
 /* ---- parts ---- */
 qs_err bench_part_linear(bench *b);
 qs_err bench_part_decode(bench *b);
 qs_err bench_part_prefill(bench *b);
+qs_err bench_part_decoder(bench *b);
 qs_err bench_part_gram(bench *b);
 qs_err bench_part_gptq(bench *b);
 qs_err bench_part_ops(bench *b);

@@ -52,14 +52,8 @@ void bench_linear_shape(const bench_shape *s, int linear, int64_t *n_out, int64_
 }
 
 /* ---- contents of a matrix on the host ---- */
-typedef struct contents {
-    qs_matrix_desc desc;
-    qs_packed packed;
-    void *dense;
-    double bytes; /* that a product must read */
-} contents;
 
-static void contents_free(contents *c)
+void bench_contents_free(bench_contents *c)
 {
     qs_packed_free(&c->packed);
     qs_mem_free(c->dense);
@@ -71,7 +65,7 @@ static void spread(void *data, size_t filled, size_t bytes)
         memcpy((char *)data + filled, data, bytes - filled < filled ? bytes - filled : filled);
 }
 
-static qs_err fill_dense(contents *c, const bench *b, const bench_format *format)
+static qs_err fill_dense(bench_contents *c, const bench *b, const bench_format *format)
 {
     int64_t n = c->desc.n_out * c->desc.n_in, first = n < BENCH_PATTERN ? n : BENCH_PATTERN;
     size_t element = (size_t)format->bits / 8;
@@ -90,7 +84,7 @@ static qs_err fill_dense(contents *c, const bench *b, const bench_format *format
     return QS_OK;
 }
 
-static qs_err fill_packed(contents *c, const bench_format *format)
+static qs_err fill_packed(bench_contents *c, const bench_format *format)
 {
     qs_err err = QS_OK;
     qs_packed *p = &c->packed;
@@ -111,15 +105,15 @@ out:
     return err;
 }
 
-static qs_err contents_make(contents *c, const bench *b, const bench_format *format, int64_t n_out, int64_t n_in)
+qs_err bench_contents_make(bench_contents *c, const bench *b, const bench_format *format, int64_t n_out, int64_t n_in)
 {
-    *c = (contents){.desc = {.format = format->format, .n_out = n_out, .n_in = n_in}};
+    *c = (bench_contents){.desc = {.format = format->format, .n_out = n_out, .n_in = n_in}};
     return format->format == QS_MATRIX_INT ? fill_packed(c, format) : fill_dense(c, b, format);
 }
 
 /* ---- a sample of products against f64 ---- */
 
-static double weight_at(const contents *c, const float *row, int64_t at)
+static double weight_at(const bench_contents *c, const float *row, int64_t at)
 {
     switch (c->desc.format) {
     case QS_MATRIX_F32: return ((const float *)c->dense)[at];
@@ -130,7 +124,7 @@ static double weight_at(const contents *c, const float *row, int64_t at)
     return NAN;
 }
 
-static qs_err compare(bench *b, const contents *c, const float *y, int64_t rows, double *error)
+static qs_err compare(bench *b, const bench_contents *c, const float *y, int64_t rows, double *error)
 {
     qs_err err = QS_OK;
     double largest = 0.0, difference = 0.0;
@@ -160,7 +154,7 @@ static double tolerance(const bench_layers *l, int64_t rows)
     return rows > BENCH_FEW_ROWS || l->uses == QS_USE_GEMM ? 1e-2 : 2e-3; /* both sides in bf16; x alone */
 }
 
-static qs_err check(bench *b, const contents *c, const qs_matrix *matrix, bench_layers *l, int64_t rows)
+static qs_err check(bench *b, const bench_contents *c, const qs_matrix *matrix, bench_layers *l, int64_t rows)
 {
     qs_err err = QS_OK;
     float *x = NULL, *y = NULL, *host = NULL;
@@ -190,14 +184,14 @@ out:
 qs_err bench_head_create(qs_matrix **out, bench *b, double *bytes)
 {
     qs_err err = QS_OK;
-    contents c = {0};
+    bench_contents c = {0};
     bench_layers like = {.format = bench_format_find("f16"), .compute = QS_COMPUTE_BF16, .uses = QS_USE_GEMV};
-    QS_TRY(contents_make(&c, b, like.format, b->shape.n_vocab, b->shape.d_model));
+    QS_TRY(bench_contents_make(&c, b, like.format, b->shape.n_vocab, b->shape.d_model));
     QS_TRY(qs_matrix_create(out, b->backend, &c.desc, like.uses, like.compute));
     QS_TRY(check(b, &c, *out, &like, 1));
     *bytes = c.bytes;
 out:
-    contents_free(&c);
+    bench_contents_free(&c);
     return err;
 }
 
@@ -205,10 +199,10 @@ out:
 static qs_err create_linears(bench_layers *layers, bench *b, int linear, int64_t rows)
 {
     qs_err err = QS_OK;
-    contents c = {0};
+    bench_contents c = {0};
     int64_t n_out, n_in;
     bench_linear_shape(&b->shape, linear, &n_out, &n_in);
-    QS_TRY(contents_make(&c, b, layers->format, n_out, n_in));
+    QS_TRY(bench_contents_make(&c, b, layers->format, n_out, n_in));
     for (int64_t i = 0; i < layers->n; i++)
         QS_TRY(qs_matrix_create(&layers->linears[i * BENCH_N_LINEARS + linear], b->backend, &c.desc, layers->uses,
                                 layers->compute));
@@ -216,7 +210,7 @@ static qs_err create_linears(bench_layers *layers, bench *b, int linear, int64_t
     layers->bytes += c.bytes;
     layers->weights += (double)n_out * (double)n_in;
 out:
-    contents_free(&c);
+    bench_contents_free(&c);
     return err;
 }
 
