@@ -98,11 +98,13 @@ $(BUILD)/cuda.config: FORCE
 FORCE:
 $(BUILD)/pipeline/backend/backend.o $(BUILD)/$(cuda_dir)/runtime_cuda.o: $(BUILD)/cuda.config
 
+# nvcc makes names of anonymous namespaces global, objcopy takes that back.
 $(BUILD)/%.cu.o: %.cu $(BUILD)/cuda.config
 	@mkdir -p $(@D)
 ifeq ($(CUDA),1)
 	$(if $(V),,@echo "  NVCC $<")
 	$(Q)$(nvcc) $(nvccflags) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+	$(Q)objcopy -w --keep-global-symbol='qs_*' $@
 else
 	$(if $(V),,@echo "  SIMT $<")
 	$(Q)$(CXX) $(cxxflags) $(san) -MMD -MP -x c++ -c $< -o $@
