@@ -1,6 +1,6 @@
 # qsweep: one Makefile, not recursive. `make help` is its index.
 # Knobs: BUILD=build  V=1 (show commands)  SAN=1 (ASan + UBSan)
-#   CUDA=0|1|shim   without CUDA, with it, or with its kernels running on the CPU (for tests; docs of pipeline/backend/cuda/
+#   CUDA=0|1|shim   without CUDA, with it, or with its kernels running on the CPU (for tests; see pipeline/backend/cuda/
 #                   simt.h). Unset: 1 where nvcc is found, else 0; with SAN=1: shim.
 #   CUDA_ARCHS="80 86 89 90 120"   architectures to compile for; the first one also as PTX, for newer devices
 .DEFAULT_GOAL := all

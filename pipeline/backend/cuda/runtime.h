@@ -1,7 +1,7 @@
 /* What the CUDA backend needs of a CUDA runtime, as plain C: devices, memory, copies, events, graphs.
  *
  * Two files implement it: runtime_cuda.c on the CUDA runtime (linked statically; a machine without a driver
- * answers with an error code and nothing worse), and runtime_simt.c, where the device is host memory and
+ * answers with an error code and nothing worse), and runtime_simt.cpp, where the device is host memory and
  * kernels run on the CPU (simt.h), with the same limits, counters and failures, so that every path can be
  * tested where no GPU is.
  *
