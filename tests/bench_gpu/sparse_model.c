@@ -24,7 +24,7 @@ static qs_err write_at(const model_file *f, int64_t offset, const void *data, si
     return qs_fail(QS_E_RESOURCE, "write a model of holes: the file cannot be written; set TMPDIR");
 }
 
-/* A bf16 tensor; the first n_filled elements are not left as a hole: ones, or random. */
+/* An f16 tensor; the first n_filled elements are not left as a hole: ones, or random. */
 static qs_err add(model_file *f, const char *name, int64_t n_out, int64_t n_in, int64_t n_filled, bool ones)
 {
     qs_err err = QS_OK;
@@ -34,13 +34,13 @@ static qs_err add(model_file *f, const char *name, int64_t n_out, int64_t n_in, 
     if (n_out > 0) (void)snprintf(shape, sizeof shape, "%lld,%lld", (long long)n_out, (long long)n_in);
     else (void)snprintf(shape, sizeof shape, "%lld", (long long)n_in);
     f->used += (size_t)snprintf(f->header + f->used, HEADER_BYTES - f->used,
-                                "%c\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%lld,%lld]}",
+                                "%c\"%s\":{\"dtype\":\"F16\",\"shape\":[%s],\"data_offsets\":[%lld,%lld]}",
                                 f->used == 0 ? '{' : ',', name, shape, (long long)f->data_bytes,
                                 (long long)(f->data_bytes + bytes));
     if (f->used >= HEADER_BYTES) return qs_fail(QS_E_USAGE, "write a model of holes: too many tensors for its header");
     QS_TRY(QS_NEW(elements, n_filled + 1, "elements"));
     for (int64_t i = 0; i < n_filled; i++)
-        elements[i] = qs_bf16_from_f32(ones ? 1.0f : f->b->normal[i % BENCH_PATTERN]);
+        elements[i] = qs_f16_from_f32(ones ? 1.0f : f->b->normal[i % BENCH_PATTERN]);
     QS_TRY(write_at(f, 8 + HEADER_BYTES + f->data_bytes, elements, (size_t)n_filled * sizeof *elements));
     f->data_bytes += bytes;
 out:
