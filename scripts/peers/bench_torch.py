@@ -183,7 +183,7 @@ def main():
         if name not in PARTS:
             parser.error(f"--only: \"{name}\" is not one of {', '.join(PARTS)}")
     torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     device = torch.cuda.get_device_name(0) if args.device.startswith("cuda") else "cpu"
     print(f"bench_torch: torch {torch.__version__}, {device}", file=sys.stderr)
     print(COLUMNS)
