@@ -91,9 +91,12 @@ $(BUILD)/%.o: %.c
 # What CUDA=, and only that, compiles differently.
 $(BUILD)/pipeline/backend/backend.o: defines := $(if $(filter-out 0,$(CUDA)),-DQS_WITH_CUDA)
 $(BUILD)/$(cuda_dir)/runtime_cuda.o: defines := -DQS_CUDA_ARCHITECTURES='"$(cuda_text)"' $(cuda_include)
+# These files change when what they hold does; objects and the library are made anew then.
+keep_in_file = @mkdir -p $(@D); echo '$1' | cmp -s - $@ || echo '$1' >$@
 $(BUILD)/cuda.config: FORCE
-	@mkdir -p $(@D)
-	@echo '$(CUDA) $(CUDA_ARCHS) $(cuda_sources)' | cmp -s - $@ || echo '$(CUDA) $(CUDA_ARCHS) $(cuda_sources)' >$@
+	$(call keep_in_file,$(CUDA) $(CUDA_ARCHS))
+$(BUILD)/library.list: FORCE
+	$(call keep_in_file,$(objects))
 .PHONY: FORCE
 FORCE:
 $(BUILD)/pipeline/backend/backend.o $(BUILD)/$(cuda_dir)/runtime_cuda.o: $(BUILD)/cuda.config
@@ -115,7 +118,7 @@ $(BUILD)/%.cpp.o: %.cpp
 	$(if $(V),,@echo "  CXX $<")
 	$(Q)$(CXX) $(cxxflags) $(san) -MMD -MP -c $< -o $@
 
-$(library): $(objects) $(BUILD)/cuda.config
+$(library): $(objects) $(BUILD)/library.list
 	$(if $(V),,@echo "  AR $@")
 	$(Q)rm -f $@ && ar rcs $@ $(objects)
 
