@@ -338,6 +338,8 @@ __global__ void __launch_bounds__(COMBINE_THREADS) join_parts(decode_args args)
     constexpr int AHEAD = 8; /* loads under way */
     __shared__ float factors[SPLITS_MAX];
     __shared__ float4 sums[COMBINE_THREADS];
+    qs_wait_for_previous();
+    qs_let_next_begin();
     int head = (int)blockIdx.x, sequence = (int)blockIdx.y;
     key_range range = keys_of_split(args, args.positions[sequence], 0);
     if (range.n_splits == 0) return; /* the whole block */
@@ -415,7 +417,7 @@ decode_plan plan_of(const qs_cu_attention_shape *shape, int64_t n_ctx_cap)
 template <int DIM, int G, bool ALIGNED> void launch_part(void *stream, const decode_args &args, int64_t batch)
 {
     dim3 grid((unsigned)args.n_splits, (unsigned)(args.n_kv_heads * args.n_chunks), (unsigned)batch);
-    QS_LAUNCH((attend_part<DIM, G, ALIGNED>), grid, THREADS, 0, stream, args);
+    QS_LAUNCH_SOON((attend_part<DIM, G, ALIGNED>), grid, THREADS, 0, stream, args);
 }
 
 template <int DIM> void launch_heads(void *stream, const decode_args &args, int heads, int64_t batch)
@@ -479,6 +481,6 @@ extern "C" int qs_cu_attention_decode(void *stream, const qs_cu_attention_shape 
         launch_heads<128>(stream, args, plan.heads, batch);
     else
         launch_heads<256>(stream, args, plan.heads, batch);
-    QS_LAUNCH(join_parts, dim3((unsigned)shape->n_heads, (unsigned)batch), COMBINE_THREADS, 0, stream, args);
+    QS_LAUNCH_SOON(join_parts, dim3((unsigned)shape->n_heads, (unsigned)batch), COMBINE_THREADS, 0, stream, args);
     return qs_launch_status();
 }

@@ -114,7 +114,7 @@ int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_lin
 /* Rows of x as the small-batch kernels take them: n_terms = 1: rounded to 16 bits; 2: with the rounding error as a second
  * term, so that products are as good as in f32. Term k of row r is row r * n_terms + k of terms [.., n_chunks * 64], where
  * element 16 t + 4 s + i of a chunk is its stored column 16 s + 4 t + i. Each chunk of a row is scaled by a power of two
- * that brings its largest value to [2^13, 2^14), away from the ends of f16; scale [n, n_chunks] undoes that. Rows of terms
+ * that brings its largest value to [2^13, 2^14), away from the ends of f16; scale [n_chunks, n] undoes that. Rows of terms
  * up to a multiple of 8 exist and are left as they are: their products are not used. */
 typedef struct qs_cu_x {
     uint16_t *terms;
@@ -125,8 +125,7 @@ typedef struct qs_cu_x {
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 
 /* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
- * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set; what is short enough
- * does without it. soon: the weights were in place before the kernel before this one began, so the first of them may
+ * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. soon: the weights were in place before the kernel before this one began, so the first of them may
  * be read while that still runs. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
                      const float *x, const int32_t *perm, const qs_cu_x *terms, bool soon);

@@ -115,63 +115,6 @@ __global__ void lay_out_scales(int64_t n_out, int64_t n_groups, int64_t n_pairs,
     zero_pairs[i] = (uint16_t)(a | b << 8);
 }
 
-/* ---- out of the layout ---- */
-
-__device__ __forceinline__ uint32_t code_of(const uint32_t *words, int n_words, int lane, int bits, int p, int half)
-{
-    if (bits == 3 && p == 15) {
-        uint32_t code = 0;
-        for (int b = 0; b < 3; b++) code |= (words[word_offset(3, lane, b)] >> (15 + 16 * half) & 1) << b;
-        return code;
-    }
-    int word, bit;
-    place_of(bits, p, &word, &bit);
-    return words[word_offset(n_words, lane, word)] >> (bit + 16 * half) & ((1u << bits) - 1);
-}
-
-struct source {
-    qs_cu_linear linear;
-    int bits; /* 16 = dense */
-    bool is_bf16;
-    int64_t n_in, group_size, n_groups, n_chunks;
-    int n_words;
-};
-
-__device__ __forceinline__ float weight_of(const source &s, const position &at, int p, int half)
-{
-    const uint32_t *words = s.linear.words + (at.tile * s.n_chunks + at.chunk) * s.n_words * 32;
-    if (s.bits == 16) {
-        uint16_t h = (uint16_t)(words[word_offset(16, at.lane, p)] >> (16 * half));
-        return s.is_bf16 ? qs_f32_of_bf16(h) : qs_f32_of_f16(h);
-    }
-    int64_t pair = (at.tile * s.n_groups + (column_of(at, p) + half) / s.group_size) * 8 + at.lane / 4;
-    int shift = p & 1;
-    float scale = qs_f32_of_f16((uint16_t)(s.linear.scales[pair] >> (16 * shift)));
-    int zero = s.linear.zeros != nullptr ? s.linear.zeros[pair] >> (8 * shift) & 0xff : 1 << (s.bits - 1);
-    return scale * (float)((int)code_of(words, s.n_words, at.lane, s.bits, p, half) - zero);
-}
-
-/* A thread per element in the order of the output's rows, so that stores are whole lines; perm scatters them. */
-__global__ void dequant(source s, const int32_t *perm, bool to_bf16, void *out)
-{
-    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    int64_t n_pairs = (s.n_in + 1) / 2;
-    if (i >= s.linear.n_out * n_pairs) return;
-    int64_t row = i / n_pairs, column = i % n_pairs * 2;
-    int inside = (int)(column % QS_CU_CHUNK), in_step = inside % 16;
-    position at;
-    at.tile = row / QS_CU_TILE_ROWS;
-    at.chunk = column / QS_CU_CHUNK;
-    at.lane = (int)(row % 8) * 4 + in_step / 4;
-    int p = inside / 16 * 4 + in_step % 4 / 2 * 2 + (int)(row % QS_CU_TILE_ROWS / 8);
-    for (int half = 0; half < 2 && column + half < s.n_in; half++) {
-        float w = weight_of(s, at, p, half);
-        int64_t to = row * s.n_in + (perm != nullptr ? perm[column + half] : column + half);
-        if (to_bf16) static_cast<uint16_t *>(out)[to] = qs_bf16_of_f32(w);
-        else static_cast<float *>(out)[to] = w;
-    }
-}
-
 /* ---- activations ---- */
 
 __device__ __forceinline__ float of_half(uint16_t h, bool bf16) { return bf16 ? qs_f32_of_bf16(h) : qs_f32_of_f16(h); }
@@ -202,7 +145,7 @@ __global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chu
         uint16_t *to = terms + ((row * n_terms + k) * n_chunks + chunk) * QS_CU_CHUNK + at;
         *reinterpret_cast<uint32_t *>(to) = (uint32_t)term[k][0] | (uint32_t)term[k][1] << 16;
     }
-    if (lane == 0) scale[row * n_chunks + chunk] = power.down;
+    if (lane == 0) scale[chunk * n + row] = power.down;
 }
 
 /* ---- f32 weights ---- */
@@ -275,23 +218,6 @@ extern "C" int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_group
     int64_t n_pairs = qs_cu_n_tiles(n_out) * n_groups * 8;
     QS_LAUNCH(lay_out_scales, dim3(blocks_for(n_pairs)), dim3(THREADS), 0, stream, n_out, n_groups, n_pairs, scales,
               zeros, scale_pairs, zero_pairs);
-    return qs_launch_status();
-}
-
-extern "C" int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear,
-                             const int32_t *perm, bool to_bf16, void *out)
-{
-    source s;
-    s.linear = *linear;
-    s.bits = bits_of(shape->format);
-    s.is_bf16 = shape->format == QS_CU_BF16;
-    s.n_in = shape->n_in;
-    s.group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
-    s.n_groups = (s.n_in + s.group_size - 1) / s.group_size;
-    s.n_chunks = qs_cu_n_chunks(shape->n_in);
-    s.n_words = qs_cu_words(shape->format);
-    QS_LAUNCH(dequant, dim3(blocks_for(linear->n_out * ((s.n_in + 1) / 2))), dim3(THREADS), 0, stream, s, perm, to_bf16,
-              out);
     return qs_launch_status();
 }
 

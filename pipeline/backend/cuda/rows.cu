@@ -67,6 +67,8 @@ template <int N>
 __global__ void __launch_bounds__(32 * NORM_WARPS_MAX)
     rmsnorm_block(const float4 *x, const float4 *weight, int n_vectors, float eps, float4 *out)
 {
+    qs_wait_for_previous();
+    qs_let_next_begin();
     int64_t row = (int64_t)blockIdx.x * n_vectors;
     float4 values[N], weights[N];
     float sum = 0.0f;
@@ -93,6 +95,8 @@ constexpr int HEAD_WARPS = 4, HEAD_VECTORS_MAX = 64;
 __global__ void __launch_bounds__(32 * HEAD_WARPS)
     rmsnorm_warp(const float4 *x, const float4 *weight, int64_t n, int n_vectors, float eps, float4 *out)
 {
+    qs_wait_for_previous();
+    qs_let_next_begin();
     constexpr int N = HEAD_VECTORS_MAX / 32;
     int lane = (int)threadIdx.x % 32;
     int64_t row = (int64_t)blockIdx.x * HEAD_WARPS + threadIdx.x / 32;
@@ -117,6 +121,8 @@ __global__ void __launch_bounds__(32 * HEAD_WARPS)
 __global__ void __launch_bounds__(THREADS)
     rmsnorm_any(const float *x, const float *weight, int64_t d, float eps, float *out)
 {
+    qs_wait_for_previous();
+    qs_let_next_begin();
     const float *row = x + (int64_t)blockIdx.x * d;
     float *to = out + (int64_t)blockIdx.x * d;
     float sum = 0.0f;
@@ -132,6 +138,8 @@ __global__ void __launch_bounds__(THREADS)
 __global__ void __launch_bounds__(THREADS)
     rope(float *x, const int32_t *positions, const float *inv_freq, int n_heads, int half)
 {
+    qs_wait_for_previous();
+    qs_let_next_begin();
     float *row = x + (int64_t)blockIdx.x * n_heads * half * 2;
     float position = (float)positions[blockIdx.x];
     int head_step = (int)(gridDim.y * blockDim.y);
@@ -158,6 +166,8 @@ __device__ __forceinline__ float silu_mul_of(float gate, float up)
 __global__ void __launch_bounds__(THREADS)
     silu_mul(const float *gate, const float *up, int64_t n_vectors, int64_t n, float *out)
 {
+    qs_wait_for_previous();
+    qs_let_next_begin();
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < n_vectors) {
         float4 g = reinterpret_cast<const float4 *>(gate)[i], u = reinterpret_cast<const float4 *>(up)[i];
@@ -171,6 +181,8 @@ __global__ void __launch_bounds__(THREADS)
 
 __global__ void __launch_bounds__(THREADS) add(float *x, const float *y, int64_t n_vectors, int64_t n)
 {
+    qs_wait_for_previous();
+    qs_let_next_begin();
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < n_vectors) {
         float4 a = reinterpret_cast<const float4 *>(x)[i], b = reinterpret_cast<const float4 *>(y)[i];
@@ -183,6 +195,8 @@ __global__ void __launch_bounds__(THREADS) add(float *x, const float *y, int64_t
 __global__ void __launch_bounds__(THREADS)
     to_bf16(const float *x, int64_t n_vectors, int64_t n, uint16_t *out)
 {
+    qs_wait_for_previous();
+    qs_let_next_begin();
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < n_vectors) {
         float4 v = reinterpret_cast<const float4 *>(x)[i];
@@ -201,7 +215,7 @@ void launch_rmsnorm_block(void *stream, const float *x, const float *weight, int
                           float eps, float *out)
 {
     unsigned n_threads = n_blocks_of(n_vectors, 32 * N) * 32;
-    QS_LAUNCH(rmsnorm_block<N>, (unsigned)n, n_threads, 0, stream, reinterpret_cast<const float4 *>(x),
+    QS_LAUNCH_SOON(rmsnorm_block<N>, (unsigned)n, n_threads, 0, stream, reinterpret_cast<const float4 *>(x),
               reinterpret_cast<const float4 *>(weight), (int)n_vectors, eps, reinterpret_cast<float4 *>(out));
 }
 
@@ -227,9 +241,9 @@ extern "C" int qs_cu_rmsnorm(void *stream, const float *x, const float *weight, 
     int64_t n_vectors = d / 4;
     bool whole = d % 4 == 0 && is_aligned16(x) && is_aligned16(weight) && is_aligned16(out);
     if (!whole || n_vectors > 8 * PER_BLOCK)
-        QS_LAUNCH(rmsnorm_any, (unsigned)n, THREADS, 0, stream, x, weight, d, eps, out);
+        QS_LAUNCH_SOON(rmsnorm_any, (unsigned)n, THREADS, 0, stream, x, weight, d, eps, out);
     else if (n_vectors <= HEAD_VECTORS_MAX)
-        QS_LAUNCH(rmsnorm_warp, n_blocks_of(n, HEAD_WARPS), 32 * HEAD_WARPS, 0, stream,
+        QS_LAUNCH_SOON(rmsnorm_warp, n_blocks_of(n, HEAD_WARPS), 32 * HEAD_WARPS, 0, stream,
                   reinterpret_cast<const float4 *>(x), reinterpret_cast<const float4 *>(weight), n,
                   (int)n_vectors, eps, reinterpret_cast<float4 *>(out));
     else if (n_vectors <= PER_BLOCK)
@@ -253,7 +267,7 @@ extern "C" int qs_cu_rope(void *stream, float *x, const int32_t *positions, cons
     unsigned width = half < THREADS ? (unsigned)half : THREADS;
     dim3 block(width, THREADS / width);
     unsigned n_parts = n_blocks_of(n_heads, (int64_t)block.y * (n < MANY_ROWS ? 1 : HEADS_PER_THREAD));
-    QS_LAUNCH(rope, dim3((unsigned)n, n_parts), block, 0, stream, x, positions, inv_freq, (int)n_heads,
+    QS_LAUNCH_SOON(rope, dim3((unsigned)n, n_parts), block, 0, stream, x, positions, inv_freq, (int)n_heads,
               (int)half);
     return qs_launch_status();
 }
@@ -262,7 +276,7 @@ extern "C" int qs_cu_silu_mul(void *stream, const float *gate, const float *up, 
 {
     if (n == 0) return 0;
     int64_t n_vectors = is_aligned16(gate) && is_aligned16(up) && is_aligned16(out) ? n / 4 : 0;
-    QS_LAUNCH(silu_mul, elementwise_blocks(n_vectors, n), THREADS, 0, stream, gate, up, n_vectors, n, out);
+    QS_LAUNCH_SOON(silu_mul, elementwise_blocks(n_vectors, n), THREADS, 0, stream, gate, up, n_vectors, n, out);
     return qs_launch_status();
 }
 
@@ -270,7 +284,7 @@ extern "C" int qs_cu_add(void *stream, float *x, const float *y, int64_t n)
 {
     if (n == 0) return 0;
     int64_t n_vectors = is_aligned16(x) && is_aligned16(y) ? n / 4 : 0;
-    QS_LAUNCH(add, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, y, n_vectors, n);
+    QS_LAUNCH_SOON(add, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, y, n_vectors, n);
     return qs_launch_status();
 }
 
@@ -278,6 +292,6 @@ extern "C" int qs_cu_f32_to_bf16(void *stream, const float *x, int64_t n, uint16
 {
     if (n == 0) return 0;
     int64_t n_vectors = is_aligned16(x) && (uintptr_t)out % 8 == 0 ? n / 4 : 0;
-    QS_LAUNCH(to_bf16, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, n_vectors, n, out);
+    QS_LAUNCH_SOON(to_bf16, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, n_vectors, n, out);
     return qs_launch_status();
 }

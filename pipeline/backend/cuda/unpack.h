@@ -1,0 +1,155 @@
+/* A lane's words of a chunk (kernels.h) and what they mean: pairs of f16 as A fragments (.cu files only).
+ *
+ * Bits put under the exponent of 1024 are 1024 + code, exactly, and one subtraction (or multiplication and subtraction,
+ * when the code sits k bits higher) leaves code - zero, exactly. */
+#ifndef QS_BACKEND_CUDA_UNPACK_H
+#define QS_BACKEND_CUDA_UNPACK_H
+
+#include "backend/cuda/device.h"
+#include "backend/cuda/kernels.h"
+
+/* The f16 pair -(1024 / 2^k + zero). */
+template <int K> __device__ __forceinline__ uint32_t qs_offset_of(uint32_t zero)
+{
+    uint32_t half = ((25u - K) << 10) | (zero << K);
+    return (half | half << 16) ^ 0x80008000u;
+}
+
+/* Pairs whose codes begin at bit K of each half, less the zero point. */
+template <int BITS, int K> __device__ __forceinline__ uint32_t qs_take(uint32_t word, uint32_t offset)
+{
+    constexpr uint32_t mask = ((1u << BITS) - 1) << K, one = (15u - K) << 10;
+    uint32_t v = qs_and_or(word, mask | mask << 16, 0x64006400u);
+    if (K == 0) return qs_f16x2_sub(v, offset ^ 0x80008000u);
+    return qs_f16x2_fma(v, one | one << 16, offset);
+}
+
+template <int FORMAT> struct qs_unpacker;
+
+template <> struct qs_unpacker<QS_CU_INT4> {
+    enum { WORDS = 4, BITS = 4, CODED = 1 };
+    uint32_t offset[2][2]; /* [row half][k] */
+    __device__ __forceinline__ void set_zeros(uint32_t low, uint32_t high)
+    {
+        offset[0][0] = qs_offset_of<0>(low), offset[0][1] = qs_offset_of<4>(low);
+        offset[1][0] = qs_offset_of<0>(high), offset[1][1] = qs_offset_of<4>(high);
+    }
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+        uint32_t w = words[s], v = w >> 8;
+        a[0] = qs_take<4, 0>(w, offset[0][0]);
+        a[1] = qs_take<4, 4>(w, offset[1][1]);
+        a[2] = qs_take<4, 0>(v, offset[0][0]);
+        a[3] = qs_take<4, 4>(v, offset[1][1]);
+    }
+};
+
+template <> struct qs_unpacker<QS_CU_INT8> {
+    enum { WORDS = 8, BITS = 8, CODED = 1 };
+    uint32_t offset[2];
+    __device__ __forceinline__ void set_zeros(uint32_t low, uint32_t high)
+    {
+        offset[0] = qs_offset_of<0>(low);
+        offset[1] = qs_offset_of<0>(high);
+    }
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+        uint32_t w = words[2 * s], v = words[2 * s + 1];
+        a[0] = qs_take<8, 0>(w, offset[0]);
+        a[1] = qs_take<8, 0>(w >> 8, offset[1]);
+        a[2] = qs_take<8, 0>(v, offset[0]);
+        a[3] = qs_take<8, 0>(v >> 8, offset[1]);
+    }
+};
+
+template <> struct qs_unpacker<QS_CU_INT2> {
+    enum { WORDS = 2, BITS = 2, CODED = 1 };
+    uint32_t offset[2][5];
+    __device__ __forceinline__ void set_zeros(uint32_t low, uint32_t high)
+    {
+        offset[0][0] = qs_offset_of<0>(low), offset[0][1] = qs_offset_of<2>(low), offset[0][2] = qs_offset_of<4>(low);
+        offset[0][3] = qs_offset_of<6>(low), offset[0][4] = qs_offset_of<8>(low);
+        offset[1][0] = qs_offset_of<0>(high), offset[1][1] = qs_offset_of<2>(high), offset[1][2] = qs_offset_of<4>(high);
+        offset[1][3] = qs_offset_of<6>(high), offset[1][4] = qs_offset_of<8>(high);
+    }
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+        uint32_t w = words[s >> 1], v = w >> 10;
+        if ((s & 1) == 0) {
+            a[0] = qs_take<2, 0>(w, offset[0][0]);
+            a[1] = qs_take<2, 2>(w, offset[1][1]);
+            a[2] = qs_take<2, 4>(w, offset[0][2]);
+            a[3] = qs_take<2, 6>(w, offset[1][3]);
+        } else {
+            a[0] = qs_take<2, 8>(w, offset[0][4]);
+            a[1] = qs_take<2, 0>(v, offset[1][0]);
+            a[2] = qs_take<2, 2>(v, offset[0][1]);
+            a[3] = qs_take<2, 4>(v, offset[1][2]);
+        }
+    }
+};
+
+template <> struct qs_unpacker<QS_CU_INT3> {
+    enum { WORDS = 3, BITS = 3, CODED = 1 };
+    uint32_t offset[2][3];
+    __device__ __forceinline__ void set_zeros(uint32_t low, uint32_t high)
+    {
+        offset[0][0] = qs_offset_of<0>(low), offset[0][1] = qs_offset_of<3>(low), offset[0][2] = qs_offset_of<6>(low);
+        offset[1][0] = qs_offset_of<0>(high), offset[1][1] = qs_offset_of<3>(high), offset[1][2] = qs_offset_of<6>(high);
+    }
+    /* Pair p of the 16, p a constant after unrolling. */
+    __device__ __forceinline__ uint32_t pair(const uint32_t *words, int p) const
+    {
+        const uint32_t *o = offset[p & 1];
+        if (p == 15) {
+            uint32_t code = (words[0] >> 15 & 0x00010001u) | (words[1] >> 14 & 0x00020002u) |
+                            (words[2] >> 13 & 0x00040004u);
+            return qs_take<3, 0>(code, o[0]);
+        }
+        uint32_t w = words[p / 5];
+        switch (p % 5) {
+        case 0: return qs_take<3, 0>(w, o[0]);
+        case 1: return qs_take<3, 3>(w, o[1]);
+        case 2: return qs_take<3, 6>(w, o[2]);
+        case 3: return qs_take<3, 0>(w >> 9, o[0]);
+        default: return qs_take<3, 3>(w >> 9, o[1]);
+        }
+    }
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+#pragma unroll
+        for (int r = 0; r < 4; r++) a[r] = pair(words, 4 * s + r);
+    }
+};
+
+struct qs_dense_unpacker {
+    enum { WORDS = 16, BITS = 16, CODED = 0 };
+    __device__ __forceinline__ void set_zeros(uint32_t, uint32_t) {}
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+#pragma unroll
+        for (int r = 0; r < 4; r++) a[r] = words[4 * s + r];
+    }
+};
+template <> struct qs_unpacker<QS_CU_F16> : qs_dense_unpacker {};
+template <> struct qs_unpacker<QS_CU_BF16> : qs_dense_unpacker {};
+
+/* words: of a tile and chunk; each lane takes its own. */
+template <int WORDS> __device__ __forceinline__ void qs_load_words(uint32_t *dst, const uint32_t *words, int lane)
+{
+    if (WORDS % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < WORDS / 4; i++) {
+            uint4 v = qs_load_stream(reinterpret_cast<const uint4 *>(words) + i * 32 + lane);
+            dst[4 * i] = v.x, dst[4 * i + 1] = v.y, dst[4 * i + 2] = v.z, dst[4 * i + 3] = v.w;
+        }
+    } else if (WORDS == 2) {
+        uint2 v = qs_load_stream(reinterpret_cast<const uint2 *>(words) + lane);
+        dst[0] = v.x, dst[1] = v.y;
+    } else {
+#pragma unroll
+        for (int i = 0; i < WORDS; i++) dst[i] = qs_load_stream(words + i * 32 + lane);
+    }
+}
+
+#endif
