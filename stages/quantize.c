@@ -98,7 +98,7 @@ static qs_err plan(run *r)
     QS_TRY(qs_quant_points_find(r->points, r->options.out, &r->inputs, r->grid.specs, r->grid.n));
     for (int64_t i = 0; i < r->grid.n; i++)
         if (r->points[i].current) qs_log_info("%s is up to date", r->points[i].path);
-    QS_TRY(qs_quant_points_plan(&r->plan, r->points, r->grid.n, &r->inputs, r->n_threads));
+    QS_TRY(qs_quant_points_plan(&r->plan, r->points, r->grid.n, &r->inputs, r->backend));
     (void)qs_mem_format(need, (size_t)r->plan.bytes);
     (void)qs_mem_format(free, available);
     qs_log_info("quantize: %" PRId64 " of %" PRId64 " points to do; %s of memory (%s are free); about %.0f s "

@@ -15,9 +15,8 @@
 #include "quant/order.h"
 #include "tests/quant_data.h"
 
-/* Only where the device is the CPU: threads of a kernel run last to first; launches fail. */
+/* Only where the device is the CPU: threads of a kernel run last to first. */
 #pragma weak qs_rt_simt_set_reverse
-#pragma weak qs_rt_simt_fail_launch
 
 typedef struct place {
     qs_backend *backend;
@@ -359,6 +358,49 @@ static void test_many_equal_each_alone(void **state)
     free(gram);
 }
 
+static int64_t buffer_bytes_after(qs_workspace *workspace, const char *const *texts, int n, const float *gram,
+                                  const float *w)
+{
+    enum { N_OUT = 8, N_IN = 128, N_MAX = 8 };
+    qs_spec specs[N_MAX];
+    qs_quant_result results[N_MAX];
+    qs_quant_task tasks[N_MAX];
+    qs_backend_memory memory;
+    qs_factor_cache *factors;
+    assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 300, "test"), QS_OK);
+    qs_quant_job job =
+        {.name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .factors = factors, .backend = gpu.backend};
+    for (int i = 0; i < n; i++) {
+        specs[i] = parse(texts[i]);
+        tasks[i] = (qs_quant_task){&specs[i], &job, &results[i]};
+    }
+    if (qs_quant_solve(workspace, tasks, n) != QS_OK) fail_msg("%s", qs_error_text());
+    qs_backend_get_memory(gpu.backend, &memory);
+    for (int i = 0; i < n; i++) qs_packed_free(&results[i].packed);
+    qs_factor_cache_destroy(factors);
+    return (int64_t)memory.buffer_bytes;
+}
+
+/* A grid of many orders and dampings takes no more of the device than one point. */
+static void test_one_factor_at_a_time(void **state)
+{
+    (void)state;
+    need_device();
+    static const char *const texts[] = {
+        "gptq:bits=4,group=32", "gptq:bits=4,group=64",           "gptq:bits=4,group=32,act=1",
+        "gptq:bits=3,group=32", "gptq:bits=4,group=32,damp=0.05", "gptq:bits=4,group=32,gar=0",
+    };
+    float *gram = data_gram(128, 300, 5), *w = data_normal(8 * 128, 6, 0.05f);
+    qs_workspace *workspace;
+    assert_int_equal(qs_workspace_create(&workspace, gpu.backend), QS_OK);
+    int64_t one = buffer_bytes_after(workspace, texts, 1, gram, w),
+            all = buffer_bytes_after(workspace, texts, sizeof texts / sizeof *texts, gram, w);
+    assert_int_equal(one, all);
+    qs_workspace_destroy(workspace);
+    free(gram);
+    free(w);
+}
+
 /* The host's weights may change between two calls, at the same address. */
 static void test_weights_change(void **state)
 {
@@ -378,92 +420,6 @@ static void test_weights_change(void **state)
     qs_packed_free(&like.packed);
 }
 
-/* All steps from second moments to codes with memory of its own; the first failure. */
-static qs_err solve_anew(const float *gram, const float *w, int64_t n_out, int64_t n_in, qs_quant_result *out)
-{
-    qs_workspace *workspace = NULL;
-    qs_factor_cache *factors = NULL;
-    qs_spec spec = parse("gptq:bits=4,group=32,act=1,sym=0");
-    qs_quant_job job = {.name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .backend = gpu.backend};
-    qs_quant_task task = {&spec, &job, out};
-    qs_err err;
-    QS_TRY(qs_workspace_create(&workspace, gpu.backend));
-    QS_TRY(qs_factor_cache_create(&factors, workspace, gram, n_in, 300, "test"));
-    job.factors = factors;
-    err = qs_quant_solve(workspace, &task, 1);
-    if (err != QS_OK) {
-        qs_err again =
-            qs_quant_solve(workspace, &task, 1); /* what failed half-way is no trap for the next call */
-        assert_int_equal(again, err);
-    }
-out:
-    qs_factor_cache_destroy(factors);
-    qs_workspace_destroy(workspace);
-    return err;
-}
-
-enum { FAILING_OUT = 40, FAILING_IN = 96 };
-
-static void check_like_cpu(const float *gram, const float *w, qs_quant_result *r)
-{
-    qs_factor_cache *factors = make_factors(&cpu, gram, FAILING_IN, 300);
-    qs_quant_result like =
-        solve(&cpu, "gptq:bits=4,group=32,act=1,sym=0", w, FAILING_OUT, FAILING_IN, factors);
-    assert_true(count_codes(&like.packed, &r->packed) * 1000 <= FAILING_OUT * FAILING_IN);
-    qs_packed_free(&like.packed);
-    qs_packed_free(&r->packed);
-    qs_factor_cache_destroy(factors);
-}
-
-/* With less memory than it takes: an error wherever it strikes, nothing lost, and success once there is
- * enough. */
-static void test_out_of_memory(void **state)
-{
-    (void)state;
-    need_device();
-    enum { STEP = 10000 };
-    float *gram = data_gram(FAILING_IN, 300, 5), *w = data_normal(FAILING_OUT * FAILING_IN, 6, 0.05f);
-    qs_backend_memory before, after;
-    qs_quant_result r;
-    int n_failures = 0;
-    qs_backend_get_memory(gpu.backend, &before);
-    qs_err err;
-    for (size_t budget = before.used_bytes + 1;; budget += STEP, n_failures++) {
-        assert_int_equal(qs_backend_set_budget(gpu.backend, budget), QS_OK);
-        err = solve_anew(gram, w, FAILING_OUT, FAILING_IN, &r);
-        if (err == QS_OK) break;
-        assert_int_equal(err, QS_E_RESOURCE);
-        qs_backend_get_memory(gpu.backend, &after);
-        assert_int_equal(after.buffer_bytes, before.buffer_bytes);
-    }
-    assert_int_equal(qs_backend_set_budget(gpu.backend, 0), QS_OK);
-    assert_true(n_failures > 5);
-    check_like_cpu(gram, w, &r);
-    free(gram);
-    free(w);
-}
-
-static void test_failed_launches(void **state)
-{
-    (void)state;
-    need_device();
-    if (qs_rt_simt_fail_launch == NULL) skip();
-    float *gram = data_gram(FAILING_IN, 300, 5), *w = data_normal(FAILING_OUT * FAILING_IN, 6, 0.05f);
-    qs_quant_result r;
-    int64_t n_launches = 0;
-    for (;; n_launches++) {
-        qs_rt_simt_fail_launch(n_launches, QS_RT_LAUNCH_FAILURE);
-        qs_err err = solve_anew(gram, w, FAILING_OUT, FAILING_IN, &r);
-        qs_rt_simt_fail_launch(0, QS_RT_OK);
-        if (err == QS_OK) break;
-        assert_int_equal(err, QS_E_DEVICE);
-    }
-    assert_true(n_launches > 10);
-    check_like_cpu(gram, w, &r);
-    free(gram);
-    free(w);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -473,9 +429,8 @@ int main(void)
         cmocka_unit_test(test_fallback),
         cmocka_unit_test(test_representable_is_exact),
         cmocka_unit_test(test_many_equal_each_alone),
+        cmocka_unit_test(test_one_factor_at_a_time),
         cmocka_unit_test(test_weights_change),
-        cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_failed_launches),
     };
     return cmocka_run_group_tests_name("cuda_solver", tests, start, stop);
 }

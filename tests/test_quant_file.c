@@ -166,7 +166,7 @@ static void test_points(void **state)
     qs_quant_plan plan;
     OK(qs_dir_create(scratch(dir, "points")));
     OK(qs_quant_points_find(points, dir, &inputs, specs, N_SPECS));
-    OK(qs_quant_points_plan(&plan, points, N_SPECS, &inputs, 2));
+    OK(qs_quant_points_plan(&plan, points, N_SPECS, &inputs, backend));
     assert_true(plan.n_points == N_SPECS && plan.bytes > 0 && plan.seconds > 0);
     OK(qs_quant_points_run(points, N_SPECS, &inputs, backend, &grams));
     for (int i = 0; i < N_SPECS; i++) {
@@ -177,7 +177,7 @@ static void test_points(void **state)
     /* nothing is left to do; with other statistics, or none, everything is */
     OK(qs_quant_points_find(again, dir, &inputs, specs, N_SPECS));
     for (int i = 0; i < N_SPECS; i++) assert_true(again[i].current);
-    OK(qs_quant_points_plan(&plan, again, N_SPECS, &inputs, 2));
+    OK(qs_quant_points_plan(&plan, again, N_SPECS, &inputs, backend));
     assert_true(plan.n_points == 0 && plan.bytes == 0 && plan.seconds == 0);
     OK(qs_quant_points_run(again, N_SPECS, &inputs, backend, &grams));
     for (int i = 0; i < N_SPECS; i++) assert_false(again[i].written);

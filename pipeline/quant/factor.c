@@ -159,7 +159,7 @@ qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, in
 {
     int64_t n = cache->n_in, at = qs_workspace_find_nonfinite(cache->team, packed_gram, n * (n + 1) / 2);
     (void)snprintf(cache->name, sizeof cache->name, "%s", name);
-    for (entry *e = cache->entries; e != NULL; e = e->next) e->valid = false;
+    qs_factor_cache_forget(cache);
     if (n_tokens <= 0)
         return qs_fail(QS_E_INPUT, "second moments of %s: %lld tokens", name, (long long)n_tokens);
     if (at >= 0)
@@ -178,6 +178,11 @@ qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, in
         return qs_fail(QS_E_INPUT, "second moments of %s: all zero; the calibration text never reached it",
                        name);
     return unpack(cache, packed_gram, factor);
+}
+
+void qs_factor_cache_forget(qs_factor_cache *cache)
+{
+    for (entry *e = cache->entries; e != NULL; e = e->next) e->valid = false;
 }
 
 const float *qs_factor_h(const qs_factor_cache *cache) { return cache->h; }

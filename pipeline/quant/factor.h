@@ -34,8 +34,11 @@ const float *qs_factor_h(const qs_factor_cache *cache);
 const float *qs_factor_diag(const qs_factor_cache *cache);
 double qs_factor_diag_mean(const qs_factor_cache *cache);
 
+/* Forgets the factors but keeps H, and the memory of factors for later ones. */
+void qs_factor_cache_forget(qs_factor_cache *cache);
+
 /* U [n_in, n_in] f32, where the solver works, for columns taken in `order` (NULL = natural), borrowed until the
- * cache is destroyed or loaded. Dead inputs (zero diagonal) get the mean of the diagonal, which couples them to
+ * cache is destroyed, loaded or told to forget. Dead inputs (zero diagonal) get the mean of the diagonal, which couples them to
  * nothing. On a failed Cholesky the damping is raised step by step to 1, then the diagonal is lifted, and
  * *damping_used tells the damping; when nothing helps *u is NULL and the caller falls back (that is not an
  * error). */

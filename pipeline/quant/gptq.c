@@ -90,7 +90,8 @@ static qs_err prepare(qs_solver_task *out, const qs_quant_task *task, const visi
     return QS_OK;
 }
 
-static qs_err solve(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+/* All at once: each thread finds a tile to work on. */
+static qs_err solve_together(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
     qs_solver_task *solver_tasks = NULL;
     visit *visits = NULL;
@@ -120,6 +121,38 @@ out:
     qs_mem_free(solver_tasks);
     qs_mem_free(visits);
     return err;
+}
+
+/* A device solves one matrix at a time anyway, and its memory may hold few factors: tasks of one factor
+ * together. */
+static qs_err solve_by_factor(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+{
+    qs_quant_task *some = NULL;
+    bool *done = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(some, n_tasks, "GPTQ tasks"));
+    QS_TRY(QS_NEW(done, n_tasks, "GPTQ tasks"));
+    for (int64_t i = 0; i < n_tasks; i++) {
+        int64_t n = 0;
+        if (done[i]) continue;
+        for (int64_t j = i; j < n_tasks; j++) {
+            if (done[j] || !shares_visit(&tasks[i], &tasks[j])) continue;
+            some[n++] = tasks[j];
+            done[j] = true;
+        }
+        QS_TRY(solve_together(workspace, some, n));
+        qs_factor_cache_forget(tasks[i].job->factors);
+    }
+out:
+    qs_mem_free(some);
+    qs_mem_free(done);
+    return err;
+}
+
+static qs_err solve(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+{
+    bool on_device = qs_backend_solver(qs_workspace_backend(workspace)) != NULL;
+    return on_device ? solve_by_factor(workspace, tasks, n_tasks) : solve_together(workspace, tasks, n_tasks);
 }
 
 const qs_method qs_method_gptq = {

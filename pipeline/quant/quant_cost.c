@@ -37,12 +37,39 @@ static double matrix_cost(const qs_spec *spec, double n_out, double n_in, bool h
     return cost;
 }
 
+/* Where the backend has a solver: weights of a site and, for the largest matrix, twice as much again while it
+ * is laid out or measured; H, the work on it and one factor of each width; and what is carried to and fro. */
+static void add_solver_bytes(qs_quant_cost *cost, const qs_model *model, int64_t site_weights, bool has_grams,
+                             int64_t n_specs)
+{
+    const qs_model_config *config = qs_model_get_config(model);
+    const int64_t size = (int64_t)sizeof(float);
+    int64_t carried = 0, largest = 0;
+    cost->solver_host_bytes = cost->bytes;
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
+        int64_t n = info.n_out * info.n_in;
+        largest = n > largest ? n : largest;
+        carried += n * (size + 2 * n_specs); /* codes there for their loss, and back */
+    }
+    cost->solver_device_bytes = (site_weights + 2 * largest) * size;
+    for (int site = 0; has_grams && site < QS_N_SITES; site++) {
+        int64_t width = qs_site_width(config, (qs_site)site);
+        bool counted = false;
+        for (int other = 0; other < site && !counted; other++)
+            counted = qs_site_width(config, (qs_site)other) == width;
+        if (!counted) cost->solver_device_bytes += 3 * width * width * size;
+        carried += width * width / 2 * size;
+    }
+    cost->solver_moved_bytes = carried * config->n_layers;
+}
+
 qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_grams, const qs_spec *specs,
                                int64_t n_specs)
 {
     const qs_model_config *config = qs_model_get_config(model);
     int64_t factors = n_factors(specs, n_specs), site_weights[QS_N_SITES] = {0}, most = 0, widest = 0;
-    qs_quant_cost cost = {0, 0};
+    qs_quant_cost cost = {0};
     for (int role = 0; role < QS_N_LINEARS; role++) {
         qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
         int64_t *weights = &site_weights[qs_role_site((qs_role)role)];
@@ -55,6 +82,9 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
         }
         if (has_grams) cost.multiply_adds += (double)info.n_out * (double)info.n_in * (double)info.n_in / 2;
     }
+    cost.bytes += most * (int64_t)sizeof(float);
+    if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
+    add_solver_bytes(&cost, model, most, has_grams, n_specs);
     for (int site = 0; site < QS_N_SITES; site++) {
         int64_t width = qs_site_width(config, (qs_site)site);
         bool counted = !has_grams;
@@ -64,9 +94,7 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
         if (!counted)
             cost.bytes += width * width * (int64_t)sizeof(float) * (4 + factors); /* H, three to work with */
     }
-    cost.bytes += most * (int64_t)sizeof(float) +
-                  n_threads * widest * 3 * QS_TILE_ROWS * (int64_t)sizeof(float);
-    if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
+    cost.bytes += n_threads * widest * 3 * QS_TILE_ROWS * (int64_t)sizeof(float);
     cost.multiply_adds *= (double)config->n_layers;
     return cost;
 }

@@ -4,8 +4,9 @@
 #include "base/mem.h"
 #include "base/progress.h"
 
-/* Of the kernels' measured rate; memory traffic and whatever else runs take the rest. */
-static const double rate_share = 0.7;
+/* Of the kernels' measured rate; memory traffic and whatever else runs take the rest. On a device products
+ * are not square, and what comes and goes does so at about this rate, page-locked on the way. */
+static const double rate_share = 0.7, device_rate_share = 0.5, carried_bytes_per_s = 6e9;
 
 /* The points of one pass; [n] each. */
 typedef struct pass {
@@ -40,24 +41,59 @@ static void fill_pass(pass *p, qs_quant_point *points, int64_t n_points, int64_t
     }
 }
 
-qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, int64_t n_points,
-                            const qs_quant_inputs *inputs, int n_threads)
+/* Multiply-adds per second. */
+static qs_err measure_rate(qs_backend *backend, double *rate)
 {
+    qs_backend_peaks peaks;
+    qs_err err;
+    if (qs_backend_solver(backend) == NULL) {
+        err = qs_quant_measure_rate(rate);
+        *rate *= rate_share * qs_backend_n_threads(backend);
+        return err;
+    }
+    err = qs_backend_measure_peaks(backend, &peaks);
+    if (err == QS_OK) *rate = device_rate_share * peaks.gemm_f32_flops / 2;
+    return err;
+}
+
+static qs_err check_device_memory(const qs_backend *backend, int64_t bytes)
+{
+    char need[QS_MEM_TEXT_BYTES], free[QS_MEM_TEXT_BYTES];
+    qs_backend_memory memory;
+    qs_backend_get_memory(backend, &memory);
+    if ((size_t)bytes <= memory.free_bytes) return QS_OK;
+    return qs_fail(QS_E_RESOURCE,
+                   "quantize: %s of memory are needed on %s and %s are free; use --backend cpu",
+                   qs_mem_format(need, (size_t)bytes), qs_backend_device(backend),
+                   qs_mem_format(free, memory.free_bytes));
+}
+
+qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, int64_t n_points,
+                            const qs_quant_inputs *inputs, qs_backend *backend)
+{
+    bool on_device = qs_backend_solver(backend) != NULL;
     qs_spec *specs = NULL;
     double rate;
     qs_err err;
     *out = (qs_quant_plan){0};
-    QS_TRY(qs_quant_measure_rate(&rate));
     QS_TRY(QS_NEW(specs, n_points, "plan"));
     for (int64_t i = 0; i < n_points; i++)
         if (!points[i].current) specs[out->n_points++] = *points[i].spec;
+    if (out->n_points == 0) goto out;
+    QS_TRY(measure_rate(backend, &rate));
     for (int64_t first = 0; first < out->n_points; first += QS_POINTS_PER_PASS) {
         int64_t rest = out->n_points - first, n = rest < QS_POINTS_PER_PASS ? rest : QS_POINTS_PER_PASS;
-        qs_quant_cost cost =
-            qs_quant_cost_of(inputs->model, n_threads, inputs->calib != NULL, specs + first, n);
-        out->seconds += cost.multiply_adds / (rate * rate_share * n_threads);
-        out->bytes = cost.bytes > out->bytes ? cost.bytes : out->bytes;
+        qs_quant_cost cost = qs_quant_cost_of(inputs->model, qs_backend_n_threads(backend),
+                                              inputs->calib != NULL, specs + first, n);
+        int64_t bytes = on_device ? cost.solver_host_bytes : cost.bytes;
+        out->seconds += cost.multiply_adds / rate;
+        out->bytes = bytes > out->bytes ? bytes : out->bytes;
+        if (!on_device) continue;
+        out->seconds += (double)cost.solver_moved_bytes / carried_bytes_per_s;
+        out->device_bytes =
+            cost.solver_device_bytes > out->device_bytes ? cost.solver_device_bytes : out->device_bytes;
     }
+    if (on_device) QS_TRY(check_device_memory(backend, out->device_bytes));
 out:
     qs_mem_free(specs);
     return err;

@@ -22,17 +22,19 @@ typedef struct qs_quant_point {
 
 /* points[n_specs]; looks which artifacts are there already. */
 QS_MUST_CHECK qs_err qs_quant_points_find(qs_quant_point *points, const char *dir,
-                                          const qs_quant_inputs *inputs, const qs_spec *specs, int64_t n_specs);
+                                          const qs_quant_inputs *inputs, const qs_spec *specs,
+                                          int64_t n_specs);
 
-/* What the points that are not current cost; bytes are those of the largest pass. Takes some milliseconds to
- * measure the rate of the machine. */
+/* What the points that are not current cost; bytes are those of the largest pass, on the host and on the
+ * backend's device. Measures the rate of the machine, which takes some milliseconds, or a second on a device.
+ * QS_E_RESOURCE when the device's memory is too small. */
 typedef struct qs_quant_plan {
     int64_t n_points;
-    int64_t bytes;
+    int64_t bytes, device_bytes;
     double seconds;
 } qs_quant_plan;
 QS_MUST_CHECK qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, int64_t n_points,
-                                          const qs_quant_inputs *inputs, int n_threads);
+                                          const qs_quant_inputs *inputs, qs_backend *backend);
 
 /* Solves and writes every point that is not current, with progress on stderr. grams as in
  * qs_quantizer_create. On failure the points of finished passes stay. */

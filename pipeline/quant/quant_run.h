@@ -43,6 +43,9 @@ QS_MUST_CHECK qs_err qs_quantize_layer(const qs_model *model, qs_backend *backen
  * all layers in multiply-adds (searches and packing counted as the multiply-adds that take as long). */
 typedef struct qs_quant_cost {
     int64_t bytes;
+    /* Instead, where the backend has a solver: on the host, on the device, and carried between them for all
+     * layers. */
+    int64_t solver_host_bytes, solver_device_bytes, solver_moved_bytes;
     double multiply_adds;
 } qs_quant_cost;
 qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_grams, const qs_spec *specs,
