@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include "base/clock.h"
+#include "base/dtype.h"
 #include "model/weights.h"
 
 static void assert_role_equal(const qs_model *a, const qs_model *b, qs_role role, int64_t layer)
@@ -22,6 +23,29 @@ static void assert_role_equal(const qs_model *a, const qs_model *b, qs_role role
                  qs_model_path(a), qs_model_path(b));
     qs_mem_free(x);
     qs_mem_free(y);
+}
+
+/* 16-bit tensors as stored are the f32 values, row order included; other types have no such form. */
+static void assert_stored_16(const qs_model *model, qs_role role, int64_t layer)
+{
+    if (!qs_model_has(model, role, layer)) return;
+    qs_tensor_info info = qs_model_info(model, role, layer);
+    int64_t n;
+    float *expected = read_role(model, role, layer, &n), *got;
+    uint16_t *stored;
+    assert_ok(QS_NEW(stored, n, "test"));
+    assert_ok(QS_NEW(got, n, "test"));
+    if (info.storage == QS_STORE_F16 || info.storage == QS_STORE_BF16) {
+        assert_ok(qs_model_read_16(model, role, layer, stored));
+        if (info.storage == QS_STORE_F16) qs_f32_from_f16_array(got, stored, n);
+        else qs_f32_from_bf16_array(got, stored, n);
+        assert_memory_equal(got, expected, (size_t)n * sizeof *got);
+    } else {
+        assert_fails(qs_model_read_16(model, role, layer, stored), QS_E_USAGE, "not in 16 bits");
+    }
+    qs_mem_free(expected);
+    qs_mem_free(stored);
+    qs_mem_free(got);
 }
 
 /* Bit-equal f32 from the directory and its GGUF twins: names, types, tied heads and the Q/K permutation. */
@@ -44,7 +68,10 @@ static void test_twins_are_equal(void **state)
         assert_ok(qs_path_format(path, MODELS "%s", rows[i].gguf));
         qs_model *gguf = open_model(path);
         for (int64_t layer = 0; layer < qs_model_get_config(hf)->n_layers; layer++)
-            for (int role = 0; role < QS_N_ROLES; role++) assert_role_equal(hf, gguf, (qs_role)role, layer);
+            for (int role = 0; role < QS_N_ROLES; role++) {
+                assert_role_equal(hf, gguf, (qs_role)role, layer);
+                assert_stored_16(gguf, (qs_role)role, layer);
+            }
         assert_int_equal(qs_model_info(gguf, QS_ROLE_DOWN, 1).storage, rows[i].storage);
         const qs_model_config *a = qs_model_get_config(hf), *b = qs_model_get_config(gguf);
         assert_int_equal(a->n_vocab, b->n_vocab);

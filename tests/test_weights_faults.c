@@ -139,6 +139,48 @@ static void test_nonfinite(void **state)
     remove_dir(dir);
 }
 
+/* The same of tensors that are read as stored, in reordered rows too. */
+static void test_nonfinite_16(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from;
+        qs_role role;
+        int64_t row, col; /* in the file's order */
+        uint16_t bits;
+        const char *part;
+    } rows[] = {
+        {MODELS "gguf/llama2-f16.gguf", QS_ROLE_V, 5, 7, 0x7c00, "attn_v.weight holds inf at row 5, column 7"},
+        {MODELS "gguf/llama2-bf16.gguf", QS_ROLE_Q, 2, 63, 0xff80, "attn_q.weight holds -inf at row 1, column 63"},
+        {MODELS "gguf/llama2-bf16.gguf", QS_ROLE_V, 0, 0, 0x7fc1, "attn_v.weight holds nan at row 0, column 0"},
+    };
+    char dir[QS_PATH_BYTES], path[QS_PATH_BYTES];
+    (void)make_dir(dir);
+    assert_ok(qs_path_format(path, "%s/bad.gguf", dir));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qs_model *model = open_model(rows[i].from);
+        bytes b = load_file(rows[i].from);
+        qs_tensor_info info = qs_model_info(model, rows[i].role, 1);
+        uint16_t *values;
+        assert_ok(QS_NEW(values, info.n_out * info.n_in, "test"));
+        assert_ok(qs_model_read_16(model, rows[i].role, 1, values));
+        char *at = NULL;
+        for (size_t k = 0; k + info.bytes <= b.n && at == NULL; k += 32)
+            if (memcmp(b.data + k, values, (size_t)info.n_in * sizeof *values) == 0) at = b.data + k;
+        assert_non_null(at);
+        memcpy(at + (rows[i].row * info.n_in + rows[i].col) * 2, &rows[i].bits, 2);
+        save_file(path, b.data, b.n);
+        qs_model_close(model);
+        model = open_model(path);
+        assert_fails(qs_model_read_16(model, rows[i].role, 1, values), QS_E_NUMERIC, rows[i].part);
+        assert_ok(qs_model_read_16(model, rows[i].role, 0, values));
+        qs_model_close(model);
+        qs_mem_free(values);
+        qs_mem_free(b.data);
+    }
+    remove_dir(dir);
+}
+
 /* A file that shrinks or is rewritten under an open model is an error, not a crash and not other numbers. */
 static void test_changed_file(void **state)
 {
@@ -221,7 +263,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_directories), cmocka_unit_test(test_bad_shards),
-        cmocka_unit_test(test_nonfinite),       cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_nonfinite), cmocka_unit_test(test_nonfinite_16),       cmocka_unit_test(test_changed_file),
         cmocka_unit_test(test_bad_tokenizers),
     };
     return cmocka_run_group_tests_name("weights_faults", tests, NULL, NULL);

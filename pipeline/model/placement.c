@@ -39,17 +39,18 @@ static size_t staging_bytes(const qs_model_config *c)
 
 /* What the kernels of a GPU take beside what they compute on: activations in 16 bits, of a prompt (once) and of few rows
  * (in two terms, with as much again for partial results of attention), the largest linear de-quantised, and room for a
- * matrix on its way into the kernels' layout, which the head asks most of. */
+ * piece of a matrix on its way into the kernels' layout. */
 static size_t workspace_bytes(const qs_model_config *c, const qs_placement_request *r, bool with_head)
 {
-    enum { FEW_ROWS = 32, FEW_ELEM_BYTES = 8 };
+    enum { FEW_ROWS = 32, FEW_ELEM_BYTES = 8, PIECE_BYTES = 32 << 20 };
     int64_t q = c->n_heads * c->head_dim, widest = c->d_ff > q ? c->d_ff : q;
     size_t prompt = (size_t)(2 * r->n_ctx * widest), few = (size_t)(FEW_ROWS * FEW_ELEM_BYTES * widest);
     size_t dense = (size_t)(2 * widest * c->d_model);
     size_t raw = bits_to_bytes((double)widest * (double)c->d_model, r->linear_bits);
     size_t head = bits_to_bytes((double)c->n_vocab * (double)c->d_model, r->dense_bits);
     if (!r->with_workspace) return 0;
-    return prompt + few + dense + (with_head && head > raw ? head : raw);
+    if (with_head && head > raw) raw = head;
+    return prompt + few + dense + (raw < PIECE_BYTES ? raw : PIECE_BYTES);
 }
 
 static void part_bytes(qs_placement *p, const qs_model_config *c, const qs_placement_request *r)

@@ -43,7 +43,10 @@ static bool is_coded(const gpu_matrix *m) { return !m->is_f32 && m->shape.format
 
 /* ---- contents ---- */
 
-/* Bytes to the device and there, by a kernel, into place: `raw` keeps them in between. */
+/* Bytes to the device and there, by a kernel, into place: `raw` keeps them in between, a piece of the matrix at a time, so
+ * that a head does not take its size twice. */
+enum { RAW_BYTES = 32 << 20 };
+
 static qs_err upload_raw(qs_backend *backend, const void *src, size_t bytes, void **raw)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
@@ -56,17 +59,24 @@ out:
 }
 
 static qs_err store_words(qs_backend *backend, const gpu_matrix *self, stored *s, qs_gpu_use use, int64_t n_out,
-                          const void *rows, size_t bytes, int64_t row_bytes)
+                          const void *rows, int64_t row_bytes)
 {
+    enum { PIECE_ROWS = 2 * QS_CU_TILE_ROWS }; /* tiles come in pairs */
     qs_gpu *gpu = qs_gpu_of(backend);
+    int64_t tile_words = qs_cu_n_chunks(self->shape.n_in) * 32 * qs_cu_words(self->shape.format);
+    int64_t step = RAW_BYTES / (row_bytes * PIECE_ROWS) * PIECE_ROWS;
     void *raw;
     qs_err err;
-    size_t n_words = (size_t)(qs_cu_n_tiles(n_out) * qs_cu_n_chunks(self->shape.n_in) * 32 *
-                              qs_cu_words(self->shape.format));
-    QS_TRY(qs_gpu_reserve(gpu, &s->words, n_words * sizeof(uint32_t), use, "weights"));
-    QS_TRY(upload_raw(backend, rows, bytes, &raw));
-    QS_TRY(qs_gpu_check(gpu, qs_cu_lay_out(gpu->stream, &self->shape, n_out, raw, row_bytes, s->words.data),
-                        "lay out weights"));
+    if (step < PIECE_ROWS) step = PIECE_ROWS;
+    QS_TRY(qs_gpu_reserve(gpu, &s->words, (size_t)(qs_cu_n_tiles(n_out) * tile_words) * sizeof(uint32_t), use,
+                          "weights"));
+    for (int64_t row = 0; row < n_out; row += step) {
+        int64_t n = n_out - row < step ? n_out - row : step;
+        uint32_t *words = (uint32_t *)s->words.data + row / QS_CU_TILE_ROWS * tile_words;
+        QS_TRY(upload_raw(backend, (const char *)rows + row * row_bytes, (size_t)(n * row_bytes), &raw));
+        QS_TRY(qs_gpu_check(gpu, qs_cu_lay_out(gpu->stream, &self->shape, n, raw, row_bytes, words),
+                            "lay out weights"));
+    }
 out:
     return err;
 }
@@ -98,8 +108,7 @@ static qs_err store_int(qs_backend *backend, gpu_matrix *self, const qs_packed *
     qs_err err;
     self->has_zeros = packed->zeros != NULL;
     self->has_perm = packed->perm != NULL;
-    QS_TRY(store_words(backend, self, s, use, packed->n_out, packed->codes, (size_t)(packed->n_out * packed->row_bytes),
-                       packed->row_bytes));
+    QS_TRY(store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
     QS_TRY(store_scales(backend, packed, s, use));
     if (packed->perm != NULL) {
         size_t bytes = (size_t)packed->n_in * sizeof *packed->perm;
@@ -162,8 +171,13 @@ static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc)
     if (matrix->compute == QS_COMPUTE_F32) {
         QS_TRY(qs_gpu_upload(matrix->backend, self->dense.data, desc->dense, bytes));
     } else {
-        QS_TRY(upload_raw(matrix->backend, desc->dense, bytes, &raw));
-        QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, raw, n, self->dense.data), "round weights"));
+        enum { PIECE = RAW_BYTES / sizeof(float) };
+        for (int64_t at = 0; at < n; at += PIECE) {
+            int64_t n_piece = n - at < PIECE ? n - at : PIECE;
+            QS_TRY(upload_raw(matrix->backend, (const float *)desc->dense + at, (size_t)n_piece * sizeof(float), &raw));
+            QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, raw, n_piece, (uint16_t *)self->dense.data + at),
+                                "round weights"));
+        }
     }
 out:
     return err;
@@ -182,9 +196,8 @@ static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
     if (desc->format == QS_MATRIX_INT) {
         QS_TRY(store_int(matrix->backend, self, desc->packed, s, use));
     } else {
-        size_t row_bytes = (size_t)desc->n_in * sizeof(uint16_t);
-        QS_TRY(store_words(matrix->backend, self, s, use, desc->n_out, desc->dense, (size_t)desc->n_out * row_bytes,
-                           (int64_t)row_bytes));
+        int64_t row_bytes = desc->n_in * (int64_t)sizeof(uint16_t);
+        QS_TRY(store_words(matrix->backend, self, s, use, desc->n_out, desc->dense, row_bytes));
     }
     if ((matrix->uses & QS_USE_GEMM) != 0) {
         QS_TRY(qs_gpu_reserve(gpu, &self->dense, dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
