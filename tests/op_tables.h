@@ -151,6 +151,30 @@ static inline void check_update(const char *name)
     qs_backend_destroy(backend);
 }
 
+/* The same products added to what is there. */
+static inline void check_adding(qs_backend *backend, qs_linear_job *jobs, const int64_t *n_outs, float *const *products,
+                                int n_jobs, const float *x, int64_t n)
+{
+    op_memory m = {.backend = backend};
+    float *before[N_BLOCKS_MAX];
+    for (int i = 0; i < n_jobs; i++) {
+        int64_t n_y = n * n_outs[i];
+        before[i] = draw(&m, 44, n_y, 3.0);
+        jobs[i].add = true;
+        OK(qs_backend_upload(backend, jobs[i].y, before[i], (size_t)n_y * sizeof(float)));
+    }
+    OK(qs_op_linears(backend, jobs, n_jobs, x, n));
+    for (int i = 0; i < n_jobs; i++) {
+        int64_t n_y = n * n_outs[i];
+        const float *after = to_host(&m, jobs[i].y, n_y);
+        for (int64_t j = 0; j < n_y; j++) {
+            double start = (double)before[i][j], expected = start + (double)products[i][j];
+            assert_true(fabs((double)after[j] - expected) <= 3e-6 * (fabs(start) + fabs(expected) + 1.0));
+        }
+    }
+    free_all(&m);
+}
+
 /* Matrices of different widths and formats with one input: the same bits as one by one. */
 static inline void check_linears(qs_backend *backend, int64_t n_in, int64_t n)
 {
@@ -183,6 +207,7 @@ static inline void check_linears(qs_backend *backend, int64_t n_in, int64_t n)
             assert_memory_equal(together, alone[i], (size_t)(n * n_outs[i]) * sizeof *together);
         }
     }
+    check_adding(backend, jobs, n_outs, alone, N_JOBS, x, n);
     for (int i = 0; i < N_JOBS; i++) qs_matrix_destroy(matrices[i]);
     free_all(&m);
 }
