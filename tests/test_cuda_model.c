@@ -320,6 +320,24 @@ static void test_budgets(void **state)
     fixture_close(&f);
 }
 
+/* What another model of the same process holds is not taken for the driver's own. */
+static void test_context(void **state)
+{
+    (void)state;
+    qs_backend *one = cuda_open(), *two = NULL;
+    qs_backend_memory memory;
+    void *buffer = NULL;
+    qs_backend_get_memory(one, &memory);
+    size_t context = memory.context_bytes;
+    must(qs_backend_alloc(one, &buffer, 64 << 20, "test"));
+    must(qs_backend_create(&two, "cuda", 0, 2));
+    qs_backend_get_memory(two, &memory);
+    assert_true(memory.context_bytes < context + (32 << 20));
+    qs_backend_free(one, buffer);
+    qs_backend_destroy(one);
+    qs_backend_destroy(two);
+}
+
 /* A map that leaves no choice is an error that names one that would fit; a map is kept where it fits. */
 static void test_maps(void **state)
 {
@@ -556,7 +574,8 @@ int main(void)
         cmocka_unit_test(test_16_bit_products), cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_recordings),     cmocka_unit_test(test_batches),
         cmocka_unit_test(test_split),          cmocka_unit_test(test_budgets),
-        cmocka_unit_test(test_maps),           cmocka_unit_test(test_allocation_failures),
+        cmocka_unit_test(test_context),        cmocka_unit_test(test_maps),
+        cmocka_unit_test(test_allocation_failures),
         cmocka_unit_test(test_launch_failures), cmocka_unit_test(test_statistics),
         cmocka_unit_test(test_evaluation),     cmocka_unit_test(test_lost_device),
     };

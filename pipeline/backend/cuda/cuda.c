@@ -1,4 +1,5 @@
 /* The CUDA backend: opening a device, saying what it is, recordings, and the table of its ops. */
+#include <omp.h>
 #include <string.h>
 
 #include "backend/cuda/blas.h"
@@ -55,17 +56,25 @@ out:
 
 static qs_err make_stream(qs_gpu *gpu)
 {
-    size_t free_bytes, total_bytes;
     qs_err err;
     QS_TRY(qs_gpu_check(gpu, qs_rt_stream_create(&gpu->stream), "create a stream"));
     QS_TRY(qs_gpu_check(gpu, qs_rt_stream_create(&gpu->load_stream), "create a stream"));
     QS_TRY(qs_gpu_check(gpu, qs_rt_event_create(&gpu->load_event), "create an event"));
     QS_TRY(qs_gpu_check(gpu, qs_rt_malloc_host(&gpu->pinned, QS_GPU_PINNED_BYTES), "allocate page-locked memory"));
     for (int i = 0; i < 2; i++) QS_TRY(qs_gpu_check(gpu, qs_rt_event_create(&gpu->pinned_free[i]), "create an event"));
-    QS_TRY(qs_gpu_check(gpu, qs_rt_memory(&free_bytes, &total_bytes), "ask for the memory"));
-    gpu->context_bytes = total_bytes - free_bytes;
 out:
     return err;
+}
+
+/* After a first kernel and cuBLAS, whose code is loaded when first used. */
+static qs_err measure_context(qs_gpu *gpu)
+{
+    size_t free_bytes, total_bytes, held = qs_gpu_held_by_all();
+    qs_err err = qs_gpu_check(gpu, qs_rt_memory(&free_bytes, &total_bytes), "ask for the memory");
+    if (err != QS_OK) return err;
+    size_t taken = total_bytes - free_bytes;
+    gpu->context_bytes = taken > held ? taken - held : 0;
+    return QS_OK;
 }
 
 static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
@@ -75,7 +84,7 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     qs_err err = QS_NEW(gpu, 1, "CUDA backend");
     if (err != QS_OK) return err;
     backend->state = gpu;
-    backend->n_threads = n_threads > 0 ? n_threads : 1;
+    backend->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
     backend->has_device = backend->can_record = true;
     backend->scratch_moves = &gpu->scratch_moves;
     backend->gemv_rows = INT32_MAX;
@@ -85,6 +94,7 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     QS_TRY(make_stream(gpu));
     QS_TRY(try_kernel(gpu));
     QS_TRY(qs_blas_create(&gpu->blas, gpu, products, sizeof products));
+    QS_TRY(measure_context(gpu));
     (void)snprintf(backend->device, sizeof backend->device, "%s", gpu->device.name);
     (void)snprintf(backend->describe, sizeof backend->describe, "sm_%d%d kernels (of %s), %s, driver %d.%d, runtime %d.%d",
                    gpu->device.major, gpu->device.minor, qs_rt_architectures(), products,

@@ -61,6 +61,7 @@ QS_MUST_CHECK qs_err qs_gpu_reserve(qs_gpu *gpu, qs_gpu_buffer *buffer, size_t b
 void qs_gpu_release(qs_gpu *gpu, qs_gpu_buffer *buffer, qs_gpu_use use);
 
 /* gpu_memory.c */
+size_t qs_gpu_held_by_all(void);
 qs_err qs_gpu_alloc(qs_backend *backend, void **out, size_t bytes, const char *what);
 void qs_gpu_free(qs_backend *backend, void *pointer);
 qs_err qs_gpu_upload(qs_backend *backend, void *dst, const void *src, size_t bytes);
