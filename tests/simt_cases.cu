@@ -1,4 +1,4 @@
-/* Kernels of test_simt.c: each uses one thing that the twin of CUDA provides. */
+/* Kernels of test_simt.c and test_simt_runtime.c: each uses one thing that the twin of CUDA provides. */
 #include "backend/cuda/device.h"
 #include "tests/simt_cases.h"
 
