@@ -128,7 +128,8 @@ static qs_err plan_placement(const options *opt, const qs_backend *backend, cons
     qs_placement_fix(placement, config, request, opt->map.n_layers);
     if (qs_placement_fits(placement, request)) return QS_OK;
     qs_placement_print(placement, request, stdout);
-    return qs_placement_context(qs_fail(QS_E_RESOURCE, "the memory is too small"), config, request, opt->map.n_layers);
+    return qs_placement_context(qs_fail(QS_E_RESOURCE, "place model as asked: the plan above does not fit"),
+                                config, request, opt->map.n_layers);
 }
 
 static qs_err check_model(const options *opt, const qs_backend *backend, qs_model *model)
@@ -162,6 +163,8 @@ static qs_err check_model(const options *opt, const qs_backend *backend, qs_mode
                       qs_mem_format(need, most), qs_mem_format(have, request.host_bytes));
         goto out;
     }
+    if (request.device_bytes > 0 && most > request.device_bytes)
+        (void)printf("\nthe GPU is smaller than the largest of these: with --backend auto such a stage runs on the CPU\n");
     (void)printf("\na sweep of this model can run here\n");
 out:
     return err;
