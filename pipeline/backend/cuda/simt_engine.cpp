@@ -308,7 +308,7 @@ void qs_simt_run(const qs_simt_work *work)
     int64_t n_blocks = (int64_t)work->grid.x * work->grid.y * work->grid.z, n_taken = 0;
     int64_t n_threads = n_blocks * work->block.x * work->block.y * work->block.z;
     /* Waking the others costs more than a small launch does. */
-    if (n_blocks == 1 || n_threads < 2048) {
+    if (n_blocks == 1 || n_threads < 8192) {
         run_blocks(work, n_blocks, &n_taken);
         return;
     }
