@@ -283,8 +283,8 @@ static qs_err run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, co
     const int32_t *perm = self->has_perm ? self->stored.perm.data : NULL;
     bool soon = !gpu->weights_are_fresh;
     gpu->weights_are_fresh = false;
-    return qs_gpu_check(gpu, qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms, soon),
-                        "run linear");
+    return qs_gpu_check(gpu, qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms,
+                                              gpu->device.n_sms, gpu->device.shared_bytes_max, soon), "run linear");
 }
 
 /* Dense weights in the precision of the products: kept, or made in passing. */

@@ -125,10 +125,12 @@ typedef struct qs_cu_x {
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 
 /* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
- * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. soon: the weights were in place before the kernel before this one began, so the first of them may
- * be read while that still runs. */
+ * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_blocks: multiprocessors of the
+ * device; shared_bytes: of a block at most. soon: the weights were in place before the kernel before this one began, so
+ * the first of them may be read while that still runs. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
-                     const float *x, const int32_t *perm, const qs_cu_x *terms, bool soon);
+                     const float *x, const int32_t *perm, const qs_cu_x *terms, int n_blocks, size_t shared_bytes,
+                     bool soon);
 /* The same for dense f32 weights [n_out, n_in] and any n. */
 int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
                      const float *bias, bool add, float *y);
