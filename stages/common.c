@@ -21,10 +21,11 @@ size_t stage_block_bytes(const qs_model *model, size_t *widest)
 static qs_err too_small(const stage_need *need, size_t room)
 {
     char weights[QS_MEM_TEXT_BYTES], rest[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];
-    return qs_fail(QS_E_RESOURCE, "%s on the GPU: a block and what goes with it take %s, states and results %s, and %s are "
-                   "free there; use --device-map cpu, shorter windows or fewer of them, or a larger --vram-budget",
-                   need->what, qs_mem_format(weights, need->weights_bytes), qs_mem_format(rest, need->rest_bytes + need->states_bytes),
-                   qs_mem_format(have, room));
+    (void)qs_mem_format(weights, need->weights_bytes);
+    (void)qs_mem_format(rest, need->rest_bytes + need->states_bytes);
+    return qs_fail(QS_E_RESOURCE, "%s on the GPU: a block and what goes with it take %s, states and results %s, and %s "
+                   "are free there; use --device-map cpu, shorter windows or fewer of them, or a larger --vram-budget",
+                   need->what, weights, rest, qs_mem_format(have, room));
 }
 
 qs_err stage_backend_create(qs_backend **out, const qs_common_args *common, int n_threads, const qs_device_map *map,

@@ -126,7 +126,7 @@ static void test_workspace(void **state)
     /* A prompt of 1024 rows and 32 x 2 rows in 16 bits, partial results, 576 x 1536 de-quantised and as stored. */
     assert_int_equal(p.workspace_bytes, 2 * 1024 * 1536 + 32 * 8 * 1536 + 2 * 576 * 1536 + 576 * 1536 * 9 / 16);
     assert_int_equal(p.workspace_bytes + p.head_workspace_bytes,
-                     2 * 1024 * 1536 + 32 * 8 * 1536 + 2 * 576 * 1536 + (32 << 20)); /* of the head, a piece at a time */
+                     2 * 1024 * 1536 + 32 * 8 * 1536 + 2 * 576 * 1536 + (32 << 20)); /* a piece of the head */
     r.device_bytes = p.device_bytes - 1;
     qs_placement_plan(&p, &tiny_llama, &r);
     assert_int_equal(p.n_device_layers, 29);

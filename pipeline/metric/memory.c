@@ -72,8 +72,8 @@ static qs_err place(qs_deployment *d, const qs_model_config *config, const qs_de
         char need[QS_MEM_TEXT_BYTES], room[QS_MEM_TEXT_BYTES], host[QS_MEM_TEXT_BYTES];
         qs_placement all;
         qs_placement_fix(&all, config, request, 0);
-        return qs_fail(QS_E_RESOURCE, "deploy model: it takes %s, and %s of the device's and %s of the host's memory are "
-                       "free; leave out the tasks latency and memory, or use a larger machine",
+        return qs_fail(QS_E_RESOURCE, "deploy model: it takes %s, and %s of the device's and %s of the host's memory "
+                       "are free; leave out the tasks latency and memory, or use a larger machine",
                        qs_mem_format(need, all.host_bytes), qs_mem_format(room, request->device_bytes),
                        qs_mem_format(host, request->host_bytes));
     }

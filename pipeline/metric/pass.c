@@ -82,8 +82,8 @@ const float *qs_pass_hidden(const qs_pass *pass, int64_t stream) { return stream
 
 double qs_pass_seconds(const qs_pass *pass, int64_t stream) { return pass->seconds[stream]; }
 
-/* Moves one stream through one layer, whose weights are loaded, and loads what the next step (a stream and a layer) needs
- * beside that. `next` NULL = the model's own weights; next_layer -1 = there is no further step. */
+/* Moves one stream through one layer, whose weights are loaded, and loads what the next step (a stream and a layer)
+ * needs beside that. `next` NULL = the model's own weights; next_layer -1 = there is no further step. */
 static qs_err advance(qs_pass *pass, int64_t stream, int64_t n_windows, const qs_linear_source *next,
                       int64_t next_layer)
 {

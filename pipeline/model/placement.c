@@ -37,9 +37,9 @@ static size_t staging_bytes(const qs_model_config *c)
     return f32_bytes(c->d_model * widest);
 }
 
-/* What the kernels of a GPU take beside what they compute on: activations in 16 bits, of a prompt (once) and of few rows
- * (in two terms, with as much again for partial results of attention), the largest linear de-quantised, and room for a
- * piece of a matrix on its way into the kernels' layout. */
+/* What the kernels of a GPU take beside what they compute on: activations in 16 bits, of a prompt (once) and of few
+ * rows (in two terms, with as much again for partial results of attention), the largest linear de-quantised, and room
+ * for a piece of a matrix on its way into the kernels' layout. */
 static size_t workspace_bytes(const qs_model_config *c, const qs_placement_request *r, bool with_head)
 {
     enum { FEW_ROWS = 32, FEW_ELEM_BYTES = 8, PIECE_BYTES = 32 << 20 };
