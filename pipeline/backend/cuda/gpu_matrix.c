@@ -81,7 +81,8 @@ out:
     return err;
 }
 
-static qs_err store_scales(qs_backend *backend, const qs_packed *packed, stored *s, qs_gpu_use use)
+static qs_err store_scales(qs_backend *backend, const gpu_matrix *self, const qs_packed *packed, stored *s,
+                           qs_gpu_use use)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     qs_err err;
@@ -90,14 +91,16 @@ static qs_err store_scales(qs_backend *backend, const qs_packed *packed, stored 
     size_t scale_bytes = n * sizeof *packed->scales, zero_bytes = packed->zeros != NULL ? n : 0;
     char *raw;
     QS_TRY(qs_gpu_reserve(gpu, &s->scales, n_pairs * sizeof(uint32_t), use, "scales"));
-    if (zero_bytes > 0) QS_TRY(qs_gpu_reserve(gpu, &s->zeros, n_pairs * sizeof(uint16_t), use, "zero points"));
+    if (self->has_zeros) QS_TRY(qs_gpu_reserve(gpu, &s->zeros, n_pairs * sizeof(uint16_t), use, "zero points"));
     QS_TRY(qs_gpu_reserve(gpu, &gpu->raw, scale_bytes + zero_bytes, QS_GPU_WORKSPACE, "scales on their way"));
     raw = gpu->raw.data;
     QS_TRY(qs_gpu_upload(backend, raw, packed->scales, scale_bytes));
     if (zero_bytes > 0) QS_TRY(qs_gpu_upload(backend, raw + scale_bytes, packed->zeros, zero_bytes));
-    QS_TRY(qs_gpu_check(gpu, qs_cu_lay_out_scales(gpu->stream, packed->n_out, packed->n_groups, (const uint16_t *)(void *)raw,
+    QS_TRY(qs_gpu_check(gpu, qs_cu_lay_out_scales(gpu->stream, packed->n_out, packed->n_groups,
+                                                  (const uint16_t *)(void *)raw,
                                                   zero_bytes > 0 ? (const uint8_t *)raw + scale_bytes : NULL,
-                                                  s->scales.data, s->zeros.data), "lay out scales"));
+                                                  1 << (packed->bits - 1), s->scales.data,
+                                                  self->has_zeros ? s->zeros.data : NULL), "lay out scales"));
 out:
     return err;
 }
@@ -106,10 +109,10 @@ static qs_err store_int(qs_backend *backend, gpu_matrix *self, const qs_packed *
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     qs_err err;
-    self->has_zeros = packed->zeros != NULL;
+    self->has_zeros = packed->zeros != NULL || qs_cu_needs_zeros(&self->shape);
     self->has_perm = packed->perm != NULL;
     QS_TRY(store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
-    QS_TRY(store_scales(backend, packed, s, use));
+    QS_TRY(store_scales(backend, self, packed, s, use));
     if (packed->perm != NULL) {
         size_t bytes = (size_t)packed->n_in * sizeof *packed->perm;
         QS_TRY(qs_gpu_reserve(gpu, &s->perm, bytes, use, "permutation"));
@@ -263,7 +266,7 @@ static bool fits_beside(const qs_matrix *a, const qs_matrix *b)
 {
     const gpu_matrix *m = a->state, *o = b->state;
     return m->shape.format == o->shape.format && m->shape.group_size == o->shape.group_size && !m->has_perm &&
-           !o->has_perm && m->is_f32 == o->is_f32 && a->compute == b->compute;
+           !o->has_perm && m->has_zeros == o->has_zeros && m->is_f32 == o->is_f32 && a->compute == b->compute;
 }
 
 static qs_err run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)

@@ -104,18 +104,25 @@ typedef struct qs_cu_linear_shape {
 /* Into that layout from row bit streams (packed.h) or dense 16-bit rows [n_out, n_in]. */
 int qs_cu_lay_out(void *stream, const qs_cu_linear_shape *shape, int64_t n_out, const void *rows, int64_t row_bytes,
                   uint32_t *words);
-/* scales, zeros [n_out, n_groups] into pairs; zeros NULL = none. */
-int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales, const uint8_t *zeros,
+/* scales, zeros [n_out, n_groups] into pairs; zeros NULL = all of them `middle`; zero_pairs NULL = none wanted. */
+int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales, const uint8_t *zeros, int middle,
                          uint32_t *scale_pairs, uint16_t *zero_pairs);
 /* The weights as f32 or bf16 [n_out, n_in] in input-channel order: column perm[j] from stored column j. */
 int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear, const int32_t *perm,
                   bool to_bf16, void *out);
 
+/* Whether the kernels want zero points stored for such a matrix even when it has none of its own. */
+static inline bool qs_cu_needs_zeros(const qs_cu_linear_shape *shape)
+{
+    return shape->format <= QS_CU_INT8 && shape->group_size < shape->n_in && shape->group_size % QS_CU_CHUNK != 0;
+}
+
 /* Rows of x as the small-batch kernels take them: n_terms = 1: rounded to 16 bits; 2: with the rounding error as a second
  * term, so that products are as good as in f32. Term k of row r is row r * n_terms + k of terms [.., n_chunks * 64], where
  * element 16 t + 4 s + i of a chunk is its stored column 16 s + 4 t + i. Each chunk of a row is scaled by a power of two
- * that brings its largest value to [2^13, 2^14), away from the ends of f16; scale [n_chunks, n] undoes that. Rows of terms
- * up to a multiple of 8 exist and are left as they are: their products are not used. */
+ * that brings its largest value to [2^13, 2^14), away from the ends of f16; scale [n_chunks, qs_cu_x_stride(n)] undoes
+ * that; its columns behind n are left as they are: what they scale is not used. */
+static inline int64_t qs_cu_x_stride(int64_t n) { return (n + 7) / 8 * 8; }
 typedef struct qs_cu_x {
     uint16_t *terms;
     float *scale;
@@ -125,11 +132,10 @@ typedef struct qs_cu_x {
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 
 /* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
- * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_blocks: multiprocessors of the
- * device; shared_bytes: of a block at most. soon: the weights were in place before the kernel before this one began, so
+ * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_sms: multiprocessors of the device; shared_bytes: of a block at most. soon: the weights were in place before the kernel before this one began, so
  * the first of them may be read while that still runs. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
-                     const float *x, const int32_t *perm, const qs_cu_x *terms, int n_blocks, size_t shared_bytes,
+                     const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes,
                      bool soon);
 /* The same for dense f32 weights [n_out, n_in] and any n. */
 int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,

@@ -102,16 +102,16 @@ __global__ void lay_out_dense(int64_t n_out, int64_t n_in, int64_t n_tiles, int6
 }
 
 __global__ void lay_out_scales(int64_t n_out, int64_t n_groups, int64_t n_pairs, const uint16_t *scales,
-                               const uint8_t *zeros, uint32_t *scale_pairs, uint16_t *zero_pairs)
+                               const uint8_t *zeros, int middle, uint32_t *scale_pairs, uint16_t *zero_pairs)
 {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= n_pairs) return;
     int64_t tile = i / 8 / n_groups, group = i / 8 % n_groups, low = tile * QS_CU_TILE_ROWS + i % 8, high = low + 8;
     uint32_t a = low < n_out ? scales[low * n_groups + group] : 0, b = high < n_out ? scales[high * n_groups + group] : 0;
     scale_pairs[i] = a | b << 16;
-    if (zeros == nullptr) return;
-    a = low < n_out ? zeros[low * n_groups + group] : 0;
-    b = high < n_out ? zeros[high * n_groups + group] : 0;
+    if (zero_pairs == nullptr) return;
+    a = zeros == nullptr ? (uint32_t)middle : low < n_out ? zeros[low * n_groups + group] : 0;
+    b = zeros == nullptr ? (uint32_t)middle : high < n_out ? zeros[high * n_groups + group] : 0;
     zero_pairs[i] = (uint16_t)(a | b << 8);
 }
 
@@ -121,7 +121,7 @@ __device__ __forceinline__ float of_half(uint16_t h, bool bf16) { return bf16 ? 
 
 /* A warp per row and chunk; a lane per two neighbouring columns. */
 __global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chunks, const int32_t *perm, bool bf16,
-                          int n_terms, uint16_t *terms, float *scale)
+                          int n_terms, uint16_t *terms, float *scale, int64_t scale_stride)
 {
     int64_t warp = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
     qs_wait_for_previous();
@@ -145,7 +145,7 @@ __global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chu
         uint16_t *to = terms + ((row * n_terms + k) * n_chunks + chunk) * QS_CU_CHUNK + at;
         *reinterpret_cast<uint32_t *>(to) = (uint32_t)term[k][0] | (uint32_t)term[k][1] << 16;
     }
-    if (lane == 0) scale[chunk * n + row] = power.down;
+    if (lane == 0) scale[chunk * scale_stride + row] = power.down;
 }
 
 /* ---- f32 weights ---- */
@@ -213,11 +213,12 @@ extern "C" int qs_cu_lay_out(void *stream, const qs_cu_linear_shape *shape, int6
 }
 
 extern "C" int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales,
-                                    const uint8_t *zeros, uint32_t *scale_pairs, uint16_t *zero_pairs)
+                                    const uint8_t *zeros, int middle, uint32_t *scale_pairs,
+                                    uint16_t *zero_pairs)
 {
     int64_t n_pairs = qs_cu_n_tiles(n_out) * n_groups * 8;
     QS_LAUNCH(lay_out_scales, dim3(blocks_for(n_pairs)), dim3(THREADS), 0, stream, n_out, n_groups, n_pairs, scales,
-              zeros, scale_pairs, zero_pairs);
+              zeros, middle, scale_pairs, zero_pairs);
     return qs_launch_status();
 }
 
@@ -226,7 +227,7 @@ extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const
 {
     int64_t n_chunks = qs_cu_n_chunks(n_in);
     QS_LAUNCH_SOON(prepare_x, dim3(blocks_for(out->n * n_chunks * 32)), dim3(THREADS), 0, stream, x, out->n, n_in, n_chunks,
-              perm, bf16, out->n_terms, out->terms, out->scale);
+              perm, bf16, out->n_terms, out->terms, out->scale, qs_cu_x_stride(out->n));
     return qs_launch_status();
 }
 

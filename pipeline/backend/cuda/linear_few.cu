@@ -9,9 +9,11 @@
  * 1.5 instructions per code of 3.5 that can be issued; products up to 32 columns fit beside that. With many columns
  * every group reads all of x again through the L2 cache: tiles per group are what keeps that below the weights.
  *
- *   a block per tile, loads when needed      int4, 7 linears of an 8B layer, 1 row, H200: 87 us
- *   scales ahead, two tiles a block          80 us: the memory idles between the blocks of a multiprocessor
- *   this form                                docs/gpu.md */
+ * Steps on the way (7 linears of an 8B layer, 4 bits, group 128, 1 row, H200; memory alone takes 25 us):
+ *   a block per tile, loads when needed                     87 us
+ *   scales ahead, two tiles a block                         80 us
+ *   blocks that stay, one of 16 warps a multiprocessor      89 us: 166 instructions a chunk, too few warps to hide them
+ *   addresses stepped, zero points a template, two blocks   docs/gpu.md */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/unpack.h"
@@ -20,71 +22,95 @@ namespace {
 
 /* The columns of a matrix are always shared by this many warps, chunk by chunk in turn, whatever else changes: that fixes
  * the order of summation. A block of fewer warps lets each play several of them one after the other. */
-enum { PLAYERS = 16 };
+enum { PLAYERS = 16, X_PAD = 8 /* elements between rows in shared memory, for other banks in neighbouring columns */ };
 
 struct job {
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
-    int first_group[QS_CU_LINEARS_MAX]; /* of each linear; a group is what a block computes at a time */
-    int n_groups_of_tiles, n_linears, n_chunks, n_groups, group_size, group_shift; /* shift < 0: group_size is no power of two */
+    int first_group[QS_CU_LINEARS_MAX]; /* of each linear; a group of tiles is what a block computes at a time */
+    int n_groups_of_tiles, n_linears;
+    int n_chunks, n_groups;
+    uint32_t group_magic; /* group of k-step s: __umulhi(2 s, group_magic) */
     const uint16_t *x_terms;
-    const float *x_scale; /* [n_chunks, n] */
-    int n, n_terms;       /* rows of x; a row's terms are neighbouring columns of B */
+    const float *x_scale; /* [n_chunks, x_stride] */
+    int n, n_terms, x_stride; /* rows of x; a row's terms are neighbouring columns of B */
 };
 
-__device__ __forceinline__ int group_of(const job &j, int column)
-{
-    return j.group_shift >= 0 ? column >> j.group_shift : column / j.group_size;
-}
+/* ---- weights ---- */
 
-/* x as a block reads it: terms and scales in global memory, or copied to shared memory when there is room. */
-struct activations {
-    const uint16_t *terms; /* rows `stride` elements apart */
-    const float *scale;
-    int stride;
+/* What a lane holds of a tile and chunk: words, and for each of the chunk's groups scales and zero points of rows g and
+ * g + 8. Loaded chunks ahead of their use: all come from memory. */
+template <int FORMAT, int STEPS, bool ZEROS> struct piece {
+    enum { WORDS = qs_unpacker<FORMAT>::WORDS, GROUPS = 4 / STEPS, CODED = qs_unpacker<FORMAT>::CODED };
+    uint32_t words[WORDS], scales[CODED ? GROUPS : 1], zeros[ZEROS ? GROUPS : 1];
 };
 
-enum { X_PAD = 8 /* elements between rows in shared memory, so that neighbouring columns lie in other banks */ };
+/* Where a warp finds a tile: its lane's words and group entries of the first chunk and group. */
+struct tile_at {
+    const uint32_t *words, *scales;
+    const uint16_t *zeros;
+};
 
-/* B fragments of one chunk for the columns 8 i + g: [k-step][2 words], zeros for columns that are not there. */
-__device__ __forceinline__ void load_x(uint32_t b[8], const job &j, const activations &x, int chunk, int column, int t)
+template <int FORMAT, int STEPS, bool ZEROS>
+__device__ __forceinline__ void load_piece(piece<FORMAT, STEPS, ZEROS> &p, const tile_at &tile, const uint32_t *words,
+                                           const job &j, int chunk, int lane)
 {
-    uint4 low = make_uint4(0, 0, 0, 0), high = low;
-    if (column < j.n * j.n_terms) {
-        const uint4 *p = reinterpret_cast<const uint4 *>(x.terms + column * x.stride + chunk * QS_CU_CHUNK + 16 * t);
-        low = p[0];
-        high = p[1];
+    qs_load_words<piece<FORMAT, STEPS, ZEROS>::WORDS>(p.words, words, lane);
+#pragma unroll
+    for (int i = 0; i < (qs_unpacker<FORMAT>::CODED ? 4 / STEPS : 0); i++) {
+        int group = (int)__umulhi(2u * (uint32_t)(4 * chunk + STEPS * i), j.group_magic);
+        group = min(group, j.n_groups - 1); /* columns of padding: x is 0 there */
+        p.scales[i] = __ldg(tile.scales + group * 8);
+        if (ZEROS) p.zeros[i] = __ldg(tile.zeros + group * 8);
     }
-    b[0] = low.x, b[1] = low.y, b[2] = low.z, b[3] = low.w;
-    b[4] = high.x, b[5] = high.y, b[6] = high.z, b[7] = high.w;
 }
 
-/* Scale of the chunk of the row of x that column `column` of B is a term of; columns behind the last get 0. */
-__device__ __forceinline__ float x_scale_of(const job &j, const activations &x, int chunk, int column)
+/* ---- activations ---- */
+
+/* x as a lane reads it: its columns of B are 8 c + g, the scales that it needs those of columns 8 c + 2t and the next.
+ * Columns behind the last are read from the last one: their sums are not used. */
+template <int COLUMNS> struct lane_x {
+    const uint16_t *terms;
+    const float *scale;
+    int column[COLUMNS]; /* offsets of the lane's columns */
+    int second, scale_stride, scale_step;
+};
+
+template <int COLUMNS>
+__device__ __forceinline__ lane_x<COLUMNS> lane_of(const job &j, const uint16_t *terms, const float *scale, int stride,
+                                                   int lane)
 {
-    int row = j.n_terms == 2 ? column >> 1 : column;
-    return row < j.n ? x.scale[chunk * j.n + row] : 0.0f;
+    lane_x<COLUMNS> x;
+    int g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) x.column[c] = min(8 * c + g, j.n * j.n_terms - 1) * stride + 16 * t;
+    x.terms = terms;
+    x.second = j.n_terms == 2 ? 0 : 1;
+    x.scale = scale + (j.n_terms == 2 ? t : 2 * t);
+    x.scale_step = j.n_terms == 2 ? 4 : 8;
+    x.scale_stride = j.x_stride;
+    return x;
 }
 
 /* Bytes of shared memory for x. */
 size_t x_bytes(const job *j)
 {
     return (size_t)(j->n * j->n_terms) * (size_t)(j->n_chunks * QS_CU_CHUNK + X_PAD) * sizeof(uint16_t) +
-           (size_t)(j->n_chunks * j->n) * sizeof(float);
+           (size_t)(j->n_chunks * j->x_stride) * sizeof(float);
 }
 
-__device__ __forceinline__ activations copy_x(const job &j, uint16_t *shared)
+/* Terms, rows `stride` elements apart, and scales behind them. */
+__device__ __forceinline__ void copy_x(const job &j, uint16_t *shared, float *scale, int stride)
 {
-    int n_rows = j.n * j.n_terms, n_vectors = j.n_chunks * (QS_CU_CHUNK / 8), stride = j.n_chunks * QS_CU_CHUNK + X_PAD;
-    float *scale = reinterpret_cast<float *>(shared + n_rows * stride);
+    int n_rows = j.n * j.n_terms, n_vectors = j.n_chunks * (QS_CU_CHUNK / 8);
     for (int i = threadIdx.x; i < n_rows * n_vectors; i += blockDim.x) {
         int row = i / n_vectors, at = i % n_vectors;
         reinterpret_cast<uint4 *>(shared + row * stride)[at] = reinterpret_cast<const uint4 *>(j.x_terms)[i];
     }
-    for (int i = threadIdx.x; i < j.n_chunks * j.n; i += blockDim.x) scale[i] = j.x_scale[i];
+    for (int i = threadIdx.x; i < j.n_chunks * j.x_stride; i += blockDim.x) scale[i] = j.x_scale[i];
     __syncthreads();
-    activations x = {shared, scale, stride};
-    return x;
 }
+
+/* ---- products ---- */
 
 template <int FORMAT> __device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
@@ -92,32 +118,12 @@ template <int FORMAT> __device__ __forceinline__ void multiply(float c[4], const
     else qs_mma_f16(c, a, b);
 }
 
-/* What a lane holds of a tile and chunk: words, and for each of the chunk's groups scales and zero points of rows g and
- * g + 8. Loaded chunks ahead of their use: both come from memory. */
-template <int FORMAT, int STEPS> struct piece {
-    enum { WORDS = qs_unpacker<FORMAT>::WORDS, GROUPS = 4 / STEPS, CODED = qs_unpacker<FORMAT>::CODED };
-    uint32_t words[WORDS], scales[CODED ? GROUPS : 1], zeros[CODED ? GROUPS : 1];
-
-    __device__ __forceinline__ void load(const job &j, const qs_cu_linear &l, int64_t tile, int chunk, int lane)
-    {
-        qs_load_words<WORDS>(words, l.words + (tile * j.n_chunks + chunk) * WORDS * 32, lane);
-#pragma unroll
-        for (int i = 0; i < (CODED ? GROUPS : 0); i++) {
-            int group = group_of(j, chunk * QS_CU_CHUNK + 16 * STEPS * i);
-            group = group < j.n_groups ? group : j.n_groups - 1; /* columns of padding: x is 0 there */
-            int64_t at = (tile * j.n_groups + group) * 8 + lane / 4;
-            constexpr uint32_t middle = 1u << (qs_unpacker<FORMAT>::BITS - 1);
-            scales[i] = __ldg(l.scales + at);
-            zeros[i] = l.zeros != nullptr ? __ldg(l.zeros + at) : middle | middle << 8;
-        }
-    }
-};
-
 /* One piece against COLUMNS columns of 8; STEPS k-steps lie in one group. */
-template <int FORMAT, int COLUMNS, int STEPS>
-__device__ __forceinline__ void add_piece(float (&total)[COLUMNS][4], const piece<FORMAT, STEPS> &p,
+template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS>
+__device__ __forceinline__ void add_piece(float (&total)[COLUMNS][4], const piece<FORMAT, STEPS, ZEROS> &p,
                                           const uint32_t (&b)[COLUMNS][8], const float (&x_scale)[COLUMNS][2])
 {
+    constexpr uint32_t middle = 1u << (qs_unpacker<FORMAT>::BITS - 1);
 #pragma unroll
     for (int i = 0; i < 4 / STEPS; i++) {
         qs_unpacker<FORMAT> unpack;
@@ -125,7 +131,8 @@ __device__ __forceinline__ void add_piece(float (&total)[COLUMNS][4], const piec
         if (qs_unpacker<FORMAT>::CODED) {
             scale[0] = qs_f32_of_f16((uint16_t)(p.scales[i] & 0xffff));
             scale[1] = qs_f32_of_f16((uint16_t)(p.scales[i] >> 16));
-            unpack.set_zeros(p.zeros[i] & 0xff, p.zeros[i] >> 8);
+            if (ZEROS) unpack.set_zeros(p.zeros[i] & 0xff, p.zeros[i] >> 8);
+            else unpack.set_zeros(middle, middle);
         }
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) sum[c][0] = sum[c][1] = sum[c][2] = sum[c][3] = 0.0f;
@@ -147,28 +154,78 @@ __device__ __forceinline__ void add_piece(float (&total)[COLUMNS][4], const piec
 }
 
 /* One chunk of TILES row tiles. */
-template <int FORMAT, int COLUMNS, int TILES, int STEPS>
-__device__ __forceinline__ void add_chunk(float (&total)[TILES][COLUMNS][4], const piece<FORMAT, STEPS> (&pieces)[TILES],
-                                          const job &j, const activations &x, int chunk, int g, int t)
+template <int FORMAT, int COLUMNS, int TILES, int STEPS, bool ZEROS>
+__device__ __forceinline__ void add_chunk(float (&total)[TILES][COLUMNS][4],
+                                          const piece<FORMAT, STEPS, ZEROS> (&pieces)[TILES], const lane_x<COLUMNS> &x,
+                                          int chunk)
 {
     uint32_t b[COLUMNS][8];
     float x_scale[COLUMNS][2];
+    const float *scale = x.scale + chunk * x.scale_stride;
 #pragma unroll
     for (int c = 0; c < COLUMNS; c++) {
-        load_x(b[c], j, x, chunk, 8 * c + g, t);
-        x_scale[c][0] = x_scale_of(j, x, chunk, 8 * c + 2 * t);
-        x_scale[c][1] = j.n_terms == 2 ? x_scale[c][0] : x_scale_of(j, x, chunk, 8 * c + 2 * t + 1);
+        const uint4 *p = reinterpret_cast<const uint4 *>(x.terms + x.column[c] + chunk * QS_CU_CHUNK);
+        uint4 low = p[0], high = p[1];
+        b[c][0] = low.x, b[c][1] = low.y, b[c][2] = low.z, b[c][3] = low.w;
+        b[c][4] = high.x, b[c][5] = high.y, b[c][6] = high.z, b[c][7] = high.w;
+        x_scale[c][0] = scale[c * x.scale_step];
+        x_scale[c][1] = scale[c * x.scale_step + x.second];
     }
 #pragma unroll
-    for (int r = 0; r < TILES; r++) add_piece<FORMAT, COLUMNS, STEPS>(total[r], pieces[r], b, x_scale);
+    for (int r = 0; r < TILES; r++) add_piece<FORMAT, COLUMNS, STEPS, ZEROS>(total[r], pieces[r], b, x_scale);
 }
 
-/* How a launch goes: blocks that fit the device at once, and its shared memory for one. */
-struct how {
-    int n_blocks;
-    size_t shared_bytes;
-    bool soon;
-};
+/* The same for many columns, k-step by k-step, since fragments of all columns would not fit the registers at once. */
+template <int FORMAT, int COLUMNS, int TILES, int STEPS, bool ZEROS>
+__device__ __forceinline__ void add_chunk_wide(float (&total)[TILES][COLUMNS][4],
+                                               const piece<FORMAT, STEPS, ZEROS> (&pieces)[TILES],
+                                               const lane_x<COLUMNS> &x, int chunk)
+{
+    constexpr uint32_t middle = 1u << (qs_unpacker<FORMAT>::BITS - 1);
+    const float *scale = x.scale + chunk * x.scale_stride;
+#pragma unroll
+    for (int i = 0; i < 4 / STEPS; i++) {
+        qs_unpacker<FORMAT> unpack[TILES];
+        float sum[TILES][COLUMNS][4] = {};
+#pragma unroll
+        for (int r = 0; r < TILES; r++) {
+            if (ZEROS) unpack[r].set_zeros(pieces[r].zeros[i] & 0xff, pieces[r].zeros[i] >> 8);
+            else unpack[r].set_zeros(middle, middle);
+        }
+#pragma unroll
+        for (int k = i * STEPS; k < (i + 1) * STEPS; k++) {
+            uint32_t b[COLUMNS][2];
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++) {
+                uint2 pair = *reinterpret_cast<const uint2 *>(x.terms + x.column[c] + chunk * QS_CU_CHUNK + 4 * k);
+                b[c][0] = pair.x, b[c][1] = pair.y;
+            }
+#pragma unroll
+            for (int r = 0; r < TILES; r++) {
+                uint32_t a[4];
+                unpack[r].step(pieces[r].words, k, a);
+#pragma unroll
+                for (int c = 0; c < COLUMNS; c++) multiply<FORMAT>(sum[r][c], a, b[c]);
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) {
+            float low = scale[c * x.scale_step], high = scale[c * x.scale_step + x.second];
+#pragma unroll
+            for (int r = 0; r < TILES; r++) {
+                float first = 1.0f, second = 1.0f;
+                if (qs_unpacker<FORMAT>::CODED) {
+                    first = qs_f32_of_f16((uint16_t)(pieces[r].scales[i] & 0xffff));
+                    second = qs_f32_of_f16((uint16_t)(pieces[r].scales[i] >> 16));
+                }
+                total[r][c][0] = fmaf(first * low, sum[r][c][0], total[r][c][0]);
+                total[r][c][1] = fmaf(first * high, sum[r][c][1], total[r][c][1]);
+                total[r][c][2] = fmaf(second * low, sum[r][c][2], total[r][c][2]);
+                total[r][c][3] = fmaf(second * high, sum[r][c][3], total[r][c][3]);
+            }
+        }
+    }
+}
 
 /* Where the players leave their sums: [player][row of the tiles][column]. */
 template <int COLUMNS, int TILES> struct table {
@@ -176,27 +233,43 @@ template <int COLUMNS, int TILES> struct table {
 };
 
 template <int COLUMNS, int TILES>
-__device__ __forceinline__ void leave_sums(const float (&total)[TILES][COLUMNS][4], float *sums, int g, int t)
+__device__ __forceinline__ void leave_sums(const float (&total)[TILES][COLUMNS][4], float *sums, int lane)
 {
     enum { WIDTH = table<COLUMNS, TILES>::WIDTH };
 #pragma unroll
     for (int r = 0; r < TILES; r++)
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) {
-            float *at = sums + (r * QS_CU_TILE_ROWS + g) * WIDTH + 8 * c + 2 * t;
+            float *at = sums + (r * QS_CU_TILE_ROWS + lane / 4) * WIDTH + 8 * c + 2 * (lane % 4);
             at[0] = total[r][c][0], at[1] = total[r][c][1];
             at[8 * WIDTH] = total[r][c][2], at[8 * WIDTH + 1] = total[r][c][3];
         }
 }
 
+/* A group of tiles of one of the linears. */
+struct place {
+    int which, tile;
+};
+
+template <int TILES> __device__ __forceinline__ place place_of(const job &j, int group)
+{
+    place p = {0, group};
+#pragma unroll
+    for (int i = 1; i < QS_CU_LINEARS_MAX; i++)
+        if (i < j.n_linears && group >= j.first_group[i]) p = {i, group - j.first_group[i]};
+    p.tile *= TILES;
+    return p;
+}
+
 /* Sums of the players, in their order, terms of a row of x together, and bias; out to y. */
 template <int COLUMNS, int TILES>
-__device__ __forceinline__ void finish(const job &j, const qs_cu_linear &l, int64_t tile, const float *sums)
+__device__ __forceinline__ void finish(const job &j, const place &p, const float *sums)
 {
     enum { WIDTH = table<COLUMNS, TILES>::WIDTH, ROWS = table<COLUMNS, TILES>::ROWS };
+    const qs_cu_linear &l = j.linears[p.which];
     for (int e = threadIdx.x; e < ROWS * j.n; e += blockDim.x) {
         int x_row = e / ROWS, row = e % ROWS;
-        int64_t out = tile * QS_CU_TILE_ROWS + row;
+        int64_t out = (int64_t)p.tile * QS_CU_TILE_ROWS + row;
         if (out >= l.n_out) continue;
         const float *at = sums + row * WIDTH + x_row * j.n_terms;
         float y = 0.0f;
@@ -208,189 +281,215 @@ __device__ __forceinline__ void finish(const job &j, const qs_cu_linear &l, int6
     }
 }
 
-/* Pieces on their way to each warp: registers bound them, and scales of small groups take theirs too. */
-template <int FORMAT, int COLUMNS, int TILES, int STEPS> struct pipeline {
-    enum { WORDS = qs_unpacker<FORMAT>::WORDS, ROOM = COLUMNS == 1 ? 32 : 16, MOST = ROOM / (WORDS * TILES),
-           LIMIT = STEPS == 4 ? 8 : STEPS == 2 ? 4 : 2,
-           AHEAD = MOST >= 8 && LIMIT >= 8 ? 8 : MOST >= 4 && LIMIT >= 4 ? 4 : MOST >= 2 ? 2 : 1 };
+/* ---- the kernel ---- */
+
+/* Two blocks of 16 warps with 64 registers to a thread for one group of columns; else one of up to 128. */
+template <int FORMAT, int COLUMNS, int STEPS> struct layout {
+    enum { WORDS = qs_unpacker<FORMAT>::WORDS, TILES = COLUMNS == 1 ? 1 : 2, WARPS = 16,
+           BLOCKS = COLUMNS == 1 ? 2 : 1, MOST = 16 / (WORDS * TILES),
+           AHEAD = MOST >= 4 && STEPS == 4 ? 4 : MOST >= 2 ? 2 : 1 };
 };
 
-/* A group of tiles of one of the linears. */
-struct place {
-    qs_cu_linear linear;
-    int64_t tile;
-};
-
-template <int TILES> __device__ __forceinline__ place place_of(const job &j, int group)
+template <int FORMAT, int TILES>
+__device__ __forceinline__ void find_tiles(tile_at (&tiles)[TILES], const job &j, const place &p, int lane)
 {
-    int which = 0;
+    const qs_cu_linear &l = j.linears[p.which];
 #pragma unroll
-    for (int i = 1; i < QS_CU_LINEARS_MAX; i++)
-        if (i < j.n_linears && group >= j.first_group[i]) which = i;
-    place p;
-    p.linear = j.linears[which];
-    p.tile = (int64_t)(group - j.first_group[which]) * TILES;
-    return p;
+    for (int r = 0; r < TILES; r++) {
+        int64_t tile = p.tile + r, entry = tile * j.n_groups * 8 + lane / 4;
+        tiles[r].words = l.words + tile * j.n_chunks * (qs_unpacker<FORMAT>::WORDS * 32);
+        tiles[r].scales = l.scales + entry;
+        tiles[r].zeros = l.zeros + entry;
+    }
 }
 
-template <int FORMAT, int COLUMNS, int TILES, int STEPS, int WARPS, bool SHARED_X>
-__global__ void __launch_bounds__(WARPS * 32, 1) linear_few(job j)
+template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS, bool SHARED_X>
+__global__ void __launch_bounds__(layout<FORMAT, COLUMNS, STEPS>::WARPS * 32, layout<FORMAT, COLUMNS, STEPS>::BLOCKS)
+    linear_few(job j)
 {
-    enum { AHEAD = pipeline<FORMAT, COLUMNS, TILES, STEPS>::AHEAD, TURNS = PLAYERS / WARPS,
-           SIZE = table<COLUMNS, TILES>::SIZE };
+    using cut = layout<FORMAT, COLUMNS, STEPS>;
+    enum { AHEAD = cut::AHEAD, TILES = cut::TILES, WARPS = cut::WARPS, TURNS = PLAYERS / WARPS,
+           SIZE = table<COLUMNS, TILES>::SIZE, CHUNK_WORDS = cut::WORDS * 32, STRIDE = PLAYERS * CHUNK_WORDS };
     QS_DYNAMIC_SHARED(float, sums);
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     /* Chunks of a player, rounded up, so that the pipeline's slots keep their places from one player to the next. */
     const int n_steps = ((j.n_chunks + PLAYERS - 1) / PLAYERS + AHEAD - 1) / AHEAD * AHEAD;
-    piece<FORMAT, STEPS> next[AHEAD][TILES];
+    piece<FORMAT, STEPS, ZEROS> next[AHEAD][TILES];
+    tile_at tiles[TILES];
     int group = blockIdx.x;
     place now = place_of<TILES>(j, group);
+    find_tiles<FORMAT, TILES>(tiles, j, now, lane);
 #pragma unroll
     for (int a = 0; a < AHEAD; a++)
 #pragma unroll
         for (int r = 0; r < TILES; r++)
-            if (warp + a * PLAYERS < j.n_chunks) next[a][r].load(j, now.linear, now.tile + r, warp + a * PLAYERS, lane);
+            if (warp + a * PLAYERS < j.n_chunks)
+                load_piece<FORMAT, STEPS, ZEROS>(next[a][r], tiles[r], tiles[r].words + warp * CHUNK_WORDS + a * STRIDE, j,
+                                                 warp + a * PLAYERS, lane);
     /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
     qs_wait_for_previous();
     qs_let_next_begin();
-    activations x = {j.x_terms, j.x_scale, j.n_chunks * QS_CU_CHUNK};
-    if (SHARED_X) x = copy_x(j, reinterpret_cast<uint16_t *>(sums + PLAYERS * SIZE));
+    lane_x<COLUMNS> x;
+    if (SHARED_X) {
+        int stride = j.n_chunks * QS_CU_CHUNK + X_PAD;
+        uint16_t *terms = reinterpret_cast<uint16_t *>(sums + PLAYERS * SIZE);
+        float *scale = reinterpret_cast<float *>(terms + j.n * j.n_terms * stride);
+        copy_x(j, terms, scale, stride);
+        x = lane_of<COLUMNS>(j, terms, scale, stride, lane);
+    } else {
+        x = lane_of<COLUMNS>(j, j.x_terms, j.x_scale, j.n_chunks * QS_CU_CHUNK, lane);
+    }
     for (; group < j.n_groups_of_tiles; group += gridDim.x) {
         bool is_last = group + (int)gridDim.x >= j.n_groups_of_tiles;
-        place after = is_last ? now : place_of<TILES>(j, group + (int)gridDim.x);
 #pragma unroll 1
         for (int turn = 0; turn < TURNS; turn++) {
-            int player = warp + turn * WARPS;
-            /* Whose chunks follow this player's: the warp's next player, or its first one in the next group. */
-            bool stays = turn + 1 < TURNS, goes_on = stays || !is_last;
-            const place &then = stays ? now : after;
-            int then_player = stays ? player + WARPS : warp;
+            const int player = warp + turn * WARPS;
             float total[TILES][COLUMNS][4] = {};
 #pragma unroll 1
             for (int step = 0; step < n_steps; step += AHEAD) {
-                bool same = step + AHEAD < n_steps;
+                /* The loads go AHEAD chunks before the products: at the end of a player to the warp's next one, then to
+                 * the next group. */
+                int ahead = player + (step + AHEAD) * PLAYERS;
+                bool loads = true;
+                if (step + AHEAD >= n_steps) {
+                    ahead = turn + 1 < TURNS ? player + WARPS : warp;
+                    loads = turn + 1 < TURNS || !is_last;
+                    if (turn + 1 == TURNS && !is_last)
+                        find_tiles<FORMAT, TILES>(tiles, j, place_of<TILES>(j, group + (int)gridDim.x), lane);
+                }
+                const int64_t from = (int64_t)ahead * CHUNK_WORDS;
 #pragma unroll
                 for (int a = 0; a < AHEAD; a++) {
-                    int chunk = player + (step + a) * PLAYERS;
-                    int ahead = same ? chunk + AHEAD * PLAYERS : then_player + a * PLAYERS;
-                    piece<FORMAT, STEPS> pieces[TILES];
+                    const int chunk = player + (step + a) * PLAYERS;
+                    piece<FORMAT, STEPS, ZEROS> pieces[TILES];
 #pragma unroll
                     for (int r = 0; r < TILES; r++) {
                         pieces[r] = next[a][r];
-                        if ((same || goes_on) && ahead < j.n_chunks)
-                            next[a][r].load(j, same ? now.linear : then.linear, (same ? now.tile : then.tile) + r, ahead,
-                                            lane);
+                        if (loads && ahead + a * PLAYERS < j.n_chunks)
+                            load_piece<FORMAT, STEPS, ZEROS>(next[a][r], tiles[r], tiles[r].words + from + a * STRIDE, j,
+                                                             ahead + a * PLAYERS, lane);
                     }
-                    if (chunk < j.n_chunks) add_chunk<FORMAT, COLUMNS, TILES, STEPS>(total, pieces, j, x, chunk, g, t);
+                    if (chunk >= j.n_chunks) continue;
+                    if (COLUMNS > 2) add_chunk_wide<FORMAT, COLUMNS, TILES, STEPS, ZEROS>(total, pieces, x, chunk);
+                    else add_chunk<FORMAT, COLUMNS, TILES, STEPS, ZEROS>(total, pieces, x, chunk);
                 }
             }
             if (turn == 0) __syncthreads(); /* the sums of the group before have been read */
-            leave_sums<COLUMNS, TILES>(total, sums + player * SIZE, g, t);
+            leave_sums<COLUMNS, TILES>(total, sums + player * SIZE, lane);
         }
         __syncthreads();
-        finish<COLUMNS, TILES>(j, now.linear, now.tile, sums);
-        now = after;
+        finish<COLUMNS, TILES>(j, now, sums);
+        if (!is_last) now = place_of<TILES>(j, group + (int)gridDim.x);
     }
 }
 
 /* ---- launch ---- */
 
-template <int FORMAT, int COLUMNS, int TILES, int STEPS, int WARPS, bool SHARED_X>
+/* How a launch goes: multiprocessors of the device, shared memory that a block may have. */
+struct how {
+    int n_sms;
+    size_t shared_bytes;
+    bool soon;
+};
+
+template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS, bool SHARED_X>
 int launch_at(void *stream, const job *j, int n_blocks, size_t shared_bytes, bool soon)
 {
+    constexpr int THREADS = layout<FORMAT, COLUMNS, STEPS>::WARPS * 32;
     if (shared_bytes > (48 << 10)) {
-        int status = qs_allow_shared(linear_few<FORMAT, COLUMNS, TILES, STEPS, WARPS, SHARED_X>, shared_bytes);
+        int status = qs_allow_shared(linear_few<FORMAT, COLUMNS, STEPS, ZEROS, SHARED_X>, shared_bytes);
         if (status != 0) return status;
     }
     if (soon)
-        QS_LAUNCH_SOON((linear_few<FORMAT, COLUMNS, TILES, STEPS, WARPS, SHARED_X>), dim3(n_blocks), dim3(WARPS * 32),
-                       shared_bytes, stream, *j);
+        QS_LAUNCH_SOON((linear_few<FORMAT, COLUMNS, STEPS, ZEROS, SHARED_X>), dim3(n_blocks), dim3(THREADS), shared_bytes,
+                       stream, *j);
     else
-        QS_LAUNCH((linear_few<FORMAT, COLUMNS, TILES, STEPS, WARPS, SHARED_X>), dim3(n_blocks), dim3(WARPS * 32),
-                  shared_bytes, stream, *j);
+        QS_LAUNCH((linear_few<FORMAT, COLUMNS, STEPS, ZEROS, SHARED_X>), dim3(n_blocks), dim3(THREADS), shared_bytes, stream,
+                  *j);
     return qs_launch_status();
 }
 
-template <int FORMAT, int COLUMNS, int TILES, int STEPS, int WARPS> int launch(void *stream, job *j, const how *h)
+template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS> int launch(void *stream, job *j, const how *h)
 {
-    constexpr size_t SUMS = table<COLUMNS, TILES>::BYTES;
-    int n_groups = 0;
+    using cut = layout<FORMAT, COLUMNS, STEPS>;
+    constexpr size_t SUMS = table<COLUMNS, cut::TILES>::BYTES;
+    int n_groups = 0, n_blocks = h->n_sms * cut::BLOCKS;
     for (int i = 0; i < j->n_linears; i++) {
         j->first_group[i] = n_groups;
-        n_groups += (int)((qs_cu_n_tiles(j->linears[i].n_out) + TILES - 1) / TILES);
+        n_groups += (int)(qs_cu_n_tiles(j->linears[i].n_out) / cut::TILES);
     }
     j->n_groups_of_tiles = n_groups;
-    int n_blocks = n_groups < h->n_blocks ? n_groups : h->n_blocks;
+    n_blocks = n_groups < n_blocks ? n_groups : n_blocks;
     if constexpr (COLUMNS <= 2) { /* more columns rarely fit */
         size_t bytes = SUMS + x_bytes(j);
-        if (bytes <= h->shared_bytes)
-            return launch_at<FORMAT, COLUMNS, TILES, STEPS, WARPS, true>(stream, j, n_blocks, bytes, h->soon);
+        if (bytes <= h->shared_bytes / cut::BLOCKS - 1024) /* a kilobyte of each block belongs to the system */
+            return launch_at<FORMAT, COLUMNS, STEPS, ZEROS, true>(stream, j, n_blocks, bytes, h->soon);
     }
-    return launch_at<FORMAT, COLUMNS, TILES, STEPS, WARPS, false>(stream, j, n_blocks, SUMS, h->soon);
+    return launch_at<FORMAT, COLUMNS, STEPS, ZEROS, false>(stream, j, n_blocks, SUMS, h->soon);
 }
 
-/* Four tiles at a time only where every linear has whole fours and there are groups enough to go round. */
-bool is_tall(const job *j, const how *h)
-{
-    int64_t n_tiles = 0;
-    for (int i = 0; i < j->n_linears; i++) {
-        if (qs_cu_n_tiles(j->linears[i].n_out) % 4 != 0) return false;
-        n_tiles += qs_cu_n_tiles(j->linears[i].n_out);
-    }
-    return n_tiles >= 12 * h->n_blocks;
-}
-
-template <int FORMAT, int STEPS> int launch_columns(void *stream, job *j, const how *h)
+template <int FORMAT, int STEPS, bool ZEROS> int launch_columns(void *stream, job *j, const how *h)
 {
     int n = j->n * j->n_terms;
-    if (n <= 8) return launch<FORMAT, 1, 1, STEPS, 16>(stream, j, h);
-    if (n <= 16) return launch<FORMAT, 2, 2, STEPS, STEPS == 4 ? 16 : 8>(stream, j, h);
-    if (n <= 32)
-        return is_tall(j, h) ? launch<FORMAT, 4, 4, STEPS, 8>(stream, j, h) : launch<FORMAT, 4, 2, STEPS, 8>(stream, j, h);
-    return launch<FORMAT, 8, 1, STEPS, 8>(stream, j, h);
+    if (n <= 8) return launch<FORMAT, 1, STEPS, ZEROS>(stream, j, h);
+    if (n <= 16) return launch<FORMAT, 2, STEPS, ZEROS>(stream, j, h);
+    return launch<FORMAT, 4, STEPS, ZEROS>(stream, j, h);
 }
 
-template <int FORMAT> int launch_steps(void *stream, job *j, const how *h)
+/* Without zero points there is a kernel for groups of whole chunks only (qs_cu_needs_zeros). */
+template <int FORMAT> int launch_steps(void *stream, job *j, const how *h, int64_t group_size)
 {
-    if (j->n_groups == 1 || j->group_size % QS_CU_CHUNK == 0) return launch_columns<FORMAT, 4>(stream, j, h);
-    if (j->group_size % 32 == 0) return launch_columns<FORMAT, 2>(stream, j, h);
-    return launch_columns<FORMAT, 1>(stream, j, h);
+    if (j->n_groups == 1 || group_size % QS_CU_CHUNK == 0)
+        return j->linears[0].zeros != nullptr ? launch_columns<FORMAT, 4, true>(stream, j, h)
+                                              : launch_columns<FORMAT, 4, false>(stream, j, h);
+    if (group_size % 32 == 0) return launch_columns<FORMAT, 2, true>(stream, j, h);
+    return launch_columns<FORMAT, 1, true>(stream, j, h);
 }
 
-int shift_of(int64_t size)
+int run(void *stream, job *j, const how *h, qs_cu_format format, int64_t group_size)
 {
-    for (int shift = 0; shift < 31; shift++)
-        if (size == (int64_t)1 << shift) return shift;
-    return -1;
+    switch (format) {
+    case QS_CU_INT2: return launch_steps<QS_CU_INT2>(stream, j, h, group_size);
+    case QS_CU_INT3: return launch_steps<QS_CU_INT3>(stream, j, h, group_size);
+    case QS_CU_INT4: return launch_steps<QS_CU_INT4>(stream, j, h, group_size);
+    case QS_CU_INT8: return launch_steps<QS_CU_INT8>(stream, j, h, group_size);
+    case QS_CU_F16: return launch_columns<QS_CU_F16, 4, false>(stream, j, h);
+    default: return launch_columns<QS_CU_BF16, 4, false>(stream, j, h);
+    }
 }
 
 } // namespace
 
 extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears,
                                 int n_linears, const float *x, const int32_t *perm, const qs_cu_x *terms,
-                                int n_blocks, size_t shared_bytes, bool soon)
+                                int n_sms, size_t shared_bytes, bool soon)
 {
-    how h = {n_blocks, shared_bytes, soon};
-    int status = qs_cu_prepare_x(stream, x, shape->n_in, perm, shape->format == QS_CU_BF16, terms);
-    if (status != 0) return status;
-    job j = {};
+    enum { COLUMNS_MAX = 32 };
+    int rows_max = COLUMNS_MAX / terms->n_terms;
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
+    job j = {};
     j.n_groups = (int)((shape->n_in + group_size - 1) / group_size);
-    j.group_size = (int)group_size;
-    j.group_shift = j.n_groups == 1 ? 30 : shift_of(group_size);
+    uint32_t group_steps = (uint32_t)((group_size + 15) / 16);
+    j.group_magic = j.n_groups == 1 ? 0 : ((1u << 31) + group_steps - 1) / group_steps;
     j.n_linears = n_linears;
-    for (int i = 0; i < n_linears; i++) j.linears[i] = linears[i];
     j.n_chunks = (int)qs_cu_n_chunks(shape->n_in);
     j.x_terms = terms->terms;
     j.x_scale = terms->scale;
-    j.n = (int)terms->n;
     j.n_terms = terms->n_terms;
-    switch (shape->format) {
-    case QS_CU_INT2: return launch_steps<QS_CU_INT2>(stream, &j, &h);
-    case QS_CU_INT3: return launch_steps<QS_CU_INT3>(stream, &j, &h);
-    case QS_CU_INT4: return launch_steps<QS_CU_INT4>(stream, &j, &h);
-    case QS_CU_INT8: return launch_steps<QS_CU_INT8>(stream, &j, &h);
-    case QS_CU_F16: return launch_columns<QS_CU_F16, 4>(stream, &j, &h);
-    default: return launch_columns<QS_CU_BF16, 4>(stream, &j, &h);
+    for (int64_t first = 0; first < terms->n; first += rows_max) {
+        qs_cu_x part = *terms;
+        part.n = terms->n - first < rows_max ? terms->n - first : rows_max;
+        int status = qs_cu_prepare_x(stream, x + first * shape->n_in, shape->n_in, perm, shape->format == QS_CU_BF16, &part);
+        if (status != 0) return status;
+        j.n = (int)part.n;
+        j.x_stride = (int)qs_cu_x_stride(part.n);
+        for (int i = 0; i < n_linears; i++) {
+            j.linears[i] = linears[i];
+            j.linears[i].y += first * linears[i].n_out;
+        }
+        how h = {n_sms, shared_bytes, soon || first > 0};
+        status = run(stream, &j, &h, shape->format, group_size);
+        if (status != 0) return status;
     }
+    return 0;
 }
