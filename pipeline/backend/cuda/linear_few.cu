@@ -16,6 +16,7 @@
  *   addresses stepped, zero points a template, two blocks   docs/gpu.md */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/terms.h"
 #include "backend/cuda/unpack.h"
 
 namespace {
@@ -32,6 +33,8 @@ struct job {
     uint32_t group_magic; /* group of k-step s: __umulhi(2 s, group_magic) */
     const uint16_t *x_terms;
     const float *x_scale; /* [n_chunks, x_stride] */
+    const float *x;       /* [n_in], where blocks split it for themselves */
+    int n_in;
     int n, n_terms, x_stride; /* rows of x; a row's terms are neighbouring columns of B */
 };
 
@@ -110,6 +113,47 @@ __device__ __forceinline__ void copy_x(const job &j, uint16_t *shared, float *sc
     __syncthreads();
 }
 
+/* The same from x itself, a row of it: half a warp per chunk, a lane columns 16 s + 4 t .. + 3. As qs_cu_prepare_x does. */
+template <bool BF16>
+__device__ __forceinline__ void split_chunk(const float v[4], const job &j, int chunk, int lane, uint16_t *shared,
+                                            float *scale, int stride)
+{
+    float largest = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+#pragma unroll
+    for (int d = 8; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    if (chunk >= j.n_chunks) return;
+    qs_cu_power power = qs_cu_power_of(largest);
+    uint16_t term[2][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) qs_cu_split(v[i] * power.up, BF16, &term[0][i], &term[1][i]);
+    uint16_t *to = shared + chunk * QS_CU_CHUNK + 16 * (lane % 4) + 4 * (lane % 16 / 4);
+#pragma unroll
+    for (int k = 0; k < 2; k++)
+        if (k < j.n_terms)
+            *reinterpret_cast<uint2 *>(to + k * stride) =
+                make_uint2((uint32_t)term[k][0] | (uint32_t)term[k][1] << 16, (uint32_t)term[k][2] | (uint32_t)term[k][3] << 16);
+    if (lane % 16 == 0) scale[chunk * j.x_stride] = power.down;
+}
+
+template <bool BF16> __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, float *scale, int stride)
+{
+    enum { AT_ONCE = 4 }; /* loads under way: 8,192 columns */
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int first = 2 * warp; first < j.n_chunks; first += 2 * AT_ONCE * PLAYERS) {
+        float v[AT_ONCE][4];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int column = (first + 2 * i * PLAYERS) * QS_CU_CHUNK + 4 * lane;
+            float4 f = column < j.n_in ? *reinterpret_cast<const float4 *>(j.x + column) : make_float4(0, 0, 0, 0);
+            v[i][0] = f.x, v[i][1] = f.y, v[i][2] = f.z, v[i][3] = f.w;
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            split_chunk<BF16>(v[i], j, first + 2 * i * PLAYERS + lane / 16, lane, shared, scale, stride);
+    }
+    __syncthreads();
+}
+
 /* ---- products ---- */
 
 template <int FORMAT> __device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], const uint32_t b[2])
@@ -127,24 +171,25 @@ __device__ __forceinline__ void add_piece(float (&total)[COLUMNS][4], const piec
 #pragma unroll
     for (int i = 0; i < 4 / STEPS; i++) {
         qs_unpacker<FORMAT> unpack;
-        float scale[2] = {1.0f, 1.0f}, sum[COLUMNS][4];
+        float scale[2] = {1.0f, 1.0f}, sum[COLUMNS][4] = {}, other[COLUMNS][4] = {};
         if (qs_unpacker<FORMAT>::CODED) {
             scale[0] = qs_f32_of_f16((uint16_t)(p.scales[i] & 0xffff));
             scale[1] = qs_f32_of_f16((uint16_t)(p.scales[i] >> 16));
             if (ZEROS) unpack.set_zeros(p.zeros[i] & 0xff, p.zeros[i] >> 8);
             else unpack.set_zeros(middle, middle);
         }
-#pragma unroll
-        for (int c = 0; c < COLUMNS; c++) sum[c][0] = sum[c][1] = sum[c][2] = sum[c][3] = 0.0f;
+        /* Two chains of products: one waits for the tensor cores half as long. */
 #pragma unroll
         for (int k = i * STEPS; k < (i + 1) * STEPS; k++) {
             uint32_t a[4];
             unpack.step(p.words, k, a);
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++) multiply<FORMAT>(sum[c], a, &b[c][2 * k]);
+            for (int c = 0; c < COLUMNS; c++) multiply<FORMAT>(k % 2 == 0 ? sum[c] : other[c], a, &b[c][2 * k]);
         }
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) sum[c][e] += other[c][e];
             total[c][0] = fmaf(scale[0] * x_scale[c][0], sum[c][0], total[c][0]);
             total[c][1] = fmaf(scale[0] * x_scale[c][1], sum[c][1], total[c][1]);
             total[c][2] = fmaf(scale[1] * x_scale[c][0], sum[c][2], total[c][2]);
@@ -175,61 +220,10 @@ __device__ __forceinline__ void add_chunk(float (&total)[TILES][COLUMNS][4],
     for (int r = 0; r < TILES; r++) add_piece<FORMAT, COLUMNS, STEPS, ZEROS>(total[r], pieces[r], b, x_scale);
 }
 
-/* The same for many columns, k-step by k-step, since fragments of all columns would not fit the registers at once. */
-template <int FORMAT, int COLUMNS, int TILES, int STEPS, bool ZEROS>
-__device__ __forceinline__ void add_chunk_wide(float (&total)[TILES][COLUMNS][4],
-                                               const piece<FORMAT, STEPS, ZEROS> (&pieces)[TILES],
-                                               const lane_x<COLUMNS> &x, int chunk)
-{
-    constexpr uint32_t middle = 1u << (qs_unpacker<FORMAT>::BITS - 1);
-    const float *scale = x.scale + chunk * x.scale_stride;
-#pragma unroll
-    for (int i = 0; i < 4 / STEPS; i++) {
-        qs_unpacker<FORMAT> unpack[TILES];
-        float sum[TILES][COLUMNS][4] = {};
-#pragma unroll
-        for (int r = 0; r < TILES; r++) {
-            if (ZEROS) unpack[r].set_zeros(pieces[r].zeros[i] & 0xff, pieces[r].zeros[i] >> 8);
-            else unpack[r].set_zeros(middle, middle);
-        }
-#pragma unroll
-        for (int k = i * STEPS; k < (i + 1) * STEPS; k++) {
-            uint32_t b[COLUMNS][2];
-#pragma unroll
-            for (int c = 0; c < COLUMNS; c++) {
-                uint2 pair = *reinterpret_cast<const uint2 *>(x.terms + x.column[c] + chunk * QS_CU_CHUNK + 4 * k);
-                b[c][0] = pair.x, b[c][1] = pair.y;
-            }
-#pragma unroll
-            for (int r = 0; r < TILES; r++) {
-                uint32_t a[4];
-                unpack[r].step(pieces[r].words, k, a);
-#pragma unroll
-                for (int c = 0; c < COLUMNS; c++) multiply<FORMAT>(sum[r][c], a, b[c]);
-            }
-        }
-#pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
-            float low = scale[c * x.scale_step], high = scale[c * x.scale_step + x.second];
-#pragma unroll
-            for (int r = 0; r < TILES; r++) {
-                float first = 1.0f, second = 1.0f;
-                if (qs_unpacker<FORMAT>::CODED) {
-                    first = qs_f32_of_f16((uint16_t)(pieces[r].scales[i] & 0xffff));
-                    second = qs_f32_of_f16((uint16_t)(pieces[r].scales[i] >> 16));
-                }
-                total[r][c][0] = fmaf(first * low, sum[r][c][0], total[r][c][0]);
-                total[r][c][1] = fmaf(first * high, sum[r][c][1], total[r][c][1]);
-                total[r][c][2] = fmaf(second * low, sum[r][c][2], total[r][c][2]);
-                total[r][c][3] = fmaf(second * high, sum[r][c][3], total[r][c][3]);
-            }
-        }
-    }
-}
-
 /* Where the players leave their sums: [player][row of the tiles][column]. */
 template <int COLUMNS, int TILES> struct table {
-    enum { WIDTH = 8 * COLUMNS, ROWS = TILES * QS_CU_TILE_ROWS, SIZE = ROWS * WIDTH, BYTES = PLAYERS * SIZE * 4 };
+    enum { WIDTH = 8 * COLUMNS, ROWS = TILES * QS_CU_TILE_ROWS, SIZE = ROWS * WIDTH, FLOATS = PLAYERS * SIZE,
+           BYTES = 2 * FLOATS * 4 /* one is written while the other is read */ };
 };
 
 template <int COLUMNS, int TILES>
@@ -261,13 +255,14 @@ template <int TILES> __device__ __forceinline__ place place_of(const job &j, int
     return p;
 }
 
-/* Sums of the players, in their order, terms of a row of x together, and bias; out to y. */
+/* Sums of the players, in their order, terms of a row of x together, and bias; out to y. With few outputs one warp does
+ * it, `turn` says which, while the others go on. */
 template <int COLUMNS, int TILES>
-__device__ __forceinline__ void finish(const job &j, const place &p, const float *sums)
+__device__ __forceinline__ void finish(const job &j, const place &p, const float *sums, int turn)
 {
     enum { WIDTH = table<COLUMNS, TILES>::WIDTH, ROWS = table<COLUMNS, TILES>::ROWS };
     const qs_cu_linear &l = j.linears[p.which];
-    for (int e = threadIdx.x; e < ROWS * j.n; e += blockDim.x) {
+    for (int e = (int)(threadIdx.x + 32u * (uint32_t)turn) % (PLAYERS * 32); e < ROWS * j.n; e += PLAYERS * 32) {
         int x_row = e / ROWS, row = e % ROWS;
         int64_t out = (int64_t)p.tile * QS_CU_TILE_ROWS + row;
         if (out >= l.n_out) continue;
@@ -285,7 +280,7 @@ __device__ __forceinline__ void finish(const job &j, const place &p, const float
 
 /* Two blocks of 16 warps with 64 registers to a thread for one group of columns; else one of up to 128. */
 template <int FORMAT, int COLUMNS, int STEPS> struct layout {
-    enum { WORDS = qs_unpacker<FORMAT>::WORDS, TILES = COLUMNS == 1 ? 1 : 2, WARPS = 16,
+    enum { WORDS = qs_unpacker<FORMAT>::WORDS, TILES = COLUMNS == 1 ? 1 : 2,
            BLOCKS = COLUMNS == 1 ? 2 : 1, MOST = 16 / (WORDS * TILES),
            AHEAD = MOST >= 4 && STEPS == 4 ? 4 : MOST >= 2 ? 2 : 1 };
 };
@@ -303,16 +298,18 @@ __device__ __forceinline__ void find_tiles(tile_at (&tiles)[TILES], const job &j
     }
 }
 
-template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS, bool SHARED_X>
-__global__ void __launch_bounds__(layout<FORMAT, COLUMNS, STEPS>::WARPS * 32, layout<FORMAT, COLUMNS, STEPS>::BLOCKS)
-    linear_few(job j)
+/* Where x comes from: terms in global memory; the same copied to shared memory; or x itself, split by every block. */
+enum source { TERMS, COPIED, OWN };
+
+template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS, source FROM>
+__global__ void __launch_bounds__(PLAYERS * 32, layout<FORMAT, COLUMNS, STEPS>::BLOCKS) linear_few(job j)
 {
     using cut = layout<FORMAT, COLUMNS, STEPS>;
-    enum { AHEAD = cut::AHEAD, TILES = cut::TILES, WARPS = cut::WARPS, TURNS = PLAYERS / WARPS,
-           SIZE = table<COLUMNS, TILES>::SIZE, CHUNK_WORDS = cut::WORDS * 32, STRIDE = PLAYERS * CHUNK_WORDS };
+    enum { AHEAD = cut::AHEAD, TILES = cut::TILES, SIZE = table<COLUMNS, TILES>::SIZE, FLOATS = table<COLUMNS, TILES>::FLOATS,
+           CHUNK_WORDS = cut::WORDS * 32, STRIDE = PLAYERS * CHUNK_WORDS };
     QS_DYNAMIC_SHARED(float, sums);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    /* Chunks of a player, rounded up, so that the pipeline's slots keep their places from one player to the next. */
+    const int lane = threadIdx.x % 32, player = threadIdx.x / 32;
+    /* Chunks of a player, rounded up, so that the pipeline's slots keep their places from one group to the next. */
     const int n_steps = ((j.n_chunks + PLAYERS - 1) / PLAYERS + AHEAD - 1) / AHEAD * AHEAD;
     piece<FORMAT, STEPS, ZEROS> next[AHEAD][TILES];
     tile_at tiles[TILES];
@@ -323,94 +320,90 @@ __global__ void __launch_bounds__(layout<FORMAT, COLUMNS, STEPS>::WARPS * 32, la
     for (int a = 0; a < AHEAD; a++)
 #pragma unroll
         for (int r = 0; r < TILES; r++)
-            if (warp + a * PLAYERS < j.n_chunks)
-                load_piece<FORMAT, STEPS, ZEROS>(next[a][r], tiles[r], tiles[r].words + warp * CHUNK_WORDS + a * STRIDE, j,
-                                                 warp + a * PLAYERS, lane);
+            if (player + a * PLAYERS < j.n_chunks)
+                load_piece<FORMAT, STEPS, ZEROS>(next[a][r], tiles[r], tiles[r].words + player * CHUNK_WORDS + a * STRIDE, j,
+                                                 player + a * PLAYERS, lane);
     /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
     qs_wait_for_previous();
     qs_let_next_begin();
     lane_x<COLUMNS> x;
-    if (SHARED_X) {
+    if (FROM != TERMS) {
         int stride = j.n_chunks * QS_CU_CHUNK + X_PAD;
-        uint16_t *terms = reinterpret_cast<uint16_t *>(sums + PLAYERS * SIZE);
+        uint16_t *terms = reinterpret_cast<uint16_t *>(sums + 2 * FLOATS);
         float *scale = reinterpret_cast<float *>(terms + j.n * j.n_terms * stride);
-        copy_x(j, terms, scale, stride);
+        if (FROM == OWN) split_x<FORMAT == QS_CU_BF16>(j, terms, scale, stride);
+        else copy_x(j, terms, scale, stride);
         x = lane_of<COLUMNS>(j, terms, scale, stride, lane);
     } else {
         x = lane_of<COLUMNS>(j, j.x_terms, j.x_scale, j.n_chunks * QS_CU_CHUNK, lane);
     }
-    for (; group < j.n_groups_of_tiles; group += gridDim.x) {
+    for (int round = 0; group < j.n_groups_of_tiles; round++, group += gridDim.x) {
         bool is_last = group + (int)gridDim.x >= j.n_groups_of_tiles;
+        place then = is_last ? now : place_of<TILES>(j, group + (int)gridDim.x);
+        float total[TILES][COLUMNS][4] = {};
 #pragma unroll 1
-        for (int turn = 0; turn < TURNS; turn++) {
-            const int player = warp + turn * WARPS;
-            float total[TILES][COLUMNS][4] = {};
-#pragma unroll 1
-            for (int step = 0; step < n_steps; step += AHEAD) {
-                /* The loads go AHEAD chunks before the products: at the end of a player to the warp's next one, then to
-                 * the next group. */
-                int ahead = player + (step + AHEAD) * PLAYERS;
-                bool loads = true;
-                if (step + AHEAD >= n_steps) {
-                    ahead = turn + 1 < TURNS ? player + WARPS : warp;
-                    loads = turn + 1 < TURNS || !is_last;
-                    if (turn + 1 == TURNS && !is_last)
-                        find_tiles<FORMAT, TILES>(tiles, j, place_of<TILES>(j, group + (int)gridDim.x), lane);
-                }
-                const int64_t from = (int64_t)ahead * CHUNK_WORDS;
-#pragma unroll
-                for (int a = 0; a < AHEAD; a++) {
-                    const int chunk = player + (step + a) * PLAYERS;
-                    piece<FORMAT, STEPS, ZEROS> pieces[TILES];
-#pragma unroll
-                    for (int r = 0; r < TILES; r++) {
-                        pieces[r] = next[a][r];
-                        if (loads && ahead + a * PLAYERS < j.n_chunks)
-                            load_piece<FORMAT, STEPS, ZEROS>(next[a][r], tiles[r], tiles[r].words + from + a * STRIDE, j,
-                                                             ahead + a * PLAYERS, lane);
-                    }
-                    if (chunk >= j.n_chunks) continue;
-                    if (COLUMNS > 2) add_chunk_wide<FORMAT, COLUMNS, TILES, STEPS, ZEROS>(total, pieces, x, chunk);
-                    else add_chunk<FORMAT, COLUMNS, TILES, STEPS, ZEROS>(total, pieces, x, chunk);
-                }
+        for (int step = 0; step < n_steps; step += AHEAD) {
+            /* The loads go AHEAD chunks before the products, at the end of a group into the next one. */
+            int ahead = player + (step + AHEAD) * PLAYERS;
+            if (step + AHEAD >= n_steps) {
+                ahead = is_last ? j.n_chunks : player;
+                find_tiles<FORMAT, TILES>(tiles, j, then, lane);
             }
-            if (turn == 0) __syncthreads(); /* the sums of the group before have been read */
-            leave_sums<COLUMNS, TILES>(total, sums + player * SIZE, lane);
+            const int64_t from = (int64_t)ahead * CHUNK_WORDS;
+#pragma unroll
+            for (int a = 0; a < AHEAD; a++) {
+                const int chunk = player + (step + a) * PLAYERS;
+                piece<FORMAT, STEPS, ZEROS> pieces[TILES];
+#pragma unroll
+                for (int r = 0; r < TILES; r++) {
+                    pieces[r] = next[a][r];
+                    if (ahead + a * PLAYERS < j.n_chunks)
+                        load_piece<FORMAT, STEPS, ZEROS>(next[a][r], tiles[r], tiles[r].words + from + a * STRIDE, j,
+                                                         ahead + a * PLAYERS, lane);
+                }
+                if (chunk < j.n_chunks) add_chunk<FORMAT, COLUMNS, TILES, STEPS, ZEROS>(total, pieces, x, chunk);
+            }
         }
+        /* The sums of two groups before have been read by all that passed the last barrier. */
+        float *here = sums + round % 2 * FLOATS;
+        leave_sums<COLUMNS, TILES>(total, here + player * SIZE, lane);
         __syncthreads();
-        finish<COLUMNS, TILES>(j, now, sums);
-        if (!is_last) now = place_of<TILES>(j, group + (int)gridDim.x);
+        finish<COLUMNS, TILES>(j, now, here, round);
+        now = then;
     }
 }
 
 /* ---- launch ---- */
 
-/* How a launch goes: multiprocessors of the device, shared memory that a block may have. */
+/* How a launch goes: multiprocessors of the device, shared memory that a block may have, x and its scratch. */
 struct how {
     int n_sms;
     size_t shared_bytes;
-    bool soon;
+    bool soon, is_bf16;
+    const float *x;
+    const int32_t *perm;
+    const qs_cu_x *terms;
 };
 
-template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS, bool SHARED_X>
-int launch_at(void *stream, const job *j, int n_blocks, size_t shared_bytes, bool soon)
+template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS, source FROM>
+int launch_from(void *stream, const job *j, int n_blocks, size_t shared_bytes, bool soon)
 {
-    constexpr int THREADS = layout<FORMAT, COLUMNS, STEPS>::WARPS * 32;
     if (shared_bytes > (48 << 10)) {
-        int status = qs_allow_shared(linear_few<FORMAT, COLUMNS, STEPS, ZEROS, SHARED_X>, shared_bytes);
+        int status = qs_allow_shared(linear_few<FORMAT, COLUMNS, STEPS, ZEROS, FROM>, shared_bytes);
         if (status != 0) return status;
     }
     if (soon)
-        QS_LAUNCH_SOON((linear_few<FORMAT, COLUMNS, STEPS, ZEROS, SHARED_X>), dim3(n_blocks), dim3(THREADS), shared_bytes,
+        QS_LAUNCH_SOON((linear_few<FORMAT, COLUMNS, STEPS, ZEROS, FROM>), dim3(n_blocks), dim3(PLAYERS * 32), shared_bytes,
                        stream, *j);
     else
-        QS_LAUNCH((linear_few<FORMAT, COLUMNS, STEPS, ZEROS, SHARED_X>), dim3(n_blocks), dim3(THREADS), shared_bytes, stream,
+        QS_LAUNCH((linear_few<FORMAT, COLUMNS, STEPS, ZEROS, FROM>), dim3(n_blocks), dim3(PLAYERS * 32), shared_bytes, stream,
                   *j);
     return qs_launch_status();
 }
 
 template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS> int launch(void *stream, job *j, const how *h)
 {
+    enum { OWN_COLUMNS_MAX = 8192 }; /* beyond that splitting x in every block takes longer than a launch */
     using cut = layout<FORMAT, COLUMNS, STEPS>;
     constexpr size_t SUMS = table<COLUMNS, cut::TILES>::BYTES;
     int n_groups = 0, n_blocks = h->n_sms * cut::BLOCKS;
@@ -420,20 +413,22 @@ template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS> int launch(void *strea
     }
     j->n_groups_of_tiles = n_groups;
     n_blocks = n_groups < n_blocks ? n_groups : n_blocks;
-    if constexpr (COLUMNS <= 2) { /* more columns rarely fit */
-        size_t bytes = SUMS + x_bytes(j);
-        if (bytes <= h->shared_bytes / cut::BLOCKS - 1024) /* a kilobyte of each block belongs to the system */
-            return launch_at<FORMAT, COLUMNS, STEPS, ZEROS, true>(stream, j, n_blocks, bytes, h->soon);
-    }
-    return launch_at<FORMAT, COLUMNS, STEPS, ZEROS, false>(stream, j, n_blocks, SUMS, h->soon);
+    size_t bytes = SUMS + x_bytes(j);
+    bool fits = bytes <= h->shared_bytes / cut::BLOCKS - 1024; /* a kilobyte of each block belongs to the system */
+    if constexpr (COLUMNS == 1)
+        if (fits && j->n == 1 && h->perm == nullptr && j->n_in % 4 == 0 && j->n_in <= OWN_COLUMNS_MAX &&
+            reinterpret_cast<uintptr_t>(h->x) % 16 == 0)
+            return launch_from<FORMAT, COLUMNS, STEPS, ZEROS, OWN>(stream, j, n_blocks, bytes, h->soon);
+    int status = qs_cu_prepare_x(stream, h->x, j->n_in, h->perm, h->is_bf16, h->terms);
+    if (status != 0) return status;
+    if (fits) return launch_from<FORMAT, COLUMNS, STEPS, ZEROS, COPIED>(stream, j, n_blocks, bytes, h->soon);
+    return launch_from<FORMAT, COLUMNS, STEPS, ZEROS, TERMS>(stream, j, n_blocks, SUMS, h->soon);
 }
 
 template <int FORMAT, int STEPS, bool ZEROS> int launch_columns(void *stream, job *j, const how *h)
 {
-    int n = j->n * j->n_terms;
-    if (n <= 8) return launch<FORMAT, 1, STEPS, ZEROS>(stream, j, h);
-    if (n <= 16) return launch<FORMAT, 2, STEPS, ZEROS>(stream, j, h);
-    return launch<FORMAT, 4, STEPS, ZEROS>(stream, j, h);
+    if (j->n * j->n_terms <= 8) return launch<FORMAT, 1, STEPS, ZEROS>(stream, j, h);
+    return launch<FORMAT, 2, STEPS, ZEROS>(stream, j, h);
 }
 
 /* Without zero points there is a kernel for groups of whole chunks only (qs_cu_needs_zeros). */
@@ -464,7 +459,7 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
                                 int n_linears, const float *x, const int32_t *perm, const qs_cu_x *terms,
                                 int n_sms, size_t shared_bytes, bool soon)
 {
-    enum { COLUMNS_MAX = 32 };
+    enum { COLUMNS_MAX = 16 }; /* more rows take a launch more: their sums would not fit the registers */
     int rows_max = COLUMNS_MAX / terms->n_terms;
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
     job j = {};
@@ -472,6 +467,7 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
     uint32_t group_steps = (uint32_t)((group_size + 15) / 16);
     j.group_magic = j.n_groups == 1 ? 0 : ((1u << 31) + group_steps - 1) / group_steps;
     j.n_linears = n_linears;
+    j.n_in = (int)shape->n_in;
     j.n_chunks = (int)qs_cu_n_chunks(shape->n_in);
     j.x_terms = terms->terms;
     j.x_scale = terms->scale;
@@ -479,16 +475,15 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
     for (int64_t first = 0; first < terms->n; first += rows_max) {
         qs_cu_x part = *terms;
         part.n = terms->n - first < rows_max ? terms->n - first : rows_max;
-        int status = qs_cu_prepare_x(stream, x + first * shape->n_in, shape->n_in, perm, shape->format == QS_CU_BF16, &part);
-        if (status != 0) return status;
+        how h = {n_sms, shared_bytes, soon || first > 0, shape->format == QS_CU_BF16, x + first * shape->n_in, perm, &part};
+        j.x = h.x;
         j.n = (int)part.n;
         j.x_stride = (int)qs_cu_x_stride(part.n);
         for (int i = 0; i < n_linears; i++) {
             j.linears[i] = linears[i];
             j.linears[i].y += first * linears[i].n_out;
         }
-        how h = {n_sms, shared_bytes, soon || first > 0};
-        status = run(stream, &j, &h, shape->format, group_size);
+        int status = run(stream, &j, &h, shape->format, group_size);
         if (status != 0) return status;
     }
     return 0;
