@@ -119,8 +119,10 @@ static inline bool qs_cu_needs_zeros(const qs_cu_linear_shape *shape)
 
 /* Rows of x as the small-batch kernels take them: n_terms = 1: rounded to 16 bits; 2: with the rounding error as a second
  * term, so that products are as good as in f32. Term k of row r is row r * n_terms + k of terms [.., n_chunks * 64], where
- * element 16 t + 4 s + i of a chunk is its stored column 16 s + 4 t + i. A row is scaled by a power of two that brings its
- * largest value to [2^13, 2^14), far from the ends of f16 on both sides; scale [n] undoes that. */
+ * element 16 t + 4 s + i of a chunk is its stored column 16 s + 4 t + i. Each chunk of a row is scaled by a power of two
+ * that brings its largest value to [2^13, 2^14), away from the ends of f16; scale [n_chunks, qs_cu_x_stride(n)] undoes
+ * that; its columns behind n are left as they are: what they scale is not used. */
+static inline int64_t qs_cu_x_stride(int64_t n) { return (n + 7) / 8 * 8; }
 typedef struct qs_cu_x {
     uint16_t *terms;
     float *scale;

@@ -119,51 +119,33 @@ __global__ void lay_out_scales(int64_t n_out, int64_t n_groups, int64_t n_pairs,
 
 __device__ __forceinline__ float of_half(uint16_t h, bool bf16) { return bf16 ? qs_f32_of_bf16(h) : qs_f32_of_f16(h); }
 
-enum { SPLIT_WARPS = 16, SPLIT_THREADS = SPLIT_WARPS * 32 };
-
-/* Four columns from `column` on in stored order, zeros behind the last. */
-__device__ __forceinline__ void load_columns(float v[4], const float *x, int64_t n_in, const int32_t *perm, int64_t column)
+/* A warp per row and chunk; a lane per two neighbouring columns. */
+__global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chunks, const int32_t *perm, bool bf16,
+                          int n_terms, uint16_t *terms, float *scale, int64_t scale_stride)
 {
-    if (perm == nullptr && column + 4 <= n_in && reinterpret_cast<uintptr_t>(x) % 16 == 0) {
-        float4 f = *reinterpret_cast<const float4 *>(x + column);
-        v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) v[i] = column + i < n_in ? x[perm != nullptr ? perm[column + i] : column + i] : 0.0f;
-}
-
-/* A block per row, which it reads twice: for the largest value, and out of the cache for the terms. */
-__global__ void __launch_bounds__(SPLIT_THREADS)
-    prepare_x(const float *x, int64_t n_in, int64_t n_chunks, const int32_t *perm, bool bf16, int n_terms,
-              uint16_t *terms, float *scale)
-{
-    __shared__ float largest_of[SPLIT_WARPS];
+    int64_t warp = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
     qs_wait_for_previous();
     qs_let_next_begin();
-    int64_t row = blockIdx.x, n_quads = n_chunks * (QS_CU_CHUNK / 4);
-    const float *from = x + row * n_in;
-    float v[4], largest = 0.0f;
-    for (int64_t q = threadIdx.x; q < n_quads; q += SPLIT_THREADS) {
-        load_columns(v, from, n_in, perm, 4 * q);
-        largest = fmaxf(fmaxf(largest, fmaxf(fabsf(v[0]), fabsf(v[1]))), fmaxf(fabsf(v[2]), fabsf(v[3])));
+    if (warp >= n * n_chunks) return;
+    int lane = threadIdx.x % 32;
+    int64_t row = warp / n_chunks, chunk = warp % n_chunks;
+    float v[2], largest = 0.0f;
+    for (int i = 0; i < 2; i++) {
+        int64_t column = chunk * QS_CU_CHUNK + 2 * lane + i;
+        v[i] = column < n_in ? x[row * n_in + (perm != nullptr ? perm[column] : column)] : 0.0f;
+        largest = fmaxf(largest, fabsf(v[i]));
     }
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    if (threadIdx.x % 32 == 0) largest_of[threadIdx.x / 32] = largest;
-    __syncthreads();
-    for (int w = 0; w < SPLIT_WARPS; w++) largest = fmaxf(largest, largest_of[w]);
     qs_cu_power power = qs_cu_power_of(largest);
-    for (int64_t q = threadIdx.x; q < n_quads; q += SPLIT_THREADS) {
-        uint16_t term[2][4];
-        load_columns(v, from, n_in, perm, 4 * q);
-        for (int i = 0; i < 4; i++) qs_cu_split(v[i] * power.up, bf16, &term[0][i], &term[1][i]);
-        /* Quad q of a chunk is columns 16 s + 4 t .. + 3. */
-        int64_t at = q / 16 * QS_CU_CHUNK + 16 * (q % 4) + 4 * (q % 16 / 4);
-        for (int k = 0; k < n_terms; k++)
-            *reinterpret_cast<uint2 *>(terms + (row * n_terms + k) * n_chunks * QS_CU_CHUNK + at) =
-                make_uint2((uint32_t)term[k][0] | (uint32_t)term[k][1] << 16, (uint32_t)term[k][2] | (uint32_t)term[k][3] << 16);
+    uint16_t term[2][2];
+    for (int i = 0; i < 2; i++) qs_cu_split(v[i] * power.up, bf16, &term[0][i], &term[1][i]);
+    /* Columns 2 lane, 2 lane + 1: k-step s = lane / 8, t = lane / 2 % 4, i = 2 (lane % 2). */
+    int at = 16 * (lane / 2 % 4) + 4 * (lane / 8) + 2 * (lane % 2);
+    for (int k = 0; k < n_terms; k++) {
+        uint16_t *to = terms + ((row * n_terms + k) * n_chunks + chunk) * QS_CU_CHUNK + at;
+        *reinterpret_cast<uint32_t *>(to) = (uint32_t)term[k][0] | (uint32_t)term[k][1] << 16;
     }
-    if (threadIdx.x == 0) scale[row] = power.down;
+    if (lane == 0) scale[chunk * scale_stride + row] = power.down;
 }
 
 /* ---- f32 weights ---- */
@@ -243,8 +225,9 @@ extern "C" int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_group
 extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16,
                                const qs_cu_x *out)
 {
-    QS_LAUNCH_SOON(prepare_x, dim3((unsigned)out->n), dim3(SPLIT_THREADS), 0, stream, x, n_in, qs_cu_n_chunks(n_in), perm,
-                   bf16, out->n_terms, out->terms, out->scale);
+    int64_t n_chunks = qs_cu_n_chunks(n_in);
+    QS_LAUNCH_SOON(prepare_x, dim3(blocks_for(out->n * n_chunks * 32)), dim3(THREADS), 0, stream, x, out->n, n_in, n_chunks,
+              perm, bf16, out->n_terms, out->terms, out->scale, qs_cu_x_stride(out->n));
     return qs_launch_status();
 }
 

@@ -9,11 +9,15 @@
  * 1.5 instructions per code of 3.5 that can be issued; products up to 32 columns fit beside that. With many columns
  * every group reads all of x again through the L2 cache: tiles per group are what keeps that below the weights.
  *
- * Steps on the way (7 linears of an 8B layer, 4 bits, group 128, 1 row, H200; memory alone takes 25 us):
- *   a block per tile, loads when needed                     87 us
- *   scales ahead, two tiles a block                         80 us
- *   blocks that stay, one of 16 warps a multiprocessor      89 us: 166 instructions a chunk, too few warps to hide them
- *   addresses stepped, zero points a template, two blocks   docs/gpu.md */
+ * Steps on the way, in us for the 7 linears of an 8B layer at 4 bits, group 128, on an H200 (memory alone takes 25):
+ *                                                                            1 row   8 rows   32 rows
+ *   a block per tile, loads when needed                                          87       70       197
+ *   scales ahead, two tiles a block                                              80       90       257
+ *   blocks that stay, one of 16 warps a multiprocessor                           89      103       303
+ *   addresses stepped, zero points a template, 32 warps                          63       70       263
+ *   this form: two buffers of sums, one row split by the blocks themselves       61       70       217
+ *   the same with 8 warps to a block and fewer instructions                      66       70       194
+ * f16 takes 109 us at 1 row, 88 % of the read bandwidth: what is left at 4 bits is not memory (docs/limits.md). */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/terms.h"
@@ -21,10 +25,9 @@
 
 namespace {
 
-/* The columns of a matrix are always shared by the warps of a block, chunk by chunk in turn, whatever else changes: that
- * fixes the order of summation. More of them would meet at a barrier more often, fewer would leave short matrices to few. */
-enum { PLAYERS = 8, X_PAD = 8 /* elements between rows in shared memory, for other banks in neighbouring columns */,
-       QS_CU_OWN_COLUMNS = 8192 /* beyond that splitting x in every block takes longer than a launch */ };
+/* The columns of a matrix are always shared by this many warps, chunk by chunk in turn, whatever else changes: that fixes
+ * the order of summation. A block of fewer warps lets each play several of them one after the other. */
+enum { PLAYERS = 16, X_PAD = 8 /* elements between rows in shared memory, for other banks in neighbouring columns */ };
 
 struct job {
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
@@ -33,9 +36,10 @@ struct job {
     int n_chunks, n_groups;
     uint32_t group_magic; /* group of k-step s: __umulhi(2 s, group_magic) */
     const uint16_t *x_terms;
-    const float *x_scale; /* [n] */
+    const float *x_scale; /* [n_chunks, x_stride] */
     const float *x;       /* [n_in], where blocks split it for themselves */
-    int n_in, n, n_terms; /* n rows of x; a row's terms are neighbouring columns of B */
+    int n_in;
+    int n, n_terms, x_stride; /* rows of x; a row's terms are neighbouring columns of B */
 };
 
 /* ---- weights ---- */
@@ -69,80 +73,89 @@ __device__ __forceinline__ void load_piece(piece<FORMAT, STEPS, ZEROS> &p, const
 
 /* ---- activations ---- */
 
-/* Where a lane's columns of B, 8 c + g, begin. Columns behind the last are read from the last one: their sums are not
- * used. */
+/* x as a lane reads it: its columns of B are 8 c + g, the scales that it needs those of columns 8 c + 2t and the next.
+ * Columns behind the last are read from the last one: their sums are not used. */
 template <int COLUMNS> struct lane_x {
     const uint16_t *terms;
-    int column[COLUMNS];
+    const float *scale;
+    int column[COLUMNS]; /* offsets of the lane's columns */
+    int second, scale_stride, scale_step;
 };
 
 template <int COLUMNS>
-__device__ __forceinline__ lane_x<COLUMNS> lane_of(const job &j, const uint16_t *terms, int stride, int lane)
+__device__ __forceinline__ lane_x<COLUMNS> lane_of(const job &j, const uint16_t *terms, const float *scale, int stride,
+                                                   int lane)
 {
     lane_x<COLUMNS> x;
-    x.terms = terms;
+    int g = lane / 4, t = lane % 4;
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c++) x.column[c] = min(8 * c + lane / 4, j.n * j.n_terms - 1) * stride + 16 * (lane % 4);
+    for (int c = 0; c < COLUMNS; c++) x.column[c] = min(8 * c + g, j.n * j.n_terms - 1) * stride + 16 * t;
+    x.terms = terms;
+    x.second = j.n_terms == 2 ? 0 : 1;
+    x.scale = scale + (j.n_terms == 2 ? t : 2 * t);
+    x.scale_step = j.n_terms == 2 ? 4 : 8;
+    x.scale_stride = j.x_stride;
     return x;
 }
 
-/* Bytes of shared memory for x, a multiple of 16. */
+/* Bytes of shared memory for x. */
 size_t x_bytes(const job *j)
 {
-    return (size_t)(j->n * j->n_terms) * (size_t)(j->n_chunks * QS_CU_CHUNK + X_PAD) * sizeof(uint16_t);
+    return (size_t)(j->n * j->n_terms) * (size_t)(j->n_chunks * QS_CU_CHUNK + X_PAD) * sizeof(uint16_t) +
+           (size_t)(j->n_chunks * j->x_stride) * sizeof(float);
 }
 
-/* Terms, rows `stride` elements apart. */
-__device__ __forceinline__ void copy_x(const job &j, uint16_t *shared, int stride)
+/* Terms, rows `stride` elements apart, and scales behind them. */
+__device__ __forceinline__ void copy_x(const job &j, uint16_t *shared, float *scale, int stride)
 {
     int n_rows = j.n * j.n_terms, n_vectors = j.n_chunks * (QS_CU_CHUNK / 8);
-    for (int i = threadIdx.x; i < n_rows * n_vectors; i += PLAYERS * 32) {
+    for (int i = threadIdx.x; i < n_rows * n_vectors; i += blockDim.x) {
         int row = i / n_vectors, at = i % n_vectors;
         reinterpret_cast<uint4 *>(shared + row * stride)[at] = reinterpret_cast<const uint4 *>(j.x_terms)[i];
     }
+    for (int i = threadIdx.x; i < j.n_chunks * j.x_stride; i += blockDim.x) scale[i] = j.x_scale[i];
     __syncthreads();
 }
 
-/* The same from x itself, a row of it, as qs_cu_prepare_x does: a lane takes columns 4 l .. + 3 of two chunks of a warp.
- * Returns what undoes the scale. */
-template <bool BF16> __device__ __forceinline__ float split_x(const job &j, uint16_t *shared, int stride)
+/* The same from x itself, a row of it: half a warp per chunk, a lane columns 16 s + 4 t .. + 3. As qs_cu_prepare_x does. */
+template <bool BF16>
+__device__ __forceinline__ void split_chunk(const float v[4], const job &j, int chunk, int lane, uint16_t *shared,
+                                            float *scale, int stride)
 {
-    enum { MOST = QS_CU_OWN_COLUMNS / (PLAYERS * 2 * QS_CU_CHUNK) }; /* loads of a lane, all under way at once */
-    __shared__ float largest_of[PLAYERS];
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    float v[MOST][4], largest = 0.0f;
+    float largest = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
 #pragma unroll
-    for (int i = 0; i < MOST; i++) {
-        int column = (i * PLAYERS + warp) * 2 * QS_CU_CHUNK + 4 * lane;
-        float4 f = column < j.n_in ? *reinterpret_cast<const float4 *>(j.x + column) : make_float4(0, 0, 0, 0);
-        v[i][0] = f.x, v[i][1] = f.y, v[i][2] = f.z, v[i][3] = f.w;
-    }
-#pragma unroll
-    for (int i = 0; i < MOST; i++)
-        largest = fmaxf(fmaxf(largest, fmaxf(fabsf(v[i][0]), fabsf(v[i][1]))), fmaxf(fabsf(v[i][2]), fabsf(v[i][3])));
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    if (lane == 0) largest_of[warp] = largest;
-    __syncthreads();
-#pragma unroll
-    for (int w = 0; w < PLAYERS; w++) largest = fmaxf(largest, largest_of[w]);
+    for (int d = 8; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    if (chunk >= j.n_chunks) return;
     qs_cu_power power = qs_cu_power_of(largest);
+    uint16_t term[2][4];
 #pragma unroll
-    for (int i = 0; i < MOST; i++) {
-        int chunk = (i * PLAYERS + warp) * 2 + lane / 16;
-        if (chunk >= j.n_chunks) break;
-        uint16_t term[2][4];
+    for (int i = 0; i < 4; i++) qs_cu_split(v[i] * power.up, BF16, &term[0][i], &term[1][i]);
+    uint16_t *to = shared + chunk * QS_CU_CHUNK + 16 * (lane % 4) + 4 * (lane % 16 / 4);
 #pragma unroll
-        for (int e = 0; e < 4; e++) qs_cu_split(v[i][e] * power.up, BF16, &term[0][e], &term[1][e]);
-        uint16_t *to = shared + chunk * QS_CU_CHUNK + 16 * (lane % 4) + 4 * (lane % 16 / 4);
+    for (int k = 0; k < 2; k++)
+        if (k < j.n_terms)
+            *reinterpret_cast<uint2 *>(to + k * stride) =
+                make_uint2((uint32_t)term[k][0] | (uint32_t)term[k][1] << 16, (uint32_t)term[k][2] | (uint32_t)term[k][3] << 16);
+    if (lane % 16 == 0) scale[chunk * j.x_stride] = power.down;
+}
+
+template <bool BF16> __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, float *scale, int stride)
+{
+    enum { AT_ONCE = 4 }; /* loads under way: 8,192 columns */
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int first = 2 * warp; first < j.n_chunks; first += 2 * AT_ONCE * PLAYERS) {
+        float v[AT_ONCE][4];
 #pragma unroll
-        for (int k = 0; k < 2; k++)
-            if (k < j.n_terms)
-                *reinterpret_cast<uint2 *>(to + k * stride) = make_uint2((uint32_t)term[k][0] | (uint32_t)term[k][1] << 16,
-                                                                         (uint32_t)term[k][2] | (uint32_t)term[k][3] << 16);
+        for (int i = 0; i < AT_ONCE; i++) {
+            int column = (first + 2 * i * PLAYERS) * QS_CU_CHUNK + 4 * lane;
+            float4 f = column < j.n_in ? *reinterpret_cast<const float4 *>(j.x + column) : make_float4(0, 0, 0, 0);
+            v[i][0] = f.x, v[i][1] = f.y, v[i][2] = f.z, v[i][3] = f.w;
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            split_chunk<BF16>(v[i], j, first + 2 * i * PLAYERS + lane / 16, lane, shared, scale, stride);
     }
     __syncthreads();
-    return power.down;
 }
 
 /* ---- products ---- */
@@ -156,30 +169,35 @@ template <int FORMAT> __device__ __forceinline__ void multiply(float c[4], const
 /* One piece against COLUMNS columns of 8; STEPS k-steps lie in one group. */
 template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS>
 __device__ __forceinline__ void add_piece(float (&total)[COLUMNS][4], const piece<FORMAT, STEPS, ZEROS> &p,
-                                          const uint32_t (&b)[COLUMNS][8])
+                                          const uint32_t (&b)[COLUMNS][8], const float (&x_scale)[COLUMNS][2])
 {
     constexpr uint32_t middle = 1u << (qs_unpacker<FORMAT>::BITS - 1);
 #pragma unroll
     for (int i = 0; i < 4 / STEPS; i++) {
         qs_unpacker<FORMAT> unpack;
-        float scale[2] = {1.0f, 1.0f}, sum[COLUMNS][4] = {};
+        float scale[2] = {1.0f, 1.0f}, sum[COLUMNS][4] = {}, other[COLUMNS][4] = {};
         if (qs_unpacker<FORMAT>::CODED) {
             scale[0] = qs_f32_of_f16((uint16_t)(p.scales[i] & 0xffff));
             scale[1] = qs_f32_of_f16((uint16_t)(p.scales[i] >> 16));
             if (ZEROS) unpack.set_zeros(p.zeros[i] & 0xff, p.zeros[i] >> 8);
             else unpack.set_zeros(middle, middle);
         }
+        /* Two chains of products: one waits for the tensor cores half as long. */
 #pragma unroll
         for (int k = i * STEPS; k < (i + 1) * STEPS; k++) {
             uint32_t a[4];
             unpack.step(p.words, k, a);
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++) multiply<FORMAT>(sum[c], a, &b[c][2 * k]);
+            for (int c = 0; c < COLUMNS; c++) multiply<FORMAT>(k % 2 == 0 ? sum[c] : other[c], a, &b[c][2 * k]);
         }
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) total[c][e] = fmaf(scale[e / 2], sum[c][e], total[c][e]);
+            for (int e = 0; e < 4; e++) sum[c][e] += other[c][e];
+            total[c][0] = fmaf(scale[0] * x_scale[c][0], sum[c][0], total[c][0]);
+            total[c][1] = fmaf(scale[0] * x_scale[c][1], sum[c][1], total[c][1]);
+            total[c][2] = fmaf(scale[1] * x_scale[c][0], sum[c][2], total[c][2]);
+            total[c][3] = fmaf(scale[1] * x_scale[c][1], sum[c][3], total[c][3]);
         }
     }
 }
@@ -191,15 +209,19 @@ __device__ __forceinline__ void add_chunk(float (&total)[TILES][COLUMNS][4],
                                           int chunk)
 {
     uint32_t b[COLUMNS][8];
+    float x_scale[COLUMNS][2];
+    const float *scale = x.scale + chunk * x.scale_stride;
 #pragma unroll
     for (int c = 0; c < COLUMNS; c++) {
         const uint4 *p = reinterpret_cast<const uint4 *>(x.terms + x.column[c] + chunk * QS_CU_CHUNK);
         uint4 low = p[0], high = p[1];
         b[c][0] = low.x, b[c][1] = low.y, b[c][2] = low.z, b[c][3] = low.w;
         b[c][4] = high.x, b[c][5] = high.y, b[c][6] = high.z, b[c][7] = high.w;
+        x_scale[c][0] = scale[c * x.scale_step];
+        x_scale[c][1] = scale[c * x.scale_step + x.second];
     }
 #pragma unroll
-    for (int r = 0; r < TILES; r++) add_piece<FORMAT, COLUMNS, STEPS, ZEROS>(total[r], pieces[r], b);
+    for (int r = 0; r < TILES; r++) add_piece<FORMAT, COLUMNS, STEPS, ZEROS>(total[r], pieces[r], b, x_scale);
 }
 
 /* Where the players leave their sums: [player][row of the tiles][column]. */
@@ -237,11 +259,10 @@ template <int TILES> __device__ __forceinline__ place place_of(const job &j, int
     return p;
 }
 
-/* Sums of the players, in their order, terms of a row of x together, scale of the row and bias; out to y. own_scale: of
- * the one row that the block split itself, else 0. With few outputs one warp does
+/* Sums of the players, in their order, terms of a row of x together, and bias; out to y. With few outputs one warp does
  * it, `turn` says which, while the others go on. */
 template <int COLUMNS, int TILES>
-__device__ __forceinline__ void finish(const job &j, const place &p, const float *sums, int turn, float own_scale)
+__device__ __forceinline__ void finish(const job &j, const place &p, const float *sums, int turn)
 {
     enum { WIDTH = table<COLUMNS, TILES>::WIDTH, ROWS = table<COLUMNS, TILES>::ROWS };
     const qs_cu_linear &l = j.linears[p.which];
@@ -254,7 +275,6 @@ __device__ __forceinline__ void finish(const job &j, const place &p, const float
 #pragma unroll
         for (int w = 0; w < PLAYERS; w++, at += ROWS * WIDTH) y += j.n_terms == 2 ? at[0] + at[1] : at[0];
         float *to = l.y + x_row * l.n_out + out;
-        y *= own_scale != 0.0f ? own_scale : j.x_scale[x_row];
         if (l.bias != nullptr) y += l.bias[out];
         *to = l.add ? *to + y : y;
     }
@@ -262,10 +282,10 @@ __device__ __forceinline__ void finish(const job &j, const place &p, const float
 
 /* ---- the kernel ---- */
 
-/* 64 registers to a thread and 32 warps on a multiprocessor for one group of columns; 128 and 16 for two. */
+/* Two blocks of 16 warps with 64 registers to a thread for one group of columns; else one of up to 128. */
 template <int FORMAT, int COLUMNS, int STEPS> struct layout {
     enum { WORDS = qs_unpacker<FORMAT>::WORDS, TILES = COLUMNS == 1 ? 1 : 2,
-           BLOCKS = COLUMNS == 1 ? 4 : 2, MOST = 16 / (WORDS * TILES),
+           BLOCKS = COLUMNS == 1 ? 2 : 1, MOST = 16 / (WORDS * TILES),
            AHEAD = MOST >= 4 && STEPS == 4 ? 4 : MOST >= 2 ? 2 : 1 };
 };
 
@@ -275,8 +295,8 @@ __device__ __forceinline__ void find_tiles(tile_at (&tiles)[TILES], const job &j
     const qs_cu_linear &l = j.linears[p.which];
 #pragma unroll
     for (int r = 0; r < TILES; r++) {
-        uint32_t tile = (uint32_t)(p.tile + r), entry = tile * (uint32_t)(j.n_groups * 8) + (uint32_t)lane / 4;
-        tiles[r].words = l.words + (uint64_t)(tile * (uint32_t)j.n_chunks) * (qs_unpacker<FORMAT>::WORDS * 32);
+        int64_t tile = p.tile + r, entry = tile * j.n_groups * 8 + lane / 4;
+        tiles[r].words = l.words + tile * j.n_chunks * (qs_unpacker<FORMAT>::WORDS * 32);
         tiles[r].scales = l.scales + entry;
         tiles[r].zeros = l.zeros + entry;
     }
@@ -310,14 +330,16 @@ __global__ void __launch_bounds__(PLAYERS * 32, layout<FORMAT, COLUMNS, STEPS>::
     /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
     qs_wait_for_previous();
     qs_let_next_begin();
-    lane_x<COLUMNS> x = lane_of<COLUMNS>(j, j.x_terms, j.n_chunks * QS_CU_CHUNK, lane);
-    float own_scale = 0.0f;
+    lane_x<COLUMNS> x;
     if (FROM != TERMS) {
         int stride = j.n_chunks * QS_CU_CHUNK + X_PAD;
         uint16_t *terms = reinterpret_cast<uint16_t *>(sums + 2 * FLOATS);
-        if (FROM == OWN) own_scale = split_x<FORMAT == QS_CU_BF16>(j, terms, stride);
-        else copy_x(j, terms, stride);
-        x = lane_of<COLUMNS>(j, terms, stride, lane);
+        float *scale = reinterpret_cast<float *>(terms + j.n * j.n_terms * stride);
+        if (FROM == OWN) split_x<FORMAT == QS_CU_BF16>(j, terms, scale, stride);
+        else copy_x(j, terms, scale, stride);
+        x = lane_of<COLUMNS>(j, terms, scale, stride, lane);
+    } else {
+        x = lane_of<COLUMNS>(j, j.x_terms, j.x_scale, j.n_chunks * QS_CU_CHUNK, lane);
     }
     for (int round = 0; group < j.n_groups_of_tiles; round++, group += gridDim.x) {
         bool is_last = group + (int)gridDim.x >= j.n_groups_of_tiles;
@@ -335,19 +357,22 @@ __global__ void __launch_bounds__(PLAYERS * 32, layout<FORMAT, COLUMNS, STEPS>::
 #pragma unroll
             for (int a = 0; a < AHEAD; a++) {
                 const int chunk = player + (step + a) * PLAYERS;
-                if (chunk < j.n_chunks) add_chunk<FORMAT, COLUMNS, TILES, STEPS, ZEROS>(total, next[a], x, chunk);
+                piece<FORMAT, STEPS, ZEROS> pieces[TILES];
 #pragma unroll
-                for (int r = 0; r < TILES; r++)
+                for (int r = 0; r < TILES; r++) {
+                    pieces[r] = next[a][r];
                     if (ahead + a * PLAYERS < j.n_chunks)
                         load_piece<FORMAT, STEPS, ZEROS>(next[a][r], tiles[r], tiles[r].words + from + a * STRIDE, j,
                                                          ahead + a * PLAYERS, lane);
+                }
+                if (chunk < j.n_chunks) add_chunk<FORMAT, COLUMNS, TILES, STEPS, ZEROS>(total, pieces, x, chunk);
             }
         }
         /* The sums of two groups before have been read by all that passed the last barrier. */
         float *here = sums + round % 2 * FLOATS;
         leave_sums<COLUMNS, TILES>(total, here + player * SIZE, lane);
         __syncthreads();
-        finish<COLUMNS, TILES>(j, now, here, round, own_scale);
+        finish<COLUMNS, TILES>(j, now, here, round);
         now = then;
     }
 }
@@ -382,6 +407,7 @@ int launch_from(void *stream, const job *j, int n_blocks, size_t shared_bytes, b
 
 template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS> int launch(void *stream, job *j, const how *h)
 {
+    enum { OWN_COLUMNS_MAX = 8192 }; /* beyond that splitting x in every block takes longer than a launch */
     using cut = layout<FORMAT, COLUMNS, STEPS>;
     constexpr size_t SUMS = table<COLUMNS, cut::TILES>::BYTES;
     int n_groups = 0, n_blocks = h->n_sms * cut::BLOCKS;
@@ -394,7 +420,7 @@ template <int FORMAT, int COLUMNS, int STEPS, bool ZEROS> int launch(void *strea
     size_t bytes = SUMS + x_bytes(j);
     bool fits = bytes <= h->shared_bytes / cut::BLOCKS - 1024; /* a kilobyte of each block belongs to the system */
     if constexpr (COLUMNS == 1)
-        if (fits && j->n == 1 && h->perm == nullptr && j->n_in % 4 == 0 && j->n_in <= QS_CU_OWN_COLUMNS &&
+        if (fits && j->n == 1 && h->perm == nullptr && j->n_in % 4 == 0 && j->n_in <= OWN_COLUMNS_MAX &&
             reinterpret_cast<uintptr_t>(h->x) % 16 == 0)
             return launch_from<FORMAT, COLUMNS, STEPS, ZEROS, OWN>(stream, j, n_blocks, bytes, h->soon);
     int status = qs_cu_prepare_x(stream, h->x, j->n_in, h->perm, h->is_bf16, h->terms);
@@ -456,6 +482,7 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
         how h = {n_sms, shared_bytes, soon || first > 0, shape->format == QS_CU_BF16, x + first * shape->n_in, perm, &part};
         j.x = h.x;
         j.n = (int)part.n;
+        j.x_stride = (int)qs_cu_x_stride(part.n);
         for (int i = 0; i < n_linears; i++) {
             j.linears[i] = linears[i];
             j.linears[i].y += first * linears[i].n_out;
