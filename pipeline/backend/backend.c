@@ -10,7 +10,8 @@
 static const char cuda_absent[] = "";
 #else
 #define CUDA_ROW
-static const char cuda_absent[] = "this build has no CUDA; build with CUDA=1 where nvcc is installed, or use --backend cpu";
+static const char cuda_absent[] =
+    "this build has no CUDA; build with CUDA=1 where nvcc is installed, or use --backend cpu";
 #endif
 
 /* Best first: "auto" takes the first that is really there. Those behind the CPU are never chosen unasked. */

@@ -1,5 +1,6 @@
-/* Large matrix products of the CUDA backend: cuBLAS where it can be loaded, else the kernels of gemm.cu. The library is
- * looked for at run time (libcublas.so.13, .12): it is large, and a program linked with it would not start without it. */
+/* Large matrix products of the CUDA backend: cuBLAS where it can be loaded, else the kernels of gemm.cu. The library
+ * is looked for at run time (libcublas.so.13, .12): it is large, and a program linked with it would not start without
+ * it. */
 #ifndef QS_BACKEND_CUDA_BLAS_H
 #define QS_BACKEND_CUDA_BLAS_H
 

@@ -33,8 +33,8 @@ static qs_err open_device(qs_gpu *gpu, int64_t device)
 {
     int n = 0, code = qs_rt_n_devices(&n);
     if (code != QS_RT_OK)
-        return qs_fail(QS_E_UNSUPPORTED, "create backend cuda: no CUDA device (%s); install or update the NVIDIA driver, or "
-                       "use --backend cpu", qs_rt_error_text(code));
+        return qs_fail(QS_E_UNSUPPORTED, "create backend cuda: no CUDA device (%s); install or update the NVIDIA "
+                       "driver, or use --backend cpu", qs_rt_error_text(code));
     if (device >= n)
         return qs_fail(QS_E_UNSUPPORTED, "create backend cuda: --device %lld, and there are %d (CUDA_VISIBLE_DEVICES "
                        "may hide some)", (long long)device, n);

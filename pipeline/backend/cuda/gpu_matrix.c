@@ -135,8 +135,8 @@ static qs_err set_shape(gpu_matrix *self, const qs_matrix_desc *desc)
     self->shape.format = coded[desc->packed->bits];
     self->shape.group_size = desc->packed->group_size;
     if (desc->packed->group_size % 16 != 0 && desc->packed->group_size < desc->n_in)
-        return qs_fail(QS_E_UNSUPPORTED, "create matrix: groups of %lld; the CUDA backend takes multiples of 16 and whole "
-                       "rows; use --backend cpu", (long long)desc->packed->group_size);
+        return qs_fail(QS_E_UNSUPPORTED, "create matrix: groups of %lld; the CUDA backend takes multiples of 16 and "
+                       "whole rows; use --backend cpu", (long long)desc->packed->group_size);
     return QS_OK;
 }
 
@@ -153,8 +153,8 @@ static qs_err dequantise(const qs_matrix *matrix, const stored *s, void *out)
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     bool bf16 = matrix->compute == QS_COMPUTE_BF16;
     qs_cu_linear linear = linear_of(s, is_coded(self), self->has_zeros, matrix->n_out);
-    return qs_gpu_check(gpu, qs_cu_dequant(gpu->stream, &self->shape, &linear, self->has_perm ? s->perm.data : NULL, bf16,
-                                           out), "de-quantise weights");
+    const int32_t *perm = self->has_perm ? s->perm.data : NULL;
+    return qs_gpu_check(gpu, qs_cu_dequant(gpu->stream, &self->shape, &linear, perm, bf16, out), "de-quantise weights");
 }
 
 static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc)

@@ -35,8 +35,8 @@ static qs_err refuse(const qs_gpu *gpu, size_t bytes, const char *what)
     size_t free_bytes = 0, total_bytes = 0;
     (void)qs_rt_memory(&free_bytes, &total_bytes);
     size_t held = held_bytes(gpu), weight_bytes = gpu->used_bytes[QS_GPU_WEIGHTS];
-    return qs_fail(QS_E_RESOURCE, "allocate %s: %s on the GPU do not fit beside %s of weights and %s of other memory (%s "
-                   "%s); lower --ctx or the batch, or give layers to the CPU with --device-map",
+    return qs_fail(QS_E_RESOURCE, "allocate %s: %s on the GPU do not fit beside %s of weights and %s of other memory "
+                   "(%s %s); lower --ctx or the batch, or give layers to the CPU with --device-map",
                    what, qs_mem_format(asked, bytes), qs_mem_format(weights, weight_bytes),
                    qs_mem_format(rest, held - weight_bytes), gpu->budget_bytes != 0 ? "budget" : "the device has",
                    qs_mem_format(limit, gpu->budget_bytes != 0 ? gpu->budget_bytes : total_bytes));

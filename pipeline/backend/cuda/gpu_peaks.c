@@ -83,7 +83,8 @@ qs_err qs_gpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks)
     const sizes *s = gpu->device.emulated ? &emulated_sizes : &real_sizes;
     probe p = {.gpu = gpu, .sizes = s};
     double n32 = (double)s->gemm_f32, n16 = (double)s->gemm_bf16, seconds;
-    size_t f32_bytes = (size_t)(3 * s->gemm_f32 * s->gemm_f32) * 4, bf16_bytes = (size_t)(s->gemm_bf16 * s->gemm_bf16) * 8;
+    size_t f32_bytes = (size_t)(3 * s->gemm_f32 * s->gemm_f32) * 4;
+    size_t bf16_bytes = (size_t)(s->gemm_bf16 * s->gemm_bf16) * 8;
     size_t bytes = s->read_bytes + 256, fill_bytes = f32_bytes > bf16_bytes ? f32_bytes : bf16_bytes;
     qs_err err;
     if (fill_bytes > bytes) bytes = fill_bytes;

@@ -49,7 +49,8 @@ int qs_cu_kld(void *stream, const float *logits_f, const double *lse_f, const fl
 
 /* ---- stats.cu ---- */
 /* gram[d, d] f64, upper triangle += x^T x on the tensor cores: the error of an entry against f64 is below 1.3e-6
- * sqrt(G_ii G_jj) at the very worst (stats.cu works it out) and below 5e-7 in every test. `workspace` holds at least qs_cu_gram_bytes and is aligned to 16 bytes. */
+ * sqrt(G_ii G_jj) at the very worst (stats.cu works it out) and below 5e-7 in every test. `workspace` holds at least
+ * qs_cu_gram_bytes and is aligned to 16 bytes. */
 size_t qs_cu_gram_bytes(int64_t n, int64_t d);
 int qs_cu_gram(void *stream, const float *x, int64_t n, int64_t d, double *gram, void *workspace);
 /* The same with products and sums in f64: slow. */
@@ -105,8 +106,8 @@ typedef struct qs_cu_linear_shape {
 int qs_cu_lay_out(void *stream, const qs_cu_linear_shape *shape, int64_t n_out, const void *rows, int64_t row_bytes,
                   uint32_t *words);
 /* scales, zeros [n_out, n_groups] into pairs; zeros NULL = all of them `middle`; zero_pairs NULL = none wanted. */
-int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales, const uint8_t *zeros, int middle,
-                         uint32_t *scale_pairs, uint16_t *zero_pairs);
+int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales, const uint8_t *zeros,
+                         int middle, uint32_t *scale_pairs, uint16_t *zero_pairs);
 /* The weights as f32 or bf16 [n_out, n_in] in input-channel order: column perm[j] from stored column j. */
 int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear, const int32_t *perm,
                   bool to_bf16, void *out);
@@ -131,9 +132,10 @@ typedef struct qs_cu_x {
 } qs_cu_x;
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 
-/* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
- * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_sms: multiprocessors of the device; shared_bytes: of a block at most. soon: the weights were in place before the kernel before this one began, so
- * the first of them may be read while that still runs. */
+/* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <= QS_CU_ROWS_MAX.
+ * A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_sms: multiprocessors of the device;
+ * shared_bytes: of a block at most. soon: the weights were in place before the kernel before this one began, so the first
+ * of them may be read while that still runs. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
                      const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes,
                      bool soon);
@@ -149,7 +151,8 @@ int qs_cu_f32_from_half(void *stream, const uint16_t *x, bool bf16, int64_t n, f
 int qs_cu_gemm(void *stream, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 /* c[m, n] f32 = a[m, k] b[n, k]^T + beta c, of bf16 elements, f32 sums. */
-int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_t *a, const uint16_t *b, float beta, float *c);
+int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_t *a, const uint16_t *b, float beta,
+                    float *c);
 
 /* ---- peaks.cu ---- */
 /* Reads `bytes` (a multiple of 16) once; out [1] keeps the compiler honest. */
