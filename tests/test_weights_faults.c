@@ -94,6 +94,16 @@ static void test_bad_shards(void **state)
     }
 }
 
+/* The tensor's place in the file: its first stored row is Hugging Face's first row. */
+static char *find_tensor(const bytes *file, const qs_tensor_info *info, const void *first_row, size_t elem_bytes)
+{
+    char *at = NULL;
+    for (size_t k = 0; k + info->bytes <= file->n && at == NULL; k += 32)
+        if (memcmp(file->data + k, first_row, (size_t)info->n_in * elem_bytes) == 0) at = file->data + k;
+    assert_non_null(at);
+    return at;
+}
+
 /* NaN and Inf are refused with the tensor and the place, in matrices, vectors and reordered rows. */
 static void test_nonfinite(void **state)
 {
@@ -121,11 +131,7 @@ static void test_nonfinite(void **state)
         qs_tensor_info info = qs_model_info(model, rows[i].role, 1);
         int64_t n;
         float *values = read_role(model, rows[i].role, 1, &n);
-        /* The tensor's place in the file: its first stored row is Hugging Face's first row. */
-        char *at = NULL;
-        for (size_t k = 0; k + info.bytes <= b.n && at == NULL; k += 32)
-            if (memcmp(b.data + k, values, (size_t)info.n_in * sizeof *values) == 0) at = b.data + k;
-        assert_non_null(at);
+        char *at = find_tensor(&b, &info, values, sizeof *values);
         memcpy(at + (rows[i].row * info.n_in + rows[i].col) * 4, &rows[i].bits, 4);
         save_file(path, b.data, b.n);
         qs_model_close(model);
@@ -164,10 +170,7 @@ static void test_nonfinite_16(void **state)
         uint16_t *values;
         assert_ok(QS_NEW(values, info.n_out * info.n_in, "test"));
         assert_ok(qs_model_read_16(model, rows[i].role, 1, values));
-        char *at = NULL;
-        for (size_t k = 0; k + info.bytes <= b.n && at == NULL; k += 32)
-            if (memcmp(b.data + k, values, (size_t)info.n_in * sizeof *values) == 0) at = b.data + k;
-        assert_non_null(at);
+        char *at = find_tensor(&b, &info, values, sizeof *values);
         memcpy(at + (rows[i].row * info.n_in + rows[i].col) * 2, &rows[i].bits, 2);
         save_file(path, b.data, b.n);
         qs_model_close(model);

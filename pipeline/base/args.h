@@ -30,7 +30,7 @@ typedef struct qs_arg {
     const char *name;  /* without the dashes */
     qs_arg_kind kind;
     void *value;       /* holds the default before parsing, the result afterwards */
-    const char *meta;  /* placeholder in --help: FILE, N, LIST */
+    const char *meta;  /* what --help calls the value: FILE, N, LIST */
     const char *help;
     double low, high;  /* for INT and REAL; both 0 = any */
     bool given;        /* out: the user set it */

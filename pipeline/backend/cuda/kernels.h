@@ -53,8 +53,6 @@ int qs_cu_kld(void *stream, const float *logits_f, const double *lse_f, const fl
  * qs_cu_gram_bytes and is aligned to 16 bytes. */
 size_t qs_cu_gram_bytes(int64_t n, int64_t d);
 int qs_cu_gram(void *stream, const float *x, int64_t n, int64_t d, double *gram, void *workspace);
-/* The same with products and sums in f64: slow. */
-int qs_cu_gram_exact(void *stream, const float *x, int64_t n, int64_t d, double *gram);
 int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *abs_sum, float *abs_max);
 
 /* ---- linear.cu, linear_few.cu: how weights lie for the tensor cores ----
@@ -144,8 +142,6 @@ int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, 
                      const float *bias, bool add, float *y);
 /* y[n, n_out] += bias */
 int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t n_out);
-/* f16 to bf16 and to f32, for matrices that are kept for many rows. */
-int qs_cu_f32_from_half(void *stream, const uint16_t *x, bool bf16, int64_t n, float *out);
 
 /* ---- gemm.cu: for a machine without cuBLAS, and for the shim ---- */
 int qs_cu_gemm(void *stream, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,

@@ -117,7 +117,6 @@ __global__ void lay_out_scales(int64_t n_out, int64_t n_groups, int64_t n_pairs,
 
 /* ---- activations ---- */
 
-__device__ __forceinline__ float of_half(uint16_t h, bool bf16) { return bf16 ? qs_f32_of_bf16(h) : qs_f32_of_f16(h); }
 
 /* A warp per row and chunk; a lane per two neighbouring columns. */
 __global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chunks, const int32_t *perm, bool bf16,
@@ -184,12 +183,6 @@ __global__ void add_bias(float *y, const float *bias, int64_t n, int64_t n_out)
     if (i < n * n_out) y[i] += bias[i % n_out];
 }
 
-__global__ void f32_from_half(const uint16_t *x, bool bf16, int64_t n, float *out)
-{
-    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    if (i < n) out[i] = of_half(x[i], bf16);
-}
-
 int bits_of(qs_cu_format format)
 {
     static const int bits[] = {2, 3, 4, 8, 16, 16};
@@ -241,11 +234,5 @@ extern "C" int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int
 extern "C" int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t n_out)
 {
     QS_LAUNCH(add_bias, dim3(blocks_for(n * n_out)), dim3(THREADS), 0, stream, y, bias, n, n_out);
-    return qs_launch_status();
-}
-
-extern "C" int qs_cu_f32_from_half(void *stream, const uint16_t *x, bool bf16, int64_t n, float *out)
-{
-    QS_LAUNCH(f32_from_half, dim3(blocks_for(n)), dim3(THREADS), 0, stream, x, bf16, n, out);
     return qs_launch_status();
 }

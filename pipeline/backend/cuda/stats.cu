@@ -282,56 +282,6 @@ int gram_pass(void *stream, const float *x, int64_t n, int64_t d, double *gram, 
     return qs_launch_status();
 }
 
-/* ---- second moments in f64 ---- */
-
-enum { EXACT_TILE = 64, EXACT_ROWS = 16, EXACT_THREADS = 256, EXACT_SIDE = 4 };
-
-/* Sixteen rows of 64 columns from first_column on, as f64; zeros outside of x. */
-__device__ __forceinline__ void load_columns(const float *x, int64_t n, int64_t d, int64_t row, int64_t first_column,
-                                             double to[EXACT_ROWS][EXACT_TILE])
-{
-    for (int i = (int)threadIdx.x; i < EXACT_ROWS * EXACT_TILE; i += EXACT_THREADS) {
-        int64_t r = row + i / EXACT_TILE, c = first_column + i % EXACT_TILE;
-        to[i / EXACT_TILE][i % EXACT_TILE] = r < n && c < d ? (double)x[r * d + c] : 0.0;
-    }
-}
-
-__global__ void __launch_bounds__(EXACT_THREADS) gram_exact_tile(const float *x, int64_t n, int64_t d, int64_t n_tiles,
-                                                                 double *gram)
-{
-    __shared__ double rows[EXACT_ROWS][EXACT_TILE], columns[EXACT_ROWS][EXACT_TILE];
-    int64_t tile_row, tile_column;
-    triangle_tile(blockIdx.x, n_tiles, &tile_row, &tile_column);
-    int i0 = (int)threadIdx.x / 16 * EXACT_SIDE, j0 = (int)threadIdx.x % 16 * EXACT_SIDE;
-    double sums[EXACT_SIDE][EXACT_SIDE] = {};
-    for (int64_t row = 0; row < n; row += EXACT_ROWS) {
-        load_columns(x, n, d, row, tile_row * EXACT_TILE, rows);
-        load_columns(x, n, d, row, tile_column * EXACT_TILE, columns);
-        __syncthreads();
-#pragma unroll
-        for (int r = 0; r < EXACT_ROWS; r++) {
-            double a[EXACT_SIDE], b[EXACT_SIDE];
-#pragma unroll
-            for (int k = 0; k < EXACT_SIDE; k++) {
-                a[k] = rows[r][i0 + k];
-                b[k] = columns[r][j0 + k];
-            }
-#pragma unroll
-            for (int i = 0; i < EXACT_SIDE; i++)
-#pragma unroll
-                for (int j = 0; j < EXACT_SIDE; j++) sums[i][j] += a[i] * b[j];
-        }
-        __syncthreads();
-    }
-#pragma unroll
-    for (int i = 0; i < EXACT_SIDE; i++)
-#pragma unroll
-        for (int j = 0; j < EXACT_SIDE; j++) {
-            int64_t r = tile_row * EXACT_TILE + i0 + i, c = tile_column * EXACT_TILE + j0 + j;
-            if (r <= c && c < d) gram[r * d + c] += sums[i][j];
-        }
-}
-
 /* ---- magnitudes ---- */
 
 /* A block takes 8 columns, 32 bytes of each row; 32 threads share a column. */
@@ -392,14 +342,6 @@ extern "C" int qs_cu_gram(void *stream, const float *x, int64_t n, int64_t d, do
     for (int64_t row = 0; code == 0 && row < n; row += GRAM_PASS_ROWS)
         code = gram_pass(stream, x + row * d, pass_rows(n - row), d, gram, ws);
     return code;
-}
-
-extern "C" int qs_cu_gram_exact(void *stream, const float *x, int64_t n, int64_t d, double *gram)
-{
-    int64_t n_tiles = (d + EXACT_TILE - 1) / EXACT_TILE;
-    QS_LAUNCH(gram_exact_tile, dim3((unsigned)(n_tiles * (n_tiles + 1) / 2)), dim3(EXACT_THREADS), 0, stream, x, n, d,
-              n_tiles, gram);
-    return qs_launch_status();
 }
 
 extern "C" int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *abs_sum, float *abs_max)
