@@ -1,6 +1,6 @@
 /* Speed of a device backend on the shapes of an 8B model (Llama 3), with random weights: no model file is read.
  *
- * usage: bench_cuda [--backend cuda] [--only linear,decode,...] [--tiny]        CSV on stdout
+ * usage: bench_cuda [--backend cuda] [--only linear,decode,...] [--tiny] [--no-peaks]        CSV on stdout
  *
  * Columns: us (median of n samples; us_min and us_max their range) is the time of one unit: a layer (linear,
  * prefill), a step (decode), a call (ops, gram), a stage of quantising (gptq). bytes and flops are what the unit
@@ -41,10 +41,10 @@ static const struct part {
 enum { N_PARTS = sizeof parts / sizeof *parts };
 
 typedef struct options {
-    const char *backend, *only;
+    const char *backend, *only, *formats;
     int64_t device, n_threads, n_samples;
     double sample_ms;
-    bool tiny, list;
+    bool tiny, no_peaks, list;
 } options;
 
 /* Whether `name` is one of the comma-separated words. */
@@ -57,6 +57,8 @@ static bool holds(const char *list, const char *name)
     }
     return false;
 }
+
+bool bench_wants(const bench *b, const char *format) { return b->formats == NULL || holds(b->formats, format); }
 
 static qs_err check_only(const char *only)
 {
@@ -74,7 +76,7 @@ static qs_err check_only(const char *only)
 
 static void list_parts(void)
 {
-    printf("%-10s %s\n", "peaks", "measured ceilings of the device; always run");
+    printf("%-10s %s\n", "peaks", "measured ceilings of the device; run unless --no-peaks");
     for (int i = 0; i < N_PARTS; i++) printf("%-10s %s\n", parts[i].name, parts[i].what);
 }
 
@@ -99,7 +101,7 @@ static qs_err run_parts(bench *b, const options *opt)
 {
     qs_err err = QS_OK;
     bench_print_header();
-    QS_TRY(measure_peaks(b));
+    if (!opt->no_peaks) QS_TRY(measure_peaks(b));
     for (int i = 0; i < N_PARTS; i++) {
         if (opt->only != NULL && !holds(opt->only, parts[i].name)) continue;
         double started = qs_clock_seconds();
@@ -116,8 +118,9 @@ out:
 static qs_err run(const options *opt)
 {
     qs_err err = QS_OK;
-    bench b = {.tiny = opt->tiny, .shape = opt->tiny ? shape_tiny : shape_8b, .n_samples = opt->n_samples,
-               .sample_seconds = opt->sample_ms * 1e-3, .layers_bytes = opt->tiny ? 0.0 : 1e9};
+    bench b = {.tiny = opt->tiny, .formats = opt->formats, .shape = opt->tiny ? shape_tiny : shape_8b,
+               .n_samples = opt->n_samples, .sample_seconds = opt->sample_ms * 1e-3,
+               .layers_bytes = opt->tiny ? 0.0 : 1e9};
     QS_TRY(qs_backend_create(&b.backend, opt->backend, opt->device, (int)opt->n_threads));
     fprintf(stderr, "bench_cuda: %s, %s, %s\n", qs_backend_name(b.backend), qs_backend_device(b.backend),
             qs_backend_describe(b.backend));
@@ -136,11 +139,13 @@ int main(int argc, char **argv)
     qs_arg rows[] = {
         {"backend", QS_ARG_STRING, &opt.backend, "NAME", "what to measure: cuda, cpu", 0, 0, false},
         {"only", QS_ARG_STRING, &opt.only, "PART,...", "parts to run (--list); all when not given", 0, 0, false},
+        {"formats", QS_ARG_STRING, &opt.formats, "NAME,...", "formats of part linear; all when not given", 0, 0, false},
         {"device", QS_ARG_INT, &opt.device, "N", "GPU index", 0, 1024, false},
         {"threads", QS_ARG_INT, &opt.n_threads, "N", "CPU threads; 0 = OpenMP's default", 0, 4096, false},
         {"samples", QS_ARG_INT, &opt.n_samples, "N", "samples of a row", 1, 64, false},
         {"sample-ms", QS_ARG_REAL, &opt.sample_ms, "MS", "time that a sample takes at least", 0.01, 10000, false},
         {"tiny", QS_ARG_FLAG, &opt.tiny, NULL, "tiny shapes, to test the program itself", 0, 0, false},
+        {"no-peaks", QS_ARG_FLAG, &opt.no_peaks, NULL, "leave the ceilings out, and the shares of them", 0, 0, false},
         {"list", QS_ARG_FLAG, &opt.list, NULL, "list the parts, and stop", 0, 0, false},
         {NULL, QS_ARG_FLAG, NULL, NULL, NULL, 0, 0, false},
     };

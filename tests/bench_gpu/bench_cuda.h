@@ -21,12 +21,15 @@ typedef struct bench {
     qs_backend_peaks peaks;
     bench_shape shape;
     bool tiny;
+    const char *formats; /* NULL = all */
     int64_t n_samples;
     double sample_seconds; /* a sample repeats its work until it takes this long */
     double layers_bytes;   /* weights that a rotation over layers covers at least, well beyond the caches */
     float *normal;         /* host [BENCH_PATTERN]: N(0, 1), what all data is made of */
     bool wrong;            /* a result was outside its tolerance */
 } bench;
+
+bool bench_wants(const bench *b, const char *format);
 
 /* The most rows that a part takes to a product in GEMV form. */
 enum { BENCH_FEW_ROWS = 32 };

@@ -56,6 +56,7 @@ qs_err bench_part_linear(bench *b)
     bench_layers layers = {0};
     int64_t rows_max = bench_few_rows(b);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (!bench_wants(b, cases[i].format)) continue;
         layers = (bench_layers){.format = bench_format_find(cases[i].format), .compute = cases[i].compute,
                                 .uses = QS_USE_GEMV};
         QS_TRY(bench_layers_create(&layers, b, CHECKED_ROWS));

@@ -260,6 +260,8 @@ __global__ void __launch_bounds__(THREADS, layout<DIM, G>::BLOCKS_PER_SM) attend
 {
     using cut = layout<DIM, G>;
     __shared__ __align__(16) float weights[cut::TEAMS][cut::KEYS * G];
+    qs_wait_for_previous();
+    qs_let_next_begin();
     int sequence = (int)blockIdx.z;
     int kv_head = (int)blockIdx.y / args.n_chunks, chunk = (int)blockIdx.y % args.n_chunks;
     int position = args.positions[sequence], head_dim = args.head_dim;

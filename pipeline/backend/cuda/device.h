@@ -33,7 +33,8 @@ static inline int qs_launch_status(void) { return (int)cudaGetLastError(); }
 /* QS_LAUNCH_SOON: a launch that may begin while the kernel before it on the stream still runs (programmatic dependent
  * launch, sm_90 on), which hides the gap between kernels of microseconds. Every thread of such a kernel calls
  * qs_wait_for_previous before it reads or writes anything that earlier kernels touch, and may call qs_let_next_begin
- * after that: then whatever ran earlier is done before the next kernel's first instruction. */
+ * after that: then whatever ran earlier is done before the next kernel's first instruction, and at most two kernels share
+ * the device. (Called earlier, three would, and whichever multiprocessor is left first gets two blocks of the third.) */
 __device__ __forceinline__ void qs_wait_for_previous(void)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -74,6 +75,11 @@ static inline void qs_launch_soon(void (*kernel)(P...), dim3 grid, dim3 block, s
 template <typename F> static inline int qs_allow_shared(F *kernel, size_t bytes)
 {
     return (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
+/* Kernels share a multiprocessor only while it is cut into shared memory and L1 cache as both want it: these take all. */
+template <typename F> static inline int qs_prefer_shared(F *kernel)
+{
+    return (int)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
 }
 
 __device__ __forceinline__ float qs_f32_of_f16(uint16_t h) { return __half2float(__ushort_as_half(h)); }
@@ -165,6 +171,7 @@ template <int N> __device__ __forceinline__ void qs_copy_async_wait(void) /* all
 #include "backend/cuda/simt.h" /* the same names, on the CPU, where kernels run one after the other */
 static inline void qs_wait_for_previous(void) {}
 static inline void qs_let_next_begin(void) {}
+template <typename F> static inline int qs_prefer_shared(F *) { return 0; }
 #define QS_LAUNCH_SOON QS_LAUNCH
 #endif
 

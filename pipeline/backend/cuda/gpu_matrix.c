@@ -68,7 +68,8 @@ static qs_err store_words(qs_backend *backend, const gpu_matrix *self, stored *s
     void *raw;
     qs_err err;
     if (step < PIECE_ROWS) step = PIECE_ROWS;
-    QS_TRY(qs_gpu_reserve(gpu, &s->words, (size_t)(qs_cu_n_tiles(n_out) * tile_words) * sizeof(uint32_t), use,
+    int64_t behind = (QS_CU_PIECE_CHUNKS - 1) * 32 * qs_cu_words(self->shape.format); /* read with the last chunk */
+    QS_TRY(qs_gpu_reserve(gpu, &s->words, (size_t)(qs_cu_n_tiles(n_out) * tile_words + behind) * sizeof(uint32_t), use,
                           "weights"));
     for (int64_t row = 0; row < n_out; row += step) {
         int64_t n = n_out - row < step ? n_out - row : step;
@@ -219,13 +220,11 @@ out:
 /* Activations of few rows need their place before a recording starts. */
 static qs_err reserve_terms(qs_gpu *gpu, int64_t n_in)
 {
-    enum { TERM_ROWS = 2 * QS_CU_ROWS_MAX };
-    int64_t n_chunks = qs_cu_n_chunks(n_in);
+    enum { COLUMNS = 32 /* of a launch */ };
     qs_err err;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_terms, (size_t)(TERM_ROWS * n_chunks * QS_CU_CHUNK) * sizeof(uint16_t),
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_terms, (size_t)(COLUMNS * qs_cu_x_width(n_in)) * sizeof(uint16_t),
                           QS_GPU_WORKSPACE, "activations"));
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_scale, (size_t)(QS_CU_ROWS_MAX * n_chunks) * sizeof(float), QS_GPU_WORKSPACE,
-                          "activations"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_scale, QS_CU_ROWS_MAX * sizeof(float), QS_GPU_WORKSPACE, "activations"));
 out:
     return err;
 }

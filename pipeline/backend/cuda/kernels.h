@@ -65,7 +65,8 @@ int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *
  *   2 bits  word p / 8, bits 2 (p % 8) and 16 above
  *   3 bits  p < 15: word p / 5, bits 3 (p % 5) and 16 above; p = 15: bit i of the codes is bits 15 and 31 of word i
  *   f16, bf16  pair p is word p
- * Words lie as [tile][chunk][words / v][lane][v], v = 4, for 2 bits 2, for 3 bits 1. Scales are pairs (row g low, row g
+ * Words lie as [tile][chunk][words / v][lane][v], v = 4, for 2 bits 2, for 3 bits 1, and memory goes on for
+ * QS_CU_PIECE_CHUNKS - 1 chunks behind the last, whatever is there. Scales are pairs (row g low, row g
  * + 8 high) [tile][group][8], zero points pairs of u8 in the same order. */
 enum { QS_CU_ROWS_MAX = 32, /* rows of x that the small-batch kernels take at once */
        QS_CU_TILE_ROWS = 16, QS_CU_CHUNK = 64, QS_CU_LINEARS_MAX = 3 };
@@ -117,17 +118,26 @@ static inline bool qs_cu_needs_zeros(const qs_cu_linear_shape *shape)
 }
 
 /* Rows of x as the small-batch kernels take them: n_terms = 1: rounded to 16 bits; 2: with the rounding error as a second
- * term, so that products are as good as in f32. Term k of row r is row r * n_terms + k of terms [.., n_chunks * 64], where
- * element 16 t + 4 s + i of a chunk is its stored column 16 s + 4 t + i. Each chunk of a row is scaled by a power of two
- * that brings its largest value to [2^13, 2^14), away from the ends of f16; scale [n_chunks, qs_cu_x_stride(n)] undoes
- * that; its columns behind n are left as they are: what they scale is not used. */
-static inline int64_t qs_cu_x_stride(int64_t n) { return (n + 7) / 8 * 8; }
+ * term, so that products are as good as in f32. Term k of row r is column r * n_terms + k of B. Terms lie as B fragments,
+ * [chunk][group of 8 columns][half][lane 4 g + t][8]: of column g, elements 8 half .. + 7 of the lane's sixteen, where
+ * element 4 s + i is stored column 16 s + 4 t + i of the chunk. Rows are filled up with zeros to whole pieces. A row is
+ * scaled by a power of two that brings its largest value to [2^13, 2^14), away from the ends of f16, which keeps what is
+ * 2^27 times smaller; scale [n] undoes that. */
+enum { QS_CU_PIECE_CHUNKS = 2, QS_CU_OWN_COLUMNS_MAX = 16384 /* of a row that blocks split for themselves */ };
+static inline int64_t qs_cu_x_width(int64_t n_in)
+{
+    enum { PIECE = QS_CU_PIECE_CHUNKS * QS_CU_CHUNK };
+    return (n_in + PIECE - 1) / PIECE * PIECE;
+}
+/* Groups of columns that terms of n_columns columns have: what the kernels for them take. */
+static inline int qs_cu_x_groups(int64_t n_columns) { return n_columns <= 8 ? 1 : n_columns <= 16 ? 2 : 4; }
 typedef struct qs_cu_x {
     uint16_t *terms;
     float *scale;
     int64_t n;
     int n_terms;
 } qs_cu_x;
+/* n * n_terms <= 32 */
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 
 /* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <= QS_CU_ROWS_MAX.

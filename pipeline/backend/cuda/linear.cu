@@ -117,34 +117,81 @@ __global__ void lay_out_scales(int64_t n_out, int64_t n_groups, int64_t n_pairs,
 
 /* ---- activations ---- */
 
+enum { PREPARE_THREADS = 1024, KEPT = 4 /* quads that a thread keeps between the maximum and the split: 16,384 columns */ };
 
-/* A warp per row and chunk; a lane per two neighbouring columns. */
-__global__ void prepare_x(const float *x, int64_t n, int64_t n_in, int64_t n_chunks, const int32_t *perm, bool bf16,
-                          int n_terms, uint16_t *terms, float *scale, int64_t scale_stride)
+struct rows_of_x {
+    const float *x;
+    const int32_t *perm;
+    int n_in, n_quads; /* of a row, filled up with zeros */
+    bool bf16, whole;  /* whole: four values can be read at once */
+    int n_terms, n_column_groups;
+    uint16_t *terms;
+    float *scale;
+};
+
+__device__ __forceinline__ float4 quad_at(const rows_of_x &r, int64_t row, int quad)
 {
-    int64_t warp = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
+    const float *x = r.x + row * r.n_in;
+    if (r.whole && 4 * quad < r.n_in) return reinterpret_cast<const float4 *>(x)[quad];
+    float v[4];
+    for (int i = 0; i < 4; i++) {
+        int column = 4 * quad + i;
+        v[i] = column < r.n_in ? x[r.perm != nullptr ? r.perm[column] : column] : 0.0f;
+    }
+    return make_float4(v[0], v[1], v[2], v[3]);
+}
+
+__device__ __forceinline__ float largest_of(float4 v)
+{
+    return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+}
+
+/* Four neighbouring columns: k-step s and t of a chunk. */
+__device__ __forceinline__ void store_terms(const rows_of_x &r, int64_t row, int quad, float4 v, float up)
+{
+    uint16_t term[2][4];
+    int chunk = quad / 16, s = quad % 16 / 4, t = quad % 4;
+    qs_cu_split_four(v, up, r.bf16, term);
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        int column = (int)row * r.n_terms + k, lane = column % 8 * 4 + t;
+        int64_t at = (((int64_t)chunk * r.n_column_groups + column / 8) * 2 + s / 2) * 32 + lane;
+        if (k < r.n_terms) *reinterpret_cast<uint2 *>(r.terms + at * 8 + s % 2 * 4) = qs_cu_pack_four(term[k]);
+    }
+}
+
+/* A row a block. */
+__global__ void __launch_bounds__(PREPARE_THREADS) prepare_x(rows_of_x r)
+{
+    __shared__ float maxima[PREPARE_THREADS / 32];
+    int64_t row = blockIdx.x;
+    int thread = threadIdx.x, n_threads = blockDim.x;
+    float4 kept[KEPT];
+    float largest = 0.0f;
     qs_wait_for_previous();
     qs_let_next_begin();
-    if (warp >= n * n_chunks) return;
-    int lane = threadIdx.x % 32;
-    int64_t row = warp / n_chunks, chunk = warp % n_chunks;
-    float v[2], largest = 0.0f;
-    for (int i = 0; i < 2; i++) {
-        int64_t column = chunk * QS_CU_CHUNK + 2 * lane + i;
-        v[i] = column < n_in ? x[row * n_in + (perm != nullptr ? perm[column] : column)] : 0.0f;
-        largest = fmaxf(largest, fabsf(v[i]));
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int quad = thread + i * n_threads;
+        kept[i] = quad < r.n_quads ? quad_at(r, row, quad) : make_float4(0, 0, 0, 0);
     }
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) largest = fmaxf(largest, largest_of(kept[i]));
+    for (int quad = thread + KEPT * n_threads; quad < r.n_quads; quad += n_threads)
+        largest = fmaxf(largest, largest_of(quad_at(r, row, quad)));
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    if (thread % 32 == 0) maxima[thread / 32] = largest;
+    __syncthreads();
+    for (int i = 0; i < n_threads / 32; i++) largest = fmaxf(largest, maxima[i]);
     qs_cu_power power = qs_cu_power_of(largest);
-    uint16_t term[2][2];
-    for (int i = 0; i < 2; i++) qs_cu_split(v[i] * power.up, bf16, &term[0][i], &term[1][i]);
-    /* Columns 2 lane, 2 lane + 1: k-step s = lane / 8, t = lane / 2 % 4, i = 2 (lane % 2). */
-    int at = 16 * (lane / 2 % 4) + 4 * (lane / 8) + 2 * (lane % 2);
-    for (int k = 0; k < n_terms; k++) {
-        uint16_t *to = terms + ((row * n_terms + k) * n_chunks + chunk) * QS_CU_CHUNK + at;
-        *reinterpret_cast<uint32_t *>(to) = (uint32_t)term[k][0] | (uint32_t)term[k][1] << 16;
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int quad = thread + i * n_threads;
+        if (quad < r.n_quads) store_terms(r, row, quad, kept[i], power.up);
     }
-    if (lane == 0) scale[chunk * scale_stride + row] = power.down;
+    for (int quad = thread + KEPT * n_threads; quad < r.n_quads; quad += n_threads)
+        store_terms(r, row, quad, quad_at(r, row, quad), power.up);
+    if (thread == 0) r.scale[row] = power.down;
 }
 
 /* ---- f32 weights ---- */
@@ -218,9 +265,19 @@ extern "C" int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_group
 extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16,
                                const qs_cu_x *out)
 {
-    int64_t n_chunks = qs_cu_n_chunks(n_in);
-    QS_LAUNCH_SOON(prepare_x, dim3(blocks_for(out->n * n_chunks * 32)), dim3(THREADS), 0, stream, x, out->n, n_in, n_chunks,
-              perm, bf16, out->n_terms, out->terms, out->scale, qs_cu_x_stride(out->n));
+    rows_of_x rows = {};
+    rows.x = x;
+    rows.perm = perm;
+    rows.n_in = (int)n_in;
+    rows.n_quads = (int)(qs_cu_x_width(n_in) / 4);
+    rows.bf16 = bf16;
+    rows.whole = perm == nullptr && n_in % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
+    rows.n_terms = out->n_terms;
+    rows.n_column_groups = qs_cu_x_groups(out->n * out->n_terms);
+    rows.terms = out->terms;
+    rows.scale = out->scale;
+    int n_threads = rows.n_quads < PREPARE_THREADS ? (rows.n_quads + 31) / 32 * 32 : (int)PREPARE_THREADS;
+    QS_LAUNCH_SOON(prepare_x, dim3((unsigned)out->n), dim3(n_threads), 0, stream, rows);
     return qs_launch_status();
 }
 

@@ -1,4 +1,4 @@
-/* Activations as terms of 16 bits: a power of two for each chunk, and the split of a number (.cu files only). */
+/* Activations as terms of 16 bits: a power of two for a row, and the split of a number (.cu files only). */
 #ifndef QS_BACKEND_CUDA_TERMS_H
 #define QS_BACKEND_CUDA_TERMS_H
 
@@ -25,6 +25,19 @@ __device__ __forceinline__ void qs_cu_split(float x, bool bf16, uint16_t *first,
     *first = bf16 ? qs_bf16_of_f32(x) : qs_f16_of_f32(x);
     float rest = x - (bf16 ? qs_f32_of_bf16(*first) : qs_f32_of_f16(*first));
     *second = bf16 ? qs_bf16_of_f32(rest) : qs_f16_of_f32(rest);
+}
+
+/* Four of a row, times `up`. */
+__device__ __forceinline__ void qs_cu_split_four(float4 v, float up, bool bf16, uint16_t term[2][4])
+{
+    qs_cu_split(v.x * up, bf16, &term[0][0], &term[1][0]);
+    qs_cu_split(v.y * up, bf16, &term[0][1], &term[1][1]);
+    qs_cu_split(v.z * up, bf16, &term[0][2], &term[1][2]);
+    qs_cu_split(v.w * up, bf16, &term[0][3], &term[1][3]);
+}
+__device__ __forceinline__ uint2 qs_cu_pack_four(const uint16_t v[4])
+{
+    return make_uint2((uint32_t)v[0] | (uint32_t)v[1] << 16, (uint32_t)v[2] | (uint32_t)v[3] << 16);
 }
 
 #endif
