@@ -91,9 +91,9 @@ static const op_case more_cases[] = {
     {"linear gemv int4", LINEAR_BF16, run_linear_int, {700, 2500, 1, 4 + CASE_BF16, 128, QS_USE_GEMV}},
     {"linear gemv int4", LINEAR, run_linear_int, {700, 2500, 1, 4, 128, QS_USE_GEMV}},
     {"linear gemv int3", LINEAR, run_linear_int, {300, 2200, 3, 3 + CASE_FLAGS * WITH_ZEROS, 32, QS_USE_GEMV}},
-    {"linear gemv int8", LINEAR_BF16, run_linear_int, {300, 1100, 13, 8 + CASE_BF16, 64, QS_USE_GEMV}},
-    {"linear gemv int2", LINEAR_BF16, run_linear_int, {300, 1100, 20, 2 + CASE_BF16, 64, QS_USE_GEMV}},
-    {"linear gemv f16", LINEAR_BF16, run_linear_dense, {300, 1100, 20, QS_MATRIX_F16, 2, QS_COMPUTE_BF16}},
+    {"linear gemv int8", LINEAR_BF16, run_linear_int, {300, 1100, 8, 8 + CASE_BF16, 64, QS_USE_GEMV}},
+    {"linear gemv int2", LINEAR_BF16, run_linear_int, {300, 1100, 7, 2 + CASE_BF16, 64, QS_USE_GEMV}},
+    {"linear gemv f16", LINEAR, run_linear_dense, {300, 1100, 8, QS_MATRIX_F16, 2, QS_COMPUTE_F32}},
 };
 
 /* n_out, n_in, rows: nothing a multiple of 16 but one row of each kind. */

@@ -76,11 +76,6 @@ template <typename F> static inline int qs_allow_shared(F *kernel, size_t bytes)
 {
     return (int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
-/* Kernels share a multiprocessor only while it is cut into shared memory and L1 cache as both want it: these take all. */
-template <typename F> static inline int qs_prefer_shared(F *kernel)
-{
-    return (int)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
-}
 
 __device__ __forceinline__ float qs_f32_of_f16(uint16_t h) { return __half2float(__ushort_as_half(h)); }
 __device__ __forceinline__ uint16_t qs_f16_of_f32(float x) { return __half_as_ushort(__float2half_rn(x)); }
@@ -171,7 +166,6 @@ template <int N> __device__ __forceinline__ void qs_copy_async_wait(void) /* all
 #include "backend/cuda/simt.h" /* the same names, on the CPU, where kernels run one after the other */
 static inline void qs_wait_for_previous(void) {}
 static inline void qs_let_next_begin(void) {}
-template <typename F> static inline int qs_prefer_shared(F *) { return 0; }
 #define QS_LAUNCH_SOON QS_LAUNCH
 #endif
 

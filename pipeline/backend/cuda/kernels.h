@@ -123,7 +123,7 @@ static inline bool qs_cu_needs_zeros(const qs_cu_linear_shape *shape)
  * element 4 s + i is stored column 16 s + 4 t + i of the chunk. Rows are filled up with zeros to whole pieces. A row is
  * scaled by a power of two that brings its largest value to [2^13, 2^14), away from the ends of f16, which keeps what is
  * 2^27 times smaller; scale [n] undoes that. */
-enum { QS_CU_PIECE_CHUNKS = 2, QS_CU_OWN_COLUMNS_MAX = 16384 /* of a row that blocks split for themselves */ };
+enum { QS_CU_PIECE_CHUNKS = 2, QS_CU_OWN_COLUMNS_MAX = 20480 /* of a row that blocks split for themselves */ };
 static inline int64_t qs_cu_x_width(int64_t n_in)
 {
     enum { PIECE = QS_CU_PIECE_CHUNKS * QS_CU_CHUNK };

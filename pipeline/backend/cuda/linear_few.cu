@@ -18,12 +18,12 @@
 
 namespace {
 
-enum { SLICES = 8, TEAM = SLICES * 32 /* threads */, X_PAD = 8 /* elements between rows in shared memory: other banks */ };
+enum { SLICES = 8, TEAM = SLICES * 32 /* threads */, OWN_TEAMS = 4,
+       X_PAD = 8 /* elements between rows in shared memory: other banks */ };
 
 struct job {
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     int first_item[QS_CU_LINEARS_MAX]; /* of each linear; an item is a group of tiles that a team computes at a time */
-    int n_tiles[QS_CU_LINEARS_MAX];
     int n_items, n_linears;
     int n_chunks, n_pieces, slice_pieces; /* pieces of a row of tiles, and of a slice */
     int n_groups;
@@ -53,18 +53,16 @@ template <int FORMAT, int STEPS, bool ZEROS> struct piece {
     static_assert(META_VECTORS <= 32, "one copy of a warp");
 };
 
-/* How the work is cut for COLUMNS groups of eight columns of B: few columns, many warps that hide each other's waits; many
- * columns, many tiles that share what is read of x. OWN: one row of x that blocks split for themselves; then this kernel's
- * block and the next one's share a multiprocessor. Otherwise a kernel that prepares x runs between the two, and a block
- * takes more than half of the multiprocessor, so that no other gets two. */
+/* How the work is cut for COLUMNS groups of eight columns of B: as many warps as have registers, so that they hide each
+ * other's waits, and from two groups on two tiles that share what is read of x. OWN: one row of x that blocks split for
+ * themselves. A block takes more than half of a multiprocessor, so that none gets two while another waits. */
 template <int COLUMNS, int VECTORS, bool OWN> struct cut {
     enum {
-        TILES = COLUMNS == 1 ? 1 : COLUMNS == 2 ? 2 : 4,
-        TEAMS = COLUMNS <= 2 ? 2 : 1,      /* at most */
-        BLOCKS = OWN ? 2 : 1,              /* on a multiprocessor */
+        TILES = COLUMNS == 1 ? 1 : 2,
+        TEAMS = OWN ? OWN_TEAMS : COLUMNS == 1 ? 3 : 2, /* at most */
         ROWS = TILES * QS_CU_TILE_ROWS,
         SLOT = TILES * VECTORS,
-        BUDGET = COLUMNS == 1 ? 5440 : COLUMNS == 2 ? 8600 : 17100, /* bytes of a ring */
+        BUDGET = COLUMNS == 1 ? 6200 : 8600, /* bytes of a ring */
         FIT = BUDGET / (SLOT * 16), DEPTH = FIT < 2 ? 2 : FIT > 8 ? 8 : FIT,
         SUMS = OWN ? 512 : COLUMNS == 1 ? 2304 : SLICES * ROWS * (8 * COLUMNS + 1), /* floats of a team's table */
     };
@@ -90,7 +88,7 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
     using part = piece<FORMAT, STEPS, ZEROS>;
     const char *words, *meta; /* of the lane: of the next piece; of its vector of the first group */
     int meta_step, meta_unit; /* k-step of the lane's group within a piece; bytes of a group, 0 for lanes without */
-    int item, step, tiles_left;
+    int item, step;
 
     __device__ __forceinline__ void find(const job &j, int slice, int lane)
     {
@@ -103,7 +101,6 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
         bool is_scale = lane < part::SCALE_VECTORS;
         meta = reinterpret_cast<const char *>(is_scale ? (const void *)l.scales : (const void *)l.zeros) +
                tile * j.n_groups * meta_unit + (is_scale ? lane % 2 * 16 : 0);
-        tiles_left = TILES > 2 ? j.n_tiles[p.which] - p.tile : TILES;
     }
     __device__ __forceinline__ void start(const job &j, int first_item, int slice, int lane)
     {
@@ -126,16 +123,14 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
             }
 #pragma unroll
             for (int r = 0; r < TILES; r++) {
-                /* Tiles behind the last one are read from it: their rows are not used. */
-                int64_t tile = TILES > 2 ? min(r, tiles_left - 1) : r;
-                const char *from = words + tile * j.n_chunks * (part::CHUNK_VECTORS * (int64_t)sizeof(uint4));
+                const char *from = words + r * j.n_chunks * (part::CHUNK_VECTORS * (int64_t)sizeof(uint4));
                 uint4 *to = slot + r * part::VECTORS + lane;
 #pragma unroll
                 for (int i = 0; i < part::WORD_VECTORS; i += 32)
                     if (i + 32 <= part::WORD_VECTORS || i + lane < part::WORD_VECTORS)
                         qs_copy_async16(to + i, from + i * sizeof(uint4));
                 if (lane < part::META_VECTORS)
-                    qs_copy_async16(to + part::WORD_VECTORS, meta + (tile * j.n_groups + group) * meta_unit);
+                    qs_copy_async16(to + part::WORD_VECTORS, meta + (int64_t)(r * j.n_groups + group) * meta_unit);
             }
         }
         qs_copy_async_commit();
@@ -175,7 +170,7 @@ __device__ __forceinline__ void load_x(uint32_t (&b)[COLUMNS][8], const lane_x &
 /* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x; returns what its scale undoes. */
 template <bool BF16> __device__ __forceinline__ float split_x(const job &j, uint16_t *shared, float *maxima)
 {
-    enum { KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * 2 * TEAM) };
+    enum { KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * OWN_TEAMS * TEAM) };
     int n_quads = (j.x_stride - X_PAD) / 4, n_threads = blockDim.x;
     float largest = 0.0f;
     float4 v[KEPT];
@@ -191,7 +186,9 @@ template <bool BF16> __device__ __forceinline__ float split_x(const job &j, uint
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
     if (threadIdx.x % 32 == 0) maxima[threadIdx.x / 32] = largest;
     __syncthreads();
-    for (int i = 0; i < n_threads / 32; i++) largest = fmaxf(largest, maxima[i]);
+    largest = (int)threadIdx.x % 32 < n_threads / 32 ? maxima[threadIdx.x % 32] : 0.0f;
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
     qs_cu_power power = qs_cu_power_of(largest);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
@@ -331,7 +328,7 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
 /* ---- the kernel ---- */
 
 template <int FORMAT, int STEPS, bool ZEROS, int COLUMNS, bool OWN>
-__global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, cut<COLUMNS, 1, OWN>::BLOCKS) linear_few(job j)
+__global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_few(job j)
 {
     using part = piece<FORMAT, STEPS, ZEROS>;
     using shape = cut<COLUMNS, part::VECTORS, OWN>;
@@ -435,13 +432,12 @@ int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
     enum { VECTORS = piece<FORMAT, STEPS, ZEROS>::VECTORS };
     using shape = cut<COLUMNS, VECTORS, OWN>;
     size_t bytes = bytes_of<COLUMNS, VECTORS, OWN>(n_teams, x_bytes), half = h->shared_bytes / 2;
-    if (!OWN && bytes <= half) bytes = half + SYSTEM_BYTES;
+    if (bytes <= half) bytes = half + SYSTEM_BYTES;
     int n_blocks = h->n_sms;
     j->n_items = 0;
     for (int i = 0; i < j->n_linears; i++) {
         j->first_item[i] = j->n_items;
-        j->n_tiles[i] = (int)qs_cu_n_tiles(j->linears[i].n_out);
-        j->n_items += (j->n_tiles[i] + shape::TILES - 1) / shape::TILES;
+        j->n_items += (int)(qs_cu_n_tiles(j->linears[i].n_out) / shape::TILES);
     }
     n_blocks = j->n_items < n_blocks ? j->n_items : n_blocks;
     j->n_columns = j->n * j->n_terms;
@@ -450,7 +446,6 @@ int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
     j->n_pieces = (j->n_chunks + piece<FORMAT, STEPS, ZEROS>::CHUNKS - 1) / piece<FORMAT, STEPS, ZEROS>::CHUNKS;
     j->slice_pieces = (j->n_pieces + SLICES - 1) / SLICES;
     int status = qs_allow_shared(linear_few<FORMAT, STEPS, ZEROS, COLUMNS, OWN>, bytes);
-    if (status == 0 && OWN) status = qs_prefer_shared(linear_few<FORMAT, STEPS, ZEROS, COLUMNS, OWN>);
     if (status != 0) return status;
     if (h->soon)
         QS_LAUNCH_SOON((linear_few<FORMAT, STEPS, ZEROS, COLUMNS, OWN>), dim3(n_blocks), dim3(n_teams * TEAM), bytes, stream,
@@ -475,7 +470,7 @@ template <int FORMAT, int STEPS, bool ZEROS> int launch(void *stream, job *j, co
         return launch_from<FORMAT, STEPS, ZEROS, 1, false>(stream, j, h, teams_of<1, VECTORS, false>(h, 0), 0);
     if (n_columns <= 16)
         return launch_from<FORMAT, STEPS, ZEROS, 2, false>(stream, j, h, teams_of<2, VECTORS, false>(h, 0), 0);
-    return launch_from<FORMAT, STEPS, ZEROS, 4, false>(stream, j, h, 1, 0);
+    return launch_from<FORMAT, STEPS, ZEROS, 4, false>(stream, j, h, teams_of<4, VECTORS, false>(h, 0), 0);
 }
 
 /* Without zero points there is a kernel for groups of whole chunks only (qs_cu_needs_zeros). */
@@ -505,8 +500,8 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
                                 int n_linears, const float *x, const int32_t *perm, const qs_cu_x *terms,
                                 int n_sms, size_t shared_bytes, bool soon)
 {
-    /* More rows take a launch more; where shared memory holds no ring for four tiles and sums of 32 columns, half as many. */
-    enum { WIDE_BYTES = 210 << 10 };
+    /* More rows take a launch more; where shared memory does not hold sums of 32 columns beside rings, half as many. */
+    enum { WIDE_BYTES = 110 << 10 };
     int rows_max = (shared_bytes >= WIDE_BYTES ? 32 : 16) / terms->n_terms;
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
     job j = {};
