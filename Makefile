@@ -145,6 +145,8 @@ unit-%: $(BUILD)/tests/test_%
 	$(Q)$<
 
 # ---- the two commands of the README ----
+# They compile on every core, unless make was told how many.
+every_core = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 .PHONY: help demo test
 help:
 	@sed -n 's/^#? //p' Makefile
@@ -155,15 +157,15 @@ demo_cuda = $(if $(filter command% environment%,$(origin CUDA)),$(CUDA),$(if $(s
 demo:
 	@scripts/install-deps
 	@scripts/fetch-model smollm2
-	@$(MAKE) --no-print-directory CUDA=$(demo_cuda) all
+	@$(MAKE) $(every_core) CUDA=$(demo_cuda) all
 	@$(MAKE) --no-print-directory CUDA=$(demo_cuda) sweep MODEL=$(smollm2) GRID=datasets/grids/demo.csv OUT=results/demo GATE=report CALIBRATE="--samples 100" EVALUATE="--windows 10"
 
 #? make test [T="NAME ..."]       set up, build, run every test; ends with "N passed, N failed, N skipped"
 test:
 	@scripts/install-deps --test
-	@$(MAKE) --no-print-directory all tests tools fuzz-programs
-	@$(MAKE) --no-print-directory CUDA=shim SAN=1 BUILD=$(BUILD)/san tests
-	@$(MAKE) --no-print-directory CUDA=shim BUILD=$(BUILD)/shim cuda-tests
+	@$(MAKE) $(every_core) all tests tools fuzz-programs
+	@$(MAKE) $(every_core) CUDA=shim SAN=1 BUILD=$(BUILD)/san tests
+	@$(MAKE) $(every_core) CUDA=shim BUILD=$(BUILD)/shim cuda-tests
 	@scripts/run-tests $(BUILD) $(T)
 
 .PHONY: tests cuda-tests tools
