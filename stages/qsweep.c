@@ -15,6 +15,7 @@ static const struct {
     {"calibrate", "run the model once and bank the statistics that all methods share"},
     {"quantize", "choose codes for one or many specs"},
     {"evaluate", "measure the reference and quantised points against it"},
+    {"export", "write a quantised point in the format of the runtime that will serve it"},
     {"report", "tables, verdicts, and the configuration to ship"},
 };
 
