@@ -5,7 +5,8 @@
 #define CALIB (1u << QS_KIND_CALIB)
 #define QUANT (1u << QS_KIND_QUANT)
 #define EVAL (1u << QS_KIND_EVAL)
-#define ALL (CALIB | QUANT | EVAL)
+#define TRAIN (1u << QS_KIND_TRAIN)
+#define ALL (CALIB | QUANT | EVAL | TRAIN)
 
 #define DATA(kinds, path, dtype, rank, dims, unit, text) \
     {kinds, path, QS_CELL_DATASET, dtype, rank, dims, unit, text, false}
@@ -133,8 +134,26 @@ const qs_schema_row qs_schema_rows[] = {
     DATA(EVAL, "/dump/hidden", QS_F32, 3, "[n_windows, n_ctx, d_model]", "", "final hidden states"),
     DATA(EVAL, "/dump/embeddings", QS_F32, 2, "[n_lines, dim]", "", "embeddings of the lines of --embed"),
 
+    /* train */
+    TEXT(TRAIN, "/training/@settings", "what determines the result, as text: a checkpoint goes on with the same alone"),
+    INT(TRAIN, "/training/@step", "steps", "steps done"),
+    INT(TRAIN, "/training/@cursor", "examples", "the next example of the corpus, counted over its rounds"),
+    INT(TRAIN, "/training/@n_tokens", "tokens", "tokens seen"),
+    DATA(TRAIN, "/training/curve", QS_F64, 2, "[n_steps, 3]", "",
+         "of each step: weighted mean loss, learning rate, norm of the gradient before clipping"),
+    DATA(TRAIN, "/training/validation", QS_F64, 2, "[n_validations, 5]", "",
+         "step, perplexity, perplexity of answers, share of tokens predicted, share of answers predicted whole"),
+    DATA(TRAIN, "/parameters", QS_F32, 1, "[n_parameters]", "", "tensor after tensor: embeddings, blocks, last norm"),
+    DATA(TRAIN, "/optimizer/m", QS_F32, 1, "[n_32bit]", "", "first moments of the tensors that keep 32 bits"),
+    DATA(TRAIN, "/optimizer/v", QS_F32, 1, "[n_32bit]", "", "second moments of these"),
+    DATA(TRAIN, "/optimizer/m_codes", QS_U8, 1, "[n_8bit]", "code", "first moments, signed dynamic map, blocks of 256"),
+    DATA(TRAIN, "/optimizer/v_codes", QS_U8, 1, "[n_8bit]", "code", "second moments, unsigned dynamic map"),
+    DATA(TRAIN, "/optimizer/m_scales", QS_F32, 1, "[n_scales]", "", "largest magnitude of each block"),
+    DATA(TRAIN, "/optimizer/v_scales", QS_F32, 1, "[n_scales]", "", "the same of the second moments"),
+    DATA(TRAIN, "/optimizer/v_average", QS_F32, 1, "[n_blocks]", "", "moving averages of the variance clamp"),
+
     /* in all kinds, written by the seal */
-    TEXT(ALL, "/@kind", "calib, quant or eval"),
+    TEXT(ALL, "/@kind", "calib, quant, eval or train"),
     INT(ALL, "/@schema_version", "", "version of this schema"),
     TEXT(ALL, "/@digest", "content digest: an identity of everything outside /provenance and /timing"),
     INT(ALL, "/@complete", "", "1; a file without it was not finished"),
@@ -159,6 +178,7 @@ static const struct {
     [QS_KIND_CALIB] = {"calib", "qsweep-calibrate", "calib.h5"},
     [QS_KIND_QUANT] = {"quant", "qsweep-quantize", "SPEC-ID.quant.h5"},
     [QS_KIND_EVAL] = {"eval", "qsweep-evaluate", "ID.eval.h5"},
+    [QS_KIND_TRAIN] = {"train", "qsweep-train", "MODEL.train.h5"},
 };
 
 const char *qs_artifact_kind_name(qs_artifact_kind kind) { return kinds[kind].name; }
