@@ -136,6 +136,13 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(library)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs) -lcmocka
 
+# Programs that make and check what lies in datasets/.
+dataset_programs := $(patsubst %.c,$(BUILD)/%,$(wildcard datasets/*.c datasets/*/*.c))
+$(dataset_programs): $(BUILD)/%: $(BUILD)/%.o $(library)
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD $@")
+	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+
 # The twin is tried by kernels of its own.
 $(simt_tests): $(BUILD)/tests/simt_cases.cu.o
 
@@ -171,7 +178,7 @@ test:
 .PHONY: tests cuda-tests tools
 tests: $(test_programs)
 cuda-tests: $(cuda_tests) $(simt_tests)
-tools: $(tool_programs)
+tools: $(tool_programs) $(dataset_programs)
 
 # ---- sweeps ----
 #? make sweep MODEL= GRID= OUT=   calibrate, quantize, evaluate, report; resumes; -j and -n work
@@ -247,6 +254,11 @@ $(BUILD)/tests/bench_cuda: $(bench_gpu_objects) $(library)
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
 -include $(bench_gpu_objects:.o=.d)
 
+#? make datasets                   the programs that make and check the gold sets and training examples, and the check
+.PHONY: datasets
+datasets: $(dataset_programs)
+	$(Q)$(BUILD)/datasets/check datasets/world datasets/handbook
+
 #? make docs                       regenerate docs/artifacts.md, docs/columns.md (no diff when current)
 .PHONY: docs clean plugin
 docs: all
@@ -262,4 +274,4 @@ $(BUILD)/plugin/libqsweep_zstd.so: pipeline/artifact/zstd_filter.c pipeline/arti
 clean:
 	rm -rf $(BUILD)
 
--include $(objects:.o=.d) $(fuzz_objects:.o=.d) $(wildcard $(BUILD)/stages/*.d $(BUILD)/tests/*.d)
+-include $(objects:.o=.d) $(fuzz_objects:.o=.d) $(wildcard $(BUILD)/stages/*.d $(BUILD)/tests/*.d $(BUILD)/datasets/*.d $(BUILD)/datasets/*/*.d)
