@@ -12,7 +12,8 @@
 typedef struct options {
     qs_common_args common;
     qs_train_options train;
-    const char *optimizer, *compute, *order;
+    const char *optimizer, *compute, *order, *compare;
+    int64_t n_seeds;
     int argc;
     char **argv;
 } options;
@@ -78,6 +79,35 @@ static void print_plan(const options *opt, const qs_train_plan *plan)
                      (long long)plan->n_parameters, (long long)plan->n_examples, (long long)plan->tokens_per_step, plan->bytes);
 }
 
+/* "adam32,adam8" to the bits of both. */
+static qs_err parse_pair(const char *text, int bits[2])
+{
+    const char *comma = strchr(text, ',');
+    for (size_t i = 0; comma != NULL && i < sizeof optimizers / sizeof *optimizers; i++) {
+        const char *name = optimizers[i].name;
+        if (strlen(name) == (size_t)(comma - text) && memcmp(text, name, strlen(name)) == 0) bits[0] = optimizers[i].bits;
+        if (strcmp(comma + 1, name) == 0) bits[1] = optimizers[i].bits;
+    }
+    return bits[0] != 0 && bits[1] != 0 && bits[0] != bits[1]
+               ? QS_OK
+               : qs_fail(QS_E_USAGE, "--compare \"%s\": give two of qsweep-train --list, as in adam32,adam8", text);
+}
+
+static qs_err compare(options *opt, qs_train_run *train)
+{
+    static qs_comparison comparison; /* a few hundred KiB of arms */
+    int bits[2] = {0, 0};
+    qs_err err = parse_pair(opt->compare, bits);
+    if (err == QS_OK) err = qs_train_run_compare(train, bits[0], bits[1], opt->n_seeds, &comparison);
+    if (err != QS_OK) return err;
+    if (opt->common.json)
+        (void)printf("{\"path\": \"%s\"}\n", opt->train.out);
+    else
+        qs_comparison_print(&comparison, stdout);
+    qs_comparison_free(&comparison);
+    return QS_OK;
+}
+
 static qs_err run(options *opt, int n_threads)
 {
     char checkpoint[QS_PATH_BYTES];
@@ -90,6 +120,10 @@ static qs_err run(options *opt, int n_threads)
     qs_train_run_plan(train, &plan);
     print_plan(opt, &plan);
     if (opt->common.dry_run) goto out;
+    if (opt->compare != NULL) {
+        err = compare(opt, train);
+        goto out;
+    }
     QS_TRY(qs_train_run_all(train, &result));
     if (result.n_steps > 0)
         qs_log_info("%lld steps, %lld tokens in %.1f s (%.0f tokens/s), loss %.4f; wrote %s", (long long)result.n_steps,
@@ -105,7 +139,7 @@ out:
 
 int main(int argc, char **argv)
 {
-    options opt = {.common = QS_COMMON_DEFAULTS, .optimizer = "adam32", .compute = "f32", .order = "random",
+    options opt = {.common = QS_COMMON_DEFAULTS, .optimizer = "adam32", .compute = "f32", .order = "random", .n_seeds = 3,
                    .train = {.n_rows = 16, .n_ctx = 512, .n_steps = 1000, .n_lanes = 4, .n_warmup = 100, .checkpoint_every = 200,
                              .validate_every = 500, .n_validation = 200, .lr = 1e-3, .last_share = 0.1, .init_std = 0.02,
                              .answer_weight = 10, .clip = 1,
@@ -142,6 +176,8 @@ int main(int argc, char **argv)
         {"checkpoint-every", QS_ARG_INT, &t->checkpoint_every, "N", "steps; the model is written as well", 1, 1e9, false},
         {"validate-every", QS_ARG_INT, &t->validate_every, "N", "steps", 1, 1e9, false},
         {"validate-examples", QS_ARG_INT, &t->n_validation, "N", "held-out examples used, from the first", 1, 1e9, false},
+        {"compare", QS_ARG_STRING, &opt.compare, "A,B", "instead of a model: two optimizers on the same training; --out is the artifact", 0, 0, false},
+        {"seeds", QS_ARG_INT, &opt.n_seeds, "N", "pairs of runs of --compare", 2, 16, false},
         {"stop-after", QS_ARG_INT, &t->stop_after, "N", "end after that many steps of this call, without a checkpoint; 0 = go on", 0, 1e9, false},
         QS_ARGS_COMMON(&opt.common),
     };

@@ -6,7 +6,8 @@
 #define QUANT (1u << QS_KIND_QUANT)
 #define EVAL (1u << QS_KIND_EVAL)
 #define TRAIN (1u << QS_KIND_TRAIN)
-#define ALL (CALIB | QUANT | EVAL | TRAIN)
+#define OPTIM (1u << QS_KIND_OPTIM)
+#define ALL (CALIB | QUANT | EVAL | TRAIN | OPTIM)
 
 #define DATA(kinds, path, dtype, rank, dims, unit, text) \
     {kinds, path, QS_CELL_DATASET, dtype, rank, dims, unit, text, false}
@@ -106,10 +107,10 @@ const qs_schema_row qs_schema_rows[] = {
          "KL(reference || this) over the full vocabulary"),
     DATA(EVAL, "/reference/hidden", QS_F32, 3, "[n_windows, n_ctx, d_model]", "",
          "final hidden states of the reference, after the last norm"),
-    REAL(EVAL, "/metrics/*/@value", "", "point estimate; the unit is the metric's"),
-    REAL(EVAL, "/metrics/*/@lo", "", "lower end of the 95 % confidence interval"),
-    REAL(EVAL, "/metrics/*/@hi", "", "upper end of the 95 % confidence interval"),
-    INT(EVAL, "/metrics/*/@n", "", "independent units: windows, or samples"),
+    REAL(EVAL | OPTIM, "/metrics/*/@value", "", "point estimate; the unit is the metric's"),
+    REAL(EVAL | OPTIM, "/metrics/*/@lo", "", "lower end of the 95 % confidence interval"),
+    REAL(EVAL | OPTIM, "/metrics/*/@hi", "", "upper end of the 95 % confidence interval"),
+    INT(EVAL | OPTIM, "/metrics/*/@n", "", "independent units: windows, or samples"),
     REAL(EVAL, "/timing/*/@value", "", "point estimate of a latency or memory metric"),
     REAL(EVAL, "/timing/*/@lo", "", "lower end of the 95 % confidence interval"),
     REAL(EVAL, "/timing/*/@hi", "", "upper end of the 95 % confidence interval"),
@@ -152,8 +153,28 @@ const qs_schema_row qs_schema_rows[] = {
     DATA(TRAIN, "/optimizer/v_scales", QS_F32, 1, "[n_scales]", "", "the same of the second moments"),
     DATA(TRAIN, "/optimizer/v_average", QS_F32, 1, "[n_blocks]", "", "moving averages of the variance clamp"),
 
+    /* train --compare */
+    TEXT(OPTIM, "/comparison/@settings", "what determines the runs, as text"),
+    TEXT(OPTIM, "/comparison/@gated", "the setting whose figures are gated: plain, clip, clamp or clip-clamp"),
+    INT(OPTIM, "/comparison/@n_seeds", "seeds", "pairs of runs of each setting"),
+    INT(OPTIM, "/comparison/@n_steps", "steps", "steps of a run"),
+    INT(OPTIM, "/comparison/@n_last", "steps", "steps whose losses and updates are compared, the last ones"),
+    INT(OPTIM, "/comparison/@n_parameters", "weights", "weights of the model"),
+    INT(OPTIM, "/comparison/@base_bits", "bit", "of the moments of the optimizer that is compared with"),
+    INT(OPTIM, "/comparison/@bits", "bit", "of the moments of the other"),
+    INT(OPTIM, "/comparison/@base_state_bytes", "byte", "optimizer state of the one that is compared with"),
+    INT(OPTIM, "/comparison/@state_bytes", "byte", "optimizer state of the other"),
+    DATA_NAN(OPTIM, "/arms/*/loss", QS_F64, 2, "[n_seeds, n_steps]", "nat", "weighted mean loss; NaN after a failure"),
+    DATA_NAN(OPTIM, "/arms/*/gradient_norm", QS_F64, 2, "[n_seeds, n_steps]", "", "before clipping"),
+    DATA_NAN(OPTIM, "/arms/*/summary", QS_F64, 2, "[n_seeds, 7]", "",
+             "mean loss of the last steps, held-out perplexity, mean and variance of their updates, largest loss over the "
+             "median of the 50 before it, starved weights, 1 when it failed"),
+    REAL(OPTIM, "/settings/*/*/@value", "", "estimate of a figure under this setting"),
+    REAL(OPTIM, "/settings/*/*/@lo", "", "lower end of its 95 % confidence interval"),
+    REAL(OPTIM, "/settings/*/*/@hi", "", "upper end of its 95 % confidence interval"),
+
     /* in all kinds, written by the seal */
-    TEXT(ALL, "/@kind", "calib, quant, eval or train"),
+    TEXT(ALL, "/@kind", "calib, quant, eval, train or optim"),
     INT(ALL, "/@schema_version", "", "version of this schema"),
     TEXT(ALL, "/@digest", "content digest: an identity of everything outside /provenance and /timing"),
     INT(ALL, "/@complete", "", "1; a file without it was not finished"),
@@ -179,6 +200,7 @@ static const struct {
     [QS_KIND_QUANT] = {"quant", "qsweep-quantize", "SPEC-ID.quant.h5"},
     [QS_KIND_EVAL] = {"eval", "qsweep-evaluate", "ID.eval.h5"},
     [QS_KIND_TRAIN] = {"train", "qsweep-train", "MODEL.train.h5"},
+    [QS_KIND_OPTIM] = {"optim", "qsweep-train --compare", "NAME.optim.h5"},
 };
 
 const char *qs_artifact_kind_name(qs_artifact_kind kind) { return kinds[kind].name; }

@@ -328,3 +328,28 @@ qs_err qs_train_run_all(qs_train_run *run, qs_train_result *result)
 out:
     return err;
 }
+
+/* ---- optimizers against each other ---- */
+
+qs_err qs_train_run_compare(qs_train_run *run, int base_bits, int bits, int64_t n_seeds, qs_comparison *comparison)
+{
+    const qs_train_options *o = run->options;
+    qs_err err;
+    if (run->validation == NULL) return qs_fail(QS_E_USAGE, "--compare needs --validation, for the held-out perplexity");
+    const qs_compare_options options = {
+        .trainer = trainer_options(o),
+        .bits = {base_bits, bits},
+        .schedule = {.lr = o->lr, .last_share = o->last_share, .n_warmup = o->n_warmup, .n_steps = o->n_steps},
+        .n_rows = o->n_rows,
+        .n_seeds = n_seeds,
+        .n_validation = o->n_validation,
+        .init_std = o->init_std,
+        .answer_weight = o->answer_weight,
+        .seed = o->seed,
+    };
+    QS_TRY(qs_compare_run(comparison, &run->layout, run->data, run->validation, &options));
+    err = qs_comparison_write(comparison, o->out, run->settings, o->argc, o->argv);
+    if (err != QS_OK) qs_comparison_free(comparison);
+out:
+    return err;
+}

@@ -2,7 +2,7 @@
 #ifndef QS_TRAIN_TRAIN_RUN_H
 #define QS_TRAIN_TRAIN_RUN_H
 
-#include "train/trainer.h"
+#include "train/compare.h"
 
 typedef struct qs_train_options {
     const char *config, *tokenizer, *data; /* config.json, tokenizer.json, corpus */
@@ -43,5 +43,10 @@ typedef struct qs_train_result {
 } qs_train_result;
 /* Trains, writes checkpoints and models, logs. QS_E_NUMERIC on NaN, Inf and divergence: the last checkpoint stays. */
 QS_MUST_CHECK qs_err qs_train_run_all(qs_train_run *run, qs_train_result *result);
+
+/* The same options as a comparison of two optimizers (compare.h), by the bits of their moments; `out` names the artifact.
+ * The model's own files are not written. */
+QS_MUST_CHECK qs_err qs_train_run_compare(qs_train_run *run, int base_bits, int bits, int64_t n_seeds,
+                                          qs_comparison *comparison);
 
 #endif

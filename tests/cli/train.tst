@@ -29,6 +29,17 @@
 0 . ! cmp $TMP/e8/model.safetensors $TMP/a/model.safetensors
 0 . bash $TMP/t --out $TMP/g --init $TMP/a --data datasets/handbook/calibration --steps 3
 
+# Two optimizers on the same training; the report takes the figures into the rows of bitsandbytes (B4, B6).
+0 opt_var_noise_pct bash $TMP/t --out $TMP/o.optim.h5 --compare adam32,adam8 --seeds 2 --steps 52 --validation $TMP/held.jsonl --threads 1
+0 . $QS_BUILD/tests/tool_artifact $TMP/o.optim.h5
+0 . $QS_BUILD/tests/tool_eval_fixture $TMP/eval
+[03] . qsweep-report --budgets datasets/budgets.csv --out $TMP/r $TMP/eval/fp.eval.h5 $TMP/eval/nf4-blk64.eval.h5 $TMP/eval/gptq-b4-g64-sym.eval.h5 $TMP/o.optim.h5
+0 ^3$ grep -c 'nf4-blk64,opt_[a-z]*.*,\(PASS\|FAIL\),' $TMP/r/verdicts.csv
+0 ^0$ grep -c 'gptq.*,opt_' $TMP/r/verdicts.csv || true
+2 needs.--validation bash $TMP/t --out $TMP/p.optim.h5 --compare adam32,adam8
+2 give.two bash $TMP/t --out $TMP/p.optim.h5 --compare adam32,adam32 --validation $TMP/held.jsonl
+2 more.than.50 bash $TMP/t --out $TMP/p.optim.h5 --compare adam32,adam8 --steps 50 --validation $TMP/held.jsonl
+
 # A checkpoint of other options, or a broken one; nothing is overwritten.
 4 lr.0.01.*lr.0.02 bash $TMP/t --out $TMP/a --lr 0.02
 0 . cp $TMP/a.train.h5 $TMP/k.train.h5 && printf 'x' | dd of=$TMP/k.train.h5 bs=1 seek=60000 conv=notrunc status=none
