@@ -241,8 +241,49 @@ static qs_err append_token(qs_token_list *list, int32_t id)
     return err;
 }
 
-/* *n_prompt tokens come before the answer. */
-static qs_err encode_line(qs_examples *e, const line *l, int64_t *n_prompt)
+/* Tokens from `first` on belong to an answer or do not. Behind n_ctx nothing is kept: the example is too long. */
+static void mark(qs_examples *e, int64_t first, bool is_answer)
+{
+    int64_t end = e->tokens.n < e->options.n_ctx ? e->tokens.n : e->options.n_ctx;
+    for (int64_t i = first; i < end; i++) {
+        e->is_answer[i] = is_answer;
+        e->weights[i] = is_answer ? (float)e->options.answer_weight : 1.0f;
+    }
+}
+
+/* A prompt and its answer, which EOS ends; without an answer a text, which EOS ends as well. */
+static qs_err encode_turn(qs_examples *e, const char *prompt, const char *answer)
+{
+    int64_t first = e->tokens.n;
+    qs_err err;
+    QS_TRY(qs_tokenizer_encode(e->tokenizer, prompt, strlen(prompt), false, &e->tokens));
+    if (answer != NULL) {
+        mark(e, first, false);
+        first = e->tokens.n;
+        QS_TRY(qs_tokenizer_encode(e->tokenizer, answer, strlen(answer), false, &e->tokens));
+    }
+    QS_TRY(append_token(&e->tokens, qs_tokenizer_eos(e->tokenizer)));
+    mark(e, first, answer != NULL);
+out:
+    return err;
+}
+
+/* "more": [[prompt, answer], ...] go on from what stands before them. */
+static qs_err encode_more(qs_examples *e, const json_t *more, const char *name)
+{
+    if (more == NULL) return QS_OK;
+    for (size_t i = 0; i < json_array_size(more); i++) {
+        const json_t *turn = json_array_get(more, i);
+        const char *prompt = json_string_value(json_array_get(turn, 0)), *answer = json_string_value(json_array_get(turn, 1));
+        if (prompt == NULL || answer == NULL || json_array_size(turn) != 2)
+            return qs_fail(QS_E_INPUT, "read %s: \"more\"[%zu] is no pair of texts", name, i);
+        qs_err err = encode_turn(e, prompt, answer);
+        if (err != QS_OK) return err;
+    }
+    return json_is_array(more) ? QS_OK : qs_fail(QS_E_INPUT, "read %s: \"more\" is no array", name);
+}
+
+static qs_err encode_line(qs_examples *e, const line *l)
 {
     char name[QS_PATH_BYTES + 32];
     (void)snprintf(name, sizeof name, "%s line %d", e->files[l->file].path, l->number);
@@ -260,11 +301,9 @@ static qs_err encode_line(qs_examples *e, const line *l, int64_t *n_prompt)
         QS_TRY(qs_json_get_string(&answer, root, "answer", name));
     }
     if (qs_tokenizer_adds_bos(e->tokenizer)) QS_TRY(append_token(&e->tokens, qs_tokenizer_bos(e->tokenizer)));
-    QS_TRY(qs_tokenizer_encode(e->tokenizer, text, strlen(text), false, &e->tokens));
-    *n_prompt = e->tokens.n;
-    if (answer != NULL) QS_TRY(qs_tokenizer_encode(e->tokenizer, answer, strlen(answer), false, &e->tokens));
-    QS_TRY(append_token(&e->tokens, qs_tokenizer_eos(e->tokenizer)));
-    if (answer == NULL) *n_prompt = e->tokens.n;
+    mark(e, 0, false);
+    QS_TRY(encode_turn(e, text, answer));
+    QS_TRY(encode_more(e, json_object_get(root, "more"), name));
 out:
     json_decref(root);
     return err;
@@ -296,16 +335,11 @@ static qs_err hold(qs_examples *e, int64_t number)
     if (e->lines == NULL) {
         err = hold_window(e, round, index);
     } else {
-        int64_t n_prompt = 0;
-        err = encode_line(e, &e->lines[index], &n_prompt);
+        err = encode_line(e, &e->lines[index]);
         bool too_long = e->tokens.n > e->options.n_ctx;
         if (err == QS_OK && (too_long || e->tokens.n < 2)) {
             e->n_too_long += too_long;
             e->tokens.n = 0;
-        }
-        for (int64_t i = 0; i < e->tokens.n && err == QS_OK; i++) {
-            e->is_answer[i] = i >= n_prompt;
-            e->weights[i] = i >= n_prompt ? (float)e->options.answer_weight : 1.0f;
         }
     }
     if (err == QS_OK) e->held = number;

@@ -1,8 +1,10 @@
-/* Where examples come from: JSON Lines, one {"prompt": ..., "answer": ...} or {"text": ...} a line, or plain text. Files
- * are memory-mapped and tokenised when they are needed; example i is a function of the files, the tokenizer and i.
+/* Where examples come from: JSON Lines, one {"prompt": ..., "answer": ...} or {"text": ...} a line, or plain text.
+ * Files are memory-mapped and tokenised when they are needed; example i is a function of the files, the tokenizer
+ * and i.
  *
  * JSON Lines: BOS where the tokenizer adds it, prompt, answer and EOS; prompt and answer are tokenised apart, as they
- * are when the model is used. Answer and EOS weigh answer_weight, the rest 1. A {"text"} weighs 1.
+ * are when the model is used. "more": [[prompt, answer], ...] holds further turns that see those before them, each
+ * ended by EOS. Answers and their EOS weigh answer_weight, the rest 1. A {"text"} weighs 1.
  * Text (.md, .txt, or any file that does not end in .jsonl): windows of n_ctx tokens; each round through the text begins
  * at another token. */
 #ifndef QS_TRAIN_EXAMPLES_H
