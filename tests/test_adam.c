@@ -1,6 +1,6 @@
-/* AdamW in 32 and 8 bits: the dynamic maps by their sha256, the nearest code by exhaustion, steps against a hand-worked case,
- * against float64 and against bitsandbytes (stored by scripts/peers/make_adam_fixtures.py; bounds of its own tests,
- * formats_bnb_exl2.md, 3.4). Checklist B0, B4, B13, B21. */
+/* AdamW in 32 and 8 bits: the dynamic maps by their sha256, the nearest code by exhaustion, steps against a
+ * hand-worked case, against float64 and against bitsandbytes (stored by scripts/peers/make_adam_fixtures.py;
+ * bounds of its own tests, formats_bnb_exl2.md, 3.4). Checklist B0, B4, B13, B21. */
 #include "scratch.h"
 
 #include <math.h>
@@ -43,10 +43,12 @@ static void test_nearest(void **state)
             assert_int_equal(qs_dynamic_nearest(&map, map.values[i]), i);
         }
         for (uint64_t i = 0; i < 20000; i++) {
-            double size = pow(10, -8 * qs_rng_unit(1, 2 * i)), sign = is_signed ? 2 * qs_rng_unit(1, 2 * i + 1) - 1 : 1;
+            double size = pow(10, -8 * qs_rng_unit(1, 2 * i)),
+                   sign = is_signed ? 2 * qs_rng_unit(1, 2 * i + 1) - 1 : 1;
             float x = (float)(size * sign), nearest = map.values[qs_dynamic_nearest(&map, x)];
             double distance = fabs((double)x - nearest);
-            for (int k = 0; k < QS_DYNAMIC_CODES; k++) assert_true(distance <= fabs((double)x - map.values[k]) * (1 + 1e-6));
+            for (int k = 0; k < QS_DYNAMIC_CODES; k++)
+                assert_true(distance <= fabs((double)x - map.values[k]) * (1 + 1e-6));
         }
     }
 }
@@ -80,7 +82,8 @@ typedef struct bench {
     qs_team *team;
 } bench;
 
-static void bench_open(bench *b, int64_t n_matrix, int64_t n_gain, const qs_optimizer_options *options, bool reference)
+static void bench_open(bench *b, int64_t n_matrix, int64_t n_gain, const qs_optimizer_options *options,
+                       bool reference)
 {
     *b = (bench){.tensors = {{.name = "w", .first = 0, .n_out = n_matrix, .n_in = 1, .is_matrix = true},
                              {.name = "g", .first = n_matrix, .n_out = 1, .n_in = n_gain}},
@@ -99,14 +102,16 @@ static void bench_close(bench *b)
 static void test_hand_case(void **state)
 {
     (void)state;
-    const qs_optimizer_options options = {.bits = 32, .adam = {.beta1 = 0.5, .beta2 = 0.75, .eps = 0.5, .decay = 0.1}};
+    const qs_optimizer_options options = {.bits = 32,
+                                          .adam = {.beta1 = 0.5, .beta2 = 0.75, .eps = 0.5, .decay = 0.1}};
     bench b;
     float p[4] = {1, -2, 1, -2}, g[4] = {4, -2, 4, -2}, m[2], v[2];
     for (int reference = 0; reference < 2; reference++) {
         bench_open(&b, 2, 2, &options, reference != 0);
         memcpy(p, (float[]){1, -2, 1, -2}, sizeof p);
         qs_optimizer_step(b.optimizer, b.team, 0.1, 0.5, 1, g, p, NULL);
-        /* g' = 2, -1; m = 1, -.5; v = 1, .25; corrected: 2, -1 and 4, 1; steps .1 * 2 / 2.5 and .1 * -1 / 1.5. */
+        /* g' = 2, -1; m = 1, -.5; v = 1, .25; corrected: 2, -1 and 4, 1; steps .1 * 2 / 2.5 and .1 * -1
+         * / 1.5. */
         const double step0 = 0.08, step1 = -0.1 / 1.5;
         NEAR(p[0], 0.99 - step0, 1e-6);
         NEAR(p[1], -2 * 0.99 - step1, 1e-6);
@@ -123,7 +128,8 @@ static void test_against_f64(void **state)
 {
     (void)state;
     enum { N = 1000 };
-    const qs_optimizer_options options = {.bits = 32, .adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .decay = 0.01}};
+    const qs_optimizer_options options = {.bits = 32,
+                                          .adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .decay = 0.01}};
     bench b;
     float p[N], g[N];
     double q[N], m[N] = {0}, v[N] = {0};
@@ -135,11 +141,13 @@ static void test_against_f64(void **state)
             m[i] = 0.9 * m[i] + 0.1 * g[i];
             v[i] = 0.999 * v[i] + 0.001 * (double)g[i] * g[i];
             q[i] *= 1 - 1e-3 * 0.01;
-            q[i] -= 1e-3 * (m[i] / (1 - pow(0.9, (double)t))) / (sqrt(v[i] / (1 - pow(0.999, (double)t))) + 1e-8);
+            q[i] -=
+                1e-3 * (m[i] / (1 - pow(0.9, (double)t))) / (sqrt(v[i] / (1 - pow(0.999, (double)t))) + 1e-8);
         }
         qs_optimizer_step(b.optimizer, b.team, 1e-3, 1, t, g, p, NULL);
     }
-    for (int i = 0; i < N; i++) assert_true(fabs(p[i] - q[i]) <= 1e-6 + 1e-5 * fabs(q[i])); /* bitsandbytes' own bounds */
+    for (int i = 0; i < N; i++)
+        assert_true(fabs(p[i] - q[i]) <= 1e-6 + 1e-5 * fabs(q[i])); /* bitsandbytes' own bounds */
     bench_close(&b);
 }
 
@@ -173,9 +181,10 @@ static void load_state(const stored *s, qs_optimizer *optimizer, int64_t step)
     }
 }
 
-/* Codes that are the same; the others must be one apart, or nearer than the 65,536 steps in which bitsandbytes' CPU path
- * searches. Scales agree to the last bits. */
-static int64_t count_equal(const stored *s, qs_optimizer *optimizer, int64_t step, int codes_index, int scales_index)
+/* Codes that are the same; the others must be one apart, or nearer than the 65,536 steps in which
+ * bitsandbytes' CPU path searches. Scales agree to the last bits. */
+static int64_t count_equal(const stored *s, qs_optimizer *optimizer, int64_t step, int codes_index,
+                           int scales_index)
 {
     const float smallest_step = 2.0f / 65536;
     qs_optimizer_array arrays[QS_OPTIMIZER_ARRAYS];
@@ -183,9 +192,12 @@ static int64_t count_equal(const stored *s, qs_optimizer *optimizer, int64_t ste
     int64_t bytes, n_equal = 0;
     qs_optimizer_arrays(optimizer, arrays);
     qs_dynamic_map_init(&map, codes_index == M_CODES);
-    const uint8_t *codes = arrays[codes_index].data, *wanted = values(s, arrays[codes_index].name, step, &bytes);
-    const float *scales = arrays[scales_index].data, *wanted_scales = values(s, arrays[scales_index].name, step, &bytes);
-    for (int64_t i = 0; i < arrays[scales_index].n; i++) NEAR(scales[i], wanted_scales[i], 1e-6 * wanted_scales[i]);
+    const uint8_t *codes = arrays[codes_index].data,
+                  *wanted = values(s, arrays[codes_index].name, step, &bytes);
+    const float *scales = arrays[scales_index].data,
+                *wanted_scales = values(s, arrays[scales_index].name, step, &bytes);
+    for (int64_t i = 0; i < arrays[scales_index].n; i++)
+        NEAR(scales[i], wanted_scales[i], 1e-6 * wanted_scales[i]);
     for (int64_t i = 0; i < arrays[codes_index].n; i++) {
         n_equal += codes[i] == wanted[i];
         bool is_zero = scales[i / QS_ADAM_BLOCK] == 0.0f;
@@ -200,7 +212,8 @@ static void test_against_bitsandbytes(void **state)
     (void)state;
     enum { N_STEPS = 3 };
     const char *path = "tests/fixtures/train/adam8.safetensors";
-    const qs_optimizer_options options = {.bits = 8, .adam = {.beta1 = 0.9, .beta2 = 0.995, .eps = 1e-8, .decay = 0.01}};
+    const qs_optimizer_options options = {.bits = 8,
+                                          .adam = {.beta1 = 0.9, .beta2 = 0.995, .eps = 1e-8, .decay = 0.01}};
     stored s;
     bench b;
     int64_t bytes;
@@ -210,7 +223,8 @@ static void test_against_bitsandbytes(void **state)
     OK(qs_safetensors_parse(&s.file, s.map.data, s.map.bytes, path));
     for (int is_signed = 0; is_signed < 2; is_signed++) {
         qs_dynamic_map_init(&map, is_signed != 0);
-        assert_memory_equal(values(&s, is_signed ? "signed_map" : "unsigned_map", -1, &bytes), map.values, sizeof map.values);
+        assert_memory_equal(values(&s, is_signed ? "signed_map" : "unsigned_map", -1, &bytes), map.values,
+                            sizeof map.values);
     }
     (void)values(&s, "p", 0, &bytes);
     int64_t n = bytes / (int64_t)sizeof *p;
@@ -227,8 +241,10 @@ static void test_against_bitsandbytes(void **state)
             NEAR(p[i], p_bnb[i], 1e-7 + 1e-6 * fabs(p_bnb[i]));
             error += fabs((double)p[i] - p_bnb[i]) / (double)n;
         }
-        int64_t n_m = count_equal(&s, b.optimizer, t, M_CODES, M_SCALES), n_v = count_equal(&s, b.optimizer, t, V_CODES, V_SCALES);
-        print_message("step %lld: the same codes for m in %lld, for v in %lld of %lld elements, mean |p - p_bnb| %.2e\n",
+        int64_t n_m = count_equal(&s, b.optimizer, t, M_CODES, M_SCALES),
+                n_v = count_equal(&s, b.optimizer, t, V_CODES, V_SCALES);
+        print_message("step %lld: the same codes for m in %lld, for v in %lld of %lld elements, mean |p - "
+                      "p_bnb| %.2e\n",
                       (long long)t, (long long)n_m, (long long)n_v, (long long)n, error);
         assert_true(n_m > n * 90 / 100 && n_v > n * 90 / 100 && error < 1e-8);
     }
@@ -265,13 +281,15 @@ static void test_one_step(void **state)
     qs_mem_free(p32);
 }
 
-/* The clamp holds v within a factor of 100 of the block's average: an element that never had a gradient, whose first
- * one would move it by lr / sqrt(1 - b2), moves by less; a spike in one element counts as 100 averages. */
+/* The clamp holds v within a factor of 100 of the block's average: an element that never had a gradient,
+ * whose first one would move it by lr / sqrt(1 - b2), moves by less; a spike in one element counts as 100
+ * averages. */
 static void test_clamp(void **state)
 {
     (void)state;
     enum { N = 300 };
-    qs_optimizer_options options = {.bits = 32, .adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clamp = 100}};
+    qs_optimizer_options options = {.bits = 32,
+                                    .adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clamp = 100}};
     bench b;
     float p[N] = {0}, g[N], m[N], v[N];
     bench_open(&b, N, 0, &options, false);
@@ -298,10 +316,10 @@ static void test_clamp(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_maps),      cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_blocks),    cmocka_unit_test(test_hand_case),
+        cmocka_unit_test(test_maps),        cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_blocks),      cmocka_unit_test(test_hand_case),
         cmocka_unit_test(test_against_f64), cmocka_unit_test(test_against_bitsandbytes),
-        cmocka_unit_test(test_one_step),  cmocka_unit_test(test_clamp),
+        cmocka_unit_test(test_one_step),    cmocka_unit_test(test_clamp),
     };
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

@@ -1,5 +1,5 @@
-/* The safetensors writer against the parser: what is written is read back; one refusal per rule. Demand: product.md,
- * "Models" (a checkpoint directory that other runtimes load). */
+/* The safetensors writer against the parser: what is written is read back; one refusal per rule. Demand:
+ * product.md, "Models" (a checkpoint directory that other runtimes load). */
 #include "scratch.h"
 
 #include "model/safetensors_writer.h"
@@ -62,7 +62,8 @@ static void test_refusals(void **state)
     TEXT_HOLDS("bad.safetensors", "w", "already");
     FAILS(QS_E_INPUT, qs_safetensors_writer_declare(writer, "n", QS_ST_F32, 1, negative));
     FAILS(QS_E_INPUT, qs_safetensors_writer_declare(writer, "h", QS_ST_F32, 2, huge));
-    FAILS(QS_E_INPUT, qs_safetensors_writer_declare(writer, "d", QS_ST_F32, QS_SAFETENSOR_DIMS_MAX + 1, shape_w));
+    FAILS(QS_E_INPUT,
+          qs_safetensors_writer_declare(writer, "d", QS_ST_F32, QS_SAFETENSOR_DIMS_MAX + 1, shape_w));
     FAILS(QS_E_UNSUPPORTED, qs_safetensors_writer_declare(writer, "f", QS_ST_F4, 1, shape_b));
     FAILS(QS_E_INPUT, qs_safetensors_writer_put(writer, "x", zeros, 4));
     FAILS(QS_E_INPUT, qs_safetensors_writer_put(writer, "w", zeros, 25));

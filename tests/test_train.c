@@ -1,6 +1,6 @@
-/* Forward and backward pass: gradients against torch autograd (stored) and against differences of the loss; packing,
- * lanes and threads change nothing; NaN and divergence have names. Demands: issue "A model of our own" (gradients checked,
- * same bytes for 1 and 2 threads), checklist B6. */
+/* Forward and backward pass: gradients against torch autograd (stored) and against differences of the loss;
+ * packing, lanes and threads change nothing; NaN and divergence have names. Demands: issue "A model of our
+ * own" (gradients checked, same bytes for 1 and 2 threads), checklist B6. */
 #include "train_fixture.h"
 
 #include <math.h>
@@ -36,7 +36,8 @@ static void check_against_torch(qs_trainer_options options, int64_t n_rows, doub
     OK(qs_trainer_gradient_step(trainer, &f.batch, 1, &report));
     if (fabs(report.mean - f.loss) > loss_bound) fail_msg("loss %.9f, torch %.9f", report.mean, f.loss);
     double worst = worst_difference(&f.layout, qs_trainer_gradient(trainer), wanted);
-    print_message("%s: loss %.7f, torch %.7f, gradients differ by %.2e\n", qs_trainer_describe(trainer), report.mean, f.loss, worst);
+    print_message("%s: loss %.7f, torch %.7f, gradients differ by %.2e\n", qs_trainer_describe(trainer),
+                  report.mean, f.loss, worst);
     assert_true(worst < bound);
     double squares = 0;
     for (int64_t i = 0; i < f.layout.n; i++) squares += (double)wanted[i] * wanted[i];
@@ -106,7 +107,8 @@ static void test_gradients_by_differences(void **state)
         OK(qs_trainer_evaluate(trainer, &f.batch, &down));
         memcpy(p, start, (size_t)f.layout.n * sizeof *p);
         double difference = (up.weighted - down.weighted) / f.batch.weight / 2;
-        if (fabs(difference / along - 1) > 0.01) fail_msg("%s: %.6e by differences, %.6e", t->name, difference, along);
+        if (fabs(difference / along - 1) > 0.01)
+            fail_msg("%s: %.6e by differences, %.6e", t->name, difference, along);
     }
     qs_mem_free(start);
     qs_trainer_destroy(trainer);
@@ -148,8 +150,8 @@ static void test_threads(void **state)
     qs_mem_free(two);
 }
 
-/* Hits, and examples answered whole, against the loss's own definition: a target is a hit when its probability is the
- * largest; after training on four examples all are. */
+/* Hits, and examples answered whole, against the loss's own definition: a target is a hit when its
+ * probability is the largest; after training on four examples all are. */
 static void test_learns(void **state)
 {
     (void)state;
@@ -167,8 +169,9 @@ static void test_learns(void **state)
         if (step == 1) first = report.mean;
     }
     OK(qs_trainer_evaluate(trainer, &f.batch, &loss));
-    print_message("loss %.3f to %.3f, %lld of %lld targets, %lld of %lld examples\n", first, report.mean, (long long)loss.n_hits,
-                  (long long)loss.n, (long long)loss.n_examples_hit, (long long)loss.n_examples);
+    print_message("loss %.3f to %.3f, %lld of %lld targets, %lld of %lld examples\n", first, report.mean,
+                  (long long)loss.n_hits, (long long)loss.n, (long long)loss.n_examples_hit,
+                  (long long)loss.n_examples);
     assert_true(first > 3.5 && report.mean < 0.7 * first);
     assert_int_equal(loss.n, 70 + 37 + 128 + 2 + 64 - 5 - 4);
     assert_true(loss.n_hits > loss.n / 4 && loss.n_answer_hits <= loss.n_answer && loss.n_examples <= 5);
@@ -255,9 +258,14 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients_of_torch), cmocka_unit_test(test_gradients_in_bf16),
-        cmocka_unit_test(test_gradients_by_differences), cmocka_unit_test(test_threads), cmocka_unit_test(test_learns),
-        cmocka_unit_test(test_nonfinite), cmocka_unit_test(test_guard), cmocka_unit_test(test_schedule),
+        cmocka_unit_test(test_gradients_of_torch),
+        cmocka_unit_test(test_gradients_in_bf16),
+        cmocka_unit_test(test_gradients_by_differences),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_learns),
+        cmocka_unit_test(test_nonfinite),
+        cmocka_unit_test(test_guard),
+        cmocka_unit_test(test_schedule),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);

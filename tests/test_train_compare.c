@@ -1,5 +1,6 @@
-/* The figures of an optimizer comparison from runs with chosen numbers: paired means and Student's intervals by hand, failed
- * runs, and their way through the artifact into the report's rows. metrics.md, section 4; checklist B4, B6, B21. */
+/* The figures of an optimizer comparison from runs with chosen numbers: paired means and Student's intervals
+ * by hand, failed runs, and their way through the artifact into the report's rows. metrics.md, section 4;
+ * checklist B4, B6, B21. */
 #include "scratch.h"
 
 #include <math.h>
@@ -17,10 +18,14 @@ static qs_comparison comparison;
 static void fill(void)
 {
     static const double base_loss[N_SEEDS] = {2, 4, 5}, loss[N_SEEDS] = {2.02, 4.12, 5.1};
-    static const double base_variance[N_SEEDS] = {1e-6, 2e-6, 4e-6}, variance[N_SEEDS] = {1.04e-6, 1.94e-6, 4.04e-6};
-    comparison = (qs_comparison){.options = {.trainer = {.clip = 1}, .bits = {32, 8}, .schedule = {.n_steps = N_STEPS},
+    static const double base_variance[N_SEEDS] = {1e-6, 2e-6, 4e-6},
+                        variance[N_SEEDS] = {1.04e-6, 1.94e-6, 4.04e-6};
+    comparison = (qs_comparison){.options = {.trainer = {.clip = 1},
+                                             .bits = {32, 8},
+                                             .schedule = {.n_steps = N_STEPS},
                                              .n_seeds = N_SEEDS},
-                                 .n_parameters = 1000, .state_bytes = {8000, 2040}};
+                                 .n_parameters = 1000,
+                                 .state_bytes = {8000, 2040}};
     for (int64_t seed = 0; seed < N_SEEDS; seed++) {
         for (int setting = 0; setting < QS_COMPARE_SETTINGS; setting++) {
             for (int which = 0; which < QS_COMPARE_OPTIMIZERS; which++) {
@@ -71,7 +76,8 @@ static void test_figures(void **state)
     qs_comparison_free(&comparison);
 }
 
-/* Through the file into rows of bitsandbytes, and of nobody else; a run that failed is counted, the rest is unknown. */
+/* Through the file into rows of bitsandbytes, and of nobody else; a run that failed is counted, the rest is
+ * unknown. */
 static void test_report(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* Examples: what tokens, weights and targets a line gives, packing into rows, order, and one refusal per rule. Demand: issue
- * "A model of our own" (loss on answers, bad input). */
+/* Examples: what tokens, weights and targets a line gives, packing into rows, order, and one refusal per
+ * rule. Demand: issue "A model of our own" (loss on answers, bad input). */
 #include "scratch.h"
 
 #include "train/examples.h"
@@ -50,7 +50,9 @@ static void test_turns(void **state)
     int32_t ids[128];
     int64_t cursor = 0, n = 0, ends[4];
     OK(open_text(&examples, "a.jsonl",
-                 "\n{\"prompt\": \"Is it? \", \"answer\": \"yes\", \"more\": [[\"And? \", \"no\"]]}\n{\"text\": \"plain\"}\r\n", 64, false));
+                 "\n{\"prompt\": \"Is it? \", \"answer\": \"yes\", \"more\": [[\"And? \", "
+                 "\"no\"]]}\n{\"text\": \"plain\"}\r\n",
+                 64, false));
     assert_int_equal(qs_examples_n(examples), 2);
     assert_true(qs_examples_have_answers(examples));
     static const char *const parts[] = {"Is it? ", "yes", "And? ", "no"};
@@ -93,7 +95,8 @@ static void test_packing_and_order(void **state)
     qs_batch batch;
     char text[8192] = "", line[64];
     for (int i = 0; i < 64; i++) {
-        (void)snprintf(line, sizeof line, "{\"text\": \"%c%.*s\"}\n", 'A' + i % 26, i % 7 * 3, "abcabcabcabcabcabcabc");
+        (void)snprintf(line, sizeof line, "{\"text\": \"%c%.*s\"}\n", 'A' + i % 26, i % 7 * 3,
+                       "abcabcabcabcabcabcabc");
         strcat(text, line);
     }
     strcat(text, "{\"text\": \"");
@@ -183,7 +186,8 @@ static void test_refusals(void **state)
     int64_t cursor = 0;
     memset(text, 0, sizeof text);
     (void)snprintf(text, sizeof text, "{\"text\": \"%.150s\"}\n",
-                   "(1)[2]{3}(4)[5]{6}(7)[8]{9}(1)[2]{3}(4)[5]{6}(7)[8]{9}(1)[2]{3}(4)[5]{6}(7)[8]{9}(1)[2]{3}(4)[5]{6}");
+                   "(1)[2]{3}(4)[5]{6}(7)[8]{9}(1)[2]{3}(4)[5]{6}(7)[8]{9}(1)[2]{3}(4)[5]{6}(7)[8]{9}(1)[2]{"
+                   "3}(4)[5]{6}");
     OK(open_text(&examples, "long.jsonl", text, 64, false));
     FAILS(QS_E_INPUT, qs_examples_fill(examples, &cursor, -1, &batch));
     TEXT_HOLDS("longer than 64");

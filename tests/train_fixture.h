@@ -1,4 +1,5 @@
-/* Shared by tests of training: a small model with gradients by torch autograd (scripts/peers/make_train_fixtures.py). */
+/* Shared by tests of training: a small model with gradients by torch autograd
+ * (scripts/peers/make_train_fixtures.py). */
 #ifndef QS_TESTS_TRAIN_FIXTURE_H
 #define QS_TESTS_TRAIN_FIXTURE_H
 
@@ -86,8 +87,11 @@ static inline qs_trainer *fixture_trainer(const train_fixture *f, const qs_train
 
 static inline qs_trainer_options fixture_options(void)
 {
-    return (qs_trainer_options){.n_ctx = 128, .n_lanes = 3, .n_threads = 1,
-                                .optimizer = {.bits = 32, .adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}}};
+    return (qs_trainer_options){
+        .n_ctx = 128,
+        .n_lanes = 3,
+        .n_threads = 1,
+        .optimizer = {.bits = 32, .adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}}};
 }
 
 #endif

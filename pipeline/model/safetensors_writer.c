@@ -31,10 +31,11 @@ enum { LENGTH_BYTES = 8, HEADER_ALIGN = 8 };
 static size_t element_bytes(qs_safetensor_type type)
 {
     static const uint8_t bytes[QS_N_ST_TYPES] = {
-        [QS_ST_BOOL] = 1,        [QS_ST_U8] = 1,      [QS_ST_I8] = 1,   [QS_ST_F8_E5M2] = 1, [QS_ST_F8_E4M3] = 1,
-        [QS_ST_F8_E8M0] = 1,     [QS_ST_I16] = 2,     [QS_ST_U16] = 2,  [QS_ST_F16] = 2,     [QS_ST_BF16] = 2,
-        [QS_ST_I32] = 4,         [QS_ST_U32] = 4,     [QS_ST_F32] = 4,  [QS_ST_C64] = 8,     [QS_ST_F64] = 8,
-        [QS_ST_I64] = 8,         [QS_ST_U64] = 8,     [QS_ST_F8_E4M3FNUZ] = 1, [QS_ST_F8_E5M2FNUZ] = 1,
+        [QS_ST_BOOL] = 1,    [QS_ST_U8] = 1,          [QS_ST_I8] = 1,          [QS_ST_F8_E5M2] = 1,
+        [QS_ST_F8_E4M3] = 1, [QS_ST_F8_E8M0] = 1,     [QS_ST_I16] = 2,         [QS_ST_U16] = 2,
+        [QS_ST_F16] = 2,     [QS_ST_BF16] = 2,        [QS_ST_I32] = 4,         [QS_ST_U32] = 4,
+        [QS_ST_F32] = 4,     [QS_ST_C64] = 8,         [QS_ST_F64] = 8,         [QS_ST_I64] = 8,
+        [QS_ST_U64] = 8,     [QS_ST_F8_E4M3FNUZ] = 1, [QS_ST_F8_E5M2FNUZ] = 1,
     };
     return (unsigned)type < QS_N_ST_TYPES ? bytes[type] : 0;
 }
@@ -56,9 +57,10 @@ qs_err qs_safetensors_writer_create(qs_safetensors_writer **out, const char *pat
 
 static qs_err refuse_late(const qs_safetensors_writer *writer, const char *name)
 {
-    return writer->header == NULL ? QS_OK
-                                  : qs_fail(QS_E_USAGE, "write %s: \"%.64s\" came after the first tensor's data",
-                                            writer->file.path, name);
+    return writer->header == NULL
+               ? QS_OK
+               : qs_fail(QS_E_USAGE, "write %s: \"%.64s\" came after the first tensor's data",
+                         writer->file.path, name);
 }
 
 qs_err qs_safetensors_writer_metadata(qs_safetensors_writer *writer, const char *key, const char *value)
@@ -92,24 +94,27 @@ static qs_err reserve(qs_safetensors_writer *writer)
     return QS_OK;
 }
 
-qs_err qs_safetensors_writer_declare(qs_safetensors_writer *writer, const char *name, qs_safetensor_type type, int n_dims,
-                                     const int64_t *shape)
+qs_err qs_safetensors_writer_declare(qs_safetensors_writer *writer, const char *name, qs_safetensor_type type,
+                                     int n_dims, const int64_t *shape)
 {
     const char *path = writer->file.path;
     entry added = {.type = type, .n_dims = n_dims, .bytes = element_bytes(type)};
     qs_err err = refuse_late(writer, name);
     if (err != QS_OK) return err;
     if (added.bytes == 0)
-        return qs_fail(QS_E_UNSUPPORTED, "write %s: tensor %.200s is of a type that does not fill bytes", path, name);
+        return qs_fail(QS_E_UNSUPPORTED, "write %s: tensor %.200s is of a type that does not fill bytes",
+                       path, name);
     if (n_dims < 0 || n_dims > QS_SAFETENSOR_DIMS_MAX)
-        return qs_fail(QS_E_INPUT, "write %s: tensor %.200s has %d dimensions, at most %d are possible", path, name, n_dims,
-                       QS_SAFETENSOR_DIMS_MAX);
+        return qs_fail(QS_E_INPUT, "write %s: tensor %.200s has %d dimensions, at most %d are possible", path,
+                       name, n_dims, QS_SAFETENSOR_DIMS_MAX);
     for (int i = 0; i < n_dims; i++) {
         added.shape[i] = shape[i];
         if (shape[i] < 0 || __builtin_mul_overflow(added.bytes, (size_t)shape[i], &added.bytes))
-            return qs_fail(QS_E_INPUT, "write %s: dimension %d of tensor %.200s is %lld", path, i, name, (long long)shape[i]);
+            return qs_fail(QS_E_INPUT, "write %s: dimension %d of tensor %.200s is %lld", path, i, name,
+                           (long long)shape[i]);
     }
-    if (find(writer, name) != NULL) return qs_fail(QS_E_INPUT, "write %s: tensor %.200s is there already", path, name);
+    if (find(writer, name) != NULL)
+        return qs_fail(QS_E_INPUT, "write %s: tensor %.200s is there already", path, name);
     err = reserve(writer);
     if (err != QS_OK) return err;
     added.name = strdup(name);
@@ -130,8 +135,8 @@ static json_t *describe(const entry *e)
 {
     json_t *shape = json_array();
     for (int i = 0; i < e->n_dims; i++) (void)json_array_append_new(shape, json_integer(e->shape[i]));
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", qs_safetensor_type_name(e->type), "shape", shape, "data_offsets",
-                     (json_int_t)e->offset, (json_int_t)(e->offset + e->bytes));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", qs_safetensor_type_name(e->type), "shape", shape,
+                     "data_offsets", (json_int_t)e->offset, (json_int_t)(e->offset + e->bytes));
 }
 
 /* Offsets are known once every tensor is; the text keeps the order of the data. */
@@ -141,7 +146,8 @@ static qs_err make_header(qs_safetensors_writer *writer)
     json_t *root = json_object();
     size_t offset = 0;
     bool fine = root != NULL;
-    if (writer->n_entries > 0) qsort(writer->entries, (size_t)writer->n_entries, sizeof *writer->entries, compare_entries);
+    if (writer->n_entries > 0)
+        qsort(writer->entries, (size_t)writer->n_entries, sizeof *writer->entries, compare_entries);
     if (writer->metadata != NULL) fine = fine && json_object_set(root, "__metadata__", writer->metadata) == 0;
     for (int64_t i = 0; i < writer->n_entries; i++) {
         entry *e = &writer->entries[i];
@@ -188,15 +194,17 @@ out:
     return err;
 }
 
-qs_err qs_safetensors_writer_put(qs_safetensors_writer *writer, const char *name, const void *data, size_t bytes)
+qs_err qs_safetensors_writer_put(qs_safetensors_writer *writer, const char *name, const void *data,
+                                 size_t bytes)
 {
     qs_err err = begin_data(writer);
     if (err != QS_OK) return err;
     entry *e = find(writer, name);
-    if (e == NULL) return qs_fail(QS_E_INPUT, "write %s: tensor %.200s was not declared", writer->file.path, name);
+    if (e == NULL)
+        return qs_fail(QS_E_INPUT, "write %s: tensor %.200s was not declared", writer->file.path, name);
     if (bytes > e->bytes - e->n_put)
-        return qs_fail(QS_E_INPUT, "write %s: tensor %.200s takes %zu bytes, not %zu", writer->file.path, name, e->bytes,
-                       e->n_put + bytes);
+        return qs_fail(QS_E_INPUT, "write %s: tensor %.200s takes %zu bytes, not %zu", writer->file.path,
+                       name, e->bytes, e->n_put + bytes);
     err = write_bytes(writer, LENGTH_BYTES + writer->header_bytes + e->offset + e->n_put, data, bytes);
     if (err == QS_OK) e->n_put += bytes;
     return err;

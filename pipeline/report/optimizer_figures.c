@@ -28,7 +28,8 @@ qs_err qs_optimizer_figures_load(qs_optimizer_figures *figures, const char *path
     qs_digest digest = qs_artifact_digest(artifact);
     if (figures->path[0] != '\0') {
         if (digest.low != figures->digest.low || digest.high != figures->digest.high)
-            err = qs_fail(QS_E_INPUT, "report %s and %s together: two comparisons of optimizers; give one of them",
+            err = qs_fail(QS_E_INPUT,
+                          "report %s and %s together: two comparisons of optimizers; give one of them",
                           figures->path, path);
         goto out;
     }
@@ -53,7 +54,8 @@ void qs_optimizer_figures_free(qs_optimizer_figures *figures)
 qs_err qs_optimizer_figures_add(const qs_optimizer_figures *figures, qs_config_row *row)
 {
     qs_measure *measures;
-    if (figures->n == 0 || row->reference || strcmp(qs_budgets_profile(row->method), "bnb") != 0) return QS_OK;
+    if (figures->n == 0 || row->reference || strcmp(qs_budgets_profile(row->method), "bnb") != 0)
+        return QS_OK;
     qs_err err = QS_NEW(measures, row->n_measures + figures->n, "measures");
     if (err != QS_OK) return err;
     if (row->n_measures > 0) memcpy(measures, row->measures, (size_t)row->n_measures * sizeof *measures);

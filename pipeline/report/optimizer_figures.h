@@ -1,5 +1,5 @@
-/* The figures of an optimizer comparison (qsweep-train --compare), as measures of the configurations whose profile gates
- * them: bitsandbytes, whose page makes the demand (checklist B4, B6). */
+/* The figures of an optimizer comparison (qsweep-train --compare), as measures of the configurations whose
+ * profile gates them: bitsandbytes, whose page makes the demand (checklist B4, B6). */
 #ifndef QS_REPORT_OPTIMIZER_FIGURES_H
 #define QS_REPORT_OPTIMIZER_FIGURES_H
 

@@ -45,7 +45,8 @@ void qs_batch_clear(qs_batch *batch)
     batch->n_tokens = 0;
 }
 
-bool qs_batch_add(qs_batch *batch, int64_t n, const int32_t *tokens, const float *weights, const uint8_t *is_answer)
+bool qs_batch_add(qs_batch *batch, int64_t n, const int32_t *tokens, const float *weights,
+                  const uint8_t *is_answer)
 {
     for (int64_t row = 0; row < batch->n_rows; row++) {
         qs_segment *segments = batch->segments + row * batch->n_segments_max;

@@ -44,7 +44,8 @@ qs_err qs_train_state_add(qs_train_state *state, double loss, double lr, double 
 
 qs_err qs_train_state_add_validation(qs_train_state *state, const qs_train_loss *loss)
 {
-    qs_err err = grow(&state->validation, state->n_validations, QS_VALIDATION_COLUMNS, &state->validation_capacity);
+    qs_err err =
+        grow(&state->validation, state->n_validations, QS_VALIDATION_COLUMNS, &state->validation_capacity);
     if (err != QS_OK) return err;
     double *row = state->validation + state->n_validations++ * QS_VALIDATION_COLUMNS;
     row[0] = (double)state->step;
@@ -55,7 +56,8 @@ qs_err qs_train_state_add_validation(qs_train_state *state, const qs_train_loss 
     return QS_OK;
 }
 
-static qs_err put_rows(qs_artifact *artifact, const char *path, int64_t n, int64_t n_columns, const double *rows)
+static qs_err put_rows(qs_artifact *artifact, const char *path, int64_t n, int64_t n_columns,
+                       const double *rows)
 {
     int64_t dims[2] = {n, n_columns};
     return n > 0 ? qs_artifact_put(artifact, path, QS_F64, 2, dims, rows) : QS_OK;
@@ -72,14 +74,15 @@ static qs_err put_arrays(qs_artifact *artifact, qs_trainer *trainer)
         char path[QS_PATH_BYTES];
         if (arrays[i].n == 0) continue;
         QS_TRY(qs_path_format(path, "/optimizer/%s", arrays[i].name));
-        QS_TRY(qs_artifact_put(artifact, path, arrays[i].is_codes ? QS_U8 : QS_F32, 1, &arrays[i].n, arrays[i].data));
+        QS_TRY(qs_artifact_put(artifact, path, arrays[i].is_codes ? QS_U8 : QS_F32, 1, &arrays[i].n,
+                               arrays[i].data));
     }
 out:
     return err;
 }
 
-qs_err qs_checkpoint_write(const char *path, const char *settings, const qs_train_state *state, qs_trainer *trainer,
-                           int argc, char *const *argv)
+qs_err qs_checkpoint_write(const char *path, const char *settings, const qs_train_state *state,
+                           qs_trainer *trainer, int argc, char *const *argv)
 {
     qs_err err;
     qs_artifact *artifact = NULL;
@@ -91,7 +94,8 @@ qs_err qs_checkpoint_write(const char *path, const char *settings, const qs_trai
     QS_TRY(qs_artifact_put_int(artifact, "/training/@cursor", state->cursor));
     QS_TRY(qs_artifact_put_int(artifact, "/training/@n_tokens", state->n_tokens));
     QS_TRY(put_rows(artifact, "/training/curve", state->step, QS_CURVE_COLUMNS, state->curve));
-    QS_TRY(put_rows(artifact, "/training/validation", state->n_validations, QS_VALIDATION_COLUMNS, state->validation));
+    QS_TRY(put_rows(artifact, "/training/validation", state->n_validations, QS_VALIDATION_COLUMNS,
+                    state->validation));
     QS_TRY(put_arrays(artifact, trainer));
     qs_artifact *sealing = artifact;
     artifact = NULL;
@@ -107,8 +111,11 @@ static qs_err compare_settings(const char *path, const char *stored, const char 
     while (*stored != '\0' || *wanted != '\0') {
         size_t n = strcspn(stored, "\n"), m = strcspn(wanted, "\n");
         if (n != m || memcmp(stored, wanted, n) != 0)
-            return qs_fail(QS_E_INPUT, "resume from %s: it was made with \"%.*s\", not \"%.*s\"; give the same options, or "
-                           "remove it to start anew", path, (int)n, stored, (int)m, wanted);
+            return qs_fail(
+                QS_E_INPUT,
+                "resume from %s: it was made with \"%.*s\", not \"%.*s\"; give the same options, or "
+                "remove it to start anew",
+                path, (int)n, stored, (int)m, wanted);
         stored += n + (stored[n] == '\n');
         wanted += m + (wanted[m] == '\n');
     }
@@ -121,11 +128,13 @@ static qs_err read_array(const qs_artifact *artifact, const char *path, qs_dtype
     qs_err err = qs_artifact_info(artifact, path, &info);
     if (err != QS_OK) return err;
     if (info.n != n)
-        return qs_fail(QS_E_INPUT, "resume: %s has %lld elements, this model needs %lld", path, (long long)info.n, (long long)n);
+        return qs_fail(QS_E_INPUT, "resume: %s has %lld elements, this model needs %lld", path,
+                       (long long)info.n, (long long)n);
     return qs_artifact_read(artifact, path, dtype, data, n);
 }
 
-static qs_err read_rows(const qs_artifact *artifact, const char *path, int64_t n_columns, int64_t *n, double **rows)
+static qs_err read_rows(const qs_artifact *artifact, const char *path, int64_t n_columns, int64_t *n,
+                        double **rows)
 {
     qs_dataset_info info;
     *n = 0;
@@ -134,7 +143,8 @@ static qs_err read_rows(const qs_artifact *artifact, const char *path, int64_t n
     qs_err err = qs_artifact_info(artifact, path, &info);
     if (err != QS_OK) return err;
     if (info.dims[1] != n_columns)
-        return qs_fail(QS_E_INPUT, "resume: %s has %lld columns, not %lld", path, (long long)info.dims[1], (long long)n_columns);
+        return qs_fail(QS_E_INPUT, "resume: %s has %lld columns, not %lld", path, (long long)info.dims[1],
+                       (long long)n_columns);
     err = QS_NEW(*rows, info.n, "curve");
     if (err != QS_OK) return err;
     *n = info.dims[0];
@@ -149,12 +159,13 @@ static qs_err read_state(const qs_artifact *artifact, const char *path, qs_train
     QS_TRY(qs_artifact_get_int(artifact, "/training/@cursor", &state->cursor));
     QS_TRY(qs_artifact_get_int(artifact, "/training/@n_tokens", &state->n_tokens));
     QS_TRY(read_rows(artifact, "/training/curve", QS_CURVE_COLUMNS, &n_curve, &state->curve));
-    QS_TRY(read_rows(artifact, "/training/validation", QS_VALIDATION_COLUMNS, &state->n_validations, &state->validation));
+    QS_TRY(read_rows(artifact, "/training/validation", QS_VALIDATION_COLUMNS, &state->n_validations,
+                     &state->validation));
     state->curve_capacity = n_curve;
     state->validation_capacity = state->n_validations;
     if (n_curve != state->step || state->cursor < 0)
-        err = qs_fail(QS_E_INPUT, "resume from %s: %lld steps, but a curve of %lld", path, (long long)state->step,
-                      (long long)n_curve);
+        err = qs_fail(QS_E_INPUT, "resume from %s: %lld steps, but a curve of %lld", path,
+                      (long long)state->step, (long long)n_curve);
 out:
     return err;
 }
@@ -170,7 +181,8 @@ qs_err qs_checkpoint_read(const char *path, const char *settings, qs_train_state
     QS_TRY(qs_artifact_get_text(artifact, "/training/@settings", stored, sizeof stored));
     QS_TRY(compare_settings(path, stored, settings));
     QS_TRY(read_state(artifact, path, state));
-    QS_TRY(read_array(artifact, "/parameters", QS_F32, qs_trainer_layout(trainer)->n, qs_trainer_parameters(trainer)));
+    QS_TRY(read_array(artifact, "/parameters", QS_F32, qs_trainer_layout(trainer)->n,
+                      qs_trainer_parameters(trainer)));
     qs_optimizer_arrays(qs_trainer_optimizer(trainer), arrays);
     for (int i = 0; i < QS_OPTIMIZER_ARRAYS; i++) {
         if (arrays[i].n == 0) continue;

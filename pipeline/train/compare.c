@@ -25,7 +25,8 @@ int qs_compare_gated_setting(const qs_compare_options *options)
 static qs_trainer_options arm_options(const qs_compare_options *o, int setting, int bits)
 {
     qs_trainer_options t = o->trainer;
-    double clip = t.clip > 0 ? t.clip : clip_default, clamp = t.optimizer.adam.clamp > 0 ? t.optimizer.adam.clamp : clamp_default;
+    double clip = t.clip > 0 ? t.clip : clip_default,
+           clamp = t.optimizer.adam.clamp > 0 ? t.optimizer.adam.clamp : clamp_default;
     t.clip = (setting & 1) != 0 ? clip : 0;
     t.optimizer.adam.clamp = (setting & 2) != 0 ? clamp : 0;
     t.optimizer.bits = bits;
@@ -145,7 +146,8 @@ static qs_err measure_step_error(job *j, qs_trainer *base, int64_t seed, int64_t
     float *p = NULL;
     qs_err err;
     QS_TRY(QS_NEW(p, n, "parameters"));
-    QS_TRY(qs_optimizer_create(&optimizer, j->layout, qs_train_kernels_get(o->trainer.reference_kernels), &other.optimizer));
+    QS_TRY(qs_optimizer_create(&optimizer, j->layout, qs_train_kernels_get(o->trainer.reference_kernels),
+                               &other.optimizer));
     QS_TRY(qs_team_create(&team, 1));
     qs_optimizer_moments(qs_trainer_optimizer(base), 0, n, j->m, j->v);
     qs_optimizer_set_moments(optimizer, qs_trainer_optimizer(base), j->m, j->v);
@@ -199,7 +201,8 @@ static qs_err run_arm(job *j, int64_t seed, int setting, int which)
     qs_trainer_refresh(trainer);
     err = run_steps(j, trainer, arm, &cursor);
     if (err == QS_E_NUMERIC) {
-        qs_log_warn("seed %lld, %s, %d bits: %s", (long long)seed, qs_compare_setting_name(setting), o->bits[which], qs_error_text());
+        qs_log_warn("seed %lld, %s, %d bits: %s", (long long)seed, qs_compare_setting_name(setting),
+                    o->bits[which], qs_error_text());
         arm->failed = true;
         j->n_done = n_before + n_steps;
         err = QS_OK;
@@ -236,15 +239,15 @@ out:
 static void check_options(const qs_compare_options *o, qs_err *err)
 {
     if (o->n_seeds < 2 || o->n_seeds > QS_COMPARE_SEEDS_MAX)
-        *err = qs_fail(QS_E_USAGE, "compare optimizers: %lld seeds; 2 to %d are possible", (long long)o->n_seeds,
-                       QS_COMPARE_SEEDS_MAX);
+        *err = qs_fail(QS_E_USAGE, "compare optimizers: %lld seeds; 2 to %d are possible",
+                       (long long)o->n_seeds, QS_COMPARE_SEEDS_MAX);
     else if (o->schedule.n_steps <= QS_COMPARE_LAST)
-        *err = qs_fail(QS_E_USAGE, "compare optimizers: %lld steps; more than %d are needed", (long long)o->schedule.n_steps,
-                       QS_COMPARE_LAST);
+        *err = qs_fail(QS_E_USAGE, "compare optimizers: %lld steps; more than %d are needed",
+                       (long long)o->schedule.n_steps, QS_COMPARE_LAST);
 }
 
-qs_err qs_compare_run(qs_comparison *out, const qs_train_layout *layout, qs_examples *data, qs_examples *validation,
-                      const qs_compare_options *options)
+qs_err qs_compare_run(qs_comparison *out, const qs_train_layout *layout, qs_examples *data,
+                      qs_examples *validation, const qs_compare_options *options)
 {
     qs_err err = QS_OK;
     *out = (qs_comparison){.options = *options, .n_parameters = layout->n};
@@ -252,18 +255,21 @@ qs_err qs_compare_run(qs_comparison *out, const qs_train_layout *layout, qs_exam
     check_options(options, &err);
     if (err != QS_OK) return err;
     for (int which = 0; which < QS_COMPARE_OPTIMIZERS; which++) {
-        qs_trainer_options gated = arm_options(options, qs_compare_gated_setting(options), options->bits[which]);
+        qs_trainer_options gated =
+            arm_options(options, qs_compare_gated_setting(options), options->bits[which]);
         out->state_bytes[which] = qs_optimizer_plan_bytes(layout, &gated.optimizer);
     }
     qs_progress_start(&j.progress, "compare optimizers",
-                      options->n_seeds * QS_COMPARE_SETTINGS * QS_COMPARE_OPTIMIZERS * options->schedule.n_steps);
+                      options->n_seeds * QS_COMPARE_SETTINGS * QS_COMPARE_OPTIMIZERS *
+                          options->schedule.n_steps);
     QS_TRY(allocate(&j));
     for (int64_t seed = 0; seed < options->n_seeds; seed++) {
         out->step_error[seed] = out->drift[seed] = out->cosine[seed] = NAN;
         qs_train_init(layout, options->seed + (uint64_t)seed, options->init_std, j.start);
         qs_examples_reorder(data, options->seed + (uint64_t)seed);
         for (int setting = 0; setting < QS_COMPARE_SETTINGS; setting++)
-            for (int which = 0; which < QS_COMPARE_OPTIMIZERS; which++) QS_TRY(run_arm(&j, seed, setting, which));
+            for (int which = 0; which < QS_COMPARE_OPTIMIZERS; which++)
+                QS_TRY(run_arm(&j, seed, setting, which));
     }
 out:
     qs_progress_finish(&j.progress);

@@ -20,12 +20,15 @@ const qs_metric qs_compare_metrics[] = {
     {"opt_ppl_pct", "%", LOWER, 0, false, true, "difference of the held-out perplexity, paired by seed"},
     {"opt_step_error", "", LOWER, 0, false, true,
      "mean |difference| over mean |update| of one step from the same moments"},
-    {"opt_drift", "", LOWER, 0, false, true, "distance of the final weights over the length of the 32-bit run's way"},
+    {"opt_drift", "", LOWER, 0, false, true,
+     "distance of the final weights over the length of the 32-bit run's way"},
     {"opt_cosine", "", HIGHER, 0, false, true, "cosine of the two ways"},
     {"opt_state_ratio", "", LOWER, 0, false, true, "bytes of optimizer state over the 32-bit optimizer's"},
-    {"opt_starved", "", LOWER, 0, false, false, "weights whose second moment is 0 while the first is not, at the end"},
+    {"opt_starved", "", LOWER, 0, false, false,
+     "weights whose second moment is 0 while the first is not, at the end"},
     {"opt_jump", "", LOWER, 0, false, false, "largest loss over the median of the 50 before it"},
-    {"opt_var_noise_pct", "%", NONE, 0, false, false, "noise floor: opt_var_pct of two 32-bit runs with different seeds"},
+    {"opt_var_noise_pct", "%", NONE, 0, false, false,
+     "noise floor: opt_var_pct of two 32-bit runs with different seeds"},
     {"opt_loss_noise_pct", "%", NONE, 0, false, false, "noise floor: opt_loss_pct of the same"},
     {0},
 };
@@ -66,8 +69,10 @@ typedef enum figure { FIGURE_VARIANCE, FIGURE_LOSS, FIGURE_PPL, FIGURE_STARVED, 
 
 static double figure_of(const qs_compare_arm *arm, figure which)
 {
-    const double values[] = {[FIGURE_VARIANCE] = arm->update_variance, [FIGURE_LOSS] = arm->loss_last,
-                             [FIGURE_PPL] = arm->ppl, [FIGURE_STARVED] = (double)arm->n_starved,
+    const double values[] = {[FIGURE_VARIANCE] = arm->update_variance,
+                             [FIGURE_LOSS] = arm->loss_last,
+                             [FIGURE_PPL] = arm->ppl,
+                             [FIGURE_STARVED] = (double)arm->n_starved,
                              [FIGURE_JUMP] = arm->largest_jump};
     return values[which];
 }
@@ -129,7 +134,8 @@ qs_estimate qs_compare_estimate(const qs_comparison *c, const char *name, int se
     if (strcmp(name, "opt_step_error") == 0) return of_gated(c, setting, c->step_error);
     if (strcmp(name, "opt_drift") == 0) return of_gated(c, setting, c->drift);
     if (strcmp(name, "opt_cosine") == 0) return of_gated(c, setting, c->cosine);
-    if (strcmp(name, "opt_state_ratio") == 0) return fact((double)c->state_bytes[1] / (double)c->state_bytes[0], 1);
+    if (strcmp(name, "opt_state_ratio") == 0)
+        return fact((double)c->state_bytes[1] / (double)c->state_bytes[0], 1);
     if (strcmp(name, "opt_starved") == 0) return largest(c, setting, FIGURE_STARVED);
     if (strcmp(name, "opt_jump") == 0) return largest(c, setting, FIGURE_JUMP);
     if (strcmp(name, "opt_var_noise_pct") == 0) return noise(c, setting, FIGURE_VARIANCE);
@@ -152,8 +158,8 @@ static qs_err put_metrics(qs_artifact *artifact, const qs_comparison *c)
                 double value;
             } rows[] = {{"value", e.value}, {"lo", e.lo}, {"hi", e.hi}};
             for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-                (void)snprintf(path, sizeof path, "/settings/%s/%s/@%s", qs_compare_setting_name(setting), metric->name,
-                               rows[i].name);
+                (void)snprintf(path, sizeof path, "/settings/%s/%s/@%s", qs_compare_setting_name(setting),
+                               metric->name, rows[i].name);
                 QS_TRY(qs_artifact_put_real(artifact, path, rows[i].value));
             }
             if (setting == qs_compare_gated_setting(&c->options)) QS_TRY(qs_metric_put(artifact, metric, &e));
@@ -172,20 +178,23 @@ static qs_err put_arm(qs_artifact *artifact, const qs_comparison *c, int setting
     char path[QS_SCHEMA_PATH_BYTES], group[64];
     double *curve = NULL, summary[QS_COMPARE_SEEDS_MAX][N_SUMMARY];
     qs_err err;
-    (void)snprintf(group, sizeof group, "/arms/adam%d-%s", c->options.bits[which], qs_compare_setting_name(setting));
+    (void)snprintf(group, sizeof group, "/arms/adam%d-%s", c->options.bits[which],
+                   qs_compare_setting_name(setting));
     QS_TRY(QS_NEW(curve, n_seeds * n_steps, "curves"));
     for (int is_norm = 0; is_norm < 2; is_norm++) {
         for (int64_t seed = 0; seed < n_seeds; seed++) {
             const qs_compare_arm *arm = &c->arms[seed][setting][which];
-            memcpy(curve + seed * n_steps, is_norm ? arm->gradient_norm : arm->loss, (size_t)n_steps * sizeof *curve);
+            memcpy(curve + seed * n_steps, is_norm ? arm->gradient_norm : arm->loss,
+                   (size_t)n_steps * sizeof *curve);
         }
         (void)snprintf(path, sizeof path, "%s/%s", group, is_norm ? "gradient_norm" : "loss");
         QS_TRY(qs_artifact_put(artifact, path, QS_F64, 2, curve_dims, curve));
     }
     for (int64_t seed = 0; seed < n_seeds; seed++) {
         const qs_compare_arm *a = &c->arms[seed][setting][which];
-        const double row[N_SUMMARY] = {a->loss_last, a->ppl, a->update_mean, a->update_variance, a->largest_jump,
-                                       (double)a->n_starved, a->failed};
+        const double row[N_SUMMARY] = {a->loss_last,       a->ppl,          a->update_mean,
+                                       a->update_variance, a->largest_jump, (double)a->n_starved,
+                                       a->failed};
         memcpy(summary[seed], row, sizeof row);
     }
     (void)snprintf(path, sizeof path, "%s/summary", group);
@@ -195,7 +204,8 @@ out:
     return err;
 }
 
-qs_err qs_comparison_write(const qs_comparison *c, const char *path, const char *settings, int argc, char *const *argv)
+qs_err qs_comparison_write(const qs_comparison *c, const char *path, const char *settings, int argc,
+                           char *const *argv)
 {
     const struct {
         const char *path;
@@ -214,11 +224,13 @@ qs_err qs_comparison_write(const qs_comparison *c, const char *path, const char 
     QS_TRY(qs_artifact_create(&artifact, path, QS_KIND_OPTIM));
     if (argv != NULL) QS_TRY(qs_artifact_set_command(artifact, argc, argv));
     QS_TRY(qs_artifact_put_text(artifact, "/comparison/@settings", settings));
-    QS_TRY(qs_artifact_put_text(artifact, "/comparison/@gated", qs_compare_setting_name(qs_compare_gated_setting(&c->options))));
+    QS_TRY(qs_artifact_put_text(artifact, "/comparison/@gated",
+                                qs_compare_setting_name(qs_compare_gated_setting(&c->options))));
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         QS_TRY(qs_artifact_put_int(artifact, counts[i].path, counts[i].value));
     for (int setting = 0; setting < QS_COMPARE_SETTINGS; setting++)
-        for (int which = 0; which < QS_COMPARE_OPTIMIZERS; which++) QS_TRY(put_arm(artifact, c, setting, which));
+        for (int which = 0; which < QS_COMPARE_OPTIMIZERS; which++)
+            QS_TRY(put_arm(artifact, c, setting, which));
     QS_TRY(put_metrics(artifact, c));
     qs_artifact *sealing = artifact;
     artifact = NULL;
@@ -233,9 +245,12 @@ out:
 void qs_comparison_print(const qs_comparison *c, FILE *stream)
 {
     int gated = qs_compare_gated_setting(&c->options);
-    (void)fprintf(stream, "adam%d against adam%d, %lld seeds, %lld steps, %lld parameters; state %zu and %zu bytes\n\n| figure |",
+    (void)fprintf(stream,
+                  "adam%d against adam%d, %lld seeds, %lld steps, %lld parameters; state %zu and %zu "
+                  "bytes\n\n| figure |",
                   c->options.bits[1], c->options.bits[0], (long long)c->options.n_seeds,
-                  (long long)c->options.schedule.n_steps, (long long)c->n_parameters, c->state_bytes[1], c->state_bytes[0]);
+                  (long long)c->options.schedule.n_steps, (long long)c->n_parameters, c->state_bytes[1],
+                  c->state_bytes[0]);
     for (int s = 0; s < QS_COMPARE_SETTINGS; s++)
         (void)fprintf(stream, " %s%s |", qs_compare_setting_name(s), s == gated ? " (gated)" : "");
     (void)fprintf(stream, "\n|---|---|---|---|---|\n");

@@ -53,7 +53,8 @@ void qs_dynamic_map_init(qs_dynamic_map *map, bool is_signed)
     map->values[n++] = 0.0f;
     map->values[n++] = 1.0f;
     sort(map->values, n);
-    for (int i = 0; i + 1 < QS_DYNAMIC_CODES; i++) map->midpoints[i] = (map->values[i] + map->values[i + 1]) / 2.0f;
+    for (int i = 0; i + 1 < QS_DYNAMIC_CODES; i++)
+        map->midpoints[i] = (map->values[i] + map->values[i + 1]) / 2.0f;
     map->midpoints[QS_DYNAMIC_CODES - 1] = INFINITY;
     fill_buckets(map);
 }

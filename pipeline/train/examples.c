@@ -75,11 +75,13 @@ static qs_err find_lines(qs_examples *e)
             const char *newline = memchr(at, '\n', (size_t)(end - at));
             size_t bytes = (size_t)((newline != NULL ? newline : end) - at);
             if (bytes > LINE_BYTES_MAX)
-                return qs_fail(QS_E_INPUT, "read %s line %d: longer than %d bytes", e->files[f].path, number, LINE_BYTES_MAX);
+                return qs_fail(QS_E_INPUT, "read %s line %d: longer than %d bytes", e->files[f].path, number,
+                               LINE_BYTES_MAX);
             size_t blank = 0;
             while (blank < bytes && strchr(" \t\r", at[blank]) != NULL) blank++;
             if (blank < bytes) {
-                if (e->lines != NULL) e->lines[n] = (line){.text = at, .bytes = bytes, .file = (int32_t)f, .number = number};
+                if (e->lines != NULL)
+                    e->lines[n] = (line){.text = at, .bytes = bytes, .file = (int32_t)f, .number = number};
                 n++;
             }
             at += bytes + 1;
@@ -94,7 +96,8 @@ static qs_err hash_files(qs_examples *e)
     qs_hasher *hasher;
     qs_err err = qs_hasher_create(&hasher);
     if (err != QS_OK) return err;
-    for (int64_t f = 0; f < e->n_files; f++) qs_hasher_add(hasher, e->files[f].map.data, e->files[f].map.bytes);
+    for (int64_t f = 0; f < e->n_files; f++)
+        qs_hasher_add(hasher, e->files[f].map.data, e->files[f].map.bytes);
     e->digest = qs_hasher_finish(hasher);
     return QS_OK;
 }
@@ -113,8 +116,10 @@ static qs_err open_lines(qs_examples *e, const char *path)
     e->n = e->n_lines;
     e->have_answers = true;
     if (qs_tokenizer_eos(e->tokenizer) < 0)
-        err = qs_fail(QS_E_INPUT, "read %s: the tokenizer has no EOS, which ends an answer; name one as eos_token in "
-                      "tokenizer_config.json", path);
+        err = qs_fail(QS_E_INPUT,
+                      "read %s: the tokenizer has no EOS, which ends an answer; name one as eos_token in "
+                      "tokenizer_config.json",
+                      path);
 out:
     return err;
 }
@@ -130,14 +135,15 @@ static qs_err open_text(qs_examples *e, const char *path)
         size_t end = corpus.bytes - at > PIECE_BYTES ? at + PIECE_BYTES : corpus.bytes;
         const char *newline = end < corpus.bytes ? memrchr(corpus.text + at, '\n', end - at) : NULL;
         if (newline != NULL) end = (size_t)(newline - corpus.text) + 1;
-        while (end < corpus.bytes && ((unsigned char)corpus.text[end] & 0xC0) == 0x80) end++; /* inside a character */
+        while (end < corpus.bytes && ((unsigned char)corpus.text[end] & 0xC0) == 0x80)
+            end++; /* inside a character */
         QS_TRY(qs_tokenizer_encode(e->tokenizer, corpus.text + at, end - at, false, &e->text));
         at = end;
     }
     e->n = e->text.n / e->options.n_ctx;
     if (e->n == 0)
-        err = qs_fail(QS_E_INPUT, "read %s: %lld tokens do not fill a row of %lld; use a smaller --seqlen", path,
-                      (long long)e->text.n, (long long)e->options.n_ctx);
+        err = qs_fail(QS_E_INPUT, "read %s: %lld tokens do not fill a row of %lld; use a smaller --seqlen",
+                      path, (long long)e->text.n, (long long)e->options.n_ctx);
 out:
     qs_corpus_free(&corpus);
     return err;
@@ -215,8 +221,8 @@ int64_t qs_examples_n_too_long(const qs_examples *e) { return e->n_too_long; }
 
 /* ---- one example ---- */
 
-/* A permutation of [0, n) that needs no memory: a Feistel network of four rounds over the next power of four, walked
- * until it falls into the range again. */
+/* A permutation of [0, n) that needs no memory: a Feistel network of four rounds over the next power of four,
+ * walked until it falls into the range again. */
 static int64_t permute(int64_t i, int64_t n, uint64_t key)
 {
     int half = 1;
@@ -241,7 +247,8 @@ static qs_err append_token(qs_token_list *list, int32_t id)
     return err;
 }
 
-/* Tokens from `first` on belong to an answer or do not. Behind n_ctx nothing is kept: the example is too long. */
+/* Tokens from `first` on belong to an answer or do not. Behind n_ctx nothing is kept: the example is too
+ * long. */
 static void mark(qs_examples *e, int64_t first, bool is_answer)
 {
     int64_t end = e->tokens.n < e->options.n_ctx ? e->tokens.n : e->options.n_ctx;
@@ -274,7 +281,8 @@ static qs_err encode_more(qs_examples *e, const json_t *more, const char *name)
     if (more == NULL) return QS_OK;
     for (size_t i = 0; i < json_array_size(more); i++) {
         const json_t *turn = json_array_get(more, i);
-        const char *prompt = json_string_value(json_array_get(turn, 0)), *answer = json_string_value(json_array_get(turn, 1));
+        const char *prompt = json_string_value(json_array_get(turn, 0)),
+                   *answer = json_string_value(json_array_get(turn, 1));
         if (prompt == NULL || answer == NULL || json_array_size(turn) != 2)
             return qs_fail(QS_E_INPUT, "read %s: \"more\"[%zu] is no pair of texts", name, i);
         qs_err err = encode_turn(e, prompt, answer);
@@ -328,7 +336,8 @@ static qs_err hold(qs_examples *e, int64_t number)
     if (e->held == number) return QS_OK;
     int64_t round = number / e->n, index = number % e->n;
     /* A key of its own, so that no order resembles other things that are drawn. */
-    if (e->options.shuffle) index = permute(index, e->n, qs_rng_u64(e->options.seed ^ 0x6f72646572u, (uint64_t)round));
+    if (e->options.shuffle)
+        index = permute(index, e->n, qs_rng_u64(e->options.seed ^ 0x6f72646572u, (uint64_t)round));
     e->held = -1;
     e->tokens.n = 0;
     qs_err err = QS_OK;
@@ -354,8 +363,10 @@ qs_err qs_examples_fill(qs_examples *e, int64_t *cursor, int64_t end, qs_batch *
         if (err != QS_OK) return err;
         if (e->tokens.n == 0) {
             if (end < 0 && ++n_skipped >= e->n)
-                return qs_fail(QS_E_INPUT, "fill a batch: every example is longer than %lld tokens; use a larger --seqlen",
-                               (long long)e->options.n_ctx);
+                return qs_fail(
+                    QS_E_INPUT,
+                    "fill a batch: every example is longer than %lld tokens; use a larger --seqlen",
+                    (long long)e->options.n_ctx);
             continue;
         }
         if (!qs_batch_add(batch, e->tokens.n, e->tokens.ids, e->weights, e->is_answer)) break;

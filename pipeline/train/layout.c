@@ -20,20 +20,23 @@ static qs_err check_architecture(const qs_model_config *c)
         {c->sliding_window > 0, "a sliding window"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].present) return qs_fail(QS_E_UNSUPPORTED, "plan training: %s cannot be trained", rows[i].what);
+        if (rows[i].present)
+            return qs_fail(QS_E_UNSUPPORTED, "plan training: %s cannot be trained", rows[i].what);
     return QS_OK;
 }
 
 static int64_t add_tensor(qs_train_layout *l, const char *name, int64_t n_out, int64_t n_in, bool is_output)
 {
     qs_train_tensor *t = &l->tensors[l->n_tensors++];
-    *t = (qs_train_tensor){.first = l->n, .n_out = n_out, .n_in = n_in, .is_matrix = n_out > 1, .is_output = is_output};
+    *t = (qs_train_tensor){
+        .first = l->n, .n_out = n_out, .n_in = n_in, .is_matrix = n_out > 1, .is_output = is_output};
     (void)snprintf(t->name, sizeof t->name, "%s", name);
     l->n += n_out * n_in;
     return t->first;
 }
 
-static int64_t add_of_layer(qs_train_layout *l, int64_t layer, const char *leaf, int64_t n_out, int64_t n_in, bool is_output)
+static int64_t add_of_layer(qs_train_layout *l, int64_t layer, const char *leaf, int64_t n_out, int64_t n_in,
+                            bool is_output)
 {
     char name[QS_TRAIN_NAME_BYTES];
     (void)snprintf(name, sizeof name, "model.layers.%lld.%s.weight", (long long)layer, leaf);
@@ -94,6 +97,8 @@ void qs_train_init(const qs_train_layout *layout, uint64_t seed, double std, flo
         const qs_train_tensor *t = &layout->tensors[i];
         int64_t end = t->first + t->n_out * t->n_in;
         for (int64_t e = t->first; e < end; e++)
-            parameters[e] = t->is_matrix ? (float)(qs_rng_normal(seed, (uint64_t)e) * (t->is_output ? output_std : std)) : 1.0f;
+            parameters[e] =
+                t->is_matrix ? (float)(qs_rng_normal(seed, (uint64_t)e) * (t->is_output ? output_std : std))
+                             : 1.0f;
     }
 }

@@ -100,8 +100,8 @@ static qs_err write_tensor(qs_safetensors_writer *file, const qs_train_tensor *t
         int64_t count = n - at < PIECE ? n - at : PIECE;
         for (int64_t i = at; i < at + count; i++)
             if (!(fabsf(values[i]) <= largest))
-                return qs_fail(QS_E_NUMERIC, "write %s[%lld]: %g does not fit into f16", t->name, (long long)i,
-                               (double)values[i]);
+                return qs_fail(QS_E_NUMERIC, "write %s[%lld]: %g does not fit into f16", t->name,
+                               (long long)i, (double)values[i]);
         qs_f16_from_f32_array(half, values + at, count);
         qs_err err = qs_safetensors_writer_put(file, t->name, half, (size_t)count * sizeof *half);
         if (err != QS_OK) return err;
@@ -120,7 +120,8 @@ static qs_err write_weights(const qs_train_layout *layout, const float *paramete
     for (int64_t i = 0; i < layout->n_tensors; i++) {
         const qs_train_tensor *t = &layout->tensors[i];
         int64_t shape[2] = {t->n_out, t->n_in};
-        QS_TRY(qs_safetensors_writer_declare(file, t->name, QS_ST_F16, t->is_matrix ? 2 : 1, t->is_matrix ? shape : shape + 1));
+        QS_TRY(qs_safetensors_writer_declare(file, t->name, QS_ST_F16, t->is_matrix ? 2 : 1,
+                                             t->is_matrix ? shape : shape + 1));
     }
     for (int64_t i = 0; i < layout->n_tensors; i++)
         QS_TRY(write_tensor(file, &layout->tensors[i], parameters + layout->tensors[i].first));
@@ -132,7 +133,8 @@ out:
     return err;
 }
 
-qs_err qs_model_write(const qs_model_writer *writer, const qs_train_layout *layout, const float *parameters, const char *dir)
+qs_err qs_model_write(const qs_model_writer *writer, const qs_train_layout *layout, const float *parameters,
+                      const char *dir)
 {
     qs_err err;
     QS_TRY(qs_dir_create(dir));
@@ -164,8 +166,8 @@ static qs_err check_same_shape(const qs_model_config *a, const qs_model_config *
                 {"head_dim", a->head_dim, b->head_dim}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].a != rows[i].b)
-            return qs_fail(QS_E_INPUT, "start from %s: its %s is %lld, the configuration says %lld", path, rows[i].name,
-                           (long long)rows[i].b, (long long)rows[i].a);
+            return qs_fail(QS_E_INPUT, "start from %s: its %s is %lld, the configuration says %lld", path,
+                           rows[i].name, (long long)rows[i].b, (long long)rows[i].a);
     return QS_OK;
 }
 

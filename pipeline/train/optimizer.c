@@ -10,10 +10,10 @@ enum { CHUNK_ELEMENTS = 4096 }; /* a piece of work: whole blocks of one tensor *
 static const float average_decay = 0.99f; /* of the variance clamp's moving average */
 
 typedef struct chunk {
-    int64_t first, n;    /* elements of the layout */
-    int64_t state;       /* first element of its 32-bit moments, or of its codes */
-    int64_t block;       /* first of its blocks, among those of all tensors */
-    int64_t scale;       /* first of its blocks, among those with scales */
+    int64_t first, n; /* elements of the layout */
+    int64_t state;    /* first element of its 32-bit moments, or of its codes */
+    int64_t block;    /* first of its blocks, among those of all tensors */
+    int64_t scale;    /* first of its blocks, among those with scales */
     bool is_8bit, decays;
 } chunk;
 
@@ -43,8 +43,12 @@ static void cut(qs_optimizer *o)
         for (int64_t done = 0; done < n_tensor; done += CHUNK_ELEMENTS) {
             int64_t n = n_tensor - done < CHUNK_ELEMENTS ? n_tensor - done : CHUNK_ELEMENTS;
             if (o->chunks != NULL)
-                o->chunks[o->n_chunks] = (chunk){.first = t->first + done, .n = n, .state = is_8bit ? o->n_8 : o->n_32,
-                                                 .block = o->n_blocks, .scale = o->n_scales, .is_8bit = is_8bit,
+                o->chunks[o->n_chunks] = (chunk){.first = t->first + done,
+                                                 .n = n,
+                                                 .state = is_8bit ? o->n_8 : o->n_32,
+                                                 .block = o->n_blocks,
+                                                 .scale = o->n_scales,
+                                                 .is_8bit = is_8bit,
                                                  .decays = t->is_matrix};
             o->n_chunks++;
             o->n_blocks += n_blocks_of(n);
@@ -57,8 +61,8 @@ static void cut(qs_optimizer *o)
 
 static size_t state_bytes(const qs_optimizer *o)
 {
-    return (size_t)o->n_32 * 2 * sizeof(float) + (size_t)o->n_8 * 2 + (size_t)o->n_scales * 2 * sizeof(float) +
-           (size_t)o->n_blocks * sizeof(float);
+    return (size_t)o->n_32 * 2 * sizeof(float) + (size_t)o->n_8 * 2 +
+           (size_t)o->n_scales * 2 * sizeof(float) + (size_t)o->n_blocks * sizeof(float);
 }
 
 qs_err qs_optimizer_create(qs_optimizer **out, const qs_train_layout *layout, const qs_train_kernels *kernels,
@@ -109,7 +113,8 @@ typedef struct step_job {
     uint16_t *narrow;
 } step_job;
 
-/* v of a block into [a / clamp, clamp a], a the moving average of the block's mean; it starts with the first mean. */
+/* v of a block into [a / clamp, clamp a], a the moving average of the block's mean; it starts with the first
+ * mean. */
 static void clamp_block(float *v, int64_t n, float clamp, bool is_first, float *average)
 {
     double sum = 0;
@@ -158,11 +163,15 @@ static void step_chunks(void *context, int64_t first, int64_t last, int thread)
     }
 }
 
-void qs_optimizer_step(qs_optimizer *optimizer, qs_team *team, double lr, double clip, int64_t t, const float *gradient,
-                       float *parameters, uint16_t *narrow)
+void qs_optimizer_step(qs_optimizer *optimizer, qs_team *team, double lr, double clip, int64_t t,
+                       const float *gradient, float *parameters, uint16_t *narrow)
 {
-    step_job job = {.optimizer = optimizer, .step = qs_adam_step_make(&optimizer->options.adam, lr, clip, t), .t = t,
-                    .gradient = gradient, .parameters = parameters, .narrow = narrow};
+    step_job job = {.optimizer = optimizer,
+                    .step = qs_adam_step_make(&optimizer->options.adam, lr, clip, t),
+                    .t = t,
+                    .gradient = gradient,
+                    .parameters = parameters,
+                    .narrow = narrow};
     qs_team_run(team, optimizer->n_chunks, 1, step_chunks, &job);
 }
 
@@ -178,8 +187,10 @@ void qs_optimizer_moments(const qs_optimizer *o, int64_t first, int64_t n, float
             if (out < 0 || out >= n) continue;
             count = n - out < count ? n - out : count;
             if (c->is_8bit) {
-                qs_dynamic_decode(&o->m_map, o->m_codes + c->state + done, o->m_scales[c->scale + block], count, m + out);
-                qs_dynamic_decode(&o->v_map, o->v_codes + c->state + done, o->v_scales[c->scale + block], count, v + out);
+                qs_dynamic_decode(&o->m_map, o->m_codes + c->state + done, o->m_scales[c->scale + block],
+                                  count, m + out);
+                qs_dynamic_decode(&o->v_map, o->v_codes + c->state + done, o->v_scales[c->scale + block],
+                                  count, v + out);
             } else {
                 memcpy(m + out, o->m + c->state + done, (size_t)count * sizeof *m);
                 memcpy(v + out, o->v + c->state + done, (size_t)count * sizeof *v);
@@ -199,7 +210,8 @@ void qs_optimizer_set_moments(qs_optimizer *o, const qs_optimizer *other, const 
             memcpy(o->v + c->state, v + c->first, (size_t)c->n * sizeof *v);
         }
         for (int64_t block = 0; c->is_8bit && block < n_blocks_of(c->n); block++) {
-            int64_t done = block * QS_ADAM_BLOCK, n = c->n - done < QS_ADAM_BLOCK ? c->n - done : QS_ADAM_BLOCK;
+            int64_t done = block * QS_ADAM_BLOCK,
+                    n = c->n - done < QS_ADAM_BLOCK ? c->n - done : QS_ADAM_BLOCK;
             int64_t state = c->state + done, at = c->first + done;
             o->m_scales[c->scale + block] = qs_dynamic_encode(&o->m_map, m + at, n, o->m_codes + state);
             o->v_scales[c->scale + block] = qs_dynamic_encode(&o->v_map, v + at, n, o->v_codes + state);

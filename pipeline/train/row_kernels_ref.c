@@ -13,7 +13,8 @@ static float rmsnorm(const float *x, const float *gain, int64_t d, double eps, f
     return f;
 }
 
-static void rmsnorm_back(const float *dy, const float *x, const float *gain, float f, int64_t d, float *dx, float *dgain)
+static void rmsnorm_back(const float *dy, const float *x, const float *gain, float f, int64_t d, float *dx,
+                         float *dgain)
 {
     double dot = 0;
     for (int64_t i = 0; i < d; i++) dot += (double)dy[i] * gain[i] * x[i];
@@ -43,7 +44,8 @@ static void swiglu(const float *gate, const float *up, int64_t n, float *out)
     for (int64_t i = 0; i < n; i++) out[i] = (float)(gate[i] / (1 + exp(-(double)gate[i]))) * up[i];
 }
 
-static void swiglu_back(const float *gate, const float *up, const float *dout, int64_t n, float *dgate, float *dup)
+static void swiglu_back(const float *gate, const float *up, const float *dout, int64_t n, float *dgate,
+                        float *dup)
 {
     for (int64_t i = 0; i < n; i++) {
         double g = gate[i], s = 1 / (1 + exp(-g)), d = dout[i];
@@ -103,7 +105,8 @@ static void adam_moments(const qs_adam_step *step, int64_t n, const float *gradi
     }
 }
 
-static void adam_apply(const qs_adam_step *step, bool decays, int64_t n, const float *m, const float *v, float *p)
+static void adam_apply(const qs_adam_step *step, bool decays, int64_t n, const float *m, const float *v,
+                       float *p)
 {
     float keep = decays ? step->keep : 1.0f;
     for (int64_t i = 0; i < n; i++) p[i] = keep * p[i] - step->step_size * (m[i] / (sqrtf(v[i]) + step->eps));

@@ -13,7 +13,8 @@ QS_INLINE vf v_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 QS_INLINE vf v_sqrt(vf a) { return _mm256_sqrt_ps(a); }
 #endif
 
-/* Lanes of a run that may end inside a vector: the whole vectors first, then the rest, by the same expressions. */
+/* Lanes of a run that may end inside a vector: the whole vectors first, then the rest, by the same
+ * expressions. */
 QS_INLINE vf load_n(const float *p, int64_t n) { return n >= V_LANES ? v_load(p) : v_load_part(p, n); }
 QS_INLINE void store_n(float *p, vf x, int64_t n)
 {
@@ -46,7 +47,8 @@ static float rmsnorm(const float *x, const float *gain, int64_t d, double eps, f
     return f;
 }
 
-static void rmsnorm_back(const float *dy, const float *x, const float *gain, float f, int64_t d, float *dx, float *dgain)
+static void rmsnorm_back(const float *dy, const float *x, const float *gain, float f, int64_t d, float *dx,
+                         float *dgain)
 {
     vf dots[2] = {v_set(0.0f), v_set(0.0f)};
     int64_t i = 0;
@@ -96,7 +98,8 @@ static void swiglu(const float *gate, const float *up, int64_t n, float *out)
     }
 }
 
-static void swiglu_back(const float *gate, const float *up, const float *dout, int64_t n, float *dgate, float *dup)
+static void swiglu_back(const float *gate, const float *up, const float *dout, int64_t n, float *dgate,
+                        float *dup)
 {
     const vf one = v_set(1.0f);
     for (int64_t i = 0; i < n; i += V_LANES) {
@@ -185,12 +188,14 @@ static qs_token_loss cross_entropy(float *logits, int64_t n, int32_t target, flo
     float sum = exponentials(logits, n, largest);
     multiply(logits, n, scale / sum);
     logits[target] -= scale;
-    return (qs_token_loss){.nll = log((double)sum) + ((double)largest - at_target), .is_largest = at_target == largest};
+    return (qs_token_loss){.nll = log((double)sum) + ((double)largest - at_target),
+                           .is_largest = at_target == largest};
 }
 
 static void add(float *x, const float *y, int64_t n)
 {
-    for (int64_t i = 0; i < n; i += V_LANES) store_n(x + i, v_add(load_n(x + i, n - i), load_n(y + i, n - i)), n - i);
+    for (int64_t i = 0; i < n; i += V_LANES)
+        store_n(x + i, v_add(load_n(x + i, n - i), load_n(y + i, n - i)), n - i);
 }
 
 static void to_bf16(const float *x, int64_t n, uint16_t *out)
@@ -229,7 +234,8 @@ static void adam_moments(const qs_adam_step *step, int64_t n, const float *gradi
     }
 }
 
-static void adam_apply(const qs_adam_step *step, bool decays, int64_t n, const float *m, const float *v, float *p)
+static void adam_apply(const qs_adam_step *step, bool decays, int64_t n, const float *m, const float *v,
+                       float *p)
 {
     vf eps = v_set(step->eps), size = v_set(step->step_size), keep = v_set(decays ? step->keep : 1.0f);
     for (int64_t i = 0; i < n; i += V_LANES) {
@@ -239,13 +245,13 @@ static void adam_apply(const qs_adam_step *step, bool decays, int64_t n, const f
     }
 }
 
-#define QS_TRAIN_KERNELS_SIMD(name)                                                                                      \
-    (qs_train_kernels)                                                                                                   \
-    {                                                                                                                    \
-        .from = (name), .rmsnorm = rmsnorm, .rmsnorm_back = rmsnorm_back, .rope = rope, .swiglu = swiglu,                \
-        .swiglu_back = swiglu_back, .softmax = softmax, .softmax_back = softmax_back, .cross_entropy = cross_entropy,    \
-        .add = add, .to_bf16 = to_bf16, .sum_squares = sum_squares, .adam_moments = adam_moments,                       \
-        .adam_apply = adam_apply                                                                                         \
+#define QS_TRAIN_KERNELS_SIMD(name)                                                                          \
+    (qs_train_kernels)                                                                                       \
+    {                                                                                                        \
+        .from = (name), .rmsnorm = rmsnorm, .rmsnorm_back = rmsnorm_back, .rope = rope, .swiglu = swiglu,    \
+        .swiglu_back = swiglu_back, .softmax = softmax, .softmax_back = softmax_back,                        \
+        .cross_entropy = cross_entropy, .add = add, .to_bf16 = to_bf16, .sum_squares = sum_squares,          \
+        .adam_moments = adam_moments, .adam_apply = adam_apply                                               \
     }
 
 #endif

@@ -24,8 +24,8 @@ static void norm_rows(qs_train_pass *pass, const float *x, const float *gain, fl
 }
 
 /* dx += the gradient dnormed [n_ctx, d_model] through the norm of x. */
-static void norm_rows_back(qs_train_pass *pass, const float *dnormed, const float *x, const float *gain, const float *factor,
-                           float *dgain)
+static void norm_rows_back(qs_train_pass *pass, const float *dnormed, const float *x, const float *gain,
+                           const float *factor, float *dgain)
 {
     const qs_pass_plan *plan = pass->plan;
     int64_t d = plan->layout->config.d_model;
@@ -34,7 +34,8 @@ static void norm_rows_back(qs_train_pass *pass, const float *dnormed, const floa
 }
 
 /* Rows of q, k and v, turned by their positions, each head's rows together. */
-static void split_heads(qs_train_pass *pass, layer_state *state, const qs_segment *segments, int64_t n_segments)
+static void split_heads(qs_train_pass *pass, layer_state *state, const qs_segment *segments,
+                        int64_t n_segments)
 {
     const qs_pass_plan *plan = pass->plan;
     const qs_train_layout *l = plan->layout;
@@ -59,8 +60,8 @@ static void split_heads(qs_train_pass *pass, layer_state *state, const qs_segmen
 }
 
 /* state->x to out, which is the next layer's x. */
-static void layer_forward(qs_train_pass *pass, int thread, const qs_pass_weights *w, int64_t layer, const qs_segment *segments,
-                          int64_t n_segments, float *out)
+static void layer_forward(qs_train_pass *pass, int thread, const qs_pass_weights *w, int64_t layer,
+                          const qs_segment *segments, int64_t n_segments, float *out)
 {
     const qs_pass_plan *plan = pass->plan;
     const qs_model_config *c = &plan->layout->config;
@@ -74,7 +75,8 @@ static void layer_forward(qs_train_pass *pass, int thread, const qs_pass_weights
     memcpy(state->mid, state->x, stream_bytes);
     qs_product_run(plan->o, thread, state->attended, at(w->products, p->o, plan), state->mid);
     norm_rows(pass, state->mid, w->f32 + p->mlp_norm, state->mid_factor, state->mid_normed);
-    qs_product_run(plan->gate_up, thread, state->mid_normed, at(w->products, p->gate_up, plan), state->gate_up);
+    qs_product_run(plan->gate_up, thread, state->mid_normed, at(w->products, p->gate_up, plan),
+                   state->gate_up);
     for (int64_t t = 0; t < plan->n_ctx; t++) {
         const float *gate = state->gate_up + t * 2 * c->d_ff;
         plan->kernels->swiglu(gate, gate + c->d_ff, c->d_ff, pass->row);
@@ -85,8 +87,8 @@ static void layer_forward(qs_train_pass *pass, int thread, const qs_pass_weights
 }
 
 /* pass->dx, the gradient of the layer's output, becomes that of its input. */
-static void layer_back(qs_train_pass *pass, int thread, const qs_pass_weights *w, int64_t layer, const qs_segment *segments,
-                       int64_t n_segments, float *gradient)
+static void layer_back(qs_train_pass *pass, int thread, const qs_pass_weights *w, int64_t layer,
+                       const qs_segment *segments, int64_t n_segments, float *gradient)
 {
     const qs_pass_plan *plan = pass->plan;
     const qs_model_config *c = &plan->layout->config;
@@ -97,12 +99,14 @@ static void layer_back(qs_train_pass *pass, int thread, const qs_pass_weights *w
     qs_product_run(plan->down_dw, thread, pass->dx_c, state->gated, gradient + p->down);
     for (int64_t t = 0; t < plan->n_ctx; t++) {
         const float *gate = state->gate_up + t * 2 * c->d_ff;
-        plan->kernels->swiglu_back(gate, gate + c->d_ff, pass->wide + t * c->d_ff, c->d_ff, pass->row, pass->row + c->d_ff);
+        plan->kernels->swiglu_back(gate, gate + c->d_ff, pass->wide + t * c->d_ff, c->d_ff, pass->row,
+                                   pass->row + c->d_ff);
         qs_train_pass_narrow(plan, pass->row, 2 * c->d_ff, at_mut(pass->wide_c, t * 2 * c->d_ff, plan));
     }
     qs_product_run(plan->gate_up_dx, thread, pass->wide_c, at(w->products, p->gate_up, plan), pass->wide);
     qs_product_run(plan->gate_up_dw, thread, pass->wide_c, state->mid_normed, gradient + p->gate_up);
-    norm_rows_back(pass, pass->wide, state->mid, w->f32 + p->mlp_norm, state->mid_factor, gradient + p->mlp_norm);
+    norm_rows_back(pass, pass->wide, state->mid, w->f32 + p->mlp_norm, state->mid_factor,
+                   gradient + p->mlp_norm);
 
     qs_train_pass_narrow(plan, pass->dx, plan->n_ctx * c->d_model, pass->dx_c);
     qs_product_run(plan->o_dx, thread, pass->dx_c, at(w->products, p->o, plan), pass->wide);
@@ -133,9 +137,10 @@ static void count_token(qs_train_loss *loss, const qs_token_loss *token, float w
     loss->n_answer_hits += token->is_largest;
 }
 
-/* Losses and, with a gradient, pass->wide = the gradient of the normed rows. A part of the logits at a time. */
-static void head(qs_train_pass *pass, int thread, const qs_pass_weights *w, const row_view *row, float scale, float *gradient,
-                 qs_train_loss *loss)
+/* Losses and, with a gradient, pass->wide = the gradient of the normed rows. A part of the logits at a time.
+ */
+static void head(qs_train_pass *pass, int thread, const qs_pass_weights *w, const row_view *row, float scale,
+                 float *gradient, qs_train_loss *loss)
 {
     const qs_pass_plan *plan = pass->plan;
     const qs_train_layout *l = plan->layout;
@@ -150,7 +155,8 @@ static void head(qs_train_pass *pass, int thread, const qs_pass_weights *w, cons
                 memset(logits, 0, (size_t)n_vocab * sizeof *logits);
                 continue;
             }
-            qs_token_loss token = plan->kernels->cross_entropy(logits, n_vocab, row->targets[t], scale * row->weights[t]);
+            qs_token_loss token =
+                plan->kernels->cross_entropy(logits, n_vocab, row->targets[t], scale * row->weights[t]);
             pass->hits[t] = token.is_largest;
             count_token(loss, &token, row->weights[t], row->is_answer[t]);
         }
@@ -176,19 +182,23 @@ static void count_examples(const qs_train_pass *pass, const row_view *row, qs_tr
     }
 }
 
-qs_train_loss qs_train_pass_run(qs_train_pass *pass, int thread, const qs_pass_weights *weights, const qs_batch *batch, int64_t row,
-                        float scale, float *gradient)
+qs_train_loss qs_train_pass_run(qs_train_pass *pass, int thread, const qs_pass_weights *weights,
+                                const qs_batch *batch, int64_t row, float scale, float *gradient)
 {
     const qs_pass_plan *plan = pass->plan;
     const qs_train_layout *l = plan->layout;
     const qs_model_config *c = &l->config;
     int64_t d = c->d_model, at_row = row * batch->n_ctx;
     qs_train_loss loss = {0};
-    row_view view = {.tokens = batch->tokens + at_row, .targets = batch->targets + at_row, .weights = batch->weights + at_row,
-                     .is_answer = batch->is_answer + at_row, .segments = batch->segments + row * batch->n_segments_max,
+    row_view view = {.tokens = batch->tokens + at_row,
+                     .targets = batch->targets + at_row,
+                     .weights = batch->weights + at_row,
+                     .is_answer = batch->is_answer + at_row,
+                     .segments = batch->segments + row * batch->n_segments_max,
                      .n_segments = batch->n_segments[row]};
     for (int64_t t = 0; t < plan->n_ctx; t++)
-        memcpy(pass->layers[0].x + t * d, weights->f32 + l->embed + view.tokens[t] * d, (size_t)d * sizeof(float));
+        memcpy(pass->layers[0].x + t * d, weights->f32 + l->embed + view.tokens[t] * d,
+               (size_t)d * sizeof(float));
     for (int64_t i = 0; i < c->n_layers; i++)
         layer_forward(pass, thread, weights, i, view.segments, view.n_segments,
                       i + 1 < c->n_layers ? pass->layers[i + 1].x : pass->x);
@@ -198,7 +208,8 @@ qs_train_loss qs_train_pass_run(qs_train_pass *pass, int thread, const qs_pass_w
     if (gradient == NULL) return loss;
 
     memset(pass->dx, 0, (size_t)(plan->n_ctx * d) * sizeof *pass->dx);
-    norm_rows_back(pass, pass->wide, pass->x, weights->f32 + l->final_norm, pass->factor, gradient + l->final_norm);
+    norm_rows_back(pass, pass->wide, pass->x, weights->f32 + l->final_norm, pass->factor,
+                   gradient + l->final_norm);
     for (int64_t i = c->n_layers - 1; i >= 0; i--)
         layer_back(pass, thread, weights, i, view.segments, view.n_segments, gradient);
     for (int64_t t = 0; t < plan->n_ctx; t++)

@@ -53,11 +53,13 @@ static qs_err find_products(qs_pass_plan *plan)
     const qs_train_layout *l = plan->layout;
     const qs_model_config *c = &l->config;
     qs_err err;
-    QS_TRY(linear_products(plan, plan->n_ctx, l->d_qkv, c->d_model, false, &plan->qkv, &plan->qkv_dx, &plan->qkv_dw));
+    QS_TRY(linear_products(plan, plan->n_ctx, l->d_qkv, c->d_model, false, &plan->qkv, &plan->qkv_dx,
+                           &plan->qkv_dw));
     QS_TRY(linear_products(plan, plan->n_ctx, c->d_model, l->d_q, true, &plan->o, &plan->o_dx, &plan->o_dw));
-    QS_TRY(linear_products(plan, plan->n_ctx, 2 * c->d_ff, c->d_model, false, &plan->gate_up, &plan->gate_up_dx,
-                           &plan->gate_up_dw));
-    QS_TRY(linear_products(plan, plan->n_ctx, c->d_model, c->d_ff, true, &plan->down, &plan->down_dx, &plan->down_dw));
+    QS_TRY(linear_products(plan, plan->n_ctx, 2 * c->d_ff, c->d_model, false, &plan->gate_up,
+                           &plan->gate_up_dx, &plan->gate_up_dw));
+    QS_TRY(linear_products(plan, plan->n_ctx, c->d_model, c->d_ff, true, &plan->down, &plan->down_dx,
+                           &plan->down_dw));
     QS_TRY(linear_products(plan, plan->head_rows, c->n_vocab, c->d_model, false, &plan->head, &plan->head_dx,
                            &plan->head_dw));
     QS_TRY(find_attention_products(plan));
@@ -101,7 +103,8 @@ qs_err qs_pass_plan_create(qs_pass_plan **out, const qs_train_layout *layout, in
     qs_pass_plan *plan = NULL;
     *out = NULL;
     if (n_ctx <= 0 || n_ctx % QS_TRAIN_ROWS != 0)
-        return qs_fail(QS_E_USAGE, "plan training: rows of %lld tokens are no multiple of %d", (long long)n_ctx, QS_TRAIN_ROWS);
+        return qs_fail(QS_E_USAGE, "plan training: rows of %lld tokens are no multiple of %d",
+                       (long long)n_ctx, QS_TRAIN_ROWS);
     QS_TRY(QS_NEW(plan, 1, "plan of training"));
     plan->layout = layout;
     plan->n_ctx = n_ctx;
@@ -112,7 +115,8 @@ qs_err qs_pass_plan_create(qs_pass_plan **out, const qs_train_layout *layout, in
     QS_TRY(qs_product_engine_create(&plan->engine, n_threads, compute));
     QS_TRY(find_products(plan));
     QS_TRY(make_angles(plan));
-    (void)snprintf(plan->text, sizeof plan->text, "%s rows, %s", plan->kernels->from, qs_product_engine_describe(plan->engine));
+    (void)snprintf(plan->text, sizeof plan->text, "%s rows, %s", plan->kernels->from,
+                   qs_product_engine_describe(plan->engine));
     *out = plan;
     plan = NULL;
 out:
@@ -215,7 +219,8 @@ qs_err qs_train_pass_create(qs_train_pass **out, const qs_pass_plan *plan)
     QS_TRY(QS_NEW(pass, 1, "pass"));
     pass->plan = plan;
     QS_TRY(QS_NEW(pass->layers, plan->layout->config.n_layers, "layers of a pass"));
-    QS_TRY(qs_mem_alloc(&pass->memory, qs_train_pass_bytes(plan->layout, plan->n_ctx, plan->compute), "activations"));
+    QS_TRY(qs_mem_alloc(&pass->memory, qs_train_pass_bytes(plan->layout, plan->n_ctx, plan->compute),
+                        "activations"));
     cutter c = {.memory = pass->memory};
     cut_pass(&c, plan->layout, plan->n_ctx, plan->element_bytes, pass);
     *out = pass;

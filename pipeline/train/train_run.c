@@ -59,8 +59,8 @@ static qs_err open_config(qs_train_run *run, const char *path)
     QS_TRY(qs_model_config_from_json(&config, run->config, path));
     QS_TRY(qs_train_layout_init(&run->layout, &config));
     if (qs_tokenizer_n_vocab(run->tokenizer) > config.n_vocab)
-        err = qs_fail(QS_E_INPUT, "read %s: vocab_size is %lld, the tokenizer has %lld", path, (long long)config.n_vocab,
-                      (long long)qs_tokenizer_n_vocab(run->tokenizer));
+        err = qs_fail(QS_E_INPUT, "read %s: vocab_size is %lld, the tokenizer has %lld", path,
+                      (long long)config.n_vocab, (long long)qs_tokenizer_n_vocab(run->tokenizer));
     else if (run->options->n_ctx > config.n_ctx_max)
         err = qs_fail(QS_E_USAGE, "--seqlen %lld is more than max_position_embeddings, %lld, in %s",
                       (long long)run->options->n_ctx, (long long)config.n_ctx_max, path);
@@ -71,16 +71,21 @@ out:
 static qs_err open_data(qs_train_run *run)
 {
     const qs_train_options *o = run->options;
-    qs_examples_options how = {.n_ctx = o->n_ctx, .answer_weight = o->answer_weight, .shuffle = o->shuffle, .seed = o->seed};
+    qs_examples_options how = {
+        .n_ctx = o->n_ctx, .answer_weight = o->answer_weight, .shuffle = o->shuffle, .seed = o->seed};
     qs_err err;
     QS_TRY(qs_examples_open(&run->data, o->data, run->tokenizer, &how));
     how.shuffle = false;
-    if (o->validation != NULL) QS_TRY(qs_examples_open(&run->validation, o->validation, run->tokenizer, &how));
+    if (o->validation != NULL)
+        QS_TRY(qs_examples_open(&run->validation, o->validation, run->tokenizer, &how));
 out:
     return err;
 }
 
-static const char *hex(char text[QS_DIGEST_TEXT_BYTES], qs_digest digest) { return qs_digest_format(text, digest); }
+static const char *hex(char text[QS_DIGEST_TEXT_BYTES], qs_digest digest)
+{
+    return qs_digest_format(text, digest);
+}
 
 /* Everything that determines the bytes of the result, a setting a line. */
 static void make_settings(qs_train_run *run)
@@ -90,23 +95,28 @@ static void make_settings(qs_train_run *run)
     char *text = json_dumps(run->config, JSON_COMPACT | JSON_SORT_KEYS);
     qs_digest of_config = qs_hash(text != NULL ? text : "", text != NULL ? strlen(text) : 0);
     free(text);
-    (void)snprintf(run->settings, sizeof run->settings,
-                   "config %s\ntokenizer %s\ndata %s\nseqlen %lld\nbatch %lld\nsteps %lld\nlanes %lld\nseed %llu\n"
-                   "order %s\nanswer-weight %.9g\noptimizer adam%d\nlr %.9g\nlr-last %.9g\nwarmup %lld\nbeta1 %.9g\n"
-                   "beta2 %.9g\neps %.9g\ndecay %.9g\nclip %.9g\nclamp %.9g\ncompute %s\ninit %.512s\ninit-std %.9g\n",
-                   hex(config, of_config), hex(tokenizer, qs_tokenizer_digest(run->tokenizer)),
-                   hex(data, qs_examples_digest(run->data)), (long long)o->n_ctx, (long long)o->n_rows,
-                   (long long)o->n_steps, (long long)o->n_lanes, (unsigned long long)o->seed,
-                   o->shuffle ? "random" : "file", o->answer_weight, o->optimizer.bits, o->lr, o->last_share,
-                   (long long)o->n_warmup, o->optimizer.adam.beta1, o->optimizer.adam.beta2, o->optimizer.adam.eps,
-                   o->optimizer.adam.decay, o->clip, o->optimizer.adam.clamp,
-                   o->compute == QS_COMPUTE_BF16 ? "bf16" : "f32", o->init != NULL ? o->init : "drawn", o->init_std);
+    (void)snprintf(
+        run->settings, sizeof run->settings,
+        "config %s\ntokenizer %s\ndata %s\nseqlen %lld\nbatch %lld\nsteps %lld\nlanes %lld\nseed %llu\n"
+        "order %s\nanswer-weight %.9g\noptimizer adam%d\nlr %.9g\nlr-last %.9g\nwarmup %lld\nbeta1 %.9g\n"
+        "beta2 %.9g\neps %.9g\ndecay %.9g\nclip %.9g\nclamp %.9g\ncompute %s\ninit %.512s\ninit-std %.9g\n",
+        hex(config, of_config), hex(tokenizer, qs_tokenizer_digest(run->tokenizer)),
+        hex(data, qs_examples_digest(run->data)), (long long)o->n_ctx, (long long)o->n_rows,
+        (long long)o->n_steps, (long long)o->n_lanes, (unsigned long long)o->seed,
+        o->shuffle ? "random" : "file", o->answer_weight, o->optimizer.bits, o->lr, o->last_share,
+        (long long)o->n_warmup, o->optimizer.adam.beta1, o->optimizer.adam.beta2, o->optimizer.adam.eps,
+        o->optimizer.adam.decay, o->clip, o->optimizer.adam.clamp,
+        o->compute == QS_COMPUTE_BF16 ? "bf16" : "f32", o->init != NULL ? o->init : "drawn", o->init_std);
 }
 
 static qs_trainer_options trainer_options(const qs_train_options *o)
 {
-    return (qs_trainer_options){.n_ctx = o->n_ctx, .n_lanes = o->n_lanes, .n_threads = o->n_threads, .compute = o->compute,
-                                .optimizer = o->optimizer, .clip = o->clip};
+    return (qs_trainer_options){.n_ctx = o->n_ctx,
+                                .n_lanes = o->n_lanes,
+                                .n_threads = o->n_threads,
+                                .compute = o->compute,
+                                .optimizer = o->optimizer,
+                                .clip = o->clip};
 }
 
 qs_err qs_train_run_open(qs_train_run **out, const qs_train_options *options)
@@ -146,8 +156,10 @@ void qs_train_run_plan(const qs_train_run *run, qs_train_plan *plan)
 {
     const qs_train_options *o = run->options;
     qs_trainer_options t = trainer_options(o);
-    *plan = (qs_train_plan){.n_parameters = run->layout.n, .n_examples = qs_examples_n(run->data),
-                            .tokens_per_step = o->n_rows * o->n_ctx, .bytes = qs_trainer_plan_bytes(&run->layout, &t)};
+    *plan = (qs_train_plan){.n_parameters = run->layout.n,
+                            .n_examples = qs_examples_n(run->data),
+                            .tokens_per_step = o->n_rows * o->n_ctx,
+                            .bytes = qs_trainer_plan_bytes(&run->layout, &t)};
 }
 
 /* ---- files ---- */
@@ -167,7 +179,8 @@ static qs_err write_curve(const qs_train_run *run)
         int64_t last = first + n_mean < s->step ? first + n_mean : s->step;
         double mean[QS_CURVE_COLUMNS] = {0};
         for (int64_t i = first; i < last; i++)
-            for (int c = 0; c < QS_CURVE_COLUMNS; c++) mean[c] += s->curve[i * QS_CURVE_COLUMNS + c] / (double)(last - first);
+            for (int c = 0; c < QS_CURVE_COLUMNS; c++)
+                mean[c] += s->curve[i * QS_CURVE_COLUMNS + c] / (double)(last - first);
         (void)fprintf(file.stream, "%lld,%.6g,%.6g,%.6g\n", (long long)last, mean[0], mean[1], mean[2]);
     }
     QS_TRY(qs_file_writer_publish(&file));
@@ -189,7 +202,8 @@ out:
 static qs_err save(qs_train_run *run)
 {
     const qs_train_options *o = run->options;
-    const qs_model_writer writer = {.config = run->config, .tokenizer_path = o->tokenizer, .tokenizer = run->tokenizer};
+    const qs_model_writer writer = {
+        .config = run->config, .tokenizer_path = o->tokenizer, .tokenizer = run->tokenizer};
     qs_err err;
     QS_TRY(qs_model_write(&writer, &run->layout, qs_trainer_parameters(run->trainer), o->out));
     QS_TRY(write_curve(run));
@@ -208,7 +222,8 @@ static qs_err start(qs_train_run *run)
     if (run->has_checkpoint) {
         QS_TRY(qs_checkpoint_read(o->checkpoint, run->settings, &run->state, run->trainer));
         for (int64_t i = 0; i < run->state.step; i++)
-            QS_TRY(qs_loss_guard_add(&run->guard, run->state.curve[i * QS_CURVE_COLUMNS], run->layout.config.n_vocab, i + 1));
+            QS_TRY(qs_loss_guard_add(&run->guard, run->state.curve[i * QS_CURVE_COLUMNS],
+                                     run->layout.config.n_vocab, i + 1));
         qs_log_info("resume from %s after step %lld", o->checkpoint, (long long)run->state.step);
         goto out;
     }
@@ -242,8 +257,10 @@ static qs_err validate(qs_train_run *run, qs_train_loss *sum)
     }
     QS_TRY(qs_train_state_add_validation(&run->state, sum));
     const double *row = run->state.validation + (run->state.n_validations - 1) * QS_VALIDATION_COLUMNS;
-    qs_log_info("step %lld: held-out ppl %.4g, of answers %.4g; tokens right %.1f %%, whole answers right %.1f %% of %lld",
-                (long long)run->state.step, row[1], row[2], 100 * row[3], 100 * row[4], (long long)sum->n_examples);
+    qs_log_info("step %lld: held-out ppl %.4g, of answers %.4g; tokens right %.1f %%, whole answers right "
+                "%.1f %% of %lld",
+                (long long)run->state.step, row[1], row[2], 100 * row[3], 100 * row[4],
+                (long long)sum->n_examples);
 out:
     return err;
 }
@@ -259,7 +276,8 @@ static double recent_loss(const qs_train_state *s)
 static qs_err one_step(qs_train_run *run)
 {
     const qs_train_options *o = run->options;
-    const qs_schedule schedule = {.lr = o->lr, .last_share = o->last_share, .n_warmup = o->n_warmup, .n_steps = o->n_steps};
+    const qs_schedule schedule = {
+        .lr = o->lr, .last_share = o->last_share, .n_warmup = o->n_warmup, .n_steps = o->n_steps};
     int64_t step = run->state.step + 1;
     double lr = qs_schedule_lr(&schedule, step);
     qs_step_report report;
@@ -317,29 +335,36 @@ qs_err qs_train_run_all(qs_train_run *run, qs_train_result *result)
         result->n_tokens = run->state.n_tokens - first_tokens;
         result->n_steps = run->state.step - first;
         result->loss = recent_loss(&run->state);
-        qs_progress_note(&progress, "step %lld, loss %.4f, %.0f tokens/s", (long long)run->state.step, result->loss,
-                         (double)result->n_tokens / result->seconds);
+        qs_progress_note(&progress, "step %lld, loss %.4f, %.0f tokens/s", (long long)run->state.step,
+                         result->loss, (double)result->n_tokens / result->seconds);
         qs_progress_update(&progress, run->state.step - first);
         if (stops) break;
     }
     qs_progress_finish(&progress);
     int64_t n_long = qs_examples_n_too_long(run->data);
-    if (n_long > 0) qs_log_warn("%lld examples were longer than %lld tokens and left out", (long long)n_long, (long long)o->n_ctx);
+    if (n_long > 0)
+        qs_log_warn("%lld examples were longer than %lld tokens and left out", (long long)n_long,
+                    (long long)o->n_ctx);
 out:
     return err;
 }
 
 /* ---- optimizers against each other ---- */
 
-qs_err qs_train_run_compare(qs_train_run *run, int base_bits, int bits, int64_t n_seeds, qs_comparison *comparison)
+qs_err qs_train_run_compare(qs_train_run *run, int base_bits, int bits, int64_t n_seeds,
+                            qs_comparison *comparison)
 {
     const qs_train_options *o = run->options;
     qs_err err;
-    if (run->validation == NULL) return qs_fail(QS_E_USAGE, "--compare needs --validation, for the held-out perplexity");
+    if (run->validation == NULL)
+        return qs_fail(QS_E_USAGE, "--compare needs --validation, for the held-out perplexity");
     const qs_compare_options options = {
         .trainer = trainer_options(o),
         .bits = {base_bits, bits},
-        .schedule = {.lr = o->lr, .last_share = o->last_share, .n_warmup = o->n_warmup, .n_steps = o->n_steps},
+        .schedule = {.lr = o->lr,
+                     .last_share = o->last_share,
+                     .n_warmup = o->n_warmup,
+                     .n_steps = o->n_steps},
         .n_rows = o->n_rows,
         .n_seeds = n_seeds,
         .n_validation = o->n_validation,

@@ -39,13 +39,14 @@ void qs_train_run_plan(const qs_train_run *run, qs_train_plan *plan);
 typedef struct qs_train_result {
     int64_t n_steps, n_tokens; /* of this call */
     double seconds, loss;      /* mean weighted loss of the last steps */
-    qs_train_loss validation;    /* of the last one; n = 0 when there was none */
+    qs_train_loss validation;  /* of the last one; n = 0 when there was none */
 } qs_train_result;
-/* Trains, writes checkpoints and models, logs. QS_E_NUMERIC on NaN, Inf and divergence: the last checkpoint stays. */
+/* Trains, writes checkpoints and models, logs. QS_E_NUMERIC on NaN, Inf and divergence: the last checkpoint
+ * stays. */
 QS_MUST_CHECK qs_err qs_train_run_all(qs_train_run *run, qs_train_result *result);
 
-/* The same options as a comparison of two optimizers (compare.h), by the bits of their moments; `out` names the artifact.
- * The model's own files are not written. */
+/* The same options as a comparison of two optimizers (compare.h), by the bits of their moments; `out` names
+ * the artifact. The model's own files are not written. */
 QS_MUST_CHECK qs_err qs_train_run_compare(qs_train_run *run, int base_bits, int bits, int64_t n_seeds,
                                           qs_comparison *comparison);
 

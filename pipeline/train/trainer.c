@@ -15,10 +15,10 @@ struct qs_trainer {
     qs_pass_plan *plan;
     qs_train_pass **passes; /* [n_threads] */
     qs_optimizer *optimizer;
-    float *parameters;  /* [n] */
-    uint16_t *narrow;   /* [n] bf16; NULL in f32 */
-    float *gradients;   /* [n_lanes, n]; the sum ends up in the first */
-    double *squares;    /* [n_sums] of each part of the sum */
+    float *parameters;     /* [n] */
+    uint16_t *narrow;      /* [n] bf16; NULL in f32 */
+    float *gradients;      /* [n_lanes, n]; the sum ends up in the first */
+    double *squares;       /* [n_sums] of each part of the sum */
     qs_train_loss *losses; /* [n_rows_max] */
     int64_t n_rows_max;
 };
@@ -27,7 +27,8 @@ double qs_schedule_lr(const qs_schedule *s, int64_t step)
 {
     const double pi = 3.14159265358979323846;
     if (step <= s->n_warmup) return s->lr * (double)step / (double)s->n_warmup;
-    double span = (double)(s->n_steps - s->n_warmup), done = span > 0 ? (double)(step - s->n_warmup) / span : 1;
+    double span = (double)(s->n_steps - s->n_warmup),
+           done = span > 0 ? (double)(step - s->n_warmup) / span : 1;
     done = done < 1 ? done : 1;
     return s->lr * (s->last_share + (1 - s->last_share) * 0.5 * (1 + cos(pi * done)));
 }
@@ -112,7 +113,8 @@ static void run_lanes(void *context, int64_t first, int64_t last, int thread)
         float *gradient = job->with_gradient ? t->gradients + lane * t->layout->n : NULL;
         if (gradient != NULL) memset(gradient, 0, (size_t)t->layout->n * sizeof *gradient);
         for (int64_t row = lane * n_rows / n_lanes; row < (lane + 1) * n_rows / n_lanes; row++)
-            t->losses[row] = qs_train_pass_run(t->passes[thread], thread, &weights, job->batch, row, job->scale, gradient);
+            t->losses[row] =
+                qs_train_pass_run(t->passes[thread], thread, &weights, job->batch, row, job->scale, gradient);
     }
 }
 
@@ -156,7 +158,8 @@ static qs_err run_rows(qs_trainer *t, const qs_batch *batch, bool with_gradient,
         QS_TRY(QS_NEW(t->losses, batch->n_rows, "losses of rows"));
         t->n_rows_max = batch->n_rows;
     }
-    rows_job job = {.trainer = t, .batch = batch, .scale = (float)(1 / batch->weight), .with_gradient = with_gradient};
+    rows_job job = {
+        .trainer = t, .batch = batch, .scale = (float)(1 / batch->weight), .with_gradient = with_gradient};
     qs_team_run(t->team, t->options.n_lanes, 1, run_lanes, &job);
     *sum = (qs_train_loss){0};
     for (int64_t row = 0; row < batch->n_rows; row++) qs_train_loss_add(sum, &t->losses[row]);
@@ -171,17 +174,21 @@ static qs_err name_nonfinite(const qs_trainer *t, int64_t step)
 {
     int64_t index = qs_find_nonfinite(t->gradients, t->layout->n);
     if (index < 0) /* finite, but their squares are not */
-        return qs_fail(QS_E_NUMERIC, "train step %lld: the norm of the gradient overflows; use a smaller --lr", (long long)step);
+        return qs_fail(QS_E_NUMERIC,
+                       "train step %lld: the norm of the gradient overflows; use a smaller --lr",
+                       (long long)step);
     const qs_train_tensor *tensor = qs_train_layout_find(t->layout, index);
-    return qs_fail(QS_E_NUMERIC, "train step %lld: the gradient of %s[%lld] is %g; use a smaller --lr or --clip",
-                   (long long)step, tensor->name, (long long)(index - tensor->first), (double)t->gradients[index]);
+    return qs_fail(
+        QS_E_NUMERIC, "train step %lld: the gradient of %s[%lld] is %g; use a smaller --lr or --clip",
+        (long long)step, tensor->name, (long long)(index - tensor->first), (double)t->gradients[index]);
 }
 
 static qs_err check_losses(const qs_trainer *t, const qs_batch *batch, int64_t step)
 {
     for (int64_t row = 0; row < batch->n_rows; row++)
         if (!isfinite(t->losses[row].weighted))
-            return qs_fail(QS_E_NUMERIC, "train step %lld: the loss of row %lld is %g; use a smaller --lr or --clip",
+            return qs_fail(QS_E_NUMERIC,
+                           "train step %lld: the loss of row %lld is %g; use a smaller --lr or --clip",
                            (long long)step, (long long)row, t->losses[row].weighted);
     return QS_OK;
 }
@@ -249,9 +256,10 @@ qs_err qs_loss_guard_add(qs_loss_guard *guard, double loss, int64_t n_vocab, int
     double mean = sum / QS_GUARD_STEPS;
     if (guard->n == QS_GUARD_STEPS || mean < guard->lowest) guard->lowest = mean;
     if (mean > guard->lowest + 0.5 * uniform || mean > 1.3 * uniform)
-        return qs_fail(QS_E_NUMERIC,
-                       "train step %lld: diverged: the mean loss of the last %d steps is %.3f, the lowest was %.3f, and "
-                       "guessing gives %.3f; use a smaller --lr or more --warmup", (long long)step, QS_GUARD_STEPS, mean,
-                       guard->lowest, uniform);
+        return qs_fail(
+            QS_E_NUMERIC,
+            "train step %lld: diverged: the mean loss of the last %d steps is %.3f, the lowest was %.3f, and "
+            "guessing gives %.3f; use a smaller --lr or more --warmup",
+            (long long)step, QS_GUARD_STEPS, mean, guard->lowest, uniform);
     return QS_OK;
 }

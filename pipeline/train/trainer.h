@@ -1,8 +1,8 @@
 /* A model in training: parameters, gradients, optimizer state, and one step at a time.
  *
- * The rows of a batch are divided into n_lanes parts, by number alone; each part sums its gradient row by row, and the
- * parts are summed in order. So a step gives the same bytes for any number of threads up to n_lanes, beyond which more
- * threads have nothing to do. */
+ * The rows of a batch are divided into n_lanes parts, by number alone; each part sums its gradient row by
+ * row, and the parts are summed in order. So a step gives the same bytes for any number of threads up to
+ * n_lanes, beyond which more threads have nothing to do. */
 #ifndef QS_TRAIN_TRAINER_H
 #define QS_TRAIN_TRAINER_H
 
@@ -27,16 +27,18 @@ typedef struct qs_schedule {
 double qs_schedule_lr(const qs_schedule *schedule, int64_t step); /* step counts from 1 */
 
 typedef struct qs_step_report {
-    qs_train_loss loss;       /* summed over the batch */
-    double mean;            /* weighted loss over the sum of weights */
-    double gradient_norm;   /* before clipping */
-    double clip;            /* factor in (0, 1] */
+    qs_train_loss loss;   /* summed over the batch */
+    double mean;          /* weighted loss over the sum of weights */
+    double gradient_norm; /* before clipping */
+    double clip;          /* factor in (0, 1] */
     int64_t n_tokens;
 } qs_step_report;
 
 typedef struct qs_trainer qs_trainer;
-/* Parameters start as 0: qs_train_init or a checkpoint fills them, then qs_trainer_refresh. The layout is borrowed. */
-QS_MUST_CHECK qs_err qs_trainer_create(qs_trainer **out, const qs_train_layout *layout, const qs_trainer_options *options);
+/* Parameters start as 0: qs_train_init or a checkpoint fills them, then qs_trainer_refresh. The layout is
+ * borrowed. */
+QS_MUST_CHECK qs_err qs_trainer_create(qs_trainer **out, const qs_train_layout *layout,
+                                       const qs_trainer_options *options);
 void qs_trainer_destroy(qs_trainer *trainer);
 
 const char *qs_trainer_describe(const qs_trainer *trainer);
@@ -50,7 +52,8 @@ void qs_trainer_refresh(qs_trainer *trainer);
 size_t qs_trainer_plan_bytes(const qs_train_layout *layout, const qs_trainer_options *options);
 
 /* Gradient of the batch's weighted mean loss. QS_E_NUMERIC names the row or the tensor with a NaN or Inf. */
-QS_MUST_CHECK qs_err qs_trainer_gradient_step(qs_trainer *trainer, const qs_batch *batch, int64_t step, qs_step_report *report);
+QS_MUST_CHECK qs_err qs_trainer_gradient_step(qs_trainer *trainer, const qs_batch *batch, int64_t step,
+                                              qs_step_report *report);
 /* That, then the optimizer; step counts from 1. Parameters are unchanged on failure. */
 QS_MUST_CHECK qs_err qs_trainer_step(qs_trainer *trainer, const qs_batch *batch, double lr, int64_t step,
                                      qs_step_report *report);
@@ -59,8 +62,9 @@ QS_MUST_CHECK qs_err qs_trainer_evaluate(qs_trainer *trainer, const qs_batch *ba
 
 void qs_train_loss_add(qs_train_loss *sum, const qs_train_loss *row);
 
-/* Stops what no longer learns: the mean of the last QS_GUARD_STEPS losses lies above the lowest such mean by more than
- * half of ln(n_vocab), or above 1.3 ln(n_vocab) at all. The weights of losses do not matter: both are means. */
+/* Stops what no longer learns: the mean of the last QS_GUARD_STEPS losses lies above the lowest such mean by
+ * more than half of ln(n_vocab), or above 1.3 ln(n_vocab) at all. The weights of losses do not matter: both
+ * are means. */
 enum { QS_GUARD_STEPS = 20 };
 typedef struct qs_loss_guard {
     double last[QS_GUARD_STEPS];

@@ -63,7 +63,8 @@ void qs_product_engine_destroy(qs_product_engine *engine)
     for (int i = 0; i < engine->n_products; i++) product_fini(&engine->products[i]);
     for (int t = 0; t < engine->n_threads; t++) {
         if (engine->scratch != NULL) qs_mem_free(engine->scratch[t]);
-        if (engine->streams != NULL && engine->streams[t] != NULL) (void)dnnl_stream_destroy(engine->streams[t]);
+        if (engine->streams != NULL && engine->streams[t] != NULL)
+            (void)dnnl_stream_destroy(engine->streams[t]);
     }
     if (engine->engine != NULL) (void)dnnl_engine_destroy(engine->engine);
     qs_mem_free(engine->scratch);
@@ -87,7 +88,8 @@ static qs_err create_memory(qs_product *product, const_dnnl_primitive_desc_t pd)
                     {dnnl_query_scratchpad_md, &memory->scratch}};
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             onednn_desc desc = dnnl_primitive_desc_query_md(pd, rows[i].query, 0);
-            QS_TRY(check(dnnl_memory_create(rows[i].out, desc, engine->engine, DNNL_MEMORY_NONE), "create memory"));
+            QS_TRY(check(dnnl_memory_create(rows[i].out, desc, engine->engine, DNNL_MEMORY_NONE),
+                         "create memory"));
         }
     }
 out:
@@ -116,7 +118,10 @@ static qs_err product_init(qs_product *product, char info[TEXT_BYTES])
     dnnl_post_ops_t ops = NULL;
     dnnl_primitive_desc_t pd = NULL;
     const char *text = "";
-    const onednn_matmul matmul = {.m = shape->m, .n = shape->n, .k = shape->k, .type = dnnl_bf16,
+    const onednn_matmul matmul = {.m = shape->m,
+                                  .n = shape->n,
+                                  .k = shape->k,
+                                  .type = dnnl_bf16,
                                   .x_tag = shape->trans_a ? dnnl_ba : dnnl_ab,
                                   .weights_tag = shape->trans_b ? dnnl_ba : dnnl_ab};
     QS_TRY(check(dnnl_primitive_attr_create(&attr), "create product"));
@@ -131,8 +136,8 @@ static qs_err product_init(qs_product *product, char info[TEXT_BYTES])
     (void)snprintf(info, TEXT_BYTES, "%s", text);
     QS_TRY(check(dnnl_primitive_create(&product->primitive, pd), "create product"));
     QS_TRY(create_memory(product, pd));
-    QS_TRY(reserve_scratch(product->engine,
-                           dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0))));
+    QS_TRY(reserve_scratch(product->engine, dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(
+                                                pd, dnnl_query_scratchpad_md, 0))));
 out:
     if (pd != NULL) (void)dnnl_primitive_desc_destroy(pd);
     if (ops != NULL) (void)dnnl_post_ops_destroy(ops);
@@ -142,8 +147,8 @@ out:
 
 static bool same_shape(const qs_product_shape *a, const qs_product_shape *b)
 {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->trans_a == b->trans_a && a->trans_b == b->trans_b &&
-           a->add == b->add;
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->trans_a == b->trans_a &&
+           a->trans_b == b->trans_b && a->add == b->add;
 }
 
 qs_err qs_product_find(qs_product **out, qs_product_engine *engine, const qs_product_shape *shape)
@@ -154,7 +159,8 @@ qs_err qs_product_find(qs_product **out, qs_product_engine *engine, const qs_pro
     }
     *out = NULL;
     if (engine->n_products == N_PRODUCTS_MAX)
-        return qs_fail(QS_E_UNSUPPORTED, "plan products: more than %d shapes; use a shorter context", N_PRODUCTS_MAX);
+        return qs_fail(QS_E_UNSUPPORTED, "plan products: more than %d shapes; use a shorter context",
+                       N_PRODUCTS_MAX);
     qs_product *product = &engine->products[engine->n_products++];
     *product = (qs_product){.engine = engine, .shape = *shape};
     *out = product;
@@ -165,7 +171,8 @@ qs_err qs_product_find(qs_product **out, qs_product_engine *engine, const qs_pro
     qs_err err = product_init(product, info);
     omp_set_num_threads(saved_threads);
     if (err == QS_OK && strncmp(info, "ref", 3) == 0)
-        err = qs_fail(QS_E_UNSUPPORTED, "multiply in bf16: oneDNN has only a plain loop for it on this CPU; use f32");
+        err = qs_fail(QS_E_UNSUPPORTED,
+                      "multiply in bf16: oneDNN has only a plain loop for it on this CPU; use f32");
     return err;
 }
 
@@ -190,12 +197,13 @@ qs_err qs_product_engine_create(qs_product_engine **out, int n_threads, qs_compu
         product_fini(&probe);
         if (err == QS_OK && strncmp(info, "ref", 3) == 0) err = QS_E_UNSUPPORTED;
         if (err == QS_E_UNSUPPORTED)
-            err = qs_fail(QS_E_UNSUPPORTED, "multiply in bf16: this CPU has no bf16 products; use --compute f32");
+            err = qs_fail(QS_E_UNSUPPORTED,
+                          "multiply in bf16: this CPU has no bf16 products; use --compute f32");
         if (err != QS_OK) goto out;
     }
     const dnnl_version_t *version = dnnl_version();
-    (void)snprintf(engine->text, sizeof engine->text, "oneDNN %d.%d.%d, %s %.40s", version->major, version->minor,
-                   version->patch, compute == QS_COMPUTE_BF16 ? "bf16" : "f32", info);
+    (void)snprintf(engine->text, sizeof engine->text, "oneDNN %d.%d.%d, %s %.40s", version->major,
+                   version->minor, version->patch, compute == QS_COMPUTE_BF16 ? "bf16" : "f32", info);
     *out = engine;
     engine = NULL;
 out:
@@ -210,7 +218,8 @@ size_t qs_product_engine_bytes(const qs_product_engine *engine)
     return sizeof *engine + (size_t)engine->n_threads * engine->scratch_bytes;
 }
 
-static dnnl_status_t run_primitive(const qs_product *product, int thread, const void *a, const void *b, float *c)
+static dnnl_status_t run_primitive(const qs_product *product, int thread, const void *a, const void *b,
+                                   float *c)
 {
     const qs_product_engine *engine = product->engine;
     thread_memory *memory = &product->memory[thread];
@@ -236,8 +245,8 @@ void qs_product_run(const qs_product *product, int thread, const void *a, const 
         status = run_primitive(product, thread, a, b, c);
     } else {
         int64_t lda = s->trans_a ? s->m : s->k, ldb = s->trans_b ? s->k : s->n;
-        status = dnnl_sgemm(s->trans_a ? 'T' : 'N', s->trans_b ? 'T' : 'N', s->m, s->n, s->k, 1.0f, a, lda, b, ldb,
-                            s->add ? 1.0f : 0.0f, c, s->n);
+        status = dnnl_sgemm(s->trans_a ? 'T' : 'N', s->trans_b ? 'T' : 'N', s->m, s->n, s->k, 1.0f, a, lda, b,
+                            ldb, s->add ? 1.0f : 0.0f, c, s->n);
     }
     if (status != dnnl_success) atomic_store(&product->engine->status, (int)status);
 }
