@@ -77,7 +77,7 @@ static qs_quant_result solve(const place *at, const char *text, const float *w, 
     qs_quant_result result;
     qs_quant_job job =
         {.name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .factors = factors, .backend = at->backend};
-    qs_quant_task task = {&spec, &job, &result};
+    qs_quant_task task = {.spec = &spec, .job = &job, .out = &result};
     if (qs_quant_solve(at->workspace, &task, 1) != QS_OK) fail_msg("%s", qs_error_text());
     return result;
 }
@@ -339,7 +339,7 @@ static void test_many_equal_each_alone(void **state)
                                  .backend = gpu.backend};
         for (int s = 0; s < N_MANY; s++) {
             specs[s] = parse(many[s]);
-            tasks[m * N_MANY + s] = (qs_quant_task){&specs[s], &jobs[m], &results[m * N_MANY + s]};
+            tasks[m * N_MANY + s] = (qs_quant_task){.spec = &specs[s], .job = &jobs[m], .out = &results[m * N_MANY + s]};
         }
     }
     if (qs_quant_solve(gpu.workspace, tasks, N_JOBS * N_MANY) != QS_OK) fail_msg("%s", qs_error_text());
@@ -372,7 +372,7 @@ static int64_t buffer_bytes_after(qs_workspace *workspace, const char *const *te
         {.name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .factors = factors, .backend = gpu.backend};
     for (int i = 0; i < n; i++) {
         specs[i] = parse(texts[i]);
-        tasks[i] = (qs_quant_task){&specs[i], &job, &results[i]};
+        tasks[i] = (qs_quant_task){.spec = &specs[i], .job = &job, .out = &results[i]};
     }
     if (qs_quant_solve(workspace, tasks, n) != QS_OK) fail_msg("%s", qs_error_text());
     qs_backend_get_memory(gpu.backend, &memory);

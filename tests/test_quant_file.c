@@ -11,7 +11,8 @@
 static const char model_path[] = "tests/fixtures/tiny", other_path[] = "tests/fixtures/models/llama2";
 static const char *const texts[] = {"rtn:bits=4,group=32", "gptq:bits=3,group=32,sym=0,act=1",
                                     "gptq:bits=4,group=32", "gptq:bits=2,group=-1",
-                                    "gptq:bits=8,group=48,act=1,static=1,sym=0"};
+                                    "gptq:bits=8,group=48,act=1,static=1,sym=0",
+                                    "awq:bits=4,group=32", "awq:bits=3,group=32,gptq=1"};
 enum { N_SPECS = sizeof texts / sizeof *texts, N_TOKENS = 200 };
 
 static qs_model *model;
@@ -41,6 +42,11 @@ static qs_calib_file *make_calib(const char *name, uint64_t key)
             (void)snprintf(node, sizeof node, "/layers/%d/%s/@n_tokens", (int)layer,
                            qs_site_name((qs_site)site));
             OK(qs_artifact_put_int(artifact, node, N_TOKENS));
+            float *abs_mean = data_normal(width, key + 500 + (uint64_t)site, 1);
+            for (int64_t i = 0; i < width; i++) abs_mean[i] = fabsf(abs_mean[i]);
+            (void)snprintf(node, sizeof node, "/layers/%d/%s/abs_mean", (int)layer, qs_site_name((qs_site)site));
+            OK(qs_artifact_put(artifact, node, QS_F32, 1, &width, abs_mean));
+            free(abs_mean);
             free(gram);
         }
     }
@@ -75,9 +81,14 @@ static qs_err get_gram(void *context, int64_t layer, qs_site site, const float *
     return qs_calib_file_gram(context, layer, site, gram, n_tokens);
 }
 
+static qs_err get_abs(void *context, int64_t layer, qs_site site, const float **abs_mean)
+{
+    return qs_calib_file_abs_mean(context, layer, site, abs_mean);
+}
+
 static qs_gram_source grams_of(qs_calib_file *file)
 {
-    return (qs_gram_source){.get = get_gram, .context = file};
+    return (qs_gram_source){.get = get_gram, .get_abs = get_abs, .context = file};
 }
 
 static qs_quant_inputs inputs_of(qs_calib_file *file)
@@ -95,6 +106,22 @@ static void assert_same_matrix(const qs_packed *p, const qs_packed *q)
     assert_true((p->zeros != NULL) == (q->zeros != NULL) && (p->perm != NULL) == (q->perm != NULL));
     if (p->zeros != NULL) assert_memory_equal(p->zeros, q->zeros, (size_t)(p->n_out * p->n_groups));
     if (p->perm != NULL) assert_memory_equal(p->perm, q->perm, (size_t)p->n_in * 4);
+}
+
+/* Norms come back as they were folded, and not at all where nothing is folded. */
+static void assert_same_vectors(const qs_linear_source *source, int64_t l, const qs_quant_layer *layer, bool folds)
+{
+    for (int role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++) {
+        const float *wanted = layer->vectors[role - QS_N_LINEARS];
+        float vector[160];
+        bool found = false;
+        assert_int_equal(wanted != NULL, folds && (role == QS_ROLE_ATTN_NORM || role == QS_ROLE_MLP_NORM));
+        if (!qs_model_has(model, (qs_role)role, l)) continue;
+        int64_t n = qs_model_info(model, (qs_role)role, l).n_in;
+        OK(source->get_vector(source->context, l, (qs_role)role, n, vector, &found));
+        assert_int_equal(found, wanted != NULL);
+        if (found) assert_memory_equal(vector, wanted, (size_t)n * sizeof *vector);
+    }
 }
 
 /* What is written reads back, in any order of layers, and everything about the spec with it. */
@@ -130,6 +157,7 @@ static void test_round_trip(void **state)
             assert_true(desc.n_out == desc.packed->n_out && desc.n_in == desc.packed->n_in);
             assert_same_matrix(desc.packed, &layers[l][s].linears[role].packed);
         }
+        for (int l = 0; l < 2; l++) assert_same_vectors(&source, l, &layers[l][s], specs[s].method->folds);
         OK(qs_quant_file_losses(file, losses));
         for (int i = 0; i < 2 * QS_N_LINEARS; i++)
             assert_true(losses[i] == layers[i / QS_N_LINEARS][s].linears[i % QS_N_LINEARS].loss);

@@ -25,6 +25,9 @@ static void test_ids(void **state)
         {"gptq:group=-1", "gptq-b4-g-1-sym", "sym"},
         {"gptq:search=0,damp=0.05", "gptq-b4-g64-sym-minmax-damp0.05", "sym-minmax-damp0.05"},
         {"gptq:damp=1e-2", "gptq-b4-g64-sym", "sym"},
+        {"awq:bits=4,group=64,zero=1", "awq-b4-g64-asym", "asym"},
+        {"awq:zero=0,duo=0,clip=0", "awq-b4-g64-sym-noduo-noclip", "sym-noduo-noclip"},
+        {"awq:bits=3,group=128,gptq=1", "awq-b3-g128-asym-gptq", "asym-gptq"},
         {"gptq:damp=.0123456789", "gptq-b4-g64-sym-damp0.0123457", "sym-damp0.0123457"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -57,6 +60,9 @@ static void test_fields(void **state)
     assert_true(spec.group_aware && spec.search && spec.damping == 0.01);
     assert_int_equal(qs_spec_parse(&spec, "rtn"), QS_OK);
     assert_true(!spec.group_aware && !spec.search && spec.damping == 0);
+    assert_int_equal(qs_spec_parse(&spec, "awq:gptq=1"), QS_OK);
+    assert_string_equal(spec.text, "awq:bits=4,group=64,zero=1,gptq=1,duo=1,clip=0");
+    assert_true(!spec.sym && spec.then_gptq && !spec.clip && spec.weight_stats && spec.damping == 0);
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "3", "", ""), QS_OK);
     assert_string_equal(spec.id, "gptq-b3-g64-sym");
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "", "32", "act-asym"), QS_OK); /* any order of parts */
@@ -70,6 +76,9 @@ static void test_refused(void **state)
         {"", "unknown method"},
         {"awk:bits=4", "rtn, gptq"},
         {"RTN", "unknown method"},
+        {"awq:sym=1", "zero"}, /* its name there */
+        {"awq:zero=2", "0 or 1"},
+        {"awq:clip=1,gptq=1", "choose one"},
         {"rtn:", "not key=value"},
         {"rtn:bits", "not key=value"},
         {"rtn:bits=4,", "not key=value"},

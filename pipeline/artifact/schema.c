@@ -53,7 +53,7 @@ const qs_schema_row qs_schema_rows[] = {
     /* quantize */
     TEXT(QUANT, "/spec/@id", "canonical id"),
     TEXT(QUANT, "/spec/@text", "canonical spec string with every key"),
-    TEXT(QUANT, "/spec/@method", "rtn or gptq"),
+    TEXT(QUANT, "/spec/@method", "rtn, gptq or awq"),
     INT(QUANT, "/spec/@bits", "bit", "bits of a code"),
     INT(QUANT, "/spec/@group_size", "weights", "weights that share a scale; -1 = the whole row"),
     TEXT(QUANT, "/spec/@variant", "symmetry and order as in the id"),
@@ -72,6 +72,8 @@ const qs_schema_row qs_schema_rows[] = {
          "zero point; absent when symmetric (2^(bits-1))"),
     DATA(QUANT, "/layers/*/*/perm", QS_I32, 1, "[n_in]", "column",
          "stored column j is input channel perm[j]; absent = identity"),
+    DATA(QUANT, "/layers/*/*/folded", QS_F32, 1, "[n]", "",
+         "of a norm or bias: what stands in for the model's own, since a scaling is folded into it"),
     REAL(QUANT, "/layers/*/*/@loss", "",
          "tr((W - Q) H (W - Q)^T) / tr(W H W^T) with H from the calibration statistics"),
     REAL(QUANT, "/layers/*/*/@weight_error", "", "Frobenius norm of W - Q over that of W"),

@@ -39,6 +39,9 @@ qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, c
 
 qs_err qs_export_vector(const qs_export_job *job, int64_t layer, qs_role role, int64_t n, float *dst)
 {
-    (void)n;
-    return qs_model_read_f32(job->model, role, layer, dst);
+    qs_linear_source source = qs_quant_file_source(job->quant);
+    bool found = false;
+    qs_err err = QS_OK;
+    if (role < QS_N_BLOCK_ROLES) err = source.get_vector(source.context, layer, role, n, dst, &found);
+    return err == QS_OK && !found ? qs_model_read_f32(job->model, role, layer, dst) : err;
 }

@@ -137,6 +137,13 @@ qs_err qs_quant_writer_add(qs_quant_writer *writer, int64_t layer, const qs_quan
         writer->n_fallbacks += quant->linears[role].fallback;
         writer->n_matrices++;
     }
+    for (int role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++) {
+        const float *vector = quant->vectors[role - QS_N_LINEARS];
+        if (vector == NULL) continue;
+        int64_t n = qs_model_info(writer->model, (qs_role)role, layer).n_in;
+        qs_err err = put_data(writer->artifact, layer, role, "folded", QS_F32, n, 0, vector);
+        if (err != QS_OK) return err;
+    }
     writer->written[layer] = true;
     return QS_OK;
 }
@@ -337,9 +344,20 @@ static qs_err get_linear(void *context, int64_t layer, qs_role role, qs_matrix_d
     return QS_OK;
 }
 
+static qs_err get_vector(void *context, int64_t layer, qs_role role, int64_t n, float *dst, bool *found)
+{
+    const qs_quant_file *file = context;
+    *found = has_data(file, layer, role, "folded");
+    if (*found) return read_data(file, layer, role, "folded", QS_F32, dst, n);
+    if (file->spec.method->folds && (role == QS_ROLE_ATTN_NORM || role == QS_ROLE_MLP_NORM))
+        return qs_fail(QS_E_INPUT, "%s: layer %" PRId64 " lacks the %s that its linears are scaled for; re-run "
+                       "qsweep-quantize", file->path, layer, qs_role_name(role));
+    return QS_OK;
+}
+
 qs_linear_source qs_quant_file_source(qs_quant_file *file)
 {
-    return (qs_linear_source){.get = get_linear, .context = file};
+    return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = file};
 }
 
 qs_err qs_quant_file_losses(const qs_quant_file *file, double *loss)

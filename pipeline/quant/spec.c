@@ -8,12 +8,13 @@
 
 #include "quant/methods.h"
 
-typedef enum key_kind { KEY_INT, KEY_FLAG, KEY_REAL } key_kind;
+/* KEY_NOT: a flag whose member holds the opposite. */
+typedef enum key_kind { KEY_INT, KEY_FLAG, KEY_NOT, KEY_REAL } key_kind;
 
 enum { VALUE_BYTES = 32 };
 
-/* A key of one method, or of every method when `method` is NULL. The order of the rows is the order of the
- * keys in the canonical text and of the suffixes in the id. */
+/* A key of one method, or, when `method` is NULL, of every method that has no row of its own for that member.
+ * The order of the rows is the order of the keys in the canonical text and of the suffixes in the id. */
 typedef struct key_row {
     const char *method;
     const char *name;
@@ -48,21 +49,36 @@ static const key_row keys[] = {
      "1 = the scale with the least squared error weighted by diag(H), 0 = min-max"},
     {"gptq", "damp", KEY_REAL, AT(damping), 0.01, 0.0001, 1, NULL, NULL, NULL, "damp",
      "fraction of the mean of diag(H) added to the diagonal"},
+    {"awq", "zero", KEY_NOT, AT(sym), 1, 0, 1, NULL, "asym", "sym", NULL,
+     "1 = one zero point per group, 0 = in the middle of the codes"},
+    {"awq", "gptq", KEY_FLAG, AT(then_gptq), 0, 0, 1, NULL, "gptq", NULL, NULL,
+     "1 = the scaled weights are coded by GPTQ instead of rounded"},
+    {"awq", "duo", KEY_FLAG, AT(weight_stats), 1, 0, 1, NULL, NULL, "noduo", NULL,
+     "1 = scales are tried with the weights' mean size too, 0 = with the inputs' alone"},
+    {"awq", "clip", KEY_FLAG, AT(clip), 1, 0, 1, NULL, "clip", "noclip", NULL,
+     "1 = ranges of groups are cut where that lowers the loss (default when gptq=0)"},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
 static bool key_applies(const key_row *row, const qs_method *method)
 {
-    return row->method == NULL || strcmp(row->method, method->name) == 0;
+    if (row->method != NULL) return strcmp(row->method, method->name) == 0;
+    for (int i = 0; i < N_KEYS; i++)
+        if (keys[i].offset == row->offset && keys[i].method != NULL &&
+            strcmp(keys[i].method, method->name) == 0)
+            return false;
+    return true;
 }
+
+static bool is_flag(const key_row *row) { return row->kind == KEY_FLAG || row->kind == KEY_NOT; }
 
 static void set_value(qs_spec *spec, const key_row *row, double value)
 {
     char *at = (char *)spec + row->offset;
     if (row->kind == KEY_INT)
         *(int64_t *)at = (int64_t)value;
-    else if (row->kind == KEY_FLAG)
-        *(bool *)at = value != 0;
+    else if (is_flag(row))
+        *(bool *)at = (value != 0) == (row->kind == KEY_FLAG);
     else
         *(double *)at = value;
 }
@@ -71,14 +87,16 @@ static double get_value(const qs_spec *spec, const key_row *row)
 {
     const char *at = (const char *)spec + row->offset;
     if (row->kind == KEY_INT) return (double)*(const int64_t *)at;
-    if (row->kind == KEY_FLAG) return *(const bool *)at ? 1 : 0;
+    if (is_flag(row)) return *(const bool *)at == (row->kind == KEY_FLAG) ? 1 : 0;
     return *(const double *)at;
 }
 
-/* Group-aware order has no meaning without groups or beside act-order, so its default follows them. */
+/* Group-aware order has no meaning without groups or beside act-order, and clipping none beside GPTQ's scale
+ * search, so their defaults follow those. */
 static double default_value(const qs_spec *spec, const key_row *row)
 {
     if (row->offset == AT(group_aware)) return !spec->act_order && spec->group_size > 0;
+    if (row->offset == AT(clip)) return !spec->then_gptq;
     return row->fallback;
 }
 
@@ -108,7 +126,7 @@ static qs_err parse_value(qs_spec *spec, const key_row *row, const char *text, c
         if (!number || !is_listed(row->allowed, text))
             return qs_fail(QS_E_USAGE, "%s: %s=%s: one of %s is needed", where, row->name, text,
                            row->allowed);
-    } else if (row->kind == KEY_FLAG) {
+    } else if (is_flag(row)) {
         if (!is_listed("0 1", text))
             return qs_fail(QS_E_USAGE, "%s: %s=%s: 0 or 1 is needed", where, row->name, text);
     } else if (row->offset == AT(group_size)) {
@@ -147,7 +165,7 @@ static void format_suffix(char text[VALUE_BYTES], const qs_spec *spec, const key
     double value = get_value(spec, row);
     bool always = row->offset == AT(sym);
     if (row->kind == KEY_INT || (!always && value == default_value(spec, row))) return;
-    if (row->kind == KEY_FLAG)
+    if (is_flag(row))
         (void)snprintf(text, VALUE_BYTES, "%s", value != 0 ? row->suffix_1 : row->suffix_0);
     else
         (void)snprintf(text, VALUE_BYTES, "%s%g", row->prefix, value);
@@ -192,6 +210,8 @@ static qs_err complete(qs_spec *spec, const bool *given, const char *where)
     if (spec->static_groups && spec->group_size < 0)
         return qs_fail(QS_E_USAGE, "%s: static=1 needs group > 0; one group per row is static already",
                        where);
+    if (spec->clip && spec->then_gptq)
+        return qs_fail(QS_E_USAGE, "%s: clip=1 and gptq=1: GPTQ searches scales of its own; choose one", where);
     write_names(spec);
     return QS_OK;
 }
@@ -351,7 +371,7 @@ void qs_spec_print_keys(FILE *stream)
             if (row->allowed != NULL)
                 (void)snprintf(range, sizeof range, "%s", row->allowed);
             else
-                (void)snprintf(range, sizeof range, row->kind == KEY_FLAG ? "0 1" : "%g to %g", row->low,
+                (void)snprintf(range, sizeof range, is_flag(row) ? "0 1" : "%g to %g", row->low,
                                row->high);
             (void)fprintf(stream, "  %-7s default %-5g %-18s %s\n", row->name, row->fallback, range,
                           row->help);

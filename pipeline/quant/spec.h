@@ -2,6 +2,7 @@
  *
  *   rtn:bits=4,group=64,sym=1            rtn-b4-g64-sym
  *   gptq:bits=3,group=128,sym=0,act=1    gptq-b3-g128-asym-act
+ *   awq:bits=4,group=64,zero=1           awq-b4-g64-asym
  *
  * bits, group and sym always stand in the id; any other key only when it differs from its default. Two texts
  * that mean the same point have the same id. */
@@ -32,6 +33,10 @@ typedef struct qs_spec {
     bool group_aware;   /* gar=1: order inside groups and of groups; no permutation at inference */
     bool search;        /* search=1: scale search weighted by diag(H) instead of min-max */
     double damping;     /* damp: fraction of mean diag(H) */
+    /* AWQ (formats §3): */
+    bool weight_stats; /* duo=1: candidates that look at the weights' size besides the inputs' */
+    bool clip;         /* clip=1: ranges are cut where that lowers the loss */
+    bool then_gptq;    /* gptq=1: scaled weights are coded by GPTQ instead of rounded */
 } qs_spec;
 
 /* QS_E_USAGE with the place and what is accepted: unknown method or key, bits=5, group=0, act with gar ... */
