@@ -260,6 +260,11 @@ $(BUILD)/tests/bench_cuda: $(bench_gpu_objects) $(library)
 datasets: $(dataset_programs)
 	$(Q)$(BUILD)/datasets/check datasets/world datasets/handbook
 
+#? make train-demo [OUT=build/reader] [TRAIN="options"]   train the project's own model (docs/demo-model.md); resumes
+.PHONY: train-demo
+train-demo: $(bin)/qsweep-train $(dataset_programs)
+	@scripts/train-demo $(BUILD) $(or $(OUT),$(BUILD)/reader) $(TRAIN)
+
 #? make docs                       regenerate docs/artifacts.md, docs/columns.md (no diff when current)
 .PHONY: docs clean plugin
 docs: all

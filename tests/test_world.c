@@ -149,7 +149,7 @@ static void answers_stand_in_the_snippets_they_cite(void **state)
     (void)state;
     int n[3] = {0};
     for (uint64_t i = 0; i < N_EXAMPLES; i++) {
-        qs_world_mix mix = {.k_min = 1, .k_max = i % 10 == 0 ? 20 : 6, .n_questions = 1 + (int)(i % 3), .unknown = 0.1,
+        qs_world_mix mix = {.k_min = 1, .k_max = i % 10 == 0 ? 20 : 6, .n_ids = 40, .n_questions = 1 + (int)(i % 3), .unknown = 0.1,
                             .report = 0.1, .no_headers = 0.1};
         qs_world_turns turns;
         OK(qs_world_example(&turns, &mix, 17, i));
@@ -220,7 +220,7 @@ static void twenty_snippets_fit_the_context(void **state)
     (void)state;
     qs_tokenizer *tokenizer = load_tokenizer();
     qs_token_list list = {0};
-    qs_world_mix mix = {.k_min = 20, .k_max = 20, .n_questions = 1, .report = 0.3};
+    qs_world_mix mix = {.k_min = 20, .k_max = 20, .n_ids = QS_WORLD_IDS, .n_questions = 1, .report = 0.3};
     int64_t longest = 0;
     for (uint64_t i = 0; i < 60; i++) {
         qs_world_turns turns;

@@ -61,7 +61,7 @@ static void draw_scene(scene *s, qs_world_draw *draw, int n, bool named)
     /* At least a plant for four snippets beside the one asked for: it has facts enough. */
     int n_plant = 2 + n / 4 + (int)qs_world_below(draw, n - n / 4 + 1),
         attribute = (int)qs_world_below(draw, qs_world_n_attributes());
-    double own = 0.5 * (double)qs_world_below(draw, 3) / 2.0, near = 0.25 * (double)qs_world_below(draw, 3);
+    double own = 0.4 * (double)qs_world_below(draw, 3), near = 0.25 * (double)qs_world_below(draw, 3);
     double same_attribute = 0.2 + 0.3 * (double)qs_world_below(draw, 3);
     plant[0] = qs_world_name_draw(draw, QS_WORLD_PLANT, s->part);
     for (int i = 1; i < n_plant; i++)
@@ -79,14 +79,13 @@ static void draw_scene(scene *s, qs_world_draw *draw, int n, bool named)
     }
 }
 
-static void draw_ids(scene *s, qs_world_draw *draw)
+static void draw_ids(scene *s, qs_world_draw *draw, int n_ids)
 {
     for (int i = 0; i < s->n; i++) {
         bool fresh;
         do {
             fresh = true;
-            (void)snprintf(s->facts[i].id, sizeof s->facts[i].id, "S%03d",
-                           (int)qs_world_below(draw, QS_WORLD_IDS));
+            (void)snprintf(s->facts[i].id, sizeof s->facts[i].id, "S%03d", (int)qs_world_below(draw, n_ids));
             for (int j = 0; j < i; j++) fresh &= strcmp(s->facts[i].id, s->facts[j].id) != 0;
         } while (!fresh);
     }
@@ -164,7 +163,7 @@ qs_err qs_world_example(qs_world_turns *out, const qs_world_mix *mix, uint64_t s
     *out = (qs_world_turns){0};
 
     draw_scene(&s, &draw, n + (unknown ? 1 : 0), no_headers);
-    draw_ids(&s, &draw);
+    draw_ids(&s, &draw, mix->n_ids);
     n = shuffle(&s, &draw, unknown ? 1 : 0);
     for (int i = 0; i < n; i++) {
         const fact *f = &s.facts[s.order[i]];

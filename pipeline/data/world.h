@@ -69,6 +69,7 @@ extern const char *const qs_world_report_questions[]; /* ask for everything in t
 /* What training examples are drawn from. */
 typedef struct qs_world_mix {
     int k_min, k_max; /* snippets in a prompt */
+    int n_ids;              /* ids come from the first so many: few are learned sooner */
     int n_questions;  /* about the same snippets, each with its answer; at most k, and one for a report */
     double unknown, report; /* shares: not in the snippets, everything in the snippets */
     double no_headers;      /* share without headers */
@@ -76,7 +77,7 @@ typedef struct qs_world_mix {
 } qs_world_mix;
 #define QS_WORLD_MIX_DEFAULTS                                                                                \
     {                                                                                                        \
-        .k_min = 1, .k_max = 5, .n_questions = 1, .unknown = 0.08, .report = 0.03, .no_headers = 0.05        \
+        .k_min = 1, .k_max = 5, .n_ids = QS_WORLD_IDS, .n_questions = 1, .unknown = 0.08, .report = 0.03, .no_headers = 0.05        \
     }
 
 /* Prompts and answers in turn: the first prompt holds the snippets, the others are questions alone. */

@@ -20,7 +20,20 @@
 0 ^{\"prompt\":.*\"answer\": $QS_BUILD/datasets/world/generate --examples 3 --k-max 20
 0 ^8$ $QS_BUILD/datasets/world/generate --examples 8 --questions 3 | wc -l
 0 . test "$($QS_BUILD/datasets/world/generate --examples 9 --seed 4 | tail -n 3)" = "$($QS_BUILD/datasets/world/generate --first 6 --examples 3 --seed 4)"
+0 ^{\"text\": $QS_BUILD/datasets/world/generate --examples 3 --text datasets/handbook/calibration --text-share 1
+0 ^0$ $QS_BUILD/datasets/world/generate --examples 500 --ids 32 | grep -cE 'S(0[4-9]|[12])' || true
+4 No_such $QS_BUILD/datasets/world/generate --text $TMP/nowhere
 2 k-min $QS_BUILD/datasets/world/generate --k-min 5 --k-max 2
 2 none_of $QS_BUILD/datasets/world/generate --format xml
 6 . $QS_BUILD/datasets/world/generate --examples 1000 >/dev/full
 2 --out $QS_BUILD/datasets/world/make_gold
+
+# a gold set as prompts
+0 320_prompts_with_5 $QS_BUILD/datasets/gold_prompts --k 5 --paraphrases datasets/world >/dev/null
+0 ^80$ $QS_BUILD/datasets/gold_prompts --k 20 datasets/world | grep -c '{"prompt":"[A-Z].*\]\\nQuestion: .*\\nAnswer:\\n","answer":"{\\"citations\\":\['
+0 Reply_with_one_line $QS_BUILD/datasets/gold_prompts --k 5 --items 1 --instruct datasets/handbook
+4 No_such $QS_BUILD/datasets/gold_prompts $TMP/nowhere
+2 one_gold_set $QS_BUILD/datasets/gold_prompts
+2 240_snippets|--k $QS_BUILD/datasets/gold_prompts --k 300 datasets/world
+# every part of the demo model's curriculum, cut short; a second call goes on where the first one stopped
+0 reader sed 's/^\(part [^ ]* *\)[0-9]*/\140/' scripts/train-demo >$TMP/train-demo && bash $TMP/train-demo $QS_BUILD $TMP/reader --steps 2 --seqlen 512 --batch 1 --lanes 1 --validate-examples 2
