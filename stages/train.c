@@ -27,6 +27,9 @@ static const struct {
     {"adam8", 8, "AdamW, moments in blocks of 256 codes of 8 bits: 2.03 bytes a weight"},
 };
 
+/* Where --lr is not given: from drawn weights, and going on with a model (bitsandbytes page, recipe B). */
+static const double lr_training = 1e-3, lr_tuning = 2e-5;
+
 static qs_err choose(const char *value, const char *option, const char *first, const char *second,
                      bool *is_second)
 {
@@ -60,6 +63,7 @@ static qs_err resolve(options *opt, char checkpoint[QS_PATH_BYTES], int n_thread
     t->argc = opt->argc;
     t->argv = opt->argv;
     if (t->n_lanes > t->n_rows) t->n_lanes = t->n_rows;
+    if (t->lr == 0) t->lr = t->init != NULL ? lr_tuning : lr_training;
     if (t->checkpoint == NULL) {
         QS_TRY(qs_path_format(checkpoint, "%s.train.h5", t->out));
         t->checkpoint = checkpoint;
@@ -147,9 +151,9 @@ out:
     return err;
 }
 
-int main(int argc, char **argv)
+static options default_options(int argc, char **argv)
 {
-    options opt = {
+    return (options){
         .common = QS_COMMON_DEFAULTS,
         .optimizer = "adam32",
         .compute = "f32",
@@ -163,7 +167,6 @@ int main(int argc, char **argv)
                   .checkpoint_every = 200,
                   .validate_every = 500,
                   .n_validation = 200,
-                  .lr = 1e-3,
                   .last_share = 0.1,
                   .init_std = 0.02,
                   .answer_weight = 10,
@@ -171,6 +174,11 @@ int main(int argc, char **argv)
                   .optimizer = {.adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .decay = 0.01}}},
         .argc = argc,
         .argv = argv};
+}
+
+int main(int argc, char **argv)
+{
+    options opt = default_options(argc, argv);
     qs_train_options *t = &opt.train;
     qs_adam_options *adam = &t->optimizer.adam;
     qs_arg rows[] = {
@@ -190,7 +198,8 @@ int main(int argc, char **argv)
         {"seqlen", QS_ARG_INT, &t->n_ctx, "N", "tokens in a row, a multiple of 64; examples are packed", 64,
          8192, false},
         {"optimizer", QS_ARG_STRING, &opt.optimizer, "NAME", "adam32 or adam8", 0, 0, false},
-        {"lr", QS_ARG_REAL, &t->lr, "X", "highest learning rate", 1e-12, 1e6, false},
+        {"lr", QS_ARG_REAL, &t->lr, "X", "highest learning rate; 0 = 0.001, or 2e-5 with --init", 0, 1e6,
+         false},
         {"lr-last", QS_ARG_REAL, &t->last_share, "X", "share of it that is left at the end of the cosine", 0,
          1, false},
         {"warmup", QS_ARG_INT, &t->n_warmup, "N", "steps of its linear rise", 0, 1e9, false},

@@ -70,6 +70,7 @@ static qs_err find_lines(qs_examples *e)
 {
     int64_t n = 0;
     for (int64_t f = 0; f < e->n_files; f++) {
+        if (e->files[f].map.bytes == 0) continue; /* mapped as NULL */
         const char *at = (const char *)e->files[f].map.data, *end = at + e->files[f].map.bytes;
         for (int32_t number = 1; at < end; number++) {
             const char *newline = memchr(at, '\n', (size_t)(end - at));

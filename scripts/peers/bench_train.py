@@ -3,12 +3,14 @@
 
     python scripts/peers/bench_train.py build/bin/qsweep-train tests/fixtures/train/bench datasets/handbook/calibration
 
-The directory holds config.json and tokenizer.json. Needs: torch, transformers. Prints tokens/s of every round and the
-medians; both train rows of --seqlen tokens of plain text with AdamW, gradient clipping and the same batch.
+The directory holds config.json and tokenizer.json. Needs: torch, transformers. Prints tokens/s of every round, their
+medians, and tokens per second of CPU time, which other programs on the machine disturb less. Both train rows of --seqlen
+tokens of plain text with AdamW, gradient clipping and the same batch. qsweep's CPU time includes starting the program.
 """
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -30,7 +32,13 @@ args = parser.parse_args()
 torch.set_num_threads(args.threads)
 
 
+def children_seconds():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def qsweep(compute):
+    before = children_seconds()
     with tempfile.TemporaryDirectory() as out:
         done = subprocess.run(
             [args.program, "--config", args.model + "/config.json", "--tokenizer", args.model + "/tokenizer.json", "--data",
@@ -38,7 +46,7 @@ def qsweep(compute):
              str(args.seqlen), "--compute", compute, "--threads", str(args.threads), "--stop-after", str(args.steps - 1),
              "--warmup", "0", "--json", "--quiet"], check=True, capture_output=True, text=True)
         result = json.loads(done.stdout)
-        return result["tokens"] / result["seconds"]
+        return result["tokens"] / result["seconds"], result["tokens"] / (children_seconds() - before)
 
 
 class Torch:
@@ -63,10 +71,11 @@ class Torch:
 
     def rate(self):
         self.step()
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         for _ in range(args.steps - 1):
             self.step()
-        return (args.steps - 1) * self.rows.numel() / (time.perf_counter() - started)
+        n = (args.steps - 1) * self.rows.numel()
+        return n / (time.perf_counter() - started), n / (time.process_time() - cpu)
 
 
 def torch_bf16(peer):
@@ -83,7 +92,11 @@ print(f"{sum(p.numel() for p in peer.model.parameters())} parameters, {args.batc
 for _ in range(args.rounds):
     for name, run in kinds.items():
         rates[name].append(run())
+medians = {name: [statistics.median(v[i] for v in values) for i in range(2)] for name, values in rates.items()}
 for name, values in rates.items():
-    print(f"{name:22s} median {statistics.median(values):8.0f} tokens/s   " + " ".join(f"{v:.0f}" for v in values))
-print(f"f32: {statistics.median(rates['qsweep f32']) / statistics.median(rates['torch f32']):.2f} x torch; bf16: "
-      f"{statistics.median(rates['qsweep bf16']) / statistics.median(rates['torch bf16 autocast']):.2f} x torch; load {os.getloadavg()[0]:.2f}")
+    print(f"{name:22s} median {medians[name][0]:8.0f} tokens/s, {medians[name][1]:8.0f} per CPU second   "
+          + " ".join(f"{v[0]:.0f}/{v[1]:.0f}" for v in values))
+for ours, theirs in (("qsweep f32", "torch f32"), ("qsweep bf16", "torch bf16 autocast")):
+    wall, cpu = (medians[ours][i] / medians[theirs][i] for i in range(2))
+    print(f"{ours}: {wall:.2f} x torch, {cpu:.2f} x per CPU second")
+print(f"load {os.getloadavg()[0]:.2f}")
