@@ -30,7 +30,7 @@ qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, c
     char name[QS_EXPORT_NAME_BYTES];
     qs_matrix_desc desc;
     qs_err err = source.get(source.context, layer, role, &desc);
-    if (err == QS_OK && desc.format != QS_MATRIX_INT)
+    if (err == QS_OK && (desc.format != QS_MATRIX_INT || desc.packed->format != QS_PACKED_INT))
         err = qs_fail(QS_E_UNSUPPORTED, "export %s: it does not hold integer codes with scales",
                       qs_export_matrix_name(name, layer, role));
     *out = desc.packed;

@@ -192,16 +192,52 @@ static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_
     return QS_OK;
 }
 
+typedef struct subtracting {
+    const qs_quant_job *job;
+    const qs_packed *packed;
+    float *e; /* [n_out, n_in] */
+} subtracting;
+
+static void subtract_rows(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const subtracting *work = context;
+    int64_t n_in = work->job->n_in;
+    qs_packed_dequant_rows(work->packed, first, last - first, work->e + first * n_in);
+    for (int64_t i = first * n_in; i < last * n_in; i++) work->e[i] = work->job->weights[i] - work->e[i];
+}
+
+/* Of formats that the device does not know: W - Q from the host. */
+static qs_err upload_errors(qs_workspace *workspace, const qs_quant_job *job, const qs_packed *packed,
+                            const float **out)
+{
+    subtracting work = {.job = job, .packed = packed};
+    int64_t bytes = job->n_out * job->n_in * (int64_t)sizeof *work.e;
+    float *device;
+    qs_err err;
+    QS_TRY(qs_workspace_host(workspace, QS_HOST_PANELS, bytes, &work.e));
+    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_TRAILING, bytes, &device));
+    qs_team_run(qs_workspace_team(workspace), job->n_out, ROWS, subtract_rows, &work);
+    QS_TRY(qs_backend_upload(qs_workspace_backend(workspace), device, work.e, (size_t)bytes));
+    *out = device;
+out:
+    return err;
+}
+
 static qs_err sum_on_device(qs_workspace *workspace, const qs_quant_job *job, const qs_packed *packed,
                             sums *out)
 {
     qs_backend *backend = qs_workspace_backend(workspace);
     const qs_solver_ops *solver = qs_backend_solver(backend);
-    qs_loss_job loss = {.n_out = job->n_out, .n_in = job->n_in, .packed = packed,
+    bool known = packed == NULL || packed->format == QS_PACKED_INT;
+    qs_loss_job loss = {.n_out = job->n_out, .n_in = job->n_in, .packed = known ? packed : NULL,
                         .h = job->factors != NULL ? qs_factor_h(job->factors) : NULL};
     void *scratch;
     qs_err err;
-    QS_TRY(qs_workspace_weights(workspace, job->weights, job->n_out * job->n_in, &loss.weights));
+    if (known)
+        QS_TRY(qs_workspace_weights(workspace, job->weights, job->n_out * job->n_in, &loss.weights));
+    else
+        QS_TRY(upload_errors(workspace, job, packed, &loss.weights));
     QS_TRY(qs_workspace_device(workspace, QS_DEVICE_SOLVER, (int64_t)solver->loss_bytes(&loss), &scratch));
     QS_TRY(solver->loss(backend, &loss, scratch, &out->squares, &out->form));
 out:

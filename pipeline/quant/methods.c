@@ -6,7 +6,8 @@
 #include "base/mem.h"
 #include "quant/loss.h"
 
-const qs_method *const qs_methods[] = {&qs_method_rtn, &qs_method_gptq, &qs_method_awq, NULL};
+const qs_method *const qs_methods[] = {&qs_method_rtn, &qs_method_gptq, &qs_method_awq, &qs_method_nf4,
+                                       &qs_method_fp4, &qs_method_int8, NULL};
 
 const qs_method *qs_method_find(const char *name)
 {

@@ -51,6 +51,7 @@ typedef struct qs_method {
     const char *summary;
     unsigned needs;
     bool folds; /* it chooses columns of its tasks, which must hold all matrices of an input */
+    qs_packed_format format; /* of its codes */
     /* Chooses the codes: fills packed, damping and fallback of every task's result. On failure the caller
      * frees what results hold. */
     qs_err (*solve)(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks);
@@ -59,7 +60,7 @@ typedef struct qs_method {
 extern const qs_method *const qs_methods[]; /* NULL-terminated */
 const qs_method *qs_method_find(const char *name);
 
-extern const qs_method qs_method_rtn, qs_method_gptq, qs_method_awq;
+extern const qs_method qs_method_rtn, qs_method_gptq, qs_method_awq, qs_method_nf4, qs_method_fp4, qs_method_int8;
 
 /* Solves tasks of any methods and measures loss and weight error of each. On failure no result holds memory.
  * Errors: QS_E_USAGE (group larger than the row), QS_E_NUMERIC (NaN or Inf, names the matrix), QS_E_INPUT (a

@@ -78,7 +78,8 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
                                int64_t n_specs)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    int64_t factors = n_factors(specs, n_specs), site_weights[QS_N_SITES] = {0}, most = 0, widest = 0;
+    int64_t factors = n_factors(specs, n_specs), site_weights[QS_N_SITES] = {0}, most = 0, widest = 0, largest = 0;
+    bool unpacked = false; /* some spec holds the codes of a matrix one to a byte, beside its block maxima */
     qs_quant_cost cost = {0};
     for (int role = 0; role < QS_N_LINEARS; role++) {
         qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
@@ -86,13 +87,15 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
         *weights += info.n_out * info.n_in;
         most = *weights > most ? *weights : most;
         widest = info.n_in > widest ? info.n_in : widest;
+        largest = info.n_out * info.n_in > largest ? info.n_out * info.n_in : largest;
         for (int64_t i = 0; i < n_specs; i++) {
+            unpacked = unpacked || specs[i].method->format != QS_PACKED_INT;
             cost.multiply_adds += matrix_cost(&specs[i], (double)info.n_out, (double)info.n_in, has_grams);
             cost.bytes += qs_quant_matrix_bits(&specs[i], info.n_out, info.n_in) / 8;
         }
         if (has_grams) cost.multiply_adds += (double)info.n_out * (double)info.n_in * (double)info.n_in / 2;
     }
-    cost.bytes += most * (int64_t)sizeof(float);
+    cost.bytes += most * (int64_t)sizeof(float) + (unpacked ? largest * 9 / 8 : 0);
     if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
     cost.bytes += fold_bytes(specs, n_specs, most, n_threads, widest);
     add_solver_bytes(&cost, model, most, has_grams, n_specs);

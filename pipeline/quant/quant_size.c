@@ -5,11 +5,12 @@
 
 int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in)
 {
-    uint8_t zeros = 0; /* qs_packed_stored_bits asks only whether zeros and perm are there */
+    uint8_t zeros = 0; /* qs_packed_stored_bits asks only whether zeros, perm and codes of maxima are there */
     int32_t perm = 0;
     qs_packed packed;
     if (spec == NULL) return n_out * n_in * 16;
-    if (qs_packed_shape(&packed, (int)spec->bits, n_out, n_in, spec->group_size) != QS_OK) return 0;
+    if (qs_spec_shape(spec, n_out, n_in, &packed) != QS_OK) return 0;
+    packed.absmax_codes = spec->double_quant ? &zeros : NULL;
     packed.zeros = spec->sym ? NULL : &zeros;
     packed.perm = qs_spec_has_perm(spec, n_in) ? &perm : NULL;
     return qs_packed_stored_bits(&packed);

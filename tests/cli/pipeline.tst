@@ -18,6 +18,18 @@
 0 ^7$ wc -l <$TMP/b.digests
 0 . cmp $TMP/a.digests $TMP/b.digests
 
+# bitsandbytes' formats need no calibration; compute dtype and double quantisation are axes of a grid.
+0 . printf 'method,bits,group_size,variant\nnf4,4,64,dq-bf16|nodq-fp32\nfp4,,32,dq-fp16\nint8,8,,\n' >$TMP/bnb.csv
+0 ^nf4-blk64-nodq-fp32.*4.500 qsweep plan --model tests/fixtures/tiny --grid $TMP/bnb.csv --out $TMP/d
+0 4.of.4.points qsweep quantize --model tests/fixtures/tiny --grid $TMP/bnb.csv --out $TMP/d
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --quant $TMP/d/nf4-blk64-dq-bf16.quant.h5 --quant $TMP/d/nf4-blk64-nodq-fp32.quant.h5 --quant $TMP/d/fp4-blk32-dq-fp16.quant.h5 --quant $TMP/d/int8.quant.h5 --out $TMP/d
+[03] int8 qsweep report --budgets datasets/budgets.csv --out $TMP/d $TMP/d/*.eval.h5
+0 ^int8,int8,8,-1,,8. cat $TMP/d/summary.csv
+0 ^nf4-blk64-dq-bf16,nf4,4,64,dq-bf16, cat $TMP/d/summary.csv
+0 ^fp4-blk32-dq-fp16,savings_visible,1, cat $TMP/d/verdicts.csv
+2 one.of.32 qsweep quantize --model tests/fixtures/tiny --spec nf4:block=48 --out $TMP/d
+5 integer.codes qsweep export --model tests/fixtures/tiny --quant $TMP/d/nf4-blk64-dq-bf16.quant.h5 --format gguf --out $TMP/x.gguf
+
 # Sequential statistics through quantised layers.
 0 gptq-b3 qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 100 --seqlen 64 --propagate gptq:bits=3,group=32,sym=1 --out $TMP/a/calib-seq.h5
 0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib-seq.h5 --spec gptq:bits=3,group=32,sym=1 --out $TMP/a
