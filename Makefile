@@ -136,6 +136,13 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(library)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs) -lcmocka
 
+# Programs that make and check what lies in datasets/.
+dataset_programs := $(patsubst %.c,$(BUILD)/%,$(wildcard datasets/*.c datasets/*/*.c))
+$(dataset_programs): $(BUILD)/%: $(BUILD)/%.o $(library)
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD $@")
+	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+
 # The twin is tried by kernels of its own.
 $(simt_tests): $(BUILD)/tests/simt_cases.cu.o
 
@@ -145,6 +152,8 @@ unit-%: $(BUILD)/tests/test_%
 	$(Q)$<
 
 # ---- the two commands of the README ----
+# They compile on every core, unless make was told how many.
+every_core = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 .PHONY: help demo test
 help:
 	@sed -n 's/^#? //p' Makefile
@@ -155,21 +164,21 @@ demo_cuda = $(if $(filter command% environment%,$(origin CUDA)),$(CUDA),$(if $(s
 demo:
 	@scripts/install-deps
 	@scripts/fetch-model smollm2
-	@$(MAKE) --no-print-directory CUDA=$(demo_cuda) all
+	@$(MAKE) $(every_core) CUDA=$(demo_cuda) all
 	@$(MAKE) --no-print-directory CUDA=$(demo_cuda) sweep MODEL=$(smollm2) GRID=datasets/grids/demo.csv OUT=results/demo GATE=report CALIBRATE="--samples 100" EVALUATE="--windows 10"
 
 #? make test [T="NAME ..."]       set up, build, run every test; ends with "N passed, N failed, N skipped"
 test:
 	@scripts/install-deps --test
-	@$(MAKE) --no-print-directory all tests tools fuzz-programs
-	@$(MAKE) --no-print-directory CUDA=shim SAN=1 BUILD=$(BUILD)/san tests
-	@$(MAKE) --no-print-directory CUDA=shim BUILD=$(BUILD)/shim cuda-tests
+	@$(MAKE) $(every_core) all tests tools fuzz-programs
+	@$(MAKE) $(every_core) CUDA=shim SAN=1 BUILD=$(BUILD)/san tests
+	@$(MAKE) $(every_core) CUDA=shim BUILD=$(BUILD)/shim cuda-tests
 	@scripts/run-tests $(BUILD) $(T)
 
 .PHONY: tests cuda-tests tools
 tests: $(test_programs)
 cuda-tests: $(cuda_tests) $(simt_tests)
-tools: $(tool_programs)
+tools: $(tool_programs) $(dataset_programs)
 
 # ---- sweeps ----
 #? make sweep MODEL= GRID= OUT=   calibrate, quantize, evaluate, report; resumes; -j and -n work
@@ -204,7 +213,8 @@ sweep-calibrate: $(programs)
 FUZZ_SECONDS ?= 60
 fuzz_programs := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 # The parsers and what they stand on; machine kernels and HDF5 stay out.
-fuzz_sources := $(filter-out %_avx2.c %_avx512.c,$(wildcard pipeline/base/*.c pipeline/data/*.c pipeline/model/*.c))
+fuzz_sources := $(filter-out %_avx2.c %_avx512.c,$(wildcard pipeline/base/*.c pipeline/data/*.c pipeline/model/*.c) \
+  $(wildcard pipeline/backend/packed.c pipeline/backend/formats.c pipeline/train/examples.c pipeline/train/batch.c))
 fuzz_objects := $(fuzz_sources:%.c=$(BUILD)/fuzz-objects/%.o)
 .PHONY: fuzz fuzz-programs
 fuzz-programs: $(fuzz_programs)
@@ -245,6 +255,16 @@ $(BUILD)/tests/bench_cuda: $(bench_gpu_objects) $(library)
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
 -include $(bench_gpu_objects:.o=.d)
 
+#? make datasets                   the programs that make and check the gold sets and training examples, and the check
+.PHONY: datasets
+datasets: $(dataset_programs)
+	$(Q)$(BUILD)/datasets/check datasets/world datasets/handbook
+
+#? make train-demo [OUT=build/reader] [TRAIN="options"]   train the project's own model (docs/demo-model.md); resumes
+.PHONY: train-demo
+train-demo: $(bin)/qsweep-train $(dataset_programs)
+	@scripts/train-demo $(BUILD) $(or $(OUT),$(BUILD)/reader) $(TRAIN)
+
 #? make docs                       regenerate docs/artifacts.md, docs/columns.md (no diff when current)
 .PHONY: docs clean plugin
 docs: all
@@ -260,4 +280,4 @@ $(BUILD)/plugin/libqsweep_zstd.so: pipeline/artifact/zstd_filter.c pipeline/arti
 clean:
 	rm -rf $(BUILD)
 
--include $(objects:.o=.d) $(fuzz_objects:.o=.d) $(wildcard $(BUILD)/stages/*.d $(BUILD)/tests/*.d)
+-include $(objects:.o=.d) $(fuzz_objects:.o=.d) $(wildcard $(BUILD)/stages/*.d $(BUILD)/tests/*.d $(BUILD)/datasets/*.d $(BUILD)/datasets/*/*.d)

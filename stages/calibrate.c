@@ -134,13 +134,10 @@ static qs_err gram_of_layer(void *context, int64_t layer, qs_site site, const fl
     return qs_collector_gram(&j->collector, layer, site, gram);
 }
 
-static qs_err packed_linear(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
+static qs_err abs_of_layer(void *context, int64_t layer, qs_site site, const float **abs_mean)
 {
     (void)layer;
-    qs_quant_layer *quant = context;
-    const qs_packed *packed = &quant->linears[role].packed;
-    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = packed->n_out, .n_in = packed->n_in, .packed = packed};
-    return QS_OK;
+    return qs_collector_abs_mean(&((job *)context)->collector, site, abs_mean);
 }
 
 /* Statistics from a copy of the stream, then the stream itself moves on through the quantised layer. */
@@ -149,8 +146,8 @@ static qs_err propagate_layer(job *j, int64_t layer, const qs_tap *tap)
     const options *opt = j->opt;
     size_t bytes = (size_t)(opt->n_samples * opt->seqlen) * (size_t)j->config->d_model * sizeof(float);
     qs_quant_layer quant = {0};
-    qs_gram_source grams = {.get = gram_of_layer, .context = j};
-    qs_linear_source linears = {.get = packed_linear, .context = &quant};
+    qs_gram_source grams = {.get = gram_of_layer, .get_abs = abs_of_layer, .context = j};
+    qs_linear_source linears = qs_quant_layer_source(&quant);
     qs_err err;
     QS_TRY(qs_backend_copy(j->backend, j->probe_hidden, j->hidden, bytes));
     QS_TRY(qs_block_forward(qs_feed_block(&j->feed), j->scratch, j->probe_hidden, opt->n_samples, opt->seqlen, tap));

@@ -16,7 +16,7 @@
 typedef struct options {
     qs_common_args common;
     const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget;
-    qs_arg_list quants;
+    qs_arg_list quants, checkpoints;
     int64_t n_ctx, n_windows;
     int n_threads;
     int argc;
@@ -146,6 +146,14 @@ static size_t states_budget(const qs_backend *backend, const stage_need *need)
     return left < memory.free_bytes / 2 ? left : memory.free_bytes / 2;
 }
 
+/* Enough of the text to try tokenizers on, and whole lines. */
+static size_t probe_bytes(const qs_corpus *corpus)
+{
+    size_t n = corpus->bytes < 1 << 16 ? corpus->bytes : 1 << 16;
+    while (n > 0 && corpus->text[n - 1] != '\n') n--;
+    return n;
+}
+
 static qs_err take_inputs(job *j)
 {
     const options *opt = j->opt;
@@ -153,6 +161,8 @@ static qs_err take_inputs(job *j)
         .seed = (uint64_t)opt->common.seed,
         .out_dir = opt->out,
         .baseline = opt->baseline,
+        .checkpoints = opt->checkpoints.items,
+        .n_checkpoints = opt->checkpoints.n,
         .backend = opt->common.backend,
         .device = opt->common.device,
         .latency = QS_LATENCY_DEFAULTS,
@@ -173,6 +183,8 @@ static qs_err take_inputs(job *j)
     err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
+    eval.text = j->corpus.text;
+    eval.text_bytes = probe_bytes(&j->corpus);
     stage_need need = pass_need(j, eval.tasks);
     QS_TRY(stage_backend_create(&j->backend, &opt->common, opt->n_threads, &eval.map, &need));
     eval.budget_bytes = states_budget(j->backend, &need);
@@ -304,6 +316,8 @@ int main(int argc, char **argv)
         {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "evaluation text", 0, 0, false},
         {"quant", QS_ARG_LIST, &opt.quants, "FILE",
          "a quant artifact; repeatable; none = the reference alone", 0, 0, false},
+        {"checkpoint", QS_ARG_LIST, &opt.checkpoints, "DIR|FILE",
+         "a checkpoint that someone else quantised (GPTQ, AWQ, GGUF); repeatable", 0, 0, false},
         {"baseline", QS_ARG_STRING, &opt.baseline, "FILE",
          "eval artifact of the reference; default OUT/fp.eval.h5, made when needed", 0, 0, false},
         {"protocol", QS_ARG_STRING, &opt.protocol, "NAME", "hf or llamacpp", 0, 0, false},

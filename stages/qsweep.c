@@ -15,7 +15,9 @@ static const struct {
     {"calibrate", "run the model once and bank the statistics that all methods share"},
     {"quantize", "choose codes for one or many specs"},
     {"evaluate", "measure the reference and quantised points against it"},
+    {"export", "write a quantised point in the format of the runtime that will serve it"},
     {"report", "tables, verdicts, and the configuration to ship"},
+    {"train", "a small language model from text or from prompts with answers"},
 };
 
 static void print_help(void)

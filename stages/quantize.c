@@ -51,6 +51,11 @@ static qs_err get_gram(void *context, int64_t layer, qs_site site, const float *
     return qs_calib_file_gram(context, layer, site, packed_gram, n_tokens);
 }
 
+static qs_err get_abs(void *context, int64_t layer, qs_site site, const float **abs_mean)
+{
+    return qs_calib_file_abs_mean(context, layer, site, abs_mean);
+}
+
 /* Opens the statistics and makes sure that none is missing. */
 static qs_err take_calib(run *r)
 {
@@ -67,7 +72,7 @@ static qs_err take_calib(run *r)
                 return qs_fail(QS_E_INPUT, "%s: %s is missing; re-run qsweep-calibrate", name, path);
         }
     }
-    r->grams = (qs_gram_source){.get = get_gram, .context = r->calib};
+    r->grams = (qs_gram_source){.get = get_gram, .get_abs = get_abs, .context = r->calib};
     r->inputs.calib = artifact;
     r->inputs.calib_name = slash != NULL ? slash + 1 : name;
     return QS_OK;

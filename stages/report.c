@@ -107,7 +107,7 @@ int main(int argc, char **argv)
     };
     qs_args args = {.program = "qsweep-report",
                     .summary = "tables, verdicts, and the configuration to ship",
-                    .positional = "EVAL...",
+                    .positional = "EVAL... [OPTIM]",
                     .rows = rows};
     bool done;
     qs_err err = qs_args_parse(&args, argc, argv, &done);

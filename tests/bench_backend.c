@@ -58,15 +58,43 @@ static void fixture_free(fixture *f)
     *f = (fixture){0};
 }
 
-/* ---- products: shape n_out, n_in, rows, format (bits of codes; 16 = f16; 32 = f32 GEMM; 33 = bf16 GEMM) ---- */
+/* ---- products: shape n_out, n_in, rows, format (bits of codes; 16 = f16; 32 = f32 GEMM; 33 = bf16 GEMM; or one of
+ * these) ---- */
+enum { NF4_F32 = 5, NF4_BF16 = 6, LLM_INT8 = 9, NF4_BLOCK = 64 };
 
 static double gemv_bytes(const int64_t s[4])
 {
     double weights = (double)(s[0] * s[1]);
+    if (s[3] == NF4_F32 || s[3] == NF4_BF16) return weights / 2 + weights / NF4_BLOCK; /* double-quantised */
+    if (s[3] == LLM_INT8) return weights;
     return s[3] >= 16 ? weights * (double)s[3] / 8 : weights * (double)s[3] / 8 + weights / 32 * 2;
 }
 
 static double gemm_flops(const int64_t s[4]) { return 2.0 * (double)s[0] * (double)s[1] * (double)s[2]; }
+
+/* Codes at random; scales need only be sane. */
+static qs_err draw_packed(qs_packed *packed, const int64_t s[4])
+{
+    bool nf4 = s[3] == NF4_F32 || s[3] == NF4_BF16;
+    qs_err err;
+    if (nf4)
+        QS_TRY(qs_packed_shape_blocks(packed, QS_PACKED_NF4, s[0], s[1], NF4_BLOCK,
+                                      s[3] == NF4_F32 ? QS_ROUND_F32 : QS_ROUND_BF16));
+    else if (s[3] == LLM_INT8)
+        QS_TRY(qs_packed_shape_int8(packed, s[0], s[1], 6));
+    else
+        QS_TRY(qs_packed_shape(packed, (int)s[3], s[0], s[1], 32));
+    QS_TRY(packed->format == QS_PACKED_INT ? qs_packed_alloc(packed, false, false) : qs_packed_alloc_absmax(packed, nf4));
+    for (int64_t i = 0; i < s[0] * packed->row_bytes; i++) packed->codes[i] = (uint8_t)qs_rng_u64(3, (uint64_t)i);
+    for (int64_t i = 0; packed->scales != NULL && i < s[0] * packed->n_groups; i++)
+        packed->scales[i] = qs_f16_from_f32(0.01f);
+    for (int64_t i = 0; packed->absmax != NULL && i < packed->n_absmax; i++) packed->absmax[i] = 0.1f;
+    for (int64_t i = 0; nf4 && i < packed->n_absmax; i++) packed->absmax_codes[i] = (uint8_t)(i % 256);
+    for (int64_t i = 0; nf4 && i < qs_packed_n_nested(packed); i++) packed->nested_absmax[i] = 0.05f;
+    packed->nested_offset = nf4 ? 0.1f : 0.0f;
+out:
+    return err;
+}
 
 static qs_err add_matrix(fixture *f, qs_backend *backend, const int64_t s[4])
 {
@@ -80,10 +108,7 @@ static qs_err add_matrix(fixture *f, qs_backend *backend, const int64_t s[4])
         desc.format = QS_MATRIX_F16;
         desc.dense = half;
     } else if (s[3] < 16) {
-        QS_TRY(qs_packed_shape(&packed, (int)s[3], s[0], s[1], 32));
-        QS_TRY(qs_packed_alloc(&packed, false, false));
-        for (int64_t i = 0; i < s[0] * packed.row_bytes; i++) packed.codes[i] = (uint8_t)qs_rng_u64(3, (uint64_t)i);
-        for (int64_t i = 0; i < s[0] * packed.n_groups; i++) packed.scales[i] = qs_f16_from_f32(0.01f);
+        QS_TRY(draw_packed(&packed, s));
         desc.format = QS_MATRIX_INT;
         desc.packed = &packed;
     }
@@ -266,6 +291,8 @@ static qs_err call_gemm(fixture *f, qs_backend *backend, const int64_t s[4], int
 
 #define GEMV(name, n_out, n_in, format) \
     {name, {n_out, n_in, 1, format}, READ, gemv_bytes, prepare_linear, call_linear, 1e-5}
+#define GEMV_16(name, n_out, n_in, format) /* whose results are rounded to 16 bits */ \
+    {name, {n_out, n_in, 1, format}, READ, gemv_bytes, prepare_linear, call_linear, 8e-3}
 #define GEMM(name, n_out, n_in, rows, format) \
     {name, {n_out, n_in, rows, format}, (format) == 33 ? GEMM_BF16 : GEMM_F32, gemm_flops, prepare_linear, \
      call_linear, 1e-5}
@@ -275,6 +302,12 @@ static const bench_row rows[] = {
     GEMV("gemv int4", D_KV, D_MODEL, 4),
     GEMV("gemv int4", D_FF, D_MODEL, 4),
     GEMV("gemv int4", D_MODEL, D_FF, 4),
+    GEMV("gemv nf4, fp32", D_MODEL, D_MODEL, NF4_F32),
+    GEMV("gemv nf4, fp32", D_FF, D_MODEL, NF4_F32),
+    GEMV("gemv nf4, fp32", D_MODEL, D_FF, NF4_F32),
+    GEMV_16("gemv nf4, bf16", D_FF, D_MODEL, NF4_BF16),
+    GEMV_16("gemv nf4, bf16", D_MODEL, D_FF, NF4_BF16),
+    GEMV_16("gemv LLM.int8", D_FF, D_MODEL, LLM_INT8),
     GEMV("gemv int2", D_FF, D_MODEL, 2),
     GEMV("gemv int3", D_FF, D_MODEL, 3),
     GEMV("gemv int8", D_FF, D_MODEL, 8),

@@ -13,62 +13,54 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/forward.h"
+#include "quant/methods.h"
 
 typedef struct form {
     const char *name, *what;
     bool windowed; /* the windowed forward on GEMM copies, which has no decoding */
-    bool packed;   /* RTN, 4 bits, groups of 32, symmetric */
+    const char *spec; /* NULL = not quantised */
     qs_compute compute;
     qs_dtype dense;
 } form;
 
 static const form forms[] = {
-    {"window-f32", "windowed forward, f32", true, false, QS_COMPUTE_F32, QS_F32},
-    {"window-bf16", "windowed forward, bf16 products", true, false, QS_COMPUTE_BF16, QS_F32},
-    {"f32", "decoder, f32 weights", false, false, QS_COMPUTE_F32, QS_F32},
-    {"f16", "decoder, f16 weights", false, false, QS_COMPUTE_F32, QS_F16},
-    {"bf16", "decoder, bf16 weights", false, false, QS_COMPUTE_F32, QS_BF16},
-    {"int4", "decoder, 4-bit codes in groups of 32", false, true, QS_COMPUTE_F32, QS_F16},
+    {"window-f32", "windowed forward, f32", true, NULL, QS_COMPUTE_F32, QS_F32},
+    {"window-bf16", "windowed forward, bf16 products", true, NULL, QS_COMPUTE_BF16, QS_F32},
+    {"f32", "decoder, f32 weights", false, NULL, QS_COMPUTE_F32, QS_F32},
+    {"f16", "decoder, f16 weights", false, NULL, QS_COMPUTE_F32, QS_F16},
+    {"bf16", "decoder, bf16 weights", false, NULL, QS_COMPUTE_F32, QS_BF16},
+    {"int4", "decoder, 4-bit codes in groups of 32", false, "rtn:group=32", QS_COMPUTE_F32, QS_F16},
+    {"int4-64", "decoder, 4-bit codes in groups of 64", false, "rtn:group=64", QS_COMPUTE_F32, QS_F16},
+    {"nf4", "decoder, NF4, block 64, dq, bf16", false, "nf4", QS_COMPUTE_F32, QS_F16},
+    {"nf4-fp32", "decoder, NF4, block 64, dq, fp32", false, "nf4:compute=fp32", QS_COMPUTE_F32, QS_F16},
+    {"int8", "decoder, 8-bit codes in groups of 64", false, "rtn:bits=8", QS_COMPUTE_F32, QS_F16},
+    {"llmint8", "decoder, LLM.int8, threshold 6", false, "int8", QS_COMPUTE_F32, QS_F16},
 };
-enum { N_FORMS = sizeof forms / sizeof *forms, GROUP = 32, WARM_UPS = 3 };
+enum { N_FORMS = sizeof forms / sizeof *forms, WARM_UPS = 3 };
 
-/* ---- 4-bit codes by rounding to nearest, enough for timing ---- */
-typedef struct rounded {
+/* ---- linears quantised as they are asked for, by a method that needs no calibration ---- */
+typedef struct quantised {
     const qs_model *model;
+    qs_workspace *workspace;
+    qs_spec spec;
     float *dense; /* the largest linear */
-    qs_packed packed;
-} rounded;
+    qs_quant_result result;
+} quantised;
 
-static void round_row(qs_packed *p, int64_t row, const float *w, uint8_t *codes)
-{
-    for (int64_t g = 0; g < p->n_groups; g++) {
-        int64_t first = g * p->group_size, last = first + p->group_size < p->n_in ? first + p->group_size : p->n_in;
-        float largest = 1e-6f;
-        for (int64_t j = first; j < last; j++) largest = fmaxf(largest, fabsf(w[j]));
-        uint16_t half = qs_f16_from_f32(largest / 7.5f);
-        float scale = qs_f32_from_f16(half);
-        p->scales[row * p->n_groups + g] = half;
-        for (int64_t j = first; j < last; j++)
-            codes[j] = (uint8_t)fminf(15.0f, fmaxf(0.0f, nearbyintf(w[j] / scale) + 8.0f));
-    }
-    qs_packed_set_row(p, row, codes);
-}
-
-static qs_err get_rounded(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
+static qs_err get_quantised(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
 {
     qs_err err = QS_OK;
-    rounded *r = context;
-    uint8_t *codes = NULL;
-    qs_tensor_info info = qs_model_info(r->model, role, layer);
-    qs_packed_free(&r->packed);
-    QS_TRY(qs_packed_shape(&r->packed, 4, info.n_out, info.n_in, GROUP));
-    QS_TRY(qs_packed_alloc(&r->packed, false, false));
-    QS_TRY(QS_NEW(codes, info.n_in, "codes"));
-    QS_TRY(qs_model_read_f32(r->model, role, layer, r->dense));
-    for (int64_t row = 0; row < info.n_out; row++) round_row(&r->packed, row, r->dense + row * info.n_in, codes);
-    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = info.n_out, .n_in = info.n_in, .packed = &r->packed};
+    quantised *q = context;
+    qs_tensor_info info = qs_model_info(q->model, role, layer);
+    qs_quant_job job = {.name = qs_role_name(role), .weights = q->dense, .n_out = info.n_out, .n_in = info.n_in,
+                        .backend = qs_workspace_backend(q->workspace)};
+    qs_quant_task task = {.spec = &q->spec, .job = &job, .out = &q->result};
+    qs_packed_free(&q->result.packed);
+    QS_TRY(qs_model_read_f32(q->model, role, layer, q->dense));
+    QS_TRY(qs_quant_solve(q->workspace, &task, 1));
+    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = info.n_out, .n_in = info.n_in,
+                             .packed = &q->result.packed};
 out:
-    qs_mem_free(codes);
     return err;
 }
 
@@ -109,19 +101,24 @@ out:
 static qs_err open_decoder(subject *s)
 {
     qs_err err = QS_OK;
-    rounded r = {.model = s->model};
-    qs_linear_source source = {.get = get_rounded, .context = &r};
+    quantised q = {.model = s->model};
+    qs_linear_source source = {.get = get_quantised, .context = &q};
     const qs_model_config *c = qs_model_get_config(s->model);
     qs_decoder_options options = {.batch = 1, .n_ctx_cap = s->n_prompt + s->n_decode,
                                   .block = {.compute = s->form->compute, .dense_dtype = s->form->dense}};
     int64_t widest = c->d_ff > c->n_heads * c->head_dim ? c->d_ff : c->n_heads * c->head_dim;
     size_t kv_bytes;
-    QS_TRY(QS_NEW(r.dense, c->d_model * widest, "weights"));
-    QS_TRY(qs_decoder_create(&s->decoder, s->backend, s->model, s->form->packed ? &source : NULL, &options));
+    QS_TRY(QS_NEW(q.dense, c->d_model * widest, "weights"));
+    if (s->form->spec != NULL) {
+        QS_TRY(qs_spec_parse(&q.spec, s->form->spec));
+        QS_TRY(qs_workspace_create(&q.workspace, s->backend));
+    }
+    QS_TRY(qs_decoder_create(&s->decoder, s->backend, s->model, s->form->spec != NULL ? &source : NULL, &options));
     qs_decoder_bytes(s->decoder, &s->bytes, &kv_bytes);
 out:
-    qs_packed_free(&r.packed);
-    qs_mem_free(r.dense);
+    qs_packed_free(&q.result.packed);
+    qs_workspace_destroy(q.workspace);
+    qs_mem_free(q.dense);
     return err;
 }
 

@@ -45,7 +45,7 @@ static void run_block(bench *b, const qs_spec *specs, int64_t n_specs, double *l
             jobs[m] = (qs_quant_job){.name = "m", .weights = b->weights[m], .n_out = matrices[m].n_out,
                                      .n_in = widths[s], .factors = b->factors[s], .backend = b->backend};
             for (int64_t i = 0; i < n_specs; i++, n++)
-                tasks[n] = (qs_quant_task){&specs[i], &jobs[m], &results[m * n_specs + i]};
+                tasks[n] = (qs_quant_task){.spec = &specs[i], .job = &jobs[m], .out = &results[m * n_specs + i]};
         }
         must(qs_quant_solve(b->workspace, tasks, n));
     }

@@ -53,7 +53,7 @@ static qs_err solve_anew(qs_backend *backend, const float *gram, const float *w,
     qs_factor_cache *factors = NULL;
     qs_spec spec = spec_of("gptq:bits=4,group=32,act=1,sym=0");
     qs_quant_job job = {.name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .backend = backend};
-    qs_quant_task task = {&spec, &job, out};
+    qs_quant_task task = {.spec = &spec, .job = &job, .out = out};
     qs_err err;
     QS_TRY(qs_workspace_create(&workspace, backend));
     QS_TRY(qs_factor_cache_create(&factors, workspace, gram, N_IN, 300, "test"));

@@ -46,7 +46,7 @@ static qs_quant_result solve_in(qs_workspace *ws, const char *text, const float 
     qs_quant_result result;
     qs_quant_job job = {.name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .factors = factors,
                         .backend = qs_workspace_backend(ws)};
-    qs_quant_task task = {&spec, &job, &result};
+    qs_quant_task task = {.spec = &spec, .job = &job, .out = &result};
     if (qs_quant_solve(ws, &task, 1) != QS_OK) fail_msg("%s", qs_error_text());
     return result;
 }
@@ -412,7 +412,7 @@ static void test_many_equal_each_alone(void **state)
                                  .backend = backend};
         for (int s = 0; s < N_MANY; s++) {
             specs[s] = parse(many[s]);
-            tasks[m * N_MANY + s] = (qs_quant_task){&specs[s], &jobs[m], &results[m * N_MANY + s]};
+            tasks[m * N_MANY + s] = (qs_quant_task){.spec = &specs[s], .job = &jobs[m], .out = &results[m * N_MANY + s]};
         }
     }
     if (qs_quant_solve(workspace, tasks, 3 * N_MANY) != QS_OK) fail_msg("%s", qs_error_text());
@@ -464,7 +464,7 @@ static void test_needs_second_moments(void **state)
     qs_spec spec = parse("gptq:group=32");
     qs_quant_result result;
     qs_quant_job job = {.name = "layers.0.o_proj", .weights = w, .n_out = 2, .n_in = 32, .backend = backend};
-    qs_quant_task task = {&spec, &job, &result};
+    qs_quant_task task = {.spec = &spec, .job = &job, .out = &result};
     assert_int_equal(qs_quant_solve(workspace, &task, 1), QS_E_INPUT);
     assert_non_null(strstr(qs_error_text(), "layers.0.o_proj"));
 }

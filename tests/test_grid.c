@@ -69,7 +69,7 @@ static void test_refused(void **state)
     assert_refused("method,bits,group_size,variant\nrtn,4,64,sym\nrtn,4|5,64,sym\n", QS_E_USAGE,
                    ".csv:3: cells \"rtn\", \"5\"");
     assert_refused("method,bits,group_size,variant\nrtn|,4,64,sym\n", QS_E_USAGE, "unknown method \"\"");
-    assert_refused("method,bits,group_size,variant\nawq,4,64,sym\n", QS_E_USAGE, "unknown method \"awq\"");
+    assert_refused("method,bits,group_size,variant\nawk,4,64,sym\n", QS_E_USAGE, "unknown method \"awk\"");
     char wide[4000] = "method,bits,group_size,variant\nrtn,2|3|4|8,", number[16];
     for (int i = 1; i < 600; i++) {
         (void)snprintf(number, sizeof number, "%s%d", i == 1 ? "" : "|", i);

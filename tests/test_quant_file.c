@@ -11,7 +11,9 @@
 static const char model_path[] = "tests/fixtures/tiny", other_path[] = "tests/fixtures/models/llama2";
 static const char *const texts[] = {"rtn:bits=4,group=32", "gptq:bits=3,group=32,sym=0,act=1",
                                     "gptq:bits=4,group=32", "gptq:bits=2,group=-1",
-                                    "gptq:bits=8,group=48,act=1,static=1,sym=0"};
+                                    "gptq:bits=8,group=48,act=1,static=1,sym=0",
+                                    "awq:bits=4,group=32", "awq:bits=3,group=32,gptq=1",
+                                    "nf4:block=128,dq=0", "fp4:compute=fp16", "int8:threshold=3"};
 enum { N_SPECS = sizeof texts / sizeof *texts, N_TOKENS = 200 };
 
 static qs_model *model;
@@ -41,6 +43,11 @@ static qs_calib_file *make_calib(const char *name, uint64_t key)
             (void)snprintf(node, sizeof node, "/layers/%d/%s/@n_tokens", (int)layer,
                            qs_site_name((qs_site)site));
             OK(qs_artifact_put_int(artifact, node, N_TOKENS));
+            float *abs_mean = data_normal(width, key + 500 + (uint64_t)site, 1);
+            for (int64_t i = 0; i < width; i++) abs_mean[i] = fabsf(abs_mean[i]);
+            (void)snprintf(node, sizeof node, "/layers/%d/%s/abs_mean", (int)layer, qs_site_name((qs_site)site));
+            OK(qs_artifact_put(artifact, node, QS_F32, 1, &width, abs_mean));
+            free(abs_mean);
             free(gram);
         }
     }
@@ -75,9 +82,14 @@ static qs_err get_gram(void *context, int64_t layer, qs_site site, const float *
     return qs_calib_file_gram(context, layer, site, gram, n_tokens);
 }
 
+static qs_err get_abs(void *context, int64_t layer, qs_site site, const float **abs_mean)
+{
+    return qs_calib_file_abs_mean(context, layer, site, abs_mean);
+}
+
 static qs_gram_source grams_of(qs_calib_file *file)
 {
-    return (qs_gram_source){.get = get_gram, .context = file};
+    return (qs_gram_source){.get = get_gram, .get_abs = get_abs, .context = file};
 }
 
 static qs_quant_inputs inputs_of(qs_calib_file *file)
@@ -91,10 +103,35 @@ static void assert_same_matrix(const qs_packed *p, const qs_packed *q)
     assert_true(p->bits == q->bits && p->n_out == q->n_out && p->n_in == q->n_in);
     assert_true(p->group_size == q->group_size && p->n_groups == q->n_groups && p->row_bytes == q->row_bytes);
     assert_memory_equal(p->codes, q->codes, (size_t)(p->n_out * p->row_bytes));
-    assert_memory_equal(p->scales, q->scales, (size_t)(p->n_out * p->n_groups) * 2);
+    assert_true(p->format == q->format && p->compute == q->compute && p->threshold == q->threshold);
+    assert_true((p->scales != NULL) == (q->scales != NULL) && (p->absmax != NULL) == (q->absmax != NULL));
+    assert_true(p->n_absmax == q->n_absmax && (p->absmax_codes != NULL) == (q->absmax_codes != NULL));
+    if (p->scales != NULL) assert_memory_equal(p->scales, q->scales, (size_t)(p->n_out * p->n_groups) * 2);
+    if (p->absmax != NULL) assert_memory_equal(p->absmax, q->absmax, (size_t)p->n_absmax * 4);
+    if (p->absmax_codes != NULL) {
+        assert_memory_equal(p->absmax_codes, q->absmax_codes, (size_t)p->n_absmax);
+        assert_memory_equal(p->nested_absmax, q->nested_absmax, (size_t)qs_packed_n_nested(p) * 4);
+        assert_true(p->nested_offset == q->nested_offset);
+    }
     assert_true((p->zeros != NULL) == (q->zeros != NULL) && (p->perm != NULL) == (q->perm != NULL));
     if (p->zeros != NULL) assert_memory_equal(p->zeros, q->zeros, (size_t)(p->n_out * p->n_groups));
     if (p->perm != NULL) assert_memory_equal(p->perm, q->perm, (size_t)p->n_in * 4);
+}
+
+/* Norms come back as they were folded, and not at all where nothing is folded. */
+static void assert_same_vectors(const qs_linear_source *source, int64_t l, const qs_quant_layer *layer, bool folds)
+{
+    for (int role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++) {
+        const float *wanted = layer->vectors[role - QS_N_LINEARS];
+        float vector[160];
+        bool found = false;
+        assert_int_equal(wanted != NULL, folds && (role == QS_ROLE_ATTN_NORM || role == QS_ROLE_MLP_NORM));
+        if (!qs_model_has(model, (qs_role)role, l)) continue;
+        int64_t n = qs_model_info(model, (qs_role)role, l).n_in;
+        OK(source->get_vector(source->context, l, (qs_role)role, n, vector, &found));
+        assert_int_equal(found, wanted != NULL);
+        if (found) assert_memory_equal(vector, wanted, (size_t)n * sizeof *vector);
+    }
 }
 
 /* What is written reads back, in any order of layers, and everything about the spec with it. */
@@ -130,6 +167,7 @@ static void test_round_trip(void **state)
             assert_true(desc.n_out == desc.packed->n_out && desc.n_in == desc.packed->n_in);
             assert_same_matrix(desc.packed, &layers[l][s].linears[role].packed);
         }
+        for (int l = 0; l < 2; l++) assert_same_vectors(&source, l, &layers[l][s], specs[s].method->folds);
         OK(qs_quant_file_losses(file, losses));
         for (int i = 0; i < 2 * QS_N_LINEARS; i++)
             assert_true(losses[i] == layers[i / QS_N_LINEARS][s].linears[i % QS_N_LINEARS].loss);
@@ -152,6 +190,14 @@ static void test_size(void **state)
     assert_int_equal(size.bytes, (int64_t)((2 * weights * 4.5 + rest * 16 + norms * 32) / 8));
     size = qs_quant_size_of(&specs[1], model); /* 3-bit, zeros of 3 bits, permutations of 32 bits a column */
     assert_true(fabs(size.bpw - (3 + 19.0 / 32 + (6 * 64 + 160) * 32 / weights)) < 1e-12);
+    size = qs_quant_size_of(&specs[7], model); /* nf4, a maximum of 32 bits to 128 weights of the whole matrix */
+    assert_true(fabs(size.bpw - 4.25) < 1e-12);
+    /* fp4, 8 bits to 64 weights; to 256 of those, or the rest of them, 32 bits, and 32 to a matrix: 4096 weights twice,
+     * 2048 twice, 10240 three times, of 64 maxima, 32 and 160 */
+    size = qs_quant_size_of(&specs[8], model);
+    assert_true(fabs(size.bpw - (4.125 + 7 * 64 / weights)) < 1e-12);
+    size = qs_quant_size_of(&specs[9], model); /* int8, 32 bits to a row */
+    assert_true(fabs(size.bpw - (8 + (3.0 * 64 + 2 * 32 + 2 * 160) * 32 / weights)) < 1e-12);
     size = qs_quant_size_of(NULL, model);
     assert_true(size.bpw == 16 && size.bytes == (int64_t)((2 * weights + rest) * 2 + norms * 4));
 }
@@ -254,6 +300,23 @@ static void test_refused(void **state)
     TEXT_HOLDS("gptq-b3-g32-asym-act", "--calib");
 }
 
+/* A file whose maxima are gone, or are no numbers, is refused by name. */
+static void test_formats_without_maxima(void **state)
+{
+    (void)state;
+    scratch_path path;
+    qs_quant_inputs inputs = inputs_of(NULL);
+    qs_quant_layer layer;
+    qs_quant_writer *writer;
+    OK(qs_quantize_layer(model, backend, 0, NULL, &specs[7], 1, &layer));
+    layer.linears[2].packed.absmax[4] = NAN;
+    OK(qs_quant_writer_create(&writer, scratch(path, "nan.quant.h5"), &inputs, &specs[7]));
+    FAILS(QS_E_NUMERIC, qs_quant_writer_add(writer, 0, &layer));
+    TEXT_HOLDS("/layers/0/v_proj", "block 4");
+    qs_quant_writer_abort(writer);
+    qs_quant_layer_free(&layer);
+}
+
 /* Without statistics RTN still works, and says the plain error. */
 static void test_rtn_without_statistics(void **state)
 {
@@ -277,7 +340,7 @@ int main(void)
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_size),
         cmocka_unit_test(test_points),     cmocka_unit_test(test_other_model_refused),
         cmocka_unit_test(test_incomplete), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_rtn_without_statistics),
+        cmocka_unit_test(test_formats_without_maxima), cmocka_unit_test(test_rtn_without_statistics),
     };
     return cmocka_run_group_tests_name("quant_file", tests, start, stop);
 }

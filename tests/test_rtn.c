@@ -37,7 +37,7 @@ static qs_quant_result solve(const char *text, const float *w, int64_t n_out, in
     qs_quant_result result;
     qs_quant_job job = {
         .name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .factors = factors, .backend = backend};
-    qs_quant_task task = {&spec, &job, &result};
+    qs_quant_task task = {.spec = &spec, .job = &job, .out = &result};
     if (qs_spec_parse(&spec, text) != QS_OK || qs_quant_solve(workspace, &task, 1) != QS_OK)
         fail_msg("%s", qs_error_text());
     return result;
@@ -187,7 +187,7 @@ static void test_refused(void **state)
     qs_spec spec;
     qs_quant_result result;
     qs_quant_job job = {.name = "layers.3.q_proj", .weights = w, .n_out = 2, .n_in = 32, .backend = backend};
-    qs_quant_task task = {&spec, &job, &result};
+    qs_quant_task task = {.spec = &spec, .job = &job, .out = &result};
     assert_int_equal(qs_spec_parse(&spec, "rtn:group=64"), QS_OK);
     assert_int_equal(qs_quant_solve(workspace, &task, 1), QS_E_USAGE);
     assert_non_null(strstr(qs_error_text(), "layers.3.q_proj"));

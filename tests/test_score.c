@@ -253,7 +253,7 @@ static void test_logits(void **state)
     golden *g = *state;
     float *logits;
     assert_ok(QS_NEW(logits, ROWS * g->v, "logits"));
-    assert_ok(qs_scorer_logits(g->scorer, g->device[0], ROWS, logits));
+    assert_ok(qs_scorer_logits(g->scorer, NULL, g->device[0], ROWS, logits));
     for (int64_t i = 0; i < ROWS * g->v; i++) assert_near(logits[i], golden_row(g, 0)[i], 2e-5);
     qs_mem_free(logits);
 }

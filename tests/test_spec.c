@@ -25,7 +25,18 @@ static void test_ids(void **state)
         {"gptq:group=-1", "gptq-b4-g-1-sym", "sym"},
         {"gptq:search=0,damp=0.05", "gptq-b4-g64-sym-minmax-damp0.05", "sym-minmax-damp0.05"},
         {"gptq:damp=1e-2", "gptq-b4-g64-sym", "sym"},
+        {"awq:bits=4,group=64,zero=1", "awq-b4-g64-asym", "asym"},
+        {"awq:zero=0,duo=0,clip=0", "awq-b4-g64-sym-noduo-noclip", "sym-noduo-noclip"},
+        {"awq:bits=3,group=128,gptq=1", "awq-b3-g128-asym-gptq", "asym-gptq"},
         {"gptq:damp=.0123456789", "gptq-b4-g64-sym-damp0.0123457", "sym-damp0.0123457"},
+        {"nf4:block=64,dq=1,compute=bf16", "nf4-blk64-dq-bf16", "dq-bf16"},
+        {"nf4", "nf4-blk64-dq-bf16", "dq-bf16"},
+        {"fp4:compute=fp32,dq=0,block=4096", "fp4-blk4096-nodq-fp32", "nodq-fp32"},
+        {"nf4:block=32,compute=fp16", "nf4-blk32-dq-fp16", "dq-fp16"},
+        {"int8", "int8", ""},
+        {"int8:threshold=6.0", "int8", ""},
+        {"int8:threshold=0", "int8-thr0", "thr0"},
+        {"int8:threshold=4.5", "int8-thr4.5", "thr4.5"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         qs_spec spec, again, cells;
@@ -57,6 +68,19 @@ static void test_fields(void **state)
     assert_true(spec.group_aware && spec.search && spec.damping == 0.01);
     assert_int_equal(qs_spec_parse(&spec, "rtn"), QS_OK);
     assert_true(!spec.group_aware && !spec.search && spec.damping == 0);
+    assert_int_equal(qs_spec_parse(&spec, "awq:gptq=1"), QS_OK);
+    assert_string_equal(spec.text, "awq:bits=4,group=64,zero=1,gptq=1,duo=1,clip=0");
+    assert_true(!spec.sym && spec.then_gptq && !spec.clip && spec.weight_stats && spec.damping == 0);
+    assert_int_equal(qs_spec_parse(&spec, "fp4:block=128"), QS_OK);
+    assert_string_equal(spec.text, "fp4:block=128,dq=1,compute=bf16");
+    assert_true(spec.bits == 4 && spec.group_size == 128 && spec.double_quant && spec.compute == QS_ROUND_BF16);
+    assert_int_equal(qs_spec_parse(&spec, "int8"), QS_OK);
+    assert_string_equal(spec.text, "int8:threshold=6");
+    assert_true(spec.bits == 8 && spec.group_size == -1 && spec.threshold == 6 && !spec.double_quant);
+    assert_int_equal(qs_spec_from_cells(&spec, "nf4", "", "32", "fp16"), QS_OK);
+    assert_string_equal(spec.id, "nf4-blk32-dq-fp16");
+    assert_int_equal(qs_spec_from_cells(&spec, "int8", "", "", ""), QS_OK);
+    assert_string_equal(spec.id, "int8");
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "3", "", ""), QS_OK);
     assert_string_equal(spec.id, "gptq-b3-g64-sym");
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "", "32", "act-asym"), QS_OK); /* any order of parts */
@@ -70,6 +94,9 @@ static void test_refused(void **state)
         {"", "unknown method"},
         {"awk:bits=4", "rtn, gptq"},
         {"RTN", "unknown method"},
+        {"awq:sym=1", "zero"}, /* its name there */
+        {"awq:zero=2", "0 or 1"},
+        {"awq:clip=1,gptq=1", "choose one"},
         {"rtn:", "not key=value"},
         {"rtn:bits", "not key=value"},
         {"rtn:bits=4,", "not key=value"},
@@ -96,6 +123,17 @@ static void test_refused(void **state)
         {"gptq:static=1", "needs act=1"},
         {"gptq:group=-1,gar=1", "needs group > 0"},
         {"gptq:group=-1,act=1,static=1", "needs group > 0"},
+        {"nf4:bits=4", "nf4 has no key \"bits\"; its keys are block, dq, compute"},
+        {"nf4:group=64", "no key"},
+        {"nf4:block=16", "one of 32 64"},
+        {"nf4:block=6", "one of 32 64"},
+        {"fp4:block=8192", "one of 32 64"},
+        {"nf4:compute=float32", "one of fp32 bf16 fp16"},
+        {"nf4:compute=", "one of fp32 bf16 fp16"},
+        {"nf4:dq=2", "0 or 1"},
+        {"int8:threshold=-1", "0 to 65504"},
+        {"int8:threshold=nan", "0 to 65504"},
+        {"int8:block=64", "int8 has no key \"block\"; its keys are threshold"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         qs_spec spec;
@@ -118,6 +156,13 @@ static void test_refused_cells(void **state)
         {"rtn", "4", "64", "sym-asym", "second time"},
         {"rtn", "4", "64", "sym-sym", "second time"},
         {"rtn", "4", "64", "act", "no variant \"act\""},
+        {"nf4", "3", "64", "dq-bf16", "nf4 has 4"},
+        {"nf4", "4", "48", "dq-bf16", "one of 32 64"},
+        {"nf4", "4", "64", "dq-nodq", "second time"},
+        {"nf4", "4", "64", "bf16-fp16", "second time"},
+        {"nf4", "4", "64", "sym", "no variant \"sym\""},
+        {"int8", "4", "", "", "int8 has 8"},
+        {"int8", "8", "64", "", "int8 has -1"},
         {"rtn", "4", "64", "sym-", "no variant \"\""},
         {"gptq", "4", "64", "sym-damp7", "0.0001 to 1"},
         {"gptq", "4", "64", "sym-gar", "no variant"},

@@ -29,6 +29,10 @@ static qs_err write_all(const char *dir)
     odd.id = "gptq-b4-g64-sym";
     odd.method = "gptq";
     QS_TRY(write_one(dir, "gptq-is-rtn", &odd));
+    odd = eval_specs[EVAL_GPTQ4];
+    odd.id = "nf4-blk64";
+    odd.method = "nf4";
+    QS_TRY(write_one(dir, odd.id, &odd));
     odd = eval_specs[EVAL_FP];
     odd.lattice = true;
     QS_TRY(write_one(dir, "lattice", &odd));

@@ -5,7 +5,9 @@
 #define CALIB (1u << QS_KIND_CALIB)
 #define QUANT (1u << QS_KIND_QUANT)
 #define EVAL (1u << QS_KIND_EVAL)
-#define ALL (CALIB | QUANT | EVAL)
+#define TRAIN (1u << QS_KIND_TRAIN)
+#define OPTIM (1u << QS_KIND_OPTIM)
+#define ALL (CALIB | QUANT | EVAL | TRAIN | OPTIM)
 
 #define DATA(kinds, path, dtype, rank, dims, unit, text) \
     {kinds, path, QS_CELL_DATASET, dtype, rank, dims, unit, text, false}
@@ -51,10 +53,11 @@ const qs_schema_row qs_schema_rows[] = {
     /* quantize */
     TEXT(QUANT, "/spec/@id", "canonical id"),
     TEXT(QUANT, "/spec/@text", "canonical spec string with every key"),
-    TEXT(QUANT, "/spec/@method", "rtn or gptq"),
+    TEXT(QUANT, "/spec/@method", "how codes were chosen, and their format"),
     INT(QUANT, "/spec/@bits", "bit", "bits of a code"),
-    INT(QUANT, "/spec/@group_size", "weights", "weights that share a scale; -1 = the whole row"),
-    TEXT(QUANT, "/spec/@variant", "symmetry and order as in the id"),
+    INT(QUANT, "/spec/@group_size", "weights",
+        "weights that share a scale; -1 = the whole row; of nf4 and fp4 a block of the flattened matrix"),
+    TEXT(QUANT, "/spec/@variant", "the rest of the id: symmetry and order, or dq and compute"),
     TEXT(QUANT, "/spec/@kernel", "version of the packed layout that the decode kernels expect"),
     REAL(QUANT, "/spec/@bpw", "bit", "stored bits of the quantised linears per weight"),
     REAL(QUANT, "/spec/@bpw_total", "bit",
@@ -70,6 +73,15 @@ const qs_schema_row qs_schema_rows[] = {
          "zero point; absent when symmetric (2^(bits-1))"),
     DATA(QUANT, "/layers/*/*/perm", QS_I32, 1, "[n_in]", "column",
          "stored column j is input channel perm[j]; absent = identity"),
+    DATA(QUANT, "/layers/*/*/folded", QS_F32, 1, "[n]", "",
+         "of a norm or bias: what stands in for the model's own, since a scaling is folded into it"),
+    DATA(QUANT, "/layers/*/*/absmax", QS_F32, 1, "[n_absmax]", "",
+         "nf4, fp4: largest magnitude of each block of the flattened matrix; int8: of each row"),
+    DATA(QUANT, "/layers/*/*/absmax_codes", QS_U8, 1, "[n_absmax]", "",
+         "instead of absmax when double-quantised: index into the signed dynamic map of 256 entries"),
+    DATA(QUANT, "/layers/*/*/nested_absmax", QS_F32, 1, "[ceil(n_absmax / 256)]", "",
+         "largest magnitude of 256 block maxima less their mean"),
+    REAL(QUANT, "/layers/*/*/@nested_offset", "", "mean of the block maxima, an f32 number"),
     REAL(QUANT, "/layers/*/*/@loss", "",
          "tr((W - Q) H (W - Q)^T) / tr(W H W^T) with H from the calibration statistics"),
     REAL(QUANT, "/layers/*/*/@weight_error", "", "Frobenius norm of W - Q over that of W"),
@@ -86,6 +98,9 @@ const qs_schema_row qs_schema_rows[] = {
     REAL(EVAL, "/config/@bpw", "bit", "stored bits of the linears per weight"),
     REAL(EVAL, "/config/@bpw_total", "bit", "stored bits per weight of the whole model"),
     INT(EVAL, "/config/@bytes", "byte", "stored bytes of the deployed model"),
+    INT(EVAL, "/checkpoint/@n_linears", "", "linears of the blocks of a checkpoint that someone else made"),
+    INT(EVAL, "/checkpoint/@n_quantised", "", "those of them that are stored in low bits"),
+    TEXT(EVAL, "/checkpoint/@tokenizer", "same as the model's, none, or where it differs"),
     TEXT(EVAL, "/protocol/@name", "hf or llamacpp"),
     INT(EVAL, "/protocol/@n_ctx", "tokens", "window length"),
     INT(EVAL, "/protocol/@n_windows", "windows", "windows evaluated"),
@@ -105,10 +120,10 @@ const qs_schema_row qs_schema_rows[] = {
          "KL(reference || this) over the full vocabulary"),
     DATA(EVAL, "/reference/hidden", QS_F32, 3, "[n_windows, n_ctx, d_model]", "",
          "final hidden states of the reference, after the last norm"),
-    REAL(EVAL, "/metrics/*/@value", "", "point estimate; the unit is the metric's"),
-    REAL(EVAL, "/metrics/*/@lo", "", "lower end of the 95 % confidence interval"),
-    REAL(EVAL, "/metrics/*/@hi", "", "upper end of the 95 % confidence interval"),
-    INT(EVAL, "/metrics/*/@n", "", "independent units: windows, or samples"),
+    REAL(EVAL | OPTIM, "/metrics/*/@value", "", "point estimate; the unit is the metric's"),
+    REAL(EVAL | OPTIM, "/metrics/*/@lo", "", "lower end of the 95 % confidence interval"),
+    REAL(EVAL | OPTIM, "/metrics/*/@hi", "", "upper end of the 95 % confidence interval"),
+    INT(EVAL | OPTIM, "/metrics/*/@n", "", "independent units: windows, or samples"),
     REAL(EVAL, "/timing/*/@value", "", "point estimate of a latency or memory metric"),
     REAL(EVAL, "/timing/*/@lo", "", "lower end of the 95 % confidence interval"),
     REAL(EVAL, "/timing/*/@hi", "", "upper end of the 95 % confidence interval"),
@@ -133,8 +148,46 @@ const qs_schema_row qs_schema_rows[] = {
     DATA(EVAL, "/dump/hidden", QS_F32, 3, "[n_windows, n_ctx, d_model]", "", "final hidden states"),
     DATA(EVAL, "/dump/embeddings", QS_F32, 2, "[n_lines, dim]", "", "embeddings of the lines of --embed"),
 
+    /* train */
+    TEXT(TRAIN, "/training/@settings", "what determines the result, as text: a checkpoint goes on with the same alone"),
+    INT(TRAIN, "/training/@step", "steps", "steps done"),
+    INT(TRAIN, "/training/@cursor", "examples", "the next example of the corpus, counted over its rounds"),
+    INT(TRAIN, "/training/@n_tokens", "tokens", "tokens seen"),
+    DATA(TRAIN, "/training/curve", QS_F64, 2, "[n_steps, 3]", "",
+         "of each step: weighted mean loss, learning rate, norm of the gradient before clipping"),
+    DATA(TRAIN, "/training/validation", QS_F64, 2, "[n_validations, 5]", "",
+         "step, perplexity, perplexity of answers, share of tokens predicted, share of answers predicted whole"),
+    DATA(TRAIN, "/parameters", QS_F32, 1, "[n_parameters]", "", "tensor after tensor: embeddings, blocks, last norm"),
+    DATA(TRAIN, "/optimizer/m", QS_F32, 1, "[n_32bit]", "", "first moments of the tensors that keep 32 bits"),
+    DATA(TRAIN, "/optimizer/v", QS_F32, 1, "[n_32bit]", "", "second moments of these"),
+    DATA(TRAIN, "/optimizer/m_codes", QS_U8, 1, "[n_8bit]", "code", "first moments, signed dynamic map, blocks of 256"),
+    DATA(TRAIN, "/optimizer/v_codes", QS_U8, 1, "[n_8bit]", "code", "second moments, unsigned dynamic map"),
+    DATA(TRAIN, "/optimizer/m_scales", QS_F32, 1, "[n_scales]", "", "largest magnitude of each block"),
+    DATA(TRAIN, "/optimizer/v_scales", QS_F32, 1, "[n_scales]", "", "the same of the second moments"),
+    DATA(TRAIN, "/optimizer/v_average", QS_F32, 1, "[n_blocks]", "", "moving averages of the variance clamp"),
+
+    /* train --compare */
+    TEXT(OPTIM, "/comparison/@settings", "what determines the runs, as text"),
+    TEXT(OPTIM, "/comparison/@gated", "the setting whose figures are gated: plain, clip, clamp or clip-clamp"),
+    INT(OPTIM, "/comparison/@n_seeds", "seeds", "pairs of runs of each setting"),
+    INT(OPTIM, "/comparison/@n_steps", "steps", "steps of a run"),
+    INT(OPTIM, "/comparison/@n_last", "steps", "steps whose losses and updates are compared, the last ones"),
+    INT(OPTIM, "/comparison/@n_parameters", "weights", "weights of the model"),
+    INT(OPTIM, "/comparison/@base_bits", "bit", "of the moments of the optimizer that is compared with"),
+    INT(OPTIM, "/comparison/@bits", "bit", "of the moments of the other"),
+    INT(OPTIM, "/comparison/@base_state_bytes", "byte", "optimizer state of the one that is compared with"),
+    INT(OPTIM, "/comparison/@state_bytes", "byte", "optimizer state of the other"),
+    DATA_NAN(OPTIM, "/arms/*/loss", QS_F64, 2, "[n_seeds, n_steps]", "nat", "weighted mean loss; NaN after a failure"),
+    DATA_NAN(OPTIM, "/arms/*/gradient_norm", QS_F64, 2, "[n_seeds, n_steps]", "", "before clipping"),
+    DATA_NAN(OPTIM, "/arms/*/summary", QS_F64, 2, "[n_seeds, 7]", "",
+             "mean loss of the last steps, held-out perplexity, mean and variance of their updates, largest loss over the "
+             "median of the 50 before it, starved weights, 1 when it failed"),
+    REAL(OPTIM, "/settings/*/*/@value", "", "estimate of a figure under this setting"),
+    REAL(OPTIM, "/settings/*/*/@lo", "", "lower end of its 95 % confidence interval"),
+    REAL(OPTIM, "/settings/*/*/@hi", "", "upper end of its 95 % confidence interval"),
+
     /* in all kinds, written by the seal */
-    TEXT(ALL, "/@kind", "calib, quant or eval"),
+    TEXT(ALL, "/@kind", "calib, quant, eval, train or optim"),
     INT(ALL, "/@schema_version", "", "version of this schema"),
     TEXT(ALL, "/@digest", "content digest: an identity of everything outside /provenance and /timing"),
     INT(ALL, "/@complete", "", "1; a file without it was not finished"),
@@ -159,6 +212,8 @@ static const struct {
     [QS_KIND_CALIB] = {"calib", "qsweep-calibrate", "calib.h5"},
     [QS_KIND_QUANT] = {"quant", "qsweep-quantize", "SPEC-ID.quant.h5"},
     [QS_KIND_EVAL] = {"eval", "qsweep-evaluate", "ID.eval.h5"},
+    [QS_KIND_TRAIN] = {"train", "qsweep-train", "MODEL.train.h5"},
+    [QS_KIND_OPTIM] = {"optim", "qsweep-train --compare", "NAME.optim.h5"},
 };
 
 const char *qs_artifact_kind_name(qs_artifact_kind kind) { return kinds[kind].name; }

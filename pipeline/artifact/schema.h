@@ -13,6 +13,8 @@ typedef enum qs_artifact_kind {
     QS_KIND_CALIB, /* calib.h5 */
     QS_KIND_QUANT, /* <spec-id>.quant.h5 */
     QS_KIND_EVAL,  /* <id>.eval.h5 */
+    QS_KIND_TRAIN, /* <model>.train.h5, a checkpoint */
+    QS_KIND_OPTIM, /* <name>.optim.h5 */
     QS_N_KINDS
 } qs_artifact_kind;
 

@@ -1,5 +1,6 @@
 #include "backend/packed.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/dtype.h"
@@ -26,13 +27,50 @@ qs_err qs_packed_shape(qs_packed *out, int bits, int64_t n_out, int64_t n_in, in
     return QS_OK;
 }
 
+qs_err qs_packed_shape_blocks(qs_packed *out, qs_packed_format format, int64_t n_out, int64_t n_in, int64_t block,
+                              qs_rounding compute)
+{
+    qs_err err = qs_packed_shape(out, qs_formats[format].bits, n_out, n_in, -1);
+    if (err != QS_OK) return err;
+    if (block < 32 || block > 4096 || (block & (block - 1)) != 0)
+        return qs_fail(QS_E_INPUT, "shape packed matrix: block %lld is not a power of two from 32 to 4096",
+                       (long long)block);
+    out->format = format;
+    out->compute = compute;
+    out->group_size = block;
+    out->n_groups = 0;
+    out->n_absmax = (n_out * n_in + block - 1) / block;
+    return QS_OK;
+}
+
+qs_err qs_packed_shape_int8(qs_packed *out, int64_t n_out, int64_t n_in, float threshold)
+{
+    qs_err err = qs_packed_shape(out, 8, n_out, n_in, -1);
+    if (err != QS_OK) return err;
+    if (n_in > QS_INT8_COLUMNS_MAX)
+        return qs_fail(QS_E_INPUT, "shape packed matrix: sums over %lld columns of int8 leave 32 bits; %d are the most",
+                       (long long)n_in, QS_INT8_COLUMNS_MAX);
+    if (!(threshold >= 0))
+        return qs_fail(QS_E_INPUT, "shape packed matrix: threshold %g is not 0 or more", (double)threshold);
+    out->format = QS_PACKED_INT8;
+    out->compute = QS_ROUND_F16;
+    out->threshold = threshold;
+    out->n_absmax = n_out;
+    return QS_OK;
+}
+
+static void forget_pointers(qs_packed *packed)
+{
+    packed->codes = packed->zeros = packed->absmax_codes = NULL;
+    packed->scales = NULL;
+    packed->perm = NULL;
+    packed->absmax = packed->nested_absmax = NULL;
+}
+
 qs_err qs_packed_alloc(qs_packed *packed, bool with_zeros, bool with_perm)
 {
     qs_err err = QS_OK;
-    packed->codes = NULL;
-    packed->scales = NULL;
-    packed->zeros = NULL;
-    packed->perm = NULL;
+    forget_pointers(packed);
     QS_TRY(QS_NEW(packed->codes, packed->n_out * packed->row_bytes, "packed codes"));
     QS_TRY(QS_NEW(packed->scales, packed->n_out * packed->n_groups, "packed scales"));
     if (with_zeros) QS_TRY(QS_NEW(packed->zeros, packed->n_out * packed->n_groups, "packed zero points"));
@@ -45,16 +83,32 @@ out:
     return err;
 }
 
+qs_err qs_packed_alloc_absmax(qs_packed *packed, bool double_quantised)
+{
+    qs_err err = QS_OK;
+    forget_pointers(packed);
+    QS_TRY(QS_NEW(packed->codes, packed->n_out * packed->row_bytes, "packed codes"));
+    if (double_quantised) {
+        QS_TRY(QS_NEW(packed->absmax_codes, packed->n_absmax, "codes of block maxima"));
+        QS_TRY(QS_NEW(packed->nested_absmax, qs_packed_n_nested(packed), "maxima of block maxima"));
+    } else {
+        QS_TRY(QS_NEW(packed->absmax, packed->n_absmax, "largest magnitudes"));
+    }
+out:
+    if (err != QS_OK) qs_packed_free(packed);
+    return err;
+}
+
 void qs_packed_free(qs_packed *packed)
 {
     qs_mem_free(packed->codes);
     qs_mem_free(packed->scales);
     qs_mem_free(packed->zeros);
     qs_mem_free(packed->perm);
-    packed->codes = NULL;
-    packed->scales = NULL;
-    packed->zeros = NULL;
-    packed->perm = NULL;
+    qs_mem_free(packed->absmax);
+    qs_mem_free(packed->absmax_codes);
+    qs_mem_free(packed->nested_absmax);
+    forget_pointers(packed);
 }
 
 /* A bitmap of the channels seen finds both repeats and, by counting, omissions. */
@@ -77,25 +131,60 @@ out:
     return err;
 }
 
-qs_err qs_packed_check(const qs_packed *packed, const char *name)
+static qs_err check_shape(const qs_packed *packed, const char *name)
 {
     qs_packed shape;
-    qs_err err = qs_packed_shape(&shape, packed->bits, packed->n_out, packed->n_in, packed->group_size);
+    qs_err err;
+    if (packed->format == QS_PACKED_INT)
+        err = qs_packed_shape(&shape, packed->bits, packed->n_out, packed->n_in, packed->group_size);
+    else if (packed->format == QS_PACKED_INT8)
+        err = qs_packed_shape_int8(&shape, packed->n_out, packed->n_in, packed->threshold);
+    else
+        err = qs_packed_shape_blocks(&shape, packed->format, packed->n_out, packed->n_in, packed->group_size,
+                                     packed->compute);
     if (err != QS_OK) return qs_context(err, "check %s", name);
-    if (shape.n_groups != packed->n_groups || shape.row_bytes != packed->row_bytes)
+    if (shape.bits != packed->bits || shape.n_groups != packed->n_groups || shape.row_bytes != packed->row_bytes ||
+        shape.n_absmax != packed->n_absmax || shape.compute != packed->compute)
         return qs_fail(QS_E_INPUT, "check %s: %lld groups and %lld bytes a row do not follow from its shape", name,
                        (long long)packed->n_groups, (long long)packed->row_bytes);
-    if (packed->codes == NULL || packed->scales == NULL)
-        return qs_fail(QS_E_INPUT, "check %s: codes or scales are missing", name);
-    int used_bits = (int)(packed->n_in * packed->bits % 8);
-    for (int64_t o = 0; used_bits != 0 && o < packed->n_out; o++)
-        if (packed->codes[(o + 1) * packed->row_bytes - 1] >> used_bits != 0)
-            return qs_fail(QS_E_INPUT, "check %s: row %lld has bits set behind its last code", name, (long long)o);
+    return QS_OK;
+}
+
+static qs_err check_scales(const qs_packed *packed, const char *name)
+{
+    if (packed->scales == NULL) return qs_fail(QS_E_INPUT, "check %s: scales are missing", name);
     for (int64_t i = 0; i < packed->n_out * packed->n_groups; i++)
         if ((packed->scales[i] & 0x7C00) == 0x7C00)
             return qs_fail(QS_E_NUMERIC, "check %s: the scale of row %lld, group %lld is not finite", name,
                            (long long)(i / packed->n_groups), (long long)(i % packed->n_groups));
     return packed->perm == NULL ? QS_OK : check_perm(packed, name);
+}
+
+static qs_err check_absmax(const qs_packed *packed, const char *name)
+{
+    bool nested = packed->absmax_codes != NULL;
+    if (nested ? packed->nested_absmax == NULL || packed->format == QS_PACKED_INT8 : packed->absmax == NULL)
+        return qs_fail(QS_E_INPUT, "check %s: the largest magnitudes are missing", name);
+    if (packed->scales != NULL || packed->zeros != NULL || packed->perm != NULL)
+        return qs_fail(QS_E_INPUT, "check %s: %s has neither scales nor zero points nor a permutation", name,
+                       qs_formats[packed->format].name);
+    for (int64_t i = 0; i < packed->n_absmax; i++)
+        if (!isfinite(qs_packed_absmax(packed, i)))
+            return qs_fail(QS_E_NUMERIC, "check %s: the largest magnitude of %s %lld is not finite", name,
+                           packed->format == QS_PACKED_INT8 ? "row" : "block", (long long)i);
+    return QS_OK;
+}
+
+qs_err qs_packed_check(const qs_packed *packed, const char *name)
+{
+    qs_err err = check_shape(packed, name);
+    if (err != QS_OK) return err;
+    if (packed->codes == NULL) return qs_fail(QS_E_INPUT, "check %s: codes are missing", name);
+    int used_bits = (int)(packed->n_in * packed->bits % 8);
+    for (int64_t o = 0; used_bits != 0 && o < packed->n_out; o++)
+        if (packed->codes[(o + 1) * packed->row_bytes - 1] >> used_bits != 0)
+            return qs_fail(QS_E_INPUT, "check %s: row %lld has bits set behind its last code", name, (long long)o);
+    return packed->format == QS_PACKED_INT ? check_scales(packed, name) : check_absmax(packed, name);
 }
 
 void qs_packed_set_row(qs_packed *packed, int64_t row, const uint8_t *codes)
@@ -131,7 +220,28 @@ void qs_packed_get_row(const qs_packed *packed, int64_t row, uint8_t *codes)
     }
 }
 
-void qs_packed_dequant_rows(const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst)
+/* Block by block, since its sixteen weights are rounded once. */
+static void dequant_row_blocks(const qs_packed *packed, int64_t row, float *dst)
+{
+    const uint8_t *codes = packed->codes + row * packed->row_bytes;
+    const float *values = qs_formats[packed->format].values;
+    int64_t flat = row * packed->n_in;
+    for (int64_t j = 0; j < packed->n_in;) {
+        int64_t block = (flat + j) / packed->group_size, end = (block + 1) * packed->group_size - flat;
+        float absmax = qs_packed_absmax(packed, block), table[16];
+        for (int i = 0; i < 16; i++) table[i] = qs_round_to(values[i] * absmax, packed->compute);
+        if (end > packed->n_in) end = packed->n_in;
+        for (; j < end; j++) dst[j] = table[(codes[j / 2] >> (j % 2 * 4)) & 15];
+    }
+}
+
+static void dequant_row_int8(const qs_packed *packed, int64_t row, float *dst)
+{
+    const uint8_t *codes = packed->codes + row * packed->row_bytes;
+    for (int64_t j = 0; j < packed->n_in; j++) dst[j] = qs_int8_weight(codes[j], packed->absmax[row]);
+}
+
+static void dequant_rows_int(const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst)
 {
     unsigned mask = (1u << packed->bits) - 1u;
     for (int64_t r = 0; r < n_rows; r++) {
@@ -156,8 +266,27 @@ void qs_packed_dequant_rows(const qs_packed *packed, int64_t first_row, int64_t 
     }
 }
 
+void qs_packed_dequant_rows(const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst)
+{
+    if (packed->format == QS_PACKED_INT) {
+        dequant_rows_int(packed, first_row, n_rows, dst);
+        return;
+    }
+    for (int64_t r = 0; r < n_rows; r++) {
+        if (packed->format == QS_PACKED_INT8)
+            dequant_row_int8(packed, first_row + r, dst + r * packed->n_in);
+        else
+            dequant_row_blocks(packed, first_row + r, dst + r * packed->n_in);
+    }
+}
+
 int64_t qs_packed_stored_bits(const qs_packed *packed)
 {
+    if (packed->format != QS_PACKED_INT) {
+        int64_t maxima = packed->absmax_codes == NULL ? 32 * packed->n_absmax
+                                                      : 8 * packed->n_absmax + 32 * qs_packed_n_nested(packed) + 32;
+        return packed->n_out * packed->n_in * packed->bits + maxima;
+    }
     int64_t group_bits = 16 + (packed->zeros != NULL ? packed->bits : 0);
     return packed->n_out * (packed->n_in * packed->bits + packed->n_groups * group_bits) +
            (packed->perm != NULL ? packed->n_in * 32 : 0);

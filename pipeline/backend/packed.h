@@ -8,35 +8,99 @@
  * scales [n_out, n_groups]   f16
  * zeros  [n_out, n_groups]   u8, NULL when symmetric: then the zero point is 2^(bits-1)
  * perm   [n_in]              NULL = identity; stored column j is input channel perm[j]
- * The last group of a row is shorter when group_size does not divide n_in. */
+ * The last group of a row is shorter when group_size does not divide n_in.
+ *
+ * So far integers. The other formats (formats.h) keep the layout of codes, in natural column order; c is `compute`:
+ *
+ *   NF4, FP4   w = c(table[code] * absmax[block]),  block = (o n_in + j) / group_size: blocks of the flattened
+ *              matrix, which may cross row ends; the last one may be shorter
+ *              y = c(sum c(x) w + c(bias))
+ *   int8       w = (code - 128) * absmax[o] / 127, and columns of a row of x with |c(x)| >= threshold are multiplied
+ *              with c(w); the others, q = round(c(x) * qs_int8_factor(s)) with s their largest magnitude:
+ *              y = c(sum q (code - 128) * s absmax[o] / 127^2 + sum over outliers of c(x) c(w) + c(bias))
+ *
+ * absmax         [n_absmax] f32: of blocks, or of the n_out rows of int8
+ * absmax_codes   [n_absmax] u8 instead of absmax when double-quantised: absmax[b] =
+ *                qs_dynamic_map[absmax_codes[b]] * nested_absmax[b / 256] + nested_offset
+ * nested_absmax  [ceil(n_absmax / 256)] f32 */
 #ifndef QS_BACKEND_PACKED_H
 #define QS_BACKEND_PACKED_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/formats.h"
 #include "base/error.h"
 
+enum {
+    QS_NESTED_BLOCK = 256,
+    QS_INT8_MIDDLE = 128,
+    QS_INT8_COLUMNS_MAX = 133144, /* 127^2 times as many fit 32 bits */
+};
+
 typedef struct qs_packed {
-    int bits; /* 2, 3, 4 or 8 */
+    qs_packed_format format;
+    qs_rounding compute; /* QS_ROUND_F32 for integers, QS_ROUND_F16 for int8 */
+    float threshold;     /* of int8; 0 = no column is an outlier */
+    int bits;            /* 2, 3, 4 or 8 */
     int64_t n_out, n_in;
-    int64_t group_size; /* weights, 1 .. n_in */
-    int64_t n_groups;   /* ceil(n_in / group_size) */
+    int64_t group_size; /* weights: of integers 1 .. n_in, of a block 32 .. 4096 in powers of two, of int8 n_in */
+    int64_t n_groups;   /* of a row: ceil(n_in / group_size) for integers, 1 for int8, 0 for blocks */
     int64_t row_bytes;  /* ceil(n_in * bits / 8) */
+    int64_t n_absmax;   /* 0 for integers */
     uint8_t *codes;
     uint16_t *scales;
     uint8_t *zeros;
     int32_t *perm;
+    float *absmax;
+    uint8_t *absmax_codes;
+    float *nested_absmax;
+    float nested_offset;
 } qs_packed;
 
 /* Sets the numbers (not the pointers). group_size -1 means the whole row. QS_E_INPUT when they do not fit. */
 QS_MUST_CHECK qs_err qs_packed_shape(qs_packed *out, int bits, int64_t n_out, int64_t n_in, int64_t group_size);
+/* The same for NF4 and FP4, and for int8. */
+QS_MUST_CHECK qs_err qs_packed_shape_blocks(qs_packed *out, qs_packed_format format, int64_t n_out, int64_t n_in,
+                                            int64_t block, qs_rounding compute);
+QS_MUST_CHECK qs_err qs_packed_shape_int8(qs_packed *out, int64_t n_out, int64_t n_in, float threshold);
 
-/* Allocates codes, scales and, as asked, zeros and perm. */
+/* Allocates codes, scales and, as asked, zeros and perm; of other formats than integers codes and absmax, or its
+ * double-quantised form (blocks only). */
 QS_MUST_CHECK qs_err qs_packed_alloc(qs_packed *packed, bool with_zeros, bool with_perm);
+QS_MUST_CHECK qs_err qs_packed_alloc_absmax(qs_packed *packed, bool double_quantised);
 void qs_packed_free(qs_packed *packed);
 
-/* Checks pointers' contents: codes in range by construction, perm a permutation, scales finite. */
+/* Entry i of absmax, in whichever form it is. */
+static inline float qs_packed_absmax(const qs_packed *packed, int64_t i)
+{
+    if (packed->absmax_codes == NULL) return packed->absmax[i];
+    float fraction = qs_dynamic_map[packed->absmax_codes[i]];
+    return fraction * packed->nested_absmax[i / QS_NESTED_BLOCK] + packed->nested_offset;
+}
+
+static inline int64_t qs_packed_n_nested(const qs_packed *packed)
+{
+    return (packed->n_absmax + QS_NESTED_BLOCK - 1) / QS_NESTED_BLOCK;
+}
+
+/* A weight of int8, before it is rounded to 16 bits. */
+static inline float qs_int8_weight(uint8_t code, float absmax)
+{
+    return (float)(code - QS_INT8_MIDDLE) * absmax * (1.0f / 127.0f);
+}
+
+/* What a number is multiplied by before it is rounded to a code; `largest` 0 gives 0. A division would round otherwise
+ * than bitsandbytes does. */
+static inline float qs_int8_factor(float largest) { return largest > 0 ? 1.0f / largest * 127.0f : 0.0f; }
+
+/* What a sum of products of codes stands for; `scale` of the row of x. */
+static inline float qs_int8_product(float sum, float scale, float absmax)
+{
+    return sum * (scale * absmax) * (1.0f / (127.0f * 127.0f));
+}
+
+/* Checks pointers' contents: codes in range by construction, perm a permutation, scales and maxima finite. */
 QS_MUST_CHECK qs_err qs_packed_check(const qs_packed *packed, const char *name);
 
 /* Writes / reads the codes of one row, stored column order; codes[n_in]. */
@@ -46,7 +110,8 @@ void qs_packed_get_row(const qs_packed *packed, int64_t row, uint8_t *codes);
 /* dst [n_rows, n_in] f32 in input-channel order: the definition of what a packed matrix means. */
 void qs_packed_dequant_rows(const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst);
 
-/* Stored bits: codes, scales, zeros (bits each, as a checkpoint packs them) and permutation (32 each). */
+/* Stored bits: codes, scales, zeros (bits each, as a checkpoint packs them) and permutation (32 each); absmax in its
+ * form, with nested maxima and offset. */
 int64_t qs_packed_stored_bits(const qs_packed *packed);
 
 #endif

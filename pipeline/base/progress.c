@@ -1,5 +1,6 @@
 #include "base/progress.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -20,6 +21,14 @@ void qs_progress_start(qs_progress *progress, const char *label, int64_t n_total
     };
 }
 
+void qs_progress_note(qs_progress *progress, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(progress->note, sizeof progress->note, fmt, args);
+    va_end(args);
+}
+
 void qs_progress_update(qs_progress *progress, int64_t n_done)
 {
     if (qs_log_get_level() < QS_LOG_INFO || progress->n_total <= 0 || n_done <= 0) return;
@@ -29,8 +38,9 @@ void qs_progress_update(qs_progress *progress, int64_t n_done)
     progress->shown = now;
     progress->visible = progress->terminal;
     double eta = elapsed / (double)n_done * (double)(progress->n_total - n_done);
-    (void)fprintf(stderr, progress->terminal ? "\r\033[K%s %lld/%lld  %.0f s, %.0f s left" : "%s %lld/%lld  %.0f s, %.0f s left\n",
-                  progress->label, (long long)n_done, (long long)progress->n_total, elapsed, eta);
+    (void)fprintf(stderr, "%s%s %lld/%lld  %s%s%.0f s, %.0f s left%s", progress->terminal ? "\r\033[K" : "", progress->label,
+                  (long long)n_done, (long long)progress->n_total, progress->note, progress->note[0] != '\0' ? ", " : "",
+                  elapsed, eta, progress->terminal ? "" : "\n");
     (void)fflush(stderr);
 }
 

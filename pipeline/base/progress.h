@@ -6,14 +6,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/error.h"
+
+enum { QS_PROGRESS_NOTE_BYTES = 96 };
+
 typedef struct qs_progress {
     const char *label;
     int64_t n_total;
     double started, shown; /* seconds, monotonic */
     bool terminal, visible;
+    char note[QS_PROGRESS_NOTE_BYTES]; /* "" = none */
 } qs_progress;
 
 void qs_progress_start(qs_progress *progress, const char *label, int64_t n_total);
+/* What the next lines say behind the counts: a loss, a rate. */
+void qs_progress_note(qs_progress *progress, const char *fmt, ...) QS_PRINTF(2, 3);
 void qs_progress_update(qs_progress *progress, int64_t n_done);
 void qs_progress_finish(qs_progress *progress); /* clears a terminal line, if one was shown */
 

@@ -15,23 +15,6 @@ const char *qs_compute_name(qs_compute compute)
 
 /* ---- writing ---- */
 
-static qs_err put_config(qs_artifact *artifact, const qs_subject *subject, const qs_quant_file *quant)
-{
-    const qs_spec *spec = quant != NULL ? qs_quant_file_spec(quant) : NULL;
-    qs_quant_size size = quant != NULL ? qs_quant_file_size(quant) : qs_quant_size_of(NULL, subject->model);
-    qs_err err;
-    QS_TRY(qs_artifact_put_text(artifact, "/config/@id", subject->id));
-    QS_TRY(qs_artifact_put_text(artifact, "/config/@method", spec != NULL ? spec->method->name : "fp"));
-    QS_TRY(qs_artifact_put_int(artifact, "/config/@bits", spec != NULL ? spec->bits : 0));
-    QS_TRY(qs_artifact_put_int(artifact, "/config/@group_size", spec != NULL ? spec->group_size : 0));
-    QS_TRY(qs_artifact_put_text(artifact, "/config/@variant", spec != NULL ? spec->variant : ""));
-    QS_TRY(qs_artifact_put_real(artifact, "/config/@bpw", size.bpw));
-    QS_TRY(qs_artifact_put_real(artifact, "/config/@bpw_total", size.bpw_total));
-    QS_TRY(qs_artifact_put_int(artifact, "/config/@bytes", size.bytes));
-out:
-    return err;
-}
-
 static qs_err put_protocol(qs_artifact *artifact, const qs_subject *subject)
 {
     const qs_windows *w = subject->windows;
@@ -94,7 +77,6 @@ static qs_err put_quant(qs_artifact *artifact, const qs_subject *subject, const 
 {
     const qs_artifact *source = qs_quant_file_artifact(quant);
     qs_err err;
-    QS_TRY(qs_artifact_add_parent(artifact, "quant", subject->id, *subject->quant));
     QS_TRY(copy_calibration(artifact, source));
     QS_TRY(copy_losses(artifact, quant, qs_model_get_config(subject->model)->n_layers));
     if (qs_artifact_has(source, "/timing/@quantize_s")) {
@@ -107,7 +89,7 @@ out:
 }
 
 qs_err qs_eval_file_begin(qs_artifact **out, const char *path, const qs_subject *subject,
-                          const qs_quant_file *quant)
+                          const qs_candidate *candidate)
 {
     qs_artifact *artifact = NULL;
     qs_err err;
@@ -116,9 +98,11 @@ qs_err qs_eval_file_begin(qs_artifact **out, const char *path, const qs_subject 
     QS_TRY(qs_model_record(subject->model, artifact));
     if (subject->baseline != NULL)
         QS_TRY(qs_artifact_add_parent(artifact, "baseline", "fp", *subject->baseline));
-    QS_TRY(put_config(artifact, subject, quant));
+    QS_TRY(qs_artifact_put_text(artifact, "/config/@id", subject->id));
+    QS_TRY(qs_candidate_put_config(candidate, subject->model, subject->text, subject->text_bytes, artifact));
     QS_TRY(put_protocol(artifact, subject));
-    if (quant != NULL) QS_TRY(put_quant(artifact, subject, quant));
+    if (subject->quant != NULL) QS_TRY(qs_artifact_add_parent(artifact, "quant", subject->id, *subject->quant));
+    if (candidate->quant != NULL) QS_TRY(put_quant(artifact, subject, candidate->quant));
     *out = artifact;
     artifact = NULL;
 out:

@@ -7,18 +7,16 @@
 
 /* ---- what is asked ---- */
 
-static qs_err take_quant(qs_evaluation *e, qs_eval_point *point, const char *quant_path)
+static qs_err take_candidate(qs_evaluation *e, qs_eval_point *point, qs_candidate_kind kind, const char *path)
 {
-    qs_artifact *artifact = NULL;
     qs_err err;
-    point->quant_path = quant_path;
-    QS_TRY(qs_artifact_open(&artifact, quant_path, QS_KIND_QUANT));
-    QS_TRY(qs_model_check_record(e->model, artifact, quant_path));
-    QS_TRY(qs_artifact_get_text(artifact, "/spec/@id", point->id, sizeof point->id));
+    point->kind = kind;
+    point->quant_path = path;
+    QS_TRY(qs_candidate_identify(kind, path, e->model, point->id, &point->quant));
+    if (strcmp(point->id, e->reference.id) == 0)
+        return qs_fail(QS_E_USAGE, "evaluate %s: the id %s is the reference's; rename it", path, point->id);
     QS_TRY(qs_path_format(point->path, "%s/%s.eval.h5", e->options.out_dir, point->id));
-    point->quant = qs_artifact_digest(artifact);
 out:
-    qs_artifact_close(artifact);
     return err;
 }
 
@@ -28,17 +26,20 @@ static qs_err take_points(qs_evaluation *e, const char *const *quants, int64_t n
     e->own_reference = e->options.baseline == NULL;
     (void)snprintf(e->reference.id, sizeof e->reference.id, "fp");
     QS_TRY(qs_path_format(e->reference.path, "%s/fp.eval.h5", e->options.out_dir));
-    QS_TRY(QS_NEW(e->points, n_quants, "points"));
-    for (e->n_points = 0; e->n_points < n_quants; e->n_points++) {
+    int64_t n = n_quants + e->options.n_checkpoints;
+    QS_TRY(QS_NEW(e->points, n, "points"));
+    for (e->n_points = 0; e->n_points < n; e->n_points++) {
         qs_eval_point *point = &e->points[e->n_points];
-        QS_TRY(take_quant(e, point, quants[e->n_points]));
+        bool quant = e->n_points < n_quants;
+        QS_TRY(take_candidate(e, point, quant ? QS_CANDIDATE_QUANT : QS_CANDIDATE_CHECKPOINT,
+                              quant ? quants[e->n_points] : e->options.checkpoints[e->n_points - n_quants]));
         for (int64_t i = 0; i < e->n_points; i++)
             if (strcmp(e->points[i].id, point->id) == 0)
                 return qs_fail(QS_E_USAGE, "evaluate %s: %s has the same id (%s)", point->quant_path,
                                e->points[i].quant_path, point->id);
     }
-    if (n_quants == 0 && !e->own_reference)
-        err = qs_fail(QS_E_USAGE, "evaluate: a baseline and no --quant leave nothing to do");
+    if (n == 0 && !e->own_reference)
+        err = qs_fail(QS_E_USAGE, "evaluate: a baseline, and neither --quant nor --checkpoint, leave nothing to do");
 out:
     return err;
 }
@@ -54,6 +55,8 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
         .compute = e->options.compute,
         .seed = e->options.seed,
         .id = point->id,
+        .text = e->options.text,
+        .text_bytes = e->options.text_bytes,
         .quant = point->quant_path != NULL ? &point->quant : NULL,
         .baseline = compared ? &e->baseline.digest : NULL,
     };

@@ -16,6 +16,10 @@ typedef struct qs_eval_options {
     qs_compute compute;
     uint64_t seed;
     const char *out_dir;
+    const char *const *checkpoints; /* candidates that someone else made; [n_checkpoints] */
+    int64_t n_checkpoints;
+    const char *text; /* on which their tokenizers are tried, text_bytes long; NULL = a built-in one */
+    size_t text_bytes;
     const char
         *baseline; /* an eval artifact of the reference; NULL = <out_dir>/fp.eval.h5, made when needed */
     size_t budget_bytes; /* for residual states; 0 = half of what is free */
@@ -31,7 +35,8 @@ typedef struct qs_eval_options {
 typedef struct qs_eval_point {
     char id[QS_SPEC_ID_BYTES];
     char path[QS_PATH_BYTES]; /* of its eval artifact */
-    const char *quant_path;   /* NULL = the reference */
+    qs_candidate_kind kind;   /* QS_CANDIDATE_NONE = the reference */
+    const char *quant_path;   /* its artifact or checkpoint; NULL = the reference */
     qs_digest quant;
     unsigned tasks, dumps;    /* what it will hold: what is asked, and what is there already */
     bool current;             /* nothing to do */
@@ -50,7 +55,8 @@ typedef struct qs_evaluation {
     bool has_baseline; /* it is open */
 } qs_evaluation;
 
-/* Opens and checks everything and finds out what is current. quants [n_quants]: paths of quant artifacts.
+/* Opens and checks everything and finds out what is current. quants [n_quants]: paths of quant artifacts; those of
+ * checkpoints are in the options.
  * QS_E_INPUT: another model's artifact, a baseline that differs; QS_E_USAGE: the same id twice, nothing to
  * do. */
 QS_MUST_CHECK qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *model,

@@ -17,7 +17,8 @@ typedef struct runner {
 
 /* ---- deployed: latency and memory ---- */
 
-static qs_err deploy(const runner *r, qs_deployment *out, const qs_linear_source *linears, qs_quant_size size)
+static qs_err deploy(const runner *r, qs_deployment *out, const qs_model *model, const qs_linear_source *linears,
+                     qs_quant_size size)
 {
     const qs_evaluation *e = r->e;
     qs_deployment_options options = {
@@ -29,13 +30,13 @@ static qs_err deploy(const runner *r, qs_deployment *out, const qs_linear_source
         .n_ctx_cap = qs_latency_ctx(&e->options.latency),
         .expected_bytes = (size_t)size.bytes,
     };
-    return qs_deployment_create(out, e->model, linears, &options);
+    return qs_deployment_create(out, model, linears, &options);
 }
 
 static qs_err need_reference(runner *r)
 {
     if (r->reference.decoder != NULL) return QS_OK;
-    return deploy(r, &r->reference, NULL, qs_quant_size_of(NULL, r->e->model));
+    return deploy(r, &r->reference, r->e->model, NULL, qs_quant_size_of(NULL, r->e->model));
 }
 
 static qs_err put_machine(qs_artifact *artifact, const qs_deployment *deployment, int64_t device)
@@ -77,8 +78,8 @@ out:
     return err;
 }
 
-/* quant NULL = the reference itself. */
-static qs_err measure_deployed(runner *r, const qs_eval_point *point, qs_quant_file *quant,
+/* candidate NULL = the reference itself. */
+static qs_err measure_deployed(runner *r, const qs_eval_point *point, const qs_candidate *candidate,
                                qs_artifact *artifact)
 {
     qs_deployment own = {0};
@@ -86,12 +87,13 @@ static qs_err measure_deployed(runner *r, const qs_eval_point *point, qs_quant_f
     qs_err err;
     if ((point->tasks & (QS_TASK_LATENCY | QS_TASK_MEMORY)) == 0) return QS_OK;
     QS_TRY(qs_machine_lock_own(&r->lock));
-    if (quant == NULL || timed) QS_TRY(need_reference(r));
-    if (quant == NULL) {
+    if (candidate == NULL || timed) QS_TRY(need_reference(r));
+    if (candidate == NULL) {
         QS_TRY(time_deployment(r, &r->reference, NULL, point->tasks, artifact));
     } else {
-        qs_linear_source source = qs_quant_file_source(quant);
-        QS_TRY(deploy(r, &own, &source, qs_quant_file_size(quant)));
+        qs_linear_source source = qs_candidate_source(candidate);
+        QS_TRY(deploy(r, &own, qs_candidate_model(candidate, r->e->model), &source,
+                      qs_candidate_size(candidate, r->e->model)));
         QS_TRY(time_deployment(r, &own, &r->reference, point->tasks, artifact));
     }
     QS_TRY(qs_machine_lock_share(&r->lock));
@@ -116,7 +118,7 @@ out:
     return err;
 }
 
-static qs_err begin_point(const runner *r, const qs_eval_point *point, const qs_quant_file *quant,
+static qs_err begin_point(const runner *r, const qs_eval_point *point, const qs_candidate *candidate,
                           qs_quality_stream *stream)
 {
     const qs_eval_options *o = &r->e->options;
@@ -125,7 +127,7 @@ static qs_err begin_point(const runner *r, const qs_eval_point *point, const qs_
     stream->name = point->id;
     stream->dumps = point->dumps;
     stream->with_kld = (point->tasks & QS_TASK_KLD) != 0;
-    QS_TRY(qs_eval_file_begin(&stream->artifact, point->path, &subject, quant));
+    QS_TRY(qs_eval_file_begin(&stream->artifact, point->path, &subject, candidate));
     QS_TRY(qs_artifact_set_command(stream->artifact, o->argc, o->argv));
     QS_TRY(qs_backend_record(stream->artifact, r->e->backend, o->device));
     QS_TRY(qs_eval_file_begin_dumps(stream->artifact, &subject, point->dumps));
@@ -228,10 +230,11 @@ static qs_err run_reference(runner *r)
     qs_eval_point *point = &e->reference;
     qs_quality_stream stream = {0};
     qs_control control = {0};
+    qs_candidate none = {0};
     qs_quality_job job = qs_evaluation_job(e);
     qs_err err;
     tell_stale(point);
-    QS_TRY(begin_point(r, point, NULL, &stream));
+    QS_TRY(begin_point(r, point, &none, &stream));
     if ((point->tasks & QS_TASKS_QUALITY) != 0) {
         QS_TRY(qs_quality_reference(&job, &stream, &control));
         QS_TRY(put_reference_quality(r, point, &stream, &control));
@@ -253,7 +256,7 @@ typedef struct group {
     int64_t n;
     bool quality;
     qs_eval_point *points[QS_GROUP_MAX];
-    qs_quant_file *quants[QS_GROUP_MAX];
+    qs_candidate candidates[QS_GROUP_MAX];
     qs_linear_source sources[QS_GROUP_MAX];
     qs_quality_stream streams[QS_GROUP_MAX];
 } group;
@@ -263,20 +266,21 @@ static void group_fini(group *g)
     for (int64_t i = 0; i < g->n; i++) {
         qs_artifact_abort(g->streams[i].artifact);
         qs_token_scores_free(&g->streams[i].scores);
-        qs_quant_file_close(g->quants[i]);
+        qs_candidate_close(&g->candidates[i]);
     }
 }
 
 static qs_err group_add(const runner *r, group *g, qs_eval_point *point)
 {
     qs_quality_stream *stream = &g->streams[g->n];
+    qs_candidate *candidate = &g->candidates[g->n];
     qs_err err;
     g->points[g->n] = point;
     g->n++; /* from here on the group cleans up */
-    QS_TRY(qs_quant_file_open(&g->quants[g->n - 1], point->quant_path, r->e->model));
-    g->sources[g->n - 1] = qs_quant_file_source(g->quants[g->n - 1]);
+    QS_TRY(qs_candidate_open(candidate, point->kind, point->quant_path, r->e->model));
+    g->sources[g->n - 1] = qs_candidate_source(candidate);
     stream->linears = &g->sources[g->n - 1];
-    QS_TRY(begin_point(r, point, g->quants[g->n - 1], stream));
+    QS_TRY(begin_point(r, point, candidate, stream));
 out:
     return err;
 }
@@ -298,7 +302,7 @@ static qs_err finish_candidate(runner *r, group *g, int64_t i)
         QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
         QS_TRY(put_times(stream->artifact, stream));
     }
-    QS_TRY(measure_deployed(r, point, g->quants[i], stream->artifact));
+    QS_TRY(measure_deployed(r, point, &g->candidates[i], stream->artifact));
     QS_TRY(seal_point(point, stream));
     tell_point(point, stream);
 out:
@@ -332,7 +336,9 @@ static qs_err run_next_group(runner *r, int64_t *first)
             qs_log_info("%s: current, skipped", point->id);
             continue;
         }
-        if (g.n > 0 && quality != g.quality) break;
+        /* A checkpoint brings a head of its own, as large as the reference's: it goes alone. */
+        bool alone = point->kind == QS_CANDIDATE_CHECKPOINT || (g.n > 0 && g.points[0]->kind == QS_CANDIDATE_CHECKPOINT);
+        if (g.n > 0 && (alone || quality != g.quality)) break;
         tell_stale(point);
         g.quality = quality;
         QS_TRY(group_add(r, &g, point));

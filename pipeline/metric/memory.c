@@ -22,6 +22,12 @@ static qs_err counting_get(void *context, int64_t layer, qs_role role, qs_matrix
     return QS_OK;
 }
 
+static qs_err counting_get_vector(void *context, int64_t layer, qs_role role, int64_t n, float *dst, bool *found)
+{
+    const qs_linear_source *inner = ((counting_source *)context)->inner;
+    return inner->get_vector != NULL ? inner->get_vector(inner->context, layer, role, n, dst, found) : QS_OK;
+}
+
 static qs_decoder_options decoder_options(const qs_deployment *d, const qs_model *model,
                                           const qs_deployment_options *options)
 {
@@ -151,7 +157,8 @@ qs_err qs_deployment_create(qs_deployment *out, const qs_model *model, const qs_
     qs_err err;
     *out = (qs_deployment){.use.expected_bytes = options->expected_bytes};
     counting_source counting = {.inner = linears, .use = &out->use};
-    qs_linear_source counted = {.get = counting_get, .context = &counting}, *source = linears != NULL ? &counted : NULL;
+    qs_linear_source counted = {.get = counting_get, .get_vector = counting_get_vector, .context = &counting},
+                     *source = linears != NULL ? &counted : NULL;
     QS_TRY(create_backend(out, options));
     out->use.before_bytes = used_bytes(out);
     out->use.vram.before_bytes = vram_bytes(out);

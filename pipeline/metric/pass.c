@@ -73,6 +73,12 @@ void qs_pass_destroy(qs_pass *pass)
     qs_mem_free(pass);
 }
 
+/* Whose embedding and final norm a stream has. */
+static const qs_model *outer_of(const qs_pass *pass, const qs_linear_source *source)
+{
+    return source != NULL && source->outer != NULL ? source->outer : pass->model;
+}
+
 static float *stream_states(const qs_pass *pass, int64_t stream)
 {
     return pass->states + stream * pass->plan.batch_windows * pass->plan.n_ctx * pass->d_model;
@@ -118,12 +124,14 @@ qs_err qs_pass_run(qs_pass *pass, const qs_linear_source *const *sources, int64_
         return qs_fail(QS_E_USAGE, "run pass: %lld streams of %lld windows, planned were %lld of %lld",
                        (long long)n, (long long)n_windows, (long long)plan->n_streams,
                        (long long)plan->batch_windows);
-    QS_TRY(qs_forward_embed(pass->backend, pass->model, ids, n_rows, stream_states(pass, 0)));
     for (int64_t s = 0; s < n; s++) {
+        const qs_model *outer = outer_of(pass, sources[s]);
         pass->seconds[s] = 0.0;
-        if (s > 0)
+        if (s > 0 && outer == outer_of(pass, sources[0]))
             QS_TRY(qs_backend_copy(pass->backend, stream_states(pass, s), stream_states(pass, 0),
                                    (size_t)(n_rows * pass->d_model) * sizeof(float)));
+        else
+            QS_TRY(qs_forward_embed(pass->backend, outer, ids, n_rows, stream_states(pass, s)));
     }
     for (int64_t layer = 0; layer < n_layers; layer++) {
         for (int64_t s = 0; s < n; s++) {
@@ -135,7 +143,7 @@ qs_err qs_pass_run(qs_pass *pass, const qs_linear_source *const *sources, int64_
         if (progress != NULL) qs_progress_update(progress, ++pass->n_layers_done);
     }
     for (int64_t s = 0; s < n; s++)
-        QS_TRY(qs_forward_final_norm(pass->backend, pass->model, stream_states(pass, s), n_rows));
+        QS_TRY(qs_forward_final_norm(pass->backend, outer_of(pass, sources[s]), stream_states(pass, s), n_rows));
 out:
     return err;
 }

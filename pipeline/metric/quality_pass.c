@@ -16,6 +16,7 @@ typedef struct run {
     float *device_window; /* [n_ctx, d_model]: the other side of a comparison */
     float *control;       /* host [control windows, n_ctx, d_model]; reference only */
     float *logits;        /* host [n_ctx, n_vocab]; with a dump of logits */
+    qs_matrix *heads[QS_GROUP_MAX]; /* of candidates that have one of their own */
     qs_progress progress;
 } run;
 
@@ -33,6 +34,7 @@ static void run_fini(run *r)
     qs_progress_finish(&r->progress);
     qs_pass_destroy(r->pass);
     qs_scorer_destroy(r->scorer);
+    for (int c = 0; c < QS_GROUP_MAX; c++) qs_matrix_destroy(r->heads[c]);
     qs_backend_free(r->job->backend, r->device_window);
     qs_mem_free(r->host_window);
     qs_mem_free(r->control);
@@ -87,7 +89,7 @@ static qs_scored_rows rows_of(const run *r, const char *name, const float *hidde
                             .offset = window * windows->n_scored};
 }
 
-static qs_err dump_window(run *r, const qs_quality_stream *stream, const float *hidden)
+static qs_err dump_window(run *r, const qs_quality_stream *stream, const qs_matrix *head, const float *hidden)
 {
     qs_err err = QS_OK;
     if ((stream->dumps & QS_DUMP_HIDDEN) != 0) {
@@ -95,7 +97,7 @@ static qs_err dump_window(run *r, const qs_quality_stream *stream, const float *
         QS_TRY(qs_artifact_append(stream->artifact, "/dump/hidden", 1, r->host_window));
     }
     if ((stream->dumps & QS_DUMP_LOGITS) != 0) {
-        QS_TRY(qs_scorer_logits(r->scorer, hidden, r->job->windows->n_ctx, r->logits));
+        QS_TRY(qs_scorer_logits(r->scorer, head, hidden, r->job->windows->n_ctx, r->logits));
         QS_TRY(qs_artifact_append(stream->artifact, "/dump/logits", 1, r->logits));
     }
 out:
@@ -138,7 +140,7 @@ static qs_err score_reference_window(run *r, qs_quality_stream *stream, qs_contr
     }
     QS_TRY(qs_backend_download(r->job->backend, r->host_window, hidden, r->window_bytes));
     QS_TRY(qs_artifact_append(stream->artifact, "/reference/hidden", 1, r->host_window));
-    QS_TRY(dump_window(r, stream, hidden));
+    QS_TRY(dump_window(r, stream, NULL, hidden));
 out:
     return err;
 }
@@ -179,15 +181,16 @@ static qs_err score_candidates_window(run *r, const qs_baseline *baseline, qs_to
     QS_TRY(qs_baseline_hidden(baseline, window, r->host_window));
     QS_TRY(qs_backend_upload(r->job->backend, r->device_window, r->host_window, r->window_bytes));
     qs_scored_rows reference = rows_of(r, "the reference", r->device_window, window, reference_scores);
-    for (int64_t c = 0; c < n; c++)
-        candidates[c] =
-            rows_of(r, streams[c].name, window_of(r, c, window_in_batch), window, &streams[c].scores);
+    for (int64_t c = 0; c < n; c++) {
+        candidates[c] = rows_of(r, streams[c].name, window_of(r, c, window_in_batch), window, &streams[c].scores);
+        candidates[c].head = r->heads[c];
+    }
     QS_TRY(qs_scorer_run(r->scorer, r->with_kld ? &reference : NULL, candidates, n,
                          qs_windows_targets(windows, window), windows->n_scored));
     double share = (qs_clock_seconds() - started) / (double)n;
     for (int64_t c = 0; c < n; c++) {
         streams[c].score_s += share;
-        QS_TRY(dump_window(r, &streams[c], window_of(r, c, window_in_batch)));
+        QS_TRY(dump_window(r, &streams[c], r->heads[c], window_of(r, c, window_in_batch)));
     }
 out:
     return err;
@@ -208,7 +211,11 @@ qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *basel
     /* Of the reference only the tiles of logits are needed; its NLL is made again as a check. */
     reference.n = windows->n_windows * windows->n_scored;
     QS_TRY(QS_NEW(reference.nll, reference.n, "NLL of the reference"));
-    for (int64_t c = 0; c < n; c++) sources[c] = streams[c].linears;
+    for (int64_t c = 0; c < n; c++) {
+        sources[c] = streams[c].linears;
+        if (sources[c] != NULL && sources[c]->outer != NULL)
+            QS_TRY(qs_scorer_make_head(&r.heads[c], job->backend, sources[c]->outer, job->compute));
+    }
     start_progress(&r, "evaluate layers");
     for (int64_t first = 0; first < windows->n_windows; first += r.plan.batch_windows) {
         int64_t n_windows = least(windows->n_windows - first, r.plan.batch_windows);

@@ -49,10 +49,15 @@ size_t qs_scorer_tile_bytes(const qs_model_config *config)
     return 2 * (size_t)(tile_rows(config) * config->n_vocab) * sizeof(float);
 }
 
+qs_err qs_scorer_make_head(qs_matrix **out, qs_backend *backend, const qs_model *model, qs_compute compute)
+{
+    qs_block_options options = {.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32};
+    return qs_forward_head(out, backend, model, &options);
+}
+
 qs_err qs_scorer_create(qs_scorer **out, qs_backend *backend, const qs_model *model, qs_compute compute)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    qs_block_options options = {.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32};
     qs_scorer *scorer = NULL;
     qs_err err;
     *out = NULL;
@@ -61,7 +66,7 @@ qs_err qs_scorer_create(qs_scorer **out, qs_backend *backend, const qs_model *mo
     scorer->d_model = config->d_model;
     scorer->n_vocab = config->n_vocab;
     scorer->n_tile = tile_rows(config);
-    QS_TRY(qs_forward_head(&scorer->head, backend, model, &options));
+    QS_TRY(qs_scorer_make_head(&scorer->head, backend, model, compute));
     QS_TRY(qs_backend_alloc(backend, &scorer->logits_f, qs_scorer_tile_bytes(config) / 2,
                             "logits of the reference"));
     QS_TRY(qs_backend_alloc(backend, &scorer->logits_q, qs_scorer_tile_bytes(config) / 2,
@@ -99,7 +104,7 @@ static qs_err score_tile(qs_scorer *s, const qs_scored_rows *rows, const int32_t
         .argmax = scores->argmax != NULL ? scores->argmax + at : NULL,
         .entropy = scores->entropy != NULL ? scores->entropy + at : NULL,
     };
-    QS_TRY(qs_op_linear(s->backend, s->head, rows->hidden + first * s->d_model, n, NULL, logits));
+    QS_TRY(qs_op_linear(s->backend, rows->head != NULL ? rows->head : s->head, rows->hidden + first * s->d_model, n, NULL, logits));
     QS_TRY(qs_op_logit_stats(s->backend, logits, targets + first, n, s->n_vocab, &stats));
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(stats.nll[i]) || (stats.entropy != NULL && !isfinite(stats.entropy[i]))) {
@@ -136,13 +141,14 @@ out:
     return err;
 }
 
-qs_err qs_scorer_logits(qs_scorer *scorer, const float *hidden, int64_t n, float *logits)
+qs_err qs_scorer_logits(qs_scorer *scorer, const qs_matrix *head, const float *hidden, int64_t n, float *logits)
 {
     qs_scorer *s = scorer;
+    if (head == NULL) head = s->head;
     qs_err err = QS_OK;
     for (int64_t first = 0; first < n; first += s->n_tile) {
         int64_t n_rows = n - first < s->n_tile ? n - first : s->n_tile;
-        QS_TRY(qs_op_linear(s->backend, s->head, hidden + first * s->d_model, n_rows, NULL, s->logits_q));
+        QS_TRY(qs_op_linear(s->backend, head, hidden + first * s->d_model, n_rows, NULL, s->logits_q));
         QS_TRY(qs_backend_download(s->backend, logits + first * s->n_vocab, s->logits_q,
                                    (size_t)(n_rows * s->n_vocab) * sizeof *logits));
     }

@@ -23,6 +23,7 @@ typedef struct qs_scored_rows {
     const float *hidden; /* device [n, d_model], after the final norm */
     qs_token_scores *scores;
     int64_t offset;
+    const qs_matrix *head; /* NULL = the scorer's, of the reference */
 } qs_scored_rows;
 
 typedef struct qs_scorer qs_scorer;
@@ -39,7 +40,11 @@ QS_MUST_CHECK qs_err qs_scorer_run(qs_scorer *scorer, const qs_scored_rows *refe
                                    const qs_scored_rows *candidates, int64_t n_candidates,
                                    const int32_t *targets, int64_t n);
 
-/* logits[n, n_vocab] (host) of hidden[n, d_model] (device), through the same tiles. */
-QS_MUST_CHECK qs_err qs_scorer_logits(qs_scorer *scorer, const float *hidden, int64_t n, float *logits);
+/* logits[n, n_vocab] (host) of hidden[n, d_model] (device), through the same tiles; head as in qs_scored_rows. */
+QS_MUST_CHECK qs_err qs_scorer_logits(qs_scorer *scorer, const qs_matrix *head, const float *hidden, int64_t n,
+                                      float *logits);
+
+/* The head of another model of the same shape, for qs_scored_rows; qs_matrix_destroy. */
+QS_MUST_CHECK qs_err qs_scorer_make_head(qs_matrix **out, qs_backend *backend, const qs_model *model, qs_compute compute);
 
 #endif

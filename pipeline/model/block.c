@@ -112,14 +112,26 @@ static void layout_vectors(qs_block *block)
     }
 }
 
-static qs_err load_vectors(qs_block *block, int64_t layer)
+/* From the source when it has one of its own. */
+static qs_err read_vector(const qs_block *block, const qs_linear_source *linears, int64_t layer, qs_role role,
+                          float *dst)
+{
+    bool found = false;
+    qs_err err = QS_OK;
+    if (linears != NULL && linears->get_vector != NULL)
+        err = linears->get_vector(linears->context, layer, role, qs_model_info(block->model, role, layer).n_in, dst,
+                                  &found);
+    return err == QS_OK && !found ? qs_model_read_f32(block->model, role, layer, dst) : err;
+}
+
+static qs_err load_vectors(qs_block *block, const qs_linear_source *linears, int64_t layer)
 {
     qs_err err = QS_OK;
     qs_staging *staging = block->staging;
     if (staging->vectors == NULL) QS_TRY(QS_NEW(staging->vectors, block->vector_floats, "norms and biases"));
     for (qs_role role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++) {
         int64_t offset = block->vector_offset[role - QS_N_LINEARS];
-        if (offset >= 0) QS_TRY(qs_model_read_f32(block->model, role, layer, staging->vectors + offset));
+        if (offset >= 0) QS_TRY(read_vector(block, linears, layer, role, staging->vectors + offset));
     }
     QS_TRY(qs_backend_upload(block->backend, block->vectors, staging->vectors,
                              (size_t)block->vector_floats * sizeof(float)));
@@ -157,7 +169,7 @@ qs_err qs_block_load(qs_block *block, const qs_linear_source *linears, int64_t l
         return qs_fail(QS_E_USAGE, "load layer %lld: the model has layers 0 to %lld", (long long)layer,
                        (long long)n_layers - 1);
     for (qs_role role = 0; role < QS_N_LINEARS; role++) QS_TRY(load_linear(block, linears, layer, role));
-    QS_TRY(load_vectors(block, layer));
+    QS_TRY(load_vectors(block, linears, layer));
     block->layer = layer;
 out:
     return err;

@@ -8,10 +8,14 @@
 #include "model/weights.h"
 
 /* Where the seven linears of a layer come from. get() fills desc; what it points to stays valid until the
- * next get() on the same source. */
+ * next get() on the same source. Methods that fold a scaling into the norms (quant/fold.h) change these too:
+ * get_vector() fills dst [n] with a norm or bias and sets *found, or leaves both alone when the model's own
+ * holds; NULL = it always does. */
 typedef struct qs_linear_source {
     qs_err (*get)(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc);
     void *context;
+    qs_err (*get_vector)(void *context, int64_t layer, qs_role role, int64_t n, float *dst, bool *found);
+    const qs_model *outer; /* whose embedding, final norm and head go with the linears; NULL = the model's own */
 } qs_linear_source;
 
 typedef struct qs_block_options {
@@ -22,7 +26,7 @@ typedef struct qs_block_options {
 
 typedef struct qs_block qs_block;
 
-/* `linears` NULL = the model's own weights. Biases and norms always come from the model. */
+/* `linears` NULL = the model's own weights. */
 QS_MUST_CHECK qs_err qs_block_create(qs_block **out, qs_backend *backend, const qs_model *model,
                                      const qs_linear_source *linears, int64_t layer,
                                      const qs_block_options *options);

@@ -62,6 +62,15 @@ static const struct {
 };
 enum { N_TENSOR_TYPES = sizeof tensor_types / sizeof tensor_types[0] };
 
+size_t qs_gguf_value_bytes(qs_gguf_type type) { return value_bytes[type]; }
+
+uint32_t qs_gguf_type_number(qs_storage storage)
+{
+    uint32_t number = 0;
+    while (!tensor_types[number].known || tensor_types[number].storage != storage) number++;
+    return number;
+}
+
 /* Reads forward; `at` is the offset in the file that error texts name. */
 typedef struct cursor {
     const uint8_t *data;

@@ -23,6 +23,8 @@ typedef enum qs_gguf_type {
     QS_GGUF_F64,
     QS_N_GGUF_TYPES
 } qs_gguf_type;
+size_t qs_gguf_value_bytes(qs_gguf_type type); /* 0 for strings and arrays, which carry their own lengths */
+uint32_t qs_gguf_type_number(qs_storage storage); /* ggml's number of a tensor type */
 
 /* Data points into the caller's bytes; strings have no NUL. */
 typedef struct qs_gguf_kv {

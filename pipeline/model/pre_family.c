@@ -36,6 +36,8 @@ static const qs_pre_family families[] = {
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
+const qs_pre_family *qs_pre_family_at(int index) { return index < N_FAMILIES ? &families[index] : NULL; }
+
 qs_err qs_pre_family_find(const qs_pre_family **out, const char *family, const char *name)
 {
     char known[256] = "";

@@ -62,6 +62,7 @@ typedef struct qs_pre_family {
     bool digits;             /* single digits are cut out first */
     bool nfc, ignore_merges, add_bos;
 } qs_pre_family;
+const qs_pre_family *qs_pre_family_at(int index); /* NULL behind the last one */
 QS_MUST_CHECK qs_err qs_pre_family_find(const qs_pre_family **out, const char *family, const char *name);
 QS_MUST_CHECK qs_err qs_pretokenizer_add_family(qs_pretokenizer *pre, const qs_pre_family *family,
                                                 const char *name);

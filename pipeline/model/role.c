@@ -73,23 +73,22 @@ static bool needed(const qs_model_config *c, need what)
 }
 
 /* llama.cpp's graph of the architecture "llama" rotates adjacent rows, so its converter reorders Q and K. */
-static int64_t rotated_heads(const qs_model_config *c, qs_naming naming, qs_role role)
+int64_t qs_role_rotated_heads(const qs_model_config *c, qs_naming naming, qs_role role)
 {
     if (naming != QS_NAMING_GGUF || strcmp(c->architecture, "llama") != 0) return 0;
     if (roles[role].rotated == ROTATED_Q) return c->n_heads;
     return roles[role].rotated == ROTATED_K ? c->n_kv_heads : 0;
 }
 
-enum { NAME_BYTES = 96 };
-
-static void format_name(char name[NAME_BYTES], qs_naming naming, qs_role role, int64_t layer)
+const char *qs_role_tensor_name(char name[QS_TENSOR_NAME_BYTES], qs_naming naming, qs_role role, int64_t layer)
 {
     const char *leaf = naming == QS_NAMING_HF ? roles[role].hf : roles[role].gguf;
     const char *block = naming == QS_NAMING_HF ? "model.layers" : "blk";
     if (role < QS_N_BLOCK_ROLES)
-        (void)snprintf(name, NAME_BYTES, "%s.%lld.%s", block, (long long)layer, leaf);
+        (void)snprintf(name, QS_TENSOR_NAME_BYTES, "%s.%lld.%s", block, (long long)layer, leaf);
     else
-        (void)snprintf(name, NAME_BYTES, "%s", leaf);
+        (void)snprintf(name, QS_TENSOR_NAME_BYTES, "%s", leaf);
+    return name;
 }
 
 enum { SHAPE_BYTES = 64 };
@@ -132,8 +131,8 @@ static qs_err bind_role(qs_model *model, qs_naming naming, qs_find_tensor find, 
 {
     const qs_model_config *c = &model->config;
     if (!needed(c, roles[role].need)) return QS_OK;
-    char name[NAME_BYTES];
-    format_name(name, naming, role, layer);
+    char name[QS_TENSOR_NAME_BYTES];
+    (void)qs_role_tensor_name(name, naming, role, layer);
     qs_found found = {0};
     qs_err err;
     QS_TRY(find(context, name, &found));
@@ -141,7 +140,10 @@ static qs_err bind_role(qs_model *model, qs_naming naming, qs_find_tensor find, 
         return qs_fail(QS_E_INPUT, "open %s: tensor %s is missing%s", model->path, name,
                        role == QS_ROLE_HEAD ? ", and the configuration does not tie the head to the embedding"
                                             : "");
-    QS_TRY(check_shape(model, role, &found));
+    if (found.data == NULL && role >= QS_N_LINEARS)
+        return qs_fail(QS_E_UNSUPPORTED, "open %s: %s is quantised, which only the linears of the blocks may be",
+                       model->path, name);
+    if (found.data != NULL) QS_TRY(check_shape(model, role, &found));
     int64_t first = role < QS_N_BLOCK_ROLES ? layer * QS_N_BLOCK_ROLES : (c->n_layers - 1) * QS_N_BLOCK_ROLES;
     model->slots[first + role] = (qs_slot){
         .info = {.name = found.name,
@@ -151,7 +153,7 @@ static qs_err bind_role(qs_model *model, qs_naming naming, qs_find_tensor find, 
                  .bytes = found.bytes},
         .data = found.data,
         .file = found.file,
-        .n_rotated_heads = rotated_heads(c, naming, role),
+        .n_rotated_heads = qs_role_rotated_heads(c, naming, role),
     };
 out:
     return err;

@@ -40,6 +40,8 @@ static const struct {
 
 const char *qs_safetensor_type_name(qs_safetensor_type type) { return types[type].name; }
 
+int qs_safetensor_type_bits(qs_safetensor_type type) { return types[type].bits; }
+
 /* A whole number of at least 0; jansson has already refused what does not fit in 64 bits. */
 static bool get_count(const json_t *value, int64_t *out)
 {

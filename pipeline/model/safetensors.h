@@ -35,6 +35,7 @@ typedef enum qs_safetensor_type {
 } qs_safetensor_type;
 
 const char *qs_safetensor_type_name(qs_safetensor_type type); /* "BF16", as in the header */
+int qs_safetensor_type_bits(qs_safetensor_type type);         /* of an element */
 
 typedef struct qs_safetensor {
     const char *name; /* lives as long as the qs_safetensors */

@@ -27,6 +27,23 @@ out:
     return err;
 }
 
+qs_err qs_model_open_foreign(qs_model **out, const char *path, const qs_foreign *foreign)
+{
+    qs_model *model = NULL;
+    qs_err err;
+    *out = NULL;
+    QS_TRY(QS_NEW(model, 1, "checkpoint"));
+    QS_TRY(qs_path_format(model->path, "%s", path));
+    model->foreign = foreign;
+    QS_TRY(qs_model_open_hf(model));
+    QS_TRY(qs_model_open_tokenizer(model));
+    *out = model;
+    model = NULL;
+out:
+    qs_model_close(model);
+    return err;
+}
+
 void qs_model_close(qs_model *model)
 {
     if (model == NULL) return;
@@ -44,6 +61,8 @@ const qs_model_config *qs_model_get_config(const qs_model *model) { return &mode
 const qs_tokenizer *qs_model_get_tokenizer(const qs_model *model) { return model->tokenizer; }
 
 const char *qs_model_path(const qs_model *model) { return model->path; }
+
+const qs_gguf *qs_model_get_gguf(const qs_model *model) { return model->file.map.data != NULL ? &model->gguf : NULL; }
 
 /* NULL for a role that the model does not have. */
 static const qs_slot *find_slot(const qs_model *model, qs_role role, int64_t layer)
@@ -96,6 +115,14 @@ static int64_t stored_row(const geometry *g, int64_t row)
     return row - in_head + 2 * (in_head % half) + in_head / half;
 }
 
+const uint8_t *qs_model_stored_row(const qs_model *model, qs_role role, int64_t layer, int64_t row)
+{
+    const qs_slot *slot = find_slot(model, role, layer);
+    if (slot == NULL || slot->data == NULL || row < 0 || row >= slot->info.n_out) return NULL;
+    geometry g = geometry_of(slot);
+    return slot->data + (size_t)stored_row(&g, row) * g.row_bytes;
+}
+
 /* NaN and Inf are the values whose exponent bits are all set. The maximum of those bits, unlike a loop that
  * stops at the first find, can be taken side by side. */
 static bool is_finite(const float *x, int64_t n)
@@ -139,6 +166,10 @@ static qs_err read_rows(const qs_slot *slot, const geometry *g, int64_t first, i
 
 static qs_err fail_absent(const qs_model *model, qs_role role, int64_t layer)
 {
+    const qs_slot *slot = find_slot(model, role, layer);
+    if (slot != NULL)
+        return qs_fail(QS_E_USAGE, "read %s: %s is quantised, and the checkpoint's reader alone knows how", model->path,
+                       slot->info.name);
     if ((int)role < 0 || role >= QS_N_ROLES)
         return qs_fail(QS_E_USAGE, "read %s: role %d", model->path, (int)role);
     return qs_fail(QS_E_USAGE, "read %s: the model has no %s in layer %lld", model->path, qs_role_name(role),
@@ -148,7 +179,7 @@ static qs_err fail_absent(const qs_model *model, qs_role role, int64_t layer)
 qs_err qs_model_read_f32(const qs_model *model, qs_role role, int64_t layer, float *dst)
 {
     const qs_slot *slot = find_slot(model, role, layer);
-    if (slot == NULL) return fail_absent(model, role, layer);
+    if (slot == NULL || slot->data == NULL) return fail_absent(model, role, layer);
     geometry g = geometry_of(slot);
     return read_rows(slot, &g, 0, g.n_rows, dst);
 }
@@ -168,7 +199,7 @@ static bool is_finite_16(const uint16_t *x, int64_t n, uint16_t exponent)
 qs_err qs_model_read_16(const qs_model *model, qs_role role, int64_t layer, uint16_t *dst)
 {
     const qs_slot *slot = find_slot(model, role, layer);
-    if (slot == NULL) return fail_absent(model, role, layer);
+    if (slot == NULL || slot->data == NULL) return fail_absent(model, role, layer);
     const qs_storage storage = slot->info.storage;
     if (storage != QS_STORE_F16 && storage != QS_STORE_BF16)
         return qs_fail(QS_E_USAGE, "read %s: tensor %s is stored as %s, not in 16 bits", model->path, slot->info.name,
@@ -197,7 +228,7 @@ qs_err qs_model_read_rows_f32(const qs_model *model, qs_role role, int64_t layer
                               int64_t n_rows, float *dst)
 {
     const qs_slot *slot = find_slot(model, role, layer);
-    if (slot == NULL) return fail_absent(model, role, layer);
+    if (slot == NULL || slot->data == NULL) return fail_absent(model, role, layer);
     if (first < 0 || n_rows < 0 || first > slot->info.n_out - n_rows)
         return qs_fail(QS_E_USAGE, "read %s: rows %lld to %lld of tensor %s, which has %lld", model->path,
                        (long long)first, (long long)(first + n_rows), slot->info.name,

@@ -25,6 +25,15 @@ typedef enum qs_role {
 /* "q_proj", "gate_proj", "input_layernorm", ...: the Hugging Face leaf name. */
 const char *qs_role_name(qs_role role);
 
+/* The two spellings of tensor names, and of the order of Q and K rows that goes with them. */
+typedef enum qs_naming { QS_NAMING_HF, QS_NAMING_GGUF } qs_naming;
+enum { QS_TENSOR_NAME_BYTES = 96 };
+/* "model.layers.3.self_attn.q_proj.weight", "blk.3.attn_q.weight"; returns name. */
+const char *qs_role_tensor_name(char name[QS_TENSOR_NAME_BYTES], qs_naming naming, qs_role role, int64_t layer);
+/* Heads within which GGUF interleaves the halves of the rows of Q and K (and of their biases): its row h * D + 2i + t is
+ * Hugging Face's h * D + t * D / 2 + i, for heads of D rows. 0 = rows are as they are. */
+int64_t qs_role_rotated_heads(const qs_model_config *config, qs_naming naming, qs_role role);
+
 /* How a tensor is stored in the file. */
 typedef enum qs_storage {
     QS_STORE_F32, QS_STORE_F16, QS_STORE_BF16,
@@ -52,6 +61,8 @@ void qs_model_close(qs_model *model);
 const qs_model_config *qs_model_get_config(const qs_model *model);
 const qs_tokenizer *qs_model_get_tokenizer(const qs_model *model); /* NULL when the model carries none */
 const char *qs_model_path(const qs_model *model);
+/* The parsed GGUF file behind the model (model/gguf.h); NULL for a directory. */
+const struct qs_gguf *qs_model_get_gguf(const qs_model *model);
 
 /* Whether the role exists (biases, q/k norms); QS_ROLE_HEAD always does. */
 bool qs_model_has(const qs_model *model, qs_role role, int64_t layer);
@@ -63,6 +74,9 @@ QS_MUST_CHECK qs_err qs_model_read_f32(const qs_model *model, qs_role role, int6
 
 /* The same of a tensor that is stored as f16 or bf16, unchanged: dst [n_out, n_in]. QS_E_USAGE for other types. */
 QS_MUST_CHECK qs_err qs_model_read_16(const qs_model *model, qs_role role, int64_t layer, uint16_t *dst);
+
+/* A row of a matrix (in Hugging Face order) as it lies in the file; NULL for a row that is not there. */
+const uint8_t *qs_model_stored_row(const qs_model *model, qs_role role, int64_t layer, int64_t row);
 
 /* Rows [first, first + n_rows) of a matrix, for embedding look-ups without reading the whole table. */
 QS_MUST_CHECK qs_err qs_model_read_rows_f32(const qs_model *model, qs_role role, int64_t layer, int64_t first,

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -5,8 +6,33 @@
 
 typedef struct search {
     const qs_shards *shards;
+    const qs_foreign *foreign;
     bool *used; /* [n_entries] */
 } search;
+
+static const qs_shard_entry *use(search *s, const char *name)
+{
+    const qs_shard_entry *entry = qs_shards_find(s->shards, name);
+    if (entry != NULL) s->used[entry - s->shards->entries] = true;
+    return entry;
+}
+
+/* "<prefix>.weight" in the layout of a checkpoint: finds its mark and marks all that belongs to it. */
+static bool find_foreign(search *s, const char *name, qs_found *found)
+{
+    char leaf[QS_TENSOR_NAME_BYTES + 64];
+    size_t prefix = strlen(name) - strlen(".weight");
+    if (s->foreign == NULL || strlen(name) < strlen(".weight") || strcmp(name + prefix, ".weight") != 0) return false;
+    (void)snprintf(leaf, sizeof leaf, "%.*s%s", (int)prefix, name, s->foreign->mark);
+    const qs_shard_entry *mark = qs_shards_find(s->shards, leaf);
+    if (mark == NULL) return false;
+    for (const char *const *l = s->foreign->leaves; *l != NULL; l++) {
+        (void)snprintf(leaf, sizeof leaf, "%.*s%s", (int)prefix, name, *l);
+        (void)use(s, leaf);
+    }
+    *found = (qs_found){.name = mark->tensor->name, .file = &mark->shard->file};
+    return true;
+}
 
 static qs_err find_tensor(void *context, const char *name, qs_found *found)
 {
@@ -16,9 +42,9 @@ static qs_err find_tensor(void *context, const char *name, qs_found *found)
     } storages[] = {{QS_ST_F32, QS_STORE_F32}, {QS_ST_F16, QS_STORE_F16}, {QS_ST_BF16, QS_STORE_BF16}};
     search *s = context;
     *found = (qs_found){0};
-    const qs_shard_entry *entry = qs_shards_find(s->shards, name);
+    if (find_foreign(s, name, found)) return QS_OK;
+    const qs_shard_entry *entry = use(s, name);
     if (entry == NULL) return QS_OK;
-    s->used[entry - s->shards->entries] = true;
     const qs_safetensor *tensor = entry->tensor;
     size_t i = 0, n = sizeof storages / sizeof storages[0];
     while (i < n && storages[i].type != tensor->type) i++;
@@ -43,10 +69,20 @@ static bool ends_with(const char *text, const char *end)
     return a >= b && strcmp(text + a - b, end) == 0;
 }
 
+static bool is_zero(const qs_safetensor *tensor)
+{
+    size_t i = 0;
+    while (i < tensor->bytes && tensor->data[i] == 0) i++;
+    return i == tensor->bytes;
+}
+
 /* Tensors that a file may carry without a meaning: old checkpoints store the rotary table, and a tied head is
  * sometimes written out although the embedding stands for it. */
-static bool may_be_left(const qs_model *model, const char *name)
+static bool may_be_left(const qs_model *model, const qs_safetensor *tensor)
 {
+    const char *name = tensor->name;
+    /* Loaders of quantised checkpoints make a bias for every linear and save it again, all zeros. */
+    if (model->foreign != NULL && ends_with(name, ".bias") && is_zero(tensor)) return true;
     return ends_with(name, "rotary_emb.inv_freq") || (model->config.tied_head && strcmp(name, "lm_head."
                                                                                               "weight") == 0);
 }
@@ -56,7 +92,7 @@ static qs_err check_unused(const qs_model *model, const search *s)
 {
     for (int64_t i = 0; i < s->shards->n_entries; i++) {
         const qs_shard_entry *entry = &s->shards->entries[i];
-        if (!s->used[i] && !may_be_left(model, entry->tensor->name))
+        if (!s->used[i] && !may_be_left(model, entry->tensor))
             return qs_fail(QS_E_UNSUPPORTED,
                            "open %s: tensor %s is not part of a %s model with this configuration",
                            entry->shard->file.path, entry->tensor->name, model->config.architecture);
@@ -73,7 +109,7 @@ static qs_err read_config(qs_model *model)
     QS_TRY(qs_json_load(&root, path));
     QS_TRY(qs_model_config_from_json(&model->config, root, path));
     const json_t *quantised = json_object_get(root, "quantization_config");
-    if (json_is_object(quantised)) {
+    if (json_is_object(quantised) && model->foreign == NULL) {
         const char *method = json_string_value(json_object_get(quantised, "quant_method"));
         err = qs_fail(QS_E_UNSUPPORTED,
                       "open %s: the model is quantised already (%.32s); give the model it was made"
@@ -87,7 +123,7 @@ out:
 
 qs_err qs_model_open_hf(qs_model *model)
 {
-    search s = {.shards = &model->shards};
+    search s = {.shards = &model->shards, .foreign = model->foreign};
     qs_err err;
     QS_TRY(read_config(model));
     QS_TRY(qs_shards_open(&model->shards, model->path));

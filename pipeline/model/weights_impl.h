@@ -9,10 +9,16 @@
 
 typedef struct qs_slot {
     qs_tensor_info info; /* name == NULL: the model does not have this role */
-    const uint8_t *data;
+    const uint8_t *data; /* NULL: a linear in the layout of a quantised checkpoint, which only its reader understands */
     const qs_mapped *file;
     int64_t n_rotated_heads; /* rows are in GGUF's pair order within each of these heads; 0 = as they are */
 } qs_slot;
+
+/* Linears that a quantised checkpoint stores in tensors of their own instead of "<prefix>.weight". */
+typedef struct qs_foreign {
+    const char *mark;          /* the leaf whose presence says so: ".qweight" */
+    const char *const *leaves; /* all that belong to such a linear, NULL-terminated */
+} qs_foreign;
 
 struct qs_model {
     char path[QS_PATH_BYTES];
@@ -23,6 +29,7 @@ struct qs_model {
     qs_mapped file;          /* of a GGUF file */
     qs_gguf gguf;
     float *rope_divisors; /* [head_dim / 2], or NULL */
+    const qs_foreign *foreign; /* while a checkpoint is opened; NULL for a model of its own */
     qs_digest digest;
     bool has_digest;
 };
@@ -33,13 +40,10 @@ typedef struct qs_found {
     qs_storage storage;
     int n_dims;
     int64_t shape[2]; /* of the first two; n_dims tells whether there are more */
-    const uint8_t *data;
+    const uint8_t *data; /* NULL: foreign, and neither storage nor shape say anything */
     size_t bytes;
     const qs_mapped *file;
 } qs_found;
-
-/* The two spellings of tensor names. */
-typedef enum qs_naming { QS_NAMING_HF, QS_NAMING_GGUF } qs_naming;
 
 /* Fills the slots from config: looks up every tensor that the architecture has, and checks its shape.
  * find() sets found->name = NULL for an unknown name; it may fail on a dtype it cannot read. */
@@ -49,6 +53,9 @@ QS_MUST_CHECK qs_err qs_model_bind(qs_model *model, qs_naming naming, qs_find_te
 /* The two readers: config, tokenizer and slots of a model whose path is set. The caller closes on failure. */
 QS_MUST_CHECK qs_err qs_model_open_hf(qs_model *model);
 QS_MUST_CHECK qs_err qs_model_open_gguf(qs_model *model);
+
+/* A directory whose linears may be stored as `foreign` says (NULL = none are), for checkpoint.c. */
+QS_MUST_CHECK qs_err qs_model_open_foreign(qs_model **out, const char *path, const qs_foreign *foreign);
 
 /* Fills model->tokenizer, or leaves NULL when the model carries none; after one of the readers. */
 QS_MUST_CHECK qs_err qs_model_open_tokenizer(qs_model *model);

@@ -35,6 +35,8 @@ struct qs_factor_cache {
     int64_t n_in;
     double diag_mean;
     float *h, *diag;
+    float *host_h;      /* [n_in, n_in]; with a solver, once asked for */
+    bool host_current;  /* it is this h */
     entry *entries;
     float *work;                   /* [n_in, n_in] host: H in an order; not with a solver */
     float *device_a, *device_u;    /* [n_in, n_in]; with a solver there is no device_u */
@@ -71,6 +73,7 @@ void qs_factor_cache_destroy(qs_factor_cache *cache)
     qs_backend_free(cache->backend, cache->device_order);
     free_square(cache, cache->h);
     qs_mem_free(cache->diag);
+    qs_mem_free(cache->host_h);
     qs_mem_free(cache->work);
     qs_mem_free(cache);
 }
@@ -160,6 +163,7 @@ qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, in
     int64_t n = cache->n_in, at = qs_workspace_find_nonfinite(cache->team, packed_gram, n * (n + 1) / 2);
     (void)snprintf(cache->name, sizeof cache->name, "%s", name);
     qs_factor_cache_forget(cache);
+    cache->host_current = false;
     if (n_tokens <= 0)
         return qs_fail(QS_E_INPUT, "second moments of %s: %lld tokens", name, (long long)n_tokens);
     if (at >= 0)
@@ -186,6 +190,20 @@ void qs_factor_cache_forget(qs_factor_cache *cache)
 }
 
 const float *qs_factor_h(const qs_factor_cache *cache) { return cache->h; }
+
+qs_err qs_factor_h_host(qs_factor_cache *cache, const float **h)
+{
+    size_t bytes = (size_t)(cache->n_in * cache->n_in) * sizeof **h;
+    qs_err err = QS_OK;
+    *h = cache->solver == NULL ? cache->h : cache->host_h;
+    if (cache->solver == NULL || cache->host_current) return QS_OK;
+    if (cache->host_h == NULL) QS_TRY(qs_mem_alloc(&cache->host_h, bytes, "second moments"));
+    QS_TRY(qs_backend_download(cache->backend, cache->host_h, cache->h, bytes));
+    cache->host_current = true;
+    *h = cache->host_h;
+out:
+    return err;
+}
 
 const float *qs_factor_diag(const qs_factor_cache *cache) { return cache->diag; }
 

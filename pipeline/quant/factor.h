@@ -34,6 +34,10 @@ const float *qs_factor_h(const qs_factor_cache *cache);
 const float *qs_factor_diag(const qs_factor_cache *cache);
 double qs_factor_diag_mean(const qs_factor_cache *cache);
 
+/* H on the host: borrowed until the cache is loaded or destroyed. Where the backend has a solver it is downloaded
+ * at the first call. */
+QS_MUST_CHECK qs_err qs_factor_h_host(qs_factor_cache *cache, const float **h);
+
 /* Forgets the factors but keeps H, and the memory of factors for later ones. */
 void qs_factor_cache_forget(qs_factor_cache *cache);
 

@@ -4,11 +4,11 @@
 #include <string.h>
 
 #include "backend/solver_ops.h"
+#include "base/mem.h"
 #include "quant/tile.h"
 
 enum {
     R = QS_TILE_ROWS,
-    STRIP = 64, /* columns of a product held at a time */
     ROWS = 16,  /* rows transposed together */
 };
 
@@ -21,6 +21,8 @@ typedef struct sums {
 typedef struct item {
     const qs_quant_job *job;
     const qs_packed *packed;
+    const float *columns, *rows; /* of the task, or NULL */
+    const float *h;              /* [n_in, n_in]; NULL without second moments */
     int64_t tile;
     sums found;
 } item;
@@ -29,7 +31,7 @@ typedef struct item {
 typedef struct lane {
     float *e;    /* [n_in, 64] */
     float *rows; /* [ROWS, n_in] */
-    float *product; /* [STRIP, 64] */
+    float *product; /* [QS_LOSS_STRIP, 64] */
 } lane;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -43,6 +45,14 @@ static double dot(const float *a, const float *b, int64_t n)
         for (int k = 0; k < 8; k++) part[k] += (double)a[i + k] * (double)b[i + k];
     for (; i < n; i++) part[0] += (double)a[i] * (double)b[i];
     return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+/* A row of Q as it counts beside W. */
+static void unfold(const item *it, int64_t r, float *row)
+{
+    if (it->columns == NULL || it->packed == NULL) return;
+    float factor = it->rows != NULL ? it->rows[r] : 1;
+    for (int64_t j = 0; j < it->job->n_in; j++) row[j] = row[j] * factor / it->columns[j];
 }
 
 /* l->e = the tile, transposed; rows beyond the matrix are 0. */
@@ -60,6 +70,7 @@ static double fill_errors(const item *it, const lane *l)
                 qs_packed_dequant_rows(it->packed, it->tile * R + part + r, 1, row);
             else
                 memset(row, 0, (size_t)n_in * sizeof *row);
+            unfold(it, it->tile * R + part + r, row);
             for (int64_t j = 0; j < n_in; j++) row[j] = w[j] - row[j];
             squares += dot(row, row, n_in);
         }
@@ -69,18 +80,23 @@ static double fill_errors(const item *it, const lane *l)
     return squares;
 }
 
-/* tr(E H E^T), strip by strip of columns. H is symmetric: what is left of the diagonal block counts twice. */
+void qs_loss_strip(const qs_tile_ops *ops, const float *h, int64_t n_in, const float *e, int64_t first,
+                   int64_t width, float *product)
+{
+    memset(product, 0, QS_LOSS_STRIP * R * sizeof *product);
+    ops->update(product, width, e, first, h + first, n_in);
+    for (int64_t i = 0; i < width * R; i++) product[i] *= 2;
+    ops->update(product, width, e + first * R, width, h + first * n_in + first, n_in);
+}
+
+/* tr(E H E^T), strip by strip of columns. */
 static double quadratic(const qs_tile_ops *ops, const item *it, const lane *l)
 {
     int64_t n_in = it->job->n_in;
-    const float *h = qs_factor_h(it->job->factors);
     double form = 0;
-    for (int64_t first = 0; first < n_in; first += STRIP) {
-        int64_t width = min64(STRIP, n_in - first);
-        memset(l->product, 0, STRIP * R * sizeof *l->product);
-        ops->update(l->product, width, l->e, first, h + first, n_in);
-        for (int64_t i = 0; i < width * R; i++) l->product[i] *= 2;
-        ops->update(l->product, width, l->e + first * R, width, h + first * n_in + first, n_in);
+    for (int64_t first = 0; first < n_in; first += QS_LOSS_STRIP) {
+        int64_t width = min64(QS_LOSS_STRIP, n_in - first);
+        qs_loss_strip(ops, it->h, n_in, l->e, first, width, l->product);
         form -= dot(l->product, l->e + first * R, width * R);
     }
     return form;
@@ -98,7 +114,7 @@ static void measure_items(void *context, int64_t first, int64_t last, int thread
     for (int64_t i = first; i < last; i++) {
         item *it = &work->items[i];
         it->found.squares = fill_errors(it, &work->lanes[thread]);
-        it->found.form = it->job->factors != NULL ? quadratic(work->ops, it, &work->lanes[thread]) : 0;
+        it->found.form = it->h != NULL ? quadratic(work->ops, it, &work->lanes[thread]) : 0;
     }
 }
 
@@ -107,7 +123,7 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_tas
 {
     int64_t n_in = 0, head = (n_threads * (int64_t)sizeof(lane) + 63) / 64 * 64;
     for (int64_t i = 0; i < n_tasks; i++) n_in = n_in > tasks[i].job->n_in ? n_in : tasks[i].job->n_in;
-    int64_t floats = n_in * (R + ROWS) + STRIP * R;
+    int64_t floats = n_in * (R + ROWS) + QS_LOSS_STRIP * R;
     char *at;
     qs_err err = qs_workspace_host(workspace, QS_HOST_LANES,
                                    head + n_threads * floats * (int64_t)sizeof(float), &at);
@@ -119,11 +135,16 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_tas
     return QS_OK;
 }
 
-/* Adds one matrix's tiles to the list. */
-static int64_t add_items(item *items, int64_t n, const qs_quant_job *job, const qs_packed *packed)
+/* Adds one matrix's tiles to the list: of its errors, or of its own weights. */
+static int64_t add_items(item *items, int64_t n, const qs_quant_task *task, bool errors, const float *h)
 {
-    for (int64_t tile = 0; tile * R < job->n_out; tile++)
-        items[n++] = (item){.job = job, .packed = packed, .tile = tile};
+    item first = {.job = task->job, .h = h};
+    if (errors) {
+        first.packed = &task->out->packed;
+        first.columns = task->columns;
+        first.rows = task->rows;
+    }
+    for (; first.tile * R < task->job->n_out; first.tile++) items[n++] = first;
     return n;
 }
 
@@ -171,16 +192,52 @@ static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_
     return QS_OK;
 }
 
+typedef struct subtracting {
+    const qs_quant_job *job;
+    const qs_packed *packed;
+    float *e; /* [n_out, n_in] */
+} subtracting;
+
+static void subtract_rows(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const subtracting *work = context;
+    int64_t n_in = work->job->n_in;
+    qs_packed_dequant_rows(work->packed, first, last - first, work->e + first * n_in);
+    for (int64_t i = first * n_in; i < last * n_in; i++) work->e[i] = work->job->weights[i] - work->e[i];
+}
+
+/* Of formats that the device does not know: W - Q from the host. */
+static qs_err upload_errors(qs_workspace *workspace, const qs_quant_job *job, const qs_packed *packed,
+                            const float **out)
+{
+    subtracting work = {.job = job, .packed = packed};
+    int64_t bytes = job->n_out * job->n_in * (int64_t)sizeof *work.e;
+    float *device;
+    qs_err err;
+    QS_TRY(qs_workspace_host(workspace, QS_HOST_PANELS, bytes, &work.e));
+    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_TRAILING, bytes, &device));
+    qs_team_run(qs_workspace_team(workspace), job->n_out, ROWS, subtract_rows, &work);
+    QS_TRY(qs_backend_upload(qs_workspace_backend(workspace), device, work.e, (size_t)bytes));
+    *out = device;
+out:
+    return err;
+}
+
 static qs_err sum_on_device(qs_workspace *workspace, const qs_quant_job *job, const qs_packed *packed,
                             sums *out)
 {
     qs_backend *backend = qs_workspace_backend(workspace);
     const qs_solver_ops *solver = qs_backend_solver(backend);
-    qs_loss_job loss = {.n_out = job->n_out, .n_in = job->n_in, .packed = packed,
+    bool known = packed == NULL || packed->format == QS_PACKED_INT;
+    qs_loss_job loss = {.n_out = job->n_out, .n_in = job->n_in, .packed = known ? packed : NULL,
                         .h = job->factors != NULL ? qs_factor_h(job->factors) : NULL};
     void *scratch;
     qs_err err;
-    QS_TRY(qs_workspace_weights(workspace, job->weights, job->n_out * job->n_in, &loss.weights));
+    if (known)
+        QS_TRY(qs_workspace_weights(workspace, job->weights, job->n_out * job->n_in, &loss.weights));
+    else
+        QS_TRY(upload_errors(workspace, job, packed, &loss.weights));
     QS_TRY(qs_workspace_device(workspace, QS_DEVICE_SOLVER, (int64_t)solver->loss_bytes(&loss), &scratch));
     QS_TRY(solver->loss(backend, &loss, scratch, &out->squares, &out->form));
 out:
@@ -190,10 +247,12 @@ out:
 static qs_err measure_on_device(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
     sums whole = {0, 0}, part;
+    const qs_quant_job *job = NULL;
     qs_err err = QS_OK;
     for (int64_t i = 0; i < n_tasks; i++) {
-        const qs_quant_job *job = tasks[i].job;
-        if (i == 0 || job != tasks[i - 1].job) QS_TRY(sum_on_device(workspace, job, NULL, &whole));
+        if (tasks[i].columns != NULL) continue;
+        if (job != tasks[i].job) QS_TRY(sum_on_device(workspace, tasks[i].job, NULL, &whole));
+        job = tasks[i].job;
         QS_TRY(sum_on_device(workspace, job, &tasks[i].out->packed, &part));
         QS_TRY(set_result(&tasks[i], part, whole));
     }
@@ -201,12 +260,11 @@ out:
     return err;
 }
 
-qs_err qs_loss_measure(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+static qs_err measure_on_host(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
-    if (qs_backend_solver(qs_workspace_backend(workspace)) != NULL)
-        return measure_on_device(workspace, tasks, n_tasks);
     qs_team *team = qs_workspace_team(workspace);
     int64_t n_items = 0, n = 0;
+    const float *h = NULL;
     item *items;
     lane *lanes;
     qs_err err;
@@ -214,12 +272,32 @@ qs_err qs_loss_measure(qs_workspace *workspace, const qs_quant_task *tasks, int6
     QS_TRY(qs_workspace_host(workspace, QS_HOST_ITEMS, n_items * (int64_t)sizeof *items, &items));
     QS_TRY(make_lanes(&lanes, workspace, tasks, n_tasks, qs_team_n_threads(team)));
     for (int64_t i = 0; i < n_tasks; i++) {
-        if (i == 0 || tasks[i].job != tasks[i - 1].job) n = add_items(items, n, tasks[i].job, NULL);
-        n = add_items(items, n, tasks[i].job, &tasks[i].out->packed);
+        h = NULL;
+        if (tasks[i].job->factors != NULL) QS_TRY(qs_factor_h_host(tasks[i].job->factors, &h));
+        if (i == 0 || tasks[i].job != tasks[i - 1].job) n = add_items(items, n, &tasks[i], false, h);
+        n = add_items(items, n, &tasks[i], true, h);
     }
     measuring work = {.ops = qs_tile_best(), .items = items, .lanes = lanes};
     qs_team_run(team, n, 1, measure_items, &work);
     QS_TRY(take_results(items, tasks, n_tasks));
 out:
+    return err;
+}
+
+/* What was folded is measured on the host: the device's kernel knows codes and weights of one scale only. */
+qs_err qs_loss_measure(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+{
+    if (qs_backend_solver(qs_workspace_backend(workspace)) == NULL)
+        return measure_on_host(workspace, tasks, n_tasks);
+    qs_quant_task *folded = NULL;
+    int64_t n = 0;
+    qs_err err;
+    QS_TRY(measure_on_device(workspace, tasks, n_tasks));
+    QS_TRY(QS_NEW(folded, n_tasks, "tasks"));
+    for (int64_t i = 0; i < n_tasks; i++)
+        if (tasks[i].columns != NULL) folded[n++] = tasks[i];
+    if (n > 0) QS_TRY(measure_on_host(workspace, folded, n));
+out:
+    qs_mem_free(folded);
     return err;
 }

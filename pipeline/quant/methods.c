@@ -6,7 +6,8 @@
 #include "base/mem.h"
 #include "quant/loss.h"
 
-const qs_method *const qs_methods[] = {&qs_method_rtn, &qs_method_gptq, NULL};
+const qs_method *const qs_methods[] = {&qs_method_rtn, &qs_method_gptq, &qs_method_awq, &qs_method_nf4,
+                                       &qs_method_fp4, &qs_method_int8, NULL};
 
 const qs_method *qs_method_find(const char *name)
 {
@@ -23,6 +24,12 @@ static qs_err check(const qs_quant_task *task)
     if ((task->spec->method->needs & QS_NEED_GRAM) != 0 && job->factors == NULL)
         return qs_fail(QS_E_INPUT,
                        "quantize %s with %s: the method needs second moments; give a calibration file",
+                       job->name, task->spec->id);
+    if ((task->spec->method->needs & QS_NEED_ABS) != 0 && job->abs_mean == NULL)
+        return qs_fail(QS_E_INPUT, "quantize %s with %s: the method needs the inputs' mean size", job->name,
+                       task->spec->id);
+    if (task->spec->method->folds && task->columns == NULL)
+        return qs_fail(QS_E_USAGE, "quantize %s with %s: the method folds scalings and needs a place for them",
                        job->name, task->spec->id);
     return QS_OK;
 }

@@ -19,6 +19,8 @@ typedef struct qs_quant_job {
     qs_factor_cache
         *factors; /* second moments of the input and their factors; NULL when the method needs none */
     qs_backend *backend;      /* for qs_op_gemm */
+    const float *abs_mean;    /* [n_in] mean |x| of the input; NULL when the method needs none */
+    const int32_t *tied;      /* [n_in] columns with the same number must share a scaling; NULL = none must */
 } qs_quant_job;
 
 typedef struct qs_quant_result {
@@ -30,17 +32,26 @@ typedef struct qs_quant_result {
 } qs_quant_result;
 
 /* A matrix for a spec. Tasks that are solved together share factors and parallel regions, never numbers: each
- * result is the same as if it were alone. */
+ * result is the same as if it were alone.
+ *
+ * A method that folds scalings codes W[r][j] * columns[j] / rows[r]: whatever makes the input divides channel j by
+ * columns[j], whatever takes the output multiplies r by rows[r] (quant/fold.h). Losses are those of the whole:
+ * Q[r][j] * rows[r] / columns[j] is held against W. */
 typedef struct qs_quant_task {
     const qs_spec *spec; /* of the method that is asked to solve it */
     const qs_quant_job *job;
     qs_quant_result *out;
+    float *columns;    /* [n_in] chosen by the method, the same memory for all matrices of a spec that share an input;
+                          NULL = nothing is folded */
+    const float *rows; /* [n_out] given to the method; NULL = ones */
 } qs_quant_task;
 
 typedef struct qs_method {
     const char *name;
     const char *summary;
     unsigned needs;
+    bool folds; /* it chooses columns of its tasks, which must hold all matrices of an input */
+    qs_packed_format format; /* of its codes */
     /* Chooses the codes: fills packed, damping and fallback of every task's result. On failure the caller
      * frees what results hold. */
     qs_err (*solve)(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks);
@@ -49,7 +60,7 @@ typedef struct qs_method {
 extern const qs_method *const qs_methods[]; /* NULL-terminated */
 const qs_method *qs_method_find(const char *name);
 
-extern const qs_method qs_method_rtn, qs_method_gptq;
+extern const qs_method qs_method_rtn, qs_method_gptq, qs_method_awq, qs_method_nf4, qs_method_fp4, qs_method_int8;
 
 /* Solves tasks of any methods and measures loss and weight error of each. On failure no result holds memory.
  * Errors: QS_E_USAGE (group larger than the row), QS_E_NUMERIC (NaN or Inf, names the matrix), QS_E_INPUT (a

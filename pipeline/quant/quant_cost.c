@@ -9,17 +9,17 @@
 
 /* Multiply-adds that take as long, per weight, on the machine this was measured on: the scale search, and
  * gathering, coding, packing and writing. */
-static const double search_per_weight = 320, other_per_weight = 400;
+static const double search_per_weight = 320, other_per_weight = 400, awq_per_weight = 1000;
 
 /* Factors that a site needs at once: one per order and damping. */
 static int64_t n_factors(const qs_spec *specs, int64_t n_specs)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < n_specs; i++) {
-        bool known = (specs[i].method->needs & QS_NEED_GRAM) == 0;
+        bool known = specs[i].damping == 0 && !specs[i].then_gptq;
         for (int64_t j = 0; j < i && !known; j++) {
             const qs_spec *a = &specs[i], *b = &specs[j];
-            known = (b->method->needs & QS_NEED_GRAM) != 0 && a->damping == b->damping &&
+            known = !a->then_gptq && b->damping > 0 && a->damping == b->damping &&
                     a->act_order == b->act_order && a->group_aware == b->group_aware &&
                     (!a->group_aware || a->group_size == b->group_size);
         }
@@ -28,11 +28,21 @@ static int64_t n_factors(const qs_spec *specs, int64_t n_specs)
     return n;
 }
 
+/* Where scalings are folded: the weights of a site again, and three copies of a tile for each thread. */
+static int64_t fold_bytes(const qs_spec *specs, int64_t n_specs, int64_t site_weights, int n_threads, int64_t widest)
+{
+    bool folds = false;
+    for (int64_t i = 0; i < n_specs; i++) folds |= specs[i].method->folds;
+    return folds ? (site_weights + n_threads * widest * 3 * QS_TILE_ROWS) * (int64_t)sizeof(float) : 0;
+}
+
 static double matrix_cost(const qs_spec *spec, double n_out, double n_in, bool has_grams)
 {
     double weights = n_out * n_in, cost = weights * other_per_weight;
-    if (spec->search) cost += weights * search_per_weight;
-    if ((spec->method->needs & QS_NEED_GRAM) != 0) cost += weights * n_in / 2; /* errors into later columns */
+    if (spec->search || spec->then_gptq) cost += weights * search_per_weight;
+    if (spec->damping > 0 || spec->then_gptq) cost += weights * n_in / 2; /* errors into later columns */
+    if (spec->method->folds) /* forty candidates on a quarter of the rows, four on all, and the cuts of each group */
+        cost += weights * (awq_per_weight + n_in * (spec->clip ? 16 : 14) / 2);
     if (has_grams) cost += weights * n_in / 2;                                 /* loss */
     return cost;
 }
@@ -68,7 +78,8 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
                                int64_t n_specs)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    int64_t factors = n_factors(specs, n_specs), site_weights[QS_N_SITES] = {0}, most = 0, widest = 0;
+    int64_t factors = n_factors(specs, n_specs), site_weights[QS_N_SITES] = {0}, most = 0, widest = 0, largest = 0;
+    bool unpacked = false; /* some spec holds the codes of a matrix one to a byte, beside its block maxima */
     qs_quant_cost cost = {0};
     for (int role = 0; role < QS_N_LINEARS; role++) {
         qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
@@ -76,14 +87,17 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
         *weights += info.n_out * info.n_in;
         most = *weights > most ? *weights : most;
         widest = info.n_in > widest ? info.n_in : widest;
+        largest = info.n_out * info.n_in > largest ? info.n_out * info.n_in : largest;
         for (int64_t i = 0; i < n_specs; i++) {
+            unpacked = unpacked || specs[i].method->format != QS_PACKED_INT;
             cost.multiply_adds += matrix_cost(&specs[i], (double)info.n_out, (double)info.n_in, has_grams);
             cost.bytes += qs_quant_matrix_bits(&specs[i], info.n_out, info.n_in) / 8;
         }
         if (has_grams) cost.multiply_adds += (double)info.n_out * (double)info.n_in * (double)info.n_in / 2;
     }
-    cost.bytes += most * (int64_t)sizeof(float);
+    cost.bytes += most * (int64_t)sizeof(float) + (unpacked ? largest * 9 / 8 : 0);
     if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
+    cost.bytes += fold_bytes(specs, n_specs, most, n_threads, widest);
     add_solver_bytes(&cost, model, most, has_grams, n_specs);
     for (int site = 0; site < QS_N_SITES; site++) {
         int64_t width = qs_site_width(config, (qs_site)site);

@@ -113,7 +113,15 @@ static qs_err put_matrix(qs_artifact *a, int64_t layer, int role, const qs_quant
     node_path(path, layer, role, "");
     QS_TRY(qs_packed_check(p, path));
     QS_TRY(put_data(a, layer, role, "codes", QS_U8, p->n_out, p->row_bytes, p->codes));
-    QS_TRY(put_data(a, layer, role, "scales", QS_F16, p->n_out, p->n_groups, p->scales));
+    if (p->absmax != NULL) QS_TRY(put_data(a, layer, role, "absmax", QS_F32, p->n_absmax, 0, p->absmax));
+    if (p->absmax_codes != NULL) {
+        int64_t n_nested = qs_packed_n_nested(p);
+        QS_TRY(put_data(a, layer, role, "absmax_codes", QS_U8, p->n_absmax, 0, p->absmax_codes));
+        QS_TRY(put_data(a, layer, role, "nested_absmax", QS_F32, n_nested, 0, p->nested_absmax));
+        QS_TRY(put_real(a, layer, role, "@nested_offset", (double)p->nested_offset));
+    }
+    if (p->scales != NULL)
+        QS_TRY(put_data(a, layer, role, "scales", QS_F16, p->n_out, p->n_groups, p->scales));
     if (p->zeros != NULL) QS_TRY(put_data(a, layer, role, "zeros", QS_U8, p->n_out, p->n_groups, p->zeros));
     if (p->perm != NULL) QS_TRY(put_data(a, layer, role, "perm", QS_I32, p->n_in, 0, p->perm));
     QS_TRY(put_int(a, layer, role, "@n_out", p->n_out));
@@ -136,6 +144,13 @@ qs_err qs_quant_writer_add(qs_quant_writer *writer, int64_t layer, const qs_quan
         writer->loss_sum += quant->linears[role].loss;
         writer->n_fallbacks += quant->linears[role].fallback;
         writer->n_matrices++;
+    }
+    for (int role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++) {
+        const float *vector = quant->vectors[role - QS_N_LINEARS];
+        if (vector == NULL) continue;
+        int64_t n = qs_model_info(writer->model, (qs_role)role, layer).n_in;
+        qs_err err = put_data(writer->artifact, layer, role, "folded", QS_F32, n, 0, vector);
+        if (err != QS_OK) return err;
     }
     writer->written[layer] = true;
     return QS_OK;
@@ -292,14 +307,30 @@ static qs_err shape_slot(qs_quant_file *file, int64_t layer, int role)
     qs_packed wanted, *slot = &file->linears[role];
     qs_tensor_info info = qs_model_info(file->model, (qs_role)role, layer);
     bool zeros = has_data(file, layer, role, "zeros"), perm = has_data(file, layer, role, "perm");
-    qs_err err = qs_packed_shape(&wanted, (int)file->spec.bits, info.n_out, info.n_in, file->spec.group_size);
+    qs_err err = qs_spec_shape(&file->spec, info.n_out, info.n_in, &wanted);
     if (err != QS_OK) return qs_context(err, "%s", file->path);
     if (slot->codes != NULL && slot->n_out == wanted.n_out && slot->n_in == wanted.n_in &&
         (slot->zeros != NULL) == zeros && (slot->perm != NULL) == perm)
         return QS_OK;
     qs_packed_free(slot);
     *slot = wanted;
+    if (wanted.format != QS_PACKED_INT) return qs_packed_alloc_absmax(slot, file->spec.double_quant);
     return qs_packed_alloc(slot, zeros, perm);
+}
+
+static qs_err load_absmax(const qs_quant_file *file, int64_t layer, int role, qs_packed *p)
+{
+    char path[NODE_BYTES];
+    double offset;
+    qs_err err;
+    if (p->absmax != NULL) return read_data(file, layer, role, "absmax", QS_F32, p->absmax, p->n_absmax);
+    QS_TRY(read_data(file, layer, role, "absmax_codes", QS_U8, p->absmax_codes, p->n_absmax));
+    QS_TRY(read_data(file, layer, role, "nested_absmax", QS_F32, p->nested_absmax, qs_packed_n_nested(p)));
+    node_path(path, layer, role, "@nested_offset");
+    QS_TRY(qs_context(qs_artifact_get_real(file->artifact, path, &offset), "%s", file->path));
+    p->nested_offset = (float)offset;
+out:
+    return err;
 }
 
 static qs_err load_matrix(qs_quant_file *file, int64_t layer, int role)
@@ -309,7 +340,10 @@ static qs_err load_matrix(qs_quant_file *file, int64_t layer, int role)
     qs_err err;
     QS_TRY(shape_slot(file, layer, role));
     QS_TRY(read_data(file, layer, role, "codes", QS_U8, p->codes, p->n_out * p->row_bytes));
-    QS_TRY(read_data(file, layer, role, "scales", QS_F16, p->scales, p->n_out * p->n_groups));
+    if (p->scales != NULL)
+        QS_TRY(read_data(file, layer, role, "scales", QS_F16, p->scales, p->n_out * p->n_groups));
+    else
+        QS_TRY(load_absmax(file, layer, role, p));
     if (p->zeros != NULL)
         QS_TRY(read_data(file, layer, role, "zeros", QS_U8, p->zeros, p->n_out * p->n_groups));
     if (p->perm != NULL) QS_TRY(read_data(file, layer, role, "perm", QS_I32, p->perm, p->n_in));
@@ -337,9 +371,20 @@ static qs_err get_linear(void *context, int64_t layer, qs_role role, qs_matrix_d
     return QS_OK;
 }
 
+static qs_err get_vector(void *context, int64_t layer, qs_role role, int64_t n, float *dst, bool *found)
+{
+    const qs_quant_file *file = context;
+    *found = has_data(file, layer, role, "folded");
+    if (*found) return read_data(file, layer, role, "folded", QS_F32, dst, n);
+    if (file->spec.method->folds && (role == QS_ROLE_ATTN_NORM || role == QS_ROLE_MLP_NORM))
+        return qs_fail(QS_E_INPUT, "%s: layer %" PRId64 " lacks the %s that its linears are scaled for; re-run "
+                       "qsweep-quantize", file->path, layer, qs_role_name(role));
+    return QS_OK;
+}
+
 qs_linear_source qs_quant_file_source(qs_quant_file *file)
 {
-    return (qs_linear_source){.get = get_linear, .context = file};
+    return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = file};
 }
 
 qs_err qs_quant_file_losses(const qs_quant_file *file, double *loss)

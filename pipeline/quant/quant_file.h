@@ -48,7 +48,8 @@ const qs_spec *qs_quant_file_spec(const qs_quant_file *file);
 qs_quant_size qs_quant_file_size(const qs_quant_file *file);
 const qs_artifact *qs_quant_file_artifact(const qs_quant_file *file);
 
-/* Linears for blocks and decoders; the source holds one layer's packed matrices at a time. */
+/* Linears, and norms with what was folded into them, for blocks and decoders; the source holds one layer's packed
+ * matrices at a time. */
 qs_linear_source qs_quant_file_source(qs_quant_file *file);
 
 /* loss[n_layers * QS_N_LINEARS] of each matrix. */

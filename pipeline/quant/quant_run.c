@@ -2,8 +2,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/mem.h"
+#include "quant/fold.h"
 
 enum { NAME_BYTES = 48, MAX_MATRICES = 3 /* of a site: q, k, v */ };
 
@@ -17,12 +19,38 @@ struct qs_quantizer {
     qs_factor_cache *factors[QS_N_SITES]; /* of the first site with that width; NULL before its first use */
     float *weights;                       /* matrices of a site, one after the other */
     qs_quant_task *tasks;                 /* [MAX_MATRICES * n_specs] */
+    float *abs_mean;                      /* [widest site] */
+    int32_t *tied;                        /* [width of o], see qs_fold_tie_heads */
+    qs_fold *folds;                       /* [n_specs], of the layer; empty where nothing is folded */
 };
 
 void qs_quant_layer_free(qs_quant_layer *layer)
 {
     for (int i = 0; i < QS_N_LINEARS; i++) qs_packed_free(&layer->linears[i].packed);
+    for (int i = 0; i < QS_N_BLOCK_ROLES - QS_N_LINEARS; i++) qs_mem_free(layer->vectors[i]);
     *layer = (qs_quant_layer){0};
+}
+
+static qs_err layer_linear(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
+{
+    (void)layer;
+    const qs_packed *p = &((qs_quant_layer *)context)->linears[role].packed;
+    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = p->n_out, .n_in = p->n_in, .packed = p};
+    return QS_OK;
+}
+
+static qs_err layer_vector(void *context, int64_t layer, qs_role role, int64_t n, float *dst, bool *found)
+{
+    (void)layer;
+    const float *vector = ((qs_quant_layer *)context)->vectors[role - QS_N_LINEARS];
+    *found = vector != NULL;
+    if (*found) memcpy(dst, vector, (size_t)n * sizeof *dst);
+    return QS_OK;
+}
+
+qs_linear_source qs_quant_layer_source(qs_quant_layer *layer)
+{
+    return (qs_linear_source){.get = layer_linear, .get_vector = layer_vector, .context = layer};
 }
 
 static int64_t site_weights(const qs_model *model, int64_t layer, int site)
@@ -66,9 +94,34 @@ void qs_quantizer_destroy(qs_quantizer *quantizer)
     if (quantizer == NULL) return;
     for (int site = 0; site < QS_N_SITES; site++) qs_factor_cache_destroy(quantizer->factors[site]);
     qs_workspace_destroy(quantizer->workspace);
+    for (int64_t i = 0; quantizer->folds != NULL && i < quantizer->n_specs; i++)
+        qs_fold_free(&quantizer->folds[i]);
+    qs_mem_free(quantizer->folds);
+    qs_mem_free(quantizer->tied);
+    qs_mem_free(quantizer->abs_mean);
     qs_mem_free(quantizer->weights);
     qs_mem_free(quantizer->tasks);
     qs_mem_free(quantizer);
+}
+
+/* What folding specs need besides the weights. */
+static qs_err create_folds(qs_quantizer *q)
+{
+    const qs_model_config *config = qs_model_get_config(q->model);
+    int64_t widest = 0;
+    qs_err err;
+    for (int site = 0; site < QS_N_SITES; site++) {
+        int64_t width = qs_site_width(config, (qs_site)site);
+        widest = width > widest ? width : widest;
+    }
+    QS_TRY(QS_NEW(q->abs_mean, widest, "mean size of inputs"));
+    QS_TRY(QS_NEW(q->tied, qs_site_width(config, QS_SITE_O), "heads that share a scaling"));
+    qs_fold_tie_heads(config, q->tied);
+    QS_TRY(QS_NEW(q->folds, q->n_specs, "scalings"));
+    for (int64_t i = 0; i < q->n_specs; i++)
+        if (q->specs[i].method->folds) QS_TRY(qs_fold_create(&q->folds[i], config));
+out:
+    return err;
 }
 
 qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend *backend,
@@ -83,6 +136,7 @@ qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend
     QS_TRY(qs_workspace_create(&q->workspace, backend));
     QS_TRY(QS_NEW(q->weights, largest_site(model), "weights of a site"));
     QS_TRY(QS_NEW(q->tasks, MAX_MATRICES * n_specs, "tasks"));
+    QS_TRY(create_folds(q));
     *out = q;
 out:
     if (err != QS_OK) qs_quantizer_destroy(q);
@@ -110,6 +164,32 @@ static qs_err load_factors(qs_quantizer *q, int64_t layer, qs_site site, qs_fact
     return err;
 }
 
+/* The mean size of a site's input into q->abs_mean, if a spec asks for it. */
+static qs_err load_abs(qs_quantizer *q, int64_t layer, qs_site site, const float **out)
+{
+    const float *abs_mean;
+    bool needed = false;
+    *out = NULL;
+    for (int64_t i = 0; i < q->n_specs; i++) needed |= (q->specs[i].method->needs & QS_NEED_ABS) != 0;
+    if (!needed || q->grams == NULL || q->grams->get_abs == NULL) return QS_OK;
+    qs_err err = q->grams->get_abs(q->grams->context, layer, site, &abs_mean);
+    if (err != QS_OK) return err;
+    memcpy(q->abs_mean, abs_mean,
+           (size_t)qs_site_width(qs_model_get_config(q->model), site) * sizeof *abs_mean);
+    *out = q->abs_mean;
+    return QS_OK;
+}
+
+static qs_quant_task make_task(const qs_quantizer *q, int64_t spec, qs_role role, const qs_quant_job *job,
+                               qs_quant_layer *out)
+{
+    qs_quant_task task = {.spec = &q->specs[spec], .job = job, .out = &out->linears[role]};
+    if (!task.spec->method->folds) return task;
+    task.columns = q->folds[spec].columns[qs_role_site(role)];
+    task.rows = qs_fold_rows(&q->folds[spec], role);
+    return task;
+}
+
 /* All specs of the matrices that share an input. */
 static qs_err solve_site(qs_quantizer *q, int64_t layer, qs_site site, qs_quant_layer *out)
 {
@@ -119,8 +199,10 @@ static qs_err solve_site(qs_quantizer *q, int64_t layer, qs_site site, qs_quant_
     int64_t n_tasks = 0;
     int n_jobs = 0;
     qs_factor_cache *factors;
+    const float *abs_mean;
     qs_err err;
     QS_TRY(load_factors(q, layer, site, &factors));
+    QS_TRY(load_abs(q, layer, site, &abs_mean));
     for (int role = 0; role < QS_N_LINEARS; role++) {
         if (qs_role_site((qs_role)role) != site) continue;
         qs_tensor_info info = qs_model_info(q->model, (qs_role)role, layer);
@@ -128,13 +210,33 @@ static qs_err solve_site(qs_quantizer *q, int64_t layer, qs_site site, qs_quant_
         (void)snprintf(names[n_jobs], NAME_BYTES, "layers.%" PRId64 ".%s", layer,
                        qs_role_name((qs_role)role));
         jobs[n_jobs] = (qs_quant_job){.name = names[n_jobs], .weights = weights, .n_out = info.n_out,
-                                      .n_in = info.n_in, .factors = factors, .backend = q->backend};
+                                      .n_in = info.n_in, .factors = factors, .backend = q->backend,
+                                      .abs_mean = abs_mean, .tied = site == QS_SITE_O ? q->tied : NULL};
         for (int64_t i = 0; i < q->n_specs; i++)
-            q->tasks[n_tasks++] = (qs_quant_task){&q->specs[i], &jobs[n_jobs], &out[i].linears[role]};
+            q->tasks[n_tasks++] = make_task(q, i, (qs_role)role, &jobs[n_jobs], &out[i]);
         weights += info.n_out * info.n_in;
         n_jobs++;
     }
     QS_TRY(qs_quant_solve(q->workspace, q->tasks, n_tasks));
+    for (int64_t i = 0; i < q->n_specs; i++)
+        if (q->specs[i].method->folds) qs_fold_update(&q->folds[i], qs_model_get_config(q->model));
+out:
+    return err;
+}
+
+/* Norms and biases that take up the scalings of a layer. */
+static qs_err fold_vectors(const qs_quantizer *q, int64_t layer, const qs_fold *fold, qs_quant_layer *out)
+{
+    qs_err err = QS_OK;
+    for (int role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++) {
+        const float *divisor = qs_fold_rows(fold, (qs_role)role);
+        float **vector = &out->vectors[role - QS_N_LINEARS];
+        if (divisor == NULL || !qs_model_has(q->model, (qs_role)role, layer)) continue;
+        int64_t n = qs_model_info(q->model, (qs_role)role, layer).n_in;
+        QS_TRY(QS_NEW(*vector, n, "scaled norm"));
+        QS_TRY(qs_model_read_f32(q->model, (qs_role)role, layer, *vector));
+        for (int64_t i = 0; i < n; i++) (*vector)[i] /= divisor[i];
+    }
 out:
     return err;
 }
@@ -143,7 +245,10 @@ qs_err qs_quantizer_layer(qs_quantizer *quantizer, int64_t layer, qs_quant_layer
 {
     qs_err err = QS_OK;
     for (int64_t i = 0; i < quantizer->n_specs; i++) out[i] = (qs_quant_layer){0};
-    for (int site = 0; site < QS_N_SITES; site++) QS_TRY(solve_site(quantizer, layer, (qs_site)site, out));
+    for (int i = 0; i < QS_N_SITES; i++) QS_TRY(solve_site(quantizer, layer, qs_fold_site_order[i], out));
+    for (int64_t i = 0; i < quantizer->n_specs; i++)
+        if (quantizer->specs[i].method->folds)
+            QS_TRY(fold_vectors(quantizer, layer, &quantizer->folds[i], &out[i]));
 out:
     for (int64_t i = 0; err != QS_OK && i < quantizer->n_specs; i++) qs_quant_layer_free(&out[i]);
     return err;

@@ -6,16 +6,22 @@
 #include "model/block.h"
 #include "quant/methods.h"
 
-/* All seven linears of a layer for one spec. */
+/* All seven linears of a layer for one spec, and the norms and biases that a folded scaling changes. */
 typedef struct qs_quant_layer {
     qs_quant_result linears[QS_N_LINEARS];
+    float *vectors[QS_N_BLOCK_ROLES - QS_N_LINEARS]; /* by role; NULL = the model's own */
 } qs_quant_layer;
 void qs_quant_layer_free(qs_quant_layer *layer);
 
-/* Gives the second moments of a site as calib.h5 stores them. */
+/* A layer as a source for blocks, whatever the number of the layer that is asked for. Borrowed. */
+qs_linear_source qs_quant_layer_source(qs_quant_layer *layer);
+
+/* Gives the second moments of a site as calib.h5 stores them, and the mean size of its input [width]; what is given
+ * stays until the next call of either. get_abs may be NULL when no spec needs it. */
 typedef struct qs_gram_source {
     qs_err (*get)(void *context, int64_t layer, qs_site site, const float **packed_gram, int64_t *n_tokens);
     void *context;
+    qs_err (*get_abs)(void *context, int64_t layer, qs_site site, const float **abs_mean);
 } qs_gram_source;
 
 /* Every group fits every row, and every method has what it needs. QS_E_USAGE names spec and matrix. */

@@ -5,11 +5,12 @@
 
 int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in)
 {
-    uint8_t zeros = 0; /* qs_packed_stored_bits asks only whether zeros and perm are there */
+    uint8_t zeros = 0; /* qs_packed_stored_bits asks only whether zeros, perm and codes of maxima are there */
     int32_t perm = 0;
     qs_packed packed;
     if (spec == NULL) return n_out * n_in * 16;
-    if (qs_packed_shape(&packed, (int)spec->bits, n_out, n_in, spec->group_size) != QS_OK) return 0;
+    if (qs_spec_shape(spec, n_out, n_in, &packed) != QS_OK) return 0;
+    packed.absmax_codes = spec->double_quant ? &zeros : NULL;
     packed.zeros = spec->sym ? NULL : &zeros;
     packed.perm = qs_spec_has_perm(spec, n_in) ? &perm : NULL;
     return qs_packed_stored_bits(&packed);
@@ -17,18 +18,22 @@ int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in)
 
 qs_quant_size qs_quant_size_of(const qs_spec *spec, const qs_model *model)
 {
-    const qs_model_config *config = qs_model_get_config(model);
-    int64_t linear_bits = 0, vectors = config->d_model; /* the final norm */
-    for (int64_t layer = 0; layer < config->n_layers; layer++) {
-        for (int role = 0; role < QS_N_BLOCK_ROLES; role++) {
-            if (!qs_model_has(model, (qs_role)role, layer)) continue;
+    int64_t linear_bits = 0;
+    for (int64_t layer = 0; layer < qs_model_get_config(model)->n_layers; layer++)
+        for (int role = 0; role < QS_N_LINEARS; role++) {
             qs_tensor_info info = qs_model_info(model, (qs_role)role, layer);
-            if (role < QS_N_LINEARS)
-                linear_bits += qs_quant_matrix_bits(spec, info.n_out, info.n_in);
-            else
-                vectors += info.n_out * info.n_in;
+            linear_bits += qs_quant_matrix_bits(spec, info.n_out, info.n_in);
         }
-    }
+    return qs_quant_size_of_bits(linear_bits, model);
+}
+
+qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, const qs_model *model)
+{
+    const qs_model_config *config = qs_model_get_config(model);
+    int64_t vectors = config->d_model; /* the final norm */
+    for (int64_t layer = 0; layer < config->n_layers; layer++)
+        for (int role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++)
+            if (qs_model_has(model, (qs_role)role, layer)) vectors += qs_model_info(model, (qs_role)role, layer).n_in;
     int64_t tables = config->n_vocab * config->d_model * (config->tied_head ? 1 : 2);
     int64_t bits = linear_bits + tables * 16 + vectors * 32;
     return (qs_quant_size){.bpw = (double)linear_bits / (double)qs_model_n_linear_weights(model),

@@ -13,6 +13,8 @@ typedef struct qs_quant_size {
 } qs_quant_size;
 qs_quant_size qs_quant_size_of(const qs_spec *spec,
                                const qs_model *model); /* NULL spec = the f16 reference */
+/* The same from the stored bits of all linears. */
+qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, const qs_model *model);
 
 /* Stored bits of one matrix: codes, scales, zeros and permutation. */
 int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in);

@@ -8,20 +8,23 @@
 
 #include "quant/methods.h"
 
-typedef enum key_kind { KEY_INT, KEY_FLAG, KEY_REAL } key_kind;
+/* KEY_NOT: a flag whose member holds the opposite. */
+typedef enum key_kind { KEY_INT, KEY_FLAG, KEY_NOT, KEY_REAL, KEY_NAME } key_kind;
 
 enum { VALUE_BYTES = 32 };
 
-/* A key of one method, or of every method when `method` is NULL. The order of the rows is the order of the
- * keys in the canonical text and of the suffixes in the id. */
+/* A key of the methods of a list, or, when `methods` is NULL, of every method with codes of integers that has no row of
+ * its own for that member. The order of the rows is the order of the keys in the canonical text and of the suffixes in
+ * the id. */
 typedef struct key_row {
-    const char *method;
+    const char *methods;
     const char *name;
     key_kind kind;
     size_t offset;    /* in qs_spec */
     double fallback;  /* value when the key is not given */
     double low, high; /* REAL, and INT without `allowed` */
-    const char *allowed;              /* INT: the accepted values, as a list for people and for the check */
+    const char *allowed;              /* INT: the accepted values, as a list for people and for the check; NAME: the
+                                         names of 0, 1, ... , which stand in the id */
     const char *suffix_1, *suffix_0;  /* FLAG: in the id when the value is 1 / 0 and not the default */
     const char *prefix;               /* REAL: in the id before the value, when that is not the default */
     const char *help;
@@ -48,21 +51,52 @@ static const key_row keys[] = {
      "1 = the scale with the least squared error weighted by diag(H), 0 = min-max"},
     {"gptq", "damp", KEY_REAL, AT(damping), 0.01, 0.0001, 1, NULL, NULL, NULL, "damp",
      "fraction of the mean of diag(H) added to the diagonal"},
+    {"awq", "zero", KEY_NOT, AT(sym), 1, 0, 1, NULL, "asym", "sym", NULL,
+     "1 = one zero point per group, 0 = in the middle of the codes"},
+    {"awq", "gptq", KEY_FLAG, AT(then_gptq), 0, 0, 1, NULL, "gptq", NULL, NULL,
+     "1 = the scaled weights are coded by GPTQ instead of rounded"},
+    {"awq", "duo", KEY_FLAG, AT(weight_stats), 1, 0, 1, NULL, NULL, "noduo", NULL,
+     "1 = scales are tried with the weights' mean size too, 0 = with the inputs' alone"},
+    {"awq", "clip", KEY_FLAG, AT(clip), 1, 0, 1, NULL, "clip", "noclip", NULL,
+     "1 = ranges of groups are cut where that lowers the loss (default when gptq=0)"},
+    {"nf4 fp4", "block", KEY_INT, AT(group_size), 64, 0, 0, "32 64 128 256 512 1024 2048 4096", NULL, NULL, NULL,
+     "weights of the flattened matrix that share a largest magnitude"},
+    {"nf4 fp4", "dq", KEY_FLAG, AT(double_quant), 1, 0, 1, NULL, "dq", "nodq", NULL,
+     "1 = the largest magnitudes are quantised too, to 8 bits"},
+    {"nf4 fp4", "compute", KEY_NAME, AT(compute), QS_ROUND_BF16, 0, 0, "fp32 bf16 fp16", NULL, NULL, NULL,
+     "what inputs, weights and results of a product are rounded to"},
+    {"int8", "threshold", KEY_REAL, AT(threshold), 6, 0, 65504, NULL, NULL, NULL, "thr",
+     "inputs of this magnitude or more are multiplied in 16 bits; 0 = none are"},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
+static bool is_listed(const char *list, const char *text)
+{
+    size_t length = strlen(text);
+    for (const char *at = list; length > 0 && (at = strstr(at, text)) != NULL; at++)
+        if ((at == list || at[-1] == ' ') && (at[length] == '\0' || at[length] == ' ')) return true;
+    return false;
+}
+
 static bool key_applies(const key_row *row, const qs_method *method)
 {
-    return row->method == NULL || strcmp(row->method, method->name) == 0;
+    if (row->methods != NULL) return is_listed(row->methods, method->name);
+    if (method->format != QS_PACKED_INT) return false;
+    for (int i = 0; i < N_KEYS; i++)
+        if (keys[i].offset == row->offset && keys[i].methods != NULL && is_listed(keys[i].methods, method->name))
+            return false;
+    return true;
 }
+
+static bool is_flag(const key_row *row) { return row->kind == KEY_FLAG || row->kind == KEY_NOT; }
 
 static void set_value(qs_spec *spec, const key_row *row, double value)
 {
     char *at = (char *)spec + row->offset;
-    if (row->kind == KEY_INT)
+    if (row->kind == KEY_INT || row->kind == KEY_NAME)
         *(int64_t *)at = (int64_t)value;
-    else if (row->kind == KEY_FLAG)
-        *(bool *)at = value != 0;
+    else if (is_flag(row))
+        *(bool *)at = (value != 0) == (row->kind == KEY_FLAG);
     else
         *(double *)at = value;
 }
@@ -70,24 +104,33 @@ static void set_value(qs_spec *spec, const key_row *row, double value)
 static double get_value(const qs_spec *spec, const key_row *row)
 {
     const char *at = (const char *)spec + row->offset;
-    if (row->kind == KEY_INT) return (double)*(const int64_t *)at;
-    if (row->kind == KEY_FLAG) return *(const bool *)at ? 1 : 0;
+    if (row->kind == KEY_INT || row->kind == KEY_NAME) return (double)*(const int64_t *)at;
+    if (is_flag(row)) return *(const bool *)at == (row->kind == KEY_FLAG) ? 1 : 0;
     return *(const double *)at;
 }
 
-/* Group-aware order has no meaning without groups or beside act-order, so its default follows them. */
+/* Group-aware order has no meaning without groups or beside act-order, and clipping none beside GPTQ's scale
+ * search, so their defaults follow those. */
 static double default_value(const qs_spec *spec, const key_row *row)
 {
     if (row->offset == AT(group_aware)) return !spec->act_order && spec->group_size > 0;
+    if (row->offset == AT(clip)) return !spec->then_gptq;
     return row->fallback;
 }
 
-static bool is_listed(const char *list, const char *text)
+/* Index of a name in a list, or -1; and the name at an index. */
+static int index_of(const char *list, const char *text)
 {
-    size_t length = strlen(text);
-    for (const char *at = list; (at = strstr(at, text)) != NULL; at++)
-        if ((at == list || at[-1] == ' ') && (at[length] == '\0' || at[length] == ' ')) return length > 0;
-    return false;
+    if (!is_listed(list, text)) return -1;
+    int n = 0;
+    for (const char *at = list; strncmp(at, text, strlen(text)) != 0; at++) n += *at == ' ';
+    return n;
+}
+
+static void name_at(char text[VALUE_BYTES], const char *list, int index)
+{
+    for (; index > 0; index--) list = strchr(list, ' ') + 1;
+    (void)snprintf(text, VALUE_BYTES, "%.*s", (int)strcspn(list, " "), list);
 }
 
 /* `text` is a whole decimal number (no blanks, no exponent for integers). */
@@ -105,10 +148,11 @@ static qs_err parse_value(qs_spec *spec, const key_row *row, const char *text, c
     double value = 0;
     bool number = parse_number(text, row->kind != KEY_REAL, &value);
     if (row->allowed != NULL) {
-        if (!number || !is_listed(row->allowed, text))
+        if (!is_listed(row->allowed, text))
             return qs_fail(QS_E_USAGE, "%s: %s=%s: one of %s is needed", where, row->name, text,
                            row->allowed);
-    } else if (row->kind == KEY_FLAG) {
+        if (row->kind == KEY_NAME) value = index_of(row->allowed, text);
+    } else if (is_flag(row)) {
         if (!is_listed("0 1", text))
             return qs_fail(QS_E_USAGE, "%s: %s=%s: 0 or 1 is needed", where, row->name, text);
     } else if (row->offset == AT(group_size)) {
@@ -137,7 +181,10 @@ static void append(char *text, size_t text_bytes, const char *part)
 
 static void format_value(char text[VALUE_BYTES], const qs_spec *spec, const key_row *row)
 {
-    (void)snprintf(text, VALUE_BYTES, "%g", get_value(spec, row));
+    if (row->kind == KEY_NAME)
+        name_at(text, row->allowed, (int)get_value(spec, row));
+    else
+        (void)snprintf(text, VALUE_BYTES, "%g", get_value(spec, row));
 }
 
 /* The variant's part for one key: "" when the key is at its default. */
@@ -145,12 +192,28 @@ static void format_suffix(char text[VALUE_BYTES], const qs_spec *spec, const key
 {
     text[0] = '\0';
     double value = get_value(spec, row);
-    bool always = row->offset == AT(sym);
+    bool always = row->offset == AT(sym) || row->offset == AT(double_quant) || row->kind == KEY_NAME;
     if (row->kind == KEY_INT || (!always && value == default_value(spec, row))) return;
-    if (row->kind == KEY_FLAG)
+    if (is_flag(row))
         (void)snprintf(text, VALUE_BYTES, "%s", value != 0 ? row->suffix_1 : row->suffix_0);
+    else if (row->kind == KEY_NAME)
+        format_value(text, spec, row);
     else
         (void)snprintf(text, VALUE_BYTES, "%s%g", row->prefix, value);
+}
+
+static void write_id(qs_spec *spec)
+{
+    const char *name = spec->method->name;
+    if (spec->method->format == QS_PACKED_INT)
+        (void)snprintf(spec->id, sizeof spec->id, "%s-b%" PRId64 "-g%" PRId64, name, spec->bits, spec->group_size);
+    else if (spec->method->format == QS_PACKED_INT8)
+        (void)snprintf(spec->id, sizeof spec->id, "%s", name);
+    else
+        (void)snprintf(spec->id, sizeof spec->id, "%s-blk%" PRId64, name, spec->group_size);
+    if (spec->variant[0] == '\0') return;
+    append(spec->id, sizeof spec->id, "-");
+    append(spec->id, sizeof spec->id, spec->variant);
 }
 
 static void write_names(qs_spec *spec)
@@ -170,14 +233,23 @@ static void write_names(qs_spec *spec)
         if (spec->variant[0] != '\0') append(spec->variant, sizeof spec->variant, "-");
         append(spec->variant, sizeof spec->variant, part);
     }
-    (void)snprintf(spec->id, sizeof spec->id, "%s-b%" PRId64 "-g%" PRId64 "-", spec->method->name, spec->bits,
-                   spec->group_size);
-    append(spec->id, sizeof spec->id, spec->variant);
+    write_id(spec);
+}
+
+/* Of methods whose format leaves no choice. */
+static int64_t fixed_value(const qs_method *method, size_t offset)
+{
+    return offset == AT(bits) ? qs_formats[method->format].bits : -1;
 }
 
 /* Fills what was not given, refuses what does not go together, names the point. */
 static qs_err complete(qs_spec *spec, const bool *given, const char *where)
 {
+    if (spec->method->format != QS_PACKED_INT) {
+        spec->bits = fixed_value(spec->method, AT(bits));
+        if (spec->method->format == QS_PACKED_INT8) spec->group_size = fixed_value(spec->method, AT(group_size));
+        spec->sym = true;
+    }
     for (int i = 0; i < N_KEYS; i++)
         if (key_applies(&keys[i], spec->method) && !given[i])
             set_value(spec, &keys[i], default_value(spec, &keys[i]));
@@ -192,6 +264,8 @@ static qs_err complete(qs_spec *spec, const bool *given, const char *where)
     if (spec->static_groups && spec->group_size < 0)
         return qs_fail(QS_E_USAGE, "%s: static=1 needs group > 0; one group per row is static already",
                        where);
+    if (spec->clip && spec->then_gptq)
+        return qs_fail(QS_E_USAGE, "%s: clip=1 and gptq=1: GPTQ searches scales of its own; choose one", where);
     write_names(spec);
     return QS_OK;
 }
@@ -279,10 +353,11 @@ static qs_err parse_suffix(qs_spec *spec, const char *part, bool *given, const c
         bool on = row->suffix_1 != NULL && strcmp(row->suffix_1, part) == 0;
         bool off = row->suffix_0 != NULL && strcmp(row->suffix_0, part) == 0;
         bool real = row->prefix != NULL && strncmp(row->prefix, part, strlen(row->prefix)) == 0;
-        if (!on && !off && !real) continue;
+        bool name = row->kind == KEY_NAME && is_listed(row->allowed, part);
+        if (!on && !off && !real && !name) continue;
         if (given[i]) return qs_fail(QS_E_USAGE, "%s: \"%s\" says %s a second time", where, part, row->name);
         given[i] = true;
-        if (real) return parse_value(spec, row, part + strlen(row->prefix), where);
+        if (real || name) return parse_value(spec, row, part + (real ? strlen(row->prefix) : 0), where);
         set_value(spec, row, on ? 1 : 0);
         return QS_OK;
     }
@@ -297,7 +372,11 @@ static qs_err parse_cell(qs_spec *spec, size_t offset, const char *text, bool *g
         given[i] = true;
         return parse_value(spec, &keys[i], text, where);
     }
-    return QS_OK;
+    char wanted[VALUE_BYTES];
+    (void)snprintf(wanted, sizeof wanted, "%" PRId64, fixed_value(spec->method, offset));
+    if (text[0] == '\0' || strcmp(text, wanted) == 0) return QS_OK;
+    return qs_fail(QS_E_USAGE, "%s: %s %s: %s has %s, or leave the cell empty", where,
+                   offset == AT(bits) ? "bits" : "group_size", text, spec->method->name, wanted);
 }
 
 qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, const char *group_size,
@@ -323,7 +402,7 @@ qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, co
 
 qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix)
 {
-    if (spec->group_size <= n_in) return QS_OK;
+    if (spec->method->format != QS_PACKED_INT || spec->group_size <= n_in) return QS_OK;
     return qs_fail(QS_E_USAGE,
                    "%s: group %" PRId64 " is larger than the %" PRId64 " weights of a row of %s; use -1 for "
                    "the whole row",
@@ -340,6 +419,14 @@ bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in)
     return spec->act_order && !qs_spec_static_scales(spec, n_in);
 }
 
+qs_err qs_spec_shape(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    qs_packed_format format = spec->method->format;
+    if (format == QS_PACKED_INT) return qs_packed_shape(out, (int)spec->bits, n_out, n_in, spec->group_size);
+    if (format == QS_PACKED_INT8) return qs_packed_shape_int8(out, n_out, n_in, (float)spec->threshold);
+    return qs_packed_shape_blocks(out, format, n_out, n_in, spec->group_size, (qs_rounding)spec->compute);
+}
+
 void qs_spec_print_keys(FILE *stream)
 {
     for (int m = 0; qs_methods[m] != NULL; m++) {
@@ -347,14 +434,17 @@ void qs_spec_print_keys(FILE *stream)
         for (int i = 0; i < N_KEYS; i++) {
             const key_row *row = &keys[i];
             if (!key_applies(row, qs_methods[m])) continue;
-            char range[64];
+            char range[64], fallback[VALUE_BYTES];
+            if (row->kind == KEY_NAME)
+                name_at(fallback, row->allowed, (int)row->fallback);
+            else
+                (void)snprintf(fallback, sizeof fallback, "%g", row->fallback);
             if (row->allowed != NULL)
                 (void)snprintf(range, sizeof range, "%s", row->allowed);
             else
-                (void)snprintf(range, sizeof range, row->kind == KEY_FLAG ? "0 1" : "%g to %g", row->low,
+                (void)snprintf(range, sizeof range, is_flag(row) ? "0 1" : "%g to %g", row->low,
                                row->high);
-            (void)fprintf(stream, "  %-7s default %-5g %-18s %s\n", row->name, row->fallback, range,
-                          row->help);
+            (void)fprintf(stream, "  %-9s default %-5s %-18s %s\n", row->name, fallback, range, row->help);
         }
     }
 }

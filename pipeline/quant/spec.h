@@ -2,9 +2,12 @@
  *
  *   rtn:bits=4,group=64,sym=1            rtn-b4-g64-sym
  *   gptq:bits=3,group=128,sym=0,act=1    gptq-b3-g128-asym-act
+ *   awq:bits=4,group=64,zero=1           awq-b4-g64-asym
+ *   nf4:block=64,dq=1,compute=bf16       nf4-blk64-dq-bf16
+ *   int8                                 int8
  *
- * bits, group and sym always stand in the id; any other key only when it differs from its default. Two texts
- * that mean the same point have the same id. */
+ * bits, group and sym always stand in the id, block, dq and compute in that of nf4 and fp4; any other key only when it
+ * differs from its default. Two texts that mean the same point have the same id. */
 #ifndef QS_QUANT_SPEC_H
 #define QS_QUANT_SPEC_H
 
@@ -12,6 +15,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "backend/packed.h"
 #include "base/error.h"
 
 enum { QS_SPEC_ID_BYTES = 96, QS_SPEC_TEXT_BYTES = 256 };
@@ -22,9 +26,9 @@ typedef struct qs_spec {
     const struct qs_method *method;
     char id[QS_SPEC_ID_BYTES];
     char text[QS_SPEC_TEXT_BYTES];  /* canonical: every key of the method */
-    char variant[QS_SPEC_ID_BYTES]; /* the id after bits and group: "sym", "asym-act" */
+    char variant[QS_SPEC_ID_BYTES]; /* the id after bits and group: "sym", "asym-act", "dq-bf16" */
     int64_t bits;                   /* 2, 3, 4, 8 */
-    int64_t group_size;             /* -1 = the whole row */
+    int64_t group_size;             /* -1 = the whole row; block=, of the flattened matrix */
     bool sym;
     /* GPTQ (formats §1): */
     bool act_order;     /* act=1: columns by descending diag(H); groups follow the order */
@@ -32,6 +36,14 @@ typedef struct qs_spec {
     bool group_aware;   /* gar=1: order inside groups and of groups; no permutation at inference */
     bool search;        /* search=1: scale search weighted by diag(H) instead of min-max */
     double damping;     /* damp: fraction of mean diag(H) */
+    /* AWQ (formats §3): */
+    bool weight_stats; /* duo=1: candidates that look at the weights' size besides the inputs' */
+    bool clip;         /* clip=1: ranges are cut where that lowers the loss */
+    bool then_gptq;    /* gptq=1: scaled weights are coded by GPTQ instead of rounded */
+    /* bitsandbytes (backend/packed.h): */
+    bool double_quant;  /* dq=1: block maxima in 8 bits */
+    int64_t compute;    /* a qs_rounding */
+    double threshold;   /* of int8: columns with |x| from here on in 16 bits; 0 = none */
 } qs_spec;
 
 /* QS_E_USAGE with the place and what is accepted: unknown method or key, bits=5, group=0, act with gar ... */
@@ -42,13 +54,16 @@ QS_MUST_CHECK qs_err qs_spec_from_cells(qs_spec *out, const char *method, const 
                                         const char *group_size, const char *variant);
 
 /* Whether this spec can quantise rows of n_in weights; QS_E_USAGE names the matrix: a group larger than the
- * row. A group that does not divide the row is fine: the last one is shorter. */
+ * row. A group that does not divide the row is fine: the last one is shorter. Blocks fit any matrix. */
 QS_MUST_CHECK qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix);
 
 /* Whether rows of n_in weights have one scale each, or groups of neighbours whose scales do not wait for
  * their turn; and whether a permutation is stored, because groups follow an order of their own. */
 bool qs_spec_static_scales(const qs_spec *spec, int64_t n_in);
 bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in);
+
+/* Sets the numbers of a packed matrix of this spec. QS_E_INPUT when they do not fit. */
+QS_MUST_CHECK qs_err qs_spec_shape(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed *out);
 
 /* The keys of every method with default and meaning, for --list and docs. */
 void qs_spec_print_keys(FILE *stream);

@@ -28,11 +28,23 @@ static qs_err check_duplicate(const qs_sweep *sweep, const qs_config_row *row, b
     return QS_OK;
 }
 
+static bool is_comparison(const char *path)
+{
+    qs_artifact_kind kind;
+    qs_digest digest;
+    return qs_artifact_probe(path, &kind, &digest) == QS_OK && kind == QS_KIND_OPTIM;
+}
+
 static qs_err read_all(qs_sweep *sweep, const char *const *paths, int64_t n_paths)
 {
     for (int64_t i = 0; i < n_paths; i++) {
         qs_sweep_config *config = &sweep->configs[sweep->n];
         bool again = false;
+        if (is_comparison(paths[i])) {
+            qs_err err = qs_optimizer_figures_load(&sweep->optimizer, paths[i]);
+            if (err != QS_OK) return err;
+            continue;
+        }
         qs_err err = qs_config_row_load(&config->row, paths[i]);
         if (err == QS_E_RESOURCE) return err;
         if (err != QS_OK) {
@@ -77,6 +89,7 @@ qs_err qs_sweep_load(qs_sweep *out, const char *const *paths, int64_t n_paths, c
         QS_TRY(qs_config_row_check_same_frame(&out->configs[0].row, &out->configs[i].row));
     for (int64_t i = 0; i < out->n; i++) {
         qs_sweep_config *config = &out->configs[i];
+        QS_TRY(qs_optimizer_figures_add(&out->optimizer, &config->row));
         QS_TRY(qs_judge(&config->judgement, budgets, &config->row, out->reference, NULL));
         config->passes = !config->row.reference && qs_judgement_passes(&config->judgement, strict);
         out->n_passing += config->passes;
@@ -91,6 +104,7 @@ void qs_sweep_free(qs_sweep *sweep)
         qs_config_row_free(&sweep->configs[i].row);
         qs_judgement_free(&sweep->configs[i].judgement);
     }
+    qs_optimizer_figures_free(&sweep->optimizer);
     qs_mem_free(sweep->configs);
     qs_mem_free(sweep->unreadable);
     *sweep = (qs_sweep){0};

@@ -2,6 +2,7 @@
 #ifndef QS_REPORT_SWEEP_H
 #define QS_REPORT_SWEEP_H
 
+#include "report/optimizer_figures.h"
 #include "report/verdict.h"
 
 typedef struct qs_sweep_config {
@@ -21,11 +22,12 @@ typedef struct qs_sweep {
     qs_sweep_config *configs;       /* [n]; the reference first when there is one, then in the order given */
     const qs_config_row *reference; /* NULL when not among the files */
     int64_t n_passing;
+    qs_optimizer_figures optimizer; /* n = 0 when no comparison of optimizers was given */
     int64_t n_unreadable;
     qs_unreadable *unreadable; /* [n_unreadable] */
 } qs_sweep;
 
-/* Files that are missing or broken are listed in `unreadable` and the rest is loaded; a file given twice
+/* Eval artifacts, and at most one comparison of optimizers. Files that are missing or broken are listed in `unreadable` and the rest is loaded; a file given twice
  * counts once. QS_E_INPUT when none can be read, when two files hold different measurements of one
  * configuration, or when model, tokens or protocol differ. The budgets must outlive the sweep. */
 QS_MUST_CHECK qs_err qs_sweep_load(qs_sweep *out, const char *const *paths, int64_t n_paths,

@@ -87,14 +87,13 @@ void qs_calib_file_close(qs_calib_file *file)
 
 const qs_artifact *qs_calib_file_artifact(const qs_calib_file *file) { return file->artifact; }
 
-qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, const float **packed, int64_t *n_tokens)
+/* A dataset of a site into file->gram. */
+static qs_err read_site(qs_calib_file *file, int64_t layer, qs_site site, const char *leaf)
 {
     char path[96];
     qs_dataset_info info;
     qs_err err;
-    (void)snprintf(path, sizeof path, "/layers/%lld/%s/@n_tokens", (long long)layer, qs_site_name(site));
-    QS_TRY(qs_artifact_get_int(file->artifact, path, n_tokens));
-    (void)snprintf(path, sizeof path, "/layers/%lld/%s/gram", (long long)layer, qs_site_name(site));
+    (void)snprintf(path, sizeof path, "/layers/%lld/%s/%s", (long long)layer, qs_site_name(site), leaf);
     QS_TRY(qs_artifact_info(file->artifact, path, &info));
     if (info.n > file->gram_capacity) {
         qs_mem_free(file->gram);
@@ -103,8 +102,24 @@ qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, cons
         file->gram_capacity = info.n;
     }
     QS_TRY(qs_artifact_read(file->artifact, path, QS_F32, file->gram, info.n));
-    *packed = file->gram;
 out:
+    return err;
+}
+
+qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, const float **packed, int64_t *n_tokens)
+{
+    char path[96];
+    (void)snprintf(path, sizeof path, "/layers/%lld/%s/@n_tokens", (long long)layer, qs_site_name(site));
+    qs_err err = qs_artifact_get_int(file->artifact, path, n_tokens);
+    if (err == QS_OK) err = read_site(file, layer, site, "gram");
+    *packed = file->gram;
+    return err;
+}
+
+qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, const float **abs_mean)
+{
+    qs_err err = read_site(file, layer, site, "abs_mean");
+    *abs_mean = file->gram;
     return err;
 }
 

@@ -31,6 +31,9 @@ const qs_artifact *qs_calib_file_artifact(const qs_calib_file *file);
 QS_MUST_CHECK qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, const float **packed,
                                         int64_t *n_tokens);
 
+/* The mean size of a site's input [width]; borrowed until the next call of this or the above. */
+QS_MUST_CHECK qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, const float **abs_mean);
+
 /* Copies the attributes that gates judge (sample count, window length, divergence to production) into an artifact
  * made from this one; those that are absent stay absent. `from` may be a calib or a quant artifact. */
 QS_MUST_CHECK qs_err qs_calib_copy_record(const qs_artifact *from, qs_artifact *to);

@@ -133,6 +133,18 @@ qs_err qs_collector_gram(qs_collector *collector, int64_t layer, qs_site which, 
     return QS_OK;
 }
 
+qs_err qs_collector_abs_mean(qs_collector *collector, qs_site which, const float **abs_mean)
+{
+    const qs_site_stats *site = &collector->sites[which];
+    double n_tokens = (double)(site->n_tokens > 0 ? site->n_tokens : 1);
+    qs_err err = qs_backend_download(collector->backend, collector->row, site->abs_sum,
+                                     (size_t)site->width * sizeof *collector->row);
+    for (int64_t i = 0; i < site->width && err == QS_OK; i++)
+        collector->packed[i] = (float)(collector->row[i] / n_tokens);
+    *abs_mean = collector->packed;
+    return err;
+}
+
 enum { CALIB_PATH_BYTES = 96 };
 
 /* "/layers/<layer>/<site>/<leaf>"; the longest fits by far. */
@@ -153,9 +165,9 @@ static qs_err write_site(qs_collector *collector, int64_t layer, qs_site which, 
     QS_TRY(qs_artifact_put(artifact, site_path(path, layer, which, "gram"), QS_F32, 1, &n_packed, gram));
 
     float *out = collector->packed; /* the second moments are written; their buffer serves the two vectors */
-    QS_TRY(qs_backend_download(collector->backend, collector->row, site->abs_sum, (size_t)d * sizeof *collector->row));
-    for (int64_t i = 0; i < d; i++) out[i] = (float)(collector->row[i] / (double)(site->n_tokens > 0 ? site->n_tokens : 1));
-    QS_TRY(qs_artifact_put(artifact, site_path(path, layer, which, "abs_mean"), QS_F32, 1, &d, out));
+    const float *abs_mean;
+    QS_TRY(qs_collector_abs_mean(collector, which, &abs_mean));
+    QS_TRY(qs_artifact_put(artifact, site_path(path, layer, which, "abs_mean"), QS_F32, 1, &d, abs_mean));
     QS_TRY(qs_backend_download(collector->backend, out, site->abs_max, (size_t)d * sizeof *out));
     QS_TRY(qs_artifact_put(artifact, site_path(path, layer, which, "abs_max"), QS_F32, 1, &d, out));
     QS_TRY(qs_artifact_put_int(artifact, site_path(path, layer, which, "@n_tokens"), site->n_tokens));

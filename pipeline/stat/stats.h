@@ -41,6 +41,9 @@ qs_tap qs_collector_tap(qs_collector *collector);
  * next call. QS_E_NUMERIC names layer and site of a NaN, Inf or overflow. */
 QS_MUST_CHECK qs_err qs_collector_gram(qs_collector *collector, int64_t layer, qs_site site, const float **packed);
 
+/* The mean over tokens of |x| [width] of a site; borrowed, valid until the next call of this or the above. */
+QS_MUST_CHECK qs_err qs_collector_abs_mean(qs_collector *collector, qs_site site, const float **abs_mean);
+
 /* Writes all statistics of a layer into a calib artifact. */
 QS_MUST_CHECK qs_err qs_collector_write(qs_collector *collector, int64_t layer, qs_artifact *artifact);
 

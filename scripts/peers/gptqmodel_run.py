@@ -145,4 +145,5 @@ def main():
                       "ppl_reference": reference, "ppl": perplexity(model, held_out)}))
 
 
-main()
+if __name__ == "__main__":
+    main()

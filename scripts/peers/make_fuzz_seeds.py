@@ -1,4 +1,4 @@
-"""Makes the seed corpora tests/fuzz/corpus/{safetensors,gguf,config_json}.
+"""Makes the seed corpora tests/fuzz/corpus/{safetensors,gguf,config_json,checkpoint}.
 
 usage: make_fuzz_seeds.py CORPUS_DIR MODELS_DIR        (needs gguf, safetensors, numpy)
 
@@ -56,6 +56,26 @@ def seed_gguf(out):
     finish(writer)
 
 
+def seed_checkpoint(out):
+    """A line with the value of quantization_config, then model.safetensors (tests/fuzz/fuzz_checkpoint.c)."""
+    roles = ["self_attn." + r for r in ("q_proj", "k_proj", "v_proj", "o_proj")]
+    roles += ["mlp." + r for r in ("gate_proj", "up_proj", "down_proj")]
+    for method in ("gptq", "awq"):
+        rng = np.random.default_rng(3)
+        tensors = {"model.embed_tokens.weight": np.zeros((4, 32), "f2"), "model.norm.weight": np.ones(32, "f2"),
+                   "model.layers.0.input_layernorm.weight": np.ones(32, "f2"),
+                   "model.layers.0.post_attention_layernorm.weight": np.ones(32, "f2")}
+        for role in roles:
+            shape = (4, 32) if method == "gptq" else (32, 4)
+            parts = {"qweight": rng.integers(-2**31, 2**31, shape, dtype="i4"),
+                     "qzeros": rng.integers(-2**31, 2**31, (1, 4), dtype="i4"), "scales": np.ones((1, 32), "f2")}
+            if method == "gptq":
+                parts["g_idx"] = np.zeros(32, "i4")
+            tensors.update({f"model.layers.0.{role}.{leaf}": value for leaf, value in parts.items()})
+        config = f'{{"quant_method": "{method}", "bits": 4, "group_size": 32, "sym": false}}\n'
+        (out / f"{method}.bin").write_bytes(config.encode() + safetensors.numpy.save(tensors))
+
+
 def finish(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -65,10 +85,11 @@ def finish(writer):
 
 def main():
     corpus, models = map(pathlib.Path, sys.argv[1:3])
-    for name in ("safetensors", "gguf", "config_json"):
+    for name in ("safetensors", "gguf", "config_json", "checkpoint"):
         (corpus / name).mkdir(parents=True, exist_ok=True)
     seed_safetensors(corpus / "safetensors")
     seed_gguf(corpus / "gguf")
+    seed_checkpoint(corpus / "checkpoint")
     for config in sorted(models.glob("*/config.json")):
         (corpus / "config_json" / f"{config.parent.name}.json").write_bytes(config.read_bytes())
 

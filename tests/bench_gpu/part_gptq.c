@@ -128,7 +128,7 @@ static qs_err solve(quantizer *q, int site, qs_factor_cache *factors)
         jobs[i] = (qs_quant_job){.name = sites[site].name, .weights = weights, .factors = factors,
                                  .backend = q->b->backend};
         bench_linear_shape(&q->b->shape, sites[site].first + i, &jobs[i].n_out, &jobs[i].n_in);
-        tasks[i] = (qs_quant_task){&q->spec, &jobs[i], &results[i]};
+        tasks[i] = (qs_quant_task){.spec = &q->spec, .job = &jobs[i], .out = &results[i]};
         weights += jobs[i].n_out * jobs[i].n_in;
     }
     QS_TRY(qs_quant_solve(q->workspace, tasks, sites[site].n));

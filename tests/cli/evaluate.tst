@@ -39,7 +39,6 @@
 2 needed qsweep evaluate --text datasets/handbook/evaluation
 2 needed qsweep evaluate --model tests/fixtures/tiny
 2 unknown.option qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa gold.jsonl
-2 unknown.option qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --checkpoint dir
 5 semantic qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,semantic
 5 embeddings qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --dump embeddings
 2 speed qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,speed
@@ -50,3 +49,15 @@
 4 missing.h5 qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --quant $TMP/missing.h5
 6 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 2 --tasks ppl --out /proc/nowhere
 0 . ! ls $TMP/g/*.h5* $TMP/*/*.part.* 2>/dev/null
+
+# A checkpoint is a candidate: what was exported has the perplexity of its artifact, to the last digit. Its latency is timed too.
+0 . qsweep export --model tests/fixtures/tiny --quant $TMP/e/rtn-b8-g32-sym.quant.h5 --format gptq --out $TMP/ck/exported
+0 . qsweep export --model tests/fixtures/tiny --quant $TMP/e/rtn-b8-g32-sym.quant.h5 --format gguf --out $TMP/ck/exported.gguf
+0 exported.gguf:.ppl qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 6 --tasks ppl,kld,latency,memory --checkpoint $TMP/ck/exported --checkpoint $TMP/ck/exported.gguf --quant $TMP/e/rtn-b8-g32-sym.quant.h5 --json --out $TMP/c 2>&1 >$TMP/c.json
+0 ^1.1.1.1.1.1$ python3 -c "import json; p={x['config']: x['metrics'] for x in json.load(open('$TMP/c.json'))}; a=p['rtn-b8-g32-sym']; print(*[int(p[i]['ppl']['value']==a['ppl']['value'])*int(p[i]['kld_mean']['value']==a['kld_mean']['value']) for i in ('exported','exported.gguf')], *[int(p[i]['savings_visible']['value']) for i in ('exported','exported.gguf','rtn-b8-g32-sym')], int(p['exported']['decode_ms_tok_p50']['value']>0))"
+0 current,.skipped qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 6 --tasks ppl,kld --checkpoint $TMP/ck/exported --out $TMP/c
+0 ^exported,gptq,8,32,sym qsweep report --budgets datasets/budgets.csv --out $TMP/c $TMP/c/*.eval.h5; cat $TMP/c/summary.csv
+2 same.id qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --checkpoint $TMP/ck/exported --checkpoint $TMP/ck/exported --out $TMP/g
+4 d_ff|width|vocabulary qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --checkpoint tests/fixtures/models/llama2 --out $TMP/g
+4 missing qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --checkpoint $TMP/missing.dir --out $TMP/g
+0 . ! ls $TMP/g/*.h5* $TMP/c/*.part.* 2>/dev/null

@@ -2,24 +2,39 @@
 0 . mkdir -p $TMP/a $TMP/b
 0 100.windows qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --production datasets/handbook/production --samples 100 --seqlen 64 --out $TMP/a/calib.h5
 0 current qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --production datasets/handbook/production --samples 100 --seqlen 64 --out $TMP/a/calib.h5
-0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec rtn:bits=4,group=32,sym=1 --spec gptq:bits=4,group=32,sym=1 --spec gptq:bits=2,group=64,sym=0,act=1 --out $TMP/a
-0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 8 --quant $TMP/a/rtn-b4-g32-sym.quant.h5 --quant $TMP/a/gptq-b4-g32-sym.quant.h5 --quant $TMP/a/gptq-b2-g64-asym-act.quant.h5 --out $TMP/a
+0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec rtn:bits=4,group=32,sym=1 --spec gptq:bits=4,group=32,sym=1 --spec gptq:bits=2,group=64,sym=0,act=1 --spec awq:bits=4,group=32,zero=1 --out $TMP/a
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 8 --quant $TMP/a/rtn-b4-g32-sym.quant.h5 --quant $TMP/a/gptq-b4-g32-sym.quant.h5 --quant $TMP/a/gptq-b2-g64-asym-act.quant.h5 --quant $TMP/a/awq-b4-g32-asym.quant.h5 --out $TMP/a
 [03] rtn-b4-g32-sym qsweep report --budgets datasets/budgets.csv --out $TMP/a $TMP/a/*.eval.h5
 0 ^config,method,bits,group_size head -1 $TMP/a/summary.csv
-0 ^4$ tail -n +2 $TMP/a/summary.csv | wc -l
+0 ^5$ tail -n +2 $TMP/a/summary.csv | wc -l
 0 ^gptq-b2-g64-asym-act,gptq,2,64,asym-act, cat $TMP/a/summary.csv
+0 ^awq-b4-g32-asym,awq,4,32,asym, cat $TMP/a/summary.csv
 
 # One thread gives the same artifacts as all threads (issue: bit-identical).
 0 . qsweep calibrate --threads 1 --model tests/fixtures/tiny --text datasets/handbook/calibration --production datasets/handbook/production --samples 100 --seqlen 64 --out $TMP/b/calib.h5
-0 . qsweep quantize --threads 1 --model tests/fixtures/tiny --calib $TMP/b/calib.h5 --spec gptq:bits=4,group=32,sym=1 --spec gptq:bits=2,group=64,sym=0,act=1 --out $TMP/b
-0 . qsweep evaluate --threads 1 --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 8 --quant $TMP/b/gptq-b2-g64-asym-act.quant.h5 --quant $TMP/b/gptq-b4-g32-sym.quant.h5 --out $TMP/b
-0 ^calib_[0-9a-f]{32}$ for d in a b; do (cd $TMP/$d; for f in calib.h5 gptq*.quant.h5 gptq*.eval.h5; do $OLDPWD/$QS_BUILD/tests/tool_artifact $f || exit 1; done) >$TMP/$d.digests || exit 1; done; cat $TMP/a.digests
-0 ^5$ wc -l <$TMP/b.digests
+0 . qsweep quantize --threads 1 --model tests/fixtures/tiny --calib $TMP/b/calib.h5 --spec gptq:bits=4,group=32,sym=1 --spec gptq:bits=2,group=64,sym=0,act=1 --spec awq:bits=4,group=32,zero=1 --out $TMP/b
+0 . qsweep evaluate --threads 1 --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 8 --quant $TMP/b/awq-b4-g32-asym.quant.h5 --quant $TMP/b/gptq-b2-g64-asym-act.quant.h5 --quant $TMP/b/gptq-b4-g32-sym.quant.h5 --out $TMP/b
+0 ^calib_[0-9a-f]{32}$ for d in a b; do (cd $TMP/$d; for f in calib.h5 {gptq,awq}*.quant.h5 {gptq,awq}*.eval.h5; do $OLDPWD/$QS_BUILD/tests/tool_artifact $f || exit 1; done) >$TMP/$d.digests || exit 1; done; cat $TMP/a.digests
+0 ^7$ wc -l <$TMP/b.digests
 0 . cmp $TMP/a.digests $TMP/b.digests
+
+# bitsandbytes' formats need no calibration; compute dtype and double quantisation are axes of a grid.
+0 . printf 'method,bits,group_size,variant\nnf4,4,64,dq-bf16|nodq-fp32\nfp4,,32,dq-fp16\nint8,8,,\n' >$TMP/bnb.csv
+0 ^nf4-blk64-nodq-fp32.*4.500 qsweep plan --model tests/fixtures/tiny --grid $TMP/bnb.csv --out $TMP/d
+0 4.of.4.points qsweep quantize --model tests/fixtures/tiny --grid $TMP/bnb.csv --out $TMP/d
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --quant $TMP/d/nf4-blk64-dq-bf16.quant.h5 --quant $TMP/d/nf4-blk64-nodq-fp32.quant.h5 --quant $TMP/d/fp4-blk32-dq-fp16.quant.h5 --quant $TMP/d/int8.quant.h5 --out $TMP/d
+[03] int8 qsweep report --budgets datasets/budgets.csv --out $TMP/d $TMP/d/*.eval.h5
+0 ^int8,int8,8,-1,,8. cat $TMP/d/summary.csv
+0 ^nf4-blk64-dq-bf16,nf4,4,64,dq-bf16, cat $TMP/d/summary.csv
+0 ^fp4-blk32-dq-fp16,savings_visible,1, cat $TMP/d/verdicts.csv
+2 one.of.32 qsweep quantize --model tests/fixtures/tiny --spec nf4:block=48 --out $TMP/d
+5 integer.codes qsweep export --model tests/fixtures/tiny --quant $TMP/d/nf4-blk64-dq-bf16.quant.h5 --format gguf --out $TMP/x.gguf
 
 # Sequential statistics through quantised layers.
 0 gptq-b3 qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 100 --seqlen 64 --propagate gptq:bits=3,group=32,sym=1 --out $TMP/a/calib-seq.h5
 0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib-seq.h5 --spec gptq:bits=3,group=32,sym=1 --out $TMP/a
+
+0 awq-b3 qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --propagate awq:bits=3,group=32 --out $TMP/a/calib-awq.h5
 
 # Bad input: one clear line, the right status, nothing left behind.
 2 --model qsweep calibrate

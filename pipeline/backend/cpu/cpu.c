@@ -156,7 +156,8 @@ static void cpu_destroy(qs_backend *backend)
     if (cpu == NULL) return;
     if (cpu->gemm != NULL) cpu->engine->destroy(cpu->gemm);
     qs_cpu_buffer *buffers[] = {&cpu->rows, &cpu->x, &cpu->x_row, &cpu->x_sums, &cpu->addend, &cpu->rope_inv_freq,
-                                &cpu->rope_cosines, &cpu->rope_sines};
+                                &cpu->rope_cosines, &cpu->rope_sines, &cpu->coded, &cpu->codes16, &cpu->scales,
+                                &cpu->outliers, &cpu->columns};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_cpu_release(cpu, buffers[i]);
     qs_arena_destroy(cpu->arena);
     qs_team_destroy(cpu->team);
@@ -251,6 +252,12 @@ static const struct {
     KERNEL_ROW("linear gemv int3", gemv_int[QS_CODES_3]),
     KERNEL_ROW("linear gemv int4", gemv_int[QS_CODES_4]),
     KERNEL_ROW("linear gemv int8", gemv_int[QS_CODES_8]),
+    KERNEL_ROW("linear gemv nf4", gemv_format[QS_PACKED_NF4]),
+    KERNEL_ROW("linear gemv fp4", gemv_format[QS_PACKED_FP4]),
+    KERNEL_ROW("linear gemv llmint8", gemv_format[QS_PACKED_INT8]),
+    KERNEL_ROW("round", round),
+    KERNEL_ROW("add_scaled", add_scaled),
+    KERNEL_ROW("code_row", code_row),
     KERNEL_ROW("gram", gram),
     KERNEL_ROW("dequant", dequant),
     KERNEL_ROW("to_bf16", to_bf16),
@@ -264,12 +271,12 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
     for (size_t i = 0; i < sizeof kernel_rows / sizeof *kernel_rows; i++) {
         const char *from;
         memcpy(&from, (const char *)&cpu->kernels + kernel_rows[i].offset, sizeof from);
-        (void)fprintf(stream, "%-18s %s\n", kernel_rows[i].op, from);
+        (void)fprintf(stream, "%-19s %s\n", kernel_rows[i].op, from);
     }
     static const char *const engine_ops[] = {"linear gemm", "gemm"};
     for (size_t i = 0; i < sizeof engine_ops / sizeof *engine_ops; i++)
-        (void)fprintf(stream, "%-18s %s\n", engine_ops[i], cpu->engine->from);
-    (void)fprintf(stream, "%-18s %s\n", "embed", "memcpy");
+        (void)fprintf(stream, "%-19s %s\n", engine_ops[i], cpu->engine->from);
+    (void)fprintf(stream, "%-19s %s\n", "embed", "memcpy");
 }
 
 /* They differ only in how the kernel table is filled. */

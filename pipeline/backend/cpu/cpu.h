@@ -27,6 +27,21 @@ typedef struct qs_cpu {
     qs_cpu_buffer x_row;  /* [padded n_in] f32: one row of them in stored order */
     qs_cpu_buffer x_sums; /* [QS_GEMV_MAX_ROWS, n_groups] f32 */
     qs_cpu_buffer addend; /* [rows, n_out] f32: a product on its way to being added */
+    /* Inputs as a format wants them, kept for the matrices that share them (cpu_formats.c). */
+    qs_cpu_buffer coded;    /* [rows, padded n_in] f32 */
+    qs_cpu_buffer codes16;  /* [QS_GEMV_MAX_ROWS, padded n_in] i16: the same, of int8 */
+    qs_cpu_buffer scales;   /* [rows] f32, of int8 */
+    qs_cpu_buffer outliers; /* [n_threads, n_in] u8: columns that hold one, of int8 */
+    qs_cpu_buffer columns;  /* [64, n_out] f32: their weights */
+    struct {
+        const float *x; /* NULL = nothing */
+        bool few;
+        int64_t stride;
+        qs_packed_format format;
+        qs_rounding compute;
+        float threshold;
+        int64_t n_outliers;
+    } kept;
 
     /* Cosines and sines of position * inv_freq, for positions [0, rope_n): the layers of a model and the
      * windows of a batch all ask for the same ones. */
@@ -40,7 +55,7 @@ static inline qs_cpu *qs_cpu_of(const qs_backend *backend) { return backend->sta
 QS_MUST_CHECK qs_err qs_cpu_reserve(qs_cpu *cpu, qs_cpu_buffer *buffer, size_t bytes, const char *what);
 void qs_cpu_release(qs_cpu *cpu, qs_cpu_buffer *buffer);
 
-/* cpu_matrix.c */
+/* cpu_matrix.c and cpu_formats.c (cpu_matrix.h) */
 qs_err qs_cpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
 void qs_cpu_matrix_destroy(qs_matrix *matrix);
 qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);

@@ -1,28 +1,15 @@
 /* Weight matrices of the CPU backend: what is kept of them, and the choice between few and many rows. */
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/cpu_matrix.h"
 #include "backend/cpu/panels.h"
 #include "base/mem.h"
 
 enum { PAD_COLUMNS = 32 }; /* the longest chunk of any panel */
 
-typedef struct cpu_matrix {
-    qs_matrix_format format;
-    /* For few rows. `weights` holds dense elements, packed rows or panels; kernels read it through the views. */
-    qs_cpu_buffer weights, scales, zeros, perm;
-    qs_packed packed;
-    qs_panels panels;
-    qs_gemv_run run;
-    bool wants_panels;
-    /* For many rows. */
-    qs_cpu_buffer pack_data;
-    qs_gemm_pack pack;
-} cpu_matrix;
-
 void qs_cpu_matrix_destroy(qs_matrix *matrix)
 {
-    cpu_matrix *self = matrix->state;
+    qs_cpu_matrix *self = matrix->state;
     if (self == NULL) return;
     qs_cpu *cpu = qs_cpu_of(matrix->backend);
     qs_cpu_buffer *buffers[] = {&self->weights, &self->scales, &self->zeros, &self->perm, &self->pack_data};
@@ -50,7 +37,9 @@ static void pack_blocks(void *context, int64_t first, int64_t last, int thread)
         int64_t row = block * QS_PACK_ROWS;
         int64_t n_rows = desc->n_out - row < QS_PACK_ROWS ? desc->n_out - row : QS_PACK_ROWS;
         const float *rows = scratch;
-        if (desc->format == QS_MATRIX_INT)
+        if (qs_cpu_is_format(desc))
+            qs_cpu_format_rows(job->cpu, desc->packed, row, n_rows, scratch);
+        else if (desc->format == QS_MATRIX_INT)
             job->cpu->kernels.dequant.run(desc->packed, row, n_rows, scratch);
         else if (desc->format == QS_MATRIX_F16)
             qs_f32_from_f16_array(scratch, (const uint16_t *)desc->dense + row * desc->n_in, n_rows * desc->n_in);
@@ -64,7 +53,7 @@ static void pack_blocks(void *context, int64_t first, int64_t last, int thread)
 
 static qs_err update_pack(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
-    cpu_matrix *self = matrix->state;
+    qs_cpu_matrix *self = matrix->state;
     qs_cpu *cpu = qs_cpu_of(matrix->backend);
     qs_err err = QS_OK;
     size_t scratch_bytes = (size_t)matrix->backend->n_threads * QS_PACK_ROWS * (size_t)desc->n_in * sizeof(float);
@@ -94,7 +83,7 @@ static void fill_panels(void *context, int64_t first, int64_t last, int thread)
 
 static qs_err update_int(qs_matrix *matrix, const qs_packed *packed)
 {
-    cpu_matrix *self = matrix->state;
+    qs_cpu_matrix *self = matrix->state;
     qs_cpu *cpu = qs_cpu_of(matrix->backend);
     qs_err err = QS_OK;
     int width = qs_code_width(packed->bits);
@@ -138,7 +127,7 @@ out:
 
 static qs_err update_dense(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
-    cpu_matrix *self = matrix->state;
+    qs_cpu_matrix *self = matrix->state;
     qs_cpu *cpu = qs_cpu_of(matrix->backend);
     size_t bytes = (size_t)desc->n_out * (size_t)desc->n_in * element_bytes(desc->format);
     qs_err err = qs_cpu_reserve(cpu, &self->weights, bytes, "dense weights");
@@ -152,12 +141,15 @@ static qs_err update_dense(qs_matrix *matrix, const qs_matrix_desc *desc)
 qs_err qs_cpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
     qs_err err = QS_OK;
-    cpu_matrix *self = matrix->state;
+    qs_cpu_matrix *self = matrix->state;
     if (self == NULL) {
         QS_TRY(QS_NEW(self, 1, "matrix of the CPU backend"));
         matrix->state = self;
     }
-    if ((matrix->uses & QS_USE_GEMV) != 0)
+    self->packed = (qs_packed){0};
+    if (qs_cpu_is_format(desc))
+        QS_TRY(qs_cpu_format_update(matrix, desc->packed));
+    else if ((matrix->uses & QS_USE_GEMV) != 0)
         QS_TRY(desc->format == QS_MATRIX_INT ? update_int(matrix, desc->packed) : update_dense(matrix, desc));
     if ((matrix->uses & QS_USE_GEMM) != 0) QS_TRY(update_pack(matrix, desc));
     self->format = desc->format;
@@ -171,7 +163,7 @@ out:
 
 /* Stored column order; for panels the rows of x interleaved, so that a kernel reads them with one pointer, and
  * zeros up to whole chunks. */
-static void arrange_x(qs_cpu *cpu, const cpu_matrix *self, const float *x, qs_gemv_job *job)
+static void arrange_x(qs_cpu *cpu, const qs_cpu_matrix *self, const float *x, qs_gemv_job *job)
 {
     const int32_t *perm = self->packed.perm;
     int64_t n = job->n, n_in = job->n_in, padded = (n_in + PAD_COLUMNS - 1) / PAD_COLUMNS * PAD_COLUMNS;
@@ -187,7 +179,7 @@ static void arrange_x(qs_cpu *cpu, const cpu_matrix *self, const float *x, qs_ge
 
 /* Group sums of x, which zero points need: taken from stored order before the rows are interleaved, or from x
  * itself when its order is the stored one. */
-static void sum_x(qs_cpu *cpu, const cpu_matrix *self, const float *x, qs_gemv_job *job)
+static void sum_x(qs_cpu *cpu, const qs_cpu_matrix *self, const float *x, qs_gemv_job *job)
 {
     const qs_packed *packed = &self->packed;
     float *sums = cpu->x_sums.data;
@@ -208,7 +200,7 @@ typedef struct gemv_context {
     qs_gemv_job job;
 } gemv_context;
 
-static void gemv_panels(void *context, int64_t first, int64_t last, int thread)
+static void gemv_items(void *context, int64_t first, int64_t last, int thread)
 {
     (void)thread;
     const gemv_context *c = context;
@@ -216,26 +208,30 @@ static void gemv_panels(void *context, int64_t first, int64_t last, int thread)
     c->run(&c->job, first * QS_PANEL_ROWS, end);
 }
 
-static qs_err run_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n)
+void qs_cpu_run_gemv(qs_cpu *cpu, const qs_cpu_matrix *self, const qs_gemv_job *job)
 {
     enum { CHUNK_BYTES = 16384 }; /* weights worth a chunk of their own: about a microsecond */
+    gemv_context c = {.run = self->run, .job = *job};
+    int64_t n_items = (job->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
+    int64_t item_bytes = (int64_t)self->weights.bytes / n_items + 1;
+    qs_team_run(cpu->team, n_items, CHUNK_BYTES / item_bytes + 1, gemv_items, &c);
+}
+
+static qs_err run_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n)
+{
     const qs_matrix *matrix = job->matrix;
-    const float *bias = job->bias;
-    float *y = job->y;
-    cpu_matrix *self = matrix->state;
-    if (n > QS_GEMV_MAX_ROWS || (matrix->uses & QS_USE_GEMV) == 0)
-        return cpu->engine->multiply(cpu->gemm, &self->pack, x, n, bias, y);
-    gemv_context c = {.run = self->run,
-                      .job = {.n = n, .n_out = matrix->n_out, .n_in = matrix->n_in, .x = x, .x_stride = matrix->n_in,
-                              .bias = bias, .y = y, .dense = self->weights.data, .packed = &self->packed,
-                              .panels = &self->panels}};
+    const qs_cpu_matrix *self = matrix->state;
+    if (self->format == QS_MATRIX_INT && self->packed.format != QS_PACKED_INT)
+        return qs_cpu_format_linear(cpu, job, x, n);
+    if (!qs_cpu_is_few(matrix, n)) return cpu->engine->multiply(cpu->gemm, &self->pack, x, n, job->bias, job->y);
+    qs_gemv_job gemv = {.n = n, .n_out = matrix->n_out, .n_in = matrix->n_in, .x = x, .x_stride = matrix->n_in,
+                        .bias = job->bias, .y = job->y, .dense = self->weights.data, .packed = &self->packed,
+                        .panels = &self->panels};
     if (self->format == QS_MATRIX_INT) {
-        arrange_x(cpu, self, x, &c.job);
-        if (self->wants_panels && self->packed.zeros != NULL) sum_x(cpu, self, x, &c.job);
+        arrange_x(cpu, self, x, &gemv);
+        if (self->wants_panels && self->packed.zeros != NULL) sum_x(cpu, self, x, &gemv);
     }
-    int64_t n_panels = (matrix->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
-    int64_t panel_bytes = (int64_t)self->weights.bytes / n_panels + 1;
-    qs_team_run(cpu->team, n_panels, CHUNK_BYTES / panel_bytes + 1, gemv_panels, &c);
+    qs_cpu_run_gemv(cpu, self, &gemv);
     return QS_OK;
 }
 
@@ -243,6 +239,7 @@ qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
 {
     qs_err err = QS_OK;
     qs_cpu *cpu = qs_cpu_of(backend);
+    qs_cpu_format_forget(cpu);
     for (int64_t i = 0; i < n_jobs; i++) {
         qs_linear_job job = jobs[i];
         int64_t n_values = n * job.matrix->n_out;

@@ -50,11 +50,20 @@ typedef struct qs_panels {
     uint8_t *zeros;   /* [n_panels, n_groups, 16] or NULL: 2^(bits-1) */
 } qs_panels;
 
+/* Codes of NF4 and FP4 re-ordered for vector lanes: rows of chunks of 64 columns, each eight 32-bit words; word w holds
+ * in bits 4k .. 4k + 3 the code of column 8k + w, so that one shift brings neighbours to the low bits of their lanes.
+ * Rows are multiples of 32 long, so that half a chunk lies in one block. Columns behind n_in meet x = 0. */
+enum { QS_CHUNK_COLUMNS = 64, QS_CHUNK_WORDS = 8, QS_CHUNK_HALF = 32 };
+
+/* Columns that rows of int8 are padded to with zeros. */
+enum { QS_INT8_PAD = 32 };
+
 typedef struct qs_gemv_job {
     int64_t n;               /* rows of x, 1 .. QS_GEMV_MAX_ROWS */
     int64_t n_out, n_in;
     const float *x;          /* dense: [n, x_stride]; panels: [columns of whole chunks, n], stored order, zeros
-                              * behind n_in; packed rows: [n, x_stride] in stored column order */
+                              * behind n_in; packed rows: [n, x_stride] in stored column order; chunks: [n, x_stride],
+                              * zeros up to whole chunks; int8: [n, x_stride] whole numbers */
     int64_t x_stride;
     const float *x_sums;     /* [n, n_groups] sums of x over each group; only for panels */
     const float *bias;       /* [n_out] or NULL */
@@ -62,6 +71,12 @@ typedef struct qs_gemv_job {
     const void *dense;       /* [n_out, n_in] f32, f16 or bf16 */
     const qs_packed *packed; /* the reference's view */
     const qs_panels *panels; /* the fast kernels' view */
+    const uint32_t *chunks;  /* the fast kernels' view of NF4 and FP4 [n_out, n_chunks, 8] */
+    int64_t n_chunks;
+    const int8_t *rows8;     /* of int8: codes less 128 [n_out, row8_bytes] */
+    int64_t row8_bytes;      /* n_in in whole QS_INT8_PAD */
+    const int16_t *x8;       /* [n, row8_bytes]: x as the codes that rows8 meets */
+    const float *x_scales;   /* [n] */
 } qs_gemv_job;
 
 /* Rows of the output a GEMV item covers, whatever the layout. */
@@ -71,7 +86,7 @@ typedef struct qs_gemv_kernel {
     const char *from;
     const char *name; /* coordinates: "gemv_int4_avx512" */
     qs_gemv_run run;
-    bool wants_panels; /* codes in panels instead of the packed rows themselves */
+    bool wants_panels; /* codes in panels or chunks instead of the packed rows themselves */
 } qs_gemv_kernel;
 
 /* Small integers as table indices. */
@@ -139,8 +154,24 @@ typedef struct qs_cpu_kernels {
         const char *from;
         double (*run)(const float *logits_f, double lse_f, const float *logits_q, double lse_q, int64_t n_vocab);
     } kld;
-    /* By qs_matrix_format (F32, F16, BF16) and by code width. */
-    qs_gemv_kernel gemv_dense[3], gemv_int[QS_N_CODE_WIDTHS];
+    /* By qs_matrix_format (F32, F16, BF16), by code width, and by qs_packed_format (all but INT). */
+    qs_gemv_kernel gemv_dense[3], gemv_int[QS_N_CODE_WIDTHS], gemv_format[QS_N_PACKED_FORMATS];
+    /* out = c(x + c(bias)), c = rounding (formats.h); bias NULL = none. out may equal x. */
+    struct {
+        const char *from;
+        void (*run)(const float *x, const float *bias, int64_t n, qs_rounding rounding, float *out);
+    } round;
+    /* y += a x */
+    struct {
+        const char *from;
+        void (*run)(float a, const float *x, int64_t n, float *y);
+    } add_scaled;
+    /* A row of x for int8 (packed.h): codes [n_in] as whole numbers, those of outliers 0, whose outlier[j] becomes 1;
+     * returns the scale, NaN when an input is not finite. */
+    struct {
+        const char *from;
+        float (*run)(const float *x, int64_t n_in, float threshold, float *codes, uint8_t *outlier);
+    } code_row;
     /* Rows of a packed matrix to f32 [n_rows, n_in], input-channel order. */
     struct {
         const char *from;
@@ -187,5 +218,10 @@ void qs_ref_gemv_f32(const qs_gemv_job *job, int64_t first_row, int64_t last_row
 void qs_ref_gemv_f16(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
 void qs_ref_gemv_bf16(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
 void qs_ref_gemv_int(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+void qs_ref_gemv_blocks(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+void qs_ref_gemv_int8(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+void qs_ref_round(const float *x, const float *bias, int64_t n, qs_rounding rounding, float *out);
+void qs_ref_add_scaled(float a, const float *x, int64_t n, float *y);
+float qs_ref_code_row(const float *x, int64_t n_in, float threshold, float *codes, uint8_t *outlier);
 
 #endif

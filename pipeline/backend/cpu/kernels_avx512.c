@@ -1,5 +1,6 @@
 /* The fast kernels, compiled for AVX-512 (F, BW, VL, DQ). */
 #include "backend/cpu/attention_simd.h"
+#include "backend/cpu/formats_simd.h"
 #include "backend/cpu/gemv_dense_simd.h"
 #include "backend/cpu/gemv_int_simd.h"
 #include "backend/cpu/gram_simd.h"
@@ -45,4 +46,14 @@ void qs_kernels_fill_avx512(qs_cpu_kernels *kernels)
     kernels->gemv_int[QS_CODES_3] = (qs_gemv_kernel){"avx512", "gemv_int3_avx512", gemv_int3_simd, true};
     kernels->gemv_int[QS_CODES_4] = (qs_gemv_kernel){"avx512", "gemv_int4_avx512", gemv_int4_simd, true};
     kernels->gemv_int[QS_CODES_8] = (qs_gemv_kernel){"avx512", "gemv_int8_avx512", gemv_int8_simd, true};
+    kernels->gemv_format[QS_PACKED_NF4] = (qs_gemv_kernel){"avx512", "gemv_nf4_avx512", gemv_blocks_simd, true};
+    kernels->gemv_format[QS_PACKED_FP4] = (qs_gemv_kernel){"avx512", "gemv_fp4_avx512", gemv_blocks_simd, true};
+    kernels->gemv_format[QS_PACKED_INT8] =
+        (qs_gemv_kernel){"avx512", "gemv_llmint8_avx512", gemv_llmint8_simd, true};
+    kernels->round.from = "avx512";
+    kernels->round.run = round_simd;
+    kernels->add_scaled.from = "avx512";
+    kernels->add_scaled.run = add_scaled_simd;
+    kernels->code_row.from = "avx512";
+    kernels->code_row.run = code_row_simd;
 }

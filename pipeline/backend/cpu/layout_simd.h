@@ -63,7 +63,7 @@ QS_INLINE void dequant_row(const qs_packed *packed, int64_t row, int bits, float
  * write a little beyond a row. */
 static void dequant_simd(const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst)
 {
-    bool fits = packed->perm == NULL && packed->n_in % V_LANES == 0 &&
+    bool fits = packed->format == QS_PACKED_INT && packed->perm == NULL && packed->n_in % V_LANES == 0 &&
                 (packed->group_size % V_LANES == 0 || packed->n_groups == 1);
     int64_t n_fast = !fits ? 0 : first_row + n_rows < packed->n_out ? n_rows : n_rows - 1;
     for (int64_t r = 0; r < n_fast; r++) {

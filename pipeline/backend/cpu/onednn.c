@@ -88,7 +88,7 @@ static onednn_matmul describe_product(const tile_product *product)
     bool bf16 = product->layout == QS_LAYOUT_PANEL_BF16;
     dnnl_format_tag_t panel = bf16 ? dnnl_BA16a64b2a : dnnl_BA16a64b;
     return (onednn_matmul){.m = product->m, .n = product->n, .k = product->k,
-                           .type = bf16 ? dnnl_bf16 : dnnl_f32,
+                           .type = bf16 ? dnnl_bf16 : dnnl_f32, .x_tag = dnnl_ab,
                            .weights_tag = product->layout == QS_LAYOUT_ROWS_F32 ? dnnl_ba : panel};
 }
 

@@ -26,6 +26,15 @@ void qs_kernels_fill_ref(qs_cpu_kernels *kernels)
                 [QS_CODES_4] = {"reference", "gemv_int4_reference", qs_ref_gemv_int, false},
                 [QS_CODES_8] = {"reference", "gemv_int8_reference", qs_ref_gemv_int, false},
             },
+        .gemv_format =
+            {
+                [QS_PACKED_NF4] = {"reference", "gemv_nf4_reference", qs_ref_gemv_blocks, false},
+                [QS_PACKED_FP4] = {"reference", "gemv_fp4_reference", qs_ref_gemv_blocks, false},
+                [QS_PACKED_INT8] = {"reference", "gemv_llmint8_reference", qs_ref_gemv_int8, false},
+            },
+        .round = {"reference", qs_ref_round},
+        .add_scaled = {"reference", qs_ref_add_scaled},
+        .code_row = {"reference", qs_ref_code_row},
         .gram = {"reference", qs_ref_gram},
         .dequant = {"reference", qs_packed_dequant_rows},
         .to_bf16 = {"reference", qs_ref_to_bf16},

@@ -132,6 +132,21 @@ QS_INLINE vf v_codes(const uint8_t *p, int bits)
     return _mm512_cvtepi32_ps(_mm512_and_si512(words, _mm512_set1_epi32((1 << bits) - 1)));
 }
 
+QS_INLINE vi v_bits(vf a) { return _mm512_castps_si512(a); }
+QS_INLINE vf v_from_bits(vi a) { return _mm512_castsi512_ps(a); }
+QS_INLINE vf v_through_f16(vf a) /* to f16 and back */
+{
+    return _mm512_cvtph_ps(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+QS_INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+QS_INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
+/* Lane i: a[2i] b[2i] + a[2i + 1] b[2i + 1] of 2 V_LANES numbers of 8 and 16 bits */
+QS_INLINE vi vi_pairs(const int8_t *a, const int16_t *b)
+{
+    __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i_u *)a));
+    return _mm512_madd_epi16(wide, _mm512_loadu_si512(b));
+}
+QS_INLINE int32_t vi_sum(vi a) { return _mm512_reduce_add_epi32(a); }
 QS_INLINE vi vi_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
 QS_INLINE vi vi_set(int x) { return _mm512_set1_epi32(x); }
 QS_INLINE vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
@@ -280,6 +295,25 @@ QS_INLINE vf v_codes(const uint8_t *p, int bits)
     return _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32((1 << bits) - 1)));
 }
 
+QS_INLINE vi v_bits(vf a) { return _mm256_castps_si256(a); }
+QS_INLINE vf v_from_bits(vi a) { return _mm256_castsi256_ps(a); }
+QS_INLINE vf v_through_f16(vf a)
+{
+    return _mm256_cvtph_ps(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+QS_INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+QS_INLINE vi vi_zero(void) { return _mm256_setzero_si256(); }
+QS_INLINE vi vi_pairs(const int8_t *a, const int16_t *b)
+{
+    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i_u *)a));
+    return _mm256_madd_epi16(wide, _mm256_loadu_si256((const __m256i_u *)b));
+}
+QS_INLINE int32_t vi_sum(vi a)
+{
+    __m128i quarter = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    quarter = _mm_add_epi32(quarter, _mm_shuffle_epi32(quarter, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32(quarter, 0xB1)));
+}
 QS_INLINE vi vi_load(const uint32_t *p) { return _mm256_loadu_si256((const __m256i_u *)p); }
 QS_INLINE vi vi_set(int x) { return _mm256_set1_epi32(x); }
 QS_INLINE vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }

@@ -133,6 +133,9 @@ static qs_err set_shape(gpu_matrix *self, const qs_matrix_desc *desc)
         self->shape.format = desc->format == QS_MATRIX_BF16 ? QS_CU_BF16 : QS_CU_F16;
         return QS_OK;
     }
+    if (desc->packed->format != QS_PACKED_INT)
+        return qs_fail(QS_E_UNSUPPORTED, "create matrix: the CUDA backend has no kernels for %s; use --backend cpu",
+                       qs_formats[desc->packed->format].name);
     self->shape.format = coded[desc->packed->bits];
     self->shape.group_size = desc->packed->group_size;
     if (desc->packed->group_size % 16 != 0 && desc->packed->group_size < desc->n_in)

@@ -1,0 +1,42 @@
+/* A weight matrix of the CPU backend: what is kept of it. cpu_matrix.c serves dense matrices and codes of integers,
+ * cpu_formats.c the other formats. */
+#ifndef QS_BACKEND_CPU_CPU_MATRIX_H
+#define QS_BACKEND_CPU_CPU_MATRIX_H
+
+#include "backend/cpu/cpu.h"
+
+typedef struct qs_cpu_matrix {
+    qs_matrix_format format;
+    /* For few rows. `weights` holds dense elements, packed rows, panels, chunks or rows of int8; `scales` scales,
+     * absmax or nested maxima; `zeros` zero points or codes of absmax. Kernels read them through the views. */
+    qs_cpu_buffer weights, scales, zeros, perm;
+    qs_packed packed;
+    qs_panels panels;
+    qs_gemv_run run;
+    bool wants_panels;
+    /* For many rows. */
+    qs_cpu_buffer pack_data;
+    qs_gemm_pack pack;
+} qs_cpu_matrix;
+
+static inline bool qs_cpu_is_format(const qs_matrix_desc *desc)
+{
+    return desc->format == QS_MATRIX_INT && desc->packed->format != QS_PACKED_INT;
+}
+
+/* cpu_formats.c: contents of NF4, FP4 and int8. Sets packed, and what few rows or outliers need. */
+QS_MUST_CHECK qs_err qs_cpu_format_update(qs_matrix *matrix, const qs_packed *packed);
+/* Rows [first_row, + n_rows) as the pack for many rows wants them: weights, or codes of int8 as whole numbers. */
+void qs_cpu_format_rows(const qs_cpu *cpu, const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst);
+QS_MUST_CHECK qs_err qs_cpu_format_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n);
+/* Other inputs may stand at the same place from now on. */
+void qs_cpu_format_forget(qs_cpu *cpu);
+
+/* cpu_matrix.c: the kernel over all rows of the output, shared by the team. */
+void qs_cpu_run_gemv(qs_cpu *cpu, const qs_cpu_matrix *self, const qs_gemv_job *job);
+static inline bool qs_cpu_is_few(const qs_matrix *matrix, int64_t n)
+{
+    return n <= QS_GEMV_MAX_ROWS && (matrix->uses & QS_USE_GEMV) != 0;
+}
+
+#endif

@@ -1,0 +1,303 @@
+/* GGUF for llama.cpp: the quantised matrices in the type that keeps their codes, or de-quantised; norms and biases in F32;
+ * embedding and head as the parent's GGUF stores them, from a directory in F16. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/dtype.h"
+#include "base/mem.h"
+#include "base/progress.h"
+#include "export/export.h"
+#include "export/gguf_blocks.h"
+#include "export/gguf_metadata.h"
+#include "export/out_dir.h"
+#include "model/dequant.h"
+
+enum { CHUNK_FLOATS = 1 << 18 };
+
+typedef struct writer {
+    const qs_export_job *job;
+    const qs_gguf_kind *kind;
+    qs_model_config config; /* the parent's, with GGUF's name of the architecture */
+    qs_gguf_writer *file;
+    float *f32; /* [n_floats] */
+    uint16_t *half;
+    int64_t n_floats;
+    uint8_t *blocks, *codes; /* a matrix as it will be stored; codes of a row */
+    int64_t n_bytes;         /* of the tensors, for the plan */
+    qs_progress progress;
+} writer;
+
+/* ---- what it holds ---- */
+
+static qs_err choose_kind(const qs_export_job *job, const qs_gguf_kind **kind)
+{
+    const qs_spec *spec = qs_quant_file_spec(job->quant);
+    if (job->type != NULL) {
+        qs_err err = qs_gguf_kind_find(kind, job->type);
+        if (err != QS_OK || qs_gguf_kind_holds(*kind, (int)spec->bits, spec->sym)) return err;
+    } else {
+        *kind = qs_gguf_kind_choose((int)spec->bits, spec->sym);
+        if (*kind != NULL) return QS_OK;
+    }
+    const qs_gguf_kind *nearest = qs_gguf_kind_choose((int)spec->bits, spec->sym);
+    return qs_fail(QS_E_UNSUPPORTED, "export %s: %s does not hold %lld bits with%s zero points; use --type %s, or quantise "
+                   "with sym=1", spec->id, job->type != NULL ? job->type : "no block type of GGUF",
+                   (long long)spec->bits, spec->sym ? " fixed" : "", nearest != NULL ? nearest->name : "f16");
+}
+
+static qs_err check_matrix(const qs_export_job *job, const qs_gguf_kind *kind, qs_role role)
+{
+    const qs_spec *spec = qs_quant_file_spec(job->quant);
+    char name[QS_EXPORT_NAME_BYTES];
+    int64_t n_in = qs_model_info(job->model, role, 0).n_in;
+    int64_t group = spec->group_size < 0 ? n_in : spec->group_size;
+    (void)qs_export_matrix_name(name, 0, role);
+    if (kind->dense) return QS_OK;
+    if (n_in % QS_GGUF_BLOCK != 0)
+        return qs_fail(QS_E_UNSUPPORTED, "export %s: rows of %lld weights are no whole blocks of 32; use --type f16", name,
+                       (long long)n_in);
+    if (group % QS_GGUF_BLOCK != 0 && group < n_in)
+        return qs_fail(QS_E_UNSUPPORTED, "export %s: groups of %lld weights are no whole blocks of 32; quantise with group=32 "
+                       "or a multiple of it, or use --type f16", name, (long long)group);
+    if (qs_spec_has_perm(spec, n_in))
+        return qs_fail(QS_E_UNSUPPORTED, "export %s: with act=1 groups are no neighbours in a row, which blocks are; quantise "
+                       "with gar=1 or static=1, or use --type f16", name);
+    return QS_OK;
+}
+
+static qs_err check(const qs_export_job *job)
+{
+    const qs_gguf_kind *kind;
+    const qs_packed *packed;
+    qs_err err;
+    QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
+    QS_TRY(choose_kind(job, &kind));
+    for (qs_role role = 0; role < QS_N_LINEARS; role++) QS_TRY(check_matrix(job, kind, role));
+out:
+    return err;
+}
+
+/* ---- tables and vectors ---- */
+
+static bool is_written(const writer *w, qs_role role, int64_t layer)
+{
+    if (role == QS_ROLE_HEAD && w->config.tied_head) return false;
+    return qs_model_has(w->job->model, role, layer);
+}
+
+/* The parent's tensor, where it is to be taken over byte by byte: tables beside quantised matrices. */
+static const qs_gguf_tensor *kept_tensor(const writer *w, qs_role role, const char *name)
+{
+    const qs_gguf *gguf = qs_model_get_gguf(w->job->model);
+    if (gguf == NULL || w->kind->dense || role < QS_N_BLOCK_ROLES || role == QS_ROLE_FINAL_NORM) return NULL;
+    return qs_gguf_find_tensor(gguf, name);
+}
+
+static qs_storage storage_of(const writer *w, qs_role role, const char *name)
+{
+    if (role < QS_N_LINEARS) return w->kind->storage;
+    if (role != QS_ROLE_EMBED && role != QS_ROLE_HEAD) return QS_STORE_F32;
+    const qs_gguf_tensor *kept = kept_tensor(w, role, name);
+    if (kept != NULL) return kept->storage;
+    return w->kind->dense ? w->kind->storage : QS_STORE_F16;
+}
+
+static int64_t source_row(const writer *w, qs_role role, int64_t n_rows, int64_t row)
+{
+    int64_t heads = qs_role_rotated_heads(&w->config, QS_NAMING_GGUF, role);
+    if (heads == 0) return row;
+    int64_t size = n_rows / heads, in_head = row % size;
+    return row - in_head + in_head % 2 * (size / 2) + in_head / 2;
+}
+
+static qs_err put_floats(writer *w, const char *name, qs_storage storage, const float *values, int64_t n)
+{
+    if (storage == QS_STORE_F32) return qs_gguf_writer_put(w->file, name, values, (size_t)n * sizeof *values);
+    qs_f16_from_f32_array(w->half, values, n);
+    for (int64_t i = 0; i < n; i++)
+        if ((w->half[i] & 0x7C00) == 0x7C00)
+            return qs_fail(QS_E_NUMERIC, "export %s: %g is beyond the range of f16; use --type f32", name,
+                           (double)values[i]);
+    return qs_gguf_writer_put(w->file, name, w->half, (size_t)n * sizeof *w->half);
+}
+
+static qs_err put_table(writer *w, qs_role role, const char *name)
+{
+    const qs_gguf_tensor *kept = kept_tensor(w, role, name);
+    qs_tensor_info info = qs_model_info(w->job->model, role, 0);
+    int64_t step = w->n_floats / info.n_in;
+    qs_err err = QS_OK;
+    if (kept != NULL) return qs_gguf_writer_put(w->file, name, kept->data, kept->bytes);
+    for (int64_t row = 0; row < info.n_out && err == QS_OK; row += step) {
+        int64_t n_rows = info.n_out - row < step ? info.n_out - row : step;
+        err = qs_model_read_rows_f32(w->job->model, role, 0, row, n_rows, w->f32);
+        if (err == QS_OK) err = put_floats(w, name, storage_of(w, role, name), w->f32, n_rows * info.n_in);
+    }
+    return err;
+}
+
+/* Biases of q and k are ordered like the rows of their matrices. */
+static qs_err put_vector(writer *w, int64_t layer, qs_role role, const char *name)
+{
+    int64_t n = qs_model_info(w->job->model, role, layer).n_in;
+    float *ordered = w->f32 + n;
+    qs_err err;
+    QS_TRY(qs_export_vector(w->job, layer, role, n, w->f32));
+    for (int64_t i = 0; i < n; i++) ordered[i] = w->f32[source_row(w, role, n, i)];
+    err = put_floats(w, name, QS_STORE_F32, ordered, n);
+out:
+    return err;
+}
+
+/* ---- matrices ---- */
+
+static qs_err put_dense(writer *w, const qs_packed *p, qs_role role, const char *name)
+{
+    qs_err err = QS_OK;
+    for (int64_t row = 0; row < p->n_out && err == QS_OK; row++) {
+        qs_packed_dequant_rows(p, source_row(w, role, p->n_out, row), 1, w->f32);
+        err = put_floats(w, name, w->kind->storage, w->f32, p->n_in);
+    }
+    return err;
+}
+
+static qs_err put_linear(writer *w, int64_t layer, qs_role role, const char *name)
+{
+    const qs_packed *p;
+    qs_err err;
+    QS_TRY(qs_export_packed(w->job, layer, role, &p));
+    if (w->kind->dense) return put_dense(w, p, role, name);
+    size_t row_bytes = qs_storage_bytes(w->kind->storage, p->n_in);
+    for (int64_t row = 0; row < p->n_out; row++)
+        QS_TRY(qs_gguf_put_row(w->kind, p, source_row(w, role, p->n_out, row), w->codes,
+                               w->blocks + (size_t)row * row_bytes));
+    err = qs_gguf_writer_put(w->file, name, w->blocks, (size_t)p->n_out * row_bytes);
+out:
+    return qs_context(err, "export %s", name);
+}
+
+/* ---- the whole ---- */
+
+/* Calls for every tensor in the order of the file. */
+typedef qs_err (*visit)(writer *w, int64_t layer, qs_role role, const char *name);
+
+static qs_err for_each(writer *w, visit call)
+{
+    char name[QS_TENSOR_NAME_BYTES];
+    static const qs_role outer[] = {QS_ROLE_EMBED, QS_ROLE_FINAL_NORM, QS_ROLE_HEAD};
+    qs_err err = QS_OK;
+    for (size_t i = 0; i < sizeof outer / sizeof *outer; i++)
+        if (is_written(w, outer[i], 0))
+            QS_TRY(call(w, 0, outer[i], qs_role_tensor_name(name, QS_NAMING_GGUF, outer[i], 0)));
+    for (int64_t layer = 0; layer < w->config.n_layers; layer++) {
+        for (qs_role role = 0; role < QS_N_BLOCK_ROLES; role++)
+            if (is_written(w, role, layer))
+                QS_TRY(call(w, layer, role, qs_role_tensor_name(name, QS_NAMING_GGUF, role, layer)));
+        qs_progress_update(&w->progress, layer + 1);
+    }
+out:
+    return err;
+}
+
+static qs_err declare(writer *w, int64_t layer, qs_role role, const char *name)
+{
+    qs_tensor_info info = qs_model_info(w->job->model, role, layer);
+    bool vector = info.n_out == 1;
+    return qs_gguf_writer_declare(w->file, name, storage_of(w, role, name), vector ? 1 : 2,
+                                  (int64_t[]){info.n_in, info.n_out});
+}
+
+static qs_err put(writer *w, int64_t layer, qs_role role, const char *name)
+{
+    if (role < QS_N_LINEARS) return put_linear(w, layer, role, name);
+    if (role == QS_ROLE_EMBED || role == QS_ROLE_HEAD) return put_table(w, role, name);
+    return put_vector(w, layer, role, name);
+}
+
+static qs_err add_bytes(writer *w, int64_t layer, qs_role role, const char *name)
+{
+    qs_tensor_info info = qs_model_info(w->job->model, role, layer);
+    w->n_bytes += info.n_out * (int64_t)qs_storage_bytes(storage_of(w, role, name), info.n_in);
+    return QS_OK;
+}
+
+static qs_err writer_init(writer *w, const qs_export_job *job)
+{
+    *w = (writer){.job = job, .config = *qs_model_get_config(job->model)};
+    (void)snprintf(w->config.architecture, sizeof w->config.architecture, "%s", qs_gguf_architecture(&w->config));
+    return choose_kind(job, &w->kind);
+}
+
+static qs_err plan_file(const qs_export_job *job, int64_t *bytes)
+{
+    writer w;
+    qs_err err = writer_init(&w, job);
+    if (err == QS_OK) err = for_each(&w, add_bytes);
+    *bytes = w.n_bytes;
+    return err;
+}
+
+static qs_err alloc(writer *w)
+{
+    size_t blocks = 0;
+    int64_t widest = 0;
+    qs_err err;
+    for (qs_role role = 0; role < QS_N_ROLES; role++) {
+        qs_tensor_info info = qs_model_info(w->job->model, role, 0);
+        if (info.n_in > widest) widest = info.n_in;
+        if (role >= QS_N_LINEARS || w->kind->dense) continue;
+        size_t bytes = (size_t)info.n_out * qs_storage_bytes(w->kind->storage, info.n_in);
+        if (bytes > blocks) blocks = bytes;
+    }
+    w->n_floats = 2 * widest > CHUNK_FLOATS ? 2 * widest : CHUNK_FLOATS;
+    QS_TRY(QS_NEW(w->f32, w->n_floats, "rows to export"));
+    QS_TRY(QS_NEW(w->half, w->n_floats, "rows to export"));
+    QS_TRY(QS_NEW(w->codes, widest, "codes of a row"));
+    QS_TRY(QS_NEW(w->blocks, blocks, "blocks of a matrix"));
+out:
+    return err;
+}
+
+static qs_err write_file(const qs_export_job *job)
+{
+    float *divisors = NULL;
+    writer w;
+    qs_err err;
+    QS_TRY(writer_init(&w, job));
+    QS_TRY(qs_out_dir_check(job->out));
+    QS_TRY(alloc(&w));
+    int64_t n_divisors = w.config.head_dim / 2;
+    QS_TRY(QS_NEW(divisors, n_divisors, "rope divisors"));
+    QS_TRY(qs_gguf_writer_create(&w.file, job->out));
+    QS_TRY(qs_gguf_put_metadata(w.file, job->model, w.kind->file_type));
+    QS_TRY(for_each(&w, declare));
+    bool divided = qs_gguf_rope_divisors(job->model, divisors);
+    if (divided) QS_TRY(qs_gguf_writer_declare(w.file, "rope_freqs.weight", QS_STORE_F32, 1, &n_divisors));
+    qs_progress_start(&w.progress, "export layers", w.config.n_layers);
+    QS_TRY(for_each(&w, put));
+    if (divided)
+        QS_TRY(qs_gguf_writer_put(w.file, "rope_freqs.weight", divisors, (size_t)n_divisors * sizeof *divisors));
+    qs_gguf_writer *file = w.file;
+    w.file = NULL;
+    err = qs_gguf_writer_publish(file);
+out:
+    qs_progress_finish(&w.progress);
+    qs_gguf_writer_discard(w.file);
+    qs_mem_free(divisors);
+    qs_mem_free(w.f32);
+    qs_mem_free(w.half);
+    qs_mem_free(w.codes);
+    qs_mem_free(w.blocks);
+    return err;
+}
+
+const qs_export_format qs_export_gguf = {
+    .name = "gguf",
+    .loaders = "llama.cpp",
+    .holds = "integer codes in groups of whole blocks of 32, without a permutation, as they are (q4_0: sym up to 4 bits,\n"
+             "           asym up to 3; q4_1: asym 4, its minima rounded to f16; q5_0: asym 4, exact; q8_0: sym 8); any point\n"
+             "           with --type f16 or f32",
+    .check = check,
+    .plan = plan_file,
+    .write = write_file,
+};

@@ -1,0 +1,111 @@
+#include "export/out_dir.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+/* tokenizer.json of a vocabulary of 250,000 is about 20 MB. */
+static const size_t copy_bytes_max = (size_t)256 << 20;
+
+qs_err qs_out_dir_check(const char *path)
+{
+    char **names;
+    int64_t n;
+    struct stat info;
+    if (lstat(path, &info) != 0) return QS_OK;
+    if (S_ISDIR(info.st_mode)) {
+        qs_err err = qs_dir_list(&names, &n, path, "");
+        if (err != QS_OK) return err;
+        qs_dir_list_free(names, n);
+        if (n == 0) return QS_OK;
+    }
+    return qs_fail(QS_E_USAGE, "write %s: it is there already; remove it or choose another --out", path);
+}
+
+qs_err qs_out_dir_open(qs_out_dir *out, const char *path)
+{
+    size_t end = strlen(path);
+    qs_err err;
+    *out = (qs_out_dir){0};
+    while (end > 1 && path[end - 1] == '/') end--;
+    QS_TRY(qs_path_format(out->path, "%.*s", (int)end, path));
+    QS_TRY(qs_path_format(out->part_path, "%s.part.%ld", out->path, (long)getpid()));
+    QS_TRY(qs_out_dir_check(out->path));
+    QS_TRY(qs_dir_create(out->part_path));
+    out->open = true;
+out:
+    return err;
+}
+
+qs_err qs_out_dir_publish(qs_out_dir *dir)
+{
+    /* Its files are on the disk already; rename replaces an empty directory. */
+    qs_err err = qs_out_dir_check(dir->path);
+    if (err == QS_OK && rename(dir->part_path, dir->path) != 0)
+        err = qs_fail(QS_E_RESOURCE, "rename %s to %s: %s", dir->part_path, dir->path, strerror(errno));
+    if (err == QS_OK) dir->open = false;
+    else qs_out_dir_discard(dir);
+    return err;
+}
+
+void qs_out_dir_discard(qs_out_dir *dir)
+{
+    char **names, path[QS_PATH_BYTES];
+    int64_t n;
+    if (!dir->open) return;
+    dir->open = false;
+    qs_error_saved saved;
+    qs_error_save(&saved); /* the cause that led here is what is to be told */
+    if (qs_dir_list(&names, &n, dir->part_path, "") == QS_OK) {
+        for (int64_t i = 0; i < n; i++)
+            if (qs_path_format(path, "%s/%s", dir->part_path, names[i]) == QS_OK) (void)unlink(path);
+        qs_dir_list_free(names, n);
+    }
+    (void)rmdir(dir->part_path);
+    qs_error_restore(&saved);
+}
+
+static qs_err put_bytes(const qs_out_dir *dir, const char *name, const void *data, size_t bytes)
+{
+    char path[QS_PATH_BYTES];
+    qs_file_writer file;
+    qs_err err;
+    QS_TRY(qs_path_format(path, "%s/%s", dir->part_path, name));
+    QS_TRY(qs_file_writer_open(&file, path));
+    if (fwrite(data, 1, bytes, file.stream) != bytes) {
+        err = qs_fail(QS_E_RESOURCE, "write %s: %s", path, strerror(errno));
+        qs_file_writer_discard(&file);
+        goto out;
+    }
+    err = qs_file_writer_publish(&file);
+out:
+    return err;
+}
+
+qs_err qs_out_dir_put_json(const qs_out_dir *dir, const char *name, const json_t *root)
+{
+    /* Nine digits bring back every f32, seventeen every f64: 0.1 stays 0.1 where it was meant. */
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    if (text == NULL) return qs_fail(QS_E_RESOURCE, "write %s: no memory for the document", name);
+    qs_err err = put_bytes(dir, name, text, strlen(text));
+    free(text);
+    return err;
+}
+
+qs_err qs_out_dir_copy(const qs_out_dir *dir, const char *from_dir, const char *name)
+{
+    char path[QS_PATH_BYTES], *data = NULL;
+    size_t bytes;
+    qs_err err;
+    QS_TRY(qs_path_format(path, "%s/%s", from_dir, name));
+    if (!qs_file_exists(path)) goto out;
+    QS_TRY(qs_file_read(&data, &bytes, path, copy_bytes_max));
+    err = put_bytes(dir, name, data, bytes);
+out:
+    qs_mem_free(data);
+    return err;
+}

@@ -1,0 +1,278 @@
+/* GPTQ checkpoints of AutoGPTQ, GPTQModel and their like (layout: export/gptq_export.c). Readers of v1 add 1 to the packed
+ * words of zero points, so that a zero point of 0, whose writer borrowed from the neighbour, comes back as 0; where they
+ * hold 3 bits, each field by itself. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "model/checkpoint_impl.h"
+
+enum { WORD_BITS = 32, HINT_BYTES = 128 };
+
+/* ---- configuration ---- */
+
+static qs_err read_format(qs_checkpoint_config *out, const json_t *object, const char *name)
+{
+    const char *format = "gptq", *pack = "int32";
+    qs_err err;
+    QS_TRY(qs_json_opt_string(&format, object, "format", name));
+    QS_TRY(qs_json_opt_string(&format, object, "checkpoint_format", name));
+    QS_TRY(qs_json_opt_string(&pack, object, "pack_dtype", name));
+    out->v1 = strcmp(format, "gptq") == 0;
+    if (!out->v1 && strcmp(format, "gptq_v2") != 0)
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: checkpoint_format \"%.32s\" is not read, only gptq and gptq_v2", name,
+                       format);
+    if (strcmp(pack, "int32") != 0)
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: pack_dtype \"%.32s\" is not read, only int32", name, pack);
+    const json_t *dynamic = json_object_get(object, "dynamic");
+    if (json_object_size(dynamic) > 0)
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: \"dynamic\" gives matrices bits of their own, which is not supported", name);
+out:
+    return err;
+}
+
+static qs_err read_config(qs_checkpoint_config *out, const json_t *object, const char *name)
+{
+    qs_err err;
+    *out = (qs_checkpoint_config){.group_size = 128, .sym = true};
+    QS_TRY(qs_json_get_int(&out->bits, object, "bits", 1, 32, name));
+    QS_TRY(qs_json_opt_int(&out->group_size, object, "group_size", -1, 65536, name));
+    if (json_object_get(object, "sym") == NULL) qs_log_warn("%s does not say \"sym\": true is assumed, as loaders do", name);
+    QS_TRY(qs_json_opt_bool(&out->sym, object, "sym", name));
+    QS_TRY(qs_json_opt_bool(&out->act, object, "desc_act", name));
+    QS_TRY(read_format(out, object, name));
+    if (out->bits != 2 && out->bits != 3 && out->bits != 4 && out->bits != 8)
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: %lld bits are not read, only 2, 3, 4 and 8", name, (long long)out->bits);
+    if (out->group_size == 0)
+        return qs_fail(QS_E_INPUT, "read %s: \"group_size\" is 0; -1 means the whole row", name);
+out:
+    return err;
+}
+
+/* ---- tensors and what their shapes say ---- */
+
+typedef struct leaves {
+    const qs_safetensor *codes, *zeros, *scales, *groups; /* groups may be NULL */
+} leaves;
+
+/* When the codes have room for another width, it is probably "bits" that lies (G5). */
+static void hint_bits(char hint[HINT_BYTES], const qs_checkpoint *c, const char *prefix, int64_t n_in)
+{
+    char name[QS_TENSOR_NAME_BYTES + 64];
+    (void)snprintf(name, sizeof name, "%s.qweight", prefix);
+    const qs_shard_entry *entry = qs_shards_find(&c->model->shards, name);
+    hint[0] = '\0';
+    if (entry == NULL || entry->tensor->n_dims != 2) return;
+    int64_t bits = entry->tensor->shape[0] <= n_in ? entry->tensor->shape[0] * WORD_BITS / n_in : 0;
+    if (bits >= 2 && bits <= 8 && bits != c->config.bits && bits * n_in == entry->tensor->shape[0] * WORD_BITS)
+        (void)snprintf(hint, HINT_BYTES, "; it would be right for %lld bits: does \"bits\" %lld lie?", (long long)bits,
+                       (long long)c->config.bits);
+}
+
+static void hint_group(char hint[HINT_BYTES], const qs_checkpoint *c, const char *prefix, int64_t n_in)
+{
+    char name[QS_TENSOR_NAME_BYTES + 64];
+    (void)snprintf(name, sizeof name, "%s.scales", prefix);
+    const qs_shard_entry *entry = qs_shards_find(&c->model->shards, name);
+    hint[0] = '\0';
+    if (entry == NULL || entry->tensor->n_dims != 2 || entry->tensor->shape[0] < 1) return;
+    (void)snprintf(hint, HINT_BYTES, "; its groups would be of %lld weights: does \"group_size\" %lld lie?",
+                   (long long)((n_in + entry->tensor->shape[0] - 1) / entry->tensor->shape[0]),
+                   (long long)c->config.group_size);
+}
+
+static qs_err find_leaves(leaves *out, const qs_checkpoint *c, const char *prefix, const qs_packed *shape)
+{
+    char bits[HINT_BYTES], group[HINT_BYTES];
+    int64_t n_in = shape->n_in, n_out = shape->n_out;
+    const qs_leaf codes = {".qweight", QS_ST_I32, QS_ST_U32, 2, {n_in * shape->bits / WORD_BITS, n_out}, false};
+    const qs_leaf zeros = {".qzeros", QS_ST_I32, QS_ST_U32, 2, {shape->n_groups, n_out * shape->bits / WORD_BITS}, false};
+    const qs_leaf groups = {".g_idx", QS_ST_I32, QS_ST_I32, 1, {n_in, 0}, true};
+    qs_leaf scales = {".scales", QS_ST_F16, QS_ST_BF16, 2, {shape->n_groups, n_out}, false};
+    qs_err err;
+    hint_bits(bits, c, prefix, n_in);
+    hint_group(group, c, prefix, n_in);
+    QS_TRY(qs_checkpoint_leaf(&out->codes, c, prefix, &codes, bits));
+    err = qs_checkpoint_leaf(&out->scales, c, prefix, &scales, group);
+    if (err != QS_OK) {
+        scales.type = scales.also = QS_ST_F32;
+        if (strstr(qs_error_text(), "type F32") == NULL) return err;
+        QS_TRY(qs_checkpoint_leaf(&out->scales, c, prefix, &scales, group));
+    }
+    QS_TRY(qs_checkpoint_leaf(&out->zeros, c, prefix, &zeros, group));
+    QS_TRY(qs_checkpoint_leaf(&out->groups, c, prefix, &groups, ""));
+out:
+    return err;
+}
+
+/* ---- groups ---- */
+
+/* g_idx to the order of the stored columns: *perm stays NULL where groups are neighbours. Our layout cuts the stored columns
+ * into equal groups, so each index has to occur as often as its group is long. */
+static qs_err order_groups(const qs_checkpoint *c, const char *prefix, const qs_safetensor *t, const qs_packed *shape,
+                           int32_t *perm, bool *permuted)
+{
+    int64_t *at = NULL, n_in = shape->n_in;
+    qs_err err;
+    *permuted = false;
+    QS_TRY(QS_NEW(at, shape->n_groups, "places in groups"));
+    for (int64_t j = 0; j < n_in; j++) {
+        int32_t g;
+        memcpy(&g, t->data + 4 * j, sizeof g);
+        if (g < 0 || g >= shape->n_groups) {
+            err = qs_fail(QS_E_INPUT, "read checkpoint %s: tensor %s.g_idx holds %d at channel %lld, and there are groups 0 to "
+                          "%lld", qs_model_path(c->model), prefix, g, (long long)j, (long long)shape->n_groups - 1);
+            goto out;
+        }
+        int64_t first = g * shape->group_size, size = n_in - first < shape->group_size ? n_in - first : shape->group_size;
+        if (at[g] == size) {
+            err = qs_fail(QS_E_UNSUPPORTED, "read checkpoint %s: tensor %s.g_idx gives group %d more than its %lld channels",
+                          qs_model_path(c->model), prefix, g, (long long)size);
+            goto out;
+        }
+        perm[first + at[g]++] = (int32_t)j;
+        *permuted = *permuted || g != j / shape->group_size;
+    }
+out:
+    qs_mem_free(at);
+    return err;
+}
+
+/* ---- zero points ---- */
+
+/* Field o of row g, as stored; *raw is the field before the 1 of v1. */
+static unsigned zero_at(const qs_safetensor *t, const qs_packed *shape, int64_t g, int64_t o, bool v1, unsigned *raw)
+{
+    int bits = shape->bits;
+    unsigned mask = (1u << bits) - 1u;
+    int64_t n_words = shape->n_out * bits / WORD_BITS, at = o * bits;
+    const uint8_t *row = t->data + 4 * g * n_words;
+    uint32_t words[2] = {0};
+    memcpy(words, row + at / WORD_BITS * 4, at / WORD_BITS + 1 < n_words ? 8 : 4);
+    uint64_t pair = (uint64_t)words[1] << 32 | words[0];
+    *raw = (unsigned)(pair >> (at % WORD_BITS)) & mask;
+    if (!v1) return *raw;
+    if (bits == 3) return (*raw + 1) & mask;
+    uint32_t ones = 0;
+    for (int b = 0; b < WORD_BITS; b += bits) ones |= 1u << b;
+    return (words[0] + ones) >> (at % WORD_BITS) & mask;
+}
+
+static void count_zeros(int64_t counts[256], const qs_safetensor *t, const qs_packed *shape)
+{
+    unsigned raw;
+    for (int64_t g = 0; g < shape->n_groups; g++)
+        for (int64_t o = 0; o < shape->n_out; o++) {
+            (void)zero_at(t, shape, g, o, false, &raw);
+            counts[raw]++;
+        }
+}
+
+/* Symmetric files tell by themselves whether zero points are stored less one; some say the other thing. */
+static qs_err settle(qs_checkpoint *c)
+{
+    int64_t counts[256] = {0}, n = 0;
+    char prefix[QS_TENSOR_NAME_BYTES];
+    unsigned middle = 1u << (c->config.bits - 1), wraps = (1u << c->config.bits) - 1u;
+    qs_err err = QS_OK;
+    for (int64_t layer = 0; layer < qs_model_get_config(c->model)->n_layers; layer++)
+        for (qs_role role = 0; role < QS_N_LINEARS; role++) {
+            qs_tensor_info info = qs_model_info(c->model, role, layer);
+            qs_packed shape;
+            leaves l;
+            if (qs_model_stored_row(c->model, role, layer, 0) != NULL) continue;
+            (void)qs_role_tensor_name(prefix, QS_NAMING_HF, role, layer);
+            prefix[strlen(prefix) - strlen(".weight")] = '\0';
+            QS_TRY(qs_packed_shape(&shape, (int)c->config.bits, info.n_out, info.n_in, c->config.group_size));
+            QS_TRY(find_leaves(&l, c, prefix, &shape));
+            count_zeros(counts, l.zeros, &shape);
+            n += shape.n_groups * shape.n_out;
+        }
+    bool all_v1 = counts[middle - 1] == n, all_v2 = counts[middle] == n;
+    if (c->config.sym && n > 0 && all_v1 != all_v2 && all_v1 != c->config.v1) {
+        qs_log_warn("%s says format %s, but all its zero points are those of %s: read as %s", qs_model_path(c->model),
+                    c->config.v1 ? "gptq" : "gptq_v2", all_v1 ? "gptq" : "gptq_v2", all_v1 ? "gptq" : "gptq_v2");
+        c->config.v1 = all_v1;
+    }
+    if (c->config.sym && n > 0 && !all_v1 && !all_v2)
+        return qs_fail(QS_E_INPUT, "open checkpoint %s: it says \"sym\": true, but %lld of its %lld zero points are not the "
+                       "middle; loaders that trust \"sym\" and loaders that read them get different models",
+                       qs_model_path(c->model), (long long)(n - counts[middle - (c->config.v1 ? 1 : 0)]), (long long)n);
+    if (c->config.v1 && counts[wraps] > 0)
+        qs_log_warn("%s: %lld zero points of 0 in format v1, which has no code for them: loaders disagree; read as GPTQModel "
+                    "does", qs_model_path(c->model), (long long)counts[wraps]);
+out:
+    return err;
+}
+
+/* ---- one matrix ---- */
+
+static void put_zeros(const qs_checkpoint *c, const qs_safetensor *t, qs_packed *p)
+{
+    unsigned raw;
+    for (int64_t g = 0; p->zeros != NULL && g < p->n_groups; g++)
+        for (int64_t o = 0; o < p->n_out; o++)
+            p->zeros[o * p->n_groups + g] = (uint8_t)zero_at(t, p, g, o, c->config.v1, &raw);
+}
+
+/* Columns of words become rows of codes in stored order. */
+static qs_err put_codes(const qs_safetensor *t, qs_packed *p)
+{
+    qs_packed row = *p;
+    uint8_t *natural = NULL, *stored = NULL;
+    uint32_t *words = NULL;
+    int64_t n_words = p->n_in * p->bits / WORD_BITS;
+    qs_err err;
+    QS_TRY(QS_NEW(natural, p->n_in, "codes of a row"));
+    QS_TRY(QS_NEW(stored, p->n_in, "codes of a row"));
+    QS_TRY(QS_NEW(words, n_words, "words of a row"));
+    row.codes = (uint8_t *)words;
+    for (int64_t o = 0; o < p->n_out; o++) {
+        for (int64_t w = 0; w < n_words; w++) memcpy(&words[w], t->data + 4 * (w * p->n_out + o), sizeof *words);
+        qs_packed_get_row(&row, 0, natural);
+        for (int64_t j = 0; j < p->n_in; j++) stored[j] = natural[p->perm != NULL ? p->perm[j] : j];
+        qs_packed_set_row(p, o, stored);
+    }
+out:
+    qs_mem_free(natural);
+    qs_mem_free(stored);
+    qs_mem_free(words);
+    return err;
+}
+
+static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    leaves l;
+    bool permuted = false;
+    qs_err err;
+    *out = (qs_packed){0};
+    if (n_in % WORD_BITS != 0 || n_out * c->config.bits % WORD_BITS != 0)
+        return qs_fail(QS_E_UNSUPPORTED, "read checkpoint %s: %s is %lld x %lld, no multiple of 32", qs_model_path(c->model),
+                       prefix, (long long)n_out, (long long)n_in);
+    QS_TRY(qs_packed_shape(out, (int)c->config.bits, n_out, n_in, c->config.group_size));
+    QS_TRY(find_leaves(&l, c, prefix, out));
+    QS_TRY(qs_packed_alloc(out, !c->config.sym, l.groups != NULL));
+    if (l.groups != NULL) QS_TRY(order_groups(c, prefix, l.groups, out, out->perm, &permuted));
+    if (!permuted) {
+        qs_mem_free(out->perm);
+        out->perm = NULL;
+    }
+    QS_TRY(put_codes(l.codes, out));
+    put_zeros(c, l.zeros, out);
+    QS_TRY(qs_checkpoint_scales(c, prefix, out));
+    err = qs_packed_check(out, prefix);
+out:
+    if (err != QS_OK) qs_packed_free(out);
+    return err;
+}
+
+static const char *const gptq_leaves[] = {".qweight", ".qzeros", ".scales", ".g_idx", NULL};
+
+const qs_checkpoint_layout qs_checkpoint_gptq = {
+    .method = "gptq",
+    .foreign = {.mark = ".qweight", .leaves = gptq_leaves},
+    .read_config = read_config,
+    .load = load,
+    .settle = settle,
+};

@@ -1,0 +1,214 @@
+#include "quant/awq_search.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "quant/awq_tile.h"
+
+enum {
+    R = QS_TILE_ROWS,
+    N_RATIOS = 20,
+    N_CANDIDATES = 2 * N_RATIOS, /* identity, x^r without r = 0, x^r / w^(1-r) */
+    N_FINALISTS = 3,             /* besides the identity */
+    STRIDE = 4,                  /* of the rows that choose them */
+    STRIDE_ROWS_MIN = 512,       /* of a site; fewer are all looked at */
+};
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---- candidates ---- */
+
+typedef struct weighing {
+    const qs_awq_site *site;
+    double *mean; /* [n_in] */
+} weighing;
+
+/* Groups first .. last: the mean size of a column's weights, each in units of the largest of its group. */
+static void weigh_groups(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const weighing *work = context;
+    const qs_quant_task *tasks = work->site->tasks;
+    int64_t n_in = tasks[0].job->n_in, size = tasks[0].spec->group_size, n_rows = 0;
+    size = size > 0 ? size : n_in;
+    for (int64_t m = 0; m < work->site->n; m++) n_rows += tasks[m].job->n_out;
+    for (int64_t g = first; g < last; g++) {
+        int64_t from = g * size, to = min64(from + size, n_in);
+        for (int64_t j = from; j < to; j++) work->mean[j] = 0;
+        for (int64_t m = 0; m < work->site->n; m++) {
+            for (int64_t r = 0; r < tasks[m].job->n_out; r++) {
+                const float *w = tasks[m].job->weights + r * n_in;
+                float most = 0;
+                for (int64_t j = from; j < to; j++) most = fmaxf(most, fabsf(w[j]));
+                double unit = 1 / ((double)most + 1e-6);
+                for (int64_t j = from; j < to; j++) work->mean[j] += fabs((double)w[j]) * unit;
+            }
+        }
+        for (int64_t j = from; j < to; j++) work->mean[j] /= (double)n_rows;
+    }
+}
+
+/* Tied columns get their mean. sums: scratch [2 * n]. */
+static void average_tied(const int32_t *tied, int64_t n, double *mean, double *sums)
+{
+    if (tied == NULL) return;
+    double *counts = sums + n;
+    memset(sums, 0, (size_t)(2 * n) * sizeof *sums);
+    for (int64_t j = 0; j < n; j++) {
+        sums[tied[j]] += mean[j];
+        counts[tied[j]] += 1;
+    }
+    for (int64_t j = 0; j < n; j++) mean[j] = sums[tied[j]] / counts[tied[j]];
+}
+
+/* s = x^r, or x^r / w^(1-r) when w is given, around 1. */
+static void fill_candidate(const double *x, const double *w, double r, int64_t n, float *s)
+{
+    double low = INFINITY, high = 0;
+    for (int64_t j = 0; j < n; j++) {
+        double value = pow(x[j], r);
+        if (w != NULL) value /= pow(w[j], 1 - r) + 1e-4;
+        s[j] = (float)fmax(value, 1e-4);
+        low = fmin(low, s[j]);
+        high = fmax(high, s[j]);
+    }
+    double unit = 1 / sqrt(low * high);
+    for (int64_t j = 0; j < n; j++) {
+        s[j] = (float)(s[j] * unit);
+        if (!isfinite(s[j]) || !(s[j] > 0)) s[j] = 1;
+    }
+}
+
+static int64_t fill_candidates(const qs_awq_site *site, const double *x, const double *w, float *scales)
+{
+    int64_t n_in = site->tasks[0].job->n_in, n = 0;
+    for (int64_t j = 0; j < n_in; j++) scales[j] = 1;
+    for (int r = 1; r < N_RATIOS; r++)
+        fill_candidate(x, NULL, (double)r / N_RATIOS, n_in, scales + ++n * n_in);
+    for (int r = 0; r < N_RATIOS && site->tasks[0].spec->weight_stats; r++)
+        fill_candidate(x, w, (double)r / N_RATIOS, n_in, scales + ++n * n_in);
+    return n + 1;
+}
+
+/* ---- their losses ---- */
+
+typedef struct item {
+    qs_awq_rows rows;
+    double loss;
+} item;
+
+typedef struct rating {
+    const qs_tile_ops *ops;
+    const float *h;
+    item *items;
+    const qs_awq_lane *lanes;
+} rating;
+
+static void rate_items(void *context, int64_t first, int64_t last, int thread)
+{
+    const rating *work = context;
+    const qs_awq_lane *l = &work->lanes[thread];
+    double form[R];
+    for (int64_t i = first; i < last; i++) {
+        item *it = &work->items[i];
+        qs_awq_gather(&it->rows, l->x);
+        qs_awq_row_losses(work->ops, &it->rows, work->h, l->x, l, form);
+        it->loss = 0;
+        for (int k = 0; k < R; k++) it->loss += form[k];
+    }
+}
+
+/* losses[i] of scales + which[i] * n_in, over every stride-th row of each matrix. */
+static qs_err rate(qs_workspace *workspace, const qs_awq_site *site, const float *scales,
+                   const int64_t *which, int64_t n, int64_t stride, double *losses)
+{
+    int64_t n_in = site->tasks[0].job->n_in, n_tiles = 0, at = 0;
+    rating work = {.ops = qs_tile_best(), .h = site->h};
+    qs_awq_lane *lanes;
+    qs_err err;
+    for (int64_t m = 0; m < site->n; m++)
+        n_tiles += (site->tasks[m].job->n_out + R * stride - 1) / (R * stride);
+    QS_TRY(qs_awq_lanes(&lanes, workspace, n_in));
+    QS_TRY(
+        qs_workspace_host(workspace, QS_HOST_ITEMS, n * n_tiles * (int64_t)sizeof *work.items, &work.items));
+    for (int64_t c = 0; c < n; c++)
+        for (int64_t m = 0; m < site->n; m++)
+            for (int64_t r = 0; r < site->tasks[m].job->n_out; r += R * stride)
+                work.items[at++] = (item){.rows = {.task = &site->tasks[m],
+                                                   .columns = scales + which[c] * n_in,
+                                                   .first = r,
+                                                   .stride = stride}};
+    work.lanes = lanes;
+    qs_team_run(qs_workspace_team(workspace), at, 1, rate_items, &work);
+    for (int64_t c = 0; c < n; c++) {
+        losses[c] = 0;
+        for (int64_t t = 0; t < n_tiles; t++) losses[c] += work.items[c * n_tiles + t].loss;
+    }
+out:
+    return err;
+}
+
+/* The identity, then the best others in the order of their losses. Returns how many. */
+static int64_t choose_finalists(const double *losses, int64_t n, int64_t *finalists)
+{
+    int64_t n_finalists = 1;
+    finalists[0] = 0;
+    while (n_finalists <= N_FINALISTS) {
+        int64_t best = -1;
+        for (int64_t c = 1; c < n; c++) {
+            bool taken = false;
+            for (int64_t f = 1; f < n_finalists; f++) taken |= finalists[f] == c;
+            if (!taken && isfinite(losses[c]) && (best < 0 || losses[c] < losses[best])) best = c;
+        }
+        if (best < 0) break;
+        finalists[n_finalists++] = best;
+    }
+    return n_finalists;
+}
+
+static qs_err search(qs_workspace *workspace, const qs_awq_site *site, const float *scales, int64_t n,
+                     int64_t *best)
+{
+    int64_t all[N_CANDIDATES], n_rows = 0;
+    double losses[N_CANDIDATES];
+    qs_err err = QS_OK;
+    for (int64_t c = 0; c < n; c++) all[c] = c;
+    for (int64_t m = 0; m < site->n; m++) n_rows += site->tasks[m].job->n_out;
+    if (n_rows >= STRIDE_ROWS_MIN) {
+        QS_TRY(rate(workspace, site, scales, all, n, STRIDE, losses));
+        n = choose_finalists(losses, n, all);
+    }
+    QS_TRY(rate(workspace, site, scales, all, n, 1, losses));
+    *best = 0; /* a loss that is not finite never wins */
+    for (int64_t c = 1; c < n; c++)
+        if (losses[c] < losses[*best]) *best = c;
+    *best = all[*best];
+out:
+    return err;
+}
+
+qs_err qs_awq_find_columns(qs_workspace *workspace, const qs_awq_site *site, float *columns)
+{
+    const qs_quant_job *job = site->tasks[0].job;
+    int64_t n_in = job->n_in, size = site->tasks[0].spec->group_size, best;
+    int64_t n_groups = size > 0 ? (n_in + size - 1) / size : 1;
+    double *x = NULL;
+    float *scales;
+    qs_err err;
+    QS_TRY(QS_NEW(x, 4 * n_in, "scale search"));
+    double *w = x + n_in, *sums = x + 2 * n_in;
+    for (int64_t j = 0; j < n_in; j++) x[j] = job->abs_mean[j];
+    weighing work = {site, w};
+    qs_team_run(qs_workspace_team(workspace), n_groups, 1, weigh_groups, &work);
+    average_tied(job->tied, n_in, x, sums);
+    average_tied(job->tied, n_in, w, sums);
+    QS_TRY(
+        qs_workspace_host(workspace, QS_HOST_SCALES, N_CANDIDATES * n_in * (int64_t)sizeof *scales, &scales));
+    int64_t n = fill_candidates(site, x, w, scales);
+    QS_TRY(search(workspace, site, scales, n, &best));
+    memcpy(columns, scales + best * n_in, (size_t)n_in * sizeof *columns);
+out:
+    qs_mem_free(x);
+    return err;
+}

@@ -1,0 +1,100 @@
+"""Perplexity by transformers with bitsandbytes' layers of the tokens that an eval artifact holds, against its own.
+
+usage: ppl_bnb.py MODEL EVAL.h5 [N_WINDOWS]    (needs bitsandbytes, torch, transformers, h5py, hdf5plugin; gguf for .gguf)
+
+MODEL is the directory or .gguf file that was evaluated; EVAL.h5 was written by qsweep-evaluate --dump tokens for an
+nf4, fp4 or int8 point. Every linear of the decoder blocks is quantised here by bitsandbytes from the model's f32
+weights, with the point's block, double quantisation and compute dtype (int8: threshold), on the CPU. Prints both
+perplexities, their relative difference and that of the mean NLL of the windows. Exit status 1 when the perplexities
+differ by more than 0.001. With FAST=1 in the environment its kernel for CPUs with AVX512-BF16 runs, which rounds largest
+magnitudes to bf16; else the path that all devices share.
+"""
+import os
+import pathlib
+import sys
+
+import bitsandbytes as bnb
+import h5py
+import hdf5plugin  # noqa: F401 (registers the filter)
+import numpy as np
+import torch
+import transformers
+
+FAST = os.environ.get("FAST") == "1"
+COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_model(path):
+    if path.suffix == ".gguf":
+        where, how = str(path.parent), {"gguf_file": path.name}
+    else:
+        where, how = str(path), {}
+    model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, attn_implementation="eager", **how)
+    return model.eval()
+
+
+def as_4bit(linear, point):
+    nested, compute = "nodq" not in point["variant"], COMPUTE[point["variant"].split("-")[-1]]
+    layer = bnb.nn.Linear4bit(linear.in_features, linear.out_features, bias=linear.bias is not None,
+                              compute_dtype=compute, compress_statistics=nested, quant_type=point["method"])
+    layer.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, compress_statistics=nested,
+                                     quant_type=point["method"], blocksize=point["group_size"], module=layer)
+    layer.bias = linear.bias
+    layer.support_avx512bf16_for_cpu = FAST
+    return layer.to("cpu")
+
+
+def as_int8(linear, point):
+    threshold = float(point["variant"].removeprefix("thr") or 6)
+    layer = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, bias=linear.bias is not None,
+                                has_fp16_weights=False, threshold=threshold)
+    layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+    layer.bias = linear.bias
+    return layer.to("cpu")
+
+
+def quantise(model, point):
+    convert, n = as_int8 if point["method"] == "int8" else as_4bit, 0
+    for block in model.model.layers:
+        for part in (block.self_attn, block.mlp):
+            for name, linear in list(part.named_children()):
+                if isinstance(linear, torch.nn.Linear):
+                    setattr(part, name, convert(linear, point).eval())
+                    n += 1
+    return n
+
+
+def read_eval(path):
+    with h5py.File(path) as f:
+        config, nll = f["config"].attrs, f["tokens/nll"][:]
+        text = lambda name: config[name].decode()
+        return {"tokens": f["dump/tokens"][:], "nll": nll, "n_ctx": int(f["protocol"].attrs["n_ctx"]),
+                "point": {"id": text("id"), "method": text("method"), "variant": text("variant"),
+                          "group_size": int(config["group_size"])}}
+
+
+def window_nll(model, window, first, n_scored):
+    with torch.no_grad():
+        logits = model(torch.from_numpy(window.astype(np.int64))[None], use_cache=False).logits[0].double()
+    log_p = torch.log_softmax(logits[first:first + n_scored], dim=-1)
+    targets = torch.from_numpy(window[first + 1:first + 1 + n_scored].astype(np.int64))
+    return -log_p[torch.arange(n_scored), targets].numpy()
+
+
+def main():
+    ours = read_eval(sys.argv[2])
+    n_windows = int(sys.argv[3]) if len(sys.argv) > 3 else len(ours["tokens"])
+    tolerance, n_scored = 1e-3, ours["nll"].shape[1]
+    first = ours["n_ctx"] - 1 - n_scored
+    model = load_model(pathlib.Path(sys.argv[1]))
+    n = quantise(model, ours["point"])
+    nll = np.stack([window_nll(model, w, first, n_scored) for w in ours["tokens"][:n_windows]])
+    mine = ours["nll"][:n_windows]
+    a, b = float(np.exp(mine.mean(dtype=np.float64))), float(np.exp(nll.mean()))
+    print(f"{ours['point']['id']}: {n} linears by bitsandbytes {bnb.__version__}, {n_windows} windows of {ours['n_ctx']}")
+    print(f"ppl qsweep {a:.4f}  bitsandbytes {b:.4f}  relative {a / b - 1:+.2e} (limit {tolerance:g})")
+    print(f"mean NLL of a window: largest difference {np.abs(nll.mean(1) - mine.mean(1)).max():.1e} nats")
+    sys.exit(0 if abs(a / b - 1) <= tolerance else 1)
+
+
+main()

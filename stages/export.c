@@ -1,0 +1,105 @@
+/* qsweep-export: a quantised point in the format of the runtime that will serve it.
+ *
+ *   say   options   take   model, quant artifact, format   plan   what it cannot hold is refused; bytes
+ *   run   tensors, configuration, tokenizer                seal   renamed into place */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/args.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "export/export.h"
+#include "export/out_dir.h"
+
+typedef struct options {
+    const char *model, *quant, *format, *type, *out;
+    qs_common_args common;
+} options;
+
+static void print_list(void)
+{
+    (void)printf("formats (--format)\n");
+    for (int i = 0; qs_export_formats[i] != NULL; i++) {
+        const qs_export_format *format = qs_export_formats[i];
+        (void)printf("  %-8s a %s for %s\n           holds %s\n", format->name, format->directory ? "directory" : "file",
+                     format->loaders, format->holds);
+    }
+}
+
+static qs_err take(qs_export_job *job, const options *o)
+{
+    qs_err err;
+    if (o->model == NULL || o->quant == NULL || o->format == NULL || o->out == NULL)
+        return qs_fail(QS_E_USAGE, "--model, --quant, --format and --out are needed; see qsweep-export --help");
+    QS_TRY(qs_export_format_find(&job->format, o->format));
+    QS_TRY(qs_out_dir_check(o->out));
+    QS_TRY(qs_model_open(&job->model, o->model));
+    QS_TRY(qs_quant_file_open(&job->quant, o->quant, job->model));
+    job->out = o->out;
+    job->type = o->type;
+out:
+    return err;
+}
+
+static void print_json(const qs_export_job *job, int64_t bytes, bool written)
+{
+    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:I}", "config", qs_quant_file_spec(job->quant)->id, "format",
+                             job->format->name, "out", job->out, "status", written ? "written" : "planned", "bytes",
+                             (json_int_t)bytes);
+    (void)json_dumpf(root, stdout, JSON_INDENT(1));
+    (void)putchar('\n');
+    json_decref(root);
+}
+
+static qs_err run(const options *o)
+{
+    qs_export_job job = {0};
+    char text[QS_MEM_TEXT_BYTES];
+    int64_t bytes;
+    double started = qs_clock_seconds();
+    qs_err err;
+    QS_TRY(take(&job, o));
+    QS_TRY(job.format->check(&job));
+    QS_TRY(job.format->plan(&job, &bytes));
+    qs_log_info("export %s as %s: %s (%lld bytes) of tensors to %s", qs_quant_file_spec(job.quant)->id, job.format->name,
+                qs_mem_format(text, (size_t)bytes), (long long)bytes, o->out);
+    if (!o->common.dry_run) {
+        QS_TRY(job.format->write(&job));
+        qs_log_info("%s: written in %.1f s, for %s", o->out, qs_clock_seconds() - started, job.format->loaders);
+    }
+    if (o->common.json) print_json(&job, bytes, !o->common.dry_run);
+out:
+    qs_quant_file_close(job.quant);
+    qs_model_close(job.model);
+    return err;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {.common = QS_COMMON_DEFAULTS};
+    int n_threads;
+    qs_arg rows[] = {
+        {"model", QS_ARG_STRING, &o.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
+        {"quant", QS_ARG_STRING, &o.quant, "FILE", "the quant artifact to export", 0, 0, false},
+        {"format", QS_ARG_STRING, &o.format, "NAME", "gptq, gptq_v2 or gguf; --list says what each holds", 0, 0, false},
+        {"type", QS_ARG_STRING, &o.type, "NAME", "gguf: of the quantised matrices; default: the one that keeps the codes",
+         0, 0, false},
+        {"out", QS_ARG_STRING, &o.out, "PATH", "directory (gguf: file) that will appear", 0, 0, false},
+        QS_ARGS_COMMON(&o.common),
+    };
+    qs_args args = {.program = "qsweep-export",
+                    .summary = "write a quantised point in the format of the runtime that will serve it",
+                    .rows = rows};
+    bool done;
+    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    if (err == QS_OK && !done && o.common.list) {
+        print_list();
+    } else if (err == QS_OK && !done) {
+        qs_args_apply_common(&o.common, &n_threads);
+        err = run(&o);
+    }
+    qs_args_free(&args);
+    return qs_args_exit(err);
+}

@@ -1,0 +1,24 @@
+# export: formats, plan, refusals before any work, nothing left behind. STATUS PATTERN COMMAND
+0 --format qsweep export --help
+0 llama.cpp qsweep export --list
+0 . qsweep quantize --model tests/fixtures/tiny --spec rtn:bits=4,group=32,sym=1 --spec rtn:bits=4,group=32,sym=0 --spec rtn:bits=8,group=32,sym=0 --out $TMP/x
+0 [0-9]+.bytes._of.tensors qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/gptq --dry-run
+0 "status":."planned" qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/gptq --dry-run --json --quiet
+0 . ! ls -d $TMP/gptq 2>/dev/null
+0 GPTQModel qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/gptq
+0 ^config.json_model.safetensors_quantize_config.json_tokenizer.json_$ ls $TMP/gptq | tr '\n' ' '
+0 "written" qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-asym.quant.h5 --format gptq_v2 --out $TMP/new/gptq_v2 --json --quiet
+0 q4_0 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --out $TMP/m.gguf && qsweep doctor --model $TMP/m.gguf
+# The bytes that the plan says are those of the tensors in the file.
+0 ^0$ python3 -c "import json,struct,sys; f=open('$TMP/gptq/model.safetensors','rb').read(); n=struct.unpack('<Q',f[:8])[0]; print(len(f)-8-n-json.loads(sys.stdin.read())['bytes'])" < <(qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/z --dry-run --json --quiet)
+
+2 needed qsweep export --model tests/fixtures/tiny --format gptq --out $TMP/y
+2 one.of.gptq qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format onnx --out $TMP/y
+2 there.already qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/gptq
+2 there.already qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --out $TMP/m.gguf
+5 --type.f16 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --out $TMP/y
+4 another.model qsweep export --model tests/fixtures/models/llama2 --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/y
+4 missing.h5 qsweep export --model tests/fixtures/tiny --quant $TMP/missing.h5 --format gptq --out $TMP/y
+6 . qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out /proc/nowhere/y
+6 . qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --out /proc/nowhere/y.gguf
+0 . ! ls -d $TMP/y* $TMP/*.part.* 2>/dev/null
