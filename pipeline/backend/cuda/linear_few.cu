@@ -5,143 +5,28 @@
  * tiles, and its warps' sums of a tile are added in the order of the slices, whatever else changes: number of rows,
  * tiles at a time, blocks. Each warp has a ring of pieces in shared memory that it alone fills and empties, by copies in
  * the background that run on from one tile into the next, so warps meet only where sums are added, once for many tiles.
- * The ring is filled before the kernel waits for the one before it: two kernels share a multiprocessor for that while,
- * and memory is busy all the time.
+ * The ring is filled before the kernel waits for the one before it.
  *
- * What bounds it on an H100: an int4 weight is 1/2 byte, so 132 multiprocessors get 27 codes per clock each from memory
- * at 3.1 TB/s; unpacking and multiplying them takes 2 instructions a lane and pair of codes, of which four warps of a
- * multiprocessor issue 128 a clock. */
+ * What bounds it (H100, 8B layer, int4): the 36 us that memory takes are 71,000 cycles; a scheduler has 202 pieces of 2,048
+ * codes to do in them, each 160 instructions, 72 of them to unpack. What is left at one row is the same for every format,
+ * 20 us for the four launches of a layer (4 bits: 36 us of memory, 56 in all; 8 bits 71 and 91; f16 139 and 160): x after
+ * the kernel before, the first pieces, the last sums. At 16 and 32 rows every tile reads all of x again through the L2.
+ *
+ * Steps on the way, in us for the 7 linears of an 8B layer at 4 bits, group 128, on an H100 (memory alone takes 36):
+ *                                                                              1 row   8 rows   16 rows   32 rows
+ *   rings, 16 warps; the kernel behind begins at once and two share an SM         67       90        77       131
+ *   it begins when the one before has ended; x of many rows loaded ahead          57       63        73       131
+ *   the same with one block to an SM                                              54       63        74       132
+ *   this form: 32 warps at one row, 24 to 8, two tiles of 16 warps at 32          56       64        73       109
+ * The kernel before this one loaded weights into registers and had 16 warps add up at every tile (H200, memory 25 us: 61 us
+ * at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/linear_ring.h"
 #include "backend/cuda/terms.h"
 #include "backend/cuda/unpack.h"
 
 namespace {
-
-enum { SLICES = 8, TEAM = SLICES * 32 /* threads */, OWN_TEAMS = 4,
-       X_PAD = 8 /* elements between rows in shared memory: other banks */ };
-
-struct job {
-    qs_cu_linear linears[QS_CU_LINEARS_MAX];
-    int first_item[QS_CU_LINEARS_MAX]; /* of each linear; an item is a group of tiles that a team computes at a time */
-    int n_items, n_linears;
-    int n_chunks, n_pieces, slice_pieces; /* pieces of a row of tiles, and of a slice */
-    int n_groups;
-    uint32_t group_magic; /* group of k-step s: __umulhi(2 s, group_magic) */
-    const uint16_t *terms;
-    const float *scale; /* [n] */
-    const float *x;     /* [n_in], where blocks split it for themselves */
-    int n_in, x_stride; /* elements between rows of terms in shared memory */
-    int n, n_terms;     /* rows of x; a row's terms are neighbouring columns of B */
-    int n_columns, width; /* n n_terms; of a row in the table of sums, odd for the sake of its banks */
-    int batch;          /* items of a team between two additions */
-};
-
-/* ---- weights ---- */
-
-/* A piece of a tile as it lies in a ring, in vectors of 16 bytes: the words of CHUNKS chunks, then scales and zero points
- * [groups][8 pairs]. */
-template <int FORMAT, int STEPS, bool ZEROS> struct piece {
-    enum {
-        WORDS = qs_unpacker<FORMAT>::WORDS, CODED = qs_unpacker<FORMAT>::CODED,
-        CHUNKS = WORDS <= 4 ? QS_CU_PIECE_CHUNKS : 1,
-        CHUNK_GROUPS = CODED ? 4 / STEPS : 0, GROUPS = CHUNKS * CHUNK_GROUPS,
-        CHUNK_VECTORS = WORDS * 8, WORD_VECTORS = CHUNKS * CHUNK_VECTORS,
-        SCALE_VECTORS = 2 * GROUPS, ZERO_VECTORS = ZEROS ? GROUPS : 0, META_VECTORS = SCALE_VECTORS + ZERO_VECTORS,
-        VECTORS = WORD_VECTORS + META_VECTORS,
-    };
-    static_assert(META_VECTORS <= 32, "one copy of a warp");
-};
-
-/* How the work is cut for COLUMNS groups of eight columns of B: as many warps as have registers, so that they hide each
- * other's waits, and from two groups on two tiles that share what is read of x. OWN: one row of x that blocks split for
- * themselves. A block takes more than half of a multiprocessor, so that none gets two while another waits. */
-template <int COLUMNS, int VECTORS, bool OWN> struct cut {
-    enum {
-        TILES = COLUMNS == 1 ? 1 : 2,
-        TEAMS = OWN ? OWN_TEAMS : COLUMNS == 1 ? 3 : 2, /* at most */
-        ROWS = TILES * QS_CU_TILE_ROWS,
-        SLOT = TILES * VECTORS,
-        BUDGET = COLUMNS == 1 ? 6200 : 8600, /* bytes of a ring */
-        FIT = BUDGET / (SLOT * 16), DEPTH = FIT < 2 ? 2 : FIT > 8 ? 8 : FIT,
-        SUMS = OWN ? 512 : COLUMNS == 1 ? 2304 : SLICES * ROWS * (8 * COLUMNS + 1), /* floats of a team's table */
-    };
-};
-
-/* A group of tiles of one of the linears. */
-struct place {
-    int which, tile;
-};
-
-template <int TILES> __device__ __forceinline__ place place_of(const job &j, int item)
-{
-    place p = {0, item};
-#pragma unroll
-    for (int i = 1; i < QS_CU_LINEARS_MAX; i++)
-        if (i < j.n_linears && item >= j.first_item[i]) p = {i, item - j.first_item[i]};
-    p.tile *= TILES;
-    return p;
-}
-
-/* Fills a warp's ring: where its next piece comes from. */
-template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
-    using part = piece<FORMAT, STEPS, ZEROS>;
-    const char *words, *meta; /* of the lane: of the next piece; of its vector of the first group */
-    int meta_step, meta_unit; /* k-step of the lane's group within a piece; bytes of a group, 0 for lanes without */
-    int item, step;
-
-    __device__ __forceinline__ void find(const job &j, int slice, int lane)
-    {
-        if (item >= j.n_items) return;
-        place p = place_of<TILES>(j, item);
-        const qs_cu_linear &l = j.linears[p.which];
-        int64_t tile = p.tile, chunk = (int64_t)slice * j.slice_pieces * part::CHUNKS;
-        words = reinterpret_cast<const char *>(l.words) +
-                ((tile * j.n_chunks + chunk) * part::CHUNK_VECTORS + lane) * (int64_t)sizeof(uint4);
-        bool is_scale = lane < part::SCALE_VECTORS;
-        meta = reinterpret_cast<const char *>(is_scale ? (const void *)l.scales : (const void *)l.zeros) +
-               tile * j.n_groups * meta_unit + (is_scale ? lane % 2 * 16 : 0);
-    }
-    __device__ __forceinline__ void start(const job &j, int first_item, int slice, int lane)
-    {
-        item = first_item;
-        step = 0;
-        bool is_scale = lane < part::SCALE_VECTORS;
-        meta_step = STEPS * (is_scale ? lane / 2 : lane - part::SCALE_VECTORS);
-        meta_unit = is_scale ? 32 : 16;
-        find(j, slice, lane);
-    }
-    /* Starts the copies of a piece of TILES tiles; a group of copies is counted even when nothing is left. */
-    __device__ __forceinline__ void feed(const job &j, uint4 *slot, int slice, int item_step, int lane)
-    {
-        int at = slice * j.slice_pieces + step;
-        if (item < j.n_items && at < j.n_pieces) {
-            int group = 0;
-            if (part::META_VECTORS > 0) {
-                uint32_t k_step = (uint32_t)(4 * part::CHUNKS * at + meta_step);
-                group = min((int)__umulhi(2u * k_step, j.group_magic), j.n_groups - 1); /* behind the last: x is 0 */
-            }
-#pragma unroll
-            for (int r = 0; r < TILES; r++) {
-                const char *from = words + r * j.n_chunks * (part::CHUNK_VECTORS * (int64_t)sizeof(uint4));
-                uint4 *to = slot + r * part::VECTORS + lane;
-#pragma unroll
-                for (int i = 0; i < part::WORD_VECTORS; i += 32)
-                    if (i + 32 <= part::WORD_VECTORS || i + lane < part::WORD_VECTORS)
-                        qs_copy_async16(to + i, from + i * sizeof(uint4));
-                if (lane < part::META_VECTORS)
-                    qs_copy_async16(to + part::WORD_VECTORS, meta + (int64_t)(r * j.n_groups + group) * meta_unit);
-            }
-        }
-        qs_copy_async_commit();
-        words += part::WORD_VECTORS * sizeof(uint4);
-        if (++step == j.slice_pieces) {
-            step = 0;
-            item += item_step;
-            find(j, slice, lane);
-        }
-    }
-};
 
 /* ---- activations ---- */
 
