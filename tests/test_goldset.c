@@ -83,6 +83,8 @@ static void every_mistake_is_named(void **state)
         {1, "\"start\":22,\"end\":44", "\"start\":22,\"end\":45", {"line 1", "outside its snippet S1", "22 to 45"}},
         {1, "\"start\":22,\"end\":44", "\"start\":22,\"end\":40", {"line 1", "hold the answer", "47 litres"}},
         {1, "\"start\":22,\"end\":44", "\"start\":40,\"end\":30", {"line 1", "anchor", "outside"}},
+        {1, "47 litres", "7 litres", {"line 1", "hold the answer", "7 litres"}},
+        {1, "47 litres", "47 litre", {"line 1", "hold the answer", "47 litre"}},
         {1, "47 litres", "31 litres", {"line 1", "decoy", "S3"}},
         {1, "not stated", "unknown", {"line 3", "unanswerable", "unknown"}},
         {1, "\"anchor\":null", "\"anchor\":{}", {"line 3", "unanswerable", "anchor"}},

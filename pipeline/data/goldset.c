@@ -1,5 +1,6 @@
 #include "data/goldset.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -77,6 +78,19 @@ static int64_t count_words(const char *text)
     return n;
 }
 
+static bool in_word(char c) { return isalnum((unsigned char)c) || (unsigned char)c >= 0x80; }
+
+/* Whether bytes [start, end) of the text hold the claim as words of their own: "14" is not in "2014". */
+static bool holds(const char *text, int64_t start, int64_t end, const char *claim)
+{
+    int64_t length = (int64_t)strlen(claim);
+    for (const char *at = text + start; (at = strstr(at, claim)) != NULL && at - text + length <= end; at++)
+        if ((at == text || !in_word(at[-1]) || !in_word(claim[0])) &&
+            (!in_word(at[length]) || !in_word(claim[length - 1])))
+            return true;
+    return false;
+}
+
 static qs_err read_snippet(reader *r, const json_t *line, int64_t index)
 {
     static const char *const members[] = {"snippet_id", "section_id", "source_url", "header", "start",
@@ -144,8 +158,7 @@ static qs_err read_anchor(const reader *r, qs_gold_item *item, const json_t *lin
                        "read %s: the anchor %lld to %lld lies outside its snippet %s, %lld to %lld", r->where,
                        (long long)item->anchor_start, (long long)item->anchor_end, s->id, (long long)s->start,
                        (long long)s->end);
-    const char *found = strstr(s->text + (item->anchor_start - s->start), item->answer);
-    if (found == NULL || found + strlen(item->answer) > s->text + (item->anchor_end - s->start))
+    if (!holds(s->text, item->anchor_start - s->start, item->anchor_end - s->start, item->answer))
         return refuse(r, "the anchor does not hold the answer", item->answer);
 out:
     return err;
@@ -162,7 +175,8 @@ static qs_err check_decoy(const reader *r, const qs_gold_item *item)
         return refuse(r, "the decoy is the target section", item->decoy_section);
     for (int64_t i = first; item->answerable && i < r->set->n_snippets; i++) {
         const qs_gold_snippet *s = &r->set->snippets[i];
-        if (strcmp(s->section, item->decoy_section) == 0 && strstr(s->text, item->answer) != NULL)
+        if (strcmp(s->section, item->decoy_section) == 0 &&
+            holds(s->text, 0, s->end - s->start, item->answer))
             return qs_fail(QS_E_INPUT, "read %s: the decoy section %s holds the answer \"%s\", in snippet %s",
                            r->where, item->decoy_section, item->answer, s->id);
     }
