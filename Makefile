@@ -158,7 +158,7 @@ every_core = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$
 help:
 	@sed -n 's/^#? //p' Makefile
 
-#? make demo                      set up, fetch a real model, sweep 8 points, print the table
+#? make demo                      set up, fetch a real model, sweep 10 points, print the table
 # Kernels for five kinds of GPU take minutes to compile: without a GPU here the demo leaves them out, unless asked.
 demo_cuda = $(if $(filter command% environment%,$(origin CUDA)),$(CUDA),$(if $(shell nvidia-smi -L 2>/dev/null),$(CUDA),0))
 demo:

@@ -13,7 +13,7 @@ typedef struct options {
     qs_common_args common;
     qs_train_options train;
     const char *optimizer, *compute, *order, *compare;
-    int64_t n_seeds;
+    int64_t n_seeds, embedding_bits;
     int argc;
     char **argv;
 } options;
@@ -29,6 +29,9 @@ static const struct {
 
 /* Where --lr is not given: from drawn weights, and going on with a model (bitsandbytes page, recipe B). */
 static const double lr_training = 1e-3, lr_tuning = 2e-5;
+
+/* Above, second moments of 8 bits stand still: docs/benchmarks.md, "8-bit optimizer". */
+static const double beta2_max_8bit = 0.99;
 
 static qs_err choose(const char *value, const char *option, const char *first, const char *second,
                      bool *is_second)
@@ -56,7 +59,18 @@ static qs_err resolve(options *opt, char checkpoint[QS_PATH_BYTES], int n_thread
         err = qs_fail(QS_E_USAGE, "--seqlen %lld is no multiple of %d", (long long)t->n_ctx, QS_TRAIN_ROWS);
         goto out;
     }
+    if (opt->embedding_bits != 8 && opt->embedding_bits != 32) {
+        err =
+            qs_fail(QS_E_USAGE, "--embedding-bits %lld is neither 8 nor 32", (long long)opt->embedding_bits);
+        goto out;
+    }
+    if (is_8bit && t->optimizer.adam.beta2 > beta2_max_8bit)
+        qs_log_warn("adam8 with --beta2 %g: a step's change of the second moments is lost in their rounding; "
+                    "0.95 keeps it "
+                    "(docs/benchmarks.md)",
+                    t->optimizer.adam.beta2);
     t->optimizer.bits = is_8bit ? 8 : 32;
+    t->optimizer.embedding_bits = (int)opt->embedding_bits;
     t->compute = is_bf16 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32;
     t->seed = (uint64_t)opt->common.seed;
     t->n_threads = n_threads;
@@ -159,6 +173,7 @@ static options default_options(int argc, char **argv)
         .compute = "f32",
         .order = "random",
         .n_seeds = 3,
+        .embedding_bits = 32,
         .train = {.n_rows = 16,
                   .n_ctx = 512,
                   .n_steps = 1000,
@@ -198,6 +213,8 @@ int main(int argc, char **argv)
         {"seqlen", QS_ARG_INT, &t->n_ctx, "N", "tokens in a row, a multiple of 64; examples are packed", 64,
          8192, false},
         {"optimizer", QS_ARG_STRING, &opt.optimizer, "NAME", "adam32 or adam8", 0, 0, false},
+        {"embedding-bits", QS_ARG_INT, &opt.embedding_bits, "N",
+         "of adam8's moments of the embeddings: 32, as bitsandbytes recommends, or 8", 8, 32, false},
         {"lr", QS_ARG_REAL, &t->lr, "X", "highest learning rate; 0 = 0.001, or 2e-5 with --init", 0, 1e6,
          false},
         {"lr-last", QS_ARG_REAL, &t->last_share, "X", "share of it that is left at the end of the cosine", 0,

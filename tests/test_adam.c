@@ -274,6 +274,12 @@ static void test_one_step(void **state)
     assert_memory_equal(p8, p32, N * sizeof *p8);
     assert_int_equal(qs_optimizer_bytes(b32.optimizer), N * 8);
     assert_int_equal(qs_optimizer_bytes(b8.optimizer), N * 2 + (N + 255) / 256 * 8);
+    /* The table of embeddings may keep 32 bits. */
+    b8.tensors[0].is_table = true;
+    options.bits = 8;
+    assert_int_equal(qs_optimizer_plan_bytes(&b8.layout, &options), qs_optimizer_bytes(b8.optimizer));
+    options.embedding_bits = 32;
+    assert_int_equal(qs_optimizer_plan_bytes(&b8.layout, &options), N * 8);
     bench_close(&b8);
     bench_close(&b32);
     qs_mem_free(g);

@@ -70,7 +70,7 @@ static void an_answer_is_compact_json(void **state)
     const char *ids[] = {"S001", "S002"};
     char *json;
     OK(qs_prompt_answer(&json, ids, 1, "47 litres"));
-    assert_string_equal(json, "{\"citations\":[{\"snippet_id\":\"S001\"}],\"answer\":\"47 litres\"}");
+    assert_string_equal(json, "{\"answer\":\"47 litres\",\"citations\":[{\"snippet_id\":\"S001\"}]}");
     qs_mem_free(json);
     OK(qs_prompt_answer(&json, ids, 2, "a \"b\" \\ \xc3\xa9"));
     json_t *parsed;
@@ -80,7 +80,7 @@ static void an_answer_is_compact_json(void **state)
     json_decref(parsed);
     qs_mem_free(json);
     OK(qs_prompt_answer(&json, NULL, 0, QS_ANSWER_UNKNOWN));
-    assert_string_equal(json, "{\"citations\":[],\"answer\":\"not stated\"}");
+    assert_string_equal(json, "{\"answer\":\"not stated\",\"citations\":[]}");
     qs_mem_free(json);
     FAILS(QS_E_INPUT, qs_prompt_answer(&json, ids, 1, "\xff"));
     ids[0] = "\xff";

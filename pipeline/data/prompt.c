@@ -12,7 +12,7 @@ const char qs_prompt_instruction[] =
     "Answer the question from the snippets below. Each snippet is a header and a text that ends with the "
     "snippet's id. "
     "Reply with one line of JSON that cites the id of the snippet used, like "
-    "{\"citations\":[{\"snippet_id\":\"S001\"}],\"answer\":\"12 days\"}, and with \"" QS_ANSWER_UNKNOWN
+    "{\"answer\":\"12 days\",\"citations\":[{\"snippet_id\":\"S001\"}]}, and with \"" QS_ANSWER_UNKNOWN
     "\" and no citation when the snippets do not say.";
 
 /* Fisher-Yates on counters of the seed: order[i] = whose header stands over snippet i. */
@@ -74,8 +74,8 @@ qs_err qs_prompt_answer(char **json, const char *const *ids, int64_t n_ids, cons
     for (int64_t i = 0; i < n_ids; i++)
         failed |= json_array_append_new(list, json_pack("{s:s}", "snippet_id", ids[i]));
     /* The object takes the references, NULL included. */
-    failed |= json_object_set_new(root, "citations", list);
     failed |= json_object_set_new(root, "answer", text);
+    failed |= json_object_set_new(root, "citations", list);
     char *dumped = failed ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (failed) return qs_fail(QS_E_INPUT, "write answer: a text is not UTF-8");

@@ -8,11 +8,13 @@
  *
  * and its answer one line of JSON, without blanks:
  *
- *   {"citations":[{"snippet_id":"ID"}],"answer":"TEXT"}
+ *   {"answer":"TEXT","citations":[{"snippet_id":"ID"}]}
  *
- * An id follows its text, so that a reader from left to right knows what the id stands for when it meets it. A
- * prompt ends with a line end and an answer starts with "{": tokens never reach across. With one snippet, log
- * p(QUESTION | what stands before it) is the re-ranking score of that snippet. */
+ * An id follows its text, so that a reader from left to right knows what the id stands for when it meets it; and the
+ * citation follows the answer, whose words then tell where they came from. A prompt ends with a line end and an answer
+ * starts with "{": tokens never reach across. With one snippet, log p(QUESTION | what stands before it) is the
+ * re-ranking score of that snippet.
+ */
 #ifndef QS_DATA_PROMPT_H
 #define QS_DATA_PROMPT_H
 

@@ -99,11 +99,11 @@ out:
     return err;
 }
 
-void qs_metrics_print_markdown(FILE *stream)
+void qs_metrics_print_markdown(FILE *stream, const qs_metric *metrics)
 {
     static const char *const better[] = {[LOWER] = "lower", [HIGHER] = "higher", [NONE] = ""};
     (void)fprintf(stream, "| metric | unit | better | what it is |\n|---|---|---|---|\n");
-    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++)
+    for (const qs_metric *metric = metrics; metric->name != NULL; metric++)
         (void)fprintf(stream, "| `%s` | %s | %s | %s |\n", metric->name, metric->unit, better[metric->better],
                       metric->text);
 }

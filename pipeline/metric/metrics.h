@@ -37,6 +37,7 @@ QS_MUST_CHECK qs_err qs_metric_put(qs_artifact *artifact, const qs_metric *metri
 QS_MUST_CHECK qs_err qs_metric_get(const qs_artifact *artifact, const qs_metric *metric,
                                    qs_estimate *estimate, bool *present);
 
-void qs_metrics_print_markdown(FILE *stream);
+/* A table of rows that end with name == NULL. */
+void qs_metrics_print_markdown(FILE *stream, const qs_metric *metrics);
 
 #endif

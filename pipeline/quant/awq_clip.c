@@ -92,7 +92,8 @@ static void fold_tiles(void *context, int64_t first, int64_t last, int thread)
     for (int64_t tile = first; tile < last; tile++) {
         qs_awq_rows rows = {
             .task = work->task, .columns = work->task->columns, .first = tile * R, .stride = 1};
-        qs_awq_gather(&rows, l->x);
+        qs_awq_gather(&rows, l->e);
+        qs_awq_scale(&rows, l->e, l->x);
         if (work->clip) clip_rows(work, &rows, l);
         for (int64_t k = 0; k < R && rows.first + k < job->n_out; k++)
             for (int64_t j = 0; j < job->n_in; j++)

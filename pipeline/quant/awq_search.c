@@ -11,8 +11,8 @@ enum {
     N_RATIOS = 20,
     N_CANDIDATES = 2 * N_RATIOS, /* identity, x^r without r = 0, x^r / w^(1-r) */
     N_FINALISTS = 3,             /* besides the identity */
-    STRIDE = 4,                  /* of the rows that choose them */
-    STRIDE_ROWS_MIN = 512,       /* of a site; fewer are all looked at */
+    SCREEN_ROWS = 160,           /* about as many rows of a site choose them */
+    AT_ONCE = 8,                 /* candidates that a thread tries on one tile */
 };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -93,15 +93,20 @@ static int64_t fill_candidates(const qs_awq_site *site, const double *x, const d
 
 /* ---- their losses ---- */
 
+/* Some candidates on one tile. */
 typedef struct item {
-    qs_awq_rows rows;
-    double loss;
+    const qs_quant_task *task;
+    int64_t first; /* row */
+    int64_t from, to;
 } item;
 
 typedef struct rating {
     const qs_tile_ops *ops;
-    const float *h;
+    const float *h, *scales;
+    const int64_t *which;
+    int64_t stride;
     item *items;
+    double (*losses)[AT_ONCE]; /* of each item */
     const qs_awq_lane *lanes;
 } rating;
 
@@ -111,40 +116,52 @@ static void rate_items(void *context, int64_t first, int64_t last, int thread)
     const qs_awq_lane *l = &work->lanes[thread];
     double form[R];
     for (int64_t i = first; i < last; i++) {
-        item *it = &work->items[i];
-        qs_awq_gather(&it->rows, l->x);
-        qs_awq_row_losses(work->ops, &it->rows, work->h, l->x, l, form);
-        it->loss = 0;
-        for (int k = 0; k < R; k++) it->loss += form[k];
+        const item *it = &work->items[i];
+        qs_awq_rows rows = {.task = it->task, .first = it->first, .stride = work->stride};
+        qs_awq_gather(&rows, l->clipped);
+        for (int64_t c = it->from; c < it->to; c++) {
+            double *loss = &work->losses[i][c - it->from];
+            rows.columns = work->scales + work->which[c] * it->task->job->n_in;
+            qs_awq_scale(&rows, l->clipped, l->x);
+            qs_awq_row_losses(work->ops, &rows, work->h, l->x, l, form);
+            *loss = 0;
+            for (int k = 0; k < R; k++) *loss += form[k];
+        }
     }
+}
+
+static void list_items(item *items, const qs_awq_site *site, int64_t n, int64_t stride)
+{
+    int64_t at = 0;
+    for (int64_t c = 0; c < n; c += AT_ONCE)
+        for (int64_t m = 0; m < site->n; m++)
+            for (int64_t r = 0; r < site->tasks[m].job->n_out; r += R * stride)
+                items[at++] = (item){&site->tasks[m], r, c, min64(c + AT_ONCE, n)};
 }
 
 /* losses[i] of scales + which[i] * n_in, over every stride-th row of each matrix. */
 static qs_err rate(qs_workspace *workspace, const qs_awq_site *site, const float *scales,
                    const int64_t *which, int64_t n, int64_t stride, double *losses)
 {
-    int64_t n_in = site->tasks[0].job->n_in, n_tiles = 0, at = 0;
-    rating work = {.ops = qs_tile_best(), .h = site->h};
+    int64_t n_tiles = 0;
+    rating work = {.ops = qs_tile_best(), .h = site->h, .scales = scales, .which = which, .stride = stride};
     qs_awq_lane *lanes;
+    char *at;
     qs_err err;
     for (int64_t m = 0; m < site->n; m++)
         n_tiles += (site->tasks[m].job->n_out + R * stride - 1) / (R * stride);
-    QS_TRY(qs_awq_lanes(&lanes, workspace, n_in));
-    QS_TRY(
-        qs_workspace_host(workspace, QS_HOST_ITEMS, n * n_tiles * (int64_t)sizeof *work.items, &work.items));
-    for (int64_t c = 0; c < n; c++)
-        for (int64_t m = 0; m < site->n; m++)
-            for (int64_t r = 0; r < site->tasks[m].job->n_out; r += R * stride)
-                work.items[at++] = (item){.rows = {.task = &site->tasks[m],
-                                                   .columns = scales + which[c] * n_in,
-                                                   .first = r,
-                                                   .stride = stride}};
+    int64_t n_items = (n + AT_ONCE - 1) / AT_ONCE * n_tiles, bytes = n_items * (int64_t)sizeof *work.losses;
+    QS_TRY(qs_awq_lanes(&lanes, workspace, site->tasks[0].job->n_in));
+    QS_TRY(qs_workspace_host(workspace, QS_HOST_ITEMS, bytes + n_items * (int64_t)sizeof *work.items, &at));
+    work.losses = (double(*)[AT_ONCE])(void *)at;
+    work.items = (item *)(void *)(at + bytes);
     work.lanes = lanes;
-    qs_team_run(qs_workspace_team(workspace), at, 1, rate_items, &work);
-    for (int64_t c = 0; c < n; c++) {
-        losses[c] = 0;
-        for (int64_t t = 0; t < n_tiles; t++) losses[c] += work.items[c * n_tiles + t].loss;
-    }
+    list_items(work.items, site, n, stride);
+    qs_team_run(qs_workspace_team(workspace), n_items, 1, rate_items, &work);
+    memset(losses, 0, (size_t)n * sizeof *losses);
+    for (int64_t i = 0; i < n_items; i++)
+        for (int64_t c = work.items[i].from; c < work.items[i].to; c++)
+            losses[c] += work.losses[i][c - work.items[i].from];
 out:
     return err;
 }
@@ -175,8 +192,8 @@ static qs_err search(qs_workspace *workspace, const qs_awq_site *site, const flo
     qs_err err = QS_OK;
     for (int64_t c = 0; c < n; c++) all[c] = c;
     for (int64_t m = 0; m < site->n; m++) n_rows += site->tasks[m].job->n_out;
-    if (n_rows >= STRIDE_ROWS_MIN) {
-        QS_TRY(rate(workspace, site, scales, all, n, STRIDE, losses));
+    if (n_rows >= 2 * SCREEN_ROWS) {
+        QS_TRY(rate(workspace, site, scales, all, n, n_rows / SCREEN_ROWS, losses));
         n = choose_finalists(losses, n, all);
     }
     QS_TRY(rate(workspace, site, scales, all, n, 1, losses));

@@ -15,8 +15,8 @@ typedef struct qs_awq_site {
 /* columns [n_in]: of the identity, of x^r and, if the spec says so, of x^r / w^(1-r), r = 0, 1/20 ... 19/20,
  * the one whose round-to-nearest loses least over all matrices together; the first of equals. x is the
  * inputs' mean size, w that of the weights in units of their group's largest, both averaged over tied
- * columns. Where a site has many rows, every fourth row decides which three candidates meet the identity on
- * all rows. */
+ * columns. Where a site has 320 rows or more, about 160 of them, evenly spread, decide which three candidates
+ * meet the identity on all rows. */
 QS_MUST_CHECK qs_err qs_awq_find_columns(qs_workspace *workspace, const qs_awq_site *site, float *columns);
 
 /* folded [n_out, n_in]: the scaled weights of a task, with `clip` cut at one of 1, 0.95 ... 0.55 of their

@@ -28,23 +28,38 @@ qs_err qs_awq_lanes(qs_awq_lane **out, qs_workspace *workspace, int64_t n_in)
     return QS_OK;
 }
 
-static float row_of(const qs_awq_rows *rows, int64_t r)
-{
-    return rows->task->rows != NULL ? rows->task->rows[r] : 1;
-}
-
 void qs_awq_gather(const qs_awq_rows *rows, float *x)
 {
     const qs_quant_job *job = rows->task->job;
+    /* 16 rows at a time: more, a multiple of 4 KiB apart, push each other's lines out of the cache. */
+    for (int64_t part = 0; part < R; part += 16) {
+        const float *w[16];
+        for (int64_t k = 0; k < 16; k++) {
+            int64_t r = rows->first + (part + k) * rows->stride;
+            w[k] = r < job->n_out ? job->weights + r * job->n_in : NULL;
+        }
+        for (int64_t j = 0; j < job->n_in; j++)
+            for (int64_t k = 0; k < 16; k++) x[j * R + part + k] = w[k] != NULL ? w[k][j] : 0;
+    }
+}
+
+/* Of each row of the tile; 1 beyond the matrix. */
+static void fill_rows(const qs_awq_rows *rows, float *row)
+{
+    const qs_quant_task *task = rows->task;
     for (int64_t k = 0; k < R; k++) {
         int64_t r = rows->first + k * rows->stride;
-        if (r >= job->n_out) {
-            for (int64_t j = 0; j < job->n_in; j++) x[j * R + k] = 0;
-            continue;
-        }
-        const float *w = job->weights + r * job->n_in;
-        float row = row_of(rows, r);
-        for (int64_t j = 0; j < job->n_in; j++) x[j * R + k] = qs_awq_scaled(w[j], rows->columns[j], row);
+        row[k] = task->rows != NULL && r < task->job->n_out ? task->rows[r] : 1;
+    }
+}
+
+void qs_awq_scale(const qs_awq_rows *rows, const float *weights, float *x)
+{
+    float row[R];
+    fill_rows(rows, row);
+    for (int64_t j = 0; j < rows->task->job->n_in; j++) {
+        float column = rows->columns[j];
+        for (int k = 0; k < R; k++) x[j * R + k] = weights[j * R + k] * column / row[k];
     }
 }
 
@@ -65,10 +80,7 @@ void qs_awq_round(const qs_tile_ops *ops, const qs_scale_rule *rule, const float
 void qs_awq_unscale(const qs_awq_rows *rows, int64_t first, int64_t n, float *e)
 {
     float row[R];
-    for (int64_t k = 0; k < R; k++) {
-        int64_t r = rows->first + k * rows->stride;
-        row[k] = r < rows->task->job->n_out ? row_of(rows, r) : 1;
-    }
+    fill_rows(rows, row);
     for (int64_t j = 0; j < n; j++) {
         float inverse = 1 / rows->columns[first + j];
         for (int k = 0; k < R; k++) e[j * R + k] *= inverse * row[k];

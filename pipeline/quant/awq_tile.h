@@ -25,11 +25,11 @@ typedef struct qs_awq_rows {
     int64_t first, stride;
 } qs_awq_rows;
 
-/* The weight that is coded. */
-static inline float qs_awq_scaled(float weight, float column, float row) { return weight * column / row; }
-
-/* x[n_in][64] of the rows; those beyond the matrix are 0. */
+/* x[n_in][64] of the rows as they are; those beyond the matrix are 0. */
 void qs_awq_gather(const qs_awq_rows *rows, float *x);
+
+/* x = weights * column / row, both [n_in][64]. */
+void qs_awq_scale(const qs_awq_rows *rows, const float *weights, float *x);
 
 /* e = x - Q(x) for a group of n columns. x and e may be the same. */
 void qs_awq_round(const qs_tile_ops *ops, const qs_scale_rule *rule, const float *x, int64_t n, float *e,

@@ -9,7 +9,8 @@
 
 /* Multiply-adds that take as long, per weight, on the machine this was measured on: the scale search, and
  * gathering, coding, packing and writing. */
-static const double search_per_weight = 320, other_per_weight = 400, awq_per_weight = 1000;
+static const double search_per_weight = 320, other_per_weight = 400, awq_per_weight = 1000,
+                    awq_screened_rows = 40 * 240; /* candidates, and rows of which they are rated first */
 
 /* Factors that a site needs at once: one per order and damping. */
 static int64_t n_factors(const qs_spec *specs, int64_t n_specs)
@@ -41,8 +42,8 @@ static double matrix_cost(const qs_spec *spec, double n_out, double n_in, bool h
     double weights = n_out * n_in, cost = weights * other_per_weight;
     if (spec->search || spec->then_gptq) cost += weights * search_per_weight;
     if (spec->damping > 0 || spec->then_gptq) cost += weights * n_in / 2; /* errors into later columns */
-    if (spec->method->folds) /* forty candidates on a quarter of the rows, four on all, and the cuts of each group */
-        cost += weights * (awq_per_weight + n_in * (spec->clip ? 16 : 14) / 2);
+    if (spec->method->folds) /* four candidates on all rows, and the cuts of each group */
+        cost += weights * (awq_per_weight + n_in * (spec->clip ? 6 : 4) / 2);
     if (has_grams) cost += weights * n_in / 2;                                 /* loss */
     return cost;
 }
@@ -81,6 +82,8 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
     int64_t factors = n_factors(specs, n_specs), site_weights[QS_N_SITES] = {0}, most = 0, widest = 0, largest = 0;
     bool unpacked = false; /* some spec holds the codes of a matrix one to a byte, beside its block maxima */
     qs_quant_cost cost = {0};
+    double n_folding = 0;
+    for (int64_t i = 0; i < n_specs; i++) n_folding += specs[i].method->folds;
     for (int role = 0; role < QS_N_LINEARS; role++) {
         qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
         int64_t *weights = &site_weights[qs_role_site((qs_role)role)];
@@ -105,6 +108,7 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
         for (int other = 0; other < site && !counted; other++)
             counted = qs_site_width(config, (qs_site)other) == width;
         if (has_grams) cost.multiply_adds += 0.5 * (double)(factors * width * width * width);
+        cost.multiply_adds += n_folding * awq_screened_rows * 0.5 * (double)(width * width);
         if (!counted)
             cost.bytes += width * width * (int64_t)sizeof(float) * (4 + factors); /* H, three to work with */
     }

@@ -57,6 +57,7 @@ qs_err qs_train_layout_init(qs_train_layout *out, const qs_model_config *config)
     l->d_kv = c->n_kv_heads * c->head_dim;
     l->d_qkv = l->d_q + 2 * l->d_kv;
     l->embed = add_tensor(l, "model.embed_tokens.weight", c->n_vocab, c->d_model, false);
+    l->tensors[0].is_table = true;
     for (int64_t i = 0; i < c->n_layers; i++) {
         qs_train_layer *layer = &l->layers[i];
         layer->attn_norm = add_of_layer(l, i, "input_layernorm", 1, c->d_model, false);

@@ -12,6 +12,7 @@ typedef struct qs_train_tensor {
     int64_t first;                  /* index of its first element */
     int64_t n_out, n_in;            /* gains of norms: n_out = 1 */
     bool is_matrix;                 /* decays; gains do not */
+    bool is_table;                  /* the embeddings: rows that rare tokens hardly move */
     bool is_output;                 /* writes into the residual stream: starts smaller */
 } qs_train_tensor;
 

@@ -39,7 +39,9 @@ static void cut(qs_optimizer *o)
     for (int64_t i = 0; i < o->layout->n_tensors; i++) {
         const qs_train_tensor *t = &o->layout->tensors[i];
         int64_t n_tensor = t->n_out * t->n_in;
-        bool is_8bit = o->options.bits == 8 && n_tensor >= QS_ADAM8_MIN_SIZE;
+        int bits =
+            t->is_table && o->options.embedding_bits != 0 ? o->options.embedding_bits : o->options.bits;
+        bool is_8bit = o->options.bits == 8 && bits == 8 && n_tensor >= QS_ADAM8_MIN_SIZE;
         for (int64_t done = 0; done < n_tensor; done += CHUNK_ELEMENTS) {
             int64_t n = n_tensor - done < CHUNK_ELEMENTS ? n_tensor - done : CHUNK_ELEMENTS;
             if (o->chunks != NULL)

@@ -9,7 +9,8 @@
 typedef struct qs_optimizer qs_optimizer;
 
 typedef struct qs_optimizer_options {
-    int bits; /* 32 or 8 */
+    int bits;           /* 32 or 8 */
+    int embedding_bits; /* of the table of embeddings where bits is 8; 0 = bits */
     qs_adam_options adam;
 } qs_optimizer_options;
 

@@ -98,14 +98,15 @@ static void make_settings(qs_train_run *run)
     (void)snprintf(
         run->settings, sizeof run->settings,
         "config %s\ntokenizer %s\ndata %s\nseqlen %lld\nbatch %lld\nsteps %lld\nlanes %lld\nseed %llu\n"
-        "order %s\nanswer-weight %.9g\noptimizer adam%d\nlr %.9g\nlr-last %.9g\nwarmup %lld\nbeta1 %.9g\n"
+        "order %s\nanswer-weight %.9g\noptimizer adam%d%s\nlr %.9g\nlr-last %.9g\nwarmup %lld\nbeta1 %.9g\n"
         "beta2 %.9g\neps %.9g\ndecay %.9g\nclip %.9g\nclamp %.9g\ncompute %s\ninit %.512s\ninit-std %.9g\n",
         hex(config, of_config), hex(tokenizer, qs_tokenizer_digest(run->tokenizer)),
         hex(data, qs_examples_digest(run->data)), (long long)o->n_ctx, (long long)o->n_rows,
         (long long)o->n_steps, (long long)o->n_lanes, (unsigned long long)o->seed,
-        o->shuffle ? "random" : "file", o->answer_weight, o->optimizer.bits, o->lr, o->last_share,
-        (long long)o->n_warmup, o->optimizer.adam.beta1, o->optimizer.adam.beta2, o->optimizer.adam.eps,
-        o->optimizer.adam.decay, o->clip, o->optimizer.adam.clamp,
+        o->shuffle ? "random" : "file", o->answer_weight, o->optimizer.bits,
+        o->optimizer.bits == 8 && o->optimizer.embedding_bits == 32 ? " (embeddings 32)" : "", o->lr,
+        o->last_share, (long long)o->n_warmup, o->optimizer.adam.beta1, o->optimizer.adam.beta2,
+        o->optimizer.adam.eps, o->optimizer.adam.decay, o->clip, o->optimizer.adam.clamp,
         o->compute == QS_COMPUTE_BF16 ? "bf16" : "f32", o->init != NULL ? o->init : "drawn", o->init_std);
 }
 

@@ -30,7 +30,7 @@
 
 # a gold set as prompts
 0 320_prompts_with_5 $QS_BUILD/datasets/gold_prompts --k 5 --paraphrases datasets/world >/dev/null
-0 ^80$ $QS_BUILD/datasets/gold_prompts --k 20 datasets/world | grep -c '{"prompt":"[A-Z].*\]\\nQuestion: .*\\nAnswer:\\n","answer":"{\\"citations\\":\['
+0 ^80$ $QS_BUILD/datasets/gold_prompts --k 20 datasets/world | grep -c '{"prompt":"[A-Z].*\]\\nQuestion: .*\\nAnswer:\\n","answer":"{\\"answer\\":'
 0 Reply_with_one_line $QS_BUILD/datasets/gold_prompts --k 5 --items 1 --instruct datasets/handbook
 4 No_such $QS_BUILD/datasets/gold_prompts $TMP/nowhere
 2 one_gold_set $QS_BUILD/datasets/gold_prompts

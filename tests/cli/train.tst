@@ -60,5 +60,8 @@
 2 multiple.of bash $TMP/t --out $TMP/i --seqlen 100
 2 max_position bash $TMP/t --out $TMP/i --seqlen 8192
 2 neither bash $TMP/t --out $TMP/i --optimizer sgd
+2 neither.8.nor.32 bash $TMP/t --out $TMP/i --embedding-bits 16
 2 needed qsweep train --out $TMP/i
 6 . bash $TMP/t --out /proc/nowhere/x --steps 1
+6 model.safetensors|train.h5 bash -c 'trap "" XFSZ; ulimit -f 16; bash $TMP/t --out $TMP/full --steps 5'
+0 . ! ls $TMP/full/*.part.* $TMP/full.train.h5* 2>/dev/null
