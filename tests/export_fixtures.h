@@ -40,6 +40,7 @@ static inline void fill_matrix(qs_packed *p, uint64_t key, int zero_low)
 /* The quant artifact of a spec with such matrices, in the scratch directory; returns path. */
 static inline const char *made_up_artifact(scratch_path path, qs_model *model, const char *text, int zero_low)
 {
+    bool folded = strncmp(text, "awq", 3) == 0;
     qs_quant_inputs inputs = {.model = model};
     qs_quant_writer *writer;
     qs_spec spec;
@@ -54,6 +55,14 @@ static inline const char *made_up_artifact(scratch_path path, qs_model *model, c
             OK(qs_packed_shape(p, (int)spec.bits, info.n_out, info.n_in, spec.group_size));
             OK(qs_packed_alloc(p, !spec.sym, qs_spec_has_perm(&spec, info.n_in)));
             fill_matrix(p, 1000 * (uint64_t)(layer + 1) + 10 * (uint64_t)role, zero_low);
+        }
+        /* Norms and biases that a method has changed go with the codes. */
+        for (qs_role role = QS_N_LINEARS; folded && role < QS_N_BLOCK_ROLES; role++) {
+            float **vector = &quant.vectors[role - QS_N_LINEARS];
+            if (!qs_model_has(model, role, layer)) continue;
+            int64_t n = qs_model_info(model, role, layer).n_in;
+            OK(QS_NEW(*vector, n, "test"));
+            for (int64_t i = 0; i < n; i++) (*vector)[i] = (float)(i % 37 + 5 * role + (int)layer) / 64;
         }
         OK(qs_quant_writer_add(writer, layer, &quant));
         qs_quant_layer_free(&quant);

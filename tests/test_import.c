@@ -59,6 +59,22 @@ static void assert_same_matrix(const qs_packed *p, const qs_packed *q)
     }
 }
 
+/* Norms that a scaling was folded into (multiples of 1/64, which f16 holds). */
+static void compare_vectors(const qs_linear_source *a, const qs_linear_source *b)
+{
+    float made[1024], wanted[1024];
+    for (qs_role role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++) {
+        bool found = false, own = false;
+        if (!qs_model_has(model, role, 1)) continue;
+        int64_t n = qs_model_info(model, role, 1).n_in;
+        OK(a->get_vector(a->context, 1, role, n, made, &found));
+        OK(b->get_vector(b->context, 1, role, n, wanted, &own));
+        assert_true(found);
+        if (!own) OK(qs_model_read_f32(model, role, 1, wanted));
+        assert_memory_equal(made, wanted, (size_t)n * sizeof *made);
+    }
+}
+
 static void check_round_trip(const char *text, const char *format, int zero_low)
 {
     scratch_path artifact, out;
@@ -72,7 +88,7 @@ static void check_round_trip(const char *text, const char *format, int zero_low)
     const qs_checkpoint_facts *facts = qs_checkpoint_get_facts(checkpoint);
     const qs_spec *spec = qs_quant_file_spec(file);
     assert_string_equal(facts->id, "checkpoint");
-    assert_string_equal(facts->method, "gptq");
+    assert_string_equal(facts->method, strcmp(format, "awq") == 0 ? "awq" : "gptq");
     assert_true(facts->bits == spec->bits && facts->group_size == spec->group_size);
     assert_true(facts->n_linears == 14 && facts->n_quantised == 14);
     qs_linear_source a = qs_checkpoint_source(checkpoint), b = qs_quant_file_source(file);
@@ -82,6 +98,7 @@ static void check_round_trip(const char *text, const char *format, int zero_low)
         assert_int_equal(made.format, QS_MATRIX_INT);
         assert_same_matrix(made.packed, wanted.packed);
     }
+    compare_vectors(&a, &b);
     qs_quant_file_close(file);
     qs_checkpoint_close(checkpoint);
     remove_tree(out);
@@ -98,6 +115,29 @@ static void test_gptq(void **state)
     check_round_trip("rtn:bits=3,group=32,sym=0", "gptq", 1);
     check_round_trip("rtn:bits=2,group=-1,sym=0", "gptq", 1);
     check_round_trip("rtn:bits=8,group=32,sym=0", "gptq", 1);
+    check_round_trip("awq:bits=3,group=32,zero=1", "gptq_v2", 0);
+}
+
+/* The writer against the reader, which test_awq holds against the layout's definition. */
+static void test_awq_export(void **state)
+{
+    (void)state;
+    check_round_trip("rtn:bits=4,group=32,sym=0", "awq", 0);
+    check_round_trip("awq:bits=4,group=32,zero=1", "awq", 0);
+    static const struct {
+        const char *text, *words[3];
+    } rows[] = {
+        {"rtn:bits=8,group=32,sym=1", {"rtn-b8-g32-sym", "4 bits, not 8", "gptq"}},
+        {"rtn:bits=4,group=64,sym=0", {"down_proj", "groups of 64", "gptq"}}, /* rows of 160 */
+        {"gptq:bits=4,group=32,sym=0,act=1", {"q_proj", "act=1", "gptq"}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        scratch_path artifact, out;
+        (void)made_up_artifact(artifact, model, rows[i].text, 0);
+        FAILS(QS_E_UNSUPPORTED, export_to(model, artifact, "awq", NULL, scratch(out, "refused")));
+        TEXT_HOLDS(rows[i].words[0], rows[i].words[1], rows[i].words[2]);
+        assert_false(qs_path_is_dir(out));
+    }
 }
 
 /* Numbers of a GGUF file are those of its reader, whether they come as codes or not. */
@@ -503,6 +543,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gptq), cmocka_unit_test(test_gguf),   cmocka_unit_test(test_quirks),
         cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_awq),
+        cmocka_unit_test(test_awq_export),
         cmocka_unit_test(test_tokenizers),
     };
     return cmocka_run_group_tests_name("import", tests, start, stop);

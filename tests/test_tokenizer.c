@@ -51,7 +51,8 @@ static void test_config(void **state)
     (void)state;
     qs_tokenizer *t = open_tokenizer("smollm2");
     static const char good[] =
-        "{\"bos_token\": \"<|im_start|>\", \"eos_token\": {\"content\": \"<|im_end|>\"}}";
+        "{\"bos_token\": \"<|im_start|>\", \"eos_token\": {\"content\": \"<|im_end|>\"}, "
+        "\"model_max_length\": 1000000000000000019884624838656}"; /* as transformers writes it */
     static const char none[] = "{\"bos_token\": null, \"pad_token\": \"x\"}",
                       bad[] = "{\"eos_token\": \"<|nowhere|>\"}";
     assert_int_equal(qs_tokenizer_bos(t), -1);

@@ -6,13 +6,23 @@
 /* tokenizer.json of a 150k vocabulary is about 11 MB; anything far beyond that is not a configuration. */
 static const size_t json_limit_bytes = (size_t)256 << 20;
 
-qs_err qs_json_parse(json_t **out, const char *text, size_t bytes, const char *name)
+static qs_err parse(json_t **out, const char *text, size_t bytes, size_t flags, const char *name)
 {
     json_error_t cause;
-    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &cause);
+    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | flags, &cause);
     if (*out == NULL)
         return qs_fail(QS_E_INPUT, "parse %s: line %d, column %d: %s", name, cause.line, cause.column, cause.text);
     return QS_OK;
+}
+
+qs_err qs_json_parse(json_t **out, const char *text, size_t bytes, const char *name)
+{
+    return parse(out, text, bytes, 0, name);
+}
+
+qs_err qs_json_parse_wide(json_t **out, const char *text, size_t bytes, const char *name)
+{
+    return parse(out, text, bytes, JSON_DECODE_INT_AS_REAL, name);
 }
 
 qs_err qs_json_load(json_t **out, const char *path)

@@ -12,6 +12,9 @@
  * `name` is what error texts call the document. The caller owns the value (json_decref). */
 QS_MUST_CHECK qs_err qs_json_parse(json_t **out, const char *text, size_t bytes, const char *name);
 QS_MUST_CHECK qs_err qs_json_load(json_t **out, const char *path);
+/* Integers as reals, of any size: for documents whose numbers are not read here (transformers writes "no limit" as the
+ * integer 1000000000000000019884624838656 into tokenizer_config.json). */
+QS_MUST_CHECK qs_err qs_json_parse_wide(json_t **out, const char *text, size_t bytes, const char *name);
 
 /* Required members. Integers must lie in [low, high]; reals accept integers. Borrowed results. */
 QS_MUST_CHECK qs_err qs_json_get_int(int64_t *out, const json_t *object, const char *key, int64_t low,

@@ -3,7 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const qs_export_format *const qs_export_formats[] = {&qs_export_gptq, &qs_export_gptq_v2, &qs_export_gguf, NULL};
+const qs_export_format *const qs_export_formats[] = {&qs_export_gptq, &qs_export_gptq_v2, &qs_export_awq,
+                                                      &qs_export_gguf, NULL};
 
 qs_err qs_export_format_find(const qs_export_format **out, const char *name)
 {

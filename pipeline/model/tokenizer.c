@@ -194,7 +194,7 @@ qs_err qs_tokenizer_apply_config(qs_tokenizer *tokenizer, const char *text, size
     json_t *root = NULL;
     int32_t bos = tokenizer->bos, eos = tokenizer->eos;
     qs_err err;
-    QS_TRY(qs_json_parse(&root, text, bytes, name));
+    QS_TRY(qs_json_parse_wide(&root, text, bytes, name));
     QS_TRY(named_token(tokenizer, &bos, root, "bos_token", name));
     QS_TRY(named_token(tokenizer, &eos, root, "eos_token", name));
     tokenizer->bos = bos;

@@ -3,7 +3,7 @@
 usage: interop_gguf.py MODEL.gguf QUANT.h5 [TOLERANCE]                       (needs gguf, numpy, h5py, hdf5plugin)
 
 Rows of Q and K are brought back to Hugging Face order where the architecture is llama. TOLERANCE is the largest difference
-in units of the matrix's largest weight: 0 (default) where the codes and scales are the file's, 5e-4 for Q4_1, whose minima
+in units of the matrix's largest weight: 0 (default) where the codes and scales are the file's, 1e-3 for Q4_1, whose minima
 are f16, and for F16. Exit status 1 when a matrix is further off.
 """
 import os
