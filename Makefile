@@ -232,6 +232,11 @@ $(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(BUILD)/fuzz-objects/libq
 	@mkdir -p $(@D)
 	$(Q)clang -fsanitize=fuzzer,address,undefined -Wl,--gc-sections $^ -o $@ -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm -lgomp
 
+#? make test-peers                 export, load with GPTQModel, llama.cpp and tokenizers, compare (TORCH_PYTHON=, LLAMA_PYTHON=)
+.PHONY: test-peers
+test-peers: $(programs)
+	@scripts/peers/test_peers $(BUILD) $(OUT)
+
 #? make bench                      kernels and ops against the reference and the machine's peaks
 bench_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/bench_*.c))
 .PHONY: bench

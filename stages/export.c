@@ -83,7 +83,7 @@ int main(int argc, char **argv)
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &o.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
         {"quant", QS_ARG_STRING, &o.quant, "FILE", "the quant artifact to export", 0, 0, false},
-        {"format", QS_ARG_STRING, &o.format, "NAME", "gptq, gptq_v2, awq or gguf; --list says what each holds", 0, 0, false},
+        {"format", QS_ARG_STRING, &o.format, "NAME", "gptq, gptq_v2, awq, bnb or gguf; --list says what each holds", 0, 0, false},
         {"type", QS_ARG_STRING, &o.type, "NAME", "gguf: of the quantised matrices; default: the one that keeps the codes",
          0, 0, false},
         {"out", QS_ARG_STRING, &o.out, "PATH", "directory (gguf: file) that will appear", 0, 0, false},

@@ -29,7 +29,13 @@ static inline void fill_matrix(qs_packed *p, uint64_t key, int zero_low)
             codes[j] = (uint8_t)qs_rng_below(key, (uint64_t)(o * p->n_in + j), levels);
         qs_packed_set_row(p, o, codes);
     }
-    for (int64_t i = 0; i < p->n_out * p->n_groups; i++) {
+    for (int64_t i = 0; p->absmax != NULL && i < p->n_absmax; i++)
+        p->absmax[i] = 0.25f + (float)qs_rng_unit(key + 1, (uint64_t)i);
+    for (int64_t i = 0; p->absmax_codes != NULL && i < p->n_absmax; i++)
+        p->absmax_codes[i] = (uint8_t)qs_rng_below(key + 1, (uint64_t)i, 256);
+    for (int64_t i = 0; p->absmax_codes != NULL && i < qs_packed_n_nested(p); i++) p->nested_absmax[i] = 0.125f;
+    if (p->absmax_codes != NULL) p->nested_offset = 0.3f;
+    for (int64_t i = 0; p->scales != NULL && i < p->n_out * p->n_groups; i++) {
         p->scales[i] = qs_f16_from_f32(0.01f + 0.05f * (float)qs_rng_unit(key + 1, (uint64_t)i));
         if (p->zeros != NULL)
             p->zeros[i] = (uint8_t)(zero_low + (int)qs_rng_below(key + 2, (uint64_t)i, levels - zero_low));
@@ -52,8 +58,9 @@ static inline const char *made_up_artifact(scratch_path path, qs_model *model, c
         for (qs_role role = 0; role < QS_N_LINEARS; role++) {
             qs_tensor_info info = qs_model_info(model, role, layer);
             qs_packed *p = &quant.linears[role].packed;
-            OK(qs_packed_shape(p, (int)spec.bits, info.n_out, info.n_in, spec.group_size));
-            OK(qs_packed_alloc(p, !spec.sym, qs_spec_has_perm(&spec, info.n_in)));
+            OK(qs_spec_shape(&spec, info.n_out, info.n_in, p));
+            if (p->format != QS_PACKED_INT) OK(qs_packed_alloc_absmax(p, spec.double_quant));
+            else OK(qs_packed_alloc(p, !spec.sym, qs_spec_has_perm(&spec, info.n_in)));
             fill_matrix(p, 1000 * (uint64_t)(layer + 1) + 10 * (uint64_t)role, zero_low);
         }
         /* Norms and biases that a method has changed go with the codes. */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 const qs_export_format *const qs_export_formats[] = {&qs_export_gptq, &qs_export_gptq_v2, &qs_export_awq,
-                                                      &qs_export_gguf, NULL};
+                                                      &qs_export_bnb,  &qs_export_gguf,    NULL};
 
 qs_err qs_export_format_find(const qs_export_format **out, const char *name)
 {
@@ -25,16 +25,22 @@ const char *qs_export_matrix_name(char name[QS_EXPORT_NAME_BYTES], int64_t layer
     return name;
 }
 
-qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out)
+qs_err qs_export_matrix(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out)
 {
     qs_linear_source source = qs_quant_file_source(job->quant);
-    char name[QS_EXPORT_NAME_BYTES];
     qs_matrix_desc desc;
     qs_err err = source.get(source.context, layer, role, &desc);
-    if (err == QS_OK && (desc.format != QS_MATRIX_INT || desc.packed->format != QS_PACKED_INT))
-        err = qs_fail(QS_E_UNSUPPORTED, "export %s: it does not hold integer codes with scales",
-                      qs_export_matrix_name(name, layer, role));
     *out = desc.packed;
+    return err;
+}
+
+qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out)
+{
+    char name[QS_EXPORT_NAME_BYTES];
+    qs_err err = qs_export_matrix(job, layer, role, out);
+    if (err == QS_OK && (*out)->format != QS_PACKED_INT)
+        err = qs_fail(QS_E_UNSUPPORTED, "export %s: its format is %s, not integer codes with scales; use --format bnb, or gguf "
+                      "with --type f16", qs_export_matrix_name(name, layer, role), qs_formats[(*out)->format].name);
     return err;
 }
 

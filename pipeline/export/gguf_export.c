@@ -70,8 +70,8 @@ static qs_err check(const qs_export_job *job)
     const qs_gguf_kind *kind;
     const qs_packed *packed;
     qs_err err;
-    QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
     QS_TRY(choose_kind(job, &kind));
+    if (!kind->dense) QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
     for (qs_role role = 0; role < QS_N_LINEARS; role++) QS_TRY(check_matrix(job, kind, role));
 out:
     return err;
@@ -165,7 +165,7 @@ static qs_err put_linear(writer *w, int64_t layer, qs_role role, const char *nam
 {
     const qs_packed *p;
     qs_err err;
-    QS_TRY(qs_export_packed(w->job, layer, role, &p));
+    QS_TRY(qs_export_matrix(w->job, layer, role, &p)); /* what is not integers was refused, or is de-quantised */
     if (w->kind->dense) return put_dense(w, p, role, name);
     size_t row_bytes = qs_storage_bytes(w->kind->storage, p->n_in);
     for (int64_t row = 0; row < p->n_out; row++)

@@ -10,7 +10,8 @@
 #include "model/checkpoint_impl.h"
 #include "model/dequant.h"
 
-static const qs_checkpoint_layout *const layouts[] = {&qs_checkpoint_gptq, &qs_checkpoint_awq, NULL};
+static const qs_checkpoint_layout *const layouts[] = {&qs_checkpoint_gptq, &qs_checkpoint_awq, &qs_checkpoint_bnb_4,
+                                                      &qs_checkpoint_bnb_8, NULL};
 
 enum { PREFIX_BYTES = QS_TENSOR_NAME_BYTES, NAME_BYTES = PREFIX_BYTES + 64 };
 
@@ -44,7 +45,8 @@ static qs_err find_layout(const qs_checkpoint_layout **out, const json_t *object
     if (err != QS_OK) return err;
     for (int i = 0; layouts[i] != NULL; i++) {
         *out = layouts[i];
-        if (strcmp(layouts[i]->method, method) == 0) return QS_OK;
+        if (strcmp(layouts[i]->method, method) == 0 && ((*out)->accepts == NULL || (*out)->accepts(object))) return QS_OK;
+        if (i > 0 && strcmp(layouts[i]->method, layouts[i - 1]->method) == 0) continue;
         size_t used = strlen(names);
         (void)snprintf(names + used, sizeof names - used, "%s%s", i == 0 ? "" : ", ", layouts[i]->method);
     }
@@ -160,7 +162,8 @@ static void describe(qs_checkpoint *c)
     if (c->layout != NULL) {
         f->bits = c->config.bits;
         f->group_size = c->config.group_size;
-        (void)snprintf(f->variant, sizeof f->variant, "%s%s", c->config.sym ? "sym" : "asym", c->config.act ? "-act" : "");
+        if (c->config.variant != NULL) (void)snprintf(f->variant, sizeof f->variant, "%s", c->config.variant);
+        else (void)snprintf(f->variant, sizeof f->variant, "%s%s", c->config.sym ? "sym" : "asym", c->config.act ? "-act" : "");
         return;
     }
     (void)snprintf(f->variant, sizeof f->variant, "%s", qs_storage_name(storage));
@@ -174,7 +177,9 @@ static qs_err hash_files(qs_checkpoint *c)
     qs_hasher *hasher = NULL;
     qs_err err = qs_hasher_create(&hasher);
     if (err != QS_OK) return err;
-    qs_hasher_add(hasher, &c->config, sizeof c->config);
+    const double numbers[] = {(double)c->config.bits, (double)c->config.group_size, c->config.sym, c->config.v1,
+                              (double)c->config.compute, c->config.threshold};
+    qs_hasher_add(hasher, numbers, sizeof numbers);
     if (m->file.map.data != NULL) qs_hasher_add(hasher, m->file.map.data, m->file.map.bytes);
     for (int64_t i = 0; i < m->shards.n_shards; i++)
         qs_hasher_add(hasher, m->shards.shards[i].file.map.data, m->shards.shards[i].file.map.bytes);

@@ -10,11 +10,15 @@ typedef struct qs_checkpoint_config {
     int64_t bits, group_size; /* group_size -1 = the whole row */
     bool sym, act;
     bool v1; /* gptq: zero points are stored less one */
+    qs_rounding compute; /* bitsandbytes, 4 bits */
+    double threshold;    /* int8: columns of activations from here on in 16 bits */
+    const char *variant; /* NULL = made of sym and act */
 } qs_checkpoint_config;
 
 typedef struct qs_checkpoint_layout {
     const char *method; /* "quant_method" */
     qs_foreign foreign;
+    bool (*accepts)(const json_t *object); /* where two layouts have one method; NULL = it does */
     /* `name` is the file that the object stands in. */
     qs_err (*read_config)(qs_checkpoint_config *out, const json_t *object, const char *name);
     /* Fills a packed matrix [n_out, n_in] from the tensors below `prefix`, and checks all of them; on failure *out holds
@@ -24,7 +28,7 @@ typedef struct qs_checkpoint_layout {
     qs_err (*settle)(qs_checkpoint *checkpoint);
 } qs_checkpoint_layout;
 
-extern const qs_checkpoint_layout qs_checkpoint_gptq, qs_checkpoint_awq;
+extern const qs_checkpoint_layout qs_checkpoint_gptq, qs_checkpoint_awq, qs_checkpoint_bnb_4, qs_checkpoint_bnb_8;
 
 struct qs_checkpoint {
     qs_model *model;
