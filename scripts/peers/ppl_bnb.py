@@ -7,7 +7,8 @@ nf4, fp4 or int8 point. Every linear of the decoder blocks is quantised here by 
 weights, with the point's block, double quantisation and compute dtype (int8: threshold), on the CPU. Prints both
 perplexities, their relative difference and that of the mean NLL of the windows. Exit status 1 when the perplexities
 differ by more than 0.001. With FAST=1 in the environment its kernel for CPUs with AVX512-BF16 runs, which rounds largest
-magnitudes to bf16; else the path that all devices share.
+magnitudes to bf16; else the path that all devices share. With ROWS=1 the outliers of an int8 point are decided by single
+inputs, as qsweep does, instead of by columns over a whole window: then bitsandbytes chooses the codes alone.
 """
 import os
 import pathlib
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 import transformers
 
-FAST = os.environ.get("FAST") == "1"
+FAST, ROWS = (os.environ.get(name) == "1" for name in ("FAST", "ROWS"))
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -44,8 +45,29 @@ def as_4bit(linear, point):
     return layer.to("cpu")
 
 
+class RowwiseInt8(torch.nn.Module):
+    """Products as pipeline/backend/packed.h defines them, written anew from codes that bitsandbytes chose."""
+
+    def __init__(self, linear, threshold):
+        super().__init__()
+        codes, self.scb, _ = bnb.functional.int8_vectorwise_quant(linear.weight.data.half())
+        self.codes, self.bias, self.threshold = codes.float(), linear.bias, threshold
+        self.weights = (self.codes * self.scb[:, None] / 127).half().float()
+
+    def forward(self, x):
+        x = x.half().float()
+        outlier = (x.abs() >= self.threshold) & (self.threshold > 0)
+        rest = x.masked_fill(outlier, 0)
+        scale = rest.abs().amax(-1, keepdim=True)
+        codes = torch.round(rest * (1 / scale.clamp(min=1e-30) * 127))
+        y = (codes @ self.codes.t()) * (scale * self.scb) / 127 ** 2 + (x * outlier) @ self.weights.t()
+        return (y if self.bias is None else y + self.bias.half().float()).half().float()
+
+
 def as_int8(linear, point):
     threshold = float(point["variant"].removeprefix("thr") or 6)
+    if ROWS:
+        return RowwiseInt8(linear, threshold)
     layer = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, bias=linear.bias is not None,
                                 has_fp16_weights=False, threshold=threshold)
     layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)

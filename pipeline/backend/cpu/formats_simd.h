@@ -15,13 +15,17 @@
 
 /* ---- rounding ---- */
 
+/* Not of a NaN. */
+QS_INLINE vf round_to_bf16(vf x)
+{
+    vi bits = v_bits(x), odd = vi_and(vi_shift_right(bits, 16), vi_set(1));
+    return v_from_bits(vi_and(vi_add(vi_add(bits, vi_set(0x7FFF)), odd), vi_set((int)0xFFFF0000u)));
+}
+
 QS_INLINE vf round_lanes(vf x, qs_rounding rounding)
 {
-    if (rounding == QS_ROUND_BF16) {
-        vi bits = v_bits(x), odd = vi_and(vi_shift_right(bits, 16), vi_set(1));
-        vi rounded = vi_and(vi_add(vi_add(bits, vi_set(0x7FFF)), odd), vi_set((int)0xFFFF0000u));
-        return v_where_le(v_abs(x), v_set(INFINITY), v_from_bits(rounded), x); /* a NaN stays */
-    }
+    if (rounding == QS_ROUND_BF16) /* a NaN stays */
+        return v_where_le(v_abs(x), v_set(INFINITY), round_to_bf16(x), x);
     if (rounding == QS_ROUND_F16) /* a NaN is the second operand, which min and max return */
         return v_through_f16(v_min(v_set(65504.0f), v_max(v_set(-65504.0f), x)));
     return x;
@@ -79,6 +83,12 @@ static float code_row_simd(const float *x, int64_t n_in, float threshold, float 
 
 /* ---- look-ups ---- */
 
+/* Products of a table and a finite maximum. */
+QS_INLINE vf round_weights(vf w, qs_rounding rounding)
+{
+    return rounding == QS_ROUND_BF16 ? round_to_bf16(w) : round_lanes(w, rounding);
+}
+
 #if defined(__AVX512F__)
 
 typedef struct weight_table {
@@ -87,7 +97,7 @@ typedef struct weight_table {
 
 QS_INLINE weight_table make_table(const float *values, float absmax, qs_rounding rounding)
 {
-    return (weight_table){round_lanes(v_mul(v_load(values), v_set(absmax)), rounding)};
+    return (weight_table){round_weights(v_mul(v_load(values), v_set(absmax)), rounding)};
 }
 
 /* Columns 16 plane .. 16 plane + 15: eight words twice, shifted to two neighbouring fields. */
@@ -106,8 +116,8 @@ typedef struct weight_table {
 
 QS_INLINE weight_table make_table(const float *values, float absmax, qs_rounding rounding)
 {
-    return (weight_table){round_lanes(v_mul(v_load(values), v_set(absmax)), rounding),
-                   round_lanes(v_mul(v_load(values + 8), v_set(absmax)), rounding)};
+    return (weight_table){round_weights(v_mul(v_load(values), v_set(absmax)), rounding),
+                   round_weights(v_mul(v_load(values + 8), v_set(absmax)), rounding)};
 }
 
 /* Columns 8 plane .. 8 plane + 7. The look-up takes three bits; the fourth, moved to the sign, chooses the table. */
