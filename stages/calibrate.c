@@ -116,7 +116,8 @@ static qs_err allocate(job *j)
     size_t n_rows = (size_t)(j->opt->n_samples * j->opt->seqlen);
     size_t stream_bytes = n_rows * (size_t)j->config->d_model * sizeof(float);
     QS_TRY(qs_backend_alloc(j->backend, &j->hidden, stream_bytes, "hidden states"));
-    if (j->opt->propagate != NULL) QS_TRY(qs_backend_alloc(j->backend, &j->probe_hidden, stream_bytes, "hidden states"));
+    if (j->opt->propagate != NULL)
+        QS_TRY(qs_backend_alloc(j->backend, &j->probe_hidden, stream_bytes, "hidden states"));
     QS_TRY(qs_scratch_create(&j->scratch, j->backend, j->model, SCRATCH_ROWS));
     QS_TRY(qs_collector_init(&j->collector, j->backend, j->config));
     qs_block_options block = {.uses = QS_USE_GEMM, .compute = QS_COMPUTE_F32, .dense_dtype = QS_F32};
@@ -296,21 +297,27 @@ int main(int argc, char **argv)
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
         {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "calibration text", 0, 0, false},
-        {"production", QS_ARG_STRING, &opt.production, "FILE|DIR", "sample of production text to compare with", 0, 0, false},
-        {"samples", QS_ARG_INT, &opt.n_samples, "N", "windows; 100 to 500 pass the calibration_size gate", 1, 1e6, false},
+        {"production", QS_ARG_STRING, &opt.production, "FILE|DIR",
+         "sample of production text to compare with", 0, 0, false},
+        {"samples", QS_ARG_INT, &opt.n_samples, "N", "windows; 100 to 500 pass the calibration_size gate", 1,
+         1e6, false},
         {"seqlen", QS_ARG_INT, &opt.seqlen, "N", "tokens in a window", 2, 1e6, false},
-        {"propagate", QS_ARG_STRING, &opt.propagate, "SPEC", "collect through layers quantised with this spec", 0, 0, false},
+        {"propagate", QS_ARG_STRING, &opt.propagate, "SPEC",
+         "collect through layers quantised with this spec", 0, 0, false},
         {"out", QS_ARG_STRING, &opt.out, "FILE", "the artifact", 0, 0, false},
         QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
         QS_ARGS_COMMON(&opt.common),
     };
-    qs_args args = {.program = "qsweep-calibrate", .summary = "collect the statistics that all methods share", .rows = rows};
+    qs_args args = {.program = "qsweep-calibrate",
+                    .summary = "collect the statistics that all methods share",
+                    .rows = rows};
     bool done;
     qs_err err = qs_args_parse(&args, argc, argv, &done);
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &opt.n_threads);
     if (opt.common.list) {
-        for (const qs_stat *stat = qs_stats; stat->name != NULL; stat++) (void)printf("%-10s %s\n", stat->name, stat->text);
+        for (const qs_stat *stat = qs_stats; stat->name != NULL; stat++)
+            (void)printf("%-10s %s\n", stat->name, stat->text);
         goto out;
     }
     if (opt.model == NULL || opt.text == NULL)

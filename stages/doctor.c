@@ -39,8 +39,9 @@ static void print_device(const options *opt, const qs_backend *backend)
     qs_backend_memory memory;
     if (!qs_backend_has_device(backend)) return;
     qs_backend_get_memory(backend, &memory);
-    (void)printf("device memory      %s, %s usable%s, %s taken by the driver\n", qs_mem_format(total, memory.total_bytes),
-                 qs_mem_format(room, memory.free_bytes), opt->map.budget_bytes > 0 ? " within the budget" : "",
+    (void)printf("device memory      %s, %s usable%s, %s taken by the driver\n",
+                 qs_mem_format(total, memory.total_bytes), qs_mem_format(room, memory.free_bytes),
+                 opt->map.budget_bytes > 0 ? " within the budget" : "",
                  qs_mem_format(own, memory.context_bytes));
     if (qs_clocks_read(clocks, opt->common.device)) (void)printf("device clocks      %s\n", clocks);
 }
@@ -72,16 +73,20 @@ static void print_model(const qs_model *model)
     qs_storage storage;
     bool lattice = qs_model_is_lattice(model, &storage);
     (void)printf("\nmodel              %s\n", qs_model_path(model));
-    (void)printf("architecture       %s, %lld layers, d_model %lld, d_ff %lld, heads %lld/%lld of %lld, vocabulary %lld%s\n",
-                 c->architecture, (long long)c->n_layers, (long long)c->d_model, (long long)c->d_ff, (long long)c->n_heads,
-                 (long long)c->n_kv_heads, (long long)c->head_dim, (long long)c->n_vocab, c->tied_head ? ", tied head" : "");
+    (void)printf("architecture       %s, %lld layers, d_model %lld, d_ff %lld, heads %lld/%lld of %lld, "
+                 "vocabulary %lld%s\n",
+                 c->architecture, (long long)c->n_layers, (long long)c->d_model, (long long)c->d_ff,
+                 (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->head_dim,
+                 (long long)c->n_vocab, c->tied_head ? ", tied head" : "");
     (void)printf("weights            %.1f M in the linears, %.1f M in all, stored as %s\n",
                  (double)qs_model_n_linear_weights(model) * 1e-6, (double)qs_model_n_weights(model) * 1e-6,
                  qs_storage_name(storage));
     if (lattice)
-        (void)printf("lattice            the weights already sit on a %s grid: degradation against this reference is understated\n",
+        (void)printf("lattice            the weights already sit on a %s grid: degradation against this "
+                     "reference is understated\n",
                      qs_storage_name(storage));
-    (void)printf("tokenizer          %s\n", qs_model_get_tokenizer(model) != NULL ? "found" : "none: text stages cannot run");
+    (void)printf("tokenizer          %s\n",
+                 qs_model_get_tokenizer(model) != NULL ? "found" : "none: text stages cannot run");
 }
 
 /* Peak memory of each stage: streams plus one block plus what the stage itself holds. */
@@ -103,7 +108,8 @@ static size_t print_stage_memory(const options *opt, const qs_model *model)
     };
     static const char *const names[] = {"calibrate", "quantize, a point", "evaluate, a point"};
     size_t most = 0;
-    (void)printf("\nestimated peak memory per stage (%lld x %lld tokens):\n", (long long)opt->n_samples, (long long)opt->seqlen);
+    (void)printf("\nestimated peak memory per stage (%lld x %lld tokens):\n", (long long)opt->n_samples,
+                 (long long)opt->seqlen);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char text[QS_MEM_TEXT_BYTES];
         (void)printf("  %-18s %s\n", names[i], qs_mem_format(text, rows[i]));
@@ -159,12 +165,14 @@ static qs_err check_model(const options *opt, const qs_backend *backend, qs_mode
     size_t most = print_stage_memory(opt, model);
     if (placement.kind == QS_PLACE_NONE || most > request.host_bytes) {
         char need[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];
-        err = qs_fail(QS_E_RESOURCE, "a sweep needs about %s and %s are available; use fewer --samples or a larger machine",
+        err = qs_fail(QS_E_RESOURCE,
+                      "a sweep needs about %s and %s are available; use fewer --samples or a larger machine",
                       qs_mem_format(need, most), qs_mem_format(have, request.host_bytes));
         goto out;
     }
     if (request.device_bytes > 0 && most > request.device_bytes)
-        (void)printf("\nthe GPU is smaller than the largest of these: with --backend auto such a stage runs on the CPU\n");
+        (void)printf("\nthe GPU is smaller than the largest of these: with --backend auto such a stage runs "
+                     "on the CPU\n");
     (void)printf("\na sweep of this model can run here\n");
 out:
     return err;
@@ -199,9 +207,11 @@ int main(int argc, char **argv)
         {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "also check this model", 0, 0, false},
         {"spec", QS_ARG_STRING, &opt.spec, "SPEC", "also check this point of the grid", 0, 0, false},
         {"ctx", QS_ARG_INT, &opt.n_ctx, "N", "tokens of context to place", 1, 1e7, false},
-        {"samples", QS_ARG_INT, &opt.n_samples, "N", "calibration windows, for the memory of the stages", 1, 1e6, false},
+        {"samples", QS_ARG_INT, &opt.n_samples, "N", "calibration windows, for the memory of the stages", 1,
+         1e6, false},
         {"seqlen", QS_ARG_INT, &opt.seqlen, "N", "tokens in a window", 2, 1e6, false},
-        {"self-test", QS_ARG_FLAG, &opt.self_test, NULL, "run every op against the plain C reference", 0, 0, false},
+        {"self-test", QS_ARG_FLAG, &opt.self_test, NULL, "run every op against the plain C reference", 0, 0,
+         false},
         QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
         QS_ARGS_COMMON(&opt.common),
     };

@@ -126,7 +126,8 @@ static stage_need pass_need(const job *j, unsigned tasks)
     qs_pass_plan plan;
     if ((tasks & QS_TASKS_QUALITY) == 0) return (stage_need){.what = "evaluate"};
     qs_pass_plan_make(&plan, config, j->windows.n_ctx, j->windows.n_windows, 1, 0);
-    size_t widest, block = stage_block_bytes(j->model, &widest), window = (size_t)(plan.n_ctx * config->d_model) * sizeof(float);
+    size_t widest, block = stage_block_bytes(j->model, &widest),
+                   window = (size_t)(plan.n_ctx * config->d_model) * sizeof(float);
     return (stage_need){
         .what = "evaluate",
         .weights_bytes = block + widest + (size_t)(config->n_vocab * config->d_model) * sizeof(float),

@@ -23,8 +23,8 @@ static void print_list(void)
     (void)printf("formats (--format)\n");
     for (int i = 0; qs_export_formats[i] != NULL; i++) {
         const qs_export_format *format = qs_export_formats[i];
-        (void)printf("  %-8s a %s for %s\n           holds %s\n", format->name, format->directory ? "directory" : "file",
-                     format->loaders, format->holds);
+        (void)printf("  %-8s a %s for %s\n           holds %s\n", format->name,
+                     format->directory ? "directory" : "file", format->loaders, format->holds);
     }
 }
 
@@ -63,8 +63,8 @@ static qs_err run(const options *o)
     QS_TRY(take(&job, o));
     QS_TRY(job.format->check(&job));
     QS_TRY(job.format->plan(&job, &bytes));
-    qs_log_info("export %s as %s: %s (%lld bytes) of tensors to %s", qs_quant_file_spec(job.quant)->id, job.format->name,
-                qs_mem_format(text, (size_t)bytes), (long long)bytes, o->out);
+    qs_log_info("export %s as %s: %s (%lld bytes) of tensors to %s", qs_quant_file_spec(job.quant)->id,
+                job.format->name, qs_mem_format(text, (size_t)bytes), (long long)bytes, o->out);
     if (!o->common.dry_run) {
         QS_TRY(job.format->write(&job));
         qs_log_info("%s: written in %.1f s, for %s", o->out, qs_clock_seconds() - started, job.format->loaders);
@@ -83,9 +83,10 @@ int main(int argc, char **argv)
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &o.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
         {"quant", QS_ARG_STRING, &o.quant, "FILE", "the quant artifact to export", 0, 0, false},
-        {"format", QS_ARG_STRING, &o.format, "NAME", "gptq, gptq_v2, awq, bnb or gguf; --list says what each holds", 0, 0, false},
-        {"type", QS_ARG_STRING, &o.type, "NAME", "gguf: of the quantised matrices; default: the one that keeps the codes",
-         0, 0, false},
+        {"format", QS_ARG_STRING, &o.format, "NAME",
+         "gptq, gptq_v2, awq, bnb or gguf; --list says what each holds", 0, 0, false},
+        {"type", QS_ARG_STRING, &o.type, "NAME",
+         "gguf: of the quantised matrices; default: the one that keeps the codes", 0, 0, false},
         {"out", QS_ARG_STRING, &o.out, "PATH", "directory (gguf: file) that will appear", 0, 0, false},
         QS_ARGS_COMMON(&o.common),
     };

@@ -51,11 +51,14 @@ static void print_point(const options *opt, const qs_spec *spec, const cost *c, 
     bool eval = qs_path_format(path, "%s/%s.eval.h5", opt->out, spec->id) == QS_OK && qs_file_exists(path);
     (void)snprintf(state, sizeof state, "%s", eval ? "evaluated" : quant ? "quantized" : "missing");
     if (opt->common.json) {
-        (void)printf("  {\"id\": \"%s\", \"method\": \"%s\", \"bits\": %lld, \"group_size\": %lld, \"variant\": \"%s\", "
-                     "\"spec\": \"%s\", \"bpw\": %.6g, \"bytes\": %lld, \"quantize_s\": %.3g, \"evaluate_s\": %.3g, "
-                     "\"state\": \"%s\"}%s\n",
-                     spec->id, spec->method->name, (long long)spec->bits, (long long)spec->group_size, spec->variant,
-                     spec->text, c->size.bpw, (long long)c->size.bytes, c->quantize_s, c->evaluate_s, state, last ? "" : ",");
+        (void)printf(
+            "  {\"id\": \"%s\", \"method\": \"%s\", \"bits\": %lld, \"group_size\": %lld, \"variant\": "
+            "\"%s\", "
+            "\"spec\": \"%s\", \"bpw\": %.6g, \"bytes\": %lld, \"quantize_s\": %.3g, \"evaluate_s\": %.3g, "
+            "\"state\": \"%s\"}%s\n",
+            spec->id, spec->method->name, (long long)spec->bits, (long long)spec->group_size, spec->variant,
+            spec->text, c->size.bpw, (long long)c->size.bytes, c->quantize_s, c->evaluate_s, state,
+            last ? "" : ",");
         return;
     }
     if (opt->model == NULL) {
@@ -84,7 +87,8 @@ static qs_err print_points(const options *opt, const qs_grid *grid, const qs_mod
         cost c = {0};
         if (model != NULL) {
             c.size = qs_quant_size_of(&grid->specs[i], model);
-            c.quantize_s = qs_quant_cost_of(model, opt->n_threads, true, &grid->specs[i], 1).multiply_adds / solver_rate;
+            c.quantize_s =
+                qs_quant_cost_of(model, opt->n_threads, true, &grid->specs[i], 1).multiply_adds / solver_rate;
             c.evaluate_s = evaluate_flops(model, opt->n_tokens) / flops_per_s;
             total += c.quantize_s + c.evaluate_s;
         }
@@ -107,7 +111,8 @@ static qs_err run(const options *opt)
     qs_backend *backend = NULL;
     qs_backend_peaks peaks = {0};
     qs_err err;
-    QS_TRY(opt->grid != NULL ? qs_grid_load(&grid, opt->grid) : qs_grid_from_specs(&grid, opt->specs.items, opt->specs.n));
+    QS_TRY(opt->grid != NULL ? qs_grid_load(&grid, opt->grid)
+                             : qs_grid_from_specs(&grid, opt->specs.items, opt->specs.n));
     if (opt->files != NULL) {
         QS_TRY(print_files(opt, &grid));
         goto out;
@@ -129,12 +134,15 @@ int main(int argc, char **argv)
 {
     options opt = {.common = QS_COMMON_DEFAULTS, .out = ".", .n_tokens = 20480};
     qs_arg rows[] = {
-        {"grid", QS_ARG_STRING, &opt.grid, "FILE.csv", "the grid: method,bits,group_size,variant", 0, 0, false},
+        {"grid", QS_ARG_STRING, &opt.grid, "FILE.csv", "the grid: method,bits,group_size,variant", 0, 0,
+         false},
         {"spec", QS_ARG_LIST, &opt.specs, "SPEC", "a point, instead of --grid", 0, 0, false},
-        {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "also estimate size and time for this model", 0, 0, false},
+        {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "also estimate size and time for this model", 0,
+         0, false},
         {"tokens", QS_ARG_INT, &opt.n_tokens, "N", "evaluation tokens, for the estimate", 1, 1e12, false},
         {"out", QS_ARG_STRING, &opt.out, "DIR", "the sweep's directory", 0, 0, false},
-        {"files", QS_ARG_STRING, &opt.files, "KIND", "print the points' files only: quant or eval", 0, 0, false},
+        {"files", QS_ARG_STRING, &opt.files, "KIND", "print the points' files only: quant or eval", 0, 0,
+         false},
         QS_ARGS_COMMON(&opt.common),
     };
     qs_args args = {.program = "qsweep-plan", .summary = "list the points of a grid and their cost", .rows = rows};

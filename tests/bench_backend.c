@@ -84,7 +84,8 @@ static qs_err draw_packed(qs_packed *packed, const int64_t s[4])
         QS_TRY(qs_packed_shape_int8(packed, s[0], s[1], 6));
     else
         QS_TRY(qs_packed_shape(packed, (int)s[3], s[0], s[1], 32));
-    QS_TRY(packed->format == QS_PACKED_INT ? qs_packed_alloc(packed, false, false) : qs_packed_alloc_absmax(packed, nf4));
+    QS_TRY(packed->format == QS_PACKED_INT ? qs_packed_alloc(packed, false, false)
+                                           : qs_packed_alloc_absmax(packed, nf4));
     for (int64_t i = 0; i < s[0] * packed->row_bytes; i++) packed->codes[i] = (uint8_t)qs_rng_u64(3, (uint64_t)i);
     for (int64_t i = 0; packed->scales != NULL && i < s[0] * packed->n_groups; i++)
         packed->scales[i] = qs_f16_from_f32(0.01f);
@@ -442,7 +443,8 @@ int main(int argc, char **argv)
         if (strncmp(rows[i].op, prefix, strlen(prefix)) != 0) continue;
         QS_TRY(check(&rows[i], backend, reference, &residual));
         if (!(residual <= rows[i].tolerance)) {
-            err = qs_fail(QS_E_NUMERIC, "bench %s: residual %.1e against the reference, not timed", rows[i].op, residual);
+            err = qs_fail(QS_E_NUMERIC, "bench %s: residual %.1e against the reference, not timed",
+                          rows[i].op, residual);
             goto out;
         }
         QS_TRY(measure(&rows[i], backend, seconds, &n));

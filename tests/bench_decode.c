@@ -202,7 +202,8 @@ static qs_err print_form(subject *s, int64_t n_samples)
     printf("%-38s %10s  prefill %7.1f tok/s", s->form->what, qs_mem_format(bytes, s->bytes),
            (double)s->n_prompt / prefill[n / 2]);
     if (!s->form->windowed)
-        printf("  decode %6.2f ms/tok  %6.1f tok/s  %5.1f GB/s", step * 1e3, 1.0 / step, (double)s->bytes / step * 1e-9);
+        printf("  decode %6.2f ms/tok  %6.1f tok/s  %5.1f GB/s", step * 1e3, 1.0 / step,
+               (double)s->bytes / step * 1e-9);
     printf("\n");
     (void)fflush(stdout);
 out:

@@ -1,4 +1,5 @@
-/* What the tests of import share: a checkpoint of a made-up point, edits of it, and the comparison with its artifact. */
+/* What the tests of import share: a checkpoint of a made-up point, edits of it, and the comparison with its
+ * artifact. */
 #ifndef TESTS_IMPORT_FIXTURES_H
 #define TESTS_IMPORT_FIXTURES_H
 
@@ -121,7 +122,8 @@ static inline long place_of(const char *dir, const char *prefix, const char *lea
     return place;
 }
 
-static inline void patch(const char *dir, const char *prefix, const char *leaf, long offset, const void *data, size_t bytes)
+static inline void patch(const char *dir, const char *prefix, const char *leaf, long offset, const void *data,
+                         size_t bytes)
 {
     scratch_path path;
     long place = place_of(dir, prefix, leaf) + offset;

@@ -1,4 +1,5 @@
-/* Kernels that try the CUDA twin (simt.h) itself. Launchers as in kernels.h: device pointers, 0 or the runtime's code. */
+/* Kernels that try the CUDA twin (simt.h) itself. Launchers as in kernels.h: device pointers, 0 or the
+ * runtime's code. */
 #ifndef QS_TESTS_SIMT_CASES_H
 #define QS_TESTS_SIMT_CASES_H
 
@@ -37,7 +38,8 @@ int qs_case_atomics(void *stream, int n_blocks, int *sum, int *most, float *floa
 /* 128 threads copy 16 bytes each to shared memory in two groups; out[k] is what lies there after waiting for
  * all but n_pending of the groups. */
 int qs_case_copy(void *stream, const uint32_t *in, int n_pending, uint32_t *out);
-/* out[0..31] unwritten static and out[32..63] unwritten dynamic shared memory of the second block; the first wrote it. */
+/* out[0..31] unwritten static and out[32..63] unwritten dynamic shared memory of the second block; the first
+ * wrote it. */
 int qs_case_unwritten(void *stream, uint32_t *out);
 
 typedef struct qs_case_pair {

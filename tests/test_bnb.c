@@ -84,8 +84,8 @@ typedef struct fixture {
     bool zeros;         /* has blocks of zeros, where codes are a matter of taste */
 } fixture;
 
-/* Halfway between two magnitudes of FP4 bitsandbytes takes the smaller on a GPU, and so does qsweep; on the CPU it takes
- * the lower number, which is another one below zero. */
+/* Halfway between two magnitudes of FP4 bitsandbytes takes the smaller on a GPU, and so does qsweep; on the
+ * CPU it takes the lower number, which is another one below zero. */
 static bool is_negative_tie(const qs_packed *p, float weight, float absmax, int theirs)
 {
     float t = weight * (1.0f / absmax);
@@ -138,8 +138,8 @@ static void compare_4bit(const fixture *m, cursor *c, int64_t kind)
     int64_t block = take_int(c), nested = take_int(c), has_values = take_int(c);
     uint8_t *codes = take(c, (m->n + 1) / 2, 1);
     char text[96];
-    (void)snprintf(text, sizeof text, "%s:block=%d,dq=%d,compute=%s", kind == 0 ? "nf4" : "fp4", (int)block, (int)nested,
-                   qs_rounding_name(m->stored));
+    (void)snprintf(text, sizeof text, "%s:block=%d,dq=%d,compute=%s", kind == 0 ? "nf4" : "fp4", (int)block,
+                   (int)nested, qs_rounding_name(m->stored));
     qs_quant_result result = quantise(text, m->w, m->n_out, m->n_in);
     qs_packed *p = &result.packed;
     if (nested) {

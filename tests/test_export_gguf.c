@@ -32,7 +32,8 @@ static double distance(const float *a, const qs_packed *p)
     return most;
 }
 
-static void compare_linears(const qs_model *made, const char *artifact, qs_model *parent, qs_storage storage, double tolerance)
+static void compare_linears(const qs_model *made, const char *artifact, qs_model *parent, qs_storage storage,
+                            double tolerance)
 {
     qs_quant_file *file;
     qs_matrix_desc desc;
@@ -62,7 +63,8 @@ static void compare_rest(const qs_model *made, const qs_model *parent)
         assert_int_equal(n, m);
         for (int64_t i = 0; i < n; i++) {
             /* bf16 tables become f16, the rest stays as it is */
-            float wanted = role == QS_ROLE_EMBED || role == QS_ROLE_HEAD ? qs_f32_from_f16(qs_f16_from_f32(b[i])) : b[i];
+            float wanted =
+                role == QS_ROLE_EMBED || role == QS_ROLE_HEAD ? qs_f32_from_f16(qs_f16_from_f32(b[i])) : b[i];
             assert_true(a[i] == wanted);
         }
         qs_mem_free(a);
@@ -73,7 +75,8 @@ static void compare_rest(const qs_model *made, const qs_model *parent)
 static void compare_config(const qs_model *made, const qs_model *parent)
 {
     const qs_model_config *a = qs_model_get_config(made), *b = qs_model_get_config(parent);
-    assert_true(a->n_layers == b->n_layers && a->n_vocab == b->n_vocab && a->d_model == b->d_model && a->d_ff == b->d_ff);
+    assert_true(a->n_layers == b->n_layers && a->n_vocab == b->n_vocab && a->d_model == b->d_model &&
+                a->d_ff == b->d_ff);
     assert_true(a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim);
     assert_true(a->tied_head == b->tied_head && a->qkv_bias == b->qkv_bias && a->qk_norm == b->qk_norm);
     assert_true(a->n_ctx_max == b->n_ctx_max && a->sliding_window == b->sliding_window);
@@ -101,8 +104,8 @@ static void check_point(const char *from, const char *text, const char *type, qs
 
 static const char tiny[] = "tests/fixtures/tiny";
 
-/* The codes are kept: de-quantised numbers are equal, except where a minimum is rounded to f16 (15 steps of at most 0.06
- * with a relative error of 2^-11). */
+/* The codes are kept: de-quantised numbers are equal, except where a minimum is rounded to f16 (15 steps of
+ * at most 0.06 with a relative error of 2^-11). */
 static void test_types(void **state)
 {
     (void)state;
@@ -179,7 +182,11 @@ static void test_refused(void **state)
         {tiny, "rtn:bits=4,group=48,sym=1", NULL, {"q_proj", "groups of 48", "group=32"}, QS_E_UNSUPPORTED},
         {tiny, "gptq:bits=4,group=32,sym=1,act=1", NULL, {"q_proj", "act=1", "gar=1"}, QS_E_UNSUPPORTED},
         {tiny, "rtn:bits=4,group=32,sym=1", "q9_9", {"q9_9", "q4_0", "f32"}, QS_E_USAGE},
-        {"tests/fixtures/models/smollm2", "rtn:bits=4,group=16,sym=1", NULL, {"q_proj", "rows of 48", "f16"}, QS_E_UNSUPPORTED},
+        {"tests/fixtures/models/smollm2",
+         "rtn:bits=4,group=16,sym=1",
+         NULL,
+         {"q_proj", "rows of 48", "f16"},
+         QS_E_UNSUPPORTED},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         scratch_path artifact, out;

@@ -1,5 +1,5 @@
-/* GPTQ export: every tensor against the layout by its definition (formats §2), written out here bit by bit; what the format
- * cannot hold; the documents. Checklist A20, G5. */
+/* GPTQ export: every tensor against the layout by its definition (formats §2), written out here bit by bit;
+ * what the format cannot hold; the documents. Checklist A20, G5. */
 #include "tests/export_fixtures.h"
 
 #include "base/json.h"
@@ -107,7 +107,8 @@ static void test_layout(void **state)
     check_point("rtn:bits=4,group=32,sym=1", "gptq", 0);
     check_point("gptq:bits=4,group=32,sym=0,act=1", "gptq", 1);
     check_point("gptq:bits=4,group=32,sym=0,act=1", "gptq_v2", 0);
-    check_point("gptq:bits=3,group=64,sym=0", "gptq_v2", 0); /* rows of 160: a shorter last group; codes straddle words */
+    check_point("gptq:bits=3,group=64,sym=0", "gptq_v2",
+                0); /* rows of 160: a shorter last group; codes straddle words */
     check_point("rtn:bits=3,group=32,sym=0", "gptq", 1);
     check_point("rtn:bits=8,group=-1,sym=1", "gptq", 0);
     check_point("rtn:bits=2,group=32,sym=0", "gptq", 1);
@@ -128,7 +129,8 @@ static void test_words(void **state)
         OK(export_to(model, artifact, rows[i].format, NULL, scratch(out, rows[i].format)));
         OK(qs_shards_open(&shards, out));
         const qs_safetensor *zeros = find(&shards, "model.layers.1.mlp.down_proj", ".qzeros");
-        for (int64_t w = 0; w < zeros->shape[0] * zeros->shape[1]; w++) assert_int_equal(word_at(zeros, w), rows[i].word);
+        for (int64_t w = 0; w < zeros->shape[0] * zeros->shape[1]; w++)
+            assert_int_equal(word_at(zeros, w), rows[i].word);
         qs_shards_close(&shards);
     }
 }
@@ -188,7 +190,8 @@ static void test_documents(void **state)
     static const char *const kept[] = {"model.embed_tokens.weight", "model.norm.weight",
                                        "model.layers.1.input_layernorm.weight"};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
-        const qs_safetensor *a = qs_shards_find(&shards, kept[i])->tensor, *b = qs_shards_find(&before, kept[i])->tensor;
+        const qs_safetensor *a = qs_shards_find(&shards, kept[i])->tensor,
+                            *b = qs_shards_find(&before, kept[i])->tensor;
         assert_true(a->type == QS_ST_F16 && b->type == QS_ST_F16 && a->n_dims == b->n_dims && a->bytes == b->bytes);
         assert_memory_equal(a->data, b->data, a->bytes);
     }

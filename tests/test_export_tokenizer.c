@@ -1,6 +1,6 @@
-/* Tokenizers that are written for other runtimes: a tokenizer.json becomes a GGUF vocabulary and a GGUF vocabulary a
- * tokenizer.json, and both give the tokens of the original on every text of the fixtures (which the `tokenizers` library
- * answered). Checklist G7. */
+/* Tokenizers that are written for other runtimes: a tokenizer.json becomes a GGUF vocabulary and a GGUF
+ * vocabulary a tokenizer.json, and both give the tokens of the original on every text of the fixtures (which
+ * the `tokenizers` library answered). Checklist G7. */
 #include "tokenizer_cases.h"
 
 #include "model/gguf_vocab.h"
@@ -82,7 +82,8 @@ static void test_refused(void **state)
     (void)state;
     json_t *root = load_document("tekken"), *made;
     qs_gguf_tokens tokens;
-    /* The right expression, and a piece that is a token is merged all the same: llama.cpp's tekken takes it as it is. */
+    /* The right expression, and a piece that is a token is merged all the same: llama.cpp's tekken takes it
+     * as it is. */
     qs_tokenizer *t = tokenizer_of_document(root);
     assert_fails(qs_gguf_tokens_from_json(&tokens, root, t, qs_tokenizer_n_vocab(t), "tekken.json"), QS_E_UNSUPPORTED,
                  "tekken.json");

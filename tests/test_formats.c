@@ -26,7 +26,8 @@ static void test_tables(void **state)
         for (int i = 0; i < 16; i++) largest = fmaxf(largest, fabsf(qs_formats[f].values[i]));
         assert_true(largest == 1);
     }
-    for (int i = 0; i < 8; i++) assert_true(qs_formats[QS_PACKED_FP4].values[i + 8] == -qs_formats[QS_PACKED_FP4].values[i]);
+    for (int i = 0; i < 8; i++)
+        assert_true(qs_formats[QS_PACKED_FP4].values[i + 8] == -qs_formats[QS_PACKED_FP4].values[i]);
 }
 
 static void test_nearest_code(void **state)
@@ -167,9 +168,10 @@ static int64_t check_products(qs_backend *backend, const qs_packed *p, int64_t n
     OK(qs_op_linear(backend, matrix, x, n, bias, y));
     for (int64_t i = 0; i < n * p->n_out; i++)
         if (!(fabs((double)y[i] - expected[i]) <= tolerance(p->compute, expected[i], size)))
-            fail_msg("%s %s %lld x %lld, %lld rows, block %lld, %s: element %lld is %g, not %g", qs_backend_name(backend),
-                     qs_formats[p->format].name, (long long)p->n_out, (long long)p->n_in, (long long)n,
-                     (long long)p->group_size, qs_rounding_name(p->compute), (long long)i, (double)y[i], expected[i]);
+            fail_msg("%s %s %lld x %lld, %lld rows, block %lld, %s: element %lld is %g, not %g",
+                     qs_backend_name(backend), qs_formats[p->format].name, (long long)p->n_out,
+                     (long long)p->n_in, (long long)n, (long long)p->group_size, qs_rounding_name(p->compute),
+                     (long long)i, (double)y[i], expected[i]);
     qs_matrix_destroy(matrix);
     free(x);
     free(bias);
@@ -199,7 +201,8 @@ static void check_entry(const char *entry)
             const int64_t *s = shapes[i];
             qs_packed p;
             qs_packed_format format = variant == 5 ? QS_PACKED_INT8 : variant % 2 == 0 ? QS_PACKED_NF4 : QS_PACKED_FP4;
-            draw_packed(&p, format, s[0], s[1], variant == 5 && i % 3 == 0 ? 0 : s[3], variant < 3, (qs_rounding)(variant % 3));
+            draw_packed(&p, format, s[0], s[1], variant == 5 && i % 3 == 0 ? 0 : s[3], variant < 3,
+                        (qs_rounding)(variant % 3));
             n += check_products(backend, &p, s[2], QS_USE_GEMM, QS_COMPUTE_F32);
             if (s[2] <= QS_GEMV_MAX_ROWS) n += check_products(backend, &p, s[2], QS_USE_GEMV, QS_COMPUTE_F32);
             if (p.compute == QS_ROUND_BF16 || format == QS_PACKED_INT8) /* exact in the engine's bf16 as well */
@@ -273,8 +276,8 @@ static void test_nonfinite_inputs(void **state)
     qs_backend_destroy(backend);
 }
 
-/* Bit for bit the same for any number of threads, alone or with others that share x, and after updates from and to other
- * formats. */
+/* Bit for bit the same for any number of threads, alone or with others that share x, and after updates from
+ * and to other formats. */
 static void test_threads_and_updates(void **state)
 {
     (void)state;

@@ -171,7 +171,8 @@ static void test_tap(void **state)
     for (int64_t i = 0; i < c->d_model; i++) sum += (double)embedding[i] * (double)embedding[i];
     double scale = 1.0 / sqrt(sum / (double)c->d_model + c->norm_eps);
     for (int64_t i = 0; i < c->d_model; i++)
-        assert_true(fabs((double)embedding[i] * scale * (double)weight[i] - (double)s.first[3 * c->d_model + i]) < 1e-5);
+        assert_true(fabs((double)embedding[i] * scale * (double)weight[i] -
+                         (double)s.first[3 * c->d_model + i]) < 1e-5);
     qs_mem_free(embedding);
     qs_mem_free(weight);
     qs_mem_free(s.first);

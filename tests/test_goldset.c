@@ -5,15 +5,23 @@
 #include "base/json.h"
 #include "data/goldset.h"
 
-static const char source[] = "# Book\n\n## A-1 First\n\nThe flow is 47 litres. Its depth is 12 cm.\n\n## A-2 Second\n\nThe flow is 31 litres.\n";
+static const char source[] = "# Book\n\n## A-1 First\n\nThe flow is 47 litres. Its depth is 12 cm.\n\n## A-2 "
+                             "Second\n\nThe flow is 31 litres.\n";
 static const char corpus[] =
-    "{\"snippet_id\":\"S1\",\"section_id\":\"A-1\",\"source_url\":\"book.md#A-1\",\"header\":\"First\",\"start\":22,\"end\":44,\"tokens\":5,\"rev\":\"1\",\"text\":\"The flow is 47 litres.\"}\n"
-    "{\"snippet_id\":\"S2\",\"section_id\":\"A-1\",\"source_url\":\"book.md#A-1\",\"header\":\"First\",\"start\":45,\"end\":64,\"tokens\":5,\"rev\":\"1\",\"text\":\"Its depth is 12 cm.\"}\n"
-    "{\"snippet_id\":\"S3\",\"section_id\":\"A-2\",\"source_url\":\"book.md#A-2\",\"header\":\"Second\",\"start\":81,\"end\":103,\"tokens\":5,\"rev\":\"1\",\"text\":\"The flow is 31 litres.\"}\n";
+    "{\"snippet_id\":\"S1\",\"section_id\":\"A-1\",\"source_url\":\"book.md#A-1\",\"header\":\"First\","
+    "\"start\":22,\"end\":44,\"tokens\":5,\"rev\":\"1\",\"text\":\"The flow is 47 litres.\"}\n"
+    "{\"snippet_id\":\"S2\",\"section_id\":\"A-1\",\"source_url\":\"book.md#A-1\",\"header\":\"First\","
+    "\"start\":45,\"end\":64,\"tokens\":5,\"rev\":\"1\",\"text\":\"Its depth is 12 cm.\"}\n"
+    "{\"snippet_id\":\"S3\",\"section_id\":\"A-2\",\"source_url\":\"book.md#A-2\",\"header\":\"Second\","
+    "\"start\":81,\"end\":103,\"tokens\":5,\"rev\":\"1\",\"text\":\"The flow is 31 litres.\"}\n";
 static const char gold[] =
-    "{\"qid\":\"Q1\",\"question\":\"Which flow?\",\"paraphrases\":[\"a?\",\"b?\",\"c?\"],\"answer\":\"47 litres\",\"answerable\":true,\"target_section\":\"A-1\",\"decoy_section\":\"A-2\",\"anchor\":{\"snippet_id\":\"S1\",\"start\":22,\"end\":44},\"band\":\"easy\"}\n"
+    "{\"qid\":\"Q1\",\"question\":\"Which flow?\",\"paraphrases\":[\"a?\",\"b?\",\"c?\"],\"answer\":\"47 "
+    "litres\",\"answerable\":true,\"target_section\":\"A-1\",\"decoy_section\":\"A-2\",\"anchor\":{\"snippet_"
+    "id\":\"S1\",\"start\":22,\"end\":44},\"band\":\"easy\"}\n"
     "\n"
-    "{\"qid\":\"Q2\",\"question\":\"Which height?\",\"paraphrases\":[\"d?\",\"e?\",\"f?\"],\"answer\":\"not stated\",\"answerable\":false,\"target_section\":\"A-1\",\"decoy_section\":\"A-2\",\"anchor\":null,\"band\":\"hard\"}\n";
+    "{\"qid\":\"Q2\",\"question\":\"Which height?\",\"paraphrases\":[\"d?\",\"e?\",\"f?\"],\"answer\":\"not "
+    "stated\",\"answerable\":false,\"target_section\":\"A-1\",\"decoy_section\":\"A-2\",\"anchor\":null,"
+    "\"band\":\"hard\"}\n";
 static const char longform[] = "{\"qid\":\"L1\",\"question\":\"Report.\",\"snippets\":[\"S3\",\"S1\"]}\n";
 
 /* The texts with one place changed: `file` 0 corpus, 1 gold, 2 longform. */
@@ -24,7 +32,8 @@ static qs_err parse_changed(qs_goldset *set, int file, const char *from, const c
     if (from != NULL) {
         const char *at = strstr(texts[file], from);
         assert_non_null(at);
-        (void)snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - texts[file]), texts[file], to, at + strlen(from));
+        (void)snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - texts[file]), texts[file], to,
+                       at + strlen(from));
     }
     qs_gold_text parts[3];
     static const char *const names[] = {"corpus.jsonl", "gold.jsonl", "longform.jsonl"};
@@ -70,7 +79,10 @@ static void every_mistake_is_named(void **state)
         {0, "\"start\":22", "\"start\":\"22\"", {"line 1", "start", "integer"}},
         {0, "\"header\":\"First\"", "\"header\":\" \"", {"line 1", "header", "nothing"}},
         {0, "{\"snippet_id\":\"S2\"", "[", {"line 2", "parse", "column"}},
-        {0, "book.md#A-1\",\"header\":\"First\",\"start\":45", "cook.md#A-1\",\"header\":\"First\",\"start\":45", {"line 2", "source_url", "A-1"}},
+        {0,
+         "book.md#A-1\",\"header\":\"First\",\"start\":45",
+         "cook.md#A-1\",\"header\":\"First\",\"start\":45",
+         {"line 2", "source_url", "A-1"}},
         {1, "\"Q2\"", "\"Q1\"", {"gold.jsonl line 3", "second item", "Q1"}},
         {1, "\"d?\"", "\"a?\"", {"line 3", "wording", "a?"}},
         {1, "[\"a?\",\"b?\",\"c?\"]", "[\"a?\",\"b?\"]", {"line 1", "paraphrases", "3"}},
@@ -80,7 +92,10 @@ static void every_mistake_is_named(void **state)
         {1, "\"decoy_section\":\"A-2\"", "\"decoy_section\":\"A-1\"", {"line 1", "decoy", "A-1"}},
         {1, "\"snippet_id\":\"S1\"", "\"snippet_id\":\"S9\"", {"line 1", "anchor", "S9"}},
         {1, "\"snippet_id\":\"S1\"", "\"snippet_id\":\"S3\"", {"line 1", "anchor", "outside the target"}},
-        {1, "\"start\":22,\"end\":44", "\"start\":22,\"end\":45", {"line 1", "outside its snippet S1", "22 to 45"}},
+        {1,
+         "\"start\":22,\"end\":44",
+         "\"start\":22,\"end\":45",
+         {"line 1", "outside its snippet S1", "22 to 45"}},
         {1, "\"start\":22,\"end\":44", "\"start\":22,\"end\":40", {"line 1", "hold the answer", "47 litres"}},
         {1, "\"start\":22,\"end\":44", "\"start\":40,\"end\":30", {"line 1", "anchor", "outside"}},
         {1, "47 litres", "7 litres", {"line 1", "hold the answer", "7 litres"}},
@@ -88,7 +103,10 @@ static void every_mistake_is_named(void **state)
         {1, "47 litres", "31 litres", {"line 1", "decoy", "S3"}},
         {1, "not stated", "unknown", {"line 3", "unanswerable", "unknown"}},
         {1, "\"anchor\":null", "\"anchor\":{}", {"line 3", "unanswerable", "anchor"}},
-        {1, "\"anchor\":{\"snippet_id\":\"S1\",\"start\":22,\"end\":44}", "\"anchor\":null", {"line 1", "answerable", "anchor"}},
+        {1,
+         "\"anchor\":{\"snippet_id\":\"S1\",\"start\":22,\"end\":44}",
+         "\"anchor\":null",
+         {"line 1", "answerable", "anchor"}},
         {1, "\"answerable\":true", "\"answerable\":1", {"line 1", "answerable", "true or false"}},
         {2, "\"S3\"", "\"S9\"", {"longform.jsonl line 1", "corpus", "S9"}},
         {2, "\"S3\"", "\"S1\"", {"line 1", "twice", "S1"}},
@@ -130,10 +148,12 @@ static void snippets_are_held_against_their_source(void **state)
     qs_goldset_free(&set);
 
     OK(parse_changed(&set, 0, NULL, NULL));
-    text_write(path, "# Book\n\n## A-1 First\n\nThe flow is 47 litres. Its depth is 12 cm.\n\n## A-3 Second\n\nThe flow is 31 litres.\n");
+    text_write(path, "# Book\n\n## A-1 First\n\nThe flow is 47 litres. Its depth is 12 cm.\n\n## A-3 "
+                     "Second\n\nThe flow is 31 litres.\n");
     FAILS(QS_E_INPUT, qs_goldset_check_sources(&set, scratch_dir));
     TEXT_HOLDS("S3", "section A-2");
-    text_write(path, "# Book\n\n## A-1 First\n\nThe flow is 48 litres. Its depth is 12 cm.\n\n## A-2 Second\n\nThe flow is 31 litres.\n");
+    text_write(path, "# Book\n\n## A-1 First\n\nThe flow is 48 litres. Its depth is 12 cm.\n\n## A-2 "
+                     "Second\n\nThe flow is 31 litres.\n");
     FAILS(QS_E_INPUT, qs_goldset_check_sources(&set, scratch_dir));
     TEXT_HOLDS("S1", "nowhere");
     (void)remove(path);

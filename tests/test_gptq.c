@@ -412,7 +412,8 @@ static void test_many_equal_each_alone(void **state)
                                  .backend = backend};
         for (int s = 0; s < N_MANY; s++) {
             specs[s] = parse(many[s]);
-            tasks[m * N_MANY + s] = (qs_quant_task){.spec = &specs[s], .job = &jobs[m], .out = &results[m * N_MANY + s]};
+            tasks[m * N_MANY + s] =
+                (qs_quant_task){.spec = &specs[s], .job = &jobs[m], .out = &results[m * N_MANY + s]};
         }
     }
     if (qs_quant_solve(workspace, tasks, 3 * N_MANY) != QS_OK) fail_msg("%s", qs_error_text());

@@ -1,5 +1,6 @@
-/* Checkpoints as candidates: what was exported comes back code by code; layouts that are not ours to write are written here
- * by their definition; and whatever can lie does, with an error that names it. Checklist A20, B7, G5, G7. */
+/* Checkpoints as candidates: what was exported comes back code by code; layouts that are not ours to write
+ * are written here by their definition; and whatever can lie does, with an error that names it. Checklist
+ * A20, B7, G5, G7. */
 #include "tests/import_fixtures.h"
 
 #include <math.h>
@@ -137,13 +138,48 @@ static void test_lies(void **state)
         qs_err code;
         const char *words[3];
     } rows[] = {
-        {"bits", json_integer(8), NULL, NULL, NULL, 0, QS_E_INPUT, {"q_proj.qweight", "[8, 64]", "right for 4 bits"}},
-        {"bits", json_integer(5), NULL, NULL, NULL, 0, QS_E_UNSUPPORTED, {"config.json", "5 bits", "2, 3, 4 and 8"}},
-        {"group_size", json_integer(64), NULL, NULL, NULL, 0, QS_E_INPUT, {"q_proj.scales", "groups would be of 32", "64"}},
+        {"bits",
+         json_integer(8),
+         NULL,
+         NULL,
+         NULL,
+         0,
+         QS_E_INPUT,
+         {"q_proj.qweight", "[8, 64]", "right for 4 bits"}},
+        {"bits",
+         json_integer(5),
+         NULL,
+         NULL,
+         NULL,
+         0,
+         QS_E_UNSUPPORTED,
+         {"config.json", "5 bits", "2, 3, 4 and 8"}},
+        {"group_size",
+         json_integer(64),
+         NULL,
+         NULL,
+         NULL,
+         0,
+         QS_E_INPUT,
+         {"q_proj.scales", "groups would be of 32", "64"}},
         {"group_size", json_integer(0), NULL, NULL, NULL, 0, QS_E_INPUT, {"group_size", "0", "-1"}},
-        {"checkpoint_format", json_string("marlin"), NULL, NULL, NULL, 0, QS_E_UNSUPPORTED, {"marlin", "gptq_v2", "config.json"}},
+        {"checkpoint_format",
+         json_string("marlin"),
+         NULL,
+         NULL,
+         NULL,
+         0,
+         QS_E_UNSUPPORTED,
+         {"marlin", "gptq_v2", "config.json"}},
         {"quant_method", json_string("hqq"), NULL, NULL, NULL, 0, QS_E_UNSUPPORTED, {"hqq", "gptq", "awq"}},
-        {"dynamic", json_pack("{s:{}}", "-:lm_head"), NULL, NULL, NULL, 0, QS_E_UNSUPPORTED, {"dynamic", "config.json", "bits"}},
+        {"dynamic",
+         json_pack("{s:{}}", "-:lm_head"),
+         NULL,
+         NULL,
+         NULL,
+         0,
+         QS_E_UNSUPPORTED,
+         {"dynamic", "config.json", "bits"}},
         {NULL, NULL, q_proj, ".g_idx", &group, 4, QS_E_INPUT, {"q_proj.g_idx", "7 at channel 0", "0 to 1"}},
         {NULL, NULL, down, ".scales", &nan_half, 2, QS_E_NUMERIC, {"down_proj.scales", "nan", "row 0"}},
         {NULL, NULL, down, ".qzeros", &zeros, 4, QS_E_INPUT, {"sym", "not the middle", "checkpoint"}},
@@ -159,7 +195,8 @@ static void test_lies(void **state)
     }
 }
 
-/* More channels in a group than it has room for; tensors that are missing or one too many; half a file; another model. */
+/* More channels in a group than it has room for; tensors that are missing or one too many; half a file;
+ * another model. */
 static void test_damage(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* Layouts of checkpoints beside GPTQ's: AWQ against a writer that follows the layout's definition, bitsandbytes there and
- * back, and what they refuse. Checklist A20, G5. */
+/* Layouts of checkpoints beside GPTQ's: AWQ against a writer that follows the layout's definition,
+ * bitsandbytes there and back, and what they refuse. Checklist A20, G5. */
 #include "tests/import_fixtures.h"
 
 /* ---- AWQ, written by its definition (formats 4.1) ---- */
@@ -131,7 +131,8 @@ static void test_awq_export(void **state)
     }
 }
 
-/* Tables, block maxima in f32 and in 8 bits, rows of int8: what bitsandbytes reads of it, scripts/peers/interop_bnb.py says. */
+/* Tables, block maxima in f32 and in 8 bits, rows of int8: what bitsandbytes reads of it,
+ * scripts/peers/interop_bnb.py says. */
 static void test_bnb(void **state)
 {
     (void)state;

@@ -27,7 +27,8 @@ static void a_prompt_is_snippets_question_and_a_place_for_the_answer(void **stat
     prompt.instruction = "Read.";
     prompt.n_snippets = 0;
     assert_prompt(&prompt, "Read.\nQuestion: Which flow?\nAnswer:\n");
-    prompt = (qs_prompt){.snippets = snippets, .n_snippets = 1, .question = "Which flow?", .headers = QS_HEADERS_REMOVED};
+    prompt = (qs_prompt){
+        .snippets = snippets, .n_snippets = 1, .question = "Which flow?", .headers = QS_HEADERS_REMOVED};
     assert_prompt(&prompt, "Its flow is 47 litres. [S001]\nQuestion: Which flow?\nAnswer:\n");
 }
 

@@ -1,5 +1,5 @@
-/* The twin of CUDA on the CPU, tried by itself: what the runtime promises, and that mistakes which a GPU would punish at
- * random are reported every time. */
+/* The twin of CUDA on the CPU, tried by itself: what the runtime promises, and that mistakes which a GPU
+ * would punish at random are reported every time. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

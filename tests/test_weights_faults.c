@@ -266,8 +266,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_directories), cmocka_unit_test(test_bad_shards),
-        cmocka_unit_test(test_nonfinite), cmocka_unit_test(test_nonfinite_16),       cmocka_unit_test(test_changed_file),
-        cmocka_unit_test(test_bad_tokenizers),
+        cmocka_unit_test(test_nonfinite),       cmocka_unit_test(test_nonfinite_16),
+        cmocka_unit_test(test_changed_file),    cmocka_unit_test(test_bad_tokenizers),
     };
     return cmocka_run_group_tests_name("weights_faults", tests, NULL, NULL);
 }

@@ -149,8 +149,13 @@ static void answers_stand_in_the_snippets_they_cite(void **state)
     (void)state;
     int n[3] = {0};
     for (uint64_t i = 0; i < N_EXAMPLES; i++) {
-        qs_world_mix mix = {.k_min = 1, .k_max = i % 10 == 0 ? 20 : 6, .n_ids = 40, .n_questions = 1 + (int)(i % 3), .unknown = 0.1,
-                            .report = 0.1, .no_headers = 0.1};
+        qs_world_mix mix = {.k_min = 1,
+                            .k_max = i % 10 == 0 ? 20 : 6,
+                            .n_ids = 40,
+                            .n_questions = 1 + (int)(i % 3),
+                            .unknown = 0.1,
+                            .report = 0.1,
+                            .no_headers = 0.1};
         qs_world_turns turns;
         OK(qs_world_example(&turns, &mix, 17, i));
         assert_true(turns.n >= 1 && turns.n <= mix.n_questions);

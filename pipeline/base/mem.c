@@ -30,7 +30,9 @@ qs_err qs_mem_alloc(void *out_pointer, size_t bytes, const char *what)
     size_t padded = (bytes + QS_MEM_ALIGN - 1) / QS_MEM_ALIGN * QS_MEM_ALIGN + QS_MEM_ALIGN;
     bool large = padded >= 2 * (size_t)HUGE_PAGE_BYTES;
     void *block_start = NULL;
-    char *block = posix_memalign(&block_start, large ? HUGE_PAGE_BYTES : QS_MEM_ALIGN, padded) == 0 ? block_start : NULL;
+    char *block = posix_memalign(&block_start, large ? HUGE_PAGE_BYTES : QS_MEM_ALIGN, padded) == 0
+                      ? block_start
+                      : NULL;
     /* Advice only: fewer page faults now, fewer walks through the page tables later. */
     if (block != NULL && large) (void)madvise(block, padded, MADV_HUGEPAGE);
     if (block == NULL)

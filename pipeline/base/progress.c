@@ -38,9 +38,9 @@ void qs_progress_update(qs_progress *progress, int64_t n_done)
     progress->shown = now;
     progress->visible = progress->terminal;
     double eta = elapsed / (double)n_done * (double)(progress->n_total - n_done);
-    (void)fprintf(stderr, "%s%s %lld/%lld  %s%s%.0f s, %.0f s left%s", progress->terminal ? "\r\033[K" : "", progress->label,
-                  (long long)n_done, (long long)progress->n_total, progress->note, progress->note[0] != '\0' ? ", " : "",
-                  elapsed, eta, progress->terminal ? "" : "\n");
+    (void)fprintf(stderr, "%s%s %lld/%lld  %s%s%.0f s, %.0f s left%s", progress->terminal ? "\r\033[K" : "",
+                  progress->label, (long long)n_done, (long long)progress->n_total, progress->note,
+                  progress->note[0] != '\0' ? ", " : "", elapsed, eta, progress->terminal ? "" : "\n");
     (void)fflush(stderr);
 }
 

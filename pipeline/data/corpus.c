@@ -180,7 +180,8 @@ qs_err qs_windows_stratified(int64_t n_tokens, int64_t window, int64_t n_windows
     int64_t n_starts = n_tokens - window + 1;
     if (n_starts < 1)
         return qs_fail(QS_E_INPUT,
-                       "cut windows: the text has %lld tokens, a window needs %lld; give more text or a shorter --seqlen",
+                       "cut windows: the text has %lld tokens, a window needs %lld; give more text or a "
+                       "shorter --seqlen",
                        (long long)n_tokens, (long long)window);
     for (int64_t i = 0; i < n_windows; i++) {
         int64_t low = (int64_t)((__int128)n_starts * i / n_windows);

@@ -77,7 +77,8 @@ typedef struct qs_world_mix {
 } qs_world_mix;
 #define QS_WORLD_MIX_DEFAULTS                                                                                \
     {                                                                                                        \
-        .k_min = 1, .k_max = 5, .n_ids = QS_WORLD_IDS, .n_questions = 1, .unknown = 0.08, .report = 0.03, .no_headers = 0.05        \
+        .k_min = 1, .k_max = 5, .n_ids = QS_WORLD_IDS, .n_questions = 1, .unknown = 0.08, .report = 0.03,    \
+        .no_headers = 0.05                                                                                   \
     }
 
 /* Prompts and answers in turn: the first prompt holds the snippets, the others are questions alone. */

@@ -4,7 +4,8 @@
  *   qzeros  I32 [n_groups, n_out / 8]  the same
  *   scales  F16 [n_groups, n_out]
  *
- * What AWQ folds into norms and rows is in the artifact's norms and codes; the layout holds any integer codes of 4 bits. */
+ * What AWQ folds into norms and rows is in the artifact's norms and codes; the layout holds any integer codes
+ * of 4 bits. */
 #include "base/args.h"
 #include "base/mem.h"
 #include "export/hf_dir.h"
@@ -22,18 +23,22 @@ static qs_err check(const qs_export_job *job)
     qs_err err;
     QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
     if (spec->bits != 4)
-        return qs_fail(QS_E_UNSUPPORTED, "export %s: AWQ directories hold 4 bits, not %lld; use --format gptq", spec->id,
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "export %s: AWQ directories hold 4 bits, not %lld; use --format gptq", spec->id,
                        (long long)spec->bits);
     for (qs_role role = 0; role < QS_N_LINEARS; role++) {
         qs_tensor_info info = qs_model_info(job->model, role, 0);
         int64_t group = group_size(spec, info.n_in);
         (void)qs_export_matrix_name(name, 0, role);
         if (info.n_in % group != 0 || info.n_out % PER_WORD != 0)
-            return qs_fail(QS_E_UNSUPPORTED, "export %s: %lld x %lld in groups of %lld: AWQ needs whole groups in a row and rows "
-                           "by eights; quantise with a group that divides the row, or use --format gptq", name,
-                           (long long)info.n_out, (long long)info.n_in, (long long)group);
+            return qs_fail(
+                QS_E_UNSUPPORTED,
+                "export %s: %lld x %lld in groups of %lld: AWQ needs whole groups in a row and rows "
+                "by eights; quantise with a group that divides the row, or use --format gptq",
+                name, (long long)info.n_out, (long long)info.n_in, (long long)group);
         if (qs_spec_has_perm(spec, info.n_in))
-            return qs_fail(QS_E_UNSUPPORTED, "export %s: AWQ has no room for the order of act=1; use --format gptq", name);
+            return qs_fail(QS_E_UNSUPPORTED,
+                           "export %s: AWQ has no room for the order of act=1; use --format gptq", name);
     }
 out:
     return err;
@@ -91,9 +96,10 @@ out:
 static json_t *config(const qs_export_job *job)
 {
     const qs_spec *spec = qs_quant_file_spec(job->quant);
-    return json_pack("{s:s, s:b, s:I, s:I, s:s, s:n, s:{s:[s], s:s}}", "quant_method", "awq", "zero_point", 1, "group_size",
-                     (json_int_t)spec->group_size, "bits", (json_int_t)spec->bits, "version", "gemm",
-                     "modules_to_not_convert", "meta", "quantizer", "qsweep:" QS_VERSION, "spec", spec->id);
+    return json_pack("{s:s, s:b, s:I, s:I, s:s, s:n, s:{s:[s], s:s}}", "quant_method", "awq", "zero_point", 1,
+                     "group_size", (json_int_t)spec->group_size, "bits", (json_int_t)spec->bits, "version",
+                     "gemm", "modules_to_not_convert", "meta", "quantizer", "qsweep:" QS_VERSION, "spec",
+                     spec->id);
 }
 
 static const qs_hf_codec codec = {.parts = parts, .encode = encode, .config = config};

@@ -16,7 +16,8 @@ enum { STATE_BYTES = 256 };
 
 static const char *torch_name(int64_t rounding)
 {
-    static const char *const names[] = {[QS_ROUND_F32] = "float32", [QS_ROUND_BF16] = "bfloat16", [QS_ROUND_F16] = "float16"};
+    static const char *const names[] = {
+        [QS_ROUND_F32] = "float32", [QS_ROUND_BF16] = "bfloat16", [QS_ROUND_F16] = "float16"};
     return names[rounding];
 }
 
@@ -33,8 +34,10 @@ static qs_err check(const qs_export_job *job)
     qs_err err;
     QS_TRY(qs_export_matrix(job, 0, QS_ROLE_Q, &p));
     if (p->format == QS_PACKED_INT)
-        return qs_fail(QS_E_UNSUPPORTED, "export %s: bitsandbytes holds nf4, fp4 and int8, not integer codes with groups; use "
-                       "--format gptq_v2", qs_quant_file_spec(job->quant)->id);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "export %s: bitsandbytes holds nf4, fp4 and int8, not integer codes with groups; use "
+                       "--format gptq_v2",
+                       qs_quant_file_spec(job->quant)->id);
 out:
     return err;
 }
@@ -123,9 +126,10 @@ static json_t *config(const qs_export_job *job)
     const qs_spec *spec = qs_quant_file_spec(job->quant);
     qs_packed p = shape_of(job, 64, 64);
     bool four = p.format != QS_PACKED_INT8;
-    json_t *root = json_pack("{s:s, s:b, s:b, s:b, s:b, s:f, s:b, s:b, s:n}", "quant_method", "bitsandbytes", "load_in_4bit",
-                             (int)four, "load_in_8bit", (int)!four, "_load_in_4bit", (int)four, "_load_in_8bit", (int)!four,
-                             "llm_int8_threshold", four ? 6.0 : spec->threshold, "llm_int8_has_fp16_weight", 0,
+    json_t *root = json_pack("{s:s, s:b, s:b, s:b, s:b, s:f, s:b, s:b, s:n}", "quant_method", "bitsandbytes",
+                             "load_in_4bit", (int)four, "load_in_8bit", (int)!four, "_load_in_4bit",
+                             (int)four, "_load_in_8bit", (int)!four, "llm_int8_threshold",
+                             four ? 6.0 : spec->threshold, "llm_int8_has_fp16_weight", 0,
                              "llm_int8_enable_fp32_cpu_offload", 0, "llm_int8_skip_modules");
     /* Loaders want these also where they say nothing. */
     json_t *more = json_pack("{s:s, s:b, s:s, s:s}", "bnb_4bit_quant_type", four ? qs_formats[p.format].name : "fp4",

@@ -39,8 +39,10 @@ qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, c
     char name[QS_EXPORT_NAME_BYTES];
     qs_err err = qs_export_matrix(job, layer, role, out);
     if (err == QS_OK && (*out)->format != QS_PACKED_INT)
-        err = qs_fail(QS_E_UNSUPPORTED, "export %s: its format is %s, not integer codes with scales; use --format bnb, or gguf "
-                      "with --type f16", qs_export_matrix_name(name, layer, role), qs_formats[(*out)->format].name);
+        err = qs_fail(QS_E_UNSUPPORTED,
+                      "export %s: its format is %s, not integer codes with scales; use --format bnb, or gguf "
+                      "with --type f16",
+                      qs_export_matrix_name(name, layer, role), qs_formats[(*out)->format].name);
     return err;
 }
 

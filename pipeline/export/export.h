@@ -1,5 +1,5 @@
-/* Export: a quantised point in the format of the runtime that will serve it. A format is a row; adding one is a file and a
- * row (docs/add-a-row.md). What a format cannot hold is refused before anything is written. */
+/* Export: a quantised point in the format of the runtime that will serve it. A format is a row; adding one is
+ * a file and a row (docs/add-a-row.md). What a format cannot hold is refused before anything is written. */
 #ifndef QS_EXPORT_EXPORT_H
 #define QS_EXPORT_EXPORT_H
 
@@ -21,8 +21,8 @@ typedef struct qs_export_format {
     const char *loaders; /* who reads it */
     const char *holds;   /* which points, and what of them is changed */
     bool directory;      /* out is a directory, else a file */
-    /* QS_E_UNSUPPORTED names the matrix, the cause, and the nearest format or spec that works. Reads the artifact where the
-     * answer depends on it; writes nothing. */
+    /* QS_E_UNSUPPORTED names the matrix, the cause, and the nearest format or spec that works. Reads the
+     * artifact where the answer depends on it; writes nothing. */
     qs_err (*check)(const qs_export_job *job);
     /* Bytes of tensors that write() will write. */
     qs_err (*plan)(const qs_export_job *job, int64_t *bytes);

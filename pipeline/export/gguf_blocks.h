@@ -27,8 +27,9 @@ bool qs_gguf_kind_holds(const qs_gguf_kind *kind, int bits, bool sym);
 /* The smallest kind that keeps the codes; NULL when there is none. */
 const qs_gguf_kind *qs_gguf_kind_choose(int bits, bool sym);
 
-/* One row as blocks; codes[n_in] is scratch, dst [qs_storage_bytes(kind->storage, n_in)]. Groups are whole blocks, there
- * is no permutation, and the kind holds the codes. QS_E_NUMERIC when a minimum is beyond f16. */
+/* One row as blocks; codes[n_in] is scratch, dst [qs_storage_bytes(kind->storage, n_in)]. Groups are whole
+ * blocks, there is no permutation, and the kind holds the codes. QS_E_NUMERIC when a minimum is beyond f16.
+ */
 QS_MUST_CHECK qs_err qs_gguf_put_row(const qs_gguf_kind *kind, const qs_packed *packed, int64_t row, uint8_t *codes,
                                      uint8_t *dst);
 

@@ -1,5 +1,5 @@
-/* GGUF for llama.cpp: the quantised matrices in the type that keeps their codes, or de-quantised; norms and biases in F32;
- * embedding and head as the parent's GGUF stores them, from a directory in F16. */
+/* GGUF for llama.cpp: the quantised matrices in the type that keeps their codes, or de-quantised; norms and
+ * biases in F32; embedding and head as the parent's GGUF stores them, from a directory in F16. */
 #include <stdio.h>
 #include <string.h>
 
@@ -40,9 +40,11 @@ static qs_err choose_kind(const qs_export_job *job, const qs_gguf_kind **kind)
         if (*kind != NULL) return QS_OK;
     }
     const qs_gguf_kind *nearest = qs_gguf_kind_choose((int)spec->bits, spec->sym);
-    return qs_fail(QS_E_UNSUPPORTED, "export %s: %s does not hold %lld bits with%s zero points; use --type %s, or quantise "
-                   "with sym=1", spec->id, job->type != NULL ? job->type : "no block type of GGUF",
-                   (long long)spec->bits, spec->sym ? " fixed" : "", nearest != NULL ? nearest->name : "f16");
+    return qs_fail(QS_E_UNSUPPORTED,
+                   "export %s: %s does not hold %lld bits with%s zero points; use --type %s, or quantise "
+                   "with sym=1",
+                   spec->id, job->type != NULL ? job->type : "no block type of GGUF", (long long)spec->bits,
+                   spec->sym ? " fixed" : "", nearest != NULL ? nearest->name : "f16");
 }
 
 static qs_err check_matrix(const qs_export_job *job, const qs_gguf_kind *kind, qs_role role)
@@ -54,14 +56,19 @@ static qs_err check_matrix(const qs_export_job *job, const qs_gguf_kind *kind, q
     (void)qs_export_matrix_name(name, 0, role);
     if (kind->dense) return QS_OK;
     if (n_in % QS_GGUF_BLOCK != 0)
-        return qs_fail(QS_E_UNSUPPORTED, "export %s: rows of %lld weights are no whole blocks of 32; use --type f16", name,
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "export %s: rows of %lld weights are no whole blocks of 32; use --type f16", name,
                        (long long)n_in);
     if (group % QS_GGUF_BLOCK != 0 && group < n_in)
-        return qs_fail(QS_E_UNSUPPORTED, "export %s: groups of %lld weights are no whole blocks of 32; quantise with group=32 "
-                       "or a multiple of it, or use --type f16", name, (long long)group);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "export %s: groups of %lld weights are no whole blocks of 32; quantise with group=32 "
+                       "or a multiple of it, or use --type f16",
+                       name, (long long)group);
     if (qs_spec_has_perm(spec, n_in))
-        return qs_fail(QS_E_UNSUPPORTED, "export %s: with act=1 groups are no neighbours in a row, which blocks are; quantise "
-                       "with gar=1 or static=1, or use --type f16", name);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "export %s: with act=1 groups are no neighbours in a row, which blocks are; quantise "
+                       "with gar=1 or static=1, or use --type f16",
+                       name);
     return QS_OK;
 }
 
@@ -294,8 +301,10 @@ out:
 const qs_export_format qs_export_gguf = {
     .name = "gguf",
     .loaders = "llama.cpp",
-    .holds = "integer codes in groups of whole blocks of 32, without a permutation, as they are (q4_0: sym up to 4 bits,\n"
-             "           asym up to 3; q4_1: asym 4, its minima rounded to f16; q5_0: asym 4, exact; q8_0: sym 8); any point\n"
+    .holds = "integer codes in groups of whole blocks of 32, without a permutation, as they are (q4_0: sym "
+             "up to 4 bits,\n"
+             "           asym up to 3; q4_1: asym 4, its minima rounded to f16; q5_0: asym 4, exact; q8_0: "
+             "sym 8); any point\n"
              "           with --type f16 or f32",
     .check = check,
     .plan = plan_file,

@@ -4,8 +4,9 @@
 
 #include "model/gguf_writer.h"
 
-/* The parent's own metadata where it is a GGUF file, else made from its configuration and tokenizer; with the file type of
- * the matrices. Declares no tensors. QS_E_UNSUPPORTED when GGUF has no words for the tokenizer. */
+/* The parent's own metadata where it is a GGUF file, else made from its configuration and tokenizer; with the
+ * file type of the matrices. Declares no tensors. QS_E_UNSUPPORTED when GGUF has no words for the tokenizer.
+ */
 QS_MUST_CHECK qs_err qs_gguf_put_metadata(qs_gguf_writer *writer, const qs_model *model, uint32_t file_type);
 
 /* The name that GGUF gives the parent's architecture. */

@@ -28,7 +28,8 @@ static qs_err check_shape(const qs_export_job *job, int64_t layer, qs_role role)
                    (long long)info.n_out, (long long)info.n_in);
 }
 
-/* Zero points of 0 would be stored as -1: writers wrap and borrow from the neighbour, and readers disagree on the value. */
+/* Zero points of 0 would be stored as -1: writers wrap and borrow from the neighbour, and readers disagree on
+ * the value. */
 static qs_err check_zeros(const qs_export_job *job, int64_t layer, qs_role role)
 {
     char name[QS_EXPORT_NAME_BYTES];
@@ -38,9 +39,11 @@ static qs_err check_zeros(const qs_export_job *job, int64_t layer, qs_role role)
     const uint8_t *zero = memchr(p->zeros, 0, (size_t)(p->n_out * p->n_groups));
     if (zero == NULL) return QS_OK;
     int64_t at = zero - p->zeros;
-    return qs_fail(QS_E_UNSUPPORTED, "export %s: the zero point of row %lld, group %lld is 0, which format gptq (v1) has no "
-                   "code for; use --format gptq_v2, or quantise with sym=1", qs_export_matrix_name(name, layer, role),
-                   (long long)(at / p->n_groups), (long long)(at % p->n_groups));
+    return qs_fail(QS_E_UNSUPPORTED,
+                   "export %s: the zero point of row %lld, group %lld is 0, which format gptq (v1) has no "
+                   "code for; use --format gptq_v2, or quantise with sym=1",
+                   qs_export_matrix_name(name, layer, role), (long long)(at / p->n_groups),
+                   (long long)(at % p->n_groups));
 }
 
 static qs_err check(const qs_export_job *job)
@@ -148,13 +151,15 @@ static json_t *config(const qs_export_job *job)
 {
     const qs_spec *spec = qs_quant_file_spec(job->quant);
     const char *format = is_v1(job) ? "gptq" : "gptq_v2";
-    /* Groups in an order of their own are what desc_act means to a loader; a damping of 0 (RTN) would be refused by one. */
-    return json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:f, s:{s:[s], s:s}}", "quant_method",
-                     "gptq", "method", "gptq", "bits", (json_int_t)spec->bits, "group_size",
+    /* Groups in an order of their own are what desc_act means to a loader; a damping of 0 (RTN) would be
+     * refused by one. */
+    return json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:f, s:{s:[s], s:s}}",
+                     "quant_method", "gptq", "method", "gptq", "bits", (json_int_t)spec->bits, "group_size",
                      (json_int_t)spec->group_size, "desc_act", (int)any_perm(job), "sym", (int)spec->sym,
                      "checkpoint_format", format, "format", format, "pack_dtype", "int32", "lm_head", 0,
                      "static_groups", (int)spec->static_groups, "true_sequential", 0, "damp_percent",
-                     spec->damping > 0 ? spec->damping : 0.01, "meta", "quantizer", "qsweep:" QS_VERSION, "spec", spec->id);
+                     spec->damping > 0 ? spec->damping : 0.01, "meta", "quantizer", "qsweep:" QS_VERSION,
+                     "spec", spec->id);
 }
 
 static const qs_hf_codec codec = {.parts = parts, .encode = encode, .config = config,

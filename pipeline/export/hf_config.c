@@ -9,7 +9,10 @@
 #include "base/mem.h"
 #include "model/gguf_vocab.h"
 
-static qs_err need(const void *node) { return node != NULL ? QS_OK : qs_fail(QS_E_RESOURCE, "export: no memory for a document"); }
+static qs_err need(const void *node)
+{
+    return node != NULL ? QS_OK : qs_fail(QS_E_RESOURCE, "export: no memory for a document");
+}
 
 static qs_err set(json_t *object, const char *key, json_t *value)
 {
@@ -29,8 +32,8 @@ static json_t *real_of_f32(double value)
     return json_real(strtod(text, NULL));
 }
 
-/* Divisors of the frequencies are how GGUF writes "llama3" scaling; its four numbers are found again by trying those that
- * Llama 3.1 and 3.2 have. */
+/* Divisors of the frequencies are how GGUF writes "llama3" scaling; its four numbers are found again by
+ * trying those that Llama 3.1 and 3.2 have. */
 static bool is_llama3(const qs_model *model, qs_model_config *scaled)
 {
     int64_t n = scaled->head_dim / 2;

@@ -1,4 +1,5 @@
-/* The documents of a Hugging Face directory: copied from the parent's directory, or made from the metadata of its GGUF. */
+/* The documents of a Hugging Face directory: copied from the parent's directory, or made from the metadata of
+ * its GGUF. */
 #ifndef QS_EXPORT_HF_CONFIG_H
 #define QS_EXPORT_HF_CONFIG_H
 

@@ -1,5 +1,6 @@
-/* A Hugging Face directory with quantised linears: tensors, config.json, tokenizer, generation config. What a loader wants
- * of the linears is a codec; the rest is the same for all of them: embeddings, norms, biases and an untied head in f16. */
+/* A Hugging Face directory with quantised linears: tensors, config.json, tokenizer, generation config. What a
+ * loader wants of the linears is a codec; the rest is the same for all of them: embeddings, norms, biases and
+ * an untied head in f16. */
 #ifndef QS_EXPORT_HF_DIR_H
 #define QS_EXPORT_HF_DIR_H
 

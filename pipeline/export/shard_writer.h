@@ -10,7 +10,8 @@ typedef struct qs_shard_writer qs_shard_writer;
 /* shard_bytes: the size above which the next tensor opens a new file; 0 = 5 GB. */
 QS_MUST_CHECK qs_err qs_shard_writer_create(qs_shard_writer **out, size_t shard_bytes);
 
-/* As qs_safetensors_writer: declare all, begin, put, finish. Tensors are dealt out in the order of their declaration. */
+/* As qs_safetensors_writer: declare all, begin, put, finish. Tensors are dealt out in the order of their
+ * declaration. */
 QS_MUST_CHECK qs_err qs_shard_writer_declare(qs_shard_writer *writer, const char *name, qs_safetensor_type type,
                                              int n_dims, const int64_t *shape);
 size_t qs_shard_writer_bytes(const qs_shard_writer *writer); /* of all tensors */

@@ -1,5 +1,5 @@
-/* What is held against the reference: a quant artifact of ours, or a checkpoint that someone else made. Both are a source of
- * linears, and are evaluated by the same code. */
+/* What is held against the reference: a quant artifact of ours, or a checkpoint that someone else made. Both
+ * are a source of linears, and are evaluated by the same code. */
 #ifndef QS_METRIC_CANDIDATE_H
 #define QS_METRIC_CANDIDATE_H
 

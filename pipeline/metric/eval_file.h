@@ -16,14 +16,15 @@ typedef struct qs_subject {
     qs_compute compute;
     uint64_t seed;
     const char *id;            /* "fp" for the reference */
-    const char *text;          /* on which the tokenizers of checkpoints are tried, text_bytes long; NULL = a built-in one */
+    const char
+        *text; /* on which the tokenizers of checkpoints are tried, text_bytes long; NULL = a built-in one */
     size_t text_bytes;
     const qs_digest *quant;    /* NULL for the reference */
     const qs_digest *baseline; /* NULL: not compared with one, or it does not matter which */
 } qs_subject;
 
-/* Creates the artifact with /model, /config, /protocol, /tokens/ids, parents and, from the candidate (of neither kind for
- * the reference), /checkpoint or /layers/loss, /calibration and /timing/@quantize_s. */
+/* Creates the artifact with /model, /config, /protocol, /tokens/ids, parents and, from the candidate (of
+ * neither kind for the reference), /checkpoint or /layers/loss, /calibration and /timing/@quantize_s. */
 QS_MUST_CHECK qs_err qs_eval_file_begin(qs_artifact **out, const char *path, const qs_subject *subject,
                                         const qs_candidate *candidate);
 

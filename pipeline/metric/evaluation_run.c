@@ -337,7 +337,8 @@ static qs_err run_next_group(runner *r, int64_t *first)
             continue;
         }
         /* A checkpoint brings a head of its own, as large as the reference's: it goes alone. */
-        bool alone = point->kind == QS_CANDIDATE_CHECKPOINT || (g.n > 0 && g.points[0]->kind == QS_CANDIDATE_CHECKPOINT);
+        bool alone = point->kind == QS_CANDIDATE_CHECKPOINT ||
+                     (g.n > 0 && g.points[0]->kind == QS_CANDIDATE_CHECKPOINT);
         if (g.n > 0 && (alone || quality != g.quality)) break;
         tell_stale(point);
         g.quality = quality;

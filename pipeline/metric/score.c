@@ -104,7 +104,8 @@ static qs_err score_tile(qs_scorer *s, const qs_scored_rows *rows, const int32_t
         .argmax = scores->argmax != NULL ? scores->argmax + at : NULL,
         .entropy = scores->entropy != NULL ? scores->entropy + at : NULL,
     };
-    QS_TRY(qs_op_linear(s->backend, rows->head != NULL ? rows->head : s->head, rows->hidden + first * s->d_model, n, NULL, logits));
+    QS_TRY(qs_op_linear(s->backend, rows->head != NULL ? rows->head : s->head,
+                        rows->hidden + first * s->d_model, n, NULL, logits));
     QS_TRY(qs_op_logit_stats(s->backend, logits, targets + first, n, s->n_vocab, &stats));
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(stats.nll[i]) || (stats.entropy != NULL && !isfinite(stats.entropy[i]))) {

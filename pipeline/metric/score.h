@@ -45,6 +45,7 @@ QS_MUST_CHECK qs_err qs_scorer_logits(qs_scorer *scorer, const qs_matrix *head, 
                                       float *logits);
 
 /* The head of another model of the same shape, for qs_scored_rows; qs_matrix_destroy. */
-QS_MUST_CHECK qs_err qs_scorer_make_head(qs_matrix **out, qs_backend *backend, const qs_model *model, qs_compute compute);
+QS_MUST_CHECK qs_err qs_scorer_make_head(qs_matrix **out, qs_backend *backend, const qs_model *model,
+                                         qs_compute compute);
 
 #endif

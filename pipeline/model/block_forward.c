@@ -176,7 +176,8 @@ static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden,
     QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_ATTN_NORM), n, c->d_model, c->norm_eps,
                          s->x));
     QS_TRY(see(tap, block, QS_SITE_QKV, s->x, n));
-    QS_TRY(linears(block, (product[]){{QS_ROLE_Q, s->q, false}, {QS_ROLE_K, k, false}, {QS_ROLE_V, v, false}}, 3, s->x, n));
+    QS_TRY(linears(block, (product[]){{QS_ROLE_Q, s->q, false}, {QS_ROLE_K, k, false}, {QS_ROLE_V, v, false}},
+                   3, s->x, n));
     if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
     if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
     QS_TRY(qs_op_rope(backend, s->q, positions, s->inv_freq, n, c->n_heads, c->head_dim));

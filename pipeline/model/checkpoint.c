@@ -17,7 +17,8 @@ enum { PREFIX_BYTES = QS_TENSOR_NAME_BYTES, NAME_BYTES = PREFIX_BYTES + 64 };
 
 /* ---- what the documents say ---- */
 
-/* The object, a new reference, and the file it stands in; NULL when no file has one. Older tools wrote a file of its own. */
+/* The object, a new reference, and the file it stands in; NULL when no file has one. Older tools wrote a file
+ * of its own. */
 static qs_err find_config(json_t **out, char path[QS_PATH_BYTES], const char *dir)
 {
     static const char *const names[] = {"config.json", "quantize_config.json", "quant_config.json"};
@@ -45,12 +46,14 @@ static qs_err find_layout(const qs_checkpoint_layout **out, const json_t *object
     if (err != QS_OK) return err;
     for (int i = 0; layouts[i] != NULL; i++) {
         *out = layouts[i];
-        if (strcmp(layouts[i]->method, method) == 0 && ((*out)->accepts == NULL || (*out)->accepts(object))) return QS_OK;
+        if (strcmp(layouts[i]->method, method) == 0 && ((*out)->accepts == NULL || (*out)->accepts(object)))
+            return QS_OK;
         if (i > 0 && strcmp(layouts[i]->method, layouts[i - 1]->method) == 0) continue;
         size_t used = strlen(names);
         (void)snprintf(names + used, sizeof names - used, "%s%s", i == 0 ? "" : ", ", layouts[i]->method);
     }
-    return qs_fail(QS_E_UNSUPPORTED, "open %s: checkpoints of the method \"%.32s\" are not read, only of %s and GGUF files",
+    return qs_fail(QS_E_UNSUPPORTED,
+                   "open %s: checkpoints of the method \"%.32s\" are not read, only of %s and GGUF files",
                    path, method, names);
 }
 
@@ -58,8 +61,11 @@ static qs_err find_layout(const qs_checkpoint_layout **out, const json_t *object
 
 static qs_err differs(const qs_checkpoint *c, const char *what, double own, double wanted)
 {
-    return qs_fail(QS_E_INPUT, "open checkpoint %s: %s is %g, of the model it is compared with %g; give the model that it was "
-                   "made from", qs_model_path(c->model), what, own, wanted);
+    return qs_fail(
+        QS_E_INPUT,
+        "open checkpoint %s: %s is %g, of the model it is compared with %g; give the model that it was "
+        "made from",
+        qs_model_path(c->model), what, own, wanted);
 }
 
 static qs_err check_parent(const qs_checkpoint *c)
@@ -69,11 +75,16 @@ static qs_err check_parent(const qs_checkpoint *c)
         const char *what;
         int64_t own, wanted;
     } counts[] = {
-        {"the number of layers", a->n_layers, b->n_layers}, {"the vocabulary", a->n_vocab, b->n_vocab},
-        {"the model width", a->d_model, b->d_model},        {"the MLP width", a->d_ff, b->d_ff},
-        {"the number of heads", a->n_heads, b->n_heads},    {"the number of key-value heads", a->n_kv_heads, b->n_kv_heads},
-        {"the head width", a->head_dim, b->head_dim},       {"the sliding window", a->sliding_window, b->sliding_window},
-        {"biases of q, k and v (0 or 1)", a->qkv_bias, b->qkv_bias}, {"a bias of o (0 or 1)", a->o_bias, b->o_bias},
+        {"the number of layers", a->n_layers, b->n_layers},
+        {"the vocabulary", a->n_vocab, b->n_vocab},
+        {"the model width", a->d_model, b->d_model},
+        {"the MLP width", a->d_ff, b->d_ff},
+        {"the number of heads", a->n_heads, b->n_heads},
+        {"the number of key-value heads", a->n_kv_heads, b->n_kv_heads},
+        {"the head width", a->head_dim, b->head_dim},
+        {"the sliding window", a->sliding_window, b->sliding_window},
+        {"biases of q, k and v (0 or 1)", a->qkv_bias, b->qkv_bias},
+        {"a bias of o (0 or 1)", a->o_bias, b->o_bias},
         {"norms of q and k (0 or 1)", a->qk_norm, b->qk_norm},
     };
     float *own = NULL, *wanted = NULL;
@@ -163,7 +174,9 @@ static void describe(qs_checkpoint *c)
         f->bits = c->config.bits;
         f->group_size = c->config.group_size;
         if (c->config.variant != NULL) (void)snprintf(f->variant, sizeof f->variant, "%s", c->config.variant);
-        else (void)snprintf(f->variant, sizeof f->variant, "%s%s", c->config.sym ? "sym" : "asym", c->config.act ? "-act" : "");
+        else
+            (void)snprintf(f->variant, sizeof f->variant, "%s%s", c->config.sym ? "sym" : "asym",
+                           c->config.act ? "-act" : "");
         return;
     }
     (void)snprintf(f->variant, sizeof f->variant, "%s", qs_storage_name(storage));
@@ -276,8 +289,11 @@ static qs_err get_linear(void *context, int64_t layer, qs_role role, qs_matrix_d
     }
     qs_tensor_info info = qs_model_info(c->model, role, layer);
     const qs_packed *p = c->packed[role].codes != NULL ? &c->packed[role] : NULL;
-    *desc = (qs_matrix_desc){.format = p != NULL ? QS_MATRIX_INT : QS_MATRIX_F32, .n_out = info.n_out, .n_in = info.n_in,
-                             .packed = p, .dense = p != NULL ? NULL : c->dense[role]};
+    *desc = (qs_matrix_desc){.format = p != NULL ? QS_MATRIX_INT : QS_MATRIX_F32,
+                             .n_out = info.n_out,
+                             .n_in = info.n_in,
+                             .packed = p,
+                             .dense = p != NULL ? NULL : c->dense[role]};
     return QS_OK;
 }
 
@@ -354,12 +370,13 @@ qs_err qs_checkpoint_scales(const qs_checkpoint *c, const char *prefix, qs_packe
             float value = element(t, g * out->n_out + o);
             uint16_t half = qs_f16_from_f32(value);
             if (!isfinite(value))
-                return qs_fail(QS_E_NUMERIC, "read %s: tensor %s holds %g at group %lld, row %lld", entry->shard->file.path,
-                               name, (double)value, (long long)g, (long long)o);
+                return qs_fail(QS_E_NUMERIC, "read %s: tensor %s holds %g at group %lld, row %lld",
+                               entry->shard->file.path, name, (double)value, (long long)g, (long long)o);
             if (qs_f32_from_f16(half) != value)
-                return qs_fail(QS_E_UNSUPPORTED, "read %s: tensor %s holds %.9g at group %lld, row %lld, which f16 does not; "
-                               "only f16 scales are supported", entry->shard->file.path, name, (double)value, (long long)g,
-                               (long long)o);
+                return qs_fail(QS_E_UNSUPPORTED,
+                               "read %s: tensor %s holds %.9g at group %lld, row %lld, which f16 does not; "
+                               "only f16 scales are supported",
+                               entry->shard->file.path, name, (double)value, (long long)g, (long long)o);
             out->scales[o * out->n_groups + g] = half;
         }
     return QS_OK;

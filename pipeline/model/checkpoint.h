@@ -1,6 +1,6 @@
-/* Checkpoints that someone else quantised, as candidates beside the model they were made from: directories of GPTQModel,
- * AutoGPTQ and AutoAWQ, and GGUF files. What a checkpoint says about itself is checked against what it holds, and all that
- * surrounds its linears (embedding, norms, biases, head) is its own. */
+/* Checkpoints that someone else quantised, as candidates beside the model they were made from: directories of
+ * GPTQModel, AutoGPTQ and AutoAWQ, and GGUF files. What a checkpoint says about itself is checked against
+ * what it holds, and all that surrounds its linears (embedding, norms, biases, head) is its own. */
 #ifndef QS_MODEL_CHECKPOINT_H
 #define QS_MODEL_CHECKPOINT_H
 
@@ -20,8 +20,9 @@ typedef struct qs_checkpoint_facts {
     qs_digest digest;                       /* of its files */
 } qs_checkpoint_facts;
 
-/* Errors: QS_E_INPUT names file or tensor and cause: another model than `parent` (borrowed), shapes that do not follow from
- * the bits and the group size that it states. QS_E_UNSUPPORTED: a layout that is not read here. */
+/* Errors: QS_E_INPUT names file or tensor and cause: another model than `parent` (borrowed), shapes that do
+ * not follow from the bits and the group size that it states. QS_E_UNSUPPORTED: a layout that is not read
+ * here. */
 QS_MUST_CHECK qs_err qs_checkpoint_open(qs_checkpoint **out, const char *path, const qs_model *parent);
 void qs_checkpoint_close(qs_checkpoint *checkpoint); /* NULL is fine */
 
@@ -30,8 +31,8 @@ const qs_checkpoint_facts *qs_checkpoint_get_facts(const qs_checkpoint *checkpoi
 /* Embedding, norms, biases, head and tokenizer; its linears are read through the source alone. */
 const qs_model *qs_checkpoint_model(const qs_checkpoint *checkpoint);
 
-/* Holds one layer's matrices at a time. get() checks what it reads: QS_E_INPUT names the tensor (group index out of range),
- * QS_E_NUMERIC a scale that is no number. */
+/* Holds one layer's matrices at a time. get() checks what it reads: QS_E_INPUT names the tensor (group index
+ * out of range), QS_E_NUMERIC a scale that is no number. */
 qs_linear_source qs_checkpoint_source(qs_checkpoint *checkpoint);
 
 #endif

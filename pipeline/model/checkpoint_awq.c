@@ -1,5 +1,6 @@
-/* AutoAWQ checkpoints, version GEMM, 4 bits: qweight I32 [n_in, n_out / 8] and qzeros I32 [n_groups, n_out / 8] pack eight
- * output channels in a word, channel 8 c + order[i] in nibble i; scales F16 [n_groups, n_out]; W = (q - zero) scale. */
+/* AutoAWQ checkpoints, version GEMM, 4 bits: qweight I32 [n_in, n_out / 8] and qzeros I32 [n_groups, n_out /
+ * 8] pack eight output channels in a word, channel 8 c + order[i] in nibble i; scales F16 [n_groups, n_out];
+ * W = (q - zero) scale. */
 #include <ctype.h>
 #include <string.h>
 #include <strings.h>
@@ -26,10 +27,13 @@ static qs_err read_config(qs_checkpoint_config *out, const json_t *object, const
     QS_TRY(qs_json_opt_string(&version, object, "version", name));
     QS_TRY(qs_json_opt_string(&version, object, "checkpoint_format", name));
     if (out->bits != 4)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: AWQ of %lld bits is not read, only of 4", name, (long long)out->bits);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: AWQ of %lld bits is not read, only of 4", name,
+                       (long long)out->bits);
     if (strcasecmp(version, "gemm") != 0)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: AWQ version \"%.32s\" orders its nibbles in another way than gemm, the only "
-                       "one that is read", name, version);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "read %s: AWQ version \"%.32s\" orders its nibbles in another way than gemm, the only "
+                       "one that is read",
+                       name, version);
     if (out->group_size == 0) return qs_fail(QS_E_INPUT, "read %s: the group size is 0; -1 means the whole row", name);
     /* Whether all zero points are the middle is seen from them: writers of symmetric codes say zero_point too. */
     out->sym = false;
@@ -63,8 +67,8 @@ static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t 
     qs_err err;
     *out = (qs_packed){0};
     if (n_out % PER_WORD != 0)
-        return qs_fail(QS_E_INPUT, "read checkpoint %s: %s has %lld rows, no multiple of 8", qs_model_path(c->model), prefix,
-                       (long long)n_out);
+        return qs_fail(QS_E_INPUT, "read checkpoint %s: %s has %lld rows, no multiple of 8",
+                       qs_model_path(c->model), prefix, (long long)n_out);
     QS_TRY(qs_packed_shape(out, 4, n_out, n_in, c->config.group_size));
     const qs_leaf codes_leaf = {".qweight", QS_ST_I32, QS_ST_I32, 2, {n_in, n_out / PER_WORD}, false};
     const qs_leaf zeros_leaf = {".qzeros", QS_ST_I32, QS_ST_I32, 2, {out->n_groups, n_out / PER_WORD}, false};

@@ -1,5 +1,5 @@
-/* bitsandbytes directories, 4 bits (NF4, FP4) and LLM.int8 (layout: export/bnb_export.c). What a matrix is like stands in a
- * JSON text beside it, and is checked against the tensors. */
+/* bitsandbytes directories, 4 bits (NF4, FP4) and LLM.int8 (layout: export/bnb_export.c). What a matrix is
+ * like stands in a JSON text beside it, and is checked against the tensors. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +25,8 @@ static qs_err read_4(qs_checkpoint_config *out, const json_t *object, const char
     QS_TRY(qs_json_opt_string(&compute, object, "bnb_4bit_compute_dtype", name));
     QS_TRY(qs_json_opt_string(&storage, object, "bnb_4bit_quant_storage", name));
     if (strcmp(storage, "uint8") != 0)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: bnb_4bit_quant_storage \"%.32s\" is not read, only uint8", name, storage);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: bnb_4bit_quant_storage \"%.32s\" is not read, only uint8",
+                       name, storage);
     for (int i = 0; i < 3; i++)
         if (strcmp(compute, rows[i].name) == 0) {
             out->compute = rows[i].rounding;
@@ -84,8 +85,8 @@ static qs_err read_state(state *out, const qs_checkpoint *c, const char *prefix,
     const json_t *shape = json_object_get(root, "shape");
     if (json_array_size(shape) != 2 || json_integer_value(json_array_get(shape, 0)) != n_out ||
         json_integer_value(json_array_get(shape, 1)) != n_in)
-        err = qs_fail(QS_E_INPUT, "read %s: its shape is not the [%lld, %lld] of the configuration", name, (long long)n_out,
-                      (long long)n_in);
+        err = qs_fail(QS_E_INPUT, "read %s: its shape is not the [%lld, %lld] of the configuration", name,
+                      (long long)n_out, (long long)n_in);
     else if (strcmp(type, rows[row].type) != 0 || nested_block != QS_NESTED_BLOCK || !isfinite((float)out->offset))
         err = qs_fail(QS_E_UNSUPPORTED, "read %s: quant_type \"%.16s\", blocks of %lld maxima, offset %g", name, type,
                       (long long)nested_block, out->offset);
@@ -108,7 +109,8 @@ static qs_err check_map(const qs_safetensor *t, const float *wanted, int n)
         float value;
         memcpy(&value, t->data + 4 * i, sizeof value);
         if (!(fabsf(value - wanted[i]) <= 1e-6f))
-            return qs_fail(QS_E_UNSUPPORTED, "read checkpoint: entry %d of %s is %g, of bitsandbytes' own map %g", i, t->name,
+            return qs_fail(QS_E_UNSUPPORTED,
+                           "read checkpoint: entry %d of %s is %g, of bitsandbytes' own map %g", i, t->name,
                            (double)value, (double)wanted[i]);
     }
     return QS_OK;

@@ -1,5 +1,6 @@
-/* Linears of a GGUF file as packed codes, so that they are deployed in low bits too: Q4_0 is d (q - 8), Q8_0 is d q. Types
- * with minima or scales of scales are no integer grid with f16 scales; these linears are read as numbers. */
+/* Linears of a GGUF file as packed codes, so that they are deployed in low bits too: Q4_0 is d (q - 8), Q8_0
+ * is d q. Types with minima or scales of scales are no integer grid with f16 scales; these linears are read
+ * as numbers. */
 #include <string.h>
 
 #include "base/mem.h"

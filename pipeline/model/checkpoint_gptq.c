@@ -1,6 +1,6 @@
-/* GPTQ checkpoints of AutoGPTQ, GPTQModel and their like (layout: export/gptq_export.c). Readers of v1 add 1 to the packed
- * words of zero points, so that a zero point of 0, whose writer borrowed from the neighbour, comes back as 0; where they
- * hold 3 bits, each field by itself. */
+/* GPTQ checkpoints of AutoGPTQ, GPTQModel and their like (layout: export/gptq_export.c). Readers of v1 add 1
+ * to the packed words of zero points, so that a zero point of 0, whose writer borrowed from the neighbour,
+ * comes back as 0; where they hold 3 bits, each field by itself. */
 #include <stdio.h>
 #include <string.h>
 
@@ -21,13 +21,15 @@ static qs_err read_format(qs_checkpoint_config *out, const json_t *object, const
     QS_TRY(qs_json_opt_string(&pack, object, "pack_dtype", name));
     out->v1 = strcmp(format, "gptq") == 0;
     if (!out->v1 && strcmp(format, "gptq_v2") != 0)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: checkpoint_format \"%.32s\" is not read, only gptq and gptq_v2", name,
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "read %s: checkpoint_format \"%.32s\" is not read, only gptq and gptq_v2", name,
                        format);
     if (strcmp(pack, "int32") != 0)
         return qs_fail(QS_E_UNSUPPORTED, "read %s: pack_dtype \"%.32s\" is not read, only int32", name, pack);
     const json_t *dynamic = json_object_get(object, "dynamic");
     if (json_object_size(dynamic) > 0)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: \"dynamic\" gives matrices bits of their own, which is not supported", name);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "read %s: \"dynamic\" gives matrices bits of their own, which is not supported", name);
 out:
     return err;
 }
@@ -38,12 +40,14 @@ static qs_err read_config(qs_checkpoint_config *out, const json_t *object, const
     *out = (qs_checkpoint_config){.group_size = 128, .sym = true};
     QS_TRY(qs_json_get_int(&out->bits, object, "bits", 1, 32, name));
     QS_TRY(qs_json_opt_int(&out->group_size, object, "group_size", -1, 65536, name));
-    if (json_object_get(object, "sym") == NULL) qs_log_warn("%s does not say \"sym\": true is assumed, as loaders do", name);
+    if (json_object_get(object, "sym") == NULL)
+        qs_log_warn("%s does not say \"sym\": true is assumed, as loaders do", name);
     QS_TRY(qs_json_opt_bool(&out->sym, object, "sym", name));
     QS_TRY(qs_json_opt_bool(&out->act, object, "desc_act", name));
     QS_TRY(read_format(out, object, name));
     if (out->bits != 2 && out->bits != 3 && out->bits != 4 && out->bits != 8)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: %lld bits are not read, only 2, 3, 4 and 8", name, (long long)out->bits);
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: %lld bits are not read, only 2, 3, 4 and 8", name,
+                       (long long)out->bits);
     if (out->group_size == 0)
         return qs_fail(QS_E_INPUT, "read %s: \"group_size\" is 0; -1 means the whole row", name);
 out:
@@ -87,7 +91,8 @@ static qs_err find_leaves(leaves *out, const qs_checkpoint *c, const char *prefi
     char bits[HINT_BYTES], group[HINT_BYTES];
     int64_t n_in = shape->n_in, n_out = shape->n_out;
     const qs_leaf codes = {".qweight", QS_ST_I32, QS_ST_U32, 2, {n_in * shape->bits / WORD_BITS, n_out}, false};
-    const qs_leaf zeros = {".qzeros", QS_ST_I32, QS_ST_U32, 2, {shape->n_groups, n_out * shape->bits / WORD_BITS}, false};
+    const qs_leaf zeros = {
+        ".qzeros", QS_ST_I32, QS_ST_U32, 2, {shape->n_groups, n_out * shape->bits / WORD_BITS}, false};
     const qs_leaf groups = {".g_idx", QS_ST_I32, QS_ST_I32, 1, {n_in, 0}, true};
     qs_leaf scales = {".scales", QS_ST_F16, QS_ST_BF16, 2, {shape->n_groups, n_out}, false};
     qs_err err;
@@ -108,8 +113,8 @@ out:
 
 /* ---- groups ---- */
 
-/* g_idx to the order of the stored columns: *perm stays NULL where groups are neighbours. Our layout cuts the stored columns
- * into equal groups, so each index has to occur as often as its group is long. */
+/* g_idx to the order of the stored columns: *perm stays NULL where groups are neighbours. Our layout cuts the
+ * stored columns into equal groups, so each index has to occur as often as its group is long. */
 static qs_err order_groups(const qs_checkpoint *c, const char *prefix, const qs_safetensor *t, const qs_packed *shape,
                            int32_t *perm, bool *permuted)
 {
@@ -121,13 +126,18 @@ static qs_err order_groups(const qs_checkpoint *c, const char *prefix, const qs_
         int32_t g;
         memcpy(&g, t->data + 4 * j, sizeof g);
         if (g < 0 || g >= shape->n_groups) {
-            err = qs_fail(QS_E_INPUT, "read checkpoint %s: tensor %s.g_idx holds %d at channel %lld, and there are groups 0 to "
-                          "%lld", qs_model_path(c->model), prefix, g, (long long)j, (long long)shape->n_groups - 1);
+            err = qs_fail(
+                QS_E_INPUT,
+                "read checkpoint %s: tensor %s.g_idx holds %d at channel %lld, and there are groups 0 to "
+                "%lld",
+                qs_model_path(c->model), prefix, g, (long long)j, (long long)shape->n_groups - 1);
             goto out;
         }
-        int64_t first = g * shape->group_size, size = n_in - first < shape->group_size ? n_in - first : shape->group_size;
+        int64_t first = g * shape->group_size,
+                size = n_in - first < shape->group_size ? n_in - first : shape->group_size;
         if (at[g] == size) {
-            err = qs_fail(QS_E_UNSUPPORTED, "read checkpoint %s: tensor %s.g_idx gives group %d more than its %lld channels",
+            err = qs_fail(QS_E_UNSUPPORTED,
+                          "read checkpoint %s: tensor %s.g_idx gives group %d more than its %lld channels",
                           qs_model_path(c->model), prefix, g, (long long)size);
             goto out;
         }
@@ -196,12 +206,16 @@ static qs_err settle(qs_checkpoint *c)
         c->config.v1 = all_v1;
     }
     if (c->config.sym && n > 0 && !all_v1 && !all_v2)
-        return qs_fail(QS_E_INPUT, "open checkpoint %s: it says \"sym\": true, but %lld of its %lld zero points are not the "
-                       "middle; loaders that trust \"sym\" and loaders that read them get different models",
-                       qs_model_path(c->model), (long long)(n - counts[middle - (c->config.v1 ? 1 : 0)]), (long long)n);
+        return qs_fail(
+            QS_E_INPUT,
+            "open checkpoint %s: it says \"sym\": true, but %lld of its %lld zero points are not the "
+            "middle; loaders that trust \"sym\" and loaders that read them get different models",
+            qs_model_path(c->model), (long long)(n - counts[middle - (c->config.v1 ? 1 : 0)]), (long long)n);
     if (c->config.v1 && counts[wraps] > 0)
-        qs_log_warn("%s: %lld zero points of 0 in format v1, which has no code for them: loaders disagree; read as GPTQModel "
-                    "does", qs_model_path(c->model), (long long)counts[wraps]);
+        qs_log_warn("%s: %lld zero points of 0 in format v1, which has no code for them: loaders disagree; "
+                    "read as GPTQModel "
+                    "does",
+                    qs_model_path(c->model), (long long)counts[wraps]);
 out:
     return err;
 }
@@ -248,8 +262,8 @@ static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t 
     qs_err err;
     *out = (qs_packed){0};
     if (n_in % WORD_BITS != 0 || n_out * c->config.bits % WORD_BITS != 0)
-        return qs_fail(QS_E_UNSUPPORTED, "read checkpoint %s: %s is %lld x %lld, no multiple of 32", qs_model_path(c->model),
-                       prefix, (long long)n_out, (long long)n_in);
+        return qs_fail(QS_E_UNSUPPORTED, "read checkpoint %s: %s is %lld x %lld, no multiple of 32",
+                       qs_model_path(c->model), prefix, (long long)n_out, (long long)n_in);
     QS_TRY(qs_packed_shape(out, (int)c->config.bits, n_out, n_in, c->config.group_size));
     QS_TRY(find_leaves(&l, c, prefix, out));
     QS_TRY(qs_packed_alloc(out, !c->config.sym, l.groups != NULL));

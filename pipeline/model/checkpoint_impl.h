@@ -21,8 +21,8 @@ typedef struct qs_checkpoint_layout {
     bool (*accepts)(const json_t *object); /* where two layouts have one method; NULL = it does */
     /* `name` is the file that the object stands in. */
     qs_err (*read_config)(qs_checkpoint_config *out, const json_t *object, const char *name);
-    /* Fills a packed matrix [n_out, n_in] from the tensors below `prefix`, and checks all of them; on failure *out holds
-     * nothing. */
+    /* Fills a packed matrix [n_out, n_in] from the tensors below `prefix`, and checks all of them; on failure
+     * *out holds nothing. */
     qs_err (*load)(qs_checkpoint *checkpoint, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out);
     /* Once, after opening: what is known only from the tensors. NULL = nothing. */
     qs_err (*settle)(qs_checkpoint *checkpoint);
@@ -42,8 +42,8 @@ struct qs_checkpoint {
     int64_t layer;
 };
 
-/* "<prefix><leaf>" with that type and shape (n_dims 1: shape[0] alone). QS_E_INPUT names the tensor, what it has and what
- * was expected; `hint` follows. NULL *out when it is absent and optional. */
+/* "<prefix><leaf>" with that type and shape (n_dims 1: shape[0] alone). QS_E_INPUT names the tensor, what it
+ * has and what was expected; `hint` follows. NULL *out when it is absent and optional. */
 typedef struct qs_leaf {
     const char *leaf;
     qs_safetensor_type type, also; /* either is fine */
@@ -54,8 +54,8 @@ typedef struct qs_leaf {
 QS_MUST_CHECK qs_err qs_checkpoint_leaf(const qs_safetensor **out, const qs_checkpoint *checkpoint, const char *prefix,
                                         const qs_leaf *wanted, const char *hint);
 
-/* scales[n_groups, n_out] of any floating type, transposed into out->scales. QS_E_NUMERIC names the first that is NaN or
- * Inf, QS_E_UNSUPPORTED one that f16 does not hold. */
+/* scales[n_groups, n_out] of any floating type, transposed into out->scales. QS_E_NUMERIC names the first
+ * that is NaN or Inf, QS_E_UNSUPPORTED one that f16 does not hold. */
 QS_MUST_CHECK qs_err qs_checkpoint_scales(const qs_checkpoint *checkpoint, const char *prefix, qs_packed *out);
 
 /* A linear of a GGUF file: codes where the type has integers around a fixed middle; false = read it as numbers. */

@@ -1,4 +1,5 @@
-/* The tokenizer metadata of a GGUF file, copied out of it: what makes a tokenizer, and what tokenizer.json is made of. */
+/* The tokenizer metadata of a GGUF file, copied out of it: what makes a tokenizer, and what tokenizer.json is
+ * made of. */
 #ifndef QS_MODEL_GGUF_VOCAB_H
 #define QS_MODEL_GGUF_VOCAB_H
 
@@ -19,8 +20,8 @@ typedef struct qs_gguf_tokens {
 QS_MUST_CHECK qs_err qs_gguf_tokens_read(qs_gguf_tokens *out, const qs_gguf *gguf, const char *name);
 void qs_gguf_tokens_free(qs_gguf_tokens *tokens);
 
-/* The vocabulary of a tokenizer.json (`root`, which must outlive *out) that `tokenizer` was read from, filled up to n_vocab
- * tokens with padding. QS_E_UNSUPPORTED when GGUF has no name for its way of cutting text. */
+/* The vocabulary of a tokenizer.json (`root`, which must outlive *out) that `tokenizer` was read from, filled
+ * up to n_vocab tokens with padding. QS_E_UNSUPPORTED when GGUF has no name for its way of cutting text. */
 QS_MUST_CHECK qs_err qs_gguf_tokens_from_json(qs_gguf_tokens *out, json_t *root, const qs_tokenizer *tokenizer,
                                               int64_t n_vocab, const char *name);
 

@@ -65,7 +65,8 @@ static qs_err find_kind(qs_gguf_tokens *out, const qs_tokenizer *t, const char *
         out->vocab.add_space_prefix = prefix;
         return QS_OK;
     }
-    return qs_fail(QS_E_UNSUPPORTED, "write %s as GGUF: none of the tokenizers that GGUF names cuts text as this one does",
+    return qs_fail(QS_E_UNSUPPORTED,
+                   "write %s as GGUF: none of the tokenizers that GGUF names cuts text as this one does",
                    name);
 }
 
@@ -85,7 +86,10 @@ out:
     return err;
 }
 
-static bool is_byte_token(const char *text) { return strncmp(text, "<0x", 3) == 0 && strlen(text) == 6 && text[5] == '>'; }
+static bool is_byte_token(const char *text)
+{
+    return strncmp(text, "<0x", 3) == 0 && strlen(text) == 6 && text[5] == '>';
+}
 
 static void set_token(qs_gguf_tokens *out, int64_t id, const char *text, size_t bytes, int32_t type)
 {
@@ -105,7 +109,8 @@ static void fill_tokens(qs_gguf_tokens *out, json_t *model, const json_t *added,
     for (size_t i = 0; i < json_array_size(added); i++) {
         const json_t *token = json_array_get(added, i), *content = json_object_get(token, "content");
         set_token(out, json_integer_value(json_object_get(token, "id")), json_string_value(content),
-                  json_string_length(content), json_is_true(json_object_get(token, "special")) ? TYPE_CONTROL : TYPE_USER);
+                  json_string_length(content),
+                  json_is_true(json_object_get(token, "special")) ? TYPE_CONTROL : TYPE_USER);
     }
     for (int64_t i = 0; i < out->vocab.n_vocab; i++) {
         if (out->tokens[i] != NULL) continue;
@@ -115,7 +120,8 @@ static void fill_tokens(qs_gguf_tokens *out, json_t *model, const json_t *added,
     }
 }
 
-static bool merge_parts(const json_t *merge, const char **left, size_t *left_bytes, const char **right, size_t *right_bytes)
+static bool merge_parts(const json_t *merge, const char **left, size_t *left_bytes, const char **right,
+                        size_t *right_bytes)
 {
     if (json_is_array(merge)) {
         const json_t *a = json_array_get(merge, 0), *b = json_array_get(merge, 1);
@@ -147,7 +153,8 @@ static void fill_merges(qs_gguf_tokens *out, const json_t *merges, const qs_toke
         size_t bytes = left_bytes + separator + right_bytes;
         if (scored) {
             int32_t id = qs_vocab_find(&t->vocab, text, bytes);
-            if (id >= 0 && (out->scores[id] == 0.0f || out->scores[id] < -(float)(m + 1))) out->scores[id] = -(float)(m + 1);
+            if (id >= 0 && (out->scores[id] == 0.0f || out->scores[id] < -(float)(m + 1)))
+                out->scores[id] = -(float)(m + 1);
             continue;
         }
         out->merges[out->vocab.n_merges] = text;

@@ -240,7 +240,8 @@ static qs_err put_llama(json_t *root, json_t *model, const qs_gguf_vocab *v, con
     bool prefix = v->add_space_prefix != 0;
     qs_gguf_vocab own = *v;
     qs_err err;
-    if (v->scores == NULL) return qs_fail(QS_E_INPUT, "write the tokenizer of %s: a \"llama\" vocabulary needs scores", name);
+    if (v->scores == NULL)
+        return qs_fail(QS_E_INPUT, "write the tokenizer of %s: a \"llama\" vocabulary needs scores", name);
     /* The places that SentencePiece gives them. */
     if (own.bos_id < 0 && v->n_vocab > 2) own.bos_id = 1;
     bool add_bos = own.bos_id >= 0 && v->add_bos != 0;

@@ -27,8 +27,8 @@ QS_MUST_CHECK qs_err qs_gguf_writer_declare(qs_gguf_writer *writer, const char *
                                             const int64_t *ne);
 size_t qs_gguf_writer_bytes(const qs_gguf_writer *writer); /* of the declared tensors */
 
-/* The next bytes of tensor data; the first call writes what comes before them. QS_E_USAGE when tensors get more than they
- * hold or other than in their order. */
+/* The next bytes of tensor data; the first call writes what comes before them. QS_E_USAGE when tensors get
+ * more than they hold or other than in their order. */
 QS_MUST_CHECK qs_err qs_gguf_writer_put(qs_gguf_writer *writer, const char *name, const void *data, size_t bytes);
 
 /* The writer is gone afterwards, also on failure. QS_E_USAGE when data are missing. */

@@ -30,8 +30,8 @@ typedef enum qs_naming { QS_NAMING_HF, QS_NAMING_GGUF } qs_naming;
 enum { QS_TENSOR_NAME_BYTES = 96 };
 /* "model.layers.3.self_attn.q_proj.weight", "blk.3.attn_q.weight"; returns name. */
 const char *qs_role_tensor_name(char name[QS_TENSOR_NAME_BYTES], qs_naming naming, qs_role role, int64_t layer);
-/* Heads within which GGUF interleaves the halves of the rows of Q and K (and of their biases): its row h * D + 2i + t is
- * Hugging Face's h * D + t * D / 2 + i, for heads of D rows. 0 = rows are as they are. */
+/* Heads within which GGUF interleaves the halves of the rows of Q and K (and of their biases): its row h * D
+ * + 2i + t is Hugging Face's h * D + t * D / 2 + i, for heads of D rows. 0 = rows are as they are. */
 int64_t qs_role_rotated_heads(const qs_model_config *config, qs_naming naming, qs_role role);
 
 /* How a tensor is stored in the file. */

@@ -13,8 +13,8 @@ static const float absmax_min = 1e-38f;
 /* Of FP4's magnitudes, by size. */
 static const uint8_t fp4_order[8] = {0, 1, 6, 7, 4, 5, 2, 3};
 
-/* Code of the nearest of n ascending values (a power of two), of two equally near ones the lower; code[i] is that of the
- * i-th, NULL = i. Midpoints in f32 are bitsandbytes' thresholds to the last bit. */
+/* Code of the nearest of n ascending values (a power of two), of two equally near ones the lower; code[i] is
+ * that of the i-th, NULL = i. Midpoints in f32 are bitsandbytes' thresholds to the last bit. */
 static int nearest_of(const float *values, const uint8_t *code, int n, float t)
 {
     int low = 0;

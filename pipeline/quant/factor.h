@@ -41,11 +41,11 @@ QS_MUST_CHECK qs_err qs_factor_h_host(qs_factor_cache *cache, const float **h);
 /* Forgets the factors but keeps H, and the memory of factors for later ones. */
 void qs_factor_cache_forget(qs_factor_cache *cache);
 
-/* U [n_in, n_in] f32, where the solver works, for columns taken in `order` (NULL = natural), borrowed until the
- * cache is destroyed, loaded or told to forget. Dead inputs (zero diagonal) get the mean of the diagonal, which couples them to
- * nothing. On a failed Cholesky the damping is raised step by step to 1, then the diagonal is lifted, and
- * *damping_used tells the damping; when nothing helps *u is NULL and the caller falls back (that is not an
- * error). */
+/* U [n_in, n_in] f32, where the solver works, for columns taken in `order` (NULL = natural), borrowed until
+ * the cache is destroyed, loaded or told to forget. Dead inputs (zero diagonal) get the mean of the diagonal,
+ * which couples them to nothing. On a failed Cholesky the damping is raised step by step to 1, then the
+ * diagonal is lifted, and *damping_used tells the damping; when nothing helps *u is NULL and the caller falls
+ * back (that is not an error). */
 QS_MUST_CHECK qs_err qs_factor_get(qs_factor_cache *cache, const int32_t *order, double damping,
                                    const float **u, double *damping_used);
 

@@ -27,9 +27,10 @@ typedef struct qs_sweep {
     qs_unreadable *unreadable; /* [n_unreadable] */
 } qs_sweep;
 
-/* Eval artifacts, and at most one comparison of optimizers. Files that are missing or broken are listed in `unreadable` and the rest is loaded; a file given twice
- * counts once. QS_E_INPUT when none can be read, when two files hold different measurements of one
- * configuration, or when model, tokens or protocol differ. The budgets must outlive the sweep. */
+/* Eval artifacts, and at most one comparison of optimizers. Files that are missing or broken are listed in
+ * `unreadable` and the rest is loaded; a file given twice counts once. QS_E_INPUT when none can be read, when
+ * two files hold different measurements of one configuration, or when model, tokens or protocol differ. The
+ * budgets must outlive the sweep. */
 QS_MUST_CHECK qs_err qs_sweep_load(qs_sweep *out, const char *const *paths, int64_t n_paths,
                                    const qs_budgets *budgets, bool strict);
 void qs_sweep_free(qs_sweep *sweep);

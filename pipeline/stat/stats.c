@@ -125,7 +125,8 @@ qs_err qs_collector_gram(qs_collector *collector, int64_t layer, qs_site which, 
             collector->packed[k] = (float)row[j];
             if (!isfinite(collector->packed[k]))
                 return qs_fail(QS_E_NUMERIC,
-                               "collect layer %lld %s: second moment (%lld, %lld) is %g; the model or the text is broken",
+                               "collect layer %lld %s: second moment (%lld, %lld) is %g; the model or the "
+                               "text is broken",
                                (long long)layer, qs_site_name(which), (long long)i, (long long)j, row[j]);
         }
     }

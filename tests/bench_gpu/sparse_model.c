@@ -1,4 +1,5 @@
-/* A model directory whose tensors are holes of a file: as large as a real one to whoever reads it, and no bytes of disk. */
+/* A model directory whose tensors are holes of a file: as large as a real one to whoever reads it, and no
+ * bytes of disk. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>

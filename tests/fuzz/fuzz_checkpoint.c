@@ -1,5 +1,5 @@
-/* Checkpoints: the input is a line with the value of "quantization_config" and, behind it, model.safetensors of a model of
- * one layer with 32 x 32 linears. Whatever is accepted must be readable to the last matrix. */
+/* Checkpoints: the input is a line with the value of "quantization_config" and, behind it, model.safetensors
+ * of a model of one layer with 32 x 32 linears. Whatever is accepted must be readable to the last matrix. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,8 @@ static void check(const qs_goldset *set)
     for (int64_t i = 0; i < set->n_snippets; i++)
         if ((int64_t)strlen(set->snippets[i].text) != set->snippets[i].end - set->snippets[i].start) __builtin_trap();
     for (int64_t i = 0; i < set->n_items; i++)
-        if (set->items[i].anchor >= set->n_snippets || (set->items[i].anchor < 0) == set->items[i].answerable) __builtin_trap();
+        if (set->items[i].anchor >= set->n_snippets || (set->items[i].anchor < 0) == set->items[i].answerable)
+            __builtin_trap();
     for (int64_t i = 0; i < set->n_longforms; i++)
         for (int64_t s = 0; s < set->longforms[i].n_snippets; s++)
             if (set->longforms[i].snippets[s] < 0 || set->longforms[i].snippets[s] >= set->n_snippets) __builtin_trap();

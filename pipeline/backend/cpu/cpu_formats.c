@@ -181,7 +181,8 @@ static qs_err code_inputs(qs_cpu *cpu, const qs_packed *packed, const float *x, 
     int64_t pad = !few ? 1 : packed->format == QS_PACKED_INT8 ? QS_INT8_PAD : QS_CHUNK_COLUMNS, n_in = packed->n_in;
     coding work = {cpu, packed, x, (n_in + pad - 1) / pad * pad, few};
     qs_err err = QS_OK;
-    if (cpu->kept.x == x && cpu->kept.few == few && cpu->kept.stride == work.stride && cpu->kept.compute == packed->compute &&
+    if (cpu->kept.x == x && cpu->kept.few == few && cpu->kept.stride == work.stride &&
+        cpu->kept.compute == packed->compute &&
         (cpu->kept.format == QS_PACKED_INT8) == (packed->format == QS_PACKED_INT8) &&
         cpu->kept.threshold == packed->threshold)
         return QS_OK;

@@ -343,7 +343,12 @@ static qs_err multiply(void *engine, const qs_gemm_pack *pack, const float *x, i
     tile_product shape = {.k = k, .layout = layout};
     QS_TRY(find_products(&job, &shape));
     if (pack->compute == QS_COMPUTE_BF16 || k != pack->n_in) {
-        convert_job convert = {.kernels = self->kernels, .layout = layout, .compute = pack->compute, .x = x, .n_in = pack->n_in, .k = k};
+        convert_job convert = {.kernels = self->kernels,
+                               .layout = layout,
+                               .compute = pack->compute,
+                               .x = x,
+                               .n_in = pack->n_in,
+                               .k = k};
         QS_TRY(convert_x(self, &convert, n));
         job.x = self->x;
     }

@@ -110,7 +110,8 @@ QS_INLINE void v_turn(vf rows[V_LANES])
     }
     QS_UNROLL for (int k = 0; k < 4; k++)
     {
-        vf low = _mm512_shuffle_f32x4(quads[k], quads[k + 4], 0x88), low2 = _mm512_shuffle_f32x4(quads[k], quads[k + 4], 0xDD);
+        vf low = _mm512_shuffle_f32x4(quads[k], quads[k + 4], 0x88),
+           low2 = _mm512_shuffle_f32x4(quads[k], quads[k + 4], 0xDD);
         vf high = _mm512_shuffle_f32x4(quads[k + 8], quads[k + 12], 0x88);
         vf high2 = _mm512_shuffle_f32x4(quads[k + 8], quads[k + 12], 0xDD);
         rows[k] = _mm512_shuffle_f32x4(low, high, 0x88);

@@ -96,10 +96,11 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     QS_TRY(qs_blas_create(&gpu->blas, gpu, products, sizeof products));
     QS_TRY(measure_context(gpu));
     (void)snprintf(backend->device, sizeof backend->device, "%s", gpu->device.name);
-    (void)snprintf(backend->describe, sizeof backend->describe, "sm_%d%d kernels (of %s), %s, driver %d.%d, runtime %d.%d",
-                   gpu->device.major, gpu->device.minor, qs_rt_architectures(), products,
-                   gpu->device.driver_version / 1000, gpu->device.driver_version % 1000 / 10,
-                   gpu->device.runtime_version / 1000, gpu->device.runtime_version % 1000 / 10);
+    (void)snprintf(backend->describe, sizeof backend->describe,
+                   "sm_%d%d kernels (of %s), %s, driver %d.%d, runtime %d.%d", gpu->device.major,
+                   gpu->device.minor, qs_rt_architectures(), products, gpu->device.driver_version / 1000,
+                   gpu->device.driver_version % 1000 / 10, gpu->device.runtime_version / 1000,
+                   gpu->device.runtime_version % 1000 / 10);
 out:
     return err;
 }

@@ -30,11 +30,12 @@ template <typename T> struct qs_same {
     T *name = reinterpret_cast<T *>(qs_dynamic_shared_)
 static inline int qs_launch_status(void) { return (int)cudaGetLastError(); }
 
-/* QS_LAUNCH_SOON: a launch that may begin while the kernel before it on the stream still runs (programmatic dependent
- * launch, sm_90 on), which hides the gap between kernels of microseconds. Every thread of such a kernel calls
- * qs_wait_for_previous before it reads or writes anything that earlier kernels touch, and may call qs_let_next_begin
- * after that: then whatever ran earlier is done before the next kernel's first instruction, and at most two kernels share
- * the device. (Called earlier, three would, and whichever multiprocessor is left first gets two blocks of the third.) */
+/* QS_LAUNCH_SOON: a launch that may begin while the kernel before it on the stream still runs (programmatic
+ * dependent launch, sm_90 on), which hides the gap between kernels of microseconds. Every thread of such a
+ * kernel calls qs_wait_for_previous before it reads or writes anything that earlier kernels touch, and may
+ * call qs_let_next_begin after that: then whatever ran earlier is done before the next kernel's first
+ * instruction, and at most two kernels share the device. (Called earlier, three would, and whichever
+ * multiprocessor is left first gets two blocks of the third.) */
 __device__ __forceinline__ void qs_wait_for_previous(void)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -55,7 +56,8 @@ static inline void qs_launch_soon(void (*kernel)(P...), dim3 grid, dim3 block, s
     static int can_wait = -1;
     if (can_wait < 0) {
         cudaFuncAttributes attributes;
-        can_wait = cudaFuncGetAttributes(&attributes, (const void *)kernel) == cudaSuccess && attributes.ptxVersion >= 90;
+        can_wait = cudaFuncGetAttributes(&attributes, (const void *)kernel) == cudaSuccess &&
+                   attributes.ptxVersion >= 90;
     }
     cudaLaunchAttribute soon = {};
     soon.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -118,15 +120,17 @@ __device__ __forceinline__ uint32_t qs_and_or(uint32_t a, uint32_t mask, uint32_
  *   c[0], c[1] (row g, columns 2t, 2t+1)  c[2], c[3] (row g+8) */
 __device__ __forceinline__ void qs_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 __device__ __forceinline__ void qs_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 /* 16 bytes that are read once: past the L1 cache. */

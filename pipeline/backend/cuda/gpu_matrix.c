@@ -43,8 +43,8 @@ static bool is_coded(const gpu_matrix *m) { return !m->is_f32 && m->shape.format
 
 /* ---- contents ---- */
 
-/* Bytes to the device and there, by a kernel, into place: `raw` keeps them in between, a piece of the matrix at a time, so
- * that a head does not take its size twice. */
+/* Bytes to the device and there, by a kernel, into place: `raw` keeps them in between, a piece of the matrix
+ * at a time, so that a head does not take its size twice. */
 enum { RAW_BYTES = 32 << 20 };
 
 static qs_err upload_raw(qs_backend *backend, const void *src, size_t bytes, void **raw)
@@ -304,8 +304,10 @@ static qs_err dense_of(qs_gpu *gpu, const qs_matrix *matrix, const void **out)
     } else {
         QS_TRY(qs_gpu_reserve(gpu, &gpu->dense, dense_bytes(matrix), QS_GPU_WORKSPACE, "de-quantised weights"));
         if (self->is_f32)
-            QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, self->stored.words.data, matrix->n_out * matrix->n_in,
-                                                       gpu->dense.data), "round weights"));
+            QS_TRY(qs_gpu_check(gpu,
+                                qs_cu_f32_to_bf16(gpu->stream, self->stored.words.data,
+                                                  matrix->n_out * matrix->n_in, gpu->dense.data),
+                                "round weights"));
         else
             QS_TRY(dequantise(matrix, &self->stored, gpu->dense.data));
         *out = gpu->dense.data;

@@ -117,12 +117,12 @@ static inline bool qs_cu_needs_zeros(const qs_cu_linear_shape *shape)
     return shape->format <= QS_CU_INT8 && shape->group_size < shape->n_in && shape->group_size % QS_CU_CHUNK != 0;
 }
 
-/* Rows of x as the small-batch kernels take them: n_terms = 1: rounded to 16 bits; 2: with the rounding error as a second
- * term, so that products are as good as in f32. Term k of row r is column r * n_terms + k of B. Terms lie as B fragments,
- * [chunk][group of 8 columns][half][lane 4 g + t][8]: of column g, elements 8 half .. + 7 of the lane's sixteen, where
- * element 4 s + i is stored column 16 s + 4 t + i of the chunk. Rows are filled up with zeros to whole pieces. A row is
- * scaled by a power of two that brings its largest value to [2^13, 2^14), away from the ends of f16, which keeps what is
- * 2^27 times smaller; scale [n] undoes that. */
+/* Rows of x as the small-batch kernels take them: n_terms = 1: rounded to 16 bits; 2: with the rounding error
+ * as a second term, so that products are as good as in f32. Term k of row r is column r * n_terms + k of B.
+ * Terms lie as B fragments, [chunk][group of 8 columns][half][lane 4 g + t][8]: of column g, elements 8 half
+ * .. + 7 of the lane's sixteen, where element 4 s + i is stored column 16 s + 4 t + i of the chunk. Rows are
+ * filled up with zeros to whole pieces. A row is scaled by a power of two that brings its largest value to
+ * [2^13, 2^14), away from the ends of f16, which keeps what is 2^27 times smaller; scale [n] undoes that. */
 enum { QS_CU_PIECE_CHUNKS = 2, QS_CU_OWN_COLUMNS_MAX = 20480 /* of a row that blocks split for themselves */ };
 static inline int64_t qs_cu_x_width(int64_t n_in)
 {
@@ -140,10 +140,10 @@ typedef struct qs_cu_x {
 /* n * n_terms <= 32 */
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 
-/* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <= QS_CU_ROWS_MAX.
- * A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_sms: multiprocessors of the device;
- * shared_bytes: of a block at most. soon: the weights were in place before the kernel before this one began, so the first
- * of them may be read while that still runs. */
+/* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
+ * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_sms:
+ * multiprocessors of the device; shared_bytes: of a block at most. soon: the weights were in place before the
+ * kernel before this one began, so the first of them may be read while that still runs. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
                      const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes,
                      bool soon);

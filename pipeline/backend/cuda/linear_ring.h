@@ -1,5 +1,5 @@
-/* The work of products of few rows (linear_few.cu), how it is cut, and the rings that bring a warp its weights (.cu files
- * only). */
+/* The work of products of few rows (linear_few.cu), how it is cut, and the rings that bring a warp its
+ * weights (.cu files only). */
 #ifndef QS_BACKEND_CUDA_LINEAR_RING_H
 #define QS_BACKEND_CUDA_LINEAR_RING_H
 
@@ -30,8 +30,8 @@ struct job {
 
 /* ---- weights ---- */
 
-/* A piece of a tile as it lies in a ring, in vectors of 16 bytes: the words of CHUNKS chunks, then scales and zero points
- * [groups][8 pairs]. */
+/* A piece of a tile as it lies in a ring, in vectors of 16 bytes: the words of CHUNKS chunks, then scales and
+ * zero points [groups][8 pairs]. */
 template <int FORMAT, int STEPS, bool ZEROS> struct piece {
     enum {
         WORDS = qs_unpacker<FORMAT>::WORDS, CODED = qs_unpacker<FORMAT>::CODED,

@@ -213,7 +213,8 @@ template <typename... P> struct qs_simt_call<void (*)(P...)> {
         auto call = [kernel = kernel, arguments...] { kernel(arguments...); };
         using call_type = decltype(call);
         static_assert(std::is_trivially_copyable<call_type>::value, "arguments of kernels are copied as bytes");
-        qs_simt_launch(&config, [](const void *kept) { (*static_cast<const call_type *>(kept))(); }, &call, sizeof call);
+        qs_simt_launch(
+            &config, [](const void *kept) { (*static_cast<const call_type *>(kept))(); }, &call, sizeof call);
     }
 };
 template <typename... P>

@@ -1,4 +1,5 @@
-/* A CUDA thread of the twin and what it may wait for; simt_engine.cpp switches between them, simt_warp.cpp serves warps. */
+/* A CUDA thread of the twin and what it may wait for; simt_engine.cpp switches between them, simt_warp.cpp
+ * serves warps. */
 #ifndef QS_BACKEND_CUDA_SIMT_FIBER_H
 #define QS_BACKEND_CUDA_SIMT_FIBER_H
 

@@ -69,7 +69,8 @@ template <> struct qs_unpacker<QS_CU_INT2> {
     {
         offset[0][0] = qs_offset_of<0>(low), offset[0][1] = qs_offset_of<2>(low), offset[0][2] = qs_offset_of<4>(low);
         offset[0][3] = qs_offset_of<6>(low), offset[0][4] = qs_offset_of<8>(low);
-        offset[1][0] = qs_offset_of<0>(high), offset[1][1] = qs_offset_of<2>(high), offset[1][2] = qs_offset_of<4>(high);
+        offset[1][0] = qs_offset_of<0>(high), offset[1][1] = qs_offset_of<2>(high),
+        offset[1][2] = qs_offset_of<4>(high);
         offset[1][3] = qs_offset_of<6>(high), offset[1][4] = qs_offset_of<8>(high);
     }
     __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
@@ -95,7 +96,8 @@ template <> struct qs_unpacker<QS_CU_INT3> {
     __device__ __forceinline__ void set_zeros(uint32_t low, uint32_t high)
     {
         offset[0][0] = qs_offset_of<0>(low), offset[0][1] = qs_offset_of<3>(low), offset[0][2] = qs_offset_of<6>(low);
-        offset[1][0] = qs_offset_of<0>(high), offset[1][1] = qs_offset_of<3>(high), offset[1][2] = qs_offset_of<6>(high);
+        offset[1][0] = qs_offset_of<0>(high), offset[1][1] = qs_offset_of<3>(high),
+        offset[1][2] = qs_offset_of<6>(high);
     }
     /* Pair p of the 16, p a constant after unrolling. */
     __device__ __forceinline__ uint32_t pair(const uint32_t *words, int p) const
