@@ -97,6 +97,7 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
     {
         item = first_item;
         step = 0;
+        words = meta = reinterpret_cast<const char *>(j.linears[0].words); /* a warp without items steps them too */
         bool is_scale = lane < part::SCALE_VECTORS;
         meta_step = STEPS * (is_scale ? lane / 2 : lane - part::SCALE_VECTORS);
         meta_unit = is_scale ? 32 : 16;
