@@ -19,19 +19,11 @@ import h5py
 import hdf5plugin  # noqa: F401 (registers the filter)
 import numpy as np
 import torch
-import transformers
+
+from ppl_transformers import load_model, window_nll
 
 FAST, ROWS = (os.environ.get(name) == "1" for name in ("FAST", "ROWS"))
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def load_model(path):
-    if path.suffix == ".gguf":
-        where, how = str(path.parent), {"gguf_file": path.name}
-    else:
-        where, how = str(path), {}
-    model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, attn_implementation="eager", **how)
-    return model.eval()
 
 
 def as_4bit(linear, point):
@@ -95,14 +87,6 @@ def read_eval(path):
                           "group_size": int(config["group_size"])}}
 
 
-def window_nll(model, window, first, n_scored):
-    with torch.no_grad():
-        logits = model(torch.from_numpy(window.astype(np.int64))[None], use_cache=False).logits[0].double()
-    log_p = torch.log_softmax(logits[first:first + n_scored], dim=-1)
-    targets = torch.from_numpy(window[first + 1:first + 1 + n_scored].astype(np.int64))
-    return -log_p[torch.arange(n_scored), targets].numpy()
-
-
 def main():
     ours = read_eval(sys.argv[2])
     n_windows = int(sys.argv[3]) if len(sys.argv) > 3 else len(ours["tokens"])
@@ -119,4 +103,5 @@ def main():
     sys.exit(0 if abs(a / b - 1) <= tolerance else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,9 @@ usage: ppl_transformers.py MODEL EVAL.h5 [QUANT.h5]     (needs torch, transforme
 
 MODEL is the directory or .gguf file that was evaluated; EVAL.h5 (of any protocol) was written by qsweep-evaluate
 --dump tokens; QUANT.h5 is the point's quant artifact, whose codes are de-quantised here and take the place of the
-linears. Prints both perplexities, their relative difference and the largest difference of a position. Exit status 1
-when the relative difference is over 0.0005.
+linears. Prints both perplexities, their relative difference, the largest difference of a position, and the median norm
+of the last window's residual stream before each block, where a model that runs away shows it. Exit status 1 when the
+relative difference is over 0.0005.
 """
 import pathlib
 import sys
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 import transformers
 
+from interop_common import dequantise
+
 
 def load_model(path):
     if path.suffix == ".gguf":
@@ -24,24 +27,6 @@ def load_model(path):
         where, how = str(path), {}
     model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, attn_implementation="eager", **how)
     return model.eval()
-
-
-def dequantise(group):
-    """w[o][perm[j]] = scale[o][j / group] (code[o][j] - zero[o][j / group]), row bit streams, lowest bit first."""
-    n_out, n_in = int(group.attrs["n_out"]), int(group.attrs["n_in"])
-    codes, scales = group["codes"][:], group["scales"][:].astype(np.float32)
-    bits = codes.shape[1] * 8 // n_in
-    stream = np.unpackbits(codes, axis=1, bitorder="little")[:, :n_in * bits].reshape(n_out, n_in, bits)
-    values = (stream * (1 << np.arange(bits))).sum(axis=2).astype(np.float32)
-    size = group.file["spec"].attrs["group_size"]
-    index = np.arange(n_in) // (n_in if size < 0 else size)
-    zeros = group["zeros"][:].astype(np.float32)[:, index] if "zeros" in group else float(1 << (bits - 1))
-    stored = scales[:, index] * (values - zeros)
-    if "perm" not in group:
-        return stored
-    weights = np.empty_like(stored)
-    weights[:, group["perm"][:]] = stored
-    return weights
 
 
 def quantise(model, path):
@@ -69,6 +54,12 @@ def window_nll(model, window, first, n_scored):
     return -log_p[torch.arange(n_scored), targets].numpy()
 
 
+def residual_norms(model, window):
+    with torch.no_grad():
+        states = model(torch.from_numpy(window.astype(np.int64))[None], output_hidden_states=True).hidden_states[:-1]
+    return [float(h[0].norm(dim=-1).median()) for h in states]
+
+
 def main():
     ours = read_eval(sys.argv[2])
     tolerance = 5e-4
@@ -82,7 +73,9 @@ def main():
     print(f"protocol {ours['name']}, {len(nll)} windows of {ours['n_ctx']}, {nll.size} positions")
     print(f"ppl qsweep {ours['ppl']:.6f}  transformers {theirs:.6f}  relative {difference:+.2e} (limit {tolerance:g})")
     print(f"largest difference of a position {np.abs(nll - ours['nll']).max():.2e} nats")
+    print("norms before blocks:", *(f"{norm:.4g}" for norm in residual_norms(model, ours["tokens"][-1])))
     sys.exit(0 if abs(difference) <= tolerance else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()
