@@ -127,6 +127,29 @@ static void test_mem_counts(void **state)
     assert_int_equal(qs_mem_bytes_peak(), before + 24);
 }
 
+static void test_memory_grows(void **state)
+{
+    (void)state;
+    size_t before = qs_mem_bytes();
+    int32_t *table = NULL;
+    int64_t capacity = 0;
+    for (int32_t n = 0; n < 300; n++) {
+        OK(qs_mem_grow(&table, n, &capacity, sizeof *table, "table"));
+        assert_true(capacity > n);
+        table[n] = 7 * n;
+    }
+    for (int32_t n = 0; n < 300; n++) assert_int_equal(table[n], 7 * n);
+    int32_t *full = table;
+    int64_t room = capacity;
+    qs_mem_set_limit(qs_mem_bytes() + 4);
+    FAILS(QS_E_RESOURCE, qs_mem_grow(&table, capacity, &capacity, sizeof *table, "table"));
+    qs_mem_set_limit(0);
+    assert_ptr_equal(table, full);
+    assert_int_equal(capacity, room);
+    qs_mem_free(table);
+    assert_int_equal(qs_mem_bytes(), before);
+}
+
 static void test_mem_refuses(void **state)
 {
     (void)state;
@@ -397,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_error_is_per_thread),
         cmocka_unit_test(test_cleanup_keeps_first_error),
         cmocka_unit_test(test_mem_counts),
+        cmocka_unit_test(test_memory_grows),
         cmocka_unit_test(test_mem_refuses),
         cmocka_unit_test(test_mem_facts),
         cmocka_unit_test(test_file_reads),

@@ -14,20 +14,6 @@ bool qs_manifest_counts(const char *path)
     return true;
 }
 
-static qs_err grow(qs_manifest *manifest)
-{
-    if (manifest->n < manifest->capacity) return QS_OK;
-    int64_t capacity = manifest->capacity == 0 ? 64 : 2 * manifest->capacity;
-    char **lines;
-    qs_err err = QS_NEW(lines, capacity, "manifest of the artifact");
-    if (err != QS_OK) return err;
-    if (manifest->n > 0) memcpy(lines, manifest->lines, (size_t)manifest->n * sizeof *lines);
-    qs_mem_free(manifest->lines);
-    manifest->lines = lines;
-    manifest->capacity = capacity;
-    return QS_OK;
-}
-
 qs_err qs_manifest_add(qs_manifest *manifest, const char *path, const char *type, int rank,
                        const int64_t *dims, qs_digest digest)
 {
@@ -37,7 +23,8 @@ qs_err qs_manifest_add(qs_manifest *manifest, const char *path, const char *type
         used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%lld", i > 0 ? "," : "",
                          (long long)dims[i]);
     (void)qs_digest_format(hex, digest);
-    qs_err err = grow(manifest);
+    qs_err err = qs_mem_grow(&manifest->lines, manifest->n, &manifest->capacity, sizeof *manifest->lines,
+                             "manifest of the artifact");
     if (err != QS_OK) return err;
     int bytes = snprintf(NULL, 0, "%s %s [%s] %s\n", path, type, shape, hex);
     char *line;

@@ -57,6 +57,21 @@ qs_err qs_mem_array(void *out_pointer, int64_t n, size_t elem_bytes, const char 
     return qs_mem_alloc(out_pointer, (size_t)n * elem_bytes, what);
 }
 
+qs_err qs_mem_grow(void *pointer, int64_t n, int64_t *capacity, size_t elem_bytes, const char *what)
+{
+    enum { FIRST = 64 };
+    void **table = pointer, *grown;
+    if (n < *capacity) return QS_OK;
+    int64_t larger = *capacity > 0 ? 2 * *capacity : FIRST;
+    qs_err err = qs_mem_array((void *)&grown, larger, elem_bytes, what);
+    if (err != QS_OK) return err;
+    if (n > 0) memcpy(grown, *table, (size_t)n * elem_bytes);
+    qs_mem_free(*table);
+    *table = grown;
+    *capacity = larger;
+    return QS_OK;
+}
+
 void qs_mem_free(void *pointer)
 {
     if (pointer == NULL) return;

@@ -16,6 +16,10 @@ QS_MUST_CHECK qs_err qs_mem_array(void *out_pointer, int64_t n, size_t elem_byte
 /* Allocates n elements of *(ptr) into ptr, a variable of any object pointer type. */
 #define QS_NEW(ptr, n, what) qs_mem_array((void *)&(ptr), (int64_t)(n), sizeof *(ptr), (what))
 
+/* Room for one more element behind the n of the table at *(void **)pointer, whose room of *capacity elements is
+ * doubled when it is full; elements keep their values. On failure the table stays as it is. */
+QS_MUST_CHECK qs_err qs_mem_grow(void *pointer, int64_t n, int64_t *capacity, size_t elem_bytes, const char *what);
+
 /* NULL is allowed. */
 void qs_mem_free(void *pointer);
 

@@ -35,19 +35,6 @@ qs_err qs_shard_writer_create(qs_shard_writer **out, size_t shard_bytes)
     return w->places != NULL ? QS_OK : qs_fail(QS_E_RESOURCE, "write tensors: out of memory");
 }
 
-static qs_err grow(qs_shard_writer *w)
-{
-    entry *grown;
-    int64_t capacity = w->capacity > 0 ? 2 * w->capacity : 256;
-    qs_err err = QS_NEW(grown, capacity, "table of tensors");
-    if (err != QS_OK) return err;
-    if (w->n > 0) memcpy(grown, w->entries, (size_t)w->n * sizeof *grown);
-    qs_mem_free(w->entries);
-    w->entries = grown;
-    w->capacity = capacity;
-    return QS_OK;
-}
-
 qs_err qs_shard_writer_declare(qs_shard_writer *w, const char *name, qs_safetensor_type type, int n_dims,
                                const int64_t *shape)
 {
@@ -67,7 +54,7 @@ qs_err qs_shard_writer_declare(qs_shard_writer *w, const char *name, qs_safetens
     e.shard = w->n_shards - 1;
     w->last_bytes += bytes;
     w->bytes += bytes;
-    if (w->n == w->capacity) QS_TRY(grow(w));
+    QS_TRY(qs_mem_grow(&w->entries, w->n, &w->capacity, sizeof *w->entries, "table of tensors"));
     QS_TRY(QS_NEW(e.name, strlen(name) + 1, "name of a tensor"));
     memcpy(e.name, name, strlen(name) + 1);
     w->entries[w->n++] = e;

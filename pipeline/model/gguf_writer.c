@@ -146,19 +146,6 @@ qs_err qs_gguf_writer_copy(qs_gguf_writer *w, const qs_gguf_kv *kv)
 
 /* ---- tensors ---- */
 
-static qs_err grow(qs_gguf_writer *w)
-{
-    entry *grown;
-    int64_t capacity = w->capacity > 0 ? 2 * w->capacity : 256;
-    qs_err err = QS_NEW(grown, capacity, "table of tensors");
-    if (err != QS_OK) return err;
-    if (w->n > 0) memcpy(grown, w->entries, (size_t)w->n * sizeof *grown);
-    qs_mem_free(w->entries);
-    w->entries = grown;
-    w->capacity = capacity;
-    return QS_OK;
-}
-
 qs_err qs_gguf_writer_declare(qs_gguf_writer *w, const char *name, qs_storage storage, int n_dims, const int64_t *ne)
 {
     const qs_storage_row *row = qs_storage_get(storage);
@@ -177,10 +164,8 @@ qs_err qs_gguf_writer_declare(qs_gguf_writer *w, const char *name, qs_storage st
         if (d > 0) n_rows *= ne[d];
     }
     e.bytes = qs_storage_bytes(storage, ne[0]) * (size_t)n_rows;
-    if (w->n == w->capacity) {
-        qs_err err = grow(w);
-        if (err != QS_OK) return err;
-    }
+    qs_err err = qs_mem_grow(&w->entries, w->n, &w->capacity, sizeof *w->entries, "table of tensors");
+    if (err != QS_OK) return err;
     w->entries[w->n++] = e;
     return QS_OK;
 }

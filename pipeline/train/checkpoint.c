@@ -16,24 +16,10 @@ void qs_train_state_fini(qs_train_state *state)
     *state = (qs_train_state){0};
 }
 
-/* Room for one more row. */
-static qs_err grow(double **rows, int64_t n, int64_t n_columns, int64_t *capacity)
-{
-    if (n < *capacity) return QS_OK;
-    int64_t larger = *capacity > 0 ? 2 * *capacity : 256;
-    double *moved;
-    qs_err err = QS_NEW(moved, larger * n_columns, "curve");
-    if (err != QS_OK) return err;
-    if (n > 0) memcpy(moved, *rows, (size_t)(n * n_columns) * sizeof *moved);
-    qs_mem_free(*rows);
-    *rows = moved;
-    *capacity = larger;
-    return QS_OK;
-}
-
 qs_err qs_train_state_add(qs_train_state *state, double loss, double lr, double gradient_norm)
 {
-    qs_err err = grow(&state->curve, state->step, QS_CURVE_COLUMNS, &state->curve_capacity);
+    qs_err err = qs_mem_grow(&state->curve, state->step, &state->curve_capacity,
+                             QS_CURVE_COLUMNS * sizeof *state->curve, "curve");
     if (err != QS_OK) return err;
     double *row = state->curve + state->step++ * QS_CURVE_COLUMNS;
     row[0] = loss;
@@ -45,7 +31,8 @@ qs_err qs_train_state_add(qs_train_state *state, double loss, double lr, double 
 qs_err qs_train_state_add_validation(qs_train_state *state, const qs_train_loss *loss)
 {
     qs_err err =
-        grow(&state->validation, state->n_validations, QS_VALIDATION_COLUMNS, &state->validation_capacity);
+        qs_mem_grow(&state->validation, state->n_validations, &state->validation_capacity,
+                    QS_VALIDATION_COLUMNS * sizeof *state->validation, "curve");
     if (err != QS_OK) return err;
     double *row = state->validation + state->n_validations++ * QS_VALIDATION_COLUMNS;
     row[0] = (double)state->step;
