@@ -1,0 +1,46 @@
+/* Sentence encoders: texts to unit vectors, in whose space ΔS is measured and dense retrieval works (metrics.md,
+ * section 3). A number made with one encoder means nothing beside a number made with another: tables name it.
+ *
+ *   tfidf    weights of terms over a corpus: no model, so nothing that quantisation could change (a control)
+ *
+ * An embedding depends on its text alone, not on what else is encoded with it, and is kept by the text's digest. */
+#ifndef QS_RAG_ENCODER_H
+#define QS_RAG_ENCODER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+
+/* What opening an encoder may need; borrowed during the call only, if a field does not say otherwise. */
+typedef struct qs_encoder_options {
+    const char *const *documents; /* [n_documents] the corpus; tfidf takes terms and weights from it */
+    int64_t n_documents;
+} qs_encoder_options;
+
+typedef struct qs_encoder qs_encoder;
+
+typedef struct qs_encoder_kind {
+    const char *name, *text;
+    qs_err (*open)(qs_encoder **out, const qs_encoder_options *options);
+} qs_encoder_kind;
+extern const qs_encoder_kind qs_encoder_kinds[]; /* ends with name == NULL */
+
+/* QS_E_USAGE names the encoders there are; else the errors of the kind: QS_E_INPUT for files, QS_E_RESOURCE. */
+QS_MUST_CHECK qs_err qs_encoder_open(qs_encoder **out, const char *name, const qs_encoder_options *options);
+void qs_encoder_destroy(qs_encoder *encoder);
+
+const char *qs_encoder_name(const qs_encoder *encoder);
+int64_t qs_encoder_dim(const qs_encoder *encoder);
+/* Of what determines the vectors: weights, vocabulary, rules. */
+qs_digest qs_encoder_digest(const qs_encoder *encoder);
+
+/* vectors[n, dim] of texts[n], each of length 1 in f32, or zero where a text holds nothing that the encoder knows.
+ * QS_E_INPUT: a text that is not UTF-8; QS_E_NUMERIC names the text whose vector is not finite. */
+QS_MUST_CHECK qs_err qs_encoder_encode(qs_encoder *encoder, const char *const *texts, int64_t n, float *vectors);
+
+/* Texts that were encoded, as against found again, since the encoder was opened. */
+int64_t qs_encoder_n_encoded(const qs_encoder *encoder);
+
+#endif

@@ -1,0 +1,21 @@
+/* What a kind of encoder fills in. */
+#ifndef QS_RAG_ENCODER_IMPL_H
+#define QS_RAG_ENCODER_IMPL_H
+
+#include "rag/encoder.h"
+
+typedef struct qs_encoder_model {
+    void *state;
+    int64_t dim;
+    qs_digest digest;
+    /* vectors[n, dim], of any length: the caller makes units of them. */
+    qs_err (*encode)(void *state, const char *const *texts, int64_t n, float *vectors);
+    void (*destroy)(void *state);
+} qs_encoder_model;
+
+/* Takes the model over, also on failure. */
+QS_MUST_CHECK qs_err qs_encoder_create(qs_encoder **out, const char *name, const qs_encoder_model *model);
+
+qs_err qs_tfidf_open(qs_encoder **out, const qs_encoder_options *options);
+
+#endif
