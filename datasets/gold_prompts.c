@@ -1,16 +1,14 @@
 /* gold-prompts: a gold set as prompts with their answers, {"prompt","answer"} lines, for qsweep-train --validation. The
  * snippets are the k that share most words with the question, rare words counting more (inverse document frequency):
  * a plain stand-in for the retrieval of evaluate. */
-#include <ctype.h>
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/args.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "data/goldset.h"
+#include "data/overlap.h"
 #include "data/prompt.h"
 #include "data/world.h"
 
@@ -20,60 +18,19 @@ typedef struct options {
     bool paraphrases, instruct;
 } options;
 
-/* The next run of letters and digits, in lower case; NULL at the end. */
-static const char *next_word(const char *at, char word[64])
-{
-    while (*at != '\0' && !isalnum((unsigned char)*at)) at++;
-    if (*at == '\0') return NULL;
-    size_t n = 0;
-    for (; isalnum((unsigned char)*at); at++)
-        if (n + 1 < 64) word[n++] = (char)tolower((unsigned char)*at);
-    word[n] = '\0';
-    return at;
-}
-
-static bool has_word(const char *text, const char *wanted)
-{
-    char word[64];
-    while ((text = next_word(text, word)) != NULL)
-        if (strcmp(word, wanted) == 0) return true;
-    return false;
-}
-
-static bool snippet_has(const qs_gold_snippet *s, const char *word)
-{
-    return has_word(s->header, word) || has_word(s->text, word);
-}
-
-/* Adds log(N / df) of every word of the question to the snippets that hold it. */
-static void score_snippets(const qs_goldset *set, const char *question, double *scores)
-{
-    char word[64];
-    memset(scores, 0, (size_t)set->n_snippets * sizeof *scores);
-    while ((question = next_word(question, word)) != NULL) {
-        int64_t n = 0;
-        for (int64_t i = 0; i < set->n_snippets; i++) n += snippet_has(&set->snippets[i], word);
-        for (int64_t i = 0; n > 0 && i < set->n_snippets; i++)
-            if (snippet_has(&set->snippets[i], word)) scores[i] += log((double)set->n_snippets / (double)n);
-    }
-}
-
 static qs_err write_prompt(const qs_goldset *set, const qs_gold_item *item, const char *question,
                            const options *opt, double *scores, int64_t *n_missing)
 {
     qs_prompt_snippet snippets[QS_WORLD_SNIPPETS_MAX];
+    int64_t best[QS_WORLD_SNIPPETS_MAX];
     const char *cited = item->answerable ? set->snippets[item->anchor].id : NULL;
     char *prompt = NULL, *answer = NULL;
     bool found = !item->answerable;
     qs_err err;
-    score_snippets(set, question, scores);
+    qs_overlap_rank(set, question, opt->k, best, scores);
     for (int64_t n = 0; n < opt->k; n++) {
-        int64_t best = 0;
-        for (int64_t i = 1; i < set->n_snippets; i++)
-            if (scores[i] > scores[best]) best = i;
-        scores[best] = -1;
-        found |= best == item->anchor;
-        const qs_gold_snippet *s = &set->snippets[best];
+        found |= best[n] == item->anchor;
+        const qs_gold_snippet *s = &set->snippets[best[n]];
         snippets[n] = (qs_prompt_snippet){.id = s->id, .header = s->header, .text = s->text};
     }
     *n_missing += !found;

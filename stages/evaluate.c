@@ -16,6 +16,7 @@
 typedef struct options {
     qs_common_args common;
     const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget;
+    qs_question_options questions;
     qs_arg_list quants, checkpoints;
     int64_t n_ctx, n_windows;
     int n_threads;
@@ -29,6 +30,7 @@ typedef struct job {
     qs_backend *backend;
     qs_corpus corpus;
     qs_windows windows;
+    qs_questions questions;
     qs_evaluation evaluation;
 } job;
 
@@ -47,7 +49,9 @@ static const name task_names[] = {
      "time of prompts and tokens on packed kernels, interleaved with the reference"},
     {"memory", QS_TASK_MEMORY,
      "bytes before and after loading, at the peak, and against the format's arithmetic"},
-    {"semantic", 0, ""}, {"entropy", 0, ""}, {"json", 0, ""}, {"qa", 0, ""},
+    {"semantic", QS_TASK_SEMANTIC, "answers to a gold set (--qa): right, cited, refused, and as the reference's"},
+    {"json", QS_TASK_JSON, "the same answers: JSON and citations as a strict reader takes them"},
+    {"entropy", 0, ""},
     {0},
 };
 
@@ -108,7 +112,11 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     if (opt->model == NULL || opt->text == NULL)
         return qs_fail(QS_E_USAGE, "--model and --text are needed; see qsweep-evaluate --help");
     QS_TRY(qs_protocol_find(protocol, opt->protocol));
-    QS_TRY(parse_names(&out->tasks, task_names, "tasks", opt->tasks));
+    const char *tasks = opt->questions.gold != NULL ? "ppl,kld,latency,memory,semantic,json" : "ppl,kld,latency,memory";
+    QS_TRY(parse_names(&out->tasks, task_names, "tasks", opt->tasks != NULL ? opt->tasks : tasks));
+    if ((out->tasks & QS_TASKS_ANSWERS) != 0 && opt->questions.gold == NULL)
+        err = qs_fail(QS_E_USAGE, "--tasks semantic and json need --qa DIR or FILE");
+    QS_TRY(err);
     QS_TRY(parse_names(&out->dumps, dump_names, "dump", opt->dump));
     if (strcmp(opt->compute, "bf16") == 0) out->compute = QS_COMPUTE_BF16;
     else if (strcmp(opt->compute, "f32") != 0)
@@ -184,6 +192,10 @@ static qs_err take_inputs(job *j)
     err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
+    if ((eval.tasks & QS_TASKS_ANSWERS) != 0) {
+        QS_TRY(qs_questions_load(&j->questions, &opt->questions));
+        eval.questions = &j->questions;
+    }
     eval.text = j->corpus.text;
     eval.text_bytes = probe_bytes(&j->corpus);
     stage_need need = pass_need(j, eval.tasks);
@@ -296,6 +308,7 @@ out:
     qs_evaluation_destroy(&j.evaluation);
     if (j.backend != NULL) qs_backend_destroy(j.backend);
     qs_windows_free(&j.windows);
+    qs_questions_free(&j.questions);
     qs_corpus_free(&j.corpus);
     qs_model_close(j.model);
     return err;
@@ -305,7 +318,7 @@ int main(int argc, char **argv)
 {
     options opt = {.common = QS_COMMON_DEFAULTS,
                    .protocol = "hf",
-                   .tasks = "ppl,kld,latency,memory",
+                   .questions = {.k = 5, .n_tokens_max = 96},
                    .compute = "f32",
                    .out = ".",
                    .device_map = "auto",
@@ -324,7 +337,16 @@ int main(int argc, char **argv)
         {"protocol", QS_ARG_STRING, &opt.protocol, "NAME", "hf or llamacpp", 0, 0, false},
         {"ctx", QS_ARG_INT, &opt.n_ctx, "N", "tokens in a window", 2, 1e6, false},
         {"windows", QS_ARG_INT, &opt.n_windows, "N", "the first N windows; 0 = all", 0, 1e9, false},
-        {"tasks", QS_ARG_STRING, &opt.tasks, "LIST", "of ppl, kld, latency, memory", 0, 0, false},
+        {"tasks", QS_ARG_STRING, &opt.tasks, "LIST",
+         "of ppl, kld, latency, memory, semantic, json; default all that the inputs allow", 0, 0, false},
+        {"qa", QS_ARG_STRING, &opt.questions.gold, "DIR|FILE.jsonl", "a gold set of questions to answer", 0, 0,
+         false},
+        {"corpus", QS_ARG_STRING, &opt.questions.corpus, "FILE.jsonl",
+         "its snippets; default corpus.jsonl in the directory of --qa", 0, 0, false},
+        {"k", QS_ARG_INT, &opt.questions.k, "N", "snippets in a prompt", 1, QS_QUESTION_SNIPPETS_MAX, false},
+        {"items", QS_ARG_INT, &opt.questions.n_items, "N", "the first N gold items; 0 = all", 0, 1e9, false},
+        {"instruct", QS_ARG_FLAG, &opt.questions.instruct, NULL,
+         "begin prompts with the instruction for models not trained on the format", 0, 0, false},
         {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0,
          false},
         {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden", 0,

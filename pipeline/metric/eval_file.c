@@ -28,6 +28,8 @@ static qs_err put_protocol(qs_artifact *artifact, const qs_subject *subject)
     QS_TRY(qs_artifact_put_text(artifact, "/protocol/@text", qs_digest_format(text, w->text)));
     QS_TRY(qs_artifact_put_text(artifact, "/protocol/@compute", qs_compute_name(subject->compute)));
     QS_TRY(qs_artifact_put_int(artifact, "/protocol/@seed", (int64_t)subject->seed));
+    if (subject->questions != NULL)
+        QS_TRY(qs_artifact_put_text(artifact, "/protocol/@questions", qs_digest_format(text, *subject->questions)));
     QS_TRY(qs_artifact_put(artifact, "/tokens/ids", QS_I32, 2, (int64_t[]){w->n_windows, w->n_ctx}, w->ids));
 out:
     return err;
@@ -197,6 +199,15 @@ out:
     return err;
 }
 
+/* An artifact that answers nothing differs only where answers are to be compared. */
+static qs_err same_questions(const qs_artifact *artifact, const qs_digest *wanted, bool needed, bool *same)
+{
+    char text[QS_DIGEST_TEXT_BYTES];
+    *same = true;
+    if (wanted == NULL || (!needed && !qs_artifact_has(artifact, "/protocol/@questions"))) return QS_OK;
+    return same_text(artifact, "/protocol/@questions", qs_digest_format(text, *wanted), same);
+}
+
 qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subject, bool as_baseline,
                             const char **what)
 {
@@ -218,6 +229,9 @@ qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subje
     if (!same) goto out;
     *what = "the precision of products (--compute)";
     QS_TRY(same_text(artifact, "/protocol/@compute", qs_compute_name(subject->compute), &same));
+    if (!same) goto out;
+    *what = "what is asked (--qa, --corpus, --k, --items, --instruct)";
+    QS_TRY(same_questions(artifact, subject->questions, as_baseline, &same));
     if (!same || as_baseline) goto out;
     *what = "the text";
     QS_TRY(same_text(artifact, "/protocol/@text", qs_digest_format(text, w->text), &same));

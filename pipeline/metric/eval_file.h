@@ -19,6 +19,7 @@ typedef struct qs_subject {
     const char
         *text; /* on which the tokenizers of checkpoints are tried, text_bytes long; NULL = a built-in one */
     size_t text_bytes;
+    const qs_digest *questions; /* what is asked; NULL = nothing */
     const qs_digest *quant;    /* NULL for the reference */
     const qs_digest *baseline; /* NULL: not compared with one, or it does not matter which */
 } qs_subject;

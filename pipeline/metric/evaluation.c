@@ -25,6 +25,7 @@ static qs_err take_points(qs_evaluation *e, const char *const *quants, int64_t n
     qs_err err;
     e->own_reference = e->options.baseline == NULL;
     (void)snprintf(e->reference.id, sizeof e->reference.id, "fp");
+    e->reference.tasks = e->options.tasks;
     QS_TRY(qs_path_format(e->reference.path, "%s/fp.eval.h5", e->options.out_dir));
     int64_t n = n_quants + e->options.n_checkpoints;
     QS_TRY(QS_NEW(e->points, n, "points"));
@@ -48,7 +49,8 @@ out:
 
 qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *point)
 {
-    bool compared = point->quant_path != NULL && (point->tasks & QS_TASKS_QUALITY) != 0 && e->has_baseline;
+    bool compared = point->quant_path != NULL && (point->tasks & QS_TASKS_COMPARED) != 0 && e->has_baseline;
+    const qs_questions *questions = e->options.questions;
     return (qs_subject){
         .model = e->model,
         .windows = e->options.windows,
@@ -57,6 +59,7 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
         .id = point->id,
         .text = e->options.text,
         .text_bytes = e->options.text_bytes,
+        .questions = questions != NULL && (point->tasks & QS_TASKS_ANSWERS) != 0 ? &questions->digest : NULL,
         .quant = point->quant_path != NULL ? &point->quant : NULL,
         .baseline = compared ? &e->baseline.digest : NULL,
     };
@@ -81,10 +84,12 @@ static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
     QS_TRY(qs_eval_file_differs(artifact, &subject, false, &point->stale));
     if (point->stale == NULL) {
         point->current = (point->tasks & ~tasks) == 0 && (point->dumps & ~dumps) == 0;
+        /* Answers that nothing is asked about any more cannot be had again. */
+        if (!point->current && e->options.questions == NULL) tasks &= ~(unsigned)QS_TASKS_ANSWERS;
         point->tasks |= tasks;
         point->dumps |= dumps;
     }
-    if (point->quant_path != NULL && (point->tasks & QS_TASKS_QUALITY) != 0 && !e->has_baseline)
+    if (point->quant_path != NULL && (point->tasks & QS_TASKS_COMPARED) != 0 && !e->has_baseline)
         point->current = false;
 out:
     qs_artifact_close(artifact);
@@ -112,8 +117,8 @@ qs_err qs_evaluation_open_baseline(qs_evaluation *e)
 static void require_reference(qs_evaluation *e)
 {
     for (int64_t i = 0; i < e->n_points && !e->has_baseline; i++)
-        if (!e->points[i].current && (e->points[i].tasks & QS_TASKS_QUALITY) != 0) {
-            e->reference.tasks |= QS_TASKS_QUALITY;
+        if (!e->points[i].current && (e->points[i].tasks & QS_TASKS_COMPARED) != 0) {
+            e->reference.tasks |= QS_TASKS_QUALITY | (e->points[i].tasks & QS_TASKS_ANSWERS);
             e->reference.current = false;
         }
 }

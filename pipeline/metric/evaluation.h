@@ -3,16 +3,22 @@
 #ifndef QS_METRIC_EVALUATION_H
 #define QS_METRIC_EVALUATION_H
 
+#include "metric/answers.h"
 #include "metric/baseline.h"
 #include "metric/latency.h"
 #include "metric/memory.h"
 #include "metric/quality_pass.h"
 
-enum { QS_TASKS_QUALITY = QS_TASK_PPL | QS_TASK_KLD };
+enum {
+    QS_TASKS_QUALITY = QS_TASK_PPL | QS_TASK_KLD,
+    QS_TASKS_ANSWERS = QS_TASK_SEMANTIC | QS_TASK_JSON, /* they need questions */
+    QS_TASKS_COMPARED = QS_TASKS_QUALITY | QS_TASKS_ANSWERS, /* they need the reference */
+};
 
 typedef struct qs_eval_options {
     const qs_windows *windows;
     unsigned tasks, dumps;
+    const qs_questions *questions; /* NULL without QS_TASKS_ANSWERS */
     qs_compute compute;
     uint64_t seed;
     const char *out_dir;

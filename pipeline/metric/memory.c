@@ -28,6 +28,8 @@ static qs_err counting_get_vector(void *context, int64_t layer, qs_role role, in
     return inner->get_vector != NULL ? inner->get_vector(inner->context, layer, role, n, dst, found) : QS_OK;
 }
 
+static int64_t batch_of(const qs_deployment_options *options) { return options->batch > 0 ? options->batch : 1; }
+
 static qs_decoder_options decoder_options(const qs_deployment *d, const qs_model *model,
                                           const qs_deployment_options *options)
 {
@@ -37,7 +39,7 @@ static qs_decoder_options decoder_options(const qs_deployment *d, const qs_model
      * worth comparing only on the same arithmetic. On a CPU f32 activations are the habit and cost nothing. Caches
      * stay in f32 on both. */
     return (qs_decoder_options){
-        .batch = 1,
+        .batch = batch_of(options),
         .n_ctx_cap = options->n_ctx_cap,
         .block = {.compute = qs_backend_has_device(d->backend) ? QS_COMPUTE_BF16 : QS_COMPUTE_F32,
                   .dense_dtype = storage == QS_STORE_BF16 ? QS_BF16 : QS_F16},
@@ -56,7 +58,7 @@ static qs_placement_request placement_request(const qs_deployment *d, const qs_d
     return (qs_placement_request){
         .linear_bits = options->linear_bits > 0.0 ? options->linear_bits : 16.0,
         .dense_bits = 16.0,
-        .batch = 1,
+        .batch = batch_of(options),
         .n_ctx = options->n_ctx_cap,
         .device_bytes = room,
         .host_bytes = qs_mem_available_bytes(),

@@ -37,6 +37,7 @@ typedef struct qs_deployment_options {
     int64_t device;
     int n_threads;
     int64_t n_ctx_cap;
+    int64_t batch; /* sequences; 0 = 1 */
     size_t expected_bytes;
     double linear_bits; /* stored bits per weight of the linears, to place them; 0 = 16 */
     qs_device_map map;

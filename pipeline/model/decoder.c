@@ -285,6 +285,39 @@ out:
     return err;
 }
 
+/* ---- going back, and going on twice ---- */
+
+/* A sequence's part of a cache is laid out like rows, so its first tokens are one piece. */
+static qs_err copy_layer(const qs_decoder *d, qs_backend *backend, const qs_kv *kv, int64_t from, int64_t to, int64_t n)
+{
+    int64_t row = d->config->n_kv_heads * d->config->head_dim, sequence = kv->n_ctx_cap * row;
+    size_t bytes = (size_t)(n * row) * sizeof(float);
+    qs_err err;
+    QS_TRY(qs_backend_copy(backend, kv->k + to * sequence, kv->k + from * sequence, bytes));
+    QS_TRY(qs_backend_copy(backend, kv->v + to * sequence, kv->v + from * sequence, bytes));
+out:
+    return err;
+}
+
+qs_err qs_decoder_continue(qs_decoder *decoder, int64_t from, int64_t to, int64_t n)
+{
+    qs_decoder *d = decoder;
+    qs_err err = QS_OK;
+    if (from < 0 || from >= d->batch || to < 0 || to >= d->batch || n < 0 || n > d->positions[from])
+        return qs_fail(QS_E_USAGE, "continue sequence %lld as %lld after %lld tokens: it has not as many, or there are %lld "
+                       "sequences", (long long)from, (long long)to, (long long)n, (long long)d->batch);
+    for (int64_t i = 0; i < d->n_sides && from != to && n > 0; i++)
+        for (int64_t layer = d->sides[i].first; layer < d->sides[i].end; layer++)
+            QS_TRY(copy_layer(d, d->sides[i].backend, &d->kvs[layer], from, to, n));
+    d->positions[to] = (int32_t)n;
+out:
+    return err;
+}
+
+int64_t qs_decoder_batch(const qs_decoder *decoder) { return decoder->batch; }
+int64_t qs_decoder_n_ctx(const qs_decoder *decoder) { return decoder->n_ctx_cap; }
+int64_t qs_decoder_n_vocab(const qs_decoder *decoder) { return decoder->config->n_vocab; }
+
 /* ---- steps ---- */
 
 static qs_err run_ops(qs_decoder *d, side *s)

@@ -17,6 +17,7 @@ static const struct {
     {"calibration_size", "/calibration/@n_samples", true},
     {"calibration_js", "/calibration/@js_divergence", false},
     {"calibration_median_ratio", "/calibration/@median_chars_ratio", false},
+    {"qa_pairs", "/qa/@n_items", true},
 };
 enum { N_FACTS = sizeof facts / sizeof *facts };
 

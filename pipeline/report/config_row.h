@@ -58,7 +58,7 @@ QS_MUST_CHECK qs_err qs_config_row_load(qs_config_row *out, const char *path);
 void qs_config_row_free(qs_config_row *row);
 
 /* The measure with this name, or NULL when it was not measured. Besides the metrics of the artifact there are
- * the facts calibration_size, calibration_js and calibration_median_ratio. */
+ * the facts calibration_size, calibration_js, calibration_median_ratio and qa_pairs. */
 const qs_measure *qs_config_row_find(const qs_config_row *row, const char *name);
 /* Its value, or NaN. */
 double qs_config_row_value(const qs_config_row *row, const char *name);

@@ -38,8 +38,10 @@
 # Misuse, later versions, bad input: one clear line and the right status.
 2 needed qsweep evaluate --text datasets/handbook/evaluation
 2 needed qsweep evaluate --model tests/fixtures/tiny
-2 unknown.option qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa gold.jsonl
-5 semantic qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,semantic
+2 --corpus qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world/gold.jsonl
+2 --qa qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,semantic
+4 nowhere qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa $TMP/nowhere
+2 --k.21 qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --k 21
 5 embeddings qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --dump embeddings
 2 speed qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,speed
 2 strided qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --protocol strided

@@ -1,0 +1,183 @@
+#include "metric/answers.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "data/answer.h"
+#include "data/claim.h"
+#include "data/prompt.h"
+
+static const double temperature = 0.2; /* metrics.md §3 */
+
+/* ---- scoring ---- */
+
+static int64_t find_snippet(const qs_questions *q, const int64_t *ranked, const char *id)
+{
+    for (int64_t i = 0; i < q->options.k; i++)
+        if (strcmp(q->set.snippets[ranked[i]].id, id) == 0) return ranked[i];
+    return -1;
+}
+
+/* Offsets are of a file, and a URL is FILE#SECTION. */
+static bool same_file(const qs_gold_snippet *a, const qs_gold_snippet *b)
+{
+    size_t bytes = strcspn(a->source_url, "#");
+    return bytes == strcspn(b->source_url, "#") && memcmp(a->source_url, b->source_url, bytes) == 0;
+}
+
+static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+/* Whether cited snippets cover bytes [start, end) of the anchor's file together. */
+static bool covered(const qs_questions *q, const qs_gold_snippet *anchor, const int64_t *cited, int64_t n_cited,
+                    int64_t start, int64_t end)
+{
+    for (int64_t at = start; at < end;) {
+        int64_t reach = at;
+        for (int64_t i = 0; i < n_cited; i++) {
+            const qs_gold_snippet *s = &q->set.snippets[cited[i]];
+            if (s->start <= at && s->end > reach && same_file(s, anchor)) reach = s->end;
+        }
+        if (reach == at) return false;
+        at = reach;
+    }
+    return true;
+}
+
+/* Share of the words of the anchor span that cited snippets hold. */
+static double coverage_of(const qs_questions *q, const qs_gold_item *item, const int64_t *cited, int64_t n_cited)
+{
+    const qs_gold_snippet *anchor = &q->set.snippets[item->anchor];
+    int64_t n = 0, n_covered = 0;
+    for (int64_t at = item->anchor_start; at < item->anchor_end;) {
+        int64_t start = at;
+        while (at < item->anchor_end && !is_blank(anchor->text[at - anchor->start])) at++;
+        if (at > start) {
+            n++;
+            n_covered += covered(q, anchor, cited, n_cited, start, at);
+        } else {
+            at++;
+        }
+    }
+    return n > 0 ? (double)n_covered / (double)n : 0.0;
+}
+
+/* Counts citations into the row and keeps those in the prompt, cited [k], each once. */
+static int64_t take_citations(const qs_questions *q, const qs_gold_item *item, const int64_t *ranked,
+                              const qs_answer *answer, qs_answer_row *row, int64_t *cited)
+{
+    int64_t n_cited = 0;
+    row->n_citations = (int32_t)answer->n_citations;
+    for (int64_t i = 0; i < answer->n_citations; i++) {
+        int64_t snippet = find_snippet(q, ranked, qs_answer_citation(answer, i));
+        bool again = false;
+        if (snippet < 0) continue;
+        row->n_known++;
+        row->n_correct += snippet == item->anchor;
+        for (int64_t j = 0; j < n_cited; j++) again = again || cited[j] == snippet;
+        if (!again) cited[n_cited++] = snippet;
+    }
+    return n_cited;
+}
+
+qs_err qs_answer_score(const qs_questions *q, const qs_question_run *run, const int64_t *ranked, const char *text,
+                       qs_answer_row *row, double *coverage)
+{
+    const qs_gold_item *item = &q->set.items[run->item];
+    int64_t cited[QS_QUESTION_SNIPPETS_MAX], n_cited = 0;
+    qs_answer answer;
+    bool refused, correct;
+    qs_err err;
+    row->item = (int32_t)run->item;
+    row->wording = (int32_t)run->wording;
+    row->seed = run->seed;
+    row->n_citations = row->n_known = row->n_correct = row->anchored = 0;
+    row->json_ok = qs_answer_parse(&answer, text);
+    if (row->json_ok) n_cited = take_citations(q, item, ranked, &answer, row, cited);
+    row->selected = (int32_t)(n_cited > 0 ? cited[0] : ranked[0]);
+    for (int64_t i = 0; i < q->options.k; i++) row->anchored |= item->answerable && ranked[i] == item->anchor;
+    *coverage = item->answerable ? coverage_of(q, item, cited, n_cited) : NAN;
+    /* What a broken line says still counts as said; json_ok tells that it is broken. */
+    const char *said = row->json_ok ? answer.text : text;
+    QS_TRY(qs_claim_holds(said, QS_ANSWER_UNKNOWN, &refused));
+    QS_TRY(qs_claim_holds(said, item->answer, &correct));
+    row->refused = refused;
+    row->correct = correct;
+out:
+    qs_answer_free(&answer);
+    return qs_context(err, "score an answer to %s", item->qid);
+}
+
+/* ---- asking ---- */
+
+qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_tokenizer *tokenizer)
+{
+    qs_err err;
+    *out = (qs_answers){.n_runs = q->n_runs, .n_prompts = q->n_prompts, .k = q->options.k};
+    QS_TRY(QS_NEW(out->ranked, out->n_prompts * out->k, "ranked snippets"));
+    QS_TRY(QS_NEW(out->prompts, out->n_prompts, "prompts"));
+    QS_TRY(QS_NEW(out->texts, out->n_runs, "answers"));
+    QS_TRY(QS_NEW(out->rows, out->n_runs, "answers"));
+    QS_TRY(QS_NEW(out->coverage, out->n_runs, "coverage"));
+    QS_TRY(qs_questions_rank(q, out->ranked));
+    QS_TRY(qs_questions_prompts(q, tokenizer, out->ranked, out->prompts));
+    for (int64_t i = 0; i < out->n_prompts; i++)
+        if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
+    out->n_ctx += q->options.n_tokens_max;
+out:
+    if (err != QS_OK) qs_answers_free(out);
+    return err;
+}
+
+static qs_err take_answer(qs_answers *a, const qs_questions *q, const qs_tokenizer *tokenizer, int64_t i,
+                          const qs_generation *generation)
+{
+    qs_question_run run = qs_questions_run(i);
+    qs_answer_row *row = &a->rows[i];
+    qs_err err;
+    QS_TRY(qs_tokenizer_decode(tokenizer, generation->tokens, generation->n_tokens, true, &a->texts[i]));
+    a->texts[i][strcspn(a->texts[i], "\r\n")] = '\0';
+    row->n_prompt = (int32_t)a->prompts[run.prompt].n;
+    row->n_tokens = (int32_t)generation->n_tokens;
+    row->stop = (int32_t)generation->stop;
+    QS_TRY(qs_answer_score(q, &run, a->ranked + run.prompt * a->k, a->texts[i], row, &a->coverage[i]));
+out:
+    return err;
+}
+
+qs_err qs_answers_generate(qs_answers *a, const qs_questions *q, const qs_tokenizer *tokenizer, qs_decoder *decoder,
+                           uint64_t seed)
+{
+    qs_generate_run *runs = NULL;
+    qs_generation *generations = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(runs, a->n_runs, "runs"));
+    QS_TRY(QS_NEW(generations, a->n_runs, "generations"));
+    for (int64_t i = 0; i < a->n_runs; i++) {
+        qs_question_run run = qs_questions_run(i);
+        bool greedy = run.seed == QS_GREEDY;
+        runs[i] = (qs_generate_run){.prompt = run.prompt, .temperature = greedy ? 0.0 : temperature,
+                                    .key = greedy ? 0 : qs_questions_key(q, &run, seed)};
+    }
+    qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = a->prompts,
+                           .n_prompts = a->n_prompts, .runs = runs, .n_runs = a->n_runs,
+                           .n_tokens_max = q->options.n_tokens_max, .ending = QS_ENDS_LINE};
+    QS_TRY(qs_generate(&job, generations));
+    for (int64_t i = 0; i < a->n_runs; i++) QS_TRY(take_answer(a, q, tokenizer, i, &generations[i]));
+out:
+    qs_generations_free(generations, a->n_runs);
+    qs_mem_free(runs);
+    return err;
+}
+
+void qs_answers_free(qs_answers *a)
+{
+    for (int64_t i = 0; a->prompts != NULL && i < a->n_prompts; i++) qs_token_list_free(&a->prompts[i]);
+    for (int64_t i = 0; a->texts != NULL && i < a->n_runs; i++) qs_mem_free(a->texts[i]);
+    qs_mem_free(a->ranked);
+    qs_mem_free(a->prompts);
+    qs_mem_free((void *)a->texts);
+    qs_mem_free(a->rows);
+    qs_mem_free(a->coverage);
+    *a = (qs_answers){0};
+}

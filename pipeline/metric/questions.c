@@ -1,0 +1,163 @@
+#include "metric/questions.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "data/overlap.h"
+#include "data/prompt.h"
+
+/* ---- loading ---- */
+
+/* Files' bytes and settings, one after another. */
+static qs_err digest_of(qs_questions *q, const char *gold, const char *corpus)
+{
+    const qs_question_options *o = &q->options;
+    const char *const paths[] = {gold, corpus};
+    struct {
+        qs_digest files[2];
+        int64_t k, n_items, n_tokens_max, instruct;
+    } parts = {.k = o->k, .n_items = q->n_items, .n_tokens_max = o->n_tokens_max, .instruct = o->instruct};
+    qs_err err = QS_OK;
+    for (int i = 0; i < 2; i++) {
+        qs_file_map map;
+        QS_TRY(qs_file_map_open(&map, paths[i]));
+        parts.files[i] = qs_hash(map.data, map.bytes);
+        qs_file_map_close(&map);
+    }
+    q->digest = qs_hash(&parts, sizeof parts);
+out:
+    return err;
+}
+
+static qs_err find_files(const qs_question_options *o, char gold[QS_PATH_BYTES], char corpus[QS_PATH_BYTES])
+{
+    qs_err err;
+    bool dir = qs_path_is_dir(o->gold);
+    if (!dir && o->corpus == NULL)
+        return qs_fail(QS_E_USAGE, "--qa %s: a file needs --corpus FILE; or give a directory with gold.jsonl and "
+                       "corpus.jsonl", o->gold);
+    QS_TRY(qs_path_format(gold, dir ? "%s/gold.jsonl" : "%s", o->gold));
+    if (o->corpus != NULL) QS_TRY(qs_path_format(corpus, "%s", o->corpus));
+    else QS_TRY(qs_path_format(corpus, "%s/corpus.jsonl", o->gold));
+out:
+    return err;
+}
+
+void qs_questions_limit(qs_questions *q, int64_t n)
+{
+    q->n_items = n < q->set.n_items ? n : q->set.n_items;
+    q->n_prompts = q->n_items * QS_WORDINGS;
+    q->n_runs = q->n_items * QS_RUNS_PER_ITEM;
+}
+
+qs_err qs_questions_load(qs_questions *out, const qs_question_options *options)
+{
+    char gold[QS_PATH_BYTES], corpus[QS_PATH_BYTES];
+    qs_err err;
+    *out = (qs_questions){.options = *options};
+    QS_TRY(find_files(options, gold, corpus));
+    QS_TRY(qs_goldset_load(&out->set, gold, corpus, NULL));
+    qs_questions_limit(out, options->n_items > 0 ? options->n_items : out->set.n_items);
+    if (options->k < 1 || options->k > QS_QUESTION_SNIPPETS_MAX || options->k > out->set.n_snippets)
+        err = qs_fail(QS_E_USAGE, "--k %lld: it is 1 to %d, and the corpus has %lld snippets", (long long)options->k,
+                      QS_QUESTION_SNIPPETS_MAX, (long long)out->set.n_snippets);
+    if (err == QS_OK) err = digest_of(out, gold, corpus);
+out:
+    if (err != QS_OK) qs_questions_free(out);
+    return err;
+}
+
+void qs_questions_free(qs_questions *questions)
+{
+    qs_goldset_free(&questions->set);
+    *questions = (qs_questions){0};
+}
+
+/* ---- runs ---- */
+
+qs_question_run qs_questions_run(int64_t run)
+{
+    int64_t item = run / QS_RUNS_PER_ITEM, at = run % QS_RUNS_PER_ITEM;
+    qs_question_run r = {.item = item, .seed = QS_GREEDY};
+    if (at > 0) { /* behind the question: each paraphrase greedily, then with its seeds */
+        r.wording = 1 + (at - 1) / (1 + QS_SEEDS);
+        r.seed = (int)((at - 1) % (1 + QS_SEEDS)) - 1;
+    }
+    r.prompt = item * QS_WORDINGS + r.wording;
+    return r;
+}
+
+const char *qs_questions_text(const qs_questions *q, int64_t prompt)
+{
+    const qs_gold_item *item = &q->set.items[prompt / QS_WORDINGS];
+    int64_t wording = prompt % QS_WORDINGS;
+    return wording == 0 ? item->question : item->paraphrases[wording - 1];
+}
+
+uint64_t qs_questions_key(const qs_questions *q, const qs_question_run *run, uint64_t seed)
+{
+    const char *qid = q->set.items[run->item].qid;
+    qs_digest digest = qs_hash(qid, strlen(qid));
+    uint64_t key = qs_rng_u64(seed, digest.low);
+    return qs_rng_u64(key, (uint64_t)(run->wording * QS_SEEDS + run->seed));
+}
+
+/* ---- prompts ---- */
+
+qs_err qs_questions_rank(const qs_questions *q, int64_t *ranked)
+{
+    double *scores = NULL;
+    qs_err err = QS_NEW(scores, q->set.n_snippets, "scores of snippets");
+    for (int64_t i = 0; i < q->n_prompts && err == QS_OK; i++)
+        qs_overlap_rank(&q->set, qs_questions_text(q, i), q->options.k, ranked + i * q->options.k, scores);
+    qs_mem_free(scores);
+    return err;
+}
+
+static qs_err append_text(const qs_tokenizer *tokenizer, const char *text, qs_token_list *list)
+{
+    return qs_tokenizer_encode(tokenizer, text, strlen(text), false, list);
+}
+
+static qs_err append_bos(const qs_tokenizer *tokenizer, qs_token_list *list)
+{
+    qs_err err = QS_OK;
+    if (!qs_tokenizer_adds_bos(tokenizer)) return QS_OK;
+    QS_TRY(qs_mem_grow(&list->ids, list->n, &list->capacity, sizeof *list->ids, "tokens of a prompt"));
+    list->ids[list->n++] = qs_tokenizer_bos(tokenizer);
+out:
+    return err;
+}
+
+static qs_err one_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *ranked, int64_t index,
+                         qs_token_list *list)
+{
+    qs_prompt_snippet snippets[QS_QUESTION_SNIPPETS_MAX];
+    char *text = NULL;
+    qs_err err;
+    for (int64_t i = 0; i < q->options.k; i++) {
+        const qs_gold_snippet *s = &q->set.snippets[ranked[i]];
+        snippets[i] = (qs_prompt_snippet){.id = s->id, .header = s->header, .text = s->text};
+    }
+    qs_prompt prompt = {.instruction = q->options.instruct ? qs_prompt_instruction : NULL,
+                        .snippets = snippets,
+                        .n_snippets = q->options.k,
+                        .question = qs_questions_text(q, index)};
+    QS_TRY(qs_prompt_build(&text, &prompt));
+    QS_TRY(append_bos(tokenizer, list));
+    QS_TRY(append_text(tokenizer, text, list));
+out:
+    qs_mem_free(text);
+    return err;
+}
+
+qs_err qs_questions_prompts(const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *ranked,
+                            qs_token_list *prompts)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < q->n_prompts; i++)
+        QS_TRY(one_prompt(q, tokenizer, ranked + i * q->options.k, i, &prompts[i]));
+out:
+    return qs_context(err, "build prompts");
+}

@@ -1,0 +1,61 @@
+/* What is asked of a model about a gold set: every item in four wordings (the question itself and its paraphrases), each
+ * answered greedily, and the paraphrases twice more with random numbers (3 paraphrases x 2 seeds, metrics.md §3). */
+#ifndef QS_METRIC_QUESTIONS_H
+#define QS_METRIC_QUESTIONS_H
+
+#include "data/goldset.h"
+#include "model/generate.h"
+#include "base/file.h"
+#include "base/hash.h"
+
+enum {
+    QS_WORDINGS = 1 + QS_GOLD_PARAPHRASES, /* 0 = the question */
+    QS_SEEDS = 2,
+    QS_GREEDY = -1, /* in place of a seed */
+    QS_RUNS_PER_ITEM = QS_WORDINGS + QS_GOLD_PARAPHRASES * QS_SEEDS,
+    QS_QUESTION_SNIPPETS_MAX = 20,
+};
+
+typedef struct qs_question_options {
+    const char *gold, *corpus; /* a directory with gold.jsonl and corpus.jsonl, or two files */
+    int64_t k;                 /* snippets in a prompt */
+    int64_t n_items;           /* the first ones only; 0 = all */
+    int64_t n_tokens_max;      /* of an answer */
+    bool instruct;             /* begin prompts with the instruction for models not trained on the format */
+} qs_question_options;
+
+/* Settings and gold set; the same for every configuration. */
+typedef struct qs_questions {
+    qs_question_options options;
+    qs_goldset set;
+    int64_t n_items, n_prompts, n_runs;
+    qs_digest digest; /* of all that determines what is asked */
+} qs_questions;
+
+typedef struct qs_question_run {
+    int64_t item, wording, prompt; /* prompt = item * QS_WORDINGS + wording */
+    int seed;                      /* QS_GREEDY, 0 or 1 */
+} qs_question_run;
+
+/* QS_E_INPUT for a gold set that is broken, QS_E_USAGE for fewer snippets than k. */
+QS_MUST_CHECK qs_err qs_questions_load(qs_questions *out, const qs_question_options *options);
+void qs_questions_free(qs_questions *questions);
+
+/* Only the first n items, where there are more; the digest stays that of the whole. */
+void qs_questions_limit(qs_questions *questions, int64_t n);
+
+/* Runs in their order: item after item, wording after wording, greedy first. 0 <= run < n_runs. */
+qs_question_run qs_questions_run(int64_t run);
+const char *qs_questions_text(const qs_questions *questions, int64_t prompt); /* the wording's */
+
+/* Snippets for every prompt: ranked [n_prompts, k] indices, best first. */
+QS_MUST_CHECK qs_err qs_questions_rank(const qs_questions *questions, int64_t *ranked);
+
+/* Prompts as tokens: prompts [n_prompts], each freed with qs_token_list_free. */
+QS_MUST_CHECK qs_err qs_questions_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,
+                                          const int64_t *ranked, qs_token_list *prompts);
+
+/* Key of a run's random numbers: a function of seed, qid and wording alone. */
+uint64_t qs_questions_key(const qs_questions *questions, const qs_question_run *run, uint64_t seed);
+
+#endif

@@ -1,0 +1,54 @@
+/* Generating: many runs over a few prompts through one decoder. A decoder's sequences work side by side, and one that
+ * has finished takes the next run; since a sequence's logits do not depend on what shares its step, neither the size of
+ * the batch nor the order of the runs changes a token. Runs of one prompt compute it once. */
+#ifndef QS_MODEL_GENERATE_H
+#define QS_MODEL_GENERATE_H
+
+#include "model/forward.h"
+#include "model/tokenizer.h"
+
+typedef enum qs_stop {
+    QS_STOP_EOS,       /* the model ended the text */
+    QS_STOP_LINE,      /* it ended the line */
+    QS_STOP_LIMIT,     /* n_tokens_max */
+    QS_STOP_NONFINITE, /* a logit was not finite */
+    QS_N_STOPS
+} qs_stop;
+const char *qs_stop_name(qs_stop stop); /* "eos" */
+
+typedef enum qs_ending {
+    QS_ENDS_LINE,  /* EOS, or the first token with a line end in it, which stays */
+    QS_ENDS_NEVER, /* always n_tokens_max tokens: EOS is not chosen */
+} qs_ending;
+
+typedef struct qs_generate_run {
+    int64_t prompt;     /* index; runs of one prompt should stand side by side */
+    double temperature; /* 0 = greedy */
+    uint64_t key;       /* of its random numbers */
+} qs_generate_run;
+
+typedef struct qs_generate_job {
+    qs_decoder *decoder;
+    const qs_tokenizer *tokenizer;
+    const qs_token_list *prompts; /* [n_prompts], none empty */
+    int64_t n_prompts;
+    const qs_generate_run *runs; /* [n_runs] */
+    int64_t n_runs, n_tokens_max;
+    qs_ending ending;
+    /* Called with the logits that each step of a run chooses from, step 0 being the prompt's last; NULL = not. */
+    qs_err (*see)(void *context, int64_t run, int64_t step, const float *logits);
+    void *context;
+} qs_generate_job;
+
+typedef struct qs_generation {
+    int32_t *tokens; /* [n_tokens], without EOS */
+    int64_t n_tokens;
+    qs_stop stop;
+} qs_generation;
+
+/* out [n_runs], zeroed by the caller and freed with qs_generations_free, also after failure. QS_E_USAGE when a prompt
+ * with n_tokens_max tokens behind it does not fit the decoder. */
+QS_MUST_CHECK qs_err qs_generate(const qs_generate_job *job, qs_generation *out);
+void qs_generations_free(qs_generation *generations, int64_t n);
+
+#endif

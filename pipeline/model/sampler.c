@@ -1,0 +1,50 @@
+#include "model/sampler.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+#include "base/rng.h"
+
+/* -ln(-ln u) of the largest u below 1 that 53 bits hold is 36.74. */
+static const double noise_max = 36.75;
+
+static bool all_finite(const float *logits, int64_t n)
+{
+    /* x - x is 0 for a finite x and NaN for any other, and a sum keeps a NaN. */
+    float sum = 0.0f;
+    for (int64_t i = 0; i < n; i++) sum += logits[i] - logits[i];
+    return sum == 0.0f;
+}
+
+static int32_t largest(const float *logits, int64_t n, int32_t banned)
+{
+    int32_t best = -1;
+    for (int64_t i = 0; i < n; i++)
+        if (i != banned && (best < 0 || logits[i] > logits[best])) best = (int32_t)i;
+    return best;
+}
+
+static double noisy(const float *logits, int32_t token, double temperature, uint64_t key)
+{
+    return (double)logits[token] / temperature - log(-log(qs_rng_unit(key, (uint64_t)token)));
+}
+
+int32_t qs_sample(const float *logits, int64_t n_vocab, double temperature, uint64_t key, int64_t step,
+                  int32_t banned)
+{
+    if (!all_finite(logits, n_vocab)) return -1;
+    int32_t best = largest(logits, n_vocab, banned);
+    if (temperature <= 0.0 || best < 0) return best;
+    uint64_t step_key = qs_rng_u64(key, (uint64_t)step);
+    double best_score = noisy(logits, best, temperature, step_key);
+    /* A token that the largest noise does not lift above the best so far needs none computed. */
+    for (int32_t i = 0; i < n_vocab; i++) {
+        if (i == banned || (double)logits[i] / temperature + noise_max < best_score) continue;
+        double score = noisy(logits, i, temperature, step_key);
+        if (score > best_score) {
+            best_score = score;
+            best = i;
+        }
+    }
+    return best;
+}
