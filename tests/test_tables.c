@@ -381,7 +381,7 @@ static void test_terminal(void **state)
     assert_holds(plain, "undecided: gptq-b3-g64-sym ppl_ratio");
     assert_holds(plain, "more would decide");
     assert_holds(plain, "gates measured: rtn 4 of 5, gptq 6 of 7");
-    assert_holds(plain, "not measured by this version: cov_cited");
+    assert_holds(plain, "not measured in this run: cov_cited");
     assert_holds(
         plain, "3 of 4 configurations pass the gates that were measured (of each: 4 to 6; not measured: 1).");
     assert_holds(plain, "Recommended: gptq-b4-g64-sym: ");

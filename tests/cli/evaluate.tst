@@ -40,8 +40,8 @@
 2 needed qsweep evaluate --model tests/fixtures/tiny
 2 --corpus qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world/gold.jsonl
 2 --qa qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,semantic
-4 nowhere qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa $TMP/nowhere
-2 --k.21 qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --k 21
+4 gold.jsonl qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa $TMP
+2 21.is.not qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --k 21
 5 embeddings qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --dump embeddings
 2 speed qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,speed
 2 strided qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --protocol strided
