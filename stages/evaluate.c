@@ -51,7 +51,7 @@ static const name task_names[] = {
      "bytes before and after loading, at the peak, and against the format's arithmetic"},
     {"semantic", QS_TASK_SEMANTIC, "answers to a gold set (--qa): right, cited, refused, and as the reference's"},
     {"json", QS_TASK_JSON, "the same answers: JSON and citations as a strict reader takes them"},
-    {"entropy", 0, ""},
+    {"entropy", QS_TASK_ENTROPY, "entropy along held-out text and along long texts (--qa DIR with longform.jsonl)"},
     {0},
 };
 
@@ -112,7 +112,8 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     if (opt->model == NULL || opt->text == NULL)
         return qs_fail(QS_E_USAGE, "--model and --text are needed; see qsweep-evaluate --help");
     QS_TRY(qs_protocol_find(protocol, opt->protocol));
-    const char *tasks = opt->questions.gold != NULL ? "ppl,kld,latency,memory,semantic,json" : "ppl,kld,latency,memory";
+    const char *tasks = opt->questions.gold != NULL ? "ppl,kld,latency,memory,semantic,json,entropy"
+                                                       : "ppl,kld,latency,memory,entropy";
     QS_TRY(parse_names(&out->tasks, task_names, "tasks", opt->tasks != NULL ? opt->tasks : tasks));
     if ((out->tasks & QS_TASKS_ANSWERS) != 0 && opt->questions.gold == NULL)
         err = qs_fail(QS_E_USAGE, "--tasks semantic and json need --qa DIR or FILE");
@@ -192,9 +193,13 @@ static qs_err take_inputs(job *j)
     err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
-    if ((eval.tasks & QS_TASKS_ANSWERS) != 0) {
+    if (opt->questions.gold != NULL && (eval.tasks & QS_TASKS_ASKED) != 0) {
         QS_TRY(qs_questions_load(&j->questions, &opt->questions));
         eval.questions = &j->questions;
+    }
+    if ((eval.tasks & QS_TASK_ENTROPY) != 0 && (eval.tasks & QS_TASKS_QUALITY) == 0 && j->questions.n_longforms == 0) {
+        err = qs_fail(QS_E_USAGE, "--tasks entropy needs ppl or kld beside it, or --qa DIR with a longform.jsonl");
+        goto out;
     }
     eval.text = j->corpus.text;
     eval.text_bytes = probe_bytes(&j->corpus);
@@ -318,7 +323,7 @@ int main(int argc, char **argv)
 {
     options opt = {.common = QS_COMMON_DEFAULTS,
                    .protocol = "hf",
-                   .questions = {.k = 5, .n_tokens_max = 96},
+                   .questions = {.k = 5, .n_tokens_max = 96, .n_long_tokens = 128},
                    .compute = "f32",
                    .out = ".",
                    .device_map = "auto",
@@ -338,13 +343,15 @@ int main(int argc, char **argv)
         {"ctx", QS_ARG_INT, &opt.n_ctx, "N", "tokens in a window", 2, 1e6, false},
         {"windows", QS_ARG_INT, &opt.n_windows, "N", "the first N windows; 0 = all", 0, 1e9, false},
         {"tasks", QS_ARG_STRING, &opt.tasks, "LIST",
-         "of ppl, kld, latency, memory, semantic, json; default all that the inputs allow", 0, 0, false},
+         "of ppl, kld, latency, memory, semantic, json, entropy; default all that the inputs allow", 0, 0, false},
         {"qa", QS_ARG_STRING, &opt.questions.gold, "DIR|FILE.jsonl", "a gold set of questions to answer", 0, 0,
          false},
         {"corpus", QS_ARG_STRING, &opt.questions.corpus, "FILE.jsonl",
          "its snippets; default corpus.jsonl in the directory of --qa", 0, 0, false},
         {"k", QS_ARG_INT, &opt.questions.k, "N", "snippets in a prompt", 1, QS_QUESTION_SNIPPETS_MAX, false},
         {"items", QS_ARG_INT, &opt.questions.n_items, "N", "the first N gold items; 0 = all", 0, 1e9, false},
+        {"long-tokens", QS_ARG_INT, &opt.questions.n_long_tokens, "N", "length of the long texts of the entropy task",
+         8, 4096, false},
         {"instruct", QS_ARG_FLAG, &opt.questions.instruct, NULL,
          "begin prompts with the instruction for models not trained on the format", 0, 0, false},
         {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0,

@@ -49,9 +49,4 @@ QS_MUST_CHECK qs_err qs_answer_score(const qs_questions *questions, const qs_que
 QS_MUST_CHECK qs_err qs_answers_put(qs_artifact *artifact, const qs_questions *questions,
                                     const qs_answers *answers);
 QS_MUST_CHECK qs_err qs_answers_read(qs_answers *out, const qs_artifact *artifact);
-/* Lines of a text dataset: lines[n] and *blob, which they point into, both freed with qs_mem_free. QS_E_INPUT when there
- * are not n of them; n = -1 takes any number and sets *n_lines. */
-QS_MUST_CHECK qs_err qs_lines_read(const qs_artifact *artifact, const char *path, int64_t n, char **blob,
-                                   char ***lines, int64_t *n_lines);
-
 #endif

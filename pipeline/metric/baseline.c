@@ -48,6 +48,7 @@ qs_err qs_baseline_open(qs_baseline *out, const char *path, const qs_subject *su
     QS_TRY(qs_token_scores_alloc(&out->scores, n, false));
     QS_TRY(qs_artifact_read(out->artifact, "/tokens/nll", QS_F32, out->scores.nll, n));
     QS_TRY(qs_artifact_read(out->artifact, "/tokens/argmax", QS_I32, out->scores.argmax, n));
+    QS_TRY(qs_artifact_read(out->artifact, "/tokens/entropy", QS_F32, out->scores.entropy, n));
     QS_TRY(read_time(out, "/timing/@forward_s", &out->forward_s));
     QS_TRY(read_time(out, "/timing/@score_s", &out->score_s));
 out:

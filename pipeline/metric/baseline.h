@@ -11,7 +11,7 @@ typedef struct qs_baseline {
     qs_artifact *artifact;
     char path[QS_PATH_BYTES];
     qs_digest digest;
-    qs_token_scores scores;    /* nll and argmax; no KL */
+    qs_token_scores scores;    /* all but KL */
     double forward_s, score_s; /* what the reference's own pass took; 0 when unknown */
 } qs_baseline;
 

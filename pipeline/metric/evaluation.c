@@ -59,7 +59,7 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
         .id = point->id,
         .text = e->options.text,
         .text_bytes = e->options.text_bytes,
-        .questions = questions != NULL && (point->tasks & QS_TASKS_ANSWERS) != 0 ? &questions->digest : NULL,
+        .questions = questions != NULL && (point->tasks & QS_TASKS_ASKED) != 0 ? &questions->digest : NULL,
         .quant = point->quant_path != NULL ? &point->quant : NULL,
         .baseline = compared ? &e->baseline.digest : NULL,
     };
@@ -85,7 +85,7 @@ static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
     if (point->stale == NULL) {
         point->current = (point->tasks & ~tasks) == 0 && (point->dumps & ~dumps) == 0;
         /* Answers that nothing is asked about any more cannot be had again. */
-        if (!point->current && e->options.questions == NULL) tasks &= ~(unsigned)QS_TASKS_ANSWERS;
+        if (!point->current && e->options.questions == NULL) tasks &= ~(unsigned)QS_TASKS_ASKED;
         point->tasks |= tasks;
         point->dumps |= dumps;
     }
@@ -118,7 +118,7 @@ static void require_reference(qs_evaluation *e)
 {
     for (int64_t i = 0; i < e->n_points && !e->has_baseline; i++)
         if (!e->points[i].current && (e->points[i].tasks & QS_TASKS_COMPARED) != 0) {
-            e->reference.tasks |= QS_TASKS_QUALITY | (e->points[i].tasks & QS_TASKS_ANSWERS);
+            e->reference.tasks |= QS_TASKS_QUALITY | (e->points[i].tasks & QS_TASKS_ASKED);
             e->reference.current = false;
         }
 }

@@ -11,8 +11,9 @@
 
 enum {
     QS_TASKS_QUALITY = QS_TASK_PPL | QS_TASK_KLD,
-    QS_TASKS_ANSWERS = QS_TASK_SEMANTIC | QS_TASK_JSON, /* they need questions */
-    QS_TASKS_COMPARED = QS_TASKS_QUALITY | QS_TASKS_ANSWERS, /* they need the reference */
+    QS_TASKS_ANSWERS = QS_TASK_SEMANTIC | QS_TASK_JSON,          /* they need questions */
+    QS_TASKS_ASKED = QS_TASKS_ANSWERS | QS_TASK_ENTROPY,         /* they depend on the questions */
+    QS_TASKS_COMPARED = QS_TASKS_QUALITY | QS_TASKS_ASKED,       /* they need the reference */
 };
 
 typedef struct qs_eval_options {

@@ -3,10 +3,8 @@
 #include <string.h>
 
 #include "backend/backend_record.h"
-#include "base/clock.h"
 #include "base/log.h"
-#include "metric/answer_metrics.h"
-#include "metric/evaluation.h"
+#include "metric/evaluation_parts.h"
 #include "metric/machine_lock.h"
 #include "metric/memory.h"
 #include "metric/quality.h"
@@ -19,39 +17,11 @@ typedef struct runner {
 
 /* ---- deployed: latency and memory ---- */
 
-/* What is deployed: a candidate, or the reference. */
-typedef struct deployed_model {
-    const qs_model *model;
-    const qs_linear_source *linears; /* NULL = the reference */
-    qs_quant_size size;
-} deployed_model;
-
-static qs_err deploy(const runner *r, qs_deployment *out, const deployed_model *what, int64_t batch, int64_t n_ctx)
-{
-    const qs_evaluation *e = r->e;
-    qs_deployment_options options = {
-        .backend = e->options.backend != NULL ? e->options.backend : qs_backend_name(e->backend),
-        .device = e->options.device,
-        .map = e->options.map,
-        .linear_bits = what->size.bpw,
-        .n_threads = qs_backend_n_threads(e->backend),
-        .n_ctx_cap = n_ctx,
-        .batch = batch,
-        .expected_bytes = (size_t)what->size.bytes,
-    };
-    return qs_deployment_create(out, what->model, what->linears, &options);
-}
-
-static deployed_model reference_model(const runner *r)
-{
-    return (deployed_model){r->e->model, NULL, qs_quant_size_of(NULL, r->e->model)};
-}
-
 static qs_err need_reference(runner *r)
 {
     if (r->reference.decoder != NULL) return QS_OK;
-    deployed_model reference = reference_model(r);
-    return deploy(r, &r->reference, &reference, 1, qs_latency_ctx(&r->e->options.latency));
+    qs_deployed what = qs_deployed_reference(r->e);
+    return qs_deploy(r->e, &r->reference, &what, 1, qs_latency_ctx(&r->e->options.latency));
 }
 
 static qs_err put_machine(qs_artifact *artifact, const qs_deployment *deployment, int64_t device)
@@ -106,10 +76,8 @@ static qs_err measure_deployed(runner *r, const qs_eval_point *point, const qs_c
     if (candidate == NULL) {
         QS_TRY(time_deployment(r, &r->reference, NULL, point->tasks, artifact));
     } else {
-        qs_linear_source source = qs_candidate_source(candidate);
-        deployed_model what = {qs_candidate_model(candidate, r->e->model), &source,
-                               qs_candidate_size(candidate, r->e->model)};
-        QS_TRY(deploy(r, &own, &what, 1, qs_latency_ctx(&r->e->options.latency)));
+        qs_deployed what = qs_deployed_candidate(r->e, candidate);
+        QS_TRY(qs_deploy(r->e, &own, &what, 1, qs_latency_ctx(&r->e->options.latency)));
         QS_TRY(time_deployment(r, &own, &r->reference, point->tasks, artifact));
     }
     QS_TRY(qs_machine_lock_share(&r->lock));
@@ -118,84 +86,12 @@ out:
     return err;
 }
 
-/* ---- answers ---- */
+/* ---- one point's artifact ---- */
 
 static qs_err put_metric(void *context, const qs_metric *metric, const qs_estimate *estimate)
 {
     return qs_metric_put(context, metric, estimate);
 }
-
-/* Answers to the questions' first n_items, by a model deployed for it. */
-static qs_err answer(const runner *r, const deployed_model *what, const qs_questions *questions, int64_t batch,
-                     qs_answers *answers)
-{
-    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(r->e->model);
-    qs_deployment deployment = {0};
-    qs_err err;
-    QS_TRY(qs_answers_prepare(answers, questions, tokenizer));
-    QS_TRY(deploy(r, &deployment, what, batch, answers->n_ctx));
-    QS_TRY(qs_answers_generate(answers, questions, tokenizer, deployment.decoder, r->e->options.seed));
-out:
-    qs_deployment_destroy(&deployment);
-    return err;
-}
-
-/* The reference's first items once more, in another batch: paired with what it answered before, every difference
- * must be 0 (metrics.md §5, negative controls). */
-static qs_err put_answer_control(const runner *r, const qs_eval_point *point, const qs_answers *first,
-                                 qs_artifact *artifact)
-{
-    enum { N_ITEMS = 2, BATCH = 3 };
-    const qs_eval_options *o = &r->e->options;
-    qs_questions some = *o->questions;
-    qs_answers again = {0};
-    deployed_model what = reference_model(r);
-    qs_err err;
-    qs_questions_limit(&some, N_ITEMS);
-    QS_TRY(answer(r, &what, &some, BATCH, &again));
-    qs_answer_input input = {.questions = &some, .answers = &again, .reference = first, .tasks = point->tasks,
-                             .part = QS_QUALITY_PAIRED, .seed = o->seed};
-    QS_TRY(qs_answer_measure(&input, put_metric, artifact));
-out:
-    qs_answers_free(&again);
-    return err;
-}
-
-/* candidate NULL = the reference itself. */
-static qs_err measure_answers(const runner *r, const qs_eval_point *point, const qs_candidate *candidate,
-                              qs_artifact *artifact)
-{
-    const qs_eval_options *o = &r->e->options;
-    qs_answers answers = {0}, reference = {0};
-    double started = qs_clock_seconds();
-    deployed_model what = reference_model(r);
-    qs_linear_source source;
-    qs_err err;
-    if ((point->tasks & QS_TASKS_ANSWERS) == 0) return QS_OK;
-    if (candidate != NULL) {
-        source = qs_candidate_source(candidate);
-        what = (deployed_model){qs_candidate_model(candidate, r->e->model), &source,
-                                qs_candidate_size(candidate, r->e->model)};
-        QS_TRY(qs_answers_read(&reference, r->e->baseline.artifact));
-    }
-    QS_TRY(answer(r, &what, o->questions, QS_ANSWER_BATCH, &answers));
-    QS_TRY(qs_answers_put(artifact, o->questions, &answers));
-    qs_answer_input input = {.questions = o->questions,
-                             .answers = &answers,
-                             .reference = candidate != NULL ? &reference : NULL,
-                             .tasks = point->tasks,
-                             .part = candidate != NULL ? QS_QUALITY_ALL : QS_QUALITY_OWN,
-                             .seed = o->seed};
-    QS_TRY(qs_answer_measure(&input, put_metric, artifact));
-    if (candidate == NULL) QS_TRY(put_answer_control(r, point, &answers, artifact));
-    QS_TRY(qs_artifact_put_real(artifact, "/timing/@answers_s", qs_clock_seconds() - started));
-out:
-    qs_answers_free(&answers);
-    qs_answers_free(&reference);
-    return qs_context(err, "answer questions");
-}
-
-/* ---- one point's artifact ---- */
 
 static qs_err put_times(qs_artifact *artifact, const qs_quality_stream *stream)
 {
@@ -259,6 +155,7 @@ static void tell_point(const qs_eval_point *point, const qs_quality_stream *stre
         {"json_ok", ", JSON %.3f"},
         {"cov_cited", ", cited %.3f"},
         {"snippet_divergence", ", snippets differ in %.3f"},
+        {"first_divergence_step", ", long texts part at token %.1f"},
     };
     char text[512] = "";
     qs_artifact *artifact;
@@ -323,6 +220,7 @@ static qs_err run_reference(runner *r)
     qs_quality_stream stream = {0};
     qs_control control = {0};
     qs_candidate none = {0};
+    qs_curve_pair text = {0};
     qs_quality_job job = qs_evaluation_job(e);
     qs_err err;
     tell_stale(point);
@@ -330,9 +228,12 @@ static qs_err run_reference(runner *r)
     if ((point->tasks & QS_TASKS_QUALITY) != 0) {
         QS_TRY(qs_quality_reference(&job, &stream, &control));
         QS_TRY(put_reference_quality(r, point, &stream, &control));
+        text = (qs_curve_pair){control.n_windows, e->options.windows->n_scored, control.scores.entropy,
+                               stream.scores.entropy};
         QS_TRY(put_times(stream.artifact, &stream));
     }
-    QS_TRY(measure_answers(r, point, NULL, stream.artifact));
+    QS_TRY(qs_evaluate_answers(e, point, NULL, stream.artifact));
+    QS_TRY(qs_evaluate_entropy(e, point, NULL, &text, stream.artifact));
     QS_TRY(measure_deployed(r, point, NULL, stream.artifact));
     QS_TRY(seal_point(point, &stream));
     tell_point(point, &stream);
@@ -383,8 +284,11 @@ static qs_err finish_candidate(runner *r, group *g, int64_t i)
     const qs_eval_options *o = &r->e->options;
     qs_eval_point *point = g->points[i];
     qs_quality_stream *stream = &g->streams[i];
+    qs_curve_pair text = {0};
     qs_err err;
     if (g->quality) {
+        text = (qs_curve_pair){o->windows->n_windows, o->windows->n_scored, stream->scores.entropy,
+                               r->e->baseline.scores.entropy};
         qs_quality_input input = {.windows = o->windows,
                                   .scores = &stream->scores,
                                   .reference = &r->e->baseline.scores,
@@ -395,7 +299,8 @@ static qs_err finish_candidate(runner *r, group *g, int64_t i)
         QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
         QS_TRY(put_times(stream->artifact, stream));
     }
-    QS_TRY(measure_answers(r, point, &g->candidates[i], stream->artifact));
+    QS_TRY(qs_evaluate_answers(r->e, point, &g->candidates[i], stream->artifact));
+    QS_TRY(qs_evaluate_entropy(r->e, point, &g->candidates[i], &text, stream->artifact));
     QS_TRY(measure_deployed(r, point, &g->candidates[i], stream->artifact));
     QS_TRY(seal_point(point, stream));
     tell_point(point, stream);

@@ -72,6 +72,17 @@ const qs_metric qs_metrics[] = {
     {"snippet_divergence", "", LOWER, QS_TASK_SEMANTIC, false, true,
      "share of wordings whose selected snippet (first cited, else top-ranked) is not the reference's"},
     {"answer_agree", "", HIGHER, QS_TASK_SEMANTIC, false, true, "share of greedy answers equal to the reference's"},
+    {"entropy_stable", "", HIGHER, QS_TASK_ENTROPY, false, true,
+     "1 when entropy along held-out text and along the reference's long texts neither rises, collapses nor spikes where the "
+     "reference's does not"},
+    {"entropy_rms", "", LOWER, QS_TASK_ENTROPY, false, true,
+     "RMS of the trailing means' difference over the reference's level, the worse of both texts"},
+    {"entropy_stable_share", "", HIGHER, QS_TASK_ENTROPY, false, true, "share of single long texts that are stable"},
+    {"entropy_mean", "nat", NONE, QS_TASK_ENTROPY, false, false, "mean entropy along the reference's long texts"},
+    {"kld_long", "nat", LOWER, QS_TASK_ENTROPY, false, true, "mean KL(reference || this) along them"},
+    {"kld_cumulative", "nat", LOWER, QS_TASK_ENTROPY, false, true, "its sum over a text, mean over texts"},
+    {"first_divergence_step", "token", HIGHER, QS_TASK_ENTROPY, false, true,
+     "first token of a long text, written greedily, that is not the reference's; its length when none; mean over texts"},
     {0},
 };
 

@@ -9,17 +9,23 @@
 
 /* ---- loading ---- */
 
+typedef struct gold_files {
+    char gold[QS_PATH_BYTES], corpus[QS_PATH_BYTES], longform[QS_PATH_BYTES];
+    bool has_longform;
+} gold_files;
+
 /* Files' bytes and settings, one after another. */
-static qs_err digest_of(qs_questions *q, const char *gold, const char *corpus)
+static qs_err digest_of(qs_questions *q, const gold_files *files)
 {
     const qs_question_options *o = &q->options;
-    const char *const paths[] = {gold, corpus};
+    const char *const paths[] = {files->gold, files->corpus, files->longform};
     struct {
-        qs_digest files[2];
-        int64_t k, n_items, n_tokens_max, instruct;
-    } parts = {.k = o->k, .n_items = q->n_items, .n_tokens_max = o->n_tokens_max, .instruct = o->instruct};
+        qs_digest files[3];
+        int64_t k, n_items, n_tokens_max, n_long_tokens, instruct;
+    } parts = {.k = o->k, .n_items = q->n_items, .n_tokens_max = o->n_tokens_max,
+               .n_long_tokens = o->n_long_tokens, .instruct = o->instruct};
     qs_err err = QS_OK;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < (files->has_longform ? 3 : 2); i++) {
         qs_file_map map;
         QS_TRY(qs_file_map_open(&map, paths[i]));
         parts.files[i] = qs_hash(map.data, map.bytes);
@@ -30,16 +36,18 @@ out:
     return err;
 }
 
-static qs_err find_files(const qs_question_options *o, char gold[QS_PATH_BYTES], char corpus[QS_PATH_BYTES])
+static qs_err find_files(const qs_question_options *o, gold_files *files)
 {
     qs_err err;
     bool dir = qs_path_is_dir(o->gold);
     if (!dir && o->corpus == NULL)
         return qs_fail(QS_E_USAGE, "--qa %s: a file needs --corpus FILE; or give a directory with gold.jsonl and "
                        "corpus.jsonl", o->gold);
-    QS_TRY(qs_path_format(gold, dir ? "%s/gold.jsonl" : "%s", o->gold));
-    if (o->corpus != NULL) QS_TRY(qs_path_format(corpus, "%s", o->corpus));
-    else QS_TRY(qs_path_format(corpus, "%s/corpus.jsonl", o->gold));
+    QS_TRY(qs_path_format(files->gold, dir ? "%s/gold.jsonl" : "%s", o->gold));
+    QS_TRY(qs_path_format(files->longform, "%s/longform.jsonl", o->gold));
+    files->has_longform = dir && qs_file_exists(files->longform);
+    if (o->corpus != NULL) QS_TRY(qs_path_format(files->corpus, "%s", o->corpus));
+    else QS_TRY(qs_path_format(files->corpus, "%s/corpus.jsonl", o->gold));
 out:
     return err;
 }
@@ -49,20 +57,21 @@ void qs_questions_limit(qs_questions *q, int64_t n)
     q->n_items = n < q->set.n_items ? n : q->set.n_items;
     q->n_prompts = q->n_items * QS_WORDINGS;
     q->n_runs = q->n_items * QS_RUNS_PER_ITEM;
+    q->n_longforms = n < q->set.n_longforms ? n : q->set.n_longforms;
 }
 
 qs_err qs_questions_load(qs_questions *out, const qs_question_options *options)
 {
-    char gold[QS_PATH_BYTES], corpus[QS_PATH_BYTES];
+    gold_files files;
     qs_err err;
     *out = (qs_questions){.options = *options};
-    QS_TRY(find_files(options, gold, corpus));
-    QS_TRY(qs_goldset_load(&out->set, gold, corpus, NULL));
+    QS_TRY(find_files(options, &files));
+    QS_TRY(qs_goldset_load(&out->set, files.gold, files.corpus, files.has_longform ? files.longform : NULL));
     qs_questions_limit(out, options->n_items > 0 ? options->n_items : out->set.n_items);
     if (options->k < 1 || options->k > QS_QUESTION_SNIPPETS_MAX || options->k > out->set.n_snippets)
         err = qs_fail(QS_E_USAGE, "--k %lld: it is 1 to %d, and the corpus has %lld snippets", (long long)options->k,
                       QS_QUESTION_SNIPPETS_MAX, (long long)out->set.n_snippets);
-    if (err == QS_OK) err = digest_of(out, gold, corpus);
+    if (err == QS_OK) err = digest_of(out, &files);
 out:
     if (err != QS_OK) qs_questions_free(out);
     return err;
@@ -130,24 +139,25 @@ out:
     return err;
 }
 
-static qs_err one_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *ranked, int64_t index,
-                         qs_token_list *list)
+/* The tokens of a prompt over snippets[n]. */
+static qs_err one_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *snippets, int64_t n,
+                         qs_prompt prompt, qs_token_list *list)
 {
-    qs_prompt_snippet snippets[QS_QUESTION_SNIPPETS_MAX];
+    qs_prompt_snippet *parts = NULL;
     char *text = NULL;
     qs_err err;
-    for (int64_t i = 0; i < q->options.k; i++) {
-        const qs_gold_snippet *s = &q->set.snippets[ranked[i]];
-        snippets[i] = (qs_prompt_snippet){.id = s->id, .header = s->header, .text = s->text};
+    QS_TRY(QS_NEW(parts, n, "snippets of a prompt"));
+    for (int64_t i = 0; i < n; i++) {
+        const qs_gold_snippet *s = &q->set.snippets[snippets[i]];
+        parts[i] = (qs_prompt_snippet){.id = s->id, .header = s->header, .text = s->text};
     }
-    qs_prompt prompt = {.instruction = q->options.instruct ? qs_prompt_instruction : NULL,
-                        .snippets = snippets,
-                        .n_snippets = q->options.k,
-                        .question = qs_questions_text(q, index)};
+    prompt.snippets = parts;
+    prompt.n_snippets = n;
     QS_TRY(qs_prompt_build(&text, &prompt));
     QS_TRY(append_bos(tokenizer, list));
     QS_TRY(append_text(tokenizer, text, list));
 out:
+    qs_mem_free(parts);
     qs_mem_free(text);
     return err;
 }
@@ -156,8 +166,23 @@ qs_err qs_questions_prompts(const qs_questions *q, const qs_tokenizer *tokenizer
                             qs_token_list *prompts)
 {
     qs_err err = QS_OK;
-    for (int64_t i = 0; i < q->n_prompts; i++)
-        QS_TRY(one_prompt(q, tokenizer, ranked + i * q->options.k, i, &prompts[i]));
+    for (int64_t i = 0; i < q->n_prompts; i++) {
+        qs_prompt prompt = {.instruction = q->options.instruct ? qs_prompt_instruction : NULL,
+                            .question = qs_questions_text(q, i)};
+        QS_TRY(one_prompt(q, tokenizer, ranked + i * q->options.k, q->options.k, prompt, &prompts[i]));
+    }
+out:
+    return qs_context(err, "build prompts");
+}
+
+qs_err qs_questions_long_prompts(const qs_questions *q, const qs_tokenizer *tokenizer, qs_token_list *prompts)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < q->n_longforms; i++) {
+        const qs_gold_longform *longform = &q->set.longforms[i];
+        qs_prompt prompt = {.question = longform->question}; /* no JSON is asked for */
+        QS_TRY(one_prompt(q, tokenizer, longform->snippets, longform->n_snippets, prompt, &prompts[i]));
+    }
 out:
     return qs_context(err, "build prompts");
 }

@@ -17,10 +17,11 @@ enum {
 };
 
 typedef struct qs_question_options {
-    const char *gold, *corpus; /* a directory with gold.jsonl and corpus.jsonl, or two files */
+    const char *gold, *corpus; /* a directory with gold.jsonl, corpus.jsonl and, perhaps, longform.jsonl, or two files */
     int64_t k;                 /* snippets in a prompt */
     int64_t n_items;           /* the first ones only; 0 = all */
     int64_t n_tokens_max;      /* of an answer */
+    int64_t n_long_tokens;     /* of a long text */
     bool instruct;             /* begin prompts with the instruction for models not trained on the format */
 } qs_question_options;
 
@@ -29,6 +30,7 @@ typedef struct qs_questions {
     qs_question_options options;
     qs_goldset set;
     int64_t n_items, n_prompts, n_runs;
+    int64_t n_longforms; /* long-form prompts asked; 0 where the gold set has none */
     qs_digest digest; /* of all that determines what is asked */
 } qs_questions;
 
@@ -54,6 +56,10 @@ QS_MUST_CHECK qs_err qs_questions_rank(const qs_questions *questions, int64_t *r
 /* Prompts as tokens: prompts [n_prompts], each freed with qs_token_list_free. */
 QS_MUST_CHECK qs_err qs_questions_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,
                                           const int64_t *ranked, qs_token_list *prompts);
+
+/* Long-form prompts as tokens: prompts [n_longforms]. */
+QS_MUST_CHECK qs_err qs_questions_long_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,
+                                               qs_token_list *prompts);
 
 /* Key of a run's random numbers: a function of seed, qid and wording alone. */
 uint64_t qs_questions_key(const qs_questions *questions, const qs_question_run *run, uint64_t seed);

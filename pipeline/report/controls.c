@@ -36,7 +36,9 @@ static void check_self(const qs_sweep *sweep, qs_control *control)
     } selves[] = {
         {"kld_mean", 0, 1e-7},        {"kld_max", 0, 1e-7},           {"flip_rate", 0, 0},
         {"ppl_ratio", 1, 1e-7},       {"dS_drift", 0, 1e-7},          {"anchor_drift", 0, 1e-7},
-        {"snippet_divergence", 0, 0}, {"e_resonance_drift", 0, 1e-7},
+        {"snippet_divergence", 0, 0}, {"e_resonance_drift", 0, 1e-7}, {"answer_agree", 1, 0},
+        {"qa_acc_change", 0, 0},      {"entropy_stable", 1, 0},       {"entropy_rms", 0, 0},
+        {"kld_long", 0, 1e-7},
     };
     int n = 0;
     if (sweep->reference == NULL) {

@@ -1,0 +1,177 @@
+#include "metric/entropy_metrics.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "metric/entropy_curve.h"
+
+enum { N_RESAMPLES = 1000 };
+
+static qs_err put_named(qs_metric_sink put, void *context, const char *name, const qs_estimate *estimate)
+{
+    return put(context, qs_metric_find(name), estimate);
+}
+
+/* ---- curves ---- */
+
+typedef struct pooled {
+    const qs_curve_pair *pair;
+    double *f, *q, *scratch; /* [n_steps], [n_steps], [2 n_steps] */
+} pooled;
+
+static qs_err pooled_init(pooled *p, const qs_curve_pair *pair)
+{
+    double *room = NULL;
+    qs_err err = QS_NEW(room, 4 * pair->n_steps, "mean curves");
+    if (err != QS_OK) return err;
+    *p = (pooled){.pair = pair, .f = room, .q = room + pair->n_steps, .scratch = room + 2 * pair->n_steps};
+    return QS_OK;
+}
+
+static void pooled_fini(pooled *p) { qs_mem_free(p->f); }
+
+/* The mean curves of the sequences, each counted as often as drawn, held against each other. */
+static qs_curve_check check_pooled(const pooled *p, const int32_t *counts)
+{
+    const qs_curve_pair *pair = p->pair;
+    double n = 0.0;
+    memset(p->f, 0, (size_t)(2 * pair->n_steps) * sizeof *p->f);
+    for (int64_t i = 0; i < pair->n; i++) {
+        if (counts[i] == 0) continue;
+        n += counts[i];
+        for (int64_t t = 0; t < pair->n_steps; t++) {
+            p->f[t] += counts[i] * (double)pair->reference[i * pair->n_steps + t];
+            p->q[t] += counts[i] * (double)pair->entropy[i * pair->n_steps + t];
+        }
+    }
+    for (int64_t t = 0; t < pair->n_steps; t++) {
+        p->f[t] /= n;
+        p->q[t] /= n;
+    }
+    qs_curve_side f = {.entropy = p->f}, q = {.entropy = p->q};
+    return qs_curve_compare(&f, &q, pair->n_steps, p->scratch);
+}
+
+static double stable(const void *context, const int32_t *counts) { return check_pooled(context, counts).stable; }
+static double rms(const void *context, const int32_t *counts) { return check_pooled(context, counts).rms; }
+
+/* Both curves must be stable, so the worse one speaks; and so with their differences. */
+static void take_worse(qs_estimate *worst, const qs_estimate *e, bool higher_is_better)
+{
+    double sign = higher_is_better ? 1.0 : -1.0;
+    bool first = worst->n == 0;
+    if (first || sign * e->value < sign * worst->value) worst->value = e->value;
+    if (first || sign * e->lo < sign * worst->lo) worst->lo = e->lo;
+    if (first || sign * e->hi < sign * worst->hi) worst->hi = e->hi;
+    if (first || e->n < worst->n) worst->n = e->n;
+}
+
+static qs_err judge_curves(const qs_entropy_input *in, const qs_curve_pair *pairs, int n_pairs, qs_metric_sink put,
+                           void *context)
+{
+    qs_bootstrap options = {.seed = in->seed, .n_resamples = N_RESAMPLES};
+    qs_estimate worst_stable = {0}, worst_rms = {0}, estimate;
+    qs_err err = QS_OK;
+    for (int i = 0; i < n_pairs; i++) {
+        pooled p = {0};
+        if (pairs[i].n == 0) continue;
+        err = pooled_init(&p, &pairs[i]);
+        if (err == QS_OK) err = qs_bootstrap_run(&options, stable, &p, pairs[i].n, &estimate);
+        if (err == QS_OK) take_worse(&worst_stable, &estimate, true);
+        if (err == QS_OK) err = qs_bootstrap_run(&options, rms, &p, pairs[i].n, &estimate);
+        if (err == QS_OK) take_worse(&worst_rms, &estimate, false);
+        pooled_fini(&p);
+        if (err != QS_OK) return err;
+    }
+    if (worst_stable.n == 0) return QS_OK;
+    QS_TRY(put_named(put, context, "entropy_stable", &worst_stable));
+    QS_TRY(put_named(put, context, "entropy_rms", &worst_rms));
+out:
+    return err;
+}
+
+/* ---- long texts one by one ---- */
+
+enum { RUNS, STEPS, ENTROPY, KLD, DIVERGED_AT, STABLE, N_SUMS };
+
+static double mean_entropy(const double *s) { return s[ENTROPY] / s[STEPS]; }
+static double mean_kld(const double *s) { return s[KLD] / s[STEPS]; }
+static double sum_kld(const double *s) { return s[KLD] / s[RUNS]; }
+static double diverged_at(const double *s) { return s[DIVERGED_AT] / s[RUNS]; }
+static double stable_share(const double *s) { return s[STABLE] / s[RUNS]; }
+
+static const struct {
+    const char *name;
+    double (*of)(const double *sums);
+} rows[] = {
+    {"entropy_mean", mean_entropy},       {"kld_long", mean_kld},
+    {"kld_cumulative", sum_kld},          {"first_divergence_step", diverged_at},
+    {"entropy_stable_share", stable_share},
+};
+
+static int64_t first_difference(const int32_t *a, const int32_t *b, int64_t n)
+{
+    for (int64_t t = 0; t < n; t++)
+        if (a[t] != b[t]) return t;
+    return n;
+}
+
+/* room [4 n_steps] */
+static void sum_run(const qs_entropy_input *in, int64_t run, double *s, double *room)
+{
+    const qs_long_runs *q = in->runs, *f = in->reference;
+    int64_t n = q->n_steps, at = run * n;
+    s[RUNS] = 1;
+    s[STEPS] = (double)n;
+    for (int64_t t = 0; t < n; t++) s[ENTROPY] += (double)q->entropy[at + t];
+    if (f == NULL) return;
+    for (int64_t t = 0; t < n; t++) {
+        s[KLD] += (double)q->kld[at + t];
+        room[t] = (double)f->entropy[at + t];
+        room[n + t] = (double)q->entropy[at + t];
+    }
+    s[DIVERGED_AT] = (double)first_difference(q->tokens + at, f->tokens + at, n);
+    s[STABLE] = qs_curve_compare(&(qs_curve_side){.entropy = room}, &(qs_curve_side){.entropy = room + n}, n,
+                                 room + 2 * n).stable;
+}
+
+static qs_err measure_runs(const qs_entropy_input *in, qs_metric_sink put, void *context)
+{
+    const qs_long_runs *q = in->runs;
+    qs_bootstrap options = {.seed = in->seed};
+    double *sums = NULL, *room = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(sums, q->n * N_SUMS, "sums of long texts"));
+    QS_TRY(QS_NEW(room, 4 * q->n_steps, "curves"));
+    for (int64_t i = 0; i < q->n; i++) sum_run(in, i, sums + i * N_SUMS, room);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const qs_metric *metric = qs_metric_find(rows[i].name);
+        qs_quality_part part = metric->needs_reference ? QS_QUALITY_PAIRED : QS_QUALITY_OWN;
+        qs_estimate estimate;
+        if ((part & in->part) == 0) continue;
+        QS_TRY(qs_bootstrap_sums(&options, sums, q->n, N_SUMS, rows[i].of, &estimate));
+        QS_TRY(put(context, metric, &estimate));
+    }
+out:
+    qs_mem_free(sums);
+    qs_mem_free(room);
+    return err;
+}
+
+qs_err qs_entropy_measure(const qs_entropy_input *in, qs_metric_sink put, void *context)
+{
+    qs_curve_pair pairs[2] = {in->text};
+    qs_err err = QS_OK;
+    if (in->runs != NULL && in->reference != NULL) {
+        if (in->reference->n < in->runs->n || in->reference->n_steps != in->runs->n_steps)
+            return qs_fail(QS_E_INPUT, "compare long texts: %lld of %lld steps, the reference has %lld of %lld",
+                           (long long)in->runs->n, (long long)in->runs->n_steps, (long long)in->reference->n,
+                           (long long)in->reference->n_steps);
+        pairs[1] = (qs_curve_pair){in->runs->n, in->runs->n_steps, in->runs->entropy, in->reference->entropy};
+    }
+    if ((in->part & QS_QUALITY_PAIRED) != 0) QS_TRY(judge_curves(in, pairs, 2, put, context));
+    if (in->runs != NULL) QS_TRY(measure_runs(in, put, context));
+out:
+    return err;
+}

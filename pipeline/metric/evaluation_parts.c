@@ -1,0 +1,205 @@
+#include "metric/evaluation_parts.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "metric/answer_metrics.h"
+
+enum { CONTROL_ITEMS = 2, CONTROL_BATCH = 3 };
+
+/* ---- deploying ---- */
+
+qs_deployed qs_deployed_reference(const qs_evaluation *e)
+{
+    return (qs_deployed){.model = e->model, .reference = true, .size = qs_quant_size_of(NULL, e->model)};
+}
+
+qs_deployed qs_deployed_candidate(const qs_evaluation *e, const qs_candidate *candidate)
+{
+    if (candidate == NULL) return qs_deployed_reference(e);
+    return (qs_deployed){.model = qs_candidate_model(candidate, e->model),
+                         .source = qs_candidate_source(candidate),
+                         .size = qs_candidate_size(candidate, e->model)};
+}
+
+qs_err qs_deploy(const qs_evaluation *e, qs_deployment *out, const qs_deployed *what, int64_t batch, int64_t n_ctx)
+{
+    qs_deployment_options options = {
+        .backend = e->options.backend != NULL ? e->options.backend : qs_backend_name(e->backend),
+        .device = e->options.device,
+        .map = e->options.map,
+        .linear_bits = what->size.bpw,
+        .n_threads = qs_backend_n_threads(e->backend),
+        .n_ctx_cap = n_ctx,
+        .batch = batch,
+        .expected_bytes = (size_t)what->size.bytes,
+    };
+    return qs_deployment_create(out, what->model, what->reference ? NULL : &what->source, &options);
+}
+
+static qs_err put_metric(void *context, const qs_metric *metric, const qs_estimate *estimate)
+{
+    return qs_metric_put(context, metric, estimate);
+}
+
+/* ---- answers ---- */
+
+static qs_err answer(const qs_evaluation *e, const qs_deployed *what, const qs_questions *questions, int64_t batch,
+                     qs_answers *answers)
+{
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
+    qs_deployment deployment = {0};
+    qs_err err;
+    QS_TRY(qs_answers_prepare(answers, questions, tokenizer));
+    QS_TRY(qs_deploy(e, &deployment, what, batch, answers->n_ctx));
+    QS_TRY(qs_answers_generate(answers, questions, tokenizer, deployment.decoder, e->options.seed));
+out:
+    qs_deployment_destroy(&deployment);
+    return err;
+}
+
+static qs_err put_answer_control(const qs_evaluation *e, const qs_eval_point *point, const qs_answers *first,
+                                 qs_artifact *artifact)
+{
+    qs_questions some = *e->options.questions;
+    qs_answers again = {0};
+    qs_deployed what = qs_deployed_reference(e);
+    qs_err err;
+    qs_questions_limit(&some, CONTROL_ITEMS);
+    QS_TRY(answer(e, &what, &some, CONTROL_BATCH, &again));
+    qs_answer_input input = {.questions = &some, .answers = &again, .reference = first, .tasks = point->tasks,
+                             .part = QS_QUALITY_PAIRED, .seed = e->options.seed};
+    QS_TRY(qs_answer_measure(&input, put_metric, artifact));
+out:
+    qs_answers_free(&again);
+    return err;
+}
+
+qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const qs_candidate *candidate,
+                           qs_artifact *artifact)
+{
+    const qs_eval_options *o = &e->options;
+    qs_answers answers = {0}, reference = {0};
+    double started = qs_clock_seconds();
+    qs_deployed what = qs_deployed_candidate(e, candidate);
+    qs_err err;
+    if ((point->tasks & QS_TASKS_ANSWERS) == 0) return QS_OK;
+    if (candidate != NULL) QS_TRY(qs_answers_read(&reference, e->baseline.artifact));
+    QS_TRY(answer(e, &what, o->questions, QS_ANSWER_BATCH, &answers));
+    QS_TRY(qs_answers_put(artifact, o->questions, &answers));
+    qs_answer_input input = {.questions = o->questions,
+                             .answers = &answers,
+                             .reference = candidate != NULL ? &reference : NULL,
+                             .tasks = point->tasks,
+                             .part = candidate != NULL ? QS_QUALITY_ALL : QS_QUALITY_OWN,
+                             .seed = o->seed};
+    QS_TRY(qs_answer_measure(&input, put_metric, artifact));
+    if (candidate == NULL) QS_TRY(put_answer_control(e, point, &answers, artifact));
+    QS_TRY(qs_artifact_put_real(artifact, "/timing/@answers_s", qs_clock_seconds() - started));
+out:
+    qs_answers_free(&answers);
+    qs_answers_free(&reference);
+    return qs_context(err, "answer questions");
+}
+
+/* ---- entropy ---- */
+
+typedef struct long_prompts {
+    int64_t n, n_ctx;
+    qs_token_list *prompts; /* [n] */
+} long_prompts;
+
+static void long_prompts_free(long_prompts *p)
+{
+    for (int64_t i = 0; p->prompts != NULL && i < p->n; i++) qs_token_list_free(&p->prompts[i]);
+    qs_mem_free(p->prompts);
+}
+
+static qs_err long_prompts_make(long_prompts *out, const qs_questions *q, const qs_tokenizer *tokenizer)
+{
+    qs_err err;
+    *out = (long_prompts){.n = q->n_longforms};
+    QS_TRY(QS_NEW(out->prompts, out->n, "long-form prompts"));
+    QS_TRY(qs_questions_long_prompts(q, tokenizer, out->prompts));
+    for (int64_t i = 0; i < out->n; i++)
+        if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
+    out->n_ctx += q->options.n_long_tokens;
+out:
+    return err;
+}
+
+/* The texts of a candidate, deployed beside the reference. */
+static qs_err follow(const qs_evaluation *e, const qs_deployed *what, const long_prompts *p, int64_t n, int64_t batch,
+                     const qs_long_runs *reference, qs_long_runs *out)
+{
+    qs_deployment own = {0}, other = {0};
+    qs_deployed reference_model = qs_deployed_reference(e);
+    qs_err err;
+    QS_TRY(qs_deploy(e, &own, what, batch, p->n_ctx));
+    QS_TRY(qs_deploy(e, &other, &reference_model, batch, p->n_ctx));
+    QS_TRY(qs_long_follow(out, e->backend, own.decoder, other.decoder, qs_model_get_tokenizer(e->model), p->prompts, n,
+                          reference));
+out:
+    qs_deployment_destroy(&own);
+    qs_deployment_destroy(&other);
+    return err;
+}
+
+static qs_err write_reference(const qs_evaluation *e, const long_prompts *p, qs_long_runs *out)
+{
+    qs_deployment deployment = {0};
+    qs_deployed what = qs_deployed_reference(e);
+    qs_err err;
+    QS_TRY(qs_deploy(e, &deployment, &what, QS_LONG_BATCH, p->n_ctx));
+    QS_TRY(qs_long_write(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), p->prompts, p->n,
+                         e->options.questions->options.n_long_tokens));
+out:
+    qs_deployment_destroy(&deployment);
+    return err;
+}
+
+/* Long texts of a point: its own, and what they are compared with, which is the control's for the reference. */
+static qs_err long_texts(const qs_evaluation *e, const qs_candidate *candidate, const long_prompts *p,
+                         qs_long_runs *own, qs_long_runs *paired, qs_long_runs *reference)
+{
+    qs_deployed what = qs_deployed_candidate(e, candidate);
+    int64_t n_control = p->n < CONTROL_ITEMS ? p->n : CONTROL_ITEMS;
+    qs_err err;
+    if (candidate != NULL) {
+        QS_TRY(qs_long_read(reference, e->baseline.artifact));
+        QS_TRY(follow(e, &what, p, p->n, QS_LONG_BATCH, reference, own));
+    } else {
+        QS_TRY(write_reference(e, p, own));
+        QS_TRY(follow(e, &what, p, n_control, CONTROL_BATCH, own, paired));
+    }
+out:
+    return err;
+}
+
+qs_err qs_evaluate_entropy(qs_evaluation *e, const qs_eval_point *point, const qs_candidate *candidate,
+                           const qs_curve_pair *text, qs_artifact *artifact)
+{
+    const qs_questions *q = e->options.questions;
+    long_prompts prompts = {0};
+    qs_long_runs own = {0}, control = {0}, reference = {0};
+    qs_entropy_input input = {.text = *text, .part = QS_QUALITY_PAIRED, .seed = e->options.seed};
+    double started = qs_clock_seconds();
+    qs_err err = QS_OK;
+    if ((point->tasks & QS_TASK_ENTROPY) == 0) return QS_OK;
+    if (q != NULL && q->n_longforms > 0) {
+        QS_TRY(long_prompts_make(&prompts, q, qs_model_get_tokenizer(e->model)));
+        QS_TRY(long_texts(e, candidate, &prompts, &own, &control, &reference));
+        QS_TRY(qs_long_put(artifact, q, &own));
+        input.runs = candidate != NULL ? &own : &control;
+        input.reference = candidate != NULL ? &reference : &own;
+    }
+    QS_TRY(qs_entropy_measure(&input, put_metric, artifact));
+    input = (qs_entropy_input){.runs = own.n > 0 ? &own : NULL, .part = QS_QUALITY_OWN, .seed = e->options.seed};
+    QS_TRY(qs_entropy_measure(&input, put_metric, artifact));
+    QS_TRY(qs_artifact_put_real(artifact, "/timing/@entropy_s", qs_clock_seconds() - started));
+out:
+    long_prompts_free(&prompts);
+    qs_long_free(&own);
+    qs_long_free(&control);
+    qs_long_free(&reference);
+    return qs_context(err, "measure entropy");
+}

@@ -1,0 +1,32 @@
+/* Parts of an evaluation that deploy a model and have it write: for evaluation_run.c alone. */
+#ifndef QS_METRIC_EVALUATION_PARTS_H
+#define QS_METRIC_EVALUATION_PARTS_H
+
+#include "metric/entropy_metrics.h"
+#include "metric/evaluation.h"
+
+/* What is deployed: a candidate, or the reference. */
+typedef struct qs_deployed {
+    const qs_model *model;
+    qs_linear_source source;
+    bool reference; /* it has no source */
+    qs_quant_size size;
+} qs_deployed;
+qs_deployed qs_deployed_reference(const qs_evaluation *evaluation);
+/* candidate NULL = the reference. */
+qs_deployed qs_deployed_candidate(const qs_evaluation *evaluation, const qs_candidate *candidate);
+/* `what` must outlive the call alone. Errors as qs_deployment_create. */
+QS_MUST_CHECK qs_err qs_deploy(const qs_evaluation *evaluation, qs_deployment *out, const qs_deployed *what,
+                               int64_t batch, int64_t n_ctx);
+
+/* Answers and their metrics, when the point's tasks want them; candidate NULL = the reference, to which a negative control
+ * is added: its first items once more, in another batch, of which every difference must be 0. */
+QS_MUST_CHECK qs_err qs_evaluate_answers(qs_evaluation *evaluation, const qs_eval_point *point,
+                                         const qs_candidate *candidate, qs_artifact *artifact);
+
+/* Entropy curves of held-out text (n = 0 where there is none) and of long texts, in the same way. */
+QS_MUST_CHECK qs_err qs_evaluate_entropy(qs_evaluation *evaluation, const qs_eval_point *point,
+                                         const qs_candidate *candidate, const qs_curve_pair *text,
+                                         qs_artifact *artifact);
+
+#endif

@@ -1,0 +1,17 @@
+# Answers and long texts of whole evaluations, on the tiny model and a few items of the world's gold set. STATUS PATTERN COMMAND
+0 --instruct qsweep evaluate --help
+0 entropy_stable qsweep evaluate --list
+2 longform.jsonl qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks entropy
+0 . qsweep quantize --model tests/fixtures/tiny --spec rtn:bits=8,group=32 --spec rtn:bits=2,group=32 --out $TMP/q
+
+# One thread, two threads, and killed in the middle: the same digests.
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --long-tokens 16 --tasks ppl,kld,semantic,json,entropy --threads 1 --out $TMP/a --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --quant $TMP/q/rtn-b2-g32-sym.quant.h5 --quiet --json >$TMP/a.json
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --long-tokens 16 --tasks ppl,kld,semantic,json,entropy --threads 2 --out $TMP/b --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --quant $TMP/q/rtn-b2-g32-sym.quant.h5 --quiet --json >$TMP/b.json
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --long-tokens 16 --tasks ppl,kld,semantic,json,entropy --out $TMP/c --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --quant $TMP/q/rtn-b2-g32-sym.quant.h5 --quiet & p=$!; for i in $(seq 200); do [ -e $TMP/c/fp.eval.h5 ] && break; sleep 0.05; done; kill -9 $p; ls $TMP/c/fp.eval.h5
+0 fp:.current qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --long-tokens 16 --tasks ppl,kld,semantic,json,entropy --out $TMP/c --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --quant $TMP/q/rtn-b2-g32-sym.quant.h5 --json 2>&1 >$TMP/c.json
+0 ^3.1$ python3 -c "import json; a,b,c=[[p['digest'] for p in json.load(open('$TMP/'+x+'.json'))] for x in 'abc']; print(len(a), int(a==b==c))"
+
+# The reference against itself differs in nothing; two bits differ in long texts.
+0 ^1.0.0.1.16$ python3 -c "import json; m=json.load(open('$TMP/a.json'))[0]['metrics']; print(*[int(m[k]['value']) if m[k]['value']==int(m[k]['value']) else m[k]['value'] for k in ('answer_agree','snippet_divergence','kld_cumulative','entropy_stable','first_divergence_step')])"
+0 ^True$ python3 -c "import json; m=json.load(open('$TMP/a.json'))[2]['metrics']; print(m['kld_long']['value']>0 and m['first_divergence_step']['value']<16)"
+0 json_ok qsweep report --budgets datasets/budgets.csv --out $TMP/r $TMP/a/*.eval.h5; cut -d, -f2 $TMP/r/verdicts.csv | sort -u

@@ -1,0 +1,289 @@
+/* Entropy curves by hand, long texts against the plain loop, and the reference against itself (metrics.md §3; checklist
+ * G14, A14, B16: entropy that collapses or rises earlier). */
+#include "model_files.h"
+
+#include <math.h>
+
+#include "metric/entropy_curve.h"
+#include "metric/entropy_metrics.h"
+#include "model/sampler.h"
+
+enum { N = 240, V = 384 };
+
+static qs_curve_check compare(const double *f, const double *q, const int32_t *tokens_f, const int32_t *tokens_q)
+{
+    static double scratch[2 * N];
+    return qs_curve_compare(&(qs_curve_side){f, tokens_f}, &(qs_curve_side){q, tokens_q}, N, scratch);
+}
+
+static void flat(double *h, double value)
+{
+    for (int t = 0; t < N; t++) h[t] = value;
+}
+
+static void test_smooth(void **state)
+{
+    (void)state;
+    const double h[] = {4, 2, 6, 0, 10};
+    double e[5];
+    qs_curve_smooth(h, 5, 3, e);
+    const double wanted[] = {4, 3, 4, 8.0 / 3.0, 16.0 / 3.0};
+    for (int i = 0; i < 5; i++) assert_true(fabs(e[i] - wanted[i]) < 1e-15);
+    assert_int_equal(qs_curve_width(512), 50);
+    assert_int_equal(qs_curve_width(200), 50);
+    assert_int_equal(qs_curve_width(128), 16);
+    assert_int_equal(qs_curve_width(8), 5);
+}
+
+static void test_repetition(void **state)
+{
+    (void)state;
+    const int32_t once[] = {1, 2, 3, 4, 5, 6, 7}, loop[] = {1, 2, 3, 1, 2, 3, 1, 2, 3};
+    assert_true(qs_curve_repetition(once, 7) == 0.0);
+    assert_true(qs_curve_repetition(loop, 9) == 0.5); /* 6 grams, 3 of them again */
+    assert_true(qs_curve_repetition(once, 3) == 0.0);
+}
+
+/* A level of 2 nats; the candidate doubles it from step 100 on. The mean of 50 reaches 1.2 x 2 with the tenth new
+ * step, 109; a rise in the reference at the same place makes it no fault. */
+static void test_rise(void **state)
+{
+    (void)state;
+    double f[N], q[N];
+    flat(f, 2.0);
+    flat(q, 2.0);
+    qs_curve_check c = compare(f, q, NULL, NULL);
+    assert_true(c.stable && c.rms == 0.0 && c.base == 2.0);
+    assert_int_equal(c.rise_q, N);
+    for (int t = 100; t < N; t++) q[t] = 4.0;
+    c = compare(f, q, NULL, NULL);
+    assert_int_equal(c.rise_q, 109);
+    assert_int_equal(c.rise_f, N);
+    assert_int_equal(c.spike, 149); /* the whole mean is 2 x 2 */
+    assert_int_equal(c.collapse_q, N);
+    assert_false(c.stable);
+    for (int t = 110; t < N; t++) f[t] = 4.0; /* ten steps later: within 24 */
+    c = compare(f, q, NULL, NULL);
+    assert_int_equal(c.rise_f, 119);
+    assert_true(c.rms < 0.20 && c.spike == 149); /* the reference's peak comes ten steps later, and near is five */
+    for (int t = 105; t < N; t++) f[t] = 4.0;
+    assert_true(compare(f, q, NULL, NULL).stable);
+}
+
+/* A short peak far above: the mean of 50 spikes; the reference's own peak three steps on excuses it. */
+static void test_spike(void **state)
+{
+    (void)state;
+    double f[N], q[N];
+    flat(f, 1.0);
+    flat(q, 1.0);
+    q[120] = 60.0;
+    qs_curve_check c = compare(f, q, NULL, NULL);
+    assert_int_equal(c.spike, 120);
+    assert_false(c.stable);
+    f[123] = 60.0;
+    c = compare(f, q, NULL, NULL);
+    assert_int_equal(c.spike, N);
+}
+
+static void test_collapse(void **state)
+{
+    (void)state;
+    double f[N], q[N];
+    int32_t tokens[N], loop[N];
+    flat(f, 1.0);
+    flat(q, 1.0);
+    for (int t = 80; t < N; t++) q[t] = 0.5; /* 20 of 50 halved: 0.8 */
+    qs_curve_check c = compare(f, q, NULL, NULL);
+    assert_int_equal(c.collapse_q, 99);
+    assert_false(c.stable);
+    /* entropy alike, and the candidate's text repeats itself */
+    for (int t = 0; t < N; t++) {
+        tokens[t] = t;
+        loop[t] = t < 100 ? t : t % 8;
+    }
+    c = compare(f, f, tokens, loop);
+    assert_int_equal(c.collapse_f, N);
+    /* at end - 1 the last 64 hold 61 grams; half again = 31: the loop has run 8 + 3 + 31 steps */
+    assert_int_equal(c.collapse_q, 100 + 8 + 3 + 31 - 1);
+    assert_false(c.stable);
+    assert_true(compare(f, f, loop, loop).stable);
+}
+
+/* A reference that is nearly certain: a fifth of nothing is nothing. */
+static void test_certain(void **state)
+{
+    (void)state;
+    double f[N], q[N];
+    flat(f, 0.001);
+    flat(q, 0.003);
+    assert_true(compare(f, q, NULL, NULL).stable);
+}
+
+/* ---- long texts ---- */
+
+enum { N_PROMPTS = 4, N_STEPS = 16 };
+
+typedef struct bench {
+    qs_model *model;
+    qs_backend *backend;
+    const qs_tokenizer *tokenizer;
+    qs_token_list prompts[N_PROMPTS];
+} bench;
+
+static void bench_open(bench *b, int n_threads)
+{
+    static const char *const texts[N_PROMPTS] = {"one two", "the water of the weir", "3", "Answer:\n"};
+    *b = (bench){0};
+    assert_ok(qs_model_open(&b->model, "tests/fixtures/tiny"));
+    assert_ok(qs_backend_create(&b->backend, "cpu", 0, n_threads));
+    b->tokenizer = qs_model_get_tokenizer(b->model);
+    for (int i = 0; i < N_PROMPTS; i++)
+        assert_ok(qs_tokenizer_encode(b->tokenizer, texts[i], strlen(texts[i]), false, &b->prompts[i]));
+}
+
+static void bench_close(bench *b)
+{
+    for (int i = 0; i < N_PROMPTS; i++) qs_token_list_free(&b->prompts[i]);
+    qs_backend_destroy(b->backend);
+    qs_model_close(b->model);
+}
+
+static qs_decoder *decoder_of(const bench *b, int64_t batch, qs_dtype dtype)
+{
+    qs_decoder *decoder;
+    qs_decoder_options options = {.batch = batch, .n_ctx_cap = 64, .block = {.dense_dtype = dtype}};
+    assert_ok(qs_decoder_create(&decoder, b->backend, b->model, NULL, &options));
+    return decoder;
+}
+
+static void write_texts(const bench *b, int64_t batch, qs_long_runs *out)
+{
+    qs_decoder *decoder = decoder_of(b, batch, QS_F16);
+    assert_ok(qs_long_write(out, b->backend, decoder, b->tokenizer, b->prompts, N_PROMPTS, N_STEPS));
+    qs_decoder_destroy(decoder);
+}
+
+/* Tokens and entropies by the plain loop, in double precision. */
+static void test_writes(void **state)
+{
+    (void)state;
+    bench b;
+    qs_long_runs runs, other;
+    float logits[V];
+    bench_open(&b, 1);
+    write_texts(&b, 3, &runs);
+    qs_decoder *decoder = decoder_of(&b, 1, QS_F16);
+    for (int i = 0; i < N_PROMPTS; i++) {
+        assert_ok(qs_decoder_prefill(decoder, 0, b.prompts[i].ids, b.prompts[i].n, logits));
+        for (int t = 0; t < N_STEPS; t++) {
+            double sum = 0.0, h = 0.0, most = -INFINITY;
+            for (int v = 0; v < V; v++) most = fmax(most, (double)logits[v]);
+            for (int v = 0; v < V; v++) sum += exp((double)logits[v] - most);
+            for (int v = 0; v < V; v++) {
+                double p = exp((double)logits[v] - most) / sum;
+                h -= p * log(p);
+            }
+            int32_t token = qs_sample(logits, V, 0.0, 0, t, qs_tokenizer_eos(b.tokenizer));
+            assert_int_equal(runs.tokens[i * N_STEPS + t], token);
+            assert_true(fabs((double)runs.entropy[i * N_STEPS + t] - h) < 1e-4);
+            if (t + 1 < N_STEPS) assert_ok(qs_decoder_step(decoder, &token, logits));
+        }
+    }
+    qs_decoder_destroy(decoder);
+    bench_close(&b);
+    bench_open(&b, 2);
+    write_texts(&b, 4, &other);
+    assert_memory_equal(runs.tokens, other.tokens, N_PROMPTS * N_STEPS * sizeof *runs.tokens);
+    assert_memory_equal(runs.entropy, other.entropy, N_PROMPTS * N_STEPS * sizeof *runs.entropy);
+    qs_long_free(&runs);
+    qs_long_free(&other);
+    bench_close(&b);
+}
+
+typedef struct figures {
+    double values[16];
+    const char *names[16];
+    int n;
+} figures;
+
+static qs_err take(void *context, const qs_metric *metric, const qs_estimate *estimate)
+{
+    figures *f = context;
+    f->names[f->n] = metric->name;
+    f->values[f->n++] = estimate->value;
+    return QS_OK;
+}
+
+static double value(const figures *f, const char *name)
+{
+    for (int i = 0; i < f->n; i++)
+        if (strcmp(f->names[i], name) == 0) return f->values[i];
+    fail_msg("%s was not measured", name);
+    return NAN;
+}
+
+/* The reference that follows itself in another batch: not a bit of difference. Weights of another precision differ. */
+static void test_follows(void **state)
+{
+    (void)state;
+    bench b;
+    qs_long_runs f, q;
+    figures got = {0};
+    bench_open(&b, 1);
+    write_texts(&b, 4, &f);
+    qs_decoder *one = decoder_of(&b, 3, QS_F16), *two = decoder_of(&b, 3, QS_F16), *other = decoder_of(&b, 3, QS_BF16);
+    assert_ok(qs_long_follow(&q, b.backend, one, two, b.tokenizer, b.prompts, N_PROMPTS, &f));
+    assert_memory_equal(f.tokens, q.tokens, N_PROMPTS * N_STEPS * sizeof *f.tokens);
+    assert_memory_equal(f.entropy, q.entropy, N_PROMPTS * N_STEPS * sizeof *f.entropy);
+    assert_memory_equal(f.entropy, q.free_entropy, N_PROMPTS * N_STEPS * sizeof *f.entropy);
+    for (int i = 0; i < N_PROMPTS * N_STEPS; i++) assert_true(q.kld[i] == 0.0f);
+    qs_entropy_input input = {.runs = &q, .reference = &f, .part = QS_QUALITY_ALL, .seed = 1};
+    assert_ok(qs_entropy_measure(&input, take, &got));
+    assert_true(value(&got, "entropy_stable") == 1.0 && value(&got, "entropy_rms") == 0.0);
+    assert_true(value(&got, "kld_cumulative") == 0.0 && value(&got, "first_divergence_step") == N_STEPS);
+    assert_true(value(&got, "entropy_stable_share") == 1.0 && value(&got, "entropy_mean") > 0.0);
+    qs_long_free(&q);
+    assert_ok(qs_long_follow(&q, b.backend, other, two, b.tokenizer, b.prompts, N_PROMPTS, &f));
+    double sum = 0.0;
+    for (int i = 0; i < N_PROMPTS * N_STEPS; i++) sum += (double)q.kld[i];
+    got = (figures){0};
+    assert_ok(qs_entropy_measure(&input, take, &got));
+    assert_true(sum > 0.0 && fabs(value(&got, "kld_cumulative") - sum / N_PROMPTS) < 1e-9);
+    f.n = 2;
+    assert_fails(qs_entropy_measure(&input, take, &got), QS_E_INPUT, "the reference has 2");
+    qs_long_free(&q);
+    qs_long_free(&f);
+    qs_decoder_destroy(one);
+    qs_decoder_destroy(two);
+    qs_decoder_destroy(other);
+    bench_close(&b);
+}
+
+/* The mean curve of two windows, weighed by hand: one rises, one falls, together they are flat. */
+static void test_pools(void **state)
+{
+    (void)state;
+    float f[2 * N], q[2 * N];
+    figures got = {0};
+    for (int t = 0; t < 2 * N; t++) f[t] = q[t] = 2.0f;
+    for (int t = 100; t < N; t++) {
+        q[t] = 3.0f;
+        q[N + t] = 1.0f;
+    }
+    qs_entropy_input input = {.text = {2, N, q, f}, .part = QS_QUALITY_ALL, .seed = 1};
+    assert_ok(qs_entropy_measure(&input, take, &got));
+    assert_true(value(&got, "entropy_stable") == 1.0);
+    assert_true(value(&got, "entropy_rms") < 1e-7);
+    assert_int_equal(got.n, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_smooth),   cmocka_unit_test(test_repetition), cmocka_unit_test(test_rise),
+        cmocka_unit_test(test_spike),    cmocka_unit_test(test_collapse),   cmocka_unit_test(test_certain),
+        cmocka_unit_test(test_writes),   cmocka_unit_test(test_follows),    cmocka_unit_test(test_pools),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
