@@ -6,6 +6,7 @@
 #include "base/mem.h"
 
 const qs_encoder_kind qs_encoder_kinds[] = {
+    {"minilm", "a sentence-transformers directory: BERT, mean over tokens (all-MiniLM-L6-v2)", qs_minilm_open},
     {"tfidf", "weights of terms over the corpus; no model takes part", qs_tfidf_open},
     {0},
 };

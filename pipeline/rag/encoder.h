@@ -1,6 +1,7 @@
 /* Sentence encoders: texts to unit vectors, in whose space ΔS is measured and dense retrieval works (metrics.md,
  * section 3). A number made with one encoder means nothing beside a number made with another: tables name it.
  *
+ *   minilm   a sentence-transformers directory (BERT, mean over tokens): the fixed frame
  *   tfidf    weights of terms over a corpus: no model, so nothing that quantisation could change (a control)
  *
  * An embedding depends on its text alone, not on what else is encoded with it, and is kept by the text's digest. */
@@ -17,6 +18,8 @@
 typedef struct qs_encoder_options {
     const char *const *documents; /* [n_documents] the corpus; tfidf takes terms and weights from it */
     int64_t n_documents;
+    const char *directory; /* of sentence-transformers; minilm */
+    int n_threads;         /* minilm; 0 = OpenMP's default */
 } qs_encoder_options;
 
 typedef struct qs_encoder qs_encoder;

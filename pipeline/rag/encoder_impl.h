@@ -16,6 +16,7 @@ typedef struct qs_encoder_model {
 /* Takes the model over, also on failure. */
 QS_MUST_CHECK qs_err qs_encoder_create(qs_encoder **out, const char *name, const qs_encoder_model *model);
 
+qs_err qs_minilm_open(qs_encoder **out, const qs_encoder_options *options);
 qs_err qs_tfidf_open(qs_encoder **out, const qs_encoder_options *options);
 
 #endif
