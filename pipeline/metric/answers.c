@@ -7,6 +7,7 @@
 #include "data/answer.h"
 #include "data/claim.h"
 #include "data/prompt.h"
+#include "metric/coverage.h"
 
 static const double temperature = 0.2; /* metrics.md §3 */
 
@@ -19,47 +20,12 @@ static int64_t find_snippet(const qs_questions *q, const int64_t *ranked, const 
     return -1;
 }
 
-/* Offsets are of a file, and a URL is FILE#SECTION. */
-static bool same_file(const qs_gold_snippet *a, const qs_gold_snippet *b)
-{
-    size_t bytes = strcspn(a->source_url, "#");
-    return bytes == strcspn(b->source_url, "#") && memcmp(a->source_url, b->source_url, bytes) == 0;
-}
-
-static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-
-/* Whether cited snippets cover bytes [start, end) of the anchor's file together. */
-static bool covered(const qs_questions *q, const qs_gold_snippet *anchor, const int64_t *cited, int64_t n_cited,
-                    int64_t start, int64_t end)
-{
-    for (int64_t at = start; at < end;) {
-        int64_t reach = at;
-        for (int64_t i = 0; i < n_cited; i++) {
-            const qs_gold_snippet *s = &q->set.snippets[cited[i]];
-            if (s->start <= at && s->end > reach && same_file(s, anchor)) reach = s->end;
-        }
-        if (reach == at) return false;
-        at = reach;
-    }
-    return true;
-}
-
 /* Share of the words of the anchor span that cited snippets hold. */
 static double coverage_of(const qs_questions *q, const qs_gold_item *item, const int64_t *cited, int64_t n_cited)
 {
-    const qs_gold_snippet *anchor = &q->set.snippets[item->anchor];
-    int64_t n = 0, n_covered = 0;
-    for (int64_t at = item->anchor_start; at < item->anchor_end;) {
-        int64_t start = at;
-        while (at < item->anchor_end && !is_blank(anchor->text[at - anchor->start])) at++;
-        if (at > start) {
-            n++;
-            n_covered += covered(q, anchor, cited, n_cited, start, at);
-        } else {
-            at++;
-        }
-    }
-    return n > 0 ? (double)n_covered / (double)n : 0.0;
+    qs_coverage coverage = {0};
+    qs_coverage_add(&coverage, &q->set, item->anchor, item->anchor_start, item->anchor_end, cited, n_cited);
+    return qs_coverage_share(&coverage);
 }
 
 /* Counts citations into the row and keeps those in the prompt, cited [k], each once. */
