@@ -1,4 +1,5 @@
 /* Answers in eval artifacts. Texts are stored as lines: an answer ends where its line does. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -13,12 +14,40 @@ const char *const qs_answer_columns[QS_ANSWER_COLUMNS] = {
 
 static const char *qid_of(const void *context, int64_t i) { return ((const qs_questions *)context)->set.items[i].qid; }
 
-static const char *snippet_id_of(const void *context, int64_t i)
-{
-    return ((const qs_questions *)context)->set.snippets[i].id;
-}
+static const char *question_of(const void *context, int64_t i) { return qs_questions_text(context, i); }
+
+static const char *line_of(const void *context, int64_t i) { return ((char *const *)context)[i]; }
 
 static const char *text_of(const void *context, int64_t i) { return ((const qs_answers *)context)->texts[i]; }
+
+static char *describe(const qs_gold_snippet *s)
+{
+    json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s}", "snippet_id", s->id, "section_id", s->section,
+                             "source_url", s->source_url, "header", s->header, "start", (json_int_t)s->start, "end",
+                             (json_int_t)s->end, "tokens", (json_int_t)s->n_tokens, "rev", s->rev);
+    char *text = line != NULL ? json_dumps(line, JSON_COMPACT) : NULL;
+    json_decref(line);
+    return text;
+}
+
+/* What a trace says of snippets (checklist G9, G15); their texts stay in the corpus. */
+static qs_err put_snippets(qs_artifact *artifact, const qs_goldset *set)
+{
+    char **lines = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(lines, set->n_snippets, "snippets"));
+    for (int64_t i = 0; i < set->n_snippets; i++) {
+        lines[i] = describe(&set->snippets[i]);
+        if (lines[i] != NULL) continue;
+        err = qs_fail(QS_E_RESOURCE, "describe snippets: out of memory");
+        goto out;
+    }
+    QS_TRY(qs_lines_put(artifact, "/qa/snippets", set->n_snippets, line_of, lines));
+out:
+    for (int64_t i = 0; lines != NULL && i < set->n_snippets; i++) free(lines[i]);
+    qs_mem_free((void *)lines);
+    return err;
+}
 
 static qs_err put_questions(qs_artifact *artifact, const qs_questions *q)
 {
@@ -29,7 +58,8 @@ static qs_err put_questions(qs_artifact *artifact, const qs_questions *q)
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_long_tokens", q->options.n_long_tokens));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@instruct", q->options.instruct));
     QS_TRY(qs_lines_put(artifact, "/qa/qids", q->n_items, qid_of, q));
-    QS_TRY(qs_lines_put(artifact, "/qa/snippet_ids", q->set.n_snippets, snippet_id_of, q));
+    QS_TRY(qs_lines_put(artifact, "/qa/questions", q->n_prompts, question_of, q));
+    QS_TRY(put_snippets(artifact, &q->set));
 out:
     return err;
 }

@@ -23,7 +23,7 @@ typedef struct qs_curve_side {
 typedef struct qs_curve_check {
     double base;                  /* mean of the reference's first width steps, at least 0.05 nats */
     int64_t rise_f, rise_q;       /* first of five steps at 1.2 base or more; n = none */
-    int64_t collapse_f, collapse_q; /* first of five steps at 0.8 base or less, or half of 64 tokens repeated; n = none */
+    int64_t collapse_f, collapse_q; /* first of five steps at 0.8 base or less, or half of 64 tokens again; n = none */
     int64_t spike;                /* first step at 2 base or more with none of the reference's near; n = none */
     double rms;                   /* of the difference of the trailing means, over base */
     bool stable;

@@ -1,5 +1,5 @@
-/* Metrics of entropy curves and long texts (metrics.md §3). The gate looks at two curves, each the mean of its sequences
- * step by step: held-out text, and the reference's own long texts. */
+/* Metrics of entropy curves and long texts (metrics.md §3). The gate looks at two curves, each the mean of its
+ * sequences step by step: held-out text, and the reference's own long texts. */
 #ifndef QS_METRIC_ENTROPY_METRICS_H
 #define QS_METRIC_ENTROPY_METRICS_H
 

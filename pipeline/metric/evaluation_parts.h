@@ -19,8 +19,8 @@ qs_deployed qs_deployed_candidate(const qs_evaluation *evaluation, const qs_cand
 QS_MUST_CHECK qs_err qs_deploy(const qs_evaluation *evaluation, qs_deployment *out, const qs_deployed *what,
                                int64_t batch, int64_t n_ctx);
 
-/* Answers and their metrics, when the point's tasks want them; candidate NULL = the reference, to which a negative control
- * is added: its first items once more, in another batch, of which every difference must be 0. */
+/* Answers and their metrics, when the point's tasks want them; candidate NULL = the reference, to which a negative
+ * control is added: its first items once more, in another batch, of which every difference must be 0. */
 QS_MUST_CHECK qs_err qs_evaluate_answers(qs_evaluation *evaluation, const qs_eval_point *point,
                                          const qs_candidate *candidate, qs_artifact *artifact);
 

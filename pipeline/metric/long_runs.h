@@ -24,8 +24,8 @@ QS_MUST_CHECK qs_err qs_long_write(qs_long_runs *out, qs_backend *backend, qs_de
                                    const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n,
                                    int64_t n_steps);
 
-/* The candidate follows reference's text for its first n runs beside the reference's own decoder, which must have the same
- * batch, then writes. */
+/* The candidate follows the reference's text for its first n runs beside the reference's own decoder, which must have
+ * the same batch, then writes. */
 QS_MUST_CHECK qs_err qs_long_follow(qs_long_runs *out, qs_backend *backend, qs_decoder *decoder,
                                     qs_decoder *reference_decoder, const qs_tokenizer *tokenizer,
                                     const qs_token_list *prompts, int64_t n, const qs_long_runs *reference);

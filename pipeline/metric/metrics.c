@@ -53,7 +53,8 @@ const qs_metric qs_metrics[] = {
     {"bytes_measured", "byte", NONE, QS_TASK_MEMORY, true, false, "bytes of the weights as loaded"},
     {"savings_visible", "", HIGHER, QS_TASK_MEMORY, true, false,
      "1 when measured is within 10 % of expected and every linear that should be quantised is"},
-    {"json_ok", "", HIGHER, QS_TASK_JSON, false, false, "share of answers that are the JSON asked for, parsed strictly"},
+    {"json_ok", "", HIGHER, QS_TASK_JSON, false, false,
+     "share of answers that are the JSON asked for, parsed strictly"},
     {"cite_ok", "", HIGHER, QS_TASK_JSON, false, false,
      "share of answers that cite a snippet of their prompt, where the prompt holds the one to cite"},
     {"cite_precision", "", HIGHER, QS_TASK_JSON, false, false, "share of citations that are the anchor's snippet"},
@@ -73,8 +74,8 @@ const qs_metric qs_metrics[] = {
      "share of wordings whose selected snippet (first cited, else top-ranked) is not the reference's"},
     {"answer_agree", "", HIGHER, QS_TASK_SEMANTIC, false, true, "share of greedy answers equal to the reference's"},
     {"entropy_stable", "", HIGHER, QS_TASK_ENTROPY, false, true,
-     "1 when entropy along held-out text and along the reference's long texts neither rises, collapses nor spikes where the "
-     "reference's does not"},
+     "1 when entropy along held-out text and along the reference's long texts neither rises, collapses nor spikes "
+     "where the reference's does not"},
     {"entropy_rms", "", LOWER, QS_TASK_ENTROPY, false, true,
      "RMS of the trailing means' difference over the reference's level, the worse of both texts"},
     {"entropy_stable_share", "", HIGHER, QS_TASK_ENTROPY, false, true, "share of single long texts that are stable"},
@@ -82,7 +83,7 @@ const qs_metric qs_metrics[] = {
     {"kld_long", "nat", LOWER, QS_TASK_ENTROPY, false, true, "mean KL(reference || this) along them"},
     {"kld_cumulative", "nat", LOWER, QS_TASK_ENTROPY, false, true, "its sum over a text, mean over texts"},
     {"first_divergence_step", "token", HIGHER, QS_TASK_ENTROPY, false, true,
-     "first token of a long text, written greedily, that is not the reference's; its length when none; mean over texts"},
+     "first token of a long text, written greedily, that is not the reference's; its length when none; mean"},
     {0},
 };
 

@@ -6,11 +6,11 @@
 
 #include "data/csv.h"
 #include "model/weights.h"
+#include "report/item_tables.h"
 
 enum { TEXT_BYTES = 2048 }; /* of the longest cell */
 
-/* A spreadsheet takes text that begins like this for a formula; an apostrophe marks it as text. */
-static void put_text(qs_csv_writer *writer, const char *text)
+void qs_table_put_text(qs_csv_writer *writer, const char *text)
 {
     char safe[TEXT_BYTES + 2];
     if (text[0] == '\0' || strchr("=+-@\t\r", text[0]) == NULL) {
@@ -43,11 +43,11 @@ void qs_table_gates(char *text, size_t bytes, const qs_judgement *judgement, qs_
 
 /* ---- summary.csv ---- */
 
-static void put_variant(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.variant); }
-static void put_id(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.id); }
-static void put_method(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.method); }
-static void put_backend(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.backend); }
-static void put_device(qs_csv_writer *w, const qs_sweep_config *c) { put_text(w, c->row.device); }
+static void put_variant(qs_csv_writer *w, const qs_sweep_config *c) { qs_table_put_text(w, c->row.variant); }
+static void put_id(qs_csv_writer *w, const qs_sweep_config *c) { qs_table_put_text(w, c->row.id); }
+static void put_method(qs_csv_writer *w, const qs_sweep_config *c) { qs_table_put_text(w, c->row.method); }
+static void put_backend(qs_csv_writer *w, const qs_sweep_config *c) { qs_table_put_text(w, c->row.backend); }
+static void put_device(qs_csv_writer *w, const qs_sweep_config *c) { qs_table_put_text(w, c->row.device); }
 static void put_bpw(qs_csv_writer *w, const qs_sweep_config *c) { qs_csv_put_real(w, c->row.bpw); }
 static void put_bpw_total(qs_csv_writer *w, const qs_sweep_config *c)
 {
@@ -93,7 +93,7 @@ static void put_failed(qs_csv_writer *w, const qs_sweep_config *c)
 {
     char failed[TEXT_BYTES];
     qs_table_gates(failed, sizeof failed, &c->judgement, QS_VERDICT_FAIL);
-    put_text(w, failed);
+    qs_table_put_text(w, failed);
 }
 
 /* Columns without a function are the metrics of that name. */
@@ -192,14 +192,14 @@ static qs_err write_gate(qs_csv_writer *w, const char *id, const qs_gate *gate)
     /* A stand-in is named, so that nobody takes its figure for the gate's metric. A joint gate keeps its
      * name. */
     bool stand_in = strcmp(gate->metric, gate->part->metric) != 0;
-    put_text(w, id);
-    put_text(w, stand_in ? gate->metric : gate->budget->name);
+    qs_table_put_text(w, id);
+    qs_table_put_text(w, stand_in ? gate->metric : gate->budget->name);
     qs_csv_put_real(w, gate->estimate.value);
     qs_csv_put_real(w, gate->estimate.lo);
     qs_csv_put_real(w, gate->estimate.hi);
-    put_text(w, gate->part->op);
+    qs_table_put_text(w, gate->part->op);
     qs_csv_put_real(w, gate->part->limit);
-    put_text(w, gate->budget->source);
+    qs_table_put_text(w, gate->budget->source);
     qs_csv_put_int(w, gate->estimate.n);
     qs_csv_put_text(w, qs_verdict_name(gate->verdict));
     qs_csv_put_text(w, !measured ? "" : gate->decided ? "yes" : "no");
@@ -232,7 +232,7 @@ static qs_err write_layers(FILE *stream, const qs_sweep *sweep, const qs_selecti
     for (int64_t i = 0; i < sweep->n; i++) {
         const qs_config_row *row = &sweep->configs[i].row;
         for (int64_t j = 0; row->loss != NULL && j < row->n_layers * QS_N_LINEARS; j++) {
-            put_text(&w, row->id);
+            qs_table_put_text(&w, row->id);
             qs_csv_put_int(&w, j / QS_N_LINEARS);
             qs_csv_put_text(&w, qs_role_name((qs_role)(j % QS_N_LINEARS)));
             qs_csv_put_real(&w, row->loss[j]);
@@ -248,16 +248,16 @@ static qs_err write_layers(FILE *stream, const qs_sweep *sweep, const qs_selecti
 static qs_err put_latency(qs_csv_writer *w, const qs_config_row *row, const char *metric, const char *unit,
                           const qs_estimate *e)
 {
-    put_text(w, row->id);
+    qs_table_put_text(w, row->id);
     qs_csv_put_text(w, metric);
     qs_csv_put_text(w, unit);
     qs_csv_put_real(w, e->value);
     qs_csv_put_real(w, e->lo);
     qs_csv_put_real(w, e->hi);
     put_count(w, e->n);
-    put_text(w, row->backend);
-    put_text(w, row->device);
-    put_text(w, row->kernel);
+    qs_table_put_text(w, row->backend);
+    qs_table_put_text(w, row->device);
+    qs_table_put_text(w, row->kernel);
     put_count(w, row->n_threads);
     return qs_csv_end_row(w);
 }
@@ -312,7 +312,7 @@ static qs_err write_pareto(FILE *stream, const qs_sweep *sweep, const qs_selecti
         const qs_selection_point *point = &selection->points[i];
         const qs_config_row *row = &point->config->row;
         bool chosen = i == selection->chosen;
-        put_text(&w, row->id);
+        qs_table_put_text(&w, row->id);
         qs_csv_put_text(&w, yes(point->config->passes));
         qs_csv_put_text(&w, yes(selection->front[i].on_front));
         qs_csv_put_text(&w, yes(chosen));
@@ -338,6 +338,9 @@ const qs_table qs_tables[] = {
     {"layers.csv", "the loss of a matrix", write_layers},
     {"latency.csv", "a time or rate of a configuration", write_latency},
     {"pareto.csv", "a configuration as a candidate", write_pareto},
+    {"items.csv", "an answer: a question in one wording, greedily or with a seed", qs_write_items},
+    {"entropy.csv", "a step of a text: the mean over held-out windows, or one long text", qs_write_entropy},
+    {"trace.jsonl", "a retrieval: a question in one wording, the snippets offered, and those selected", qs_write_trace},
     {0},
 };
 

@@ -1,8 +1,9 @@
-/* The CSV tables of a sweep (product.md). Numbers have 6 significant digits, counts and bytes are exact, a
+/* The tables of a sweep (product.md). Numbers have 6 significant digits, counts and bytes are exact, a
  * cell is empty when nothing was measured, and each file appears whole or not at all. */
 #ifndef QS_REPORT_TABLES_H
 #define QS_REPORT_TABLES_H
 
+#include "data/csv.h"
 #include "report/selection.h"
 
 typedef struct qs_table {
@@ -18,6 +19,9 @@ QS_MUST_CHECK qs_err qs_tables_write(const qs_sweep *sweep, const qs_selection *
 
 /* The tables, and the columns of summary.csv, for docs/columns.md. */
 void qs_tables_print_markdown(FILE *stream);
+
+/* A cell of text. A spreadsheet takes what begins like a formula for one; an apostrophe in front marks it as text. */
+void qs_table_put_text(qs_csv_writer *writer, const char *text);
 
 /* Gates of one verdict, separated by ";", each once. Cut with "..." when it does not fit. */
 void qs_table_gates(char *text, size_t bytes, const qs_judgement *judgement, qs_verdict verdict);

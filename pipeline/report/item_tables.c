@@ -1,0 +1,306 @@
+#include "report/item_tables.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "data/answer.h"
+#include "metric/answers.h"
+#include "metric/entropy_curve.h"
+#include "metric/lines.h"
+#include "metric/long_runs.h"
+#include "report/tables.h"
+
+/* What an artifact says of its answers. */
+typedef struct evidence {
+    qs_answers answers;
+    qs_lines qids, snippets, questions;
+    int64_t k;
+} evidence;
+
+static void evidence_free(evidence *e)
+{
+    qs_answers_free(&e->answers);
+    qs_lines_free(&e->qids);
+    qs_lines_free(&e->snippets);
+    qs_lines_free(&e->questions);
+}
+
+static qs_err check_rows(const evidence *e)
+{
+    for (int64_t i = 0; i < e->answers.n_runs; i++) {
+        const qs_answer_row *row = &e->answers.rows[i];
+        if (row->item < 0 || row->item >= e->qids.n || row->wording < 0 || row->wording >= QS_WORDINGS ||
+            row->stop < 0 || row->stop >= QS_N_STOPS || row->selected < 0 || row->selected >= e->snippets.n)
+            return qs_fail(QS_E_INPUT, "read answers: run %lld is of no item or snippet there is; re-run %s",
+                           (long long)i, qs_artifact_kind_stage(QS_KIND_EVAL));
+    }
+    for (int64_t i = 0; i < e->answers.n_prompts * e->answers.k; i++)
+        if (e->answers.ranked[i] < 0 || e->answers.ranked[i] >= e->snippets.n)
+            return qs_fail(QS_E_INPUT, "read answers: a snippet that is not there was offered; re-run %s",
+                           qs_artifact_kind_stage(QS_KIND_EVAL));
+    return QS_OK;
+}
+
+/* *present is false when the artifact holds no answers. */
+static qs_err evidence_read(evidence *e, const qs_artifact *artifact, bool *present)
+{
+    qs_err err;
+    *e = (evidence){0};
+    *present = qs_artifact_has(artifact, "/answers/runs");
+    if (!*present) return QS_OK;
+    QS_TRY(qs_answers_read(&e->answers, artifact));
+    QS_TRY(qs_artifact_get_int(artifact, "/qa/@k", &e->k));
+    QS_TRY(qs_lines_read(&e->qids, artifact, "/qa/qids", e->answers.n_runs / QS_RUNS_PER_ITEM));
+    QS_TRY(qs_lines_read(&e->questions, artifact, "/qa/questions", e->answers.n_prompts));
+    QS_TRY(qs_lines_read(&e->snippets, artifact, "/qa/snippets", -1));
+    QS_TRY(check_rows(e));
+out:
+    return err;
+}
+
+/* Calls `write` with the evidence of every configuration that answered. */
+typedef qs_err (*write_one)(void *context, const qs_config_row *config, const evidence *e);
+
+static qs_err for_each(const qs_sweep *sweep, write_one write, void *context)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < sweep->n && err == QS_OK; i++) {
+        const qs_config_row *config = &sweep->configs[i].row;
+        qs_artifact *artifact;
+        evidence e = {0};
+        bool present;
+        err = qs_artifact_open(&artifact, config->path, QS_KIND_EVAL);
+        if (err != QS_OK) return err;
+        err = evidence_read(&e, artifact, &present);
+        if (err == QS_OK && present) err = write(context, config, &e);
+        evidence_free(&e);
+        qs_artifact_close(artifact);
+        err = qs_context(err, "tables of %s", config->path);
+    }
+    return err;
+}
+
+/* The id in a snippet's line. Borrowed from *line, which the caller releases. */
+static qs_err snippet_id(const evidence *e, int64_t snippet, json_t **line, const char **id)
+{
+    *line = json_loads(e->snippets.lines[snippet], 0, NULL);
+    *id = json_string_value(json_object_get(*line, "snippet_id"));
+    if (*id != NULL) return QS_OK;
+    json_decref(*line);
+    return qs_fail(QS_E_INPUT, "read /qa/snippets: line %lld has no snippet_id", (long long)snippet + 1);
+}
+
+/* ---- items.csv ---- */
+
+static const char *const item_header[] = {
+    "config",    "qid",         "wording",     "seed",     "k",        "headers", "prompt_tokens", "answer_tokens",
+    "stop",      "json_ok",     "citations",   "cited_known", "cited_right", "selected", "anchored", "correct",
+    "refused",   "cov_cited",   "answer"};
+
+static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const evidence *e, int64_t i)
+{
+    const qs_answer_row *row = &e->answers.rows[i];
+    json_t *line;
+    const char *selected;
+    qs_err err = snippet_id(e, row->selected, &line, &selected);
+    if (err != QS_OK) return err;
+    qs_table_put_text(w, config->id);
+    qs_table_put_text(w, e->qids.lines[row->item]);
+    qs_csv_put_int(w, row->wording);
+    if (row->seed == QS_GREEDY) qs_csv_put_text(w, "greedy");
+    else qs_csv_put_int(w, row->seed);
+    qs_csv_put_int(w, e->k);
+    qs_csv_put_text(w, "canonical");
+    qs_csv_put_int(w, row->n_prompt);
+    qs_csv_put_int(w, row->n_tokens);
+    qs_csv_put_text(w, qs_stop_name((qs_stop)row->stop));
+    qs_csv_put_int(w, row->json_ok);
+    qs_csv_put_int(w, row->n_citations);
+    qs_csv_put_int(w, row->n_known);
+    qs_csv_put_int(w, row->n_correct);
+    qs_table_put_text(w, selected);
+    qs_csv_put_int(w, row->anchored);
+    qs_csv_put_int(w, row->correct);
+    qs_csv_put_int(w, row->refused);
+    qs_csv_put_real(w, e->answers.coverage[i]);
+    qs_table_put_text(w, e->answers.texts[i]);
+    json_decref(line);
+    return qs_csv_end_row(w);
+}
+
+static qs_err write_config_items(void *context, const qs_config_row *config, const evidence *e)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < e->answers.n_runs && err == QS_OK; i++) err = write_item(context, config, e, i);
+    return err;
+}
+
+qs_err qs_write_items(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    qs_csv_writer w;
+    (void)selection;
+    qs_csv_begin(&w, stream, item_header, sizeof item_header / sizeof *item_header);
+    return for_each(sweep, write_config_items, &w);
+}
+
+/* ---- trace.jsonl ---- */
+
+/* The ids that the greedy answer to a prompt cites. */
+static json_t *citations(const char *text)
+{
+    json_t *list = json_array();
+    qs_answer answer;
+    if (qs_answer_parse(&answer, text))
+        for (int64_t i = 0; i < answer.n_citations; i++)
+            (void)json_array_append_new(list, json_string(qs_answer_citation(&answer, i)));
+    qs_answer_free(&answer);
+    return list;
+}
+
+/* The snippets offered in a prompt, best first, as the corpus describes them, with their rank. */
+static json_t *offered(const evidence *e, int64_t prompt)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < e->answers.k; i++) {
+        json_t *snippet = json_loads(e->snippets.lines[e->answers.ranked[prompt * e->answers.k + i]], 0, NULL);
+        (void)json_object_set_new(snippet, "rank", json_integer(i + 1));
+        (void)json_array_append_new(list, snippet);
+    }
+    return list;
+}
+
+static qs_err write_trace(FILE *stream, const qs_config_row *config, const evidence *e, int64_t run)
+{
+    const qs_answer_row *row = &e->answers.rows[run];
+    int64_t prompt = row->item * QS_WORDINGS + row->wording;
+    json_t *line;
+    const char *selected;
+    qs_err err = snippet_id(e, row->selected, &line, &selected);
+    if (err != QS_OK) return err;
+    json_t *trace = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s, s:o, s:s, s:o}", "config", config->id, "qid",
+                              e->qids.lines[row->item], "wording", (int)row->wording, "question",
+                              e->questions.lines[prompt], "k", (json_int_t)e->k, "headers", "canonical", "retrieved",
+                              offered(e, prompt), "selected", selected, "cited", citations(e->answers.texts[run]));
+    if (trace == NULL || json_dumpf(trace, stream, JSON_COMPACT) != 0 || fputc('\n', stream) == EOF)
+        err = qs_fail(QS_E_RESOURCE, "write trace of %s: out of memory or disk", config->id);
+    json_decref(trace);
+    json_decref(line);
+    return err;
+}
+
+static qs_err write_config_trace(void *context, const qs_config_row *config, const evidence *e)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < e->answers.n_runs && err == QS_OK; i++)
+        if (e->answers.rows[i].seed == QS_GREEDY) err = write_trace(context, config, e, i);
+    return err;
+}
+
+qs_err qs_write_trace(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    (void)selection;
+    return for_each(sweep, write_config_trace, stream);
+}
+
+/* ---- entropy.csv ---- */
+
+/* One curve: NaN and NULL where there is nothing. */
+typedef struct curve {
+    const char *config, *source, *sequence;
+    int64_t n;
+    const double *entropy; /* [n] */
+    const float *kld;      /* [n] or NULL */
+} curve;
+
+static qs_err write_curve(qs_csv_writer *w, const curve *c)
+{
+    double *mean = NULL, sum = 0.0;
+    qs_err err;
+    QS_TRY(QS_NEW(mean, c->n, "trailing means"));
+    qs_curve_smooth(c->entropy, c->n, qs_curve_width(c->n), mean);
+    for (int64_t t = 0; t < c->n; t++) {
+        if (c->kld != NULL) sum += (double)c->kld[t];
+        qs_table_put_text(w, c->config);
+        qs_csv_put_text(w, c->source);
+        qs_table_put_text(w, c->sequence);
+        qs_csv_put_int(w, t);
+        qs_csv_put_real(w, c->entropy[t]);
+        qs_csv_put_real(w, mean[t]);
+        qs_csv_put_real(w, c->kld != NULL ? (double)c->kld[t] : NAN);
+        qs_csv_put_real(w, c->kld != NULL ? sum : NAN);
+        QS_TRY(qs_csv_end_row(w));
+    }
+out:
+    qs_mem_free(mean);
+    return err;
+}
+
+/* The mean over the windows of held-out text, position by position. */
+static qs_err write_text_curve(qs_csv_writer *w, const char *config, const qs_artifact *artifact)
+{
+    qs_dataset_info info;
+    float *entropy = NULL;
+    double *mean = NULL;
+    qs_err err = QS_OK;
+    if (!qs_artifact_has(artifact, "/tokens/entropy")) return QS_OK;
+    QS_TRY(qs_artifact_info(artifact, "/tokens/entropy", &info));
+    if (info.rank != 2 || info.dims[0] < 1) return QS_OK;
+    QS_TRY(QS_NEW(entropy, info.n, "entropies"));
+    QS_TRY(QS_NEW(mean, info.dims[1], "mean entropies"));
+    QS_TRY(qs_artifact_read(artifact, "/tokens/entropy", QS_F32, entropy, info.n));
+    for (int64_t i = 0; i < info.n; i++) mean[i % info.dims[1]] += (double)entropy[i] / (double)info.dims[0];
+    QS_TRY(write_curve(w, &(curve){config, "text", "mean", info.dims[1], mean, NULL}));
+out:
+    qs_mem_free(entropy);
+    qs_mem_free(mean);
+    return err;
+}
+
+static qs_err write_long_curves(qs_csv_writer *w, const char *config, const qs_artifact *artifact)
+{
+    qs_long_runs runs = {0};
+    qs_lines qids = {0};
+    double *room = NULL;
+    qs_err err = QS_OK;
+    if (!qs_artifact_has(artifact, "/longform/tokens")) return QS_OK;
+    QS_TRY(qs_long_read(&runs, artifact));
+    QS_TRY(qs_lines_read(&qids, artifact, "/longform/qids", runs.n));
+    QS_TRY(QS_NEW(room, runs.n_steps, "entropies"));
+    for (int64_t i = 0; i < runs.n; i++)
+        for (int source = 0; source < 2; source++) {
+            const float *values = source == 0 ? runs.entropy : runs.free_entropy;
+            if (values == NULL) continue; /* the reference's own text is the one it is forced along */
+            for (int64_t t = 0; t < runs.n_steps; t++) room[t] = (double)values[i * runs.n_steps + t];
+            const float *kld = source == 0 && runs.kld != NULL ? runs.kld + i * runs.n_steps : NULL;
+            QS_TRY(write_curve(w, &(curve){config, source == 0 ? "forced" : "free", qids.lines[i], runs.n_steps, room,
+                                           kld}));
+        }
+out:
+    qs_long_free(&runs);
+    qs_lines_free(&qids);
+    qs_mem_free(room);
+    return err;
+}
+
+qs_err qs_write_entropy(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    static const char *const header[] = {"config", "source", "sequence", "step", "entropy", "entropy_mean", "kld",
+                                         "kld_cumulative"};
+    qs_csv_writer w;
+    qs_err err = QS_OK;
+    (void)selection;
+    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    for (int64_t i = 0; i < sweep->n && err == QS_OK; i++) {
+        const qs_config_row *config = &sweep->configs[i].row;
+        qs_artifact *artifact;
+        err = qs_artifact_open(&artifact, config->path, QS_KIND_EVAL);
+        if (err != QS_OK) return err;
+        err = write_text_curve(&w, config->id, artifact);
+        if (err == QS_OK) err = write_long_curves(&w, config->id, artifact);
+        qs_artifact_close(artifact);
+        err = qs_context(err, "tables of %s", config->path);
+    }
+    return err;
+}
