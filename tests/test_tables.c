@@ -141,12 +141,13 @@ static void test_golden(void **state)
 {
     (void)state;
     static const char *const files[] = {"summary.csv", "verdicts.csv", "layers.csv", "latency.csv",
-                                        "pareto.csv"};
+                                        "pareto.csv",  "items.csv",    "entropy.csv", "trace.jsonl"};
+    const size_t n_files = sizeof files / sizeof *files;
     loaded l;
     load_all(&l);
     scratch_path dir, path, golden;
     OK(qs_tables_write(&l.sweep, &l.selection, scratch(dir, "tables/new")));
-    for (size_t i = 0; i < 5; i++) {
+    for (size_t i = 0; i < n_files; i++) {
         OK(qs_path_format(path, "%s/%s", dir, files[i]));
         OK(qs_path_format(golden, "tests/golden/%s", files[i]));
         char *made = read_text(path), *wanted = read_text(golden);
@@ -158,7 +159,7 @@ static void test_golden(void **state)
     char **names;
     int64_t n;
     OK(qs_dir_list(&names, &n, dir, ""));
-    assert_int_equal(n, 5); /* and no part of a file */
+    assert_int_equal(n, n_files); /* and no part of a file */
     qs_dir_list_free(names, n);
     unload(&l);
 }
