@@ -56,6 +56,10 @@ static qs_err check_job(const qs_generate_job *job)
         if (job->prompts[i].n < 1 || job->prompts[i].n + job->n_tokens_max > n_ctx)
             return qs_fail(QS_E_USAGE, "generate: prompt %lld of %lld tokens and up to %lld behind it do not fit %lld",
                            (long long)i, (long long)job->prompts[i].n, (long long)job->n_tokens_max, (long long)n_ctx);
+    for (int64_t i = 0; i < job->n_runs; i++)
+        if (job->runs[i].forced != NULL && (job->runs[i].forced->n < 1 || job->runs[i].forced->n > job->n_tokens_max))
+            return qs_fail(QS_E_USAGE, "generate: run %lld is to take %lld tokens, of 1 to %lld", (long long)i,
+                           (long long)job->runs[i].forced->n, (long long)job->n_tokens_max);
     return QS_OK;
 }
 
@@ -95,6 +99,16 @@ static void finish(slot *s, qs_generation *generation, qs_stop stop)
     s->run = -1;
 }
 
+/* What is forced ends by itself alone. */
+static void take_forced(generator *g, int64_t at, const qs_token_list *forced)
+{
+    slot *s = &g->slots[at];
+    qs_generation *generation = &g->out[s->run];
+    int32_t token = forced->ids[generation->n_tokens];
+    generation->tokens[generation->n_tokens++] = g->tokens[at] = token;
+    if (generation->n_tokens == forced->n) finish(s, generation, QS_STOP_LIMIT);
+}
+
 /* The next token of a run from its logits, and whether it was the last. */
 static qs_err choose(generator *g, int64_t at, const float *logits)
 {
@@ -105,6 +119,10 @@ static qs_err choose(generator *g, int64_t at, const float *logits)
     if (job->see != NULL) {
         qs_err err = job->see(job->context, s->run, generation->n_tokens, logits);
         if (err != QS_OK) return err;
+    }
+    if (run->forced != NULL) {
+        take_forced(g, at, run->forced);
+        return QS_OK;
     }
     int32_t banned = job->ending == QS_ENDS_NEVER ? g->eos : -1;
     int32_t token = qs_sample(logits, g->n_vocab, run->temperature, run->key, generation->n_tokens, banned);

@@ -10,7 +10,7 @@
 typedef enum qs_stop {
     QS_STOP_EOS,       /* the model ended the text */
     QS_STOP_LINE,      /* it ended the line */
-    QS_STOP_LIMIT,     /* n_tokens_max */
+    QS_STOP_LIMIT,     /* n_tokens_max, or the end of what is forced */
     QS_STOP_NONFINITE, /* a logit was not finite */
     QS_N_STOPS
 } qs_stop;
@@ -25,6 +25,7 @@ typedef struct qs_generate_run {
     int64_t prompt;     /* index; runs of one prompt should stand side by side */
     double temperature; /* 0 = greedy */
     uint64_t key;       /* of its random numbers */
+    const qs_token_list *forced; /* what it is made to take, at most n_tokens_max and at least one; NULL = it chooses */
 } qs_generate_run;
 
 typedef struct qs_generate_job {
