@@ -96,6 +96,9 @@ static void print_list(void)
     (void)printf("metrics\n");
     for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++)
         (void)printf("  %-20s %-6s %s\n", metric->name, metric->unit, metric->text);
+    (void)printf("encoders (--encoder)\n");
+    for (const qs_encoder_kind *kind = qs_encoder_kinds; kind->name != NULL; kind++)
+        (void)printf("  %-20s %s\n", kind->name, kind->text);
     (void)printf("protocols (--protocol)\n");
     for (const qs_protocol *protocol = qs_protocols; protocol->name != NULL; protocol++)
         (void)printf("  %-20s %s\n", protocol->name, protocol->text);
@@ -194,7 +197,9 @@ static qs_err take_inputs(job *j)
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
     if (opt->questions.gold != NULL && (eval.tasks & QS_TASKS_ASKED) != 0) {
-        QS_TRY(qs_questions_load(&j->questions, &opt->questions));
+        qs_question_options questions = opt->questions;
+        questions.n_threads = opt->n_threads;
+        QS_TRY(qs_questions_load(&j->questions, &questions));
         eval.questions = &j->questions;
     }
     if ((eval.tasks & QS_TASK_ENTROPY) != 0 && (eval.tasks & QS_TASKS_QUALITY) == 0 && j->questions.n_longforms == 0) {
@@ -323,7 +328,8 @@ int main(int argc, char **argv)
 {
     options opt = {.common = QS_COMMON_DEFAULTS,
                    .protocol = "hf",
-                   .questions = {.k = 5, .n_tokens_max = 96, .n_long_tokens = 128},
+                   .questions = {.k = 5, .n_tokens_max = 96, .n_long_tokens = 128, .encoder = "auto",
+                                 .encoder_dir = "datasets/models/all-minilm-l6-v2"},
                    .compute = "f32",
                    .out = ".",
                    .device_map = "auto",
@@ -352,6 +358,10 @@ int main(int argc, char **argv)
         {"items", QS_ARG_INT, &opt.questions.n_items, "N", "the first N gold items; 0 = all", 0, 1e9, false},
         {"long-tokens", QS_ARG_INT, &opt.questions.n_long_tokens, "N", "length of the long texts of the entropy task",
          8, 4096, false},
+        {"encoder", QS_ARG_STRING, &opt.questions.encoder, "NAME",
+         "what distances and dense retrieval rest on: minilm, tfidf, or auto = minilm where it was fetched", 0, 0, false},
+        {"encoder-dir", QS_ARG_STRING, &opt.questions.encoder_dir, "DIR", "of minilm (scripts/fetch-model minilm)", 0, 0,
+         false},
         {"instruct", QS_ARG_FLAG, &opt.questions.instruct, NULL,
          "begin prompts with the instruction for models not trained on the format", 0, 0, false},
         {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0,

@@ -88,34 +88,17 @@ static void sum_item(const qs_answer_input *in, int64_t index, double *runs, dou
     items[COVERED_WELL] += coverage >= well;
 }
 
-/* above / below of both kinds of sums, told apart by the row that is measured. */
-static double ratio(const double *s) { return s[1] > 0.0 ? s[0] / s[1] : NAN; }
-
 static qs_err measure_row(const qs_answer_input *in, const metric_row *row, const double *sums, int width,
                           double *two, bool *defined, qs_estimate *estimate)
 {
-    int64_t n = in->questions->n_items, n_with = 0;
     qs_bootstrap options = {.seed = in->seed};
-    double above = 0.0, below = 0.0;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < in->questions->n_items; i++) {
         two[2 * i] = sums[i * width + row->above];
         two[2 * i + 1] = sums[i * width + row->below];
-        above += two[2 * i];
-        below += two[2 * i + 1];
-        n_with += two[2 * i + 1] > 0.0;
     }
-    *defined = below > 0.0;
-    if (!*defined) return QS_OK;
-    qs_err err = qs_bootstrap_sums(&options, two, n, 2, ratio, estimate);
-    if (err != QS_OK) return qs_context(err, "metric %s", row->name);
-    estimate->n = n_with;
-    if (row->share) { /* as many independent trials as there are items: their wordings are not */
-        double lo, hi;
-        qs_wilson(above / below * (double)n_with, (double)n_with, &lo, &hi);
-        estimate->lo = fmin(estimate->lo, lo);
-        estimate->hi = fmax(estimate->hi, hi);
-    }
-    return QS_OK;
+    /* Independent trials are items: their wordings are not. */
+    qs_err err = qs_bootstrap_ratio(&options, two, in->questions->n_items, row->share, defined, estimate);
+    return qs_context(err, "metric %s", row->name);
 }
 
 qs_err qs_answer_measure(const qs_answer_input *in, qs_metric_sink put, void *context)

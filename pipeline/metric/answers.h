@@ -4,6 +4,7 @@
 #define QS_METRIC_ANSWERS_H
 
 #include "artifact/artifact.h"
+#include "metric/frame.h"
 #include "metric/questions.h"
 
 enum { QS_ANSWER_BATCH = 8 }; /* sequences that a decoder for answers works on */
@@ -33,8 +34,8 @@ typedef struct qs_answers {
     double *coverage;       /* [n_runs] share of the anchor's words in cited snippets; NaN for unanswerable items */
 } qs_answers;
 
-/* Retrieves and builds the prompts. */
-QS_MUST_CHECK qs_err qs_answers_prepare(qs_answers *out, const qs_questions *questions,
+/* Builds the prompts over what the frame retrieved for them. */
+QS_MUST_CHECK qs_err qs_answers_prepare(qs_answers *out, const qs_questions *questions, const qs_frame *frame,
                                         const qs_tokenizer *tokenizer);
 /* Answers them with a decoder of any batch and at least n_ctx tokens, and scores the answers. */
 QS_MUST_CHECK qs_err qs_answers_generate(qs_answers *answers, const qs_questions *questions,

@@ -98,6 +98,32 @@ qs_err qs_bootstrap_sums(const qs_bootstrap *options, const double *sums, int64_
     return qs_bootstrap_run(options, statistic_of_sums, &context, n_blocks, out);
 }
 
+static double ratio_of(const double *sums) { return sums[1] > 0.0 ? sums[0] / sums[1] : NAN; }
+
+qs_err qs_bootstrap_ratio(const qs_bootstrap *options, const double *ratios, int64_t n_blocks, bool share, bool *defined,
+                          qs_estimate *out)
+{
+    double above = 0.0, below = 0.0;
+    int64_t n_with = 0;
+    for (int64_t i = 0; i < n_blocks; i++) {
+        above += ratios[2 * i];
+        below += ratios[2 * i + 1];
+        n_with += ratios[2 * i + 1] > 0.0;
+    }
+    *defined = below > 0.0;
+    if (!*defined) return QS_OK;
+    qs_err err = qs_bootstrap_sums(options, ratios, n_blocks, 2, ratio_of, out);
+    if (err != QS_OK) return err;
+    out->n = n_with;
+    if (share) {
+        double lo, hi;
+        qs_wilson(above / below * (double)n_with, (double)n_with, &lo, &hi);
+        out->lo = fmin(out->lo, lo);
+        out->hi = fmax(out->hi, hi);
+    }
+    return QS_OK;
+}
+
 /* ---- quantiles: sorted once, then walked with the multiplicities of a resample ---- */
 
 typedef struct ranked {

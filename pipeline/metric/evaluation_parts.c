@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "metric/answer_metrics.h"
+#include "metric/semantics.h"
 
 enum { CONTROL_ITEMS = 2, CONTROL_BATCH = 3 };
 
@@ -49,7 +50,7 @@ static qs_err answer(const qs_evaluation *e, const qs_deployed *what, const qs_q
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
     qs_deployment deployment = {0};
     qs_err err;
-    QS_TRY(qs_answers_prepare(answers, questions, tokenizer));
+    QS_TRY(qs_answers_prepare(answers, questions, &e->frame, tokenizer));
     QS_TRY(qs_deploy(e, &deployment, what, batch, answers->n_ctx));
     QS_TRY(qs_answers_generate(answers, questions, tokenizer, deployment.decoder, e->options.seed));
 out:
@@ -57,47 +58,93 @@ out:
     return err;
 }
 
-static qs_err put_answer_control(const qs_evaluation *e, const qs_eval_point *point, const qs_answers *first,
+/* What a point and, for the paired part, what it is compared with have answered. */
+typedef struct answered {
+    qs_answers answers;
+    qs_semantics semantics;
+} answered;
+
+static void answered_free(answered *a)
+{
+    qs_answers_free(&a->answers);
+    qs_semantics_free(&a->semantics);
+}
+
+static qs_err read_answered(answered *out, const qs_artifact *artifact)
+{
+    qs_err err = qs_answers_read(&out->answers, artifact);
+    return err != QS_OK ? err : qs_semantics_read(&out->semantics, artifact);
+}
+
+static qs_err put_metrics(const qs_evaluation *e, const qs_eval_point *point, const qs_questions *questions,
+                          const answered *own, const answered *reference, qs_quality_part part, qs_artifact *artifact)
+{
+    qs_answer_input input = {.questions = questions,
+                             .answers = &own->answers,
+                             .reference = reference != NULL ? &reference->answers : NULL,
+                             .tasks = point->tasks,
+                             .part = part,
+                             .seed = e->options.seed};
+    qs_err err = qs_answer_measure(&input, put_metric, artifact);
+    if (err != QS_OK || (point->tasks & QS_TASK_SEMANTIC) == 0) return err;
+    qs_semantic_input semantic = {.own = &own->semantics,
+                                  .reference = reference != NULL ? &reference->semantics : NULL,
+                                  .answers = &own->answers,
+                                  .reference_answers = input.reference,
+                                  .part = part,
+                                  .seed = e->options.seed};
+    return qs_semantic_metrics(&semantic, put_metric, artifact);
+}
+
+static qs_err answer_and_measure(const qs_evaluation *e, const qs_deployed *what, const qs_questions *questions,
+                                 int64_t batch, answered *out)
+{
+    qs_err err = answer(e, what, questions, batch, &out->answers);
+    return err != QS_OK ? err : qs_semantics_measure(&out->semantics, &e->frame, questions, &out->answers);
+}
+
+static qs_err put_answer_control(const qs_evaluation *e, const qs_eval_point *point, const answered *first,
                                  qs_artifact *artifact)
 {
     qs_questions some = *e->options.questions;
-    qs_answers again = {0};
+    answered again = {0};
     qs_deployed what = qs_deployed_reference(e);
     qs_err err;
     qs_questions_limit(&some, CONTROL_ITEMS);
-    QS_TRY(answer(e, &what, &some, CONTROL_BATCH, &again));
-    qs_answer_input input = {.questions = &some, .answers = &again, .reference = first, .tasks = point->tasks,
-                             .part = QS_QUALITY_PAIRED, .seed = e->options.seed};
-    QS_TRY(qs_answer_measure(&input, put_metric, artifact));
+    QS_TRY(answer_and_measure(e, &what, &some, CONTROL_BATCH, &again));
+    QS_TRY(put_metrics(e, point, &some, &again, first, QS_QUALITY_PAIRED, artifact));
 out:
-    qs_answers_free(&again);
+    answered_free(&again);
     return err;
+}
+
+static qs_err need_frame(qs_evaluation *e)
+{
+    const qs_questions *q = e->options.questions;
+    return e->frame.retriever != NULL ? QS_OK : qs_frame_create(&e->frame, q, q->encoder);
 }
 
 qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const qs_candidate *candidate,
                            qs_artifact *artifact)
 {
-    const qs_eval_options *o = &e->options;
-    qs_answers answers = {0}, reference = {0};
+    const qs_questions *questions = e->options.questions;
+    answered own = {0}, reference = {0};
     double started = qs_clock_seconds();
     qs_deployed what = qs_deployed_candidate(e, candidate);
+    qs_quality_part part = candidate != NULL ? QS_QUALITY_ALL : QS_QUALITY_OWN;
     qs_err err;
     if ((point->tasks & QS_TASKS_ANSWERS) == 0) return QS_OK;
-    if (candidate != NULL) QS_TRY(qs_answers_read(&reference, e->baseline.artifact));
-    QS_TRY(answer(e, &what, o->questions, QS_ANSWER_BATCH, &answers));
-    QS_TRY(qs_answers_put(artifact, o->questions, &answers));
-    qs_answer_input input = {.questions = o->questions,
-                             .answers = &answers,
-                             .reference = candidate != NULL ? &reference : NULL,
-                             .tasks = point->tasks,
-                             .part = candidate != NULL ? QS_QUALITY_ALL : QS_QUALITY_OWN,
-                             .seed = o->seed};
-    QS_TRY(qs_answer_measure(&input, put_metric, artifact));
-    if (candidate == NULL) QS_TRY(put_answer_control(e, point, &answers, artifact));
+    QS_TRY(need_frame(e));
+    if (candidate != NULL) QS_TRY(read_answered(&reference, e->baseline.artifact));
+    QS_TRY(answer_and_measure(e, &what, questions, QS_ANSWER_BATCH, &own));
+    QS_TRY(qs_answers_put(artifact, questions, &own.answers));
+    QS_TRY(qs_semantics_put(artifact, &e->frame, &own.semantics));
+    QS_TRY(put_metrics(e, point, questions, &own, candidate != NULL ? &reference : NULL, part, artifact));
+    if (candidate == NULL) QS_TRY(put_answer_control(e, point, &own, artifact));
     QS_TRY(qs_artifact_put_real(artifact, "/timing/@answers_s", qs_clock_seconds() - started));
 out:
-    qs_answers_free(&answers);
-    qs_answers_free(&reference);
+    answered_free(&own);
+    answered_free(&reference);
     return qs_context(err, "answer questions");
 }
 

@@ -4,8 +4,8 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "data/overlap.h"
 #include "data/prompt.h"
+#include "rag/retrieve.h"
 
 /* ---- loading ---- */
 
@@ -20,9 +20,9 @@ static qs_err digest_of(qs_questions *q, const gold_files *files)
     const qs_question_options *o = &q->options;
     const char *const paths[] = {files->gold, files->corpus, files->longform};
     struct {
-        qs_digest files[3];
+        qs_digest files[3], encoder;
         int64_t k, n_items, n_tokens_max, n_long_tokens, instruct;
-    } parts = {.k = o->k, .n_items = q->n_items, .n_tokens_max = o->n_tokens_max,
+    } parts = {.encoder = qs_encoder_digest(q->encoder), .k = o->k, .n_items = q->n_items, .n_tokens_max = o->n_tokens_max,
                .n_long_tokens = o->n_long_tokens, .instruct = o->instruct};
     qs_err err = QS_OK;
     for (int i = 0; i < (files->has_longform ? 3 : 2); i++) {
@@ -52,6 +52,19 @@ out:
     return err;
 }
 
+static qs_err open_encoder(qs_questions *q)
+{
+    const qs_question_options *o = &q->options;
+    char **documents;
+    qs_err err = qs_documents_make(&documents, &q->set);
+    if (err != QS_OK) return err;
+    qs_encoder_options options = {.documents = (const char *const *)documents, .n_documents = q->set.n_snippets,
+                                  .directory = o->encoder_dir, .n_threads = o->n_threads};
+    err = qs_encoder_open(&q->encoder, o->encoder != NULL ? o->encoder : "tfidf", &options);
+    qs_documents_free(documents, q->set.n_snippets);
+    return err;
+}
+
 void qs_questions_limit(qs_questions *q, int64_t n)
 {
     q->n_items = n < q->set.n_items ? n : q->set.n_items;
@@ -71,7 +84,9 @@ qs_err qs_questions_load(qs_questions *out, const qs_question_options *options)
     if (options->k < 1 || options->k > QS_QUESTION_SNIPPETS_MAX || options->k > out->set.n_snippets)
         err = qs_fail(QS_E_USAGE, "--k %lld: it is 1 to %d, and the corpus has %lld snippets", (long long)options->k,
                       QS_QUESTION_SNIPPETS_MAX, (long long)out->set.n_snippets);
-    if (err == QS_OK) err = digest_of(out, &files);
+    QS_TRY(err);
+    QS_TRY(open_encoder(out));
+    err = digest_of(out, &files);
 out:
     if (err != QS_OK) qs_questions_free(out);
     return err;
@@ -79,6 +94,7 @@ out:
 
 void qs_questions_free(qs_questions *questions)
 {
+    qs_encoder_destroy(questions->encoder);
     qs_goldset_free(&questions->set);
     *questions = (qs_questions){0};
 }
@@ -113,16 +129,6 @@ uint64_t qs_questions_key(const qs_questions *q, const qs_question_run *run, uin
 }
 
 /* ---- prompts ---- */
-
-qs_err qs_questions_rank(const qs_questions *q, int64_t *ranked)
-{
-    double *scores = NULL;
-    qs_err err = QS_NEW(scores, q->set.n_snippets, "scores of snippets");
-    for (int64_t i = 0; i < q->n_prompts && err == QS_OK; i++)
-        qs_overlap_rank(&q->set, qs_questions_text(q, i), q->options.k, ranked + i * q->options.k, scores);
-    qs_mem_free(scores);
-    return err;
-}
 
 static qs_err append_text(const qs_tokenizer *tokenizer, const char *text, qs_token_list *list)
 {

@@ -7,6 +7,7 @@
 #include "model/generate.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "rag/encoder.h"
 
 enum {
     QS_WORDINGS = 1 + QS_GOLD_PARAPHRASES, /* 0 = the question */
@@ -23,12 +24,16 @@ typedef struct qs_question_options {
     int64_t n_tokens_max;      /* of an answer */
     int64_t n_long_tokens;     /* of a long text */
     bool instruct;             /* begin prompts with the instruction for models not trained on the format */
+    const char *encoder;       /* a name of qs_encoder_kinds; NULL = tfidf */
+    const char *encoder_dir;   /* of minilm */
+    int n_threads;             /* of the encoder; 0 = OpenMP's default */
 } qs_question_options;
 
 /* Settings and gold set; the same for every configuration. */
 typedef struct qs_questions {
     qs_question_options options;
     qs_goldset set;
+    qs_encoder *encoder; /* owned; the frame that ΔS is measured in, and dense retrieval */
     int64_t n_items, n_prompts, n_runs;
     int64_t n_longforms; /* long-form prompts asked; 0 where the gold set has none */
     qs_digest digest; /* of all that determines what is asked */
@@ -39,7 +44,7 @@ typedef struct qs_question_run {
     int seed;                      /* QS_GREEDY, 0 or 1 */
 } qs_question_run;
 
-/* QS_E_INPUT for a gold set that is broken, QS_E_USAGE for fewer snippets than k. */
+/* QS_E_INPUT for a gold set that is broken, QS_E_USAGE for fewer snippets than k; errors of the encoder. */
 QS_MUST_CHECK qs_err qs_questions_load(qs_questions *out, const qs_question_options *options);
 void qs_questions_free(qs_questions *questions);
 
@@ -49,9 +54,6 @@ void qs_questions_limit(qs_questions *questions, int64_t n);
 /* Runs in their order: item after item, wording after wording, greedy first. 0 <= run < n_runs. */
 qs_question_run qs_questions_run(int64_t run);
 const char *qs_questions_text(const qs_questions *questions, int64_t prompt); /* the wording's */
-
-/* Snippets for every prompt: ranked [n_prompts, k] indices, best first. */
-QS_MUST_CHECK qs_err qs_questions_rank(const qs_questions *questions, int64_t *ranked);
 
 /* Prompts as tokens: prompts [n_prompts], each freed with qs_token_list_free. */
 QS_MUST_CHECK qs_err qs_questions_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 
 const qs_encoder_kind qs_encoder_kinds[] = {
@@ -28,6 +29,8 @@ struct qs_encoder {
 qs_err qs_encoder_open(qs_encoder **out, const char *name, const qs_encoder_options *options)
 {
     *out = NULL;
+    if (strcmp(name, "auto") == 0)
+        name = options->directory != NULL && qs_path_is_dir(options->directory) ? "minilm" : "tfidf";
     for (const qs_encoder_kind *kind = qs_encoder_kinds; kind->name != NULL; kind++)
         if (strcmp(kind->name, name) == 0)
             return qs_context(kind->open(out, options), "open encoder %s", name);

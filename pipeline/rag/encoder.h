@@ -30,7 +30,7 @@ typedef struct qs_encoder_kind {
 } qs_encoder_kind;
 extern const qs_encoder_kind qs_encoder_kinds[]; /* ends with name == NULL */
 
-/* QS_E_USAGE names the encoders there are; else the errors of the kind: QS_E_INPUT for files, QS_E_RESOURCE. */
+/* "auto" is minilm where its directory is, else tfidf. QS_E_USAGE names the encoders there are; else the errors of the kind: QS_E_INPUT for files, QS_E_RESOURCE. */
 QS_MUST_CHECK qs_err qs_encoder_open(qs_encoder **out, const char *name, const qs_encoder_options *options);
 void qs_encoder_destroy(qs_encoder *encoder);
 

@@ -87,20 +87,28 @@ static qs_err hash_index(qs_retriever *r)
     return QS_OK;
 }
 
-static qs_err make_documents(qs_retriever *r)
+qs_err qs_documents_make(char ***documents, const qs_goldset *set)
 {
-    int64_t n = r->set->n_snippets;
-    qs_err err = QS_NEW(r->documents, n, "documents");
-    for (int64_t i = 0; i < n && err == QS_OK; i++) {
-        const qs_gold_snippet *s = &r->set->snippets[i];
+    char **all;
+    qs_err err = QS_NEW(all, set->n_snippets, "documents");
+    for (int64_t i = 0; i < set->n_snippets && err == QS_OK; i++) {
+        const qs_gold_snippet *s = &set->snippets[i];
         size_t header_bytes = strlen(s->header), text_bytes = strlen(s->text);
-        err = qs_mem_alloc(&r->documents[i], header_bytes + text_bytes + 2, "document");
+        err = qs_mem_alloc(&all[i], header_bytes + text_bytes + 2, "document");
         if (err != QS_OK) break;
-        memcpy(r->documents[i], s->header, header_bytes);
-        r->documents[i][header_bytes] = '\n';
-        memcpy(&r->documents[i][header_bytes + 1], s->text, text_bytes);
+        memcpy(all[i], s->header, header_bytes);
+        all[i][header_bytes] = '\n';
+        memcpy(&all[i][header_bytes + 1], s->text, text_bytes);
     }
+    if (err != QS_OK) qs_documents_free(all, set->n_snippets);
+    *documents = err == QS_OK ? all : NULL;
     return err;
+}
+
+void qs_documents_free(char **documents, int64_t n)
+{
+    for (int64_t i = 0; documents != NULL && i < n; i++) qs_mem_free(documents[i]);
+    qs_mem_free((void *)documents);
 }
 
 static void order_ties(qs_retriever *r)
@@ -119,7 +127,7 @@ qs_err qs_retriever_create(qs_retriever **out, const qs_goldset *set, qs_encoder
     *out = NULL;
     QS_TRY(QS_NEW(r, 1, "retriever"));
     *r = (qs_retriever){.set = set, .encoder = encoder};
-    QS_TRY(make_documents(r));
+    QS_TRY(qs_documents_make(&r->documents, set));
     QS_TRY(qs_lexicon_build(&r->lexicon, (const char *const *)r->documents, n));
     QS_TRY(QS_NEW(r->vectors, n * qs_encoder_dim(encoder), "vectors of snippets"));
     QS_TRY(QS_NEW(r->tie_order, n, "retriever"));
@@ -138,8 +146,7 @@ out:
 void qs_retriever_destroy(qs_retriever *r)
 {
     if (r == NULL) return;
-    for (int64_t i = 0; r->documents != NULL && i < r->set->n_snippets; i++) qs_mem_free(r->documents[i]);
-    qs_mem_free(r->documents);
+    qs_documents_free(r->documents, r->set->n_snippets);
     qs_lexicon_free(&r->lexicon);
     qs_mem_free(r->vectors);
     qs_mem_free(r->tie_order);
@@ -151,6 +158,7 @@ void qs_retriever_destroy(qs_retriever *r)
 
 const float *qs_retriever_vectors(const qs_retriever *r) { return r->vectors; }
 const char *qs_retriever_document(const qs_retriever *r, int64_t snippet) { return r->documents[snippet]; }
+int64_t qs_retriever_place(const qs_retriever *r, int64_t snippet) { return r->tie_order[snippet]; }
 qs_digest qs_retriever_index_hash(const qs_retriever *r) { return r->index_hash; }
 
 /* ---- one question ---- */

@@ -40,6 +40,10 @@ typedef struct qs_reranker {
     qs_err (*score)(void *context, const qs_rerank_pair *pairs, int64_t n_pairs, double *scores);
 } qs_reranker;
 
+/* What is indexed of each snippet: documents [n_snippets], freed with qs_documents_free. */
+QS_MUST_CHECK qs_err qs_documents_make(char ***documents, const qs_goldset *set);
+void qs_documents_free(char **documents, int64_t n);
+
 /* An index over a corpus. Borrows set and encoder, which must outlive it. */
 typedef struct qs_retriever qs_retriever;
 QS_MUST_CHECK qs_err qs_retriever_create(qs_retriever **out, const qs_goldset *set, qs_encoder *encoder);
@@ -61,6 +65,9 @@ const char *qs_retriever_document(const qs_retriever *retriever, int64_t snippet
 /* Of everything that decides rankings before the re-ranker: snippets with their revisions, encoder, rules. Results
  * of two runs are comparable when it is equal. */
 qs_digest qs_retriever_index_hash(const qs_retriever *retriever);
+
+/* A snippet's place in the order of ties. */
+int64_t qs_retriever_place(const qs_retriever *retriever, int64_t snippet);
 
 /* The rule for ties: section id, then snippet id, bytewise; below 0 when a comes first. */
 int qs_snippet_compare(const qs_gold_snippet *a, const qs_gold_snippet *b);

@@ -19,7 +19,12 @@ static bool is_ideograph(uint32_t c)
 }
 
 static bool is_blank(uint32_t c) { return c == '\t' || c == '\n' || c == '\r' || qs_unicode_is_space(c); }
-static bool is_control(uint32_t c) { return !is_blank(c) && qs_unicode_category(c)[0] == 'C'; }
+/* Other controls that Unicode calls white space (U+000B, U+000C, U+0085) are dropped, unassigned characters are not. */
+static bool is_control(uint32_t c)
+{
+    const char *category = qs_unicode_category(c);
+    return c != '\t' && c != '\n' && c != '\r' && category[0] == 'C' && category[1] != 'n';
+}
 
 static qs_err append_char(qs_textbuf *out, uint32_t c)
 {

@@ -1,0 +1,152 @@
+#include "metric/frame.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "metric/delta_s.h"
+
+/* ---- sections ---- */
+
+static int64_t find_section(const qs_goldset *set, const int64_t *section_of, int64_t n, const char *id)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (strcmp(set->snippets[i].section, id) == 0) return section_of[i];
+    return -1;
+}
+
+static qs_err number_sections(qs_frame *f, const qs_goldset *set)
+{
+    qs_err err = QS_NEW(f->section_of, set->n_snippets, "sections");
+    for (int64_t i = 0; i < set->n_snippets && err == QS_OK; i++) {
+        int64_t seen = find_section(set, f->section_of, i, set->snippets[i].section);
+        f->section_of[i] = seen >= 0 ? seen : f->n_sections++;
+    }
+    return err;
+}
+
+static qs_err encode_sections(qs_frame *f, const qs_goldset *set)
+{
+    int64_t *members = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(members, set->n_snippets, "sections"));
+    QS_TRY(QS_NEW(f->sections, f->n_sections * f->dim, "vectors of sections"));
+    for (int64_t section = 0; section < f->n_sections; section++) {
+        int64_t n = 0;
+        for (int64_t i = 0; i < set->n_snippets; i++)
+            if (f->section_of[i] == section) members[n++] = i;
+        qs_unit_mean(qs_retriever_vectors(f->retriever), members, n, f->dim, f->sections + section * f->dim);
+    }
+out:
+    qs_mem_free(members);
+    return err;
+}
+
+double qs_frame_distractor(const qs_frame *f, const qs_questions *q, int64_t item, const float *vector)
+{
+    const qs_gold_item *gold = &q->set.items[item];
+    int64_t n = q->set.n_snippets, target = find_section(&q->set, f->section_of, n, gold->target_section);
+    const int64_t others[] = {find_section(&q->set, f->section_of, n, gold->decoy_section), target - 1, target + 1};
+    double nearest = 1.0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (others[i] < 0 || others[i] >= f->n_sections || others[i] == target) continue;
+        nearest = fmin(nearest, qs_delta_s(vector, f->sections + others[i] * f->dim, f->dim));
+    }
+    return nearest;
+}
+
+/* ---- texts ---- */
+
+/* The anchor span under its snippet's header; what has no anchor stays zero. */
+static qs_err encode_anchor(qs_frame *f, const qs_questions *q, int64_t item)
+{
+    const qs_gold_item *gold = &q->set.items[item];
+    char *text = NULL;
+    qs_err err = QS_OK;
+    if (gold->anchor < 0) return QS_OK;
+    const qs_gold_snippet *s = &q->set.snippets[gold->anchor];
+    size_t header = strlen(s->header), span = (size_t)(gold->anchor_end - gold->anchor_start);
+    QS_TRY(qs_mem_alloc(&text, header + span + 2, "anchor"));
+    memcpy(text, s->header, header);
+    text[header] = '\n';
+    memcpy(text + header + 1, s->text + (gold->anchor_start - s->start), span);
+    const char *one = text;
+    QS_TRY(qs_encoder_encode(f->encoder, &one, 1, f->anchors + item * f->dim));
+out:
+    qs_mem_free(text);
+    return err;
+}
+
+static qs_err encode_items(qs_frame *f, const qs_questions *q)
+{
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < q->n_items; i++) {
+        QS_TRY(encode_anchor(f, q, i));
+        QS_TRY(qs_encoder_encode(f->encoder, &q->set.items[i].answer, 1, f->claims + i * f->dim));
+    }
+out:
+    return err;
+}
+
+qs_err qs_frame_create(qs_frame *out, const qs_questions *q, qs_encoder *encoder)
+{
+    const char **asked = NULL;
+    qs_err err;
+    *out = (qs_frame){.encoder = encoder, .dim = qs_encoder_dim(encoder)};
+    QS_TRY(qs_retriever_create(&out->retriever, &q->set, encoder));
+    QS_TRY(QS_NEW(out->rankings, q->n_prompts, "rankings"));
+    QS_TRY(QS_NEW(out->asked, q->n_prompts * out->dim, "vectors of questions"));
+    QS_TRY(QS_NEW(out->anchors, q->n_items * out->dim, "vectors of anchors"));
+    QS_TRY(QS_NEW(out->claims, q->n_items * out->dim, "vectors of answers"));
+    QS_TRY(QS_NEW(asked, q->n_prompts, "questions"));
+    for (int64_t i = 0; i < q->n_prompts; i++) asked[i] = qs_questions_text(q, i);
+    QS_TRY(qs_encoder_encode(encoder, asked, q->n_prompts, out->asked));
+    QS_TRY(qs_retrieve(out->retriever, asked, q->n_prompts, NULL, out->rankings));
+    QS_TRY(encode_items(out, q));
+    QS_TRY(number_sections(out, &q->set));
+    QS_TRY(encode_sections(out, &q->set));
+out:
+    qs_mem_free((void *)asked);
+    if (err != QS_OK) qs_frame_destroy(out);
+    return err;
+}
+
+void qs_frame_destroy(qs_frame *f)
+{
+    qs_retriever_destroy(f->retriever);
+    qs_mem_free(f->rankings);
+    qs_mem_free(f->section_of);
+    qs_mem_free(f->asked);
+    qs_mem_free(f->anchors);
+    qs_mem_free(f->claims);
+    qs_mem_free(f->sections);
+    *f = (qs_frame){0};
+}
+
+/* ---- prompts ---- */
+
+static bool holds(const int64_t *list, int64_t n, int64_t value)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (list[i] == value) return true;
+    return false;
+}
+
+/* The first snippet in the order of ties that the list lacks. */
+static int64_t next_snippet(const qs_goldset *set, const int64_t *list, int64_t n)
+{
+    int64_t best = -1;
+    for (int64_t i = 0; i < set->n_snippets; i++)
+        if (!holds(list, n, i) && (best < 0 || qs_snippet_compare(&set->snippets[i], &set->snippets[best]) < 0)) best = i;
+    return best;
+}
+
+void qs_frame_snippets(const qs_frame *f, const qs_questions *q, int64_t *ranked)
+{
+    int64_t k = q->options.k;
+    for (int64_t i = 0; i < q->n_prompts; i++) {
+        int64_t *list = ranked + i * k;
+        for (int64_t j = 0; j < k; j++)
+            list[j] = j < f->rankings[i].n ? f->rankings[i].hits[j].snippet : next_snippet(&q->set, list, j);
+    }
+}
