@@ -76,7 +76,7 @@ out:
 
 /* ---- asking ---- */
 
-qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_frame *frame, const qs_tokenizer *tokenizer)
+qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_frame *frame, const qs_tokenizer *tokenizer)
 {
     qs_err err;
     *out = (qs_answers){.n_runs = q->n_runs, .n_prompts = q->n_prompts, .k = q->options.k};
@@ -85,7 +85,7 @@ qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_frame
     QS_TRY(QS_NEW(out->texts, out->n_runs, "answers"));
     QS_TRY(QS_NEW(out->rows, out->n_runs, "answers"));
     QS_TRY(QS_NEW(out->coverage, out->n_runs, "coverage"));
-    qs_frame_snippets(frame, q, out->ranked);
+    qs_gold_frame_snippets(frame, q, out->ranked);
     QS_TRY(qs_questions_prompts(q, tokenizer, out->ranked, out->prompts));
     for (int64_t i = 0; i < out->n_prompts; i++)
         if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;

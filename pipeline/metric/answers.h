@@ -4,7 +4,7 @@
 #define QS_METRIC_ANSWERS_H
 
 #include "artifact/artifact.h"
-#include "metric/frame.h"
+#include "metric/gold_frame.h"
 #include "metric/questions.h"
 
 enum { QS_ANSWER_BATCH = 8 }; /* sequences that a decoder for answers works on */
@@ -35,7 +35,7 @@ typedef struct qs_answers {
 } qs_answers;
 
 /* Builds the prompts over what the frame retrieved for them. */
-QS_MUST_CHECK qs_err qs_answers_prepare(qs_answers *out, const qs_questions *questions, const qs_frame *frame,
+QS_MUST_CHECK qs_err qs_answers_prepare(qs_answers *out, const qs_questions *questions, const qs_gold_frame *frame,
                                         const qs_tokenizer *tokenizer);
 /* Answers them with a decoder of any batch and at least n_ctx tokens, and scores the answers. */
 QS_MUST_CHECK qs_err qs_answers_generate(qs_answers *answers, const qs_questions *questions,

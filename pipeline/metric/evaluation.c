@@ -151,7 +151,7 @@ out:
 void qs_evaluation_destroy(qs_evaluation *e)
 {
     if (e->has_baseline) qs_baseline_close(&e->baseline);
-    qs_frame_destroy(&e->frame);
+    qs_gold_frame_destroy(&e->frame);
     qs_mem_free(e->points);
     *e = (qs_evaluation){0};
 }

@@ -5,7 +5,7 @@
 
 #include "metric/answers.h"
 #include "metric/baseline.h"
-#include "metric/frame.h"
+#include "metric/gold_frame.h"
 #include "metric/latency.h"
 #include "metric/memory.h"
 #include "metric/quality_pass.h"
@@ -61,7 +61,7 @@ typedef struct qs_evaluation {
     qs_eval_point *points; /* [n_points] candidates */
     qs_baseline baseline;
     bool has_baseline; /* it is open */
-    qs_frame frame;    /* of the questions, made when it is first needed */
+    qs_gold_frame frame;    /* of the questions, made when it is first needed */
 } qs_evaluation;
 
 /* Opens and checks everything and finds out what is current. quants [n_quants]: paths of quant artifacts; those of

@@ -121,7 +121,7 @@ out:
 static qs_err need_frame(qs_evaluation *e)
 {
     const qs_questions *q = e->options.questions;
-    return e->frame.retriever != NULL ? QS_OK : qs_frame_create(&e->frame, q, q->encoder);
+    return e->frame.retriever != NULL ? QS_OK : qs_gold_frame_create(&e->frame, q, q->encoder);
 }
 
 qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const qs_candidate *candidate,

@@ -15,7 +15,7 @@ typedef struct item_answers {
 } item_answers;
 
 /* What a run says: its "answer", or the whole line where that cannot be read. */
-static qs_err encode_run(const qs_frame *f, const char *line, bool json_ok, float *vector, bool *answered)
+static qs_err encode_run(const qs_gold_frame *f, const char *line, bool json_ok, float *vector, bool *answered)
 {
     qs_answer answer;
     bool parsed = qs_answer_parse(&answer, line);
@@ -26,7 +26,7 @@ static qs_err encode_run(const qs_frame *f, const char *line, bool json_ok, floa
     return err;
 }
 
-static qs_err encode_answers(const qs_frame *f, const qs_answers *a, int64_t item, item_answers *out)
+static qs_err encode_answers(const qs_gold_frame *f, const qs_answers *a, int64_t item, item_answers *out)
 {
     qs_err err = QS_OK;
     for (int64_t i = 0; i < QS_RUNS_PER_ITEM && err == QS_OK; i++) {
@@ -38,7 +38,7 @@ static qs_err encode_answers(const qs_frame *f, const qs_answers *a, int64_t ite
 
 /* ---- wordings ---- */
 
-static void measure_wording(const qs_frame *f, const qs_questions *q, const qs_answers *a, int64_t prompt,
+static void measure_wording(const qs_gold_frame *f, const qs_questions *q, const qs_answers *a, int64_t prompt,
                             const float *answer, float *retrieved, qs_semantic_row *row)
 {
     int64_t item = prompt / QS_WORDINGS, top[QS_RETR_K], n_top = 0, dim = f->dim;
@@ -51,7 +51,7 @@ static void measure_wording(const qs_frame *f, const qs_questions *q, const qs_a
                              .dS_EA = NAN, .anchor_gap = NAN, .cov_retr10 = NAN};
     if (gold->anchor < 0) return;
     row->dS_EA = qs_delta_s(retrieved, anchor, dim);
-    row->anchor_gap = qs_frame_distractor(f, q, item, retrieved) - row->dS_EA;
+    row->anchor_gap = qs_gold_frame_distractor(f, q, item, retrieved) - row->dS_EA;
     for (; n_top < QS_RETR_K && n_top < f->rankings[prompt].n; n_top++)
         top[n_top] = f->rankings[prompt].hits[n_top].snippet;
     qs_coverage coverage = qs_coverage_of_section(&q->set, gold->target_section, top, n_top);
@@ -60,7 +60,7 @@ static void measure_wording(const qs_frame *f, const qs_questions *q, const qs_a
 
 /* ---- runs with seeds ---- */
 
-static void measure_runs(const qs_frame *f, const qs_answers *a, int64_t item, const item_answers *said, float *vectors,
+static void measure_runs(const qs_gold_frame *f, const qs_answers *a, int64_t item, const item_answers *said, float *vectors,
                          int32_t *states)
 {
     int64_t runs[QS_LAMBDA_RUNS], cited[QS_LAMBDA_RUNS], n = 0, dim = f->dim;
@@ -89,7 +89,7 @@ static void no_states(int32_t *states)
     for (int i = 0; i < QS_LAMBDA_RUNS; i++) states[i] = -1;
 }
 
-qs_err qs_semantics_measure(qs_semantics *out, const qs_frame *f, const qs_questions *q, const qs_answers *a)
+qs_err qs_semantics_measure(qs_semantics *out, const qs_gold_frame *f, const qs_questions *q, const qs_answers *a)
 {
     item_answers said = {0};
     float *retrieved = NULL, *vectors = NULL;
@@ -128,7 +128,7 @@ void qs_semantics_free(qs_semantics *s)
 
 /* ---- artifacts ---- */
 
-qs_err qs_semantics_put(qs_artifact *artifact, const qs_frame *f, const qs_semantics *s)
+qs_err qs_semantics_put(qs_artifact *artifact, const qs_gold_frame *f, const qs_semantics *s)
 {
     char text[QS_DIGEST_TEXT_BYTES];
     qs_err err;

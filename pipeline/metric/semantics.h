@@ -4,7 +4,7 @@
 #define QS_METRIC_SEMANTICS_H
 
 #include "metric/answers.h"
-#include "metric/frame.h"
+#include "metric/gold_frame.h"
 #include "metric/lambda.h"
 #include "metric/quality.h"
 
@@ -29,12 +29,12 @@ typedef struct qs_semantics {
 } qs_semantics;
 
 /* questions may be limited to fewer items than the frame's. Errors of the encoder. */
-QS_MUST_CHECK qs_err qs_semantics_measure(qs_semantics *out, const qs_frame *frame, const qs_questions *questions,
+QS_MUST_CHECK qs_err qs_semantics_measure(qs_semantics *out, const qs_gold_frame *frame, const qs_questions *questions,
                                           const qs_answers *answers);
 void qs_semantics_free(qs_semantics *semantics);
 
 /* /semantic of an eval artifact. Reading checks shapes: QS_E_INPUT. */
-QS_MUST_CHECK qs_err qs_semantics_put(qs_artifact *artifact, const qs_frame *frame, const qs_semantics *semantics);
+QS_MUST_CHECK qs_err qs_semantics_put(qs_artifact *artifact, const qs_gold_frame *frame, const qs_semantics *semantics);
 QS_MUST_CHECK qs_err qs_semantics_read(qs_semantics *out, const qs_artifact *artifact);
 
 /* Metrics of a point, an item with its wordings and runs being one independent unit. */

@@ -1,4 +1,4 @@
-#include "metric/frame.h"
+#include "metric/gold_frame.h"
 
 #include <math.h>
 #include <string.h>
@@ -15,7 +15,7 @@ static int64_t find_section(const qs_goldset *set, const int64_t *section_of, in
     return -1;
 }
 
-static qs_err number_sections(qs_frame *f, const qs_goldset *set)
+static qs_err number_sections(qs_gold_frame *f, const qs_goldset *set)
 {
     qs_err err = QS_NEW(f->section_of, set->n_snippets, "sections");
     for (int64_t i = 0; i < set->n_snippets && err == QS_OK; i++) {
@@ -25,7 +25,7 @@ static qs_err number_sections(qs_frame *f, const qs_goldset *set)
     return err;
 }
 
-static qs_err encode_sections(qs_frame *f, const qs_goldset *set)
+static qs_err encode_sections(qs_gold_frame *f, const qs_goldset *set)
 {
     int64_t *members = NULL;
     qs_err err;
@@ -42,7 +42,7 @@ out:
     return err;
 }
 
-double qs_frame_distractor(const qs_frame *f, const qs_questions *q, int64_t item, const float *vector)
+double qs_gold_frame_distractor(const qs_gold_frame *f, const qs_questions *q, int64_t item, const float *vector)
 {
     const qs_gold_item *gold = &q->set.items[item];
     int64_t n = q->set.n_snippets, target = find_section(&q->set, f->section_of, n, gold->target_section);
@@ -58,7 +58,7 @@ double qs_frame_distractor(const qs_frame *f, const qs_questions *q, int64_t ite
 /* ---- texts ---- */
 
 /* The anchor span under its snippet's header; what has no anchor stays zero. */
-static qs_err encode_anchor(qs_frame *f, const qs_questions *q, int64_t item)
+static qs_err encode_anchor(qs_gold_frame *f, const qs_questions *q, int64_t item)
 {
     const qs_gold_item *gold = &q->set.items[item];
     char *text = NULL;
@@ -77,7 +77,7 @@ out:
     return err;
 }
 
-static qs_err encode_items(qs_frame *f, const qs_questions *q)
+static qs_err encode_items(qs_gold_frame *f, const qs_questions *q)
 {
     qs_err err = QS_OK;
     for (int64_t i = 0; i < q->n_items; i++) {
@@ -88,11 +88,11 @@ out:
     return err;
 }
 
-qs_err qs_frame_create(qs_frame *out, const qs_questions *q, qs_encoder *encoder)
+qs_err qs_gold_frame_create(qs_gold_frame *out, const qs_questions *q, qs_encoder *encoder)
 {
     const char **asked = NULL;
     qs_err err;
-    *out = (qs_frame){.encoder = encoder, .dim = qs_encoder_dim(encoder)};
+    *out = (qs_gold_frame){.encoder = encoder, .dim = qs_encoder_dim(encoder)};
     QS_TRY(qs_retriever_create(&out->retriever, &q->set, encoder));
     QS_TRY(QS_NEW(out->rankings, q->n_prompts, "rankings"));
     QS_TRY(QS_NEW(out->asked, q->n_prompts * out->dim, "vectors of questions"));
@@ -107,11 +107,11 @@ qs_err qs_frame_create(qs_frame *out, const qs_questions *q, qs_encoder *encoder
     QS_TRY(encode_sections(out, &q->set));
 out:
     qs_mem_free((void *)asked);
-    if (err != QS_OK) qs_frame_destroy(out);
+    if (err != QS_OK) qs_gold_frame_destroy(out);
     return err;
 }
 
-void qs_frame_destroy(qs_frame *f)
+void qs_gold_frame_destroy(qs_gold_frame *f)
 {
     qs_retriever_destroy(f->retriever);
     qs_mem_free(f->rankings);
@@ -120,7 +120,7 @@ void qs_frame_destroy(qs_frame *f)
     qs_mem_free(f->anchors);
     qs_mem_free(f->claims);
     qs_mem_free(f->sections);
-    *f = (qs_frame){0};
+    *f = (qs_gold_frame){0};
 }
 
 /* ---- prompts ---- */
@@ -141,7 +141,7 @@ static int64_t next_snippet(const qs_goldset *set, const int64_t *list, int64_t 
     return best;
 }
 
-void qs_frame_snippets(const qs_frame *f, const qs_questions *q, int64_t *ranked)
+void qs_gold_frame_snippets(const qs_gold_frame *f, const qs_questions *q, int64_t *ranked)
 {
     int64_t k = q->options.k;
     for (int64_t i = 0; i < q->n_prompts; i++) {
