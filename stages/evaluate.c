@@ -15,7 +15,7 @@
 
 typedef struct options {
     qs_common_args common;
-    const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget;
+    const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget, *embed;
     qs_question_options questions;
     qs_arg_list quants, checkpoints;
     int64_t n_ctx, n_windows;
@@ -31,6 +31,7 @@ typedef struct job {
     qs_corpus corpus;
     qs_windows windows;
     qs_questions questions;
+    qs_embeddings embeddings;
     qs_evaluation evaluation;
 } job;
 
@@ -59,7 +60,7 @@ static const name dump_names[] = {
     {"tokens", QS_DUMP_TOKENS, "[n_windows, n_ctx]"},
     {"logits", QS_DUMP_LOGITS, "[n_windows, n_ctx, n_vocab]"},
     {"hidden", QS_DUMP_HIDDEN, "[n_windows, n_ctx, d_model], after the final norm"},
-    {"embeddings", 0, ""},
+    {"embeddings", QS_DUMP_EMBEDDINGS, "[n_lines, dim] of the lines of --embed, by --encoder"},
     {0},
 };
 
@@ -125,7 +126,9 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     if (strcmp(opt->compute, "bf16") == 0) out->compute = QS_COMPUTE_BF16;
     else if (strcmp(opt->compute, "f32") != 0)
         err = qs_fail(QS_E_USAGE, "--compute %s: it is f32 or bf16", opt->compute);
-    if (out->dumps != 0 && (out->tasks & QS_TASKS_QUALITY) == 0)
+    if (((out->dumps & QS_DUMP_EMBEDDINGS) != 0) != (opt->embed != NULL))
+        err = qs_fail(QS_E_USAGE, "--embed FILE and --dump embeddings need each other");
+    if ((out->dumps & ~(unsigned)QS_DUMP_EMBEDDINGS) != 0 && (out->tasks & QS_TASKS_QUALITY) == 0)
         err = qs_fail(QS_E_USAGE, "--dump needs the pass that --tasks ppl or kld makes");
 out:
     return err;
@@ -201,6 +204,11 @@ static qs_err take_inputs(job *j)
         questions.n_threads = opt->n_threads;
         QS_TRY(qs_questions_load(&j->questions, &questions));
         eval.questions = &j->questions;
+    }
+    if (opt->embed != NULL) {
+        qs_encoder_options encoder = {.directory = opt->questions.encoder_dir, .n_threads = opt->n_threads};
+        QS_TRY(qs_embeddings_make(&j->embeddings, opt->embed, j->questions.encoder, opt->questions.encoder, &encoder));
+        eval.embeddings = &j->embeddings;
     }
     if ((eval.tasks & QS_TASK_ENTROPY) != 0 && (eval.tasks & QS_TASKS_QUALITY) == 0 && j->questions.n_longforms == 0) {
         err = qs_fail(QS_E_USAGE, "--tasks entropy needs ppl or kld beside it, or --qa DIR with a longform.jsonl");
@@ -319,6 +327,7 @@ out:
     if (j.backend != NULL) qs_backend_destroy(j.backend);
     qs_windows_free(&j.windows);
     qs_questions_free(&j.questions);
+    qs_embeddings_free(&j.embeddings);
     qs_corpus_free(&j.corpus);
     qs_model_close(j.model);
     return err;
@@ -362,11 +371,12 @@ int main(int argc, char **argv)
          "what distances and dense retrieval rest on: minilm, tfidf, or auto = minilm where it was fetched", 0, 0, false},
         {"encoder-dir", QS_ARG_STRING, &opt.questions.encoder_dir, "DIR", "of minilm (scripts/fetch-model minilm)", 0, 0,
          false},
+        {"embed", QS_ARG_STRING, &opt.embed, "FILE", "lines to embed into the artifacts (--dump embeddings)", 0, 0, false},
         {"instruct", QS_ARG_FLAG, &opt.questions.instruct, NULL,
          "begin prompts with the instruction for models not trained on the format", 0, 0, false},
         {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0,
          false},
-        {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden", 0,
+        {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden, embeddings", 0,
          0, false},
         {"out", QS_ARG_STRING, &opt.out, "DIR", "where ID.eval.h5 of each point goes", 0, 0, false},
         QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),

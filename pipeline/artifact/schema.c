@@ -182,6 +182,8 @@ const qs_schema_row qs_schema_rows[] = {
     DATA(EVAL, "/dump/tokens", QS_I32, 2, "[n_windows, n_ctx]", "token id", "the windows"),
     DATA(EVAL, "/dump/logits", QS_F32, 3, "[n_windows, n_ctx, n_vocab]", "", "logits"),
     DATA(EVAL, "/dump/hidden", QS_F32, 3, "[n_windows, n_ctx, d_model]", "", "final hidden states"),
+    TEXT(EVAL, "/dump/@encoder", "of the embeddings"),
+    TEXT(EVAL, "/dump/@embedded", "digest of encoder and lines"),
     DATA(EVAL, "/dump/embeddings", QS_F32, 2, "[n_lines, dim]", "", "embeddings of the lines of --embed"),
 
     /* train */

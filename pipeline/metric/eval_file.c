@@ -199,13 +199,14 @@ out:
     return err;
 }
 
-/* An artifact that answers nothing differs only where answers are to be compared. */
-static qs_err same_questions(const qs_artifact *artifact, const qs_digest *wanted, bool needed, bool *same)
+/* An artifact without the digest differs only where it is needed. */
+static qs_err same_digest(const qs_artifact *artifact, const char *path, const qs_digest *wanted, bool needed,
+                          bool *same)
 {
     char text[QS_DIGEST_TEXT_BYTES];
     *same = true;
-    if (wanted == NULL || (!needed && !qs_artifact_has(artifact, "/protocol/@questions"))) return QS_OK;
-    return same_text(artifact, "/protocol/@questions", qs_digest_format(text, *wanted), same);
+    if (wanted == NULL || (!needed && !qs_artifact_has(artifact, path))) return QS_OK;
+    return same_text(artifact, path, qs_digest_format(text, *wanted), same);
 }
 
 qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subject, bool as_baseline,
@@ -230,8 +231,11 @@ qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subje
     *what = "the precision of products (--compute)";
     QS_TRY(same_text(artifact, "/protocol/@compute", qs_compute_name(subject->compute), &same));
     if (!same) goto out;
-    *what = "what is asked (--qa, --corpus, --k, --items, --instruct)";
-    QS_TRY(same_questions(artifact, subject->questions, as_baseline, &same));
+    *what = "what is embedded (--embed, --encoder)";
+    if (!as_baseline) QS_TRY(same_digest(artifact, "/dump/@embedded", subject->embedded, false, &same));
+    if (!same) goto out;
+    *what = "what is asked (--qa, --corpus, --encoder, --k, --items, --instruct)";
+    QS_TRY(same_digest(artifact, "/protocol/@questions", subject->questions, as_baseline, &same));
     if (!same || as_baseline) goto out;
     *what = "the text";
     QS_TRY(same_text(artifact, "/protocol/@text", qs_digest_format(text, w->text), &same));
@@ -265,5 +269,6 @@ unsigned qs_eval_file_dumps(const qs_artifact *artifact)
 {
     return (qs_artifact_has(artifact, "/dump/tokens") ? (unsigned)QS_DUMP_TOKENS : 0) |
            (qs_artifact_has(artifact, "/dump/logits") ? (unsigned)QS_DUMP_LOGITS : 0) |
-           (qs_artifact_has(artifact, "/dump/hidden") ? (unsigned)QS_DUMP_HIDDEN : 0);
+           (qs_artifact_has(artifact, "/dump/hidden") ? (unsigned)QS_DUMP_HIDDEN : 0) |
+           (qs_artifact_has(artifact, "/dump/embeddings") ? (unsigned)QS_DUMP_EMBEDDINGS : 0);
 }

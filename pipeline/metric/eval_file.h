@@ -7,7 +7,7 @@
 #include "metric/candidate.h"
 
 /* Bits of --dump. */
-enum { QS_DUMP_TOKENS = 1, QS_DUMP_LOGITS = 2, QS_DUMP_HIDDEN = 4 };
+enum { QS_DUMP_TOKENS = 1, QS_DUMP_LOGITS = 2, QS_DUMP_HIDDEN = 4, QS_DUMP_EMBEDDINGS = 8 };
 
 /* What an evaluation is about: two with equal subjects give equal artifacts. */
 typedef struct qs_subject {
@@ -20,6 +20,7 @@ typedef struct qs_subject {
         *text; /* on which the tokenizers of checkpoints are tried, text_bytes long; NULL = a built-in one */
     size_t text_bytes;
     const qs_digest *questions; /* what is asked; NULL = nothing */
+    const qs_digest *embedded;  /* lines and encoder of embeddings; NULL = none */
     const qs_digest *quant;    /* NULL for the reference */
     const qs_digest *baseline; /* NULL: not compared with one, or it does not matter which */
 } qs_subject;

@@ -60,6 +60,7 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
         .text = e->options.text,
         .text_bytes = e->options.text_bytes,
         .questions = questions != NULL && (point->tasks & QS_TASKS_ASKED) != 0 ? &questions->digest : NULL,
+        .embedded = e->options.embeddings != NULL ? &e->options.embeddings->digest : NULL,
         .quant = point->quant_path != NULL ? &point->quant : NULL,
         .baseline = compared ? &e->baseline.digest : NULL,
     };
@@ -84,7 +85,8 @@ static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
     QS_TRY(qs_eval_file_differs(artifact, &subject, false, &point->stale));
     if (point->stale == NULL) {
         point->current = (point->tasks & ~tasks) == 0 && (point->dumps & ~dumps) == 0;
-        /* Answers that nothing is asked about any more cannot be had again. */
+        /* Answers that nothing is asked about any more cannot be had again, nor can embeddings. */
+        if (!point->current && e->options.embeddings == NULL) dumps &= ~(unsigned)QS_DUMP_EMBEDDINGS;
         if (!point->current && e->options.questions == NULL) tasks &= ~(unsigned)QS_TASKS_ASKED;
         point->tasks |= tasks;
         point->dumps |= dumps;

@@ -5,6 +5,7 @@
 
 #include "metric/answers.h"
 #include "metric/baseline.h"
+#include "metric/embeddings.h"
 #include "metric/gold_frame.h"
 #include "metric/latency.h"
 #include "metric/memory.h"
@@ -21,6 +22,7 @@ typedef struct qs_eval_options {
     const qs_windows *windows;
     unsigned tasks, dumps;
     const qs_questions *questions; /* NULL without QS_TASKS_ANSWERS */
+    const qs_embeddings *embeddings; /* NULL without QS_DUMP_EMBEDDINGS */
     qs_compute compute;
     uint64_t seed;
     const char *out_dir;

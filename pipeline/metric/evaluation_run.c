@@ -115,6 +115,7 @@ static qs_err begin_point(const runner *r, const qs_eval_point *point, const qs_
     QS_TRY(qs_artifact_set_command(stream->artifact, o->argc, o->argv));
     QS_TRY(qs_backend_record(stream->artifact, r->e->backend, o->device));
     QS_TRY(qs_eval_file_begin_dumps(stream->artifact, &subject, point->dumps));
+    if ((point->dumps & QS_DUMP_EMBEDDINGS) != 0) QS_TRY(qs_embeddings_put(stream->artifact, o->embeddings));
 out:
     return err;
 }

@@ -42,7 +42,12 @@
 2 --qa qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,semantic
 4 gold.jsonl qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa $TMP
 2 21.is.not qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --k 21
-5 embeddings qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --dump embeddings
+2 --embed qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --dump embeddings
+# embeddings of a file's lines, by an encoder of one's choice
+0 . printf 'The pump is red.\n\ncaf\303\251 gate\n' >$TMP/lines && qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 2 --tasks ppl --encoder minilm --encoder-dir tests/fixtures/minilm --embed $TMP/lines --dump embeddings --out $TMP/embed
+4 empty : >$TMP/nothing; qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --encoder tfidf --embed $TMP/nothing --dump embeddings
+2 word2vec qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --encoder word2vec
+4 fetch-model qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --encoder minilm --encoder-dir $TMP/none
 2 speed qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl,speed
 2 strided qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --protocol strided
 2 fp8 qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --compute fp8
