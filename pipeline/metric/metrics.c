@@ -114,6 +114,15 @@ const qs_metric qs_metrics[] = {
     {"kld_cumulative", "nat", LOWER, QS_TASK_ENTROPY, false, true, "its sum over a text, mean over texts"},
     {"first_divergence_step", "token", HIGHER, QS_TASK_ENTROPY, false, true,
      "first token of a long text, written greedily, that is not the reference's; its length when none; mean"},
+    {"e_resonance", "", LOWER, QS_TASK_ENTROPY, false, false,
+     "rolling mean of the distance of a long text so far to its question and snippets, mean over texts and steps"},
+    {"e_resonance_drift", "", LOWER, QS_TASK_ENTROPY, false, true, "mean abs difference to the reference's, step by step"},
+    {"e_resonance_slope_excess", "", LOWER, QS_TASK_ENTROPY, false, true,
+     "its slope minus max(.02, the reference's slope + .02), mean over texts"},
+    {"mttf", "token", HIGHER, QS_TASK_ENTROPY, false, false,
+     "tokens until a long text is lost (three steps of 8 tokens at a distance of .85 or more); its length when never"},
+    {"mttf_margin", "token", HIGHER, QS_TASK_ENTROPY, false, true,
+     "mttf minus 40 or minus the reference's, whichever is more"},
     {0},
 };
 

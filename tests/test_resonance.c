@@ -1,0 +1,123 @@
+/* E_resonance and the time until a long text is lost, by hand and over texts of a tiny model (metrics.md §3; checklist G4,
+ * A9, B8, E9). */
+#include "gold_files.h"
+
+#include <math.h>
+
+#include "metric/resonance.h"
+
+typedef struct figures {
+    double values[16];
+    const char *names[16];
+    int n;
+} figures;
+
+static qs_err take(void *context, const qs_metric *metric, const qs_estimate *estimate)
+{
+    figures *f = context;
+    f->names[f->n] = metric->name;
+    f->values[f->n++] = estimate->value;
+    return QS_OK;
+}
+
+static void expect(const figures *f, const char *name, double value)
+{
+    for (int i = 0; i < f->n; i++) {
+        if (strcmp(f->names[i], name) != 0) continue;
+        if (fabs(f->values[i] - value) > 1e-12) fail_msg("%s = %.17g, expected %.17g", name, f->values[i], value);
+        return;
+    }
+    fail_msg("%s was not measured", name);
+}
+
+static void test_lost(void **state)
+{
+    (void)state;
+    const double never[] = {0.9, 0.9, 0.1, 0.9, 0.84, 0.85}, third[] = {0.1, 0.2, 0.85, 0.9, 1.0, 0.1};
+    assert_int_equal(qs_resonance_lost(never, 6, 48), 48);
+    assert_int_equal(qs_resonance_lost(third, 6, 48), 24); /* the third step ends with token 24 */
+    assert_int_equal(qs_resonance_lost(third + 2, 3, 24), 8);
+    assert_int_equal(qs_resonance_lost(third, 4, 32), 32);
+}
+
+/* Two texts of two steps. E of (.2, .4) is (.2, .3); of (.4, .4) it is (.4, .4); of (.9, .9), lost only with a third step. */
+static void test_metrics(void **state)
+{
+    (void)state;
+    double f_delta[] = {0.2, 0.4, 0.4, 0.4}, q_delta[] = {0.4, 0.4, 0.9, 0.9};
+    qs_resonance f = {2, 2, 16, f_delta}, q = {2, 2, 16, q_delta};
+    figures got = {0};
+    assert_int_equal(qs_resonance_metrics(&q, &f, QS_QUALITY_ALL, 1, take, &got), QS_OK);
+    expect(&got, "e_resonance", (0.4 + 0.9) / 2);
+    expect(&got, "e_resonance_drift", ((0.2 + 0.1) / 2 + 0.5) / 2);
+    /* slopes: q 0 and 0, f .1 and 0: 0 - .12 and 0 - .02 */
+    expect(&got, "e_resonance_slope_excess", (-0.12 - 0.02) / 2);
+    expect(&got, "mttf", 16);
+    expect(&got, "mttf_margin", 0); /* 16 - 40, or 16 - 16 */
+    got = (figures){0};
+    assert_int_equal(qs_resonance_metrics(&f, &f, QS_QUALITY_PAIRED, 1, take, &got), QS_OK);
+    assert_int_equal(got.n, 3);
+    expect(&got, "e_resonance_drift", 0);
+    expect(&got, "mttf_margin", 0);
+    f.n = 1;
+    assert_fails(qs_resonance_metrics(&q, &f, QS_QUALITY_ALL, 1, take, &got), QS_E_INPUT, "the reference has 1");
+}
+
+/* The words of the question and its snippets, written out, are at no distance; other words are far. */
+static void test_texts(void **state)
+{
+    (void)state;
+    char dir[QS_PATH_BYTES];
+    static const char longform[] = "{\"qid\":\"L1\",\"question\":\"Report\",\"snippets\":[\"S3\"]}\n"
+                                   "{\"qid\":\"L2\",\"question\":\"Report\",\"snippets\":[\"S1\"]}\n";
+    char path[QS_PATH_BYTES];
+    qs_model *model;
+    qs_questions q;
+    qs_token_list list = {0};
+    qs_encoder *encoder;
+    qs_resonance got;
+    save_gold_files(make_dir(dir));
+    assert_ok(qs_path_format(path, "%s/longform.jsonl", dir));
+    save_file(path, longform, strlen(longform));
+    assert_ok(qs_model_open(&model, "tests/fixtures/tiny"));
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(model);
+    qs_question_options options = {.gold = dir, .k = 2, .n_tokens_max = 8, .n_long_tokens = 64};
+    assert_ok(qs_questions_load(&q, &options));
+    const char *documents[] = {q.set.snippets[0].text, q.set.snippets[1].text, q.set.snippets[2].text};
+    assert_ok(qs_encoder_open(&encoder, "tfidf", &(qs_encoder_options){.documents = documents, .n_documents = 3}));
+    /* both runs write what the first is about; blanks fill the last step up */
+    char text[256] = "Report Weirs go north";
+    assert_ok(qs_tokenizer_encode(tokenizer, text, strlen(text), false, &list));
+    while (list.n % QS_RESONANCE_TOKENS != 0) {
+        (void)strcat(text, " ");
+        qs_token_list_free(&list);
+        assert_ok(qs_tokenizer_encode(tokenizer, text, strlen(text), false, &list));
+        assert_true(strlen(text) < sizeof text - 2);
+    }
+    int32_t *tokens;
+    assert_ok(QS_NEW(tokens, 2 * list.n, "tokens"));
+    memcpy(tokens, list.ids, (size_t)list.n * sizeof *tokens);
+    memcpy(tokens + list.n, list.ids, (size_t)list.n * sizeof *tokens);
+    qs_long_runs runs = {.n = 2, .n_steps = list.n, .tokens = tokens};
+    assert_ok(qs_resonance_measure(&got, encoder, &q, tokenizer, &runs));
+    assert_int_equal(got.n_steps, list.n / QS_RESONANCE_TOKENS);
+    assert_true(got.delta[got.n_steps - 1] < 1e-6);
+    assert_true(got.delta[2 * got.n_steps - 1] > 0.5);
+    qs_resonance_free(&got);
+    qs_mem_free(tokens);
+    qs_token_list_free(&list);
+    qs_encoder_destroy(encoder);
+    qs_questions_free(&q);
+    qs_model_close(model);
+    remove_dir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_texts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
