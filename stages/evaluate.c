@@ -17,6 +17,7 @@ typedef struct options {
     qs_common_args common;
     const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget, *embed;
     qs_question_options questions;
+    bool no_rerank;
     qs_arg_list quants, checkpoints;
     int64_t n_ctx, n_windows;
     int n_threads;
@@ -202,6 +203,7 @@ static qs_err take_inputs(job *j)
     if (opt->questions.gold != NULL && (eval.tasks & QS_TASKS_ASKED) != 0) {
         qs_question_options questions = opt->questions;
         questions.n_threads = opt->n_threads;
+        questions.rerank = !opt->no_rerank;
         QS_TRY(qs_questions_load(&j->questions, &questions));
         eval.questions = &j->questions;
     }
@@ -372,6 +374,8 @@ int main(int argc, char **argv)
         {"encoder-dir", QS_ARG_STRING, &opt.questions.encoder_dir, "DIR", "of minilm (scripts/fetch-model minilm)", 0, 0,
          false},
         {"embed", QS_ARG_STRING, &opt.embed, "FILE", "lines to embed into the artifacts (--dump embeddings)", 0, 0, false},
+        {"no-rerank", QS_ARG_FLAG, &opt.no_rerank, NULL,
+         "offer what was retrieved as it is, not in the order of the model under test", 0, 0, false},
         {"instruct", QS_ARG_FLAG, &opt.questions.instruct, NULL,
          "begin prompts with the instruction for models not trained on the format", 0, 0, false},
         {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0,

@@ -43,7 +43,7 @@ static void answer(qs_answers *a, style how)
     OK(QS_NEW(a->texts, a->n_runs, "texts"));
     OK(QS_NEW(a->rows, a->n_runs, "rows"));
     OK(QS_NEW(a->coverage, a->n_runs, "coverage"));
-    qs_gold_frame_snippets(&frame, &questions, a->ranked);
+    qs_gold_frame_snippets(frame.rankings, &questions, a->ranked);
     for (int64_t i = 0; i < a->n_runs; i++) {
         qs_question_run run = qs_questions_run(i);
         const qs_gold_item *item = &questions.set.items[run.item];
@@ -254,7 +254,7 @@ static void prompts_are_filled_up(void **state)
     (void)state;
     int64_t n = frame.rankings[0].n, ranked[N_ITEMS * QS_WORDINGS * 5];
     frame.rankings[0].n = 1;
-    qs_gold_frame_snippets(&frame, &questions, ranked);
+    qs_gold_frame_snippets(frame.rankings, &questions, ranked);
     frame.rankings[0].n = n;
     assert_int_equal(ranked[0], frame.rankings[0].hits[0].snippet);
     for (int i = 2; i < 5; i++)

@@ -156,6 +156,12 @@ const qs_schema_row qs_schema_rows[] = {
          "the corpus's snippets without their text, a line of JSON each"),
     DATA(EVAL, "/answers/ranked", QS_I64, 2, "[n_prompts, k]", "snippet",
          "snippets in each prompt, best first; prompts are items times four wordings"),
+    INT(EVAL, "/qa/@rerank", "", "1 when the model under test re-ranked what was retrieved"),
+    DATA(EVAL, "/answers/ranks", QS_I32, 3, "[n_prompts, 20, 4]", "",
+         "snippets retrieved, best first: snippet, rank in the pool, by BM25 and by the encoder (0 = not in that "
+         "list); -1 behind the last"),
+    DATA(EVAL, "/answers/scores", QS_F64, 3, "[n_prompts, 20, 4]", "",
+         "of these: score of the order, BM25, cosine, reciprocal ranks fused"),
     DATA(EVAL, "/answers/runs", QS_I32, 2, "[n_runs, 14]", "",
          "of each run: item, wording (0 = the question), seed (-1 = greedy), tokens of prompt and answer, why it "
          "stopped (eos, "

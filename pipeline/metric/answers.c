@@ -76,16 +76,34 @@ out:
 
 /* ---- asking ---- */
 
-qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_frame *frame, const qs_tokenizer *tokenizer)
+/* The configuration's own order of the frame's pools. */
+static qs_err rank(qs_answers *a, const qs_questions *q, const qs_gold_frame *frame, const qs_reranker *reranker)
+{
+    const char **asked = NULL;
+    qs_err err = QS_OK;
+    memcpy(a->rankings, frame->rankings, (size_t)a->n_prompts * sizeof *a->rankings);
+    if (reranker == NULL) goto out;
+    QS_TRY(QS_NEW(asked, a->n_prompts, "questions"));
+    for (int64_t i = 0; i < a->n_prompts; i++) asked[i] = qs_questions_text(q, i);
+    QS_TRY(qs_rankings_rerank(&q->set, asked, a->n_prompts, reranker, a->rankings));
+out:
+    qs_mem_free((void *)asked);
+    return err;
+}
+
+qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_frame *frame,
+                          const qs_tokenizer *tokenizer, const qs_reranker *reranker)
 {
     qs_err err;
     *out = (qs_answers){.n_runs = q->n_runs, .n_prompts = q->n_prompts, .k = q->options.k};
+    QS_TRY(QS_NEW(out->rankings, out->n_prompts, "rankings"));
     QS_TRY(QS_NEW(out->ranked, out->n_prompts * out->k, "ranked snippets"));
     QS_TRY(QS_NEW(out->prompts, out->n_prompts, "prompts"));
     QS_TRY(QS_NEW(out->texts, out->n_runs, "answers"));
     QS_TRY(QS_NEW(out->rows, out->n_runs, "answers"));
     QS_TRY(QS_NEW(out->coverage, out->n_runs, "coverage"));
-    qs_gold_frame_snippets(frame, q, out->ranked);
+    QS_TRY(rank(out, q, frame, reranker));
+    qs_gold_frame_snippets(out->rankings, q, out->ranked);
     QS_TRY(qs_questions_prompts(q, tokenizer, out->ranked, out->prompts));
     for (int64_t i = 0; i < out->n_prompts; i++)
         if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
@@ -140,6 +158,7 @@ void qs_answers_free(qs_answers *a)
 {
     for (int64_t i = 0; a->prompts != NULL && i < a->n_prompts; i++) qs_token_list_free(&a->prompts[i]);
     for (int64_t i = 0; a->texts != NULL && i < a->n_runs; i++) qs_mem_free(a->texts[i]);
+    qs_mem_free(a->rankings);
     qs_mem_free(a->ranked);
     qs_mem_free(a->prompts);
     qs_mem_free((void *)a->texts);

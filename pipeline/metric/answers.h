@@ -26,6 +26,7 @@ extern const char *const qs_answer_columns[QS_ANSWER_COLUMNS];
 
 typedef struct qs_answers {
     int64_t n_runs, n_prompts, k;
+    qs_ranking *rankings;   /* [n_prompts] what was retrieved, re-ranked */
     int64_t *ranked;        /* [n_prompts, k] snippets */
     qs_token_list *prompts; /* [n_prompts]; NULL when read from an artifact */
     int64_t n_ctx;          /* tokens that a decoder needs room for */
@@ -34,9 +35,9 @@ typedef struct qs_answers {
     double *coverage;       /* [n_runs] share of the anchor's words in cited snippets; NaN for unanswerable items */
 } qs_answers;
 
-/* Builds the prompts over what the frame retrieved for them. */
+/* Builds the prompts over what the frame retrieved for them, re-ranked where there is a re-ranker. */
 QS_MUST_CHECK qs_err qs_answers_prepare(qs_answers *out, const qs_questions *questions, const qs_gold_frame *frame,
-                                        const qs_tokenizer *tokenizer);
+                                        const qs_tokenizer *tokenizer, const qs_reranker *reranker);
 /* Answers them with a decoder of any batch and at least n_ctx tokens, and scores the answers. */
 QS_MUST_CHECK qs_err qs_answers_generate(qs_answers *answers, const qs_questions *questions,
                                          const qs_tokenizer *tokenizer, qs_decoder *decoder, uint64_t seed);

@@ -54,6 +54,7 @@ static qs_err put_questions(qs_artifact *artifact, const qs_questions *q)
     qs_err err;
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_items", q->n_items));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@k", q->options.k));
+    QS_TRY(qs_artifact_put_int(artifact, "/qa/@rerank", q->options.rerank));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_tokens_max", q->options.n_tokens_max));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_long_tokens", q->options.n_long_tokens));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@instruct", q->options.instruct));
@@ -64,10 +65,41 @@ out:
     return err;
 }
 
+/* Of each hit: snippet, place in the pool, ranks by BM25 and by the encoder; -1 behind the last. And what they rest on:
+ * score, BM25, cosine, fused. */
+enum { N_RANKS = 4, N_SCORES = 4 };
+
+static qs_err put_rankings(qs_artifact *artifact, const qs_answers *a)
+{
+    int32_t *ranks = NULL;
+    double *scores = NULL;
+    int64_t n = a->n_prompts * QS_POOL;
+    qs_err err;
+    QS_TRY(QS_NEW(ranks, n * N_RANKS, "ranks"));
+    QS_TRY(QS_NEW(scores, n * N_SCORES, "scores"));
+    for (int64_t i = 0; i < n; i++) {
+        const qs_ranking *ranking = &a->rankings[i / QS_POOL];
+        const qs_hit *hit = &ranking->hits[i % QS_POOL];
+        bool there = i % QS_POOL < ranking->n;
+        const int32_t r[N_RANKS] = {(int32_t)hit->snippet, hit->pool_rank, hit->bm25_rank, hit->dense_rank};
+        const double s[N_SCORES] = {hit->score, hit->bm25, hit->dense, hit->fused};
+        for (int j = 0; j < N_RANKS; j++) ranks[i * N_RANKS + j] = there ? r[j] : -1;
+        for (int j = 0; j < N_SCORES; j++) scores[i * N_SCORES + j] = there ? s[j] : 0.0;
+    }
+    QS_TRY(qs_artifact_put(artifact, "/answers/ranks", QS_I32, 3, (int64_t[]){a->n_prompts, QS_POOL, N_RANKS}, ranks));
+    QS_TRY(qs_artifact_put(artifact, "/answers/scores", QS_F64, 3, (int64_t[]){a->n_prompts, QS_POOL, N_SCORES},
+                           scores));
+out:
+    qs_mem_free(ranks);
+    qs_mem_free(scores);
+    return err;
+}
+
 qs_err qs_answers_put(qs_artifact *artifact, const qs_questions *q, const qs_answers *a)
 {
     qs_err err;
     QS_TRY(put_questions(artifact, q));
+    QS_TRY(put_rankings(artifact, a));
     QS_TRY(qs_artifact_put(artifact, "/answers/ranked", QS_I64, 2, (int64_t[]){a->n_prompts, a->k}, a->ranked));
     QS_TRY(qs_artifact_put(artifact, "/answers/runs", QS_I32, 2, (int64_t[]){a->n_runs, QS_ANSWER_COLUMNS}, a->rows));
     QS_TRY(qs_artifact_put(artifact, "/answers/coverage", QS_F64, 1, &a->n_runs, a->coverage));
@@ -100,6 +132,32 @@ out:
     return err;
 }
 
+static qs_err read_rankings(qs_answers *out, const qs_artifact *artifact)
+{
+    int64_t n = out->n_prompts * QS_POOL;
+    int32_t *ranks = NULL;
+    double *scores = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(out->rankings, out->n_prompts, "rankings"));
+    QS_TRY(QS_NEW(ranks, n * N_RANKS, "ranks"));
+    QS_TRY(QS_NEW(scores, n * N_SCORES, "scores"));
+    QS_TRY(qs_artifact_read(artifact, "/answers/ranks", QS_I32, ranks, n * N_RANKS));
+    QS_TRY(qs_artifact_read(artifact, "/answers/scores", QS_F64, scores, n * N_SCORES));
+    for (int64_t i = 0; i < n; i++) {
+        qs_ranking *ranking = &out->rankings[i / QS_POOL];
+        const int32_t *r = &ranks[i * N_RANKS];
+        const double *s = &scores[i * N_SCORES];
+        if (r[0] < 0) continue;
+        ranking->hits[ranking->n++] = (qs_hit){.snippet = r[0], .pool_rank = r[1], .bm25_rank = r[2],
+                                               .dense_rank = r[3], .score = s[0], .bm25 = s[1], .dense = s[2],
+                                               .fused = s[3]};
+    }
+out:
+    qs_mem_free(ranks);
+    qs_mem_free(scores);
+    return err;
+}
+
 qs_err qs_answers_read(qs_answers *out, const qs_artifact *artifact)
 {
     qs_dataset_info runs, ranked, coverage;
@@ -123,6 +181,7 @@ qs_err qs_answers_read(qs_answers *out, const qs_artifact *artifact)
     QS_TRY(qs_artifact_read(artifact, "/answers/runs", QS_I32, out->rows, runs.n));
     QS_TRY(qs_artifact_read(artifact, "/answers/ranked", QS_I64, out->ranked, ranked.n));
     QS_TRY(qs_artifact_read(artifact, "/answers/coverage", QS_F64, out->coverage, out->n_runs));
+    QS_TRY(read_rankings(out, artifact));
     QS_TRY(read_texts(out, artifact));
     for (int64_t i = 0; i < out->n_runs; i++)
         if (out->rows[i].item != i / QS_RUNS_PER_ITEM) {

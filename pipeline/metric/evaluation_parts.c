@@ -3,6 +3,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "metric/answer_metrics.h"
+#include "metric/rerank.h"
+#include "metric/resonance.h"
 #include "metric/semantics.h"
 
 enum { CONTROL_ITEMS = 2, CONTROL_BATCH = 3 };
@@ -44,13 +46,39 @@ static qs_err put_metric(void *context, const qs_metric *metric, const qs_estima
 
 /* ---- answers ---- */
 
+/* Re-ranks by what is deployed. */
+typedef struct rerank_context {
+    const qs_evaluation *e;
+    const qs_deployed *what;
+    int64_t batch;
+} rerank_context;
+
+static qs_err rerank(void *context, const qs_rerank_pair *pairs, int64_t n_pairs, double *scores)
+{
+    const rerank_context *c = context;
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(c->e->model);
+    qs_deployment deployment = {0};
+    qs_rerank_plan plan;
+    qs_err err;
+    QS_TRY(qs_rerank_plan_make(&plan, tokenizer, pairs, n_pairs));
+    QS_TRY(qs_deploy(c->e, &deployment, c->what, c->batch, plan.n_ctx));
+    QS_TRY(qs_rerank_run(&plan, c->e->backend, deployment.decoder, tokenizer, scores));
+out:
+    qs_rerank_plan_free(&plan);
+    qs_deployment_destroy(&deployment);
+    return err;
+}
+
 static qs_err answer(const qs_evaluation *e, const qs_deployed *what, const qs_questions *questions, int64_t batch,
                      qs_answers *answers)
 {
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
     qs_deployment deployment = {0};
+    rerank_context context = {e, what, batch};
+    qs_reranker reranker = {.context = &context, .score = rerank};
     qs_err err;
-    QS_TRY(qs_answers_prepare(answers, questions, &e->frame, tokenizer));
+    QS_TRY(qs_answers_prepare(answers, questions, &e->frame, tokenizer,
+                              questions->options.rerank ? &reranker : NULL));
     QS_TRY(qs_deploy(e, &deployment, what, batch, answers->n_ctx));
     QS_TRY(qs_answers_generate(answers, questions, tokenizer, deployment.decoder, e->options.seed));
 out:
@@ -222,6 +250,23 @@ out:
     return err;
 }
 
+/* Distances of long texts, own beside those of the reference or of the control. */
+static qs_err put_resonance(const qs_evaluation *e, const qs_long_runs *runs, const qs_long_runs *reference,
+                            qs_quality_part part, qs_artifact *artifact)
+{
+    const qs_questions *q = e->options.questions;
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
+    qs_resonance own = {0}, other = {0};
+    qs_err err;
+    QS_TRY(qs_resonance_measure(&own, q->encoder, q, tokenizer, runs));
+    if (reference != NULL) QS_TRY(qs_resonance_measure(&other, q->encoder, q, tokenizer, reference));
+    QS_TRY(qs_resonance_metrics(&own, reference != NULL ? &other : NULL, part, e->options.seed, put_metric, artifact));
+out:
+    qs_resonance_free(&own);
+    qs_resonance_free(&other);
+    return err;
+}
+
 qs_err qs_evaluate_entropy(qs_evaluation *e, const qs_eval_point *point, const qs_candidate *candidate,
                            const qs_curve_pair *text, qs_artifact *artifact)
 {
@@ -238,6 +283,8 @@ qs_err qs_evaluate_entropy(qs_evaluation *e, const qs_eval_point *point, const q
         QS_TRY(qs_long_put(artifact, q, &own));
         input.runs = candidate != NULL ? &own : &control;
         input.reference = candidate != NULL ? &reference : &own;
+        QS_TRY(put_resonance(e, input.runs, input.reference, QS_QUALITY_PAIRED, artifact));
+        QS_TRY(put_resonance(e, &own, NULL, QS_QUALITY_OWN, artifact));
     }
     QS_TRY(qs_entropy_measure(&input, put_metric, artifact));
     input = (qs_entropy_input){.runs = own.n > 0 ? &own : NULL, .part = QS_QUALITY_OWN, .seed = e->options.seed};

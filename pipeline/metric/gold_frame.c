@@ -141,12 +141,12 @@ static int64_t next_snippet(const qs_goldset *set, const int64_t *list, int64_t 
     return best;
 }
 
-void qs_gold_frame_snippets(const qs_gold_frame *f, const qs_questions *q, int64_t *ranked)
+void qs_gold_frame_snippets(const qs_ranking *rankings, const qs_questions *q, int64_t *ranked)
 {
     int64_t k = q->options.k;
     for (int64_t i = 0; i < q->n_prompts; i++) {
         int64_t *list = ranked + i * k;
         for (int64_t j = 0; j < k; j++)
-            list[j] = j < f->rankings[i].n ? f->rankings[i].hits[j].snippet : next_snippet(&q->set, list, j);
+            list[j] = j < rankings[i].n ? rankings[i].hits[j].snippet : next_snippet(&q->set, list, j);
     }
 }

@@ -21,8 +21,9 @@ QS_MUST_CHECK qs_err qs_gold_frame_create(qs_gold_frame *out, const qs_questions
 void qs_gold_frame_destroy(qs_gold_frame *frame);
 
 /* Snippets for every prompt: ranked [n_prompts, k], best first. Where retrieval found fewer, others follow in the order of
- * ties, so that every prompt has k. `questions` may be limited to fewer items than the frame was made for. */
-void qs_gold_frame_snippets(const qs_gold_frame *frame, const qs_questions *questions, int64_t *ranked);
+ * ties, so that every prompt has k. rankings are the frame's or a
+ * configuration's own, `questions` may be limited to fewer items. */
+void qs_gold_frame_snippets(const qs_ranking *rankings, const qs_questions *questions, int64_t *ranked);
 
 /* ΔS of a vector [dim] to the nearest section beside an item's target that does not hold its answer: the decoy, and the
  * sections before and behind the target in the corpus. */

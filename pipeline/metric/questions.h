@@ -23,6 +23,7 @@ typedef struct qs_question_options {
     int64_t n_items;           /* the first ones only; 0 = all */
     int64_t n_tokens_max;      /* of an answer */
     int64_t n_long_tokens;     /* of a long text */
+    bool rerank;               /* by the model under test */
     bool instruct;             /* begin prompts with the instruction for models not trained on the format */
     const char *encoder;       /* a name of qs_encoder_kinds; NULL = tfidf */
     const char *encoder_dir;   /* of minilm */

@@ -44,6 +44,7 @@ static void measure_wording(const qs_gold_frame *f, const qs_questions *q, const
     int64_t item = prompt / QS_WORDINGS, top[QS_RETR_K], n_top = 0, dim = f->dim;
     const qs_gold_item *gold = &q->set.items[item];
     const float *asked = f->asked + prompt * dim, *anchor = f->anchors + item * dim;
+    const qs_ranking *ranking = a->rankings != NULL ? &a->rankings[prompt] : &f->rankings[prompt];
     qs_unit_mean(qs_retriever_vectors(f->retriever), a->ranked + prompt * a->k, a->k, dim, retrieved);
     *row = (qs_semantic_row){.dS_QE = qs_delta_s(asked, retrieved, dim),
                              .dS_QA = qs_delta_s(asked, answer, dim),
@@ -52,8 +53,7 @@ static void measure_wording(const qs_gold_frame *f, const qs_questions *q, const
     if (gold->anchor < 0) return;
     row->dS_EA = qs_delta_s(retrieved, anchor, dim);
     row->anchor_gap = qs_gold_frame_distractor(f, q, item, retrieved) - row->dS_EA;
-    for (; n_top < QS_RETR_K && n_top < f->rankings[prompt].n; n_top++)
-        top[n_top] = f->rankings[prompt].hits[n_top].snippet;
+    for (; n_top < QS_RETR_K && n_top < ranking->n; n_top++) top[n_top] = ranking->hits[n_top].snippet;
     qs_coverage coverage = qs_coverage_of_section(&q->set, gold->target_section, top, n_top);
     row->cov_retr10 = qs_coverage_share(&coverage);
 }

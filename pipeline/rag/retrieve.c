@@ -224,8 +224,8 @@ qs_err qs_ranking_reorder(qs_ranking *ranking, const qs_goldset *set, const char
     return QS_OK;
 }
 
-static qs_err rerank(const qs_goldset *set, const char *const *questions, int64_t n, const qs_reranker *reranker,
-                     qs_ranking *rankings)
+qs_err qs_rankings_rerank(const qs_goldset *set, const char *const *questions, int64_t n,
+                          const qs_reranker *reranker, qs_ranking *rankings)
 {
     qs_rerank_pair *pairs = NULL;
     double *scores = NULL;
@@ -263,7 +263,7 @@ qs_err qs_retrieve(qs_retriever *r, const char *const *questions, int64_t n, con
         QS_TRY(qs_context(score_snippets(r, questions[i], &vectors[i * dim], bm25), "question %lld", (long long)i));
         take_pool(r, &rankings[i]);
     }
-    if (reranker != NULL) QS_TRY(rerank(r->set, questions, n, reranker, rankings));
+    if (reranker != NULL) QS_TRY(qs_rankings_rerank(r->set, questions, n, reranker, rankings));
 out:
     qs_mem_free(vectors);
     qs_mem_free(bm25);

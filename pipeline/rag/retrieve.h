@@ -54,6 +54,10 @@ void qs_retriever_destroy(qs_retriever *retriever);
 QS_MUST_CHECK qs_err qs_retrieve(qs_retriever *retriever, const char *const *questions, int64_t n,
                                  const qs_reranker *reranker, qs_ranking *rankings);
 
+/* What qs_retrieve does with a re-ranker, to rankings[n] that are there already. */
+QS_MUST_CHECK qs_err qs_rankings_rerank(const qs_goldset *set, const char *const *questions, int64_t n,
+                                        const qs_reranker *reranker, qs_ranking *rankings);
+
 /* Orders a pool anew by scores[ranking->n], given in its present order: what qs_retrieve does with a re-ranker. */
 QS_MUST_CHECK qs_err qs_ranking_reorder(qs_ranking *ranking, const qs_goldset *set, const char *question,
                                         const double *scores);

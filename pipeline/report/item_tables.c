@@ -40,6 +40,11 @@ static qs_err check_rows(const evidence *e)
         if (e->answers.ranked[i] < 0 || e->answers.ranked[i] >= e->snippets.n)
             return qs_fail(QS_E_INPUT, "read answers: a snippet that is not there was offered; re-run %s",
                            qs_artifact_kind_stage(QS_KIND_EVAL));
+    for (int64_t i = 0; i < e->answers.n_prompts * QS_POOL; i++)
+        if (i % QS_POOL < e->answers.rankings[i / QS_POOL].n &&
+            e->answers.rankings[i / QS_POOL].hits[i % QS_POOL].snippet >= e->snippets.n)
+            return qs_fail(QS_E_INPUT, "read answers: a snippet that is not there was retrieved; re-run %s",
+                           qs_artifact_kind_stage(QS_KIND_EVAL));
     return QS_OK;
 }
 
@@ -159,13 +164,20 @@ static json_t *citations(const char *text)
     return list;
 }
 
-/* The snippets offered in a prompt, best first, as the corpus describes them, with their rank. */
-static json_t *offered(const evidence *e, int64_t prompt)
+/* The snippets retrieved for a prompt, best first, as the corpus describes them, with ranks and scores. */
+static json_t *retrieved(const evidence *e, int64_t prompt)
 {
+    const qs_ranking *ranking = &e->answers.rankings[prompt];
     json_t *list = json_array();
-    for (int64_t i = 0; i < e->answers.k; i++) {
-        json_t *snippet = json_loads(e->snippets.lines[e->answers.ranked[prompt * e->answers.k + i]], 0, NULL);
-        (void)json_object_set_new(snippet, "rank", json_integer(i + 1));
+    for (int64_t i = 0; i < ranking->n; i++) {
+        const qs_hit *hit = &ranking->hits[i];
+        json_t *snippet = json_loads(e->snippets.lines[hit->snippet], 0, NULL),
+               *ranks = json_pack("{s:I, s:b, s:i, s:i, s:i, s:f, s:f, s:f, s:f}", "rank", (json_int_t)(i + 1),
+                                  "offered", i < e->k, "pool_rank", (int)hit->pool_rank, "bm25_rank",
+                                  (int)hit->bm25_rank, "dense_rank", (int)hit->dense_rank, "score", hit->score,
+                                  "bm25", hit->bm25, "dense", hit->dense, "fused", hit->fused);
+        (void)json_object_update(snippet, ranks);
+        json_decref(ranks);
         (void)json_array_append_new(list, snippet);
     }
     return list;
@@ -182,8 +194,8 @@ static qs_err write_trace(FILE *stream, const qs_config_row *config, const evide
     json_t *trace = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s, s:o, s:s, s:o}", "config", config->id, "qid",
                               e->qids.lines[row->item], "wording", (int)row->wording, "question",
                               e->questions.lines[prompt], "k", (json_int_t)e->k, "headers", "canonical", "retrieved",
-                              offered(e, prompt), "selected", selected, "cited", citations(e->answers.texts[run]));
-    if (trace == NULL || json_dumpf(trace, stream, JSON_COMPACT) != 0 || fputc('\n', stream) == EOF)
+                              retrieved(e, prompt), "selected", selected, "cited", citations(e->answers.texts[run]));
+    if (trace == NULL || json_dumpf(trace, stream, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0 || fputc('\n', stream) == EOF)
         err = qs_fail(QS_E_RESOURCE, "write trace of %s: out of memory or disk", config->id);
     json_decref(trace);
     json_decref(line);
