@@ -1,7 +1,8 @@
 # qsweep: one Makefile, not recursive. `make help` is its index.
 # Knobs: BUILD=build  V=1 (show commands)  SAN=1 (ASan + UBSan)
-#   CUDA=0|1|shim   without CUDA, with it, or with its kernels running on the CPU (for tests; see pipeline/backend/cuda/
-#                   simt.h). Unset: 1 where nvcc is found, else 0; with SAN=1: shim.
+#   SHARE=build     where objects that CUDA= leaves alone lie, if in another build with the same SAN=
+#   CUDA=0|1|shim   without CUDA, with it, or with its kernels running on the CPU (for tests; see
+#                   pipeline/backend/cuda/simt.h). Unset: 1 where nvcc is found, else 0; with SAN=1: shim.
 #   CUDA_ARCHS="80 86 89 90 120"   architectures to compile for; the first one also as PTX, for newer devices
 .DEFAULT_GOAL := all
 MAKEFLAGS += -rR
@@ -10,14 +11,18 @@ MAKEFLAGS += -rR
 .DELETE_ON_ERROR:
 
 BUILD ?= build
+SHARE ?= $(BUILD)
 CC := gcc
 CXX := g++
 Q := $(if $(V),,@)
 
 comma := ,
-warnings := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes -Werror
+warnings := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
+  -Werror
+# A sanitizer's report needs lines; where variables lie costs as much as all the rest on large kernels.
+debug := $(if $(SAN),-g1,-g)
 # No fast-math: it deletes the NaN checks. No contraction: results must not depend on the instruction set.
-cflags := -std=c11 -O2 -g -fopenmp -ffp-contract=off -D_GNU_SOURCE -Ipipeline -I. $(warnings) $(CFLAGS)
+cflags := -std=c11 -O2 $(debug) -fopenmp -ffp-contract=off -D_GNU_SOURCE -Ipipeline -I. $(warnings) $(CFLAGS)
 san := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 hdf5_cflags := $(shell pkg-config --cflags hdf5 2>/dev/null)
 hdf5_libs := $(shell pkg-config --libs hdf5 2>/dev/null)
@@ -30,7 +35,8 @@ $(error CUDA=$(CUDA) is none of 0, 1, shim)
 endif
 ifeq ($(CUDA),1)
 ifeq ($(nvcc),)
-$(error CUDA=1 needs nvcc, which is neither on PATH nor in /usr/local/cuda/bin: install the CUDA toolkit, or build with CUDA=0)
+$(error CUDA=1 needs nvcc, which is neither on PATH nor in /usr/local/cuda/bin: install the CUDA toolkit, or $\
+  build with CUDA=0)
 endif
 ifneq ($(SAN),)
 $(error SAN=1 cannot look into GPU code: use CUDA=shim or CUDA=0 with it)
@@ -42,7 +48,8 @@ cuda_text := $(CUDA_ARCHS:%=sm_%) compute_$(cuda_arch_ptx)
 # The toolkit lies around its compiler; where a distribution has spread it, gcc finds it by itself.
 cuda_home := $(patsubst %/bin/nvcc,%,$(realpath $(nvcc)))
 cuda_include := $(addprefix -isystem ,$(wildcard $(cuda_home)/include))
-cuda_libs := $(addprefix -L,$(wildcard $(cuda_home)/lib64 $(cuda_home)/targets/x86_64-linux/lib)) -lcudart_static -ldl -lrt -lpthread
+cuda_libs := $(addprefix -L,$(wildcard $(cuda_home)/lib64 $(cuda_home)/targets/x86_64-linux/lib)) \
+  -lcudart_static -ldl -lrt -lpthread
 # No exceptions, no RTTI and no guarded statics: nothing needs libstdc++ then, and gcc links it all.
 cxx_plain := -fno-exceptions -fno-rtti -fno-threadsafe-statics
 empty :=
@@ -51,18 +58,28 @@ nvccflags := -O3 -std=c++17 --threads 0 -Werror all-warnings -Ipipeline -I. \
   -Xcompiler -Wall$(comma)-Wextra$(comma)-fopenmp$(comma)$(subst $(space),$(comma),$(cxx_plain)) \
   $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a$(comma)code=sm_$a) \
   -gencode arch=compute_$(cuda_arch_ptx)$(comma)code=compute_$(cuda_arch_ptx)
+# The kernels' twin is for tests, on the machine that compiles it, where fmaf may be an instruction.
+twin_isa := $(if $(filter shim,$(CUDA)),$(if $(shell grep -owm1 fma /proc/cpuinfo),-mavx2 -mfma))
 # Pragmas of nvcc mean nothing here, and what a kernel leaves unset on purpose looks forgotten.
-cxxflags := -std=c++17 -O2 -g -fopenmp -ffp-contract=off -D_GNU_SOURCE -Ipipeline -I. -Wall -Wextra -Werror \
-  -Wno-unknown-pragmas -Wno-maybe-uninitialized $(cxx_plain) $(CXXFLAGS)
+cxxflags := -std=c++17 $(if $(SAN),-O1,-O2) $(debug) $(twin_isa) -fopenmp -ffp-contract=off -D_GNU_SOURCE \
+  -Ipipeline -I. -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-maybe-uninitialized $(cxx_plain) $(CXXFLAGS)
 
-libs := $(hdf5_libs) -lzstd -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -ldnnl -lm $(if $(filter 1,$(CUDA)),$(cuda_libs),-ldl) $(LDLIBS)
+libs := $(hdf5_libs) -lzstd -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -ldnnl -lm \
+  $(if $(filter 1,$(CUDA)),$(cuda_libs),-ldl) $(LDLIBS)
 
 cuda_dir := pipeline/backend/cuda
 sources := $(wildcard pipeline/*/*.c pipeline/backend/cpu/*.c)
-cuda_sources := $(if $(filter-out 0,$(CUDA)),$(wildcard $(cuda_dir)/*.cu) $(if $(filter 1,$(CUDA)),$(wildcard $(cuda_dir)/*.c),\
-  $(filter-out %/runtime_cuda.c,$(wildcard $(cuda_dir)/*.c)) $(wildcard $(cuda_dir)/*.cpp)))
-objects := $(sources:%.c=$(BUILD)/%.o) $(patsubst %,$(BUILD)/%.o,$(filter %.cu %.cpp,$(cuda_sources))) \
-  $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(cuda_sources)))
+cuda_files := $(wildcard $(cuda_dir)/*.c*)
+cuda_sources_1 := $(filter-out %.cpp,$(cuda_files))
+cuda_sources_shim := $(filter-out %/runtime_cuda.c,$(cuda_files))
+cuda_sources := $(cuda_sources_$(CUDA))
+# The longest to compile first, so that none of them is left alone at the end.
+slow_sources := $(filter %_avx2.c %_avx512.c,$(sources))
+# What CUDA=, and only that, compiles differently.
+own_sources := pipeline/backend/backend.c $(cuda_dir)/runtime_cuda.c
+object_of = $(if $(filter %.c,$1),$(if $(filter $(own_sources),$1),$(BUILD),$(SHARE))/$(1:.c=.o),$(BUILD)/$1.o)
+objects := $(foreach s,$(filter %.cu,$(cuda_sources)) $(slow_sources) $(filter-out $(slow_sources),$(sources)) \
+  $(filter-out %.cu,$(cuda_sources)),$(call object_of,$s))
 library := $(BUILD)/libqsweep.a
 smollm2 := datasets/models/smollm2-135m-instruct-q4_1.gguf
 stages := $(patsubst stages/%.c,%,$(filter-out stages/qsweep.c stages/common.c,$(wildcard stages/*.c)))
@@ -77,18 +94,24 @@ tool_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tool_*.c
 .PHONY: all
 all: $(programs)
 
-# Machine kernels carry their instruction set in the file name; they are chosen at run time.
-$(BUILD)/%_avx2.o: isa := -mavx2 -mfma -mf16c
-# Under SAN=1 they go without UBSan and with calls for ASan's checks: inlined, the compiler takes minutes on them.
-$(BUILD)/%_avx2.o $(BUILD)/%_avx512.o: san_off := $(if $(SAN),-fno-sanitize=undefined --param asan-instrumentation-with-call-threshold=0)
-$(BUILD)/%_avx512.o: isa := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
+# Machine kernels carry their instruction set in the file name; they are chosen at run time. Under SAN=1 they
+# go without UBSan and with calls for ASan's checks: inlined, the compiler takes minutes on them.
+kernel_flags := $(if $(SAN),-O1 -fno-sanitize=undefined --param asan-instrumentation-with-call-threshold=0,-g1)
+avx2 := -mavx2 -mfma -mf16c
+avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq $(avx2)
+builds := $(sort $(BUILD) $(SHARE))
+$(addsuffix /%_avx2.o,$(builds)): isa := $(avx2) $(kernel_flags)
+$(addsuffix /%_avx512.o,$(builds)): isa := $(avx512) $(kernel_flags)
 
-$(BUILD)/%.o: %.c
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  CC $<")
-	$(Q)$(CC) $(cflags) $(san) $(san_off) $(isa) $(defines) $(if $(findstring pipeline/artifact/,$<),$(hdf5_cflags)) -MMD -MP -c $< -o $@
+define compile_c =
+$1/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(if $$(V),,@echo "  CC $$@")
+	$$(Q)$$(CC) $$(cflags) $$(san) $$(isa) $$(defines) \
+	  $$(if $$(findstring pipeline/artifact/,$$<),$$(hdf5_cflags)) -MMD -MP -c $$< -o $$@
+endef
+$(foreach b,$(builds),$(eval $(call compile_c,$b)))
 
-# What CUDA=, and only that, compiles differently.
 $(BUILD)/pipeline/backend/backend.o: defines := $(if $(filter-out 0,$(CUDA)),-DQS_WITH_CUDA)
 $(BUILD)/$(cuda_dir)/runtime_cuda.o: defines := -DQS_CUDA_ARCHITECTURES='"$(cuda_text)"' $(cuda_include)
 # These files change when what they hold does; objects and the library are made anew then.
@@ -105,43 +128,42 @@ $(BUILD)/pipeline/backend/backend.o $(BUILD)/$(cuda_dir)/runtime_cuda.o: $(BUILD
 $(BUILD)/%.cu.o: %.cu $(BUILD)/cuda.config
 	@mkdir -p $(@D)
 ifeq ($(CUDA),1)
-	$(if $(V),,@echo "  NVCC $<")
+	$(if $(V),,@echo "  NVCC $@")
 	$(Q)$(nvcc) $(nvccflags) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 	$(Q)objcopy -w --keep-global-symbol='qs_*' $@
 else
-	$(if $(V),,@echo "  SIMT $<")
+	$(if $(V),,@echo "  SIMT $@")
 	$(Q)$(CXX) $(cxxflags) $(san) -MMD -MP -x c++ -c $< -o $@
 endif
 
 $(BUILD)/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
-	$(if $(V),,@echo "  CXX $<")
+	$(if $(V),,@echo "  CXX $@")
 	$(Q)$(CXX) $(cxxflags) $(san) -MMD -MP -c $< -o $@
 
 $(library): $(objects) $(BUILD)/library.list
 	$(if $(V),,@echo "  AR $@")
 	$(Q)rm -f $@ && ar rcs $@ $(objects)
 
-$(BUILD)/bin/qsweep-%: $(BUILD)/stages/%.o $(if $(wildcard stages/common.c),$(BUILD)/stages/common.o) $(library)
+define link
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD $@")
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+endef
+
+$(BUILD)/bin/qsweep-%: $(BUILD)/stages/%.o $(BUILD)/stages/common.o $(library)
+	$(link)
 
 $(BUILD)/bin/qsweep: $(BUILD)/stages/qsweep.o $(library)
-	@mkdir -p $(@D)
-	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+	$(link)
 
-$(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(library)
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  LD $@")
-	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs) -lcmocka
+$(BUILD)/tests/test_%: $(SHARE)/tests/test_%.o $(library)
+	$(link) -lcmocka
 
 # Programs that make and check what lies in datasets/.
 dataset_programs := $(patsubst %.c,$(BUILD)/%,$(wildcard datasets/*.c datasets/*/*.c))
 $(dataset_programs): $(BUILD)/%: $(BUILD)/%.o $(library)
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  LD $@")
-	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+	$(link)
 
 # The twin is tried by kernels of its own.
 $(simt_tests): $(BUILD)/tests/simt_cases.cu.o
@@ -160,20 +182,34 @@ help:
 
 #? make demo                      set up, fetch a real model, sweep 10 points, print the table
 # Kernels for five kinds of GPU take minutes to compile: without a GPU here the demo leaves them out, unless asked.
-demo_cuda = $(if $(filter command% environment%,$(origin CUDA)),$(CUDA),$(if $(shell nvidia-smi -L 2>/dev/null),$(CUDA),0))
+is_given = $(filter command% environment%,$(origin $1))
+has_gpu = $(shell nvidia-smi -L 2>/dev/null)
+demo_cuda = $(if $(or $(call is_given,CUDA),$(has_gpu)),$(CUDA),0)
 demo:
 	@scripts/install-deps
 	@scripts/fetch-model smollm2
 	@$(MAKE) $(every_core) CUDA=$(demo_cuda) all
-	@$(MAKE) --no-print-directory CUDA=$(demo_cuda) sweep MODEL=$(smollm2) GRID=datasets/grids/demo.csv OUT=results/demo GATE=report CALIBRATE="--samples 100" EVALUATE="--windows 10"
+	@$(MAKE) --no-print-directory CUDA=$(demo_cuda) sweep MODEL=$(smollm2) GRID=datasets/grids/demo.csv \
+	  OUT=results/demo GATE=report CALIBRATE="--samples 100" EVALUATE="--windows 10"
 
 #? make test [T="NAME ..."]       set up, build, run every test; ends with "N passed, N failed, N skipped"
+# Where no GPU can run them it compiles CUDA kernels for the oldest and the newest architecture alone, since
+# nvcc would take a third of all the time; `make all` compiles them for every one.
+test_archs = $(if $(or $(call is_given,CUDA_ARCHS),$(has_gpu)),$(CUDA_ARCHS),$\
+  $(firstword $(CUDA_ARCHS)) $(lastword $(CUDA_ARCHS)))
 test:
 	@scripts/install-deps --test
-	@$(MAKE) $(every_core) all tests tools fuzz-programs
-	@$(MAKE) $(every_core) CUDA=shim SAN=1 BUILD=$(BUILD)/san tests
-	@$(MAKE) $(every_core) CUDA=shim BUILD=$(BUILD)/shim cuda-tests
+	@$(MAKE) $(every_core) CUDA_ARCHS="$(test_archs)" test-builds
 	@scripts/run-tests $(BUILD) $(T)
+
+# What users get, with all its tests; the tests under sanitizers; the tests of the CUDA kernels with these on
+# the CPU, in what otherwise is the first build.
+.PHONY: test-builds test-build-san test-build-shim
+test-builds: test-build-san test-build-shim
+test-build-san:
+	@$(MAKE) --no-print-directory CUDA=shim SAN=1 BUILD=$(BUILD)/san tests
+test-build-shim: all tests tools fuzz-programs
+	@$(MAKE) --no-print-directory CUDA=shim BUILD=$(BUILD)/shim SHARE=$(BUILD) cuda-tests
 
 .PHONY: tests cuda-tests tools
 tests: $(test_programs)
@@ -200,13 +236,16 @@ sweep-report: sweep-evaluate
 	$(lock) $(bin)/qsweep-report --budgets $(BUDGETS) --out $(OUT) $(REPORT) $$($(files) eval) || \
 	  { rc=$$?; [ $$rc = 3 ] && [ "$(GATE)" = report ] || exit $$rc; }
 sweep-evaluate: sweep-quantize
-	$(lock) $(bin)/qsweep-evaluate --model $(MODEL) --text $(TEXT) --out $(OUT) $(EVALUATE) $$($(files) quant | sed 's/^/--quant /')
+	$(lock) $(bin)/qsweep-evaluate --model $(MODEL) --text $(TEXT) --out $(OUT) $(EVALUATE) \
+	  $$($(files) quant | sed 's/^/--quant /')
 sweep-quantize: sweep-calibrate
-	$(lock) $(bin)/qsweep-quantize --model $(MODEL) --calib $(OUT)/calib.h5 --grid $(GRID) --out $(OUT) $(QUANTIZE)
+	$(lock) $(bin)/qsweep-quantize --model $(MODEL) --calib $(OUT)/calib.h5 --grid $(GRID) --out $(OUT) \
+	  $(QUANTIZE)
 sweep-calibrate: $(programs)
 	@: $(if $(and $(MODEL),$(GRID),$(OUT)),,$(error make sweep needs MODEL=, GRID= and OUT=))
 	@mkdir -p $(OUT)
-	$(lock) $(bin)/qsweep-calibrate --model $(MODEL) --text $(CALIB_TEXT) --production $(PRODUCTION) --out $(OUT)/calib.h5 $(CALIBRATE)
+	$(lock) $(bin)/qsweep-calibrate --model $(MODEL) --text $(CALIB_TEXT) --production $(PRODUCTION) \
+	  --out $(OUT)/calib.h5 $(CALIBRATE)
 
 # ---- more checks ----
 #? make fuzz [FUZZ_SECONDS=60]     libFuzzer targets of every parser under ASan and UBSan (clang)
@@ -223,16 +262,19 @@ fuzz: fuzz-programs
 
 $(BUILD)/fuzz-objects/%.o: %.c
 	@mkdir -p $(@D)
-	$(if $(V),,@echo "  FUZZ-CC $<")
-	$(Q)clang -std=c11 -O1 -g -D_GNU_SOURCE -Ipipeline -I. -Wno-unknown-pragmas -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -MMD -MP -c $< -o $@
+	$(if $(V),,@echo "  CC $@")
+	$(Q)clang -std=c11 -O1 -g -D_GNU_SOURCE -Ipipeline -I. -Wno-unknown-pragmas \
+	  -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -MMD -MP -c $< -o $@
 # An archive, so that a target links only what it calls.
 $(BUILD)/fuzz-objects/libqsweep.a: $(fuzz_objects)
 	$(Q)rm -f $@ && ar rcs $@ $^
 $(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(BUILD)/fuzz-objects/libqsweep.a
 	@mkdir -p $(@D)
-	$(Q)clang -fsanitize=fuzzer,address,undefined -Wl,--gc-sections $^ -o $@ -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm -lgomp
+	$(Q)clang -fsanitize=fuzzer,address,undefined -Wl,--gc-sections $^ -o $@ \
+	  -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm -lgomp
 
-#? make test-peers                 export, load with GPTQModel, llama.cpp and tokenizers, compare (TORCH_PYTHON=, LLAMA_PYTHON=)
+#? make test-peers                 export, load with GPTQModel, llama.cpp and tokenizers, compare
+#?      [TORCH_PYTHON=] [LLAMA_PYTHON=]
 .PHONY: test-peers
 test-peers: $(programs)
 	@scripts/peers/test_peers $(BUILD) $(OUT)
@@ -243,12 +285,11 @@ bench_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/bench_*
 bench: $(bench_programs)
 	$(Q)for program in $^; do $$program || exit; done
 $(bench_programs) $(tool_programs): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(library)
-	@mkdir -p $(@D)
-	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+	$(link)
 
 #? make bench-gpu [OUT=build/gpu]  the CUDA backend on the shapes of an 8B model, beside torch where it is (docs/gpu.md)
 #? make bundle                     build/bundle.tar.xz: programs, tests and libraries for a machine with a GPU alone
-bench_gpu_objects := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/bench_gpu/*.c))
+bench_gpu_objects := $(patsubst %.c,$(SHARE)/%.o,$(wildcard tests/bench_gpu/*.c))
 .PHONY: bench-gpu bundle
 bench-gpu: $(BUILD)/tests/bench_cuda
 	@BUILD=$(BUILD) scripts/bench/gpu-check $(or $(OUT),$(BUILD)/gpu) bench torch
@@ -256,8 +297,7 @@ bundle: $(programs) $(BUILD)/tests/bench_cuda $(filter $(BUILD)/tests/test_cuda_
 	@scripts/bench/bundle $(BUILD)
 tools cuda-tests: $(BUILD)/tests/bench_cuda
 $(BUILD)/tests/bench_cuda: $(bench_gpu_objects) $(library)
-	@mkdir -p $(@D)
-	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
+	$(link)
 -include $(bench_gpu_objects:.o=.d)
 
 #? make datasets                   the programs that make and check the gold sets and training examples, and the check
@@ -285,4 +325,5 @@ $(BUILD)/plugin/libqsweep_zstd.so: pipeline/artifact/zstd_filter.c pipeline/arti
 clean:
 	rm -rf $(BUILD)
 
--include $(objects:.o=.d) $(fuzz_objects:.o=.d) $(wildcard $(BUILD)/stages/*.d $(BUILD)/tests/*.d $(BUILD)/datasets/*.d $(BUILD)/datasets/*/*.d)
+-include $(objects:.o=.d) $(fuzz_objects:.o=.d) \
+  $(sort $(wildcard $(foreach b,$(BUILD) $(SHARE),$b/stages/*.d $b/tests/*.d $b/datasets/*.d $b/datasets/*/*.d)))

@@ -46,6 +46,21 @@ __device__ __forceinline__ void take_runs(const float *row, int at, float values
 
 __device__ __forceinline__ int64_t run_index(int at, int k) { return k / RUN * RUN_DISTANCE + at * RUN + k % RUN; }
 
+__device__ __forceinline__ void multiply(const float (*rows)[TILE + PAD], const float (*columns)[TILE + PAD], int at_row,
+                                         int at_column, float sums[SIDE][SIDE])
+{
+#pragma unroll
+    for (int l = 0; l < DEPTH; l++) {
+        float x[SIDE], y[SIDE];
+        take_runs(rows[l], at_row, x);
+        take_runs(columns[l], at_column, y);
+#pragma unroll
+        for (int i = 0; i < SIDE; i++)
+#pragma unroll
+            for (int j = 0; j < SIDE; j++) sums[i][j] = fmaf(x[i], y[j], sums[i][j]);
+    }
+}
+
 __global__ void __launch_bounds__(THREADS) gemm_tile(operand a, operand b, int64_t k, float alpha, float beta,
                                                      float *c, int64_t ldc)
 {
@@ -53,20 +68,12 @@ __global__ void __launch_bounds__(THREADS) gemm_tile(operand a, operand b, int64
     int64_t row = (int64_t)blockIdx.y * TILE, column = (int64_t)blockIdx.x * TILE;
     int at_row = (int)threadIdx.x / 16, at_column = (int)threadIdx.x % 16;
     float sums[SIDE][SIDE] = {};
+    bool idle = row + run_index(at_row, 0) >= a.n || column + run_index(at_column, 0) >= b.n;
     for (int64_t l0 = 0; l0 < k; l0 += DEPTH) {
         load_tile(a, row, l0, k, rows);
         load_tile(b, column, l0, k, columns);
         __syncthreads();
-#pragma unroll
-        for (int l = 0; l < DEPTH; l++) {
-            float x[SIDE], y[SIDE];
-            take_runs(rows[l], at_row, x);
-            take_runs(columns[l], at_column, y);
-#pragma unroll
-            for (int i = 0; i < SIDE; i++)
-#pragma unroll
-                for (int j = 0; j < SIDE; j++) sums[i][j] = fmaf(x[i], y[j], sums[i][j]);
-        }
+        if (!idle) multiply(rows, columns, at_row, at_column, sums);
         __syncthreads();
     }
 #pragma unroll

@@ -72,7 +72,7 @@ struct worker {
     size_t stack_size;
 };
 
-thread_local worker here;
+thread_local worker here = {};
 
 bool is_reverse_asked_for(void)
 {
@@ -214,7 +214,7 @@ bool open_barrier(void)
         const fiber *f = &here.fibers[i];
         if (f->state == DONE) continue;
         if (first == NULL) first = f;
-        if (f->asked.place.line != first->asked.place.line || strcmp(f->asked.place.file, first->asked.place.file) != 0)
+        if (!qs_simt_same_place(f->asked.place, first->asked.place))
             give_up("__syncthreads reached at different places of the source", f, f->asked.place);
         n_true += f->asked.predicate != 0;
         n_arrived++;

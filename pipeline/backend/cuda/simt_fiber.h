@@ -56,6 +56,11 @@ struct warp {
 
 } // namespace qs_simt
 
+static inline bool qs_simt_same_place(qs_simt_place a, qs_simt_place b)
+{
+    return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0);
+}
+
 extern "C" {
 /* Does what one group of lanes that wait for each other asked for and lets them go on; false if there is no such. */
 bool qs_simt_serve_warp(const qs_simt::warp *w);
