@@ -25,17 +25,12 @@ def main():
     parser.add_argument("--windows", type=int, default=1 << 30)
     parser.add_argument("--tolerance", type=float, default=1e-3)
     args = parser.parse_args()
-    tokens, nll, _ = common.read_eval(args.eval)
+    tokens, nll, *_ = common.read_eval(args.eval)
     n = min(args.windows, len(tokens))
     model = transformers.AutoModelForCausalLM.from_pretrained(args.directory, dtype=torch.float32, device_map="cpu").eval()
     kinds = {type(m).__name__ for m in model.model.layers.modules() if "Linear" in type(m).__name__}
     print("linears of the blocks:", ", ".join(sorted(kinds)))
-
-    def logits_of(window):
-        with torch.no_grad():
-            return model(torch.from_numpy(window.astype(np.int64))[None], use_cache=False).logits[0].float().numpy()
-
-    theirs, _ = common.perplexity(logits_of, tokens[:n], nll.shape[1])
+    theirs, _ = common.perplexity(common.torch_logits(model), tokens[:n], nll.shape[1])
     ours = float(np.exp(nll[:n].astype(np.float64).mean()))
     fine = common.compare(f"transformers, {'/'.join(sorted(kinds))}, {n} windows", ours, theirs, args.tolerance)
     sys.exit(0 if fine and kinds <= {"Linear4bit", "Linear8bitLt"} else 1)

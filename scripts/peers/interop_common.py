@@ -1,4 +1,5 @@
-"""What the interop scripts share: matrices of a quant artifact, tokens and scores of an eval artifact, perplexity."""
+"""What the scripts that compare with peers share: matrices of a quant artifact, tokens and scores of an eval artifact,
+perplexity by a peer's logits."""
 import h5py
 import hdf5plugin  # noqa: F401 (registers the filter)
 import numpy as np
@@ -33,9 +34,20 @@ def artifact_matrices(path):
 
 
 def read_eval(path):
-    """tokens [n_windows, n_ctx] (evaluate --dump tokens), scored NLL [n_windows, n_scored], PPL."""
+    """tokens [n_windows, n_ctx] (evaluate --dump tokens), scored NLL [n_windows, n_scored], PPL, protocol."""
     with h5py.File(path) as f:
-        return f["dump/tokens"][:], f["tokens/nll"][:], float(f["metrics/ppl"].attrs["value"])
+        return f["dump/tokens"][:], f["tokens/nll"][:], float(f["metrics/ppl"].attrs["value"]), \
+            f["protocol"].attrs["name"].decode()
+
+
+def torch_logits(model):
+    """logits_of(window) of a transformers model."""
+    import torch
+
+    def logits_of(window):
+        with torch.no_grad():
+            return model(torch.from_numpy(window.astype(np.int64))[None], use_cache=False).logits[0].float().numpy()
+    return logits_of
 
 
 def perplexity(logits_of, tokens, n_scored):
@@ -47,6 +59,17 @@ def perplexity(logits_of, tokens, n_scored):
         log_p = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
         nll.append(-log_p[np.arange(n_scored), window[first + 1:first + 1 + n_scored]])
     return float(np.exp(np.mean(nll))), np.stack(nll)
+
+
+def compare_windows(peer, logits_of, eval_path, tolerance):
+    """Prints how a peer's perplexity of an eval artifact's tokens differs from the artifact's own; whether it is near."""
+    tokens, ours_nll, ours, protocol = read_eval(eval_path)
+    theirs, nll = perplexity(logits_of, tokens, ours_nll.shape[1])
+    difference = ours / theirs - 1.0
+    print(f"protocol {protocol}, {len(nll)} windows of {tokens.shape[1]}, {nll.size} positions")
+    print(f"ppl qsweep {ours:.6f}  {peer} {theirs:.6f}  relative {difference:+.2e} (limit {tolerance:g})")
+    print(f"largest difference of a position {np.abs(nll - ours_nll).max():.2e} nats")
+    return abs(difference) <= tolerance
 
 
 def compare(label, ours, theirs, tolerance):

@@ -61,13 +61,6 @@ def check_matrices(model, quant, dense):
     return worst == 0.0
 
 
-def logits_of(model):
-    def run(window):
-        with torch.no_grad():
-            return model(torch.from_numpy(window.astype(np.int64))[None], use_cache=False).logits[0].float().numpy()
-    return run
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("directory")
@@ -76,7 +69,7 @@ def main():
     parser.add_argument("--packed-windows", type=int, default=1)
     parser.add_argument("--tolerance", type=float, default=1e-3)
     args = parser.parse_args()
-    tokens, nll, ours = common.read_eval(args.eval)
+    tokens, nll, ours, _ = common.read_eval(args.eval)
     config = transformers.AutoConfig.from_pretrained(args.directory)
     method = config.quantization_config["quant_method"]
     backend = BACKEND.AWQ_TORCH if method == "awq" else BACKEND.GPTQ_TORCH
@@ -85,11 +78,11 @@ def main():
     dense = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     dense.load_state_dict({k: v.float() for k, v in model.state_dict().items() if k in dense.state_dict()}, strict=False)
     fine = check_matrices(model, args.quant, dense)
-    theirs, _ = common.perplexity(logits_of(dense), tokens, nll.shape[1])
+    theirs, _ = common.perplexity(common.torch_logits(dense), tokens, nll.shape[1])
     fine = common.compare(f"transformers, de-quantised, f32, {len(tokens)} windows", ours, theirs, args.tolerance) and fine
     n = min(args.packed_windows, len(tokens))
     if n > 0:
-        theirs, _ = common.perplexity(logits_of(model), tokens[:n], nll.shape[1])
+        theirs, _ = common.perplexity(common.torch_logits(model), tokens[:n], nll.shape[1])
         ours = float(np.exp(nll[:n].astype(np.float64).mean()))
         fine = common.compare(f"GPTQModel, packed {method}, f16, {n} windows", ours, theirs, args.tolerance) and fine
     sys.exit(0 if fine else 1)

@@ -16,11 +16,11 @@ import sys
 
 import bitsandbytes as bnb
 import h5py
-import hdf5plugin  # noqa: F401 (registers the filter)
 import numpy as np
 import torch
 
-from ppl_transformers import load_model, window_nll
+from interop_common import perplexity, read_eval, torch_logits
+from ppl_transformers import load_model
 
 FAST, ROWS = (os.environ.get(name) == "1" for name in ("FAST", "ROWS"))
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,26 +78,22 @@ def quantise(model, point):
     return n
 
 
-def read_eval(path):
+def read_point(path):
     with h5py.File(path) as f:
-        config, nll = f["config"].attrs, f["tokens/nll"][:]
-        text = lambda name: config[name].decode()
-        return {"tokens": f["dump/tokens"][:], "nll": nll, "n_ctx": int(f["protocol"].attrs["n_ctx"]),
-                "point": {"id": text("id"), "method": text("method"), "variant": text("variant"),
-                          "group_size": int(config["group_size"])}}
+        config = f["config"].attrs
+        return {name: config[name].decode() for name in ("id", "method", "variant")} | \
+            {"group_size": int(config["group_size"])}
 
 
 def main():
-    ours = read_eval(sys.argv[2])
-    n_windows = int(sys.argv[3]) if len(sys.argv) > 3 else len(ours["tokens"])
-    tolerance, n_scored = 1e-3, ours["nll"].shape[1]
-    first = ours["n_ctx"] - 1 - n_scored
+    tokens, mine, *_ = read_eval(sys.argv[2])
+    tolerance, point, n_windows = 1e-3, read_point(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else len(tokens)
+    tokens, mine = tokens[:n_windows], mine[:n_windows]
     model = load_model(pathlib.Path(sys.argv[1]))
-    n = quantise(model, ours["point"])
-    nll = np.stack([window_nll(model, w, first, n_scored) for w in ours["tokens"][:n_windows]])
-    mine = ours["nll"][:n_windows]
-    a, b = float(np.exp(mine.mean(dtype=np.float64))), float(np.exp(nll.mean()))
-    print(f"{ours['point']['id']}: {n} linears by bitsandbytes {bnb.__version__}, {n_windows} windows of {ours['n_ctx']}")
+    n = quantise(model, point)
+    b, nll = perplexity(torch_logits(model), tokens, mine.shape[1])
+    a = float(np.exp(mine.mean(dtype=np.float64)))
+    print(f"{point['id']}: {n} linears by bitsandbytes {bnb.__version__}, {len(tokens)} windows of {tokens.shape[1]}")
     print(f"ppl qsweep {a:.4f}  bitsandbytes {b:.4f}  relative {a / b - 1:+.2e} (limit {tolerance:g})")
     print(f"mean NLL of a window: largest difference {np.abs(nll.mean(1) - mine.mean(1)).max():.1e} nats")
     sys.exit(0 if abs(a / b - 1) <= tolerance else 1)

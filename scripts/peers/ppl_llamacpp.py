@@ -8,41 +8,23 @@ empty cache, as in llama-perplexity. Exit status 1 when the relative difference 
 """
 import sys
 
-import h5py
-import hdf5plugin  # noqa: F401 (registers the filter)
 import llama_cpp
-import numpy as np
 
-
-def log_softmax(x):
-    x = x.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+from interop_common import compare_windows, read_eval
 
 
 def main():
-    with h5py.File(sys.argv[2]) as f:
-        tokens, ours_nll = f["dump/tokens"][:], f["tokens/nll"][:]
-        ours, name = float(f["metrics/ppl"].attrs["value"]), f["protocol"].attrs["name"].decode()
-    tolerance = float(sys.argv[3]) if len(sys.argv) > 3 else 1e-3
-    n_ctx, n_scored = tokens.shape[1], ours_nll.shape[1]
-    first = n_ctx - 1 - n_scored
+    n_ctx, tolerance = read_eval(sys.argv[2])[0].shape[1], float(sys.argv[3]) if len(sys.argv) > 3 else 1e-3
     f32 = llama_cpp.GGML_TYPE_F32
     model = llama_cpp.Llama(sys.argv[1], n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=n_ctx, logits_all=True, type_k=f32, type_v=f32,
                             flash_attn=False, verbose=False)
-    nll = []
-    for window in tokens:
+
+    def logits_of(window):
         model.reset()
         model.eval([int(t) for t in window])
-        log_p = log_softmax(model.scores[first:first + n_scored])
-        nll.append(-log_p[np.arange(n_scored), window[first + 1:first + 1 + n_scored]])
-    nll = np.stack(nll)
-    theirs = float(np.exp(nll.mean()))
-    difference = ours / theirs - 1.0
-    print(f"protocol {name}, {len(nll)} windows of {n_ctx}, {nll.size} positions")
-    print(f"ppl qsweep {ours:.6f}  llama.cpp {theirs:.6f}  relative {difference:+.2e} (limit {tolerance:g})")
-    print(f"largest difference of a position {np.abs(nll - ours_nll).max():.2e} nats")
-    sys.exit(0 if abs(difference) <= tolerance else 1)
+        return model.scores
+
+    sys.exit(0 if compare_windows("llama.cpp", logits_of, sys.argv[2], tolerance) else 1)
 
 
 main()

@@ -12,12 +12,11 @@ import pathlib
 import sys
 
 import h5py
-import hdf5plugin  # noqa: F401 (registers the filter)
 import numpy as np
 import torch
 import transformers
 
-from interop_common import dequantise
+from interop_common import compare_windows, dequantise, read_eval, torch_logits
 
 
 def load_model(path):
@@ -38,22 +37,6 @@ def quantise(model, path):
                         linear.weight.data = torch.from_numpy(dequantise(f[f"layers/{layer}/{name}"]))
 
 
-def read_eval(path):
-    with h5py.File(path) as f:
-        protocol = f["protocol"].attrs
-        nll = f["tokens/nll"][:]
-        return {"tokens": f["dump/tokens"][:], "nll": nll, "ppl": float(f["metrics/ppl"].attrs["value"]),
-                "name": protocol["name"].decode(), "n_ctx": int(protocol["n_ctx"]), "n_scored": nll.shape[1]}
-
-
-def window_nll(model, window, first, n_scored):
-    with torch.no_grad():
-        logits = model(torch.from_numpy(window.astype(np.int64))[None], use_cache=False).logits[0].double()
-    log_p = torch.log_softmax(logits[first:first + n_scored], dim=-1)
-    targets = torch.from_numpy(window[first + 1:first + 1 + n_scored].astype(np.int64))
-    return -log_p[torch.arange(n_scored), targets].numpy()
-
-
 def residual_norms(model, window):
     with torch.no_grad():
         states = model(torch.from_numpy(window.astype(np.int64))[None], output_hidden_states=True).hidden_states[:-1]
@@ -61,20 +44,13 @@ def residual_norms(model, window):
 
 
 def main():
-    ours = read_eval(sys.argv[2])
-    tolerance = 5e-4
-    first = ours["n_ctx"] - 1 - ours["n_scored"]
     model = load_model(pathlib.Path(sys.argv[1]))
     if len(sys.argv) > 3:
         quantise(model, sys.argv[3])
-    nll = np.stack([window_nll(model, w, first, ours["n_scored"]) for w in ours["tokens"]])
-    theirs = float(np.exp(nll.mean()))
-    difference = ours["ppl"] / theirs - 1.0
-    print(f"protocol {ours['name']}, {len(nll)} windows of {ours['n_ctx']}, {nll.size} positions")
-    print(f"ppl qsweep {ours['ppl']:.6f}  transformers {theirs:.6f}  relative {difference:+.2e} (limit {tolerance:g})")
-    print(f"largest difference of a position {np.abs(nll - ours['nll']).max():.2e} nats")
-    print("norms before blocks:", *(f"{norm:.4g}" for norm in residual_norms(model, ours["tokens"][-1])))
-    sys.exit(0 if abs(difference) <= tolerance else 1)
+    fine = compare_windows("transformers", torch_logits(model), sys.argv[2], 5e-4)
+    norms = residual_norms(model, read_eval(sys.argv[2])[0][-1])
+    print("norms before blocks:", *(f"{norm:.4g}" for norm in norms))
+    sys.exit(0 if fine else 1)
 
 
 if __name__ == "__main__":
