@@ -117,7 +117,7 @@ $(BUILD)/$(cuda_dir)/runtime_cuda.o: defines := -DQS_CUDA_ARCHITECTURES='"$(cuda
 # These files change when what they hold does; objects and the library are made anew then.
 keep_in_file = @mkdir -p $(@D); echo '$1' | cmp -s - $@ || echo '$1' >$@
 $(BUILD)/cuda.config: FORCE
-	$(call keep_in_file,$(CUDA) $(CUDA_ARCHS))
+	$(call keep_in_file,$(CUDA)$(if $(filter 1,$(CUDA)), $(CUDA_ARCHS)))
 $(BUILD)/library.list: FORCE
 	$(call keep_in_file,$(objects))
 .PHONY: FORCE
