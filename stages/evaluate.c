@@ -200,15 +200,21 @@ static qs_err take_inputs(job *j)
     err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
+    stage_need need = pass_need(j, eval.tasks);
+    QS_TRY(stage_backend_create(&j->backend, &opt->common, opt->n_threads, &eval.map, &need));
+    eval.budget_bytes = states_budget(j->backend, &need);
     if (opt->questions.gold != NULL && (eval.tasks & QS_TASKS_ASKED) != 0) {
         qs_question_options questions = opt->questions;
         questions.n_threads = opt->n_threads;
         questions.rerank = !opt->no_rerank;
+        questions.model = j->model;
+        questions.backend = j->backend;
         QS_TRY(qs_questions_load(&j->questions, &questions));
         eval.questions = &j->questions;
     }
     if (opt->embed != NULL) {
-        qs_encoder_options encoder = {.directory = opt->questions.encoder_dir, .n_threads = opt->n_threads};
+        qs_encoder_options encoder = {.directory = opt->questions.encoder_dir, .n_threads = opt->n_threads,
+                                      .model = j->model, .backend = j->backend};
         QS_TRY(qs_embeddings_make(&j->embeddings, opt->embed, j->questions.encoder, opt->questions.encoder, &encoder));
         eval.embeddings = &j->embeddings;
     }
@@ -218,9 +224,6 @@ static qs_err take_inputs(job *j)
     }
     eval.text = j->corpus.text;
     eval.text_bytes = probe_bytes(&j->corpus);
-    stage_need need = pass_need(j, eval.tasks);
-    QS_TRY(stage_backend_create(&j->backend, &opt->common, opt->n_threads, &eval.map, &need));
-    eval.budget_bytes = states_budget(j->backend, &need);
     QS_TRY(
         qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
 out:
@@ -370,7 +373,7 @@ int main(int argc, char **argv)
         {"long-tokens", QS_ARG_INT, &opt.questions.n_long_tokens, "N", "length of the long texts of the entropy task",
          8, 4096, false},
         {"encoder", QS_ARG_STRING, &opt.questions.encoder, "NAME",
-         "what distances and dense retrieval rest on: minilm, tfidf, or auto = minilm where it was fetched", 0, 0, false},
+         "what distances and dense retrieval rest on: minilm, self, tfidf, or auto = minilm where it was fetched, else self", 0, 0, false},
         {"encoder-dir", QS_ARG_STRING, &opt.questions.encoder_dir, "DIR", "of minilm (scripts/fetch-model minilm)", 0, 0,
          false},
         {"embed", QS_ARG_STRING, &opt.embed, "FILE", "lines to embed into the artifacts (--dump embeddings)", 0, 0, false},

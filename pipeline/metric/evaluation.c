@@ -154,6 +154,7 @@ void qs_evaluation_destroy(qs_evaluation *e)
 {
     if (e->has_baseline) qs_baseline_close(&e->baseline);
     qs_gold_frame_destroy(&e->frame);
+    qs_encoder_destroy(e->own_encoder);
     qs_mem_free(e->points);
     *e = (qs_evaluation){0};
 }

@@ -63,7 +63,8 @@ typedef struct qs_evaluation {
     qs_eval_point *points; /* [n_points] candidates */
     qs_baseline baseline;
     bool has_baseline; /* it is open */
-    qs_gold_frame frame;    /* of the questions, made when it is first needed */
+    qs_gold_frame frame;      /* of the questions, made when it is first needed */
+    qs_encoder *own_encoder; /* of the frame, where it is a candidate's own */
 } qs_evaluation;
 
 /* Opens and checks everything and finds out what is current. quants [n_quants]: paths of quant artifacts; those of

@@ -146,10 +146,19 @@ out:
     return err;
 }
 
-static qs_err need_frame(qs_evaluation *e)
+/* One frame for all, or, where the encoder is the model under test, that of this point. */
+static qs_err need_frame(qs_evaluation *e, const qs_deployed *what)
 {
     const qs_questions *q = e->options.questions;
-    return e->frame.retriever != NULL ? QS_OK : qs_gold_frame_create(&e->frame, q, q->encoder);
+    qs_err err;
+    if (e->frame.retriever != NULL && !qs_encoder_follows(q->encoder)) return QS_OK;
+    qs_gold_frame_destroy(&e->frame);
+    qs_encoder_destroy(e->own_encoder);
+    e->own_encoder = NULL;
+    if (!what->reference) QS_TRY(qs_encoder_follow(&e->own_encoder, q->encoder, what->model, &what->source));
+    err = qs_gold_frame_create(&e->frame, q, e->own_encoder != NULL ? e->own_encoder : q->encoder);
+out:
+    return err;
 }
 
 qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const qs_candidate *candidate,
@@ -162,7 +171,7 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
     qs_quality_part part = candidate != NULL ? QS_QUALITY_ALL : QS_QUALITY_OWN;
     qs_err err;
     if ((point->tasks & QS_TASKS_ANSWERS) == 0) return QS_OK;
-    QS_TRY(need_frame(e));
+    QS_TRY(need_frame(e, &what));
     if (candidate != NULL) QS_TRY(read_answered(&reference, e->baseline.artifact));
     QS_TRY(answer_and_measure(e, &what, questions, QS_ANSWER_BATCH, &own));
     QS_TRY(qs_answers_put(artifact, questions, &own.answers));

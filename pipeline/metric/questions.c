@@ -59,7 +59,8 @@ static qs_err open_encoder(qs_questions *q)
     qs_err err = qs_documents_make(&documents, &q->set);
     if (err != QS_OK) return err;
     qs_encoder_options options = {.documents = (const char *const *)documents, .n_documents = q->set.n_snippets,
-                                  .directory = o->encoder_dir, .n_threads = o->n_threads};
+                                  .directory = o->encoder_dir, .n_threads = o->n_threads,
+                                  .model = o->model, .backend = o->backend};
     err = qs_encoder_open(&q->encoder, o->encoder != NULL ? o->encoder : "tfidf", &options);
     qs_documents_free(documents, q->set.n_snippets);
     return err;

@@ -28,6 +28,8 @@ typedef struct qs_question_options {
     const char *encoder;       /* a name of qs_encoder_kinds; NULL = tfidf */
     const char *encoder_dir;   /* of minilm */
     int n_threads;             /* of the encoder; 0 = OpenMP's default */
+    qs_model *model;           /* of the encoder self; both NULL = it cannot be chosen */
+    qs_backend *backend;
 } qs_question_options;
 
 /* Settings and gold set; the same for every configuration. */

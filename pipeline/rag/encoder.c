@@ -8,6 +8,7 @@
 
 const qs_encoder_kind qs_encoder_kinds[] = {
     {"minilm", "a sentence-transformers directory: BERT, mean over tokens (all-MiniLM-L6-v2)", qs_minilm_open},
+    {"self", "the model under test: mean of its final hidden states, centred with the reference's", qs_self_open},
     {"tfidf", "weights of terms over the corpus; no model takes part", qs_tfidf_open},
     {0},
 };
@@ -30,7 +31,9 @@ qs_err qs_encoder_open(qs_encoder **out, const char *name, const qs_encoder_opti
 {
     *out = NULL;
     if (strcmp(name, "auto") == 0)
-        name = options->directory != NULL && qs_path_is_dir(options->directory) ? "minilm" : "tfidf";
+        name = options->directory != NULL && qs_path_is_dir(options->directory) ? "minilm"
+               : options->model != NULL                                          ? "self"
+                                                                                 : "tfidf";
     for (const qs_encoder_kind *kind = qs_encoder_kinds; kind->name != NULL; kind++)
         if (strcmp(kind->name, name) == 0)
             return qs_context(kind->open(out, options), "open encoder %s", name);
@@ -46,6 +49,18 @@ qs_err qs_encoder_create(qs_encoder **out, const char *name, const qs_encoder_mo
     }
     **out = (qs_encoder){.name = name, .model = *model};
     return QS_OK;
+}
+
+bool qs_encoder_follows(const qs_encoder *encoder) { return encoder->model.follow != NULL; }
+
+qs_err qs_encoder_follow(qs_encoder **out, const qs_encoder *reference, const qs_model *model,
+                         const qs_linear_source *linears)
+{
+    qs_encoder_model own = reference->model;
+    *out = NULL;
+    if (own.follow == NULL) return QS_OK;
+    qs_err err = own.follow(reference->model.state, model, linears, &own);
+    return err != QS_OK ? err : qs_encoder_create(out, reference->name, &own);
 }
 
 void qs_encoder_destroy(qs_encoder *encoder)

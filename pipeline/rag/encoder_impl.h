@@ -11,12 +11,16 @@ typedef struct qs_encoder_model {
     /* vectors[n, dim], of any length: the caller makes units of them. */
     qs_err (*encode)(void *state, const char *const *texts, int64_t n, float *vectors);
     void (*destroy)(void *state);
+    /* Fills out->state for a candidate; NULL = the encoder has nothing to do with the model under test. */
+    qs_err (*follow)(void *state, const qs_model *model, const qs_linear_source *linears,
+                     struct qs_encoder_model *out);
 } qs_encoder_model;
 
 /* Takes the model over, also on failure. */
 QS_MUST_CHECK qs_err qs_encoder_create(qs_encoder **out, const char *name, const qs_encoder_model *model);
 
 qs_err qs_minilm_open(qs_encoder **out, const qs_encoder_options *options);
+qs_err qs_self_open(qs_encoder **out, const qs_encoder_options *options);
 qs_err qs_tfidf_open(qs_encoder **out, const qs_encoder_options *options);
 
 #endif
