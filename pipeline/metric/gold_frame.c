@@ -57,34 +57,40 @@ double qs_gold_frame_distractor(const qs_gold_frame *f, const qs_questions *q, i
 
 /* ---- texts ---- */
 
-/* The anchor span under its snippet's header; what has no anchor stays zero. */
-static qs_err encode_anchor(qs_gold_frame *f, const qs_questions *q, int64_t item)
+/* The anchor span under its snippet's header, to be freed with qs_mem_free; empty for an item without an anchor. */
+static qs_err anchor_text(const qs_questions *q, int64_t item, char **text)
 {
     const qs_gold_item *gold = &q->set.items[item];
-    char *text = NULL;
-    qs_err err = QS_OK;
-    if (gold->anchor < 0) return QS_OK;
+    if (gold->anchor < 0) return qs_mem_alloc(text, 1, "anchor");
     const qs_gold_snippet *s = &q->set.snippets[gold->anchor];
     size_t header = strlen(s->header), span = (size_t)(gold->anchor_end - gold->anchor_start);
-    QS_TRY(qs_mem_alloc(&text, header + span + 2, "anchor"));
-    memcpy(text, s->header, header);
-    text[header] = '\n';
-    memcpy(text + header + 1, s->text + (gold->anchor_start - s->start), span);
-    const char *one = text;
-    QS_TRY(qs_encoder_encode(f->encoder, &one, 1, f->anchors + item * f->dim));
-out:
-    qs_mem_free(text);
-    return err;
+    qs_err err = qs_mem_alloc(text, header + span + 2, "anchor");
+    if (err != QS_OK) return err;
+    memcpy(*text, s->header, header);
+    (*text)[header] = '\n';
+    memcpy(*text + header + 1, s->text + (gold->anchor_start - s->start), span);
+    return QS_OK;
 }
 
+/* All texts in one call: for some encoders a call is a pass of a whole model. What has no anchor stays zero. */
 static qs_err encode_items(qs_gold_frame *f, const qs_questions *q)
 {
-    qs_err err = QS_OK;
+    char **anchors = NULL;
+    const char **claims = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(anchors, q->n_items, "anchors"));
+    QS_TRY(QS_NEW(claims, q->n_items, "gold answers"));
     for (int64_t i = 0; i < q->n_items; i++) {
-        QS_TRY(encode_anchor(f, q, i));
-        QS_TRY(qs_encoder_encode(f->encoder, &q->set.items[i].answer, 1, f->claims + i * f->dim));
+        QS_TRY(anchor_text(q, i, &anchors[i]));
+        claims[i] = q->set.items[i].answer;
     }
+    QS_TRY(qs_encoder_encode(f->encoder, (const char *const *)anchors, q->n_items, f->anchors));
+    QS_TRY(qs_encoder_encode(f->encoder, claims, q->n_items, f->claims));
+    for (int64_t i = 0; i < q->n_items; i++)
+        if (q->set.items[i].anchor < 0) memset(f->anchors + i * f->dim, 0, (size_t)f->dim * sizeof *f->anchors);
 out:
+    qs_documents_free(anchors, q->n_items);
+    qs_mem_free((void *)claims);
     return err;
 }
 

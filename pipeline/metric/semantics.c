@@ -8,31 +8,39 @@
 #include "metric/coverage.h"
 #include "metric/delta_s.h"
 
-/* One item's answers as vectors. */
-typedef struct item_answers {
-    float *vectors; /* [QS_RUNS_PER_ITEM, dim] */
-    bool answered[QS_RUNS_PER_ITEM]; /* parsed, and not empty */
-} item_answers;
+/* Answers as vectors. */
+typedef struct said {
+    float *vectors; /* [n_runs, dim] */
+    bool *answered; /* [n_runs] parsed, and not empty */
+} said;
 
-/* What a run says: its "answer", or the whole line where that cannot be read. */
-static qs_err encode_run(const qs_gold_frame *f, const char *line, bool json_ok, float *vector, bool *answered)
+static void said_free(said *s)
 {
-    qs_answer answer;
-    bool parsed = qs_answer_parse(&answer, line);
-    const char *said = parsed ? answer.text : line;
-    qs_err err = qs_encoder_encode(f->encoder, &said, 1, vector);
-    *answered = parsed && json_ok && said[strspn(said, " \t")] != '\0';
-    qs_answer_free(&answer);
-    return err;
+    qs_mem_free(s->vectors);
+    qs_mem_free(s->answered);
 }
 
-static qs_err encode_answers(const qs_gold_frame *f, const qs_answers *a, int64_t item, item_answers *out)
+/* What a run says is its "answer", or the whole line where that cannot be read. All go to the encoder together, which for
+ * some costs a pass of a whole model. */
+static qs_err encode_answers(const qs_gold_frame *f, const qs_questions *q, const qs_answers *a, said *out)
 {
-    qs_err err = QS_OK;
-    for (int64_t i = 0; i < QS_RUNS_PER_ITEM && err == QS_OK; i++) {
-        int64_t run = item * QS_RUNS_PER_ITEM + i;
-        err = encode_run(f, a->texts[run], a->rows[run].json_ok != 0, out->vectors + i * f->dim, &out->answered[i]);
+    qs_answer *parsed = NULL;
+    const char **texts = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(out->vectors, q->n_runs * f->dim, "vectors of answers"));
+    QS_TRY(QS_NEW(out->answered, q->n_runs, "answers"));
+    QS_TRY(QS_NEW(parsed, q->n_runs, "answers"));
+    QS_TRY(QS_NEW(texts, q->n_runs, "answers"));
+    for (int64_t i = 0; i < q->n_runs; i++) {
+        bool readable = qs_answer_parse(&parsed[i], a->texts[i]);
+        texts[i] = readable ? parsed[i].text : a->texts[i];
+        out->answered[i] = readable && a->rows[i].json_ok != 0 && texts[i][strspn(texts[i], " \t")] != '\0';
     }
+    QS_TRY(qs_encoder_encode(f->encoder, texts, q->n_runs, out->vectors));
+out:
+    for (int64_t i = 0; parsed != NULL && i < q->n_runs; i++) qs_answer_free(&parsed[i]);
+    qs_mem_free(parsed);
+    qs_mem_free((void *)texts);
     return err;
 }
 
@@ -60,22 +68,23 @@ static void measure_wording(const qs_gold_frame *f, const qs_questions *q, const
 
 /* ---- runs with seeds ---- */
 
-static void measure_runs(const qs_gold_frame *f, const qs_answers *a, int64_t item, const item_answers *said, float *vectors,
+/* vectors [QS_LAMBDA_RUNS, dim] is scratch. */
+static void measure_runs(const qs_gold_frame *f, const qs_answers *a, int64_t item, const said *all, float *vectors,
                          int32_t *states)
 {
     int64_t runs[QS_LAMBDA_RUNS], cited[QS_LAMBDA_RUNS], n = 0, dim = f->dim;
-    for (int64_t i = 0; i < QS_RUNS_PER_ITEM; i++) {
-        const qs_answer_row *row = &a->rows[item * QS_RUNS_PER_ITEM + i];
+    for (int64_t i = item * QS_RUNS_PER_ITEM; i < (item + 1) * QS_RUNS_PER_ITEM; i++) {
+        const qs_answer_row *row = &a->rows[i];
         if (row->seed == QS_GREEDY) continue;
-        memcpy(vectors + n * dim, said->vectors + i * dim, (size_t)dim * sizeof *vectors);
+        memcpy(vectors + n * dim, all->vectors + i * dim, (size_t)dim * sizeof *vectors);
         cited[n] = row->n_known > 0 ? qs_retriever_place(f->retriever, row->selected) : -1;
         runs[n++] = i;
     }
     int64_t medoid = qs_medoid(vectors, n, dim), consensus = qs_lambda_consensus(cited, n);
     for (int64_t i = 0; i < n; i++) {
-        const qs_answer_row *row = &a->rows[item * QS_RUNS_PER_ITEM + runs[i]];
+        const qs_answer_row *row = &a->rows[runs[i]];
         qs_lambda_run run = {.finite = row->stop != QS_STOP_NONFINITE,
-                             .answered = said->answered[runs[i]],
+                             .answered = all->answered[runs[i]],
                              .cited = row->n_known > 0,
                              .cites_gold = row->n_correct > 0,
                              .cites_consensus = cited[i] >= 0 && cited[i] == consensus,
@@ -91,28 +100,27 @@ static void no_states(int32_t *states)
 
 qs_err qs_semantics_measure(qs_semantics *out, const qs_gold_frame *f, const qs_questions *q, const qs_answers *a)
 {
-    item_answers said = {0};
+    said all = {0};
     float *retrieved = NULL, *vectors = NULL;
     qs_err err;
     *out = (qs_semantics){.n_items = q->n_items, .n_prompts = q->n_prompts};
     QS_TRY(QS_NEW(out->rows, q->n_prompts, "distances"));
     QS_TRY(QS_NEW(out->states, q->n_items * QS_LAMBDA_RUNS, "states"));
-    QS_TRY(QS_NEW(said.vectors, QS_RUNS_PER_ITEM * f->dim, "vectors of answers"));
     QS_TRY(QS_NEW(vectors, QS_LAMBDA_RUNS * f->dim, "vectors of answers"));
     QS_TRY(QS_NEW(retrieved, f->dim, "vector of what was retrieved"));
+    QS_TRY(encode_answers(f, q, a, &all));
     for (int64_t item = 0; item < q->n_items; item++) {
         int32_t *states = out->states + item * QS_LAMBDA_RUNS;
-        QS_TRY(encode_answers(f, a, item, &said));
-        for (int64_t i = 0; i < QS_RUNS_PER_ITEM; i++) {
-            qs_question_run run = qs_questions_run(item * QS_RUNS_PER_ITEM + i);
+        for (int64_t i = item * QS_RUNS_PER_ITEM; i < (item + 1) * QS_RUNS_PER_ITEM; i++) {
+            qs_question_run run = qs_questions_run(i);
             if (run.seed == QS_GREEDY)
-                measure_wording(f, q, a, run.prompt, said.vectors + i * f->dim, retrieved, &out->rows[run.prompt]);
+                measure_wording(f, q, a, run.prompt, all.vectors + i * f->dim, retrieved, &out->rows[run.prompt]);
         }
-        if (q->set.items[item].anchor >= 0) measure_runs(f, a, item, &said, vectors, states);
+        if (q->set.items[item].anchor >= 0) measure_runs(f, a, item, &all, vectors, states);
         else no_states(states);
     }
 out:
-    qs_mem_free(said.vectors);
+    said_free(&all);
     qs_mem_free(vectors);
     qs_mem_free(retrieved);
     if (err != QS_OK) qs_semantics_free(out);
