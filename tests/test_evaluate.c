@@ -30,7 +30,8 @@ static void quantize(bench *b, const char *text, char path[QS_PATH_BYTES])
     qs_quant_inputs inputs = {.model = b->model};
     assert_ok(qs_spec_parse(&spec, text));
     assert_ok(qs_quant_path(path, b->dir, &spec));
-    assert_ok(qs_quant_writer_create(&writer, path, &inputs, &spec));
+    assert_ok(qs_quant_writer_create(&writer, path, &inputs, &spec,
+                              qs_quant_linear_bits(&spec, b->model)));
     for (int64_t layer = 0; layer < qs_model_get_config(b->model)->n_layers; layer++) {
         qs_quant_layer quant;
         assert_ok(qs_quantize_layer(b->model, b->backend, layer, NULL, &spec, 1, &quant));

@@ -152,7 +152,8 @@ static void test_round_trip(void **state)
         qs_quant_file *file;
         qs_matrix_desc desc;
         OK(qs_quant_path(path, scratch_dir, &specs[s]));
-        OK(qs_quant_writer_create(&writer, path, &inputs, &specs[s]));
+        OK(qs_quant_writer_create(&writer, path, &inputs, &specs[s],
+                              qs_quant_linear_bits(&specs[s], model)));
         for (int64_t l = 1; l >= 0; l--) OK(qs_quant_writer_add(writer, l, &layers[l][s]));
         assert_int_equal(qs_quant_writer_n_fallbacks(writer), 0);
         assert_true(qs_quant_writer_loss(writer) > 0);
@@ -271,14 +272,16 @@ static void test_incomplete(void **state)
     qs_quant_layer layer;
     qs_quant_writer *writer;
     OK(qs_quantize_layer(model, backend, 0, &grams, specs, 1, &layer));
-    OK(qs_quant_writer_create(&writer, scratch(path, "part.quant.h5"), &inputs, &specs[0]));
+    OK(qs_quant_writer_create(&writer, scratch(path, "part.quant.h5"), &inputs, &specs[0],
+                              qs_quant_linear_bits(&specs[0], model)));
     OK(qs_quant_writer_add(writer, 0, &layer));
     FAILS(QS_E_INPUT, qs_quant_writer_finish(writer, 1, NULL));
     TEXT_HOLDS("layer 1");
     assert_false(qs_file_exists(path));
     /* a scale that is no number never reaches a file */
     layer.linears[3].packed.scales[1] = 0x7e00;
-    OK(qs_quant_writer_create(&writer, path, &inputs, &specs[0]));
+    OK(qs_quant_writer_create(&writer, path, &inputs, &specs[0],
+                              qs_quant_linear_bits(&specs[0], model)));
     FAILS(QS_E_NUMERIC, qs_quant_writer_add(writer, 0, &layer));
     TEXT_HOLDS("/layers/0/o_proj");
     qs_quant_writer_abort(writer);
@@ -310,7 +313,8 @@ static void test_formats_without_maxima(void **state)
     qs_quant_writer *writer;
     OK(qs_quantize_layer(model, backend, 0, NULL, &specs[7], 1, &layer));
     layer.linears[2].packed.absmax[4] = NAN;
-    OK(qs_quant_writer_create(&writer, scratch(path, "nan.quant.h5"), &inputs, &specs[7]));
+    OK(qs_quant_writer_create(&writer, scratch(path, "nan.quant.h5"), &inputs, &specs[7],
+                              qs_quant_linear_bits(&specs[7], model)));
     FAILS(QS_E_NUMERIC, qs_quant_writer_add(writer, 0, &layer));
     TEXT_HOLDS("/layers/0/v_proj", "block 4");
     qs_quant_writer_abort(writer);

@@ -25,6 +25,7 @@ const qs_format qs_formats[QS_N_PACKED_FORMATS] = {
     [QS_PACKED_NF4] = {"nf4", 4, nf4},
     [QS_PACKED_FP4] = {"fp4", 4, fp4},
     [QS_PACKED_INT8] = {"int8", 8, NULL},
+    [QS_PACKED_EXL2] = {"exl2", 0, NULL},
 };
 
 /* Dettmers et al. 2022 (8-bit optimizers): seven decades, each with twice the entries of the one below. */

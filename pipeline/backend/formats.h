@@ -1,7 +1,8 @@
 /* Formats of packed matrices: what a code means, beside the layout that packed.h describes.
  *
  * NF4 and FP4 (bitsandbytes): blocks of the flattened matrix share a largest magnitude, codes look their fraction of
- * it up in a table. int8 (LLM.int8): rows share one. A format is a row of qs_formats. */
+ * it up in a table. int8 (LLM.int8): rows share one. EXL2 (ExLlamaV2): integers of several
+ * widths in one row, scales of 4 bits. A format is a row of qs_formats. */
 #ifndef QS_BACKEND_FORMATS_H
 #define QS_BACKEND_FORMATS_H
 
@@ -12,6 +13,7 @@ typedef enum qs_packed_format {
     QS_PACKED_NF4,  /* absmax of the block * table[code] */
     QS_PACKED_FP4,  /* the same, another table */
     QS_PACKED_INT8, /* absmax of the row / 127 * (code - 128); inputs are quantised too (packed.h) */
+    QS_PACKED_EXL2, /* scale * (code - 2^(bits-1)), bits of each group, scales in 4 bits (packed.h) */
     QS_N_PACKED_FORMATS
 } qs_packed_format;
 
@@ -24,7 +26,7 @@ float qs_round_to(float x, qs_rounding rounding);
 
 typedef struct qs_format {
     const char *name;    /* "nf4" */
-    int bits;            /* of a code; 0 = any width of packed.h */
+    int bits;            /* of a code; 0 = several (packed.h) */
     const float *values; /* [16] by code, the largest magnitude 1; NULL = codes are integers */
 } qs_format;
 

@@ -1,4 +1,4 @@
-#include "backend/packed.h"
+#include "backend/packed_exl2.h"
 
 #include <math.h>
 #include <string.h>
@@ -65,6 +65,9 @@ static void forget_pointers(qs_packed *packed)
     packed->scales = NULL;
     packed->perm = NULL;
     packed->absmax = packed->nested_absmax = NULL;
+    packed->groups = NULL;
+    packed->scale_codes = NULL;
+    packed->scale_max = NULL;
 }
 
 qs_err qs_packed_alloc(qs_packed *packed, bool with_zeros, bool with_perm)
@@ -108,11 +111,14 @@ void qs_packed_free(qs_packed *packed)
     qs_mem_free(packed->absmax);
     qs_mem_free(packed->absmax_codes);
     qs_mem_free(packed->nested_absmax);
+    qs_mem_free(packed->groups);
+    qs_mem_free(packed->scale_codes);
+    qs_mem_free(packed->scale_max);
     forget_pointers(packed);
 }
 
 /* A bitmap of the channels seen finds both repeats and, by counting, omissions. */
-static qs_err check_perm(const qs_packed *packed, const char *name)
+qs_err qs_packed_check_perm(const qs_packed *packed, const char *name)
 {
     qs_err err = QS_OK;
     uint8_t *seen = NULL;
@@ -139,6 +145,10 @@ static qs_err check_shape(const qs_packed *packed, const char *name)
         err = qs_packed_shape(&shape, packed->bits, packed->n_out, packed->n_in, packed->group_size);
     else if (packed->format == QS_PACKED_INT8)
         err = qs_packed_shape_int8(&shape, packed->n_out, packed->n_in, packed->threshold);
+    else if (packed->format == QS_PACKED_EXL2)
+        err = packed->groups == NULL
+                  ? qs_fail(QS_E_INPUT, "shape packed matrix: groups are missing")
+                  : qs_packed_shape_exl2(&shape, packed->n_out, packed->n_in, packed->groups, packed->n_groups);
     else
         err = qs_packed_shape_blocks(&shape, packed->format, packed->n_out, packed->n_in, packed->group_size,
                                      packed->compute);
@@ -157,7 +167,7 @@ static qs_err check_scales(const qs_packed *packed, const char *name)
         if ((packed->scales[i] & 0x7C00) == 0x7C00)
             return qs_fail(QS_E_NUMERIC, "check %s: the scale of row %lld, group %lld is not finite", name,
                            (long long)(i / packed->n_groups), (long long)(i % packed->n_groups));
-    return packed->perm == NULL ? QS_OK : check_perm(packed, name);
+    return packed->perm == NULL ? QS_OK : qs_packed_check_perm(packed, name);
 }
 
 static qs_err check_absmax(const qs_packed *packed, const char *name)
@@ -180,6 +190,7 @@ qs_err qs_packed_check(const qs_packed *packed, const char *name)
     qs_err err = check_shape(packed, name);
     if (err != QS_OK) return err;
     if (packed->codes == NULL) return qs_fail(QS_E_INPUT, "check %s: codes are missing", name);
+    if (packed->format == QS_PACKED_EXL2) return qs_exl2_check(packed, name);
     int used_bits = (int)(packed->n_in * packed->bits % 8);
     for (int64_t o = 0; used_bits != 0 && o < packed->n_out; o++)
         if (packed->codes[(o + 1) * packed->row_bytes - 1] >> used_bits != 0)
@@ -189,6 +200,10 @@ qs_err qs_packed_check(const qs_packed *packed, const char *name)
 
 void qs_packed_set_row(qs_packed *packed, int64_t row, const uint8_t *codes)
 {
+    if (packed->format == QS_PACKED_EXL2) {
+        qs_exl2_set_row(packed, row, codes);
+        return;
+    }
     uint8_t *dst = packed->codes + row * packed->row_bytes;
     unsigned mask = (1u << packed->bits) - 1u, pending = 0;
     int n_pending = 0;
@@ -206,6 +221,10 @@ void qs_packed_set_row(qs_packed *packed, int64_t row, const uint8_t *codes)
 
 void qs_packed_get_row(const qs_packed *packed, int64_t row, uint8_t *codes)
 {
+    if (packed->format == QS_PACKED_EXL2) {
+        qs_exl2_get_row(packed, row, codes);
+        return;
+    }
     const uint8_t *src = packed->codes + row * packed->row_bytes;
     unsigned mask = (1u << packed->bits) - 1u, pending = 0;
     int n_pending = 0;
@@ -275,6 +294,8 @@ void qs_packed_dequant_rows(const qs_packed *packed, int64_t first_row, int64_t 
     for (int64_t r = 0; r < n_rows; r++) {
         if (packed->format == QS_PACKED_INT8)
             dequant_row_int8(packed, first_row + r, dst + r * packed->n_in);
+        else if (packed->format == QS_PACKED_EXL2)
+            qs_exl2_dequant_row(packed, first_row + r, dst + r * packed->n_in);
         else
             dequant_row_blocks(packed, first_row + r, dst + r * packed->n_in);
     }
@@ -282,6 +303,7 @@ void qs_packed_dequant_rows(const qs_packed *packed, int64_t first_row, int64_t 
 
 int64_t qs_packed_stored_bits(const qs_packed *packed)
 {
+    if (packed->format == QS_PACKED_EXL2) return qs_exl2_stored_bits(packed);
     if (packed->format != QS_PACKED_INT) {
         int64_t maxima = packed->absmax_codes == NULL ? 32 * packed->n_absmax
                                                       : 8 * packed->n_absmax + 32 * qs_packed_n_nested(packed) + 32;

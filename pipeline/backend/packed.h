@@ -19,10 +19,17 @@
  *              with c(w); the others, q = round(c(x) * qs_int8_factor(s)) with s their largest magnitude:
  *              y = c(sum q (code - 128) * s absmax[o] / 127^2 + sum over outliers of c(x) c(w) + c(bias))
  *
+ *   EXL2       w[o][perm[j]] = f16((code[o][j] - 2^(bits_g - 1)) * scale[o][g]),   g the group of stored column j,
+ *              scale[o][g] = f16((scale_codes[o][g] + 1)^2 * f16(scale_max[g] / 256)), which may be subnormal. Groups
+ *              are the same for all rows: multiples of 32 columns, wider codes first. A row is one stream of bits,
+ *              each group with its own width; row and group boundaries are multiples of 4 bytes. y in f32.
+ *
  * absmax         [n_absmax] f32: of blocks, or of the n_out rows of int8
  * absmax_codes   [n_absmax] u8 instead of absmax when double-quantised: absmax[b] =
  *                qs_dynamic_map[absmax_codes[b]] * nested_absmax[b / 256] + nested_offset
- * nested_absmax  [ceil(n_absmax / 256)] f32 */
+ * nested_absmax  [ceil(n_absmax / 256)] f32
+ * groups         [n_groups] of EXL2, with perm (always), scale_codes [n_out, n_groups] of 0 .. 15 and
+ *                scale_max [n_groups] f16 */
 #ifndef QS_BACKEND_PACKED_H
 #define QS_BACKEND_PACKED_H
 
@@ -36,17 +43,26 @@ enum {
     QS_NESTED_BLOCK = 256,
     QS_INT8_MIDDLE = 128,
     QS_INT8_COLUMNS_MAX = 133144, /* 127^2 times as many fit 32 bits */
+    QS_EXL2_UNIT = 32,            /* columns: n_in and groups are multiples */
+    QS_EXL2_BITS_MAX = 8,
 };
+
+/* Columns of EXL2 with codes of one width and one scale for each row. */
+typedef struct qs_packed_group {
+    int32_t first; /* stored column */
+    int32_t bits;  /* 2, 3, 4, 5, 6 or 8, never more than the group's before */
+} qs_packed_group;
 
 typedef struct qs_packed {
     qs_packed_format format;
     qs_rounding compute; /* QS_ROUND_F32 for integers, QS_ROUND_F16 for int8 */
     float threshold;     /* of int8; 0 = no column is an outlier */
-    int bits;            /* 2, 3, 4 or 8 */
+    int bits;            /* 2, 3, 4 or 8; 0 of EXL2 */
     int64_t n_out, n_in;
-    int64_t group_size; /* weights: of integers 1 .. n_in, of a block 32 .. 4096 in powers of two, of int8 n_in */
+    int64_t group_size; /* weights: of integers 1 .. n_in, of a block 32 .. 4096 in powers of two, of int8 n_in, of
+                         * EXL2 0 */
     int64_t n_groups;   /* of a row: ceil(n_in / group_size) for integers, 1 for int8, 0 for blocks */
-    int64_t row_bytes;  /* ceil(n_in * bits / 8) */
+    int64_t row_bytes;  /* ceil(n_in * bits / 8); of EXL2 the sum over its groups */
     int64_t n_absmax;   /* 0 for integers */
     uint8_t *codes;
     uint16_t *scales;
@@ -56,6 +72,9 @@ typedef struct qs_packed {
     uint8_t *absmax_codes;
     float *nested_absmax;
     float nested_offset;
+    qs_packed_group *groups;
+    uint8_t *scale_codes;
+    uint16_t *scale_max;
 } qs_packed;
 
 /* Sets the numbers (not the pointers). group_size -1 means the whole row. QS_E_INPUT when they do not fit. */
@@ -65,11 +84,27 @@ QS_MUST_CHECK qs_err qs_packed_shape_blocks(qs_packed *out, qs_packed_format for
                                             int64_t block, qs_rounding compute);
 QS_MUST_CHECK qs_err qs_packed_shape_int8(qs_packed *out, int64_t n_out, int64_t n_in, float threshold);
 
+/* EXL2: sets the numbers from groups [n_groups], which are not kept. QS_E_INPUT names the group that does not fit. */
+QS_MUST_CHECK qs_err qs_packed_shape_exl2(qs_packed *out, int64_t n_out, int64_t n_in, const qs_packed_group *groups,
+                                          int64_t n_groups);
+
 /* Allocates codes, scales and, as asked, zeros and perm; of other formats than integers codes and absmax, or its
  * double-quantised form (blocks only). */
 QS_MUST_CHECK qs_err qs_packed_alloc(qs_packed *packed, bool with_zeros, bool with_perm);
 QS_MUST_CHECK qs_err qs_packed_alloc_absmax(qs_packed *packed, bool double_quantised);
+/* All of EXL2: groups [n_groups] are copied, perm is the identity. */
+QS_MUST_CHECK qs_err qs_packed_alloc_exl2(qs_packed *packed, const qs_packed_group *groups);
 void qs_packed_free(qs_packed *packed);
+
+/* First column behind a group of EXL2. */
+static inline int64_t qs_packed_group_end(const qs_packed *packed, int64_t group)
+{
+    return group + 1 < packed->n_groups ? packed->groups[group + 1].first : packed->n_in;
+}
+
+/* The scale that a code 0 .. 15 means, exact in f16; scale_max is f16. Every product is rounded to f16, as the runtime
+ * has it: the first one is often subnormal and loses bits there. */
+float qs_exl2_scale(uint16_t scale_max, int code);
 
 /* Entry i of absmax, in whichever form it is. */
 static inline float qs_packed_absmax(const qs_packed *packed, int64_t i)

@@ -155,9 +155,26 @@ static qs_err solve(qs_workspace *workspace, const qs_quant_task *tasks, int64_t
     return on_device ? solve_by_factor(workspace, tasks, n_tasks) : solve_together(workspace, tasks, n_tasks);
 }
 
+/* Widths, and groups unless the spec fixes one. */
+static int64_t options(const qs_spec *spec, qs_spec *out)
+{
+    static const int64_t widths[] = {2, 3, 4, 8}, groups[] = {128, 64, 32};
+    int64_t n = 0;
+    for (size_t b = 0; b < sizeof widths / sizeof *widths; b++)
+        for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+            if (spec->group_size != 0 && g > 0) break;
+            out[n] = *spec;
+            out[n].bpw = 0;
+            out[n].bits = widths[b];
+            out[n++].group_size = spec->group_size != 0 ? spec->group_size : groups[g];
+        }
+    return n;
+}
+
 const qs_method qs_method_gptq = {
     .name = "gptq",
     .summary = "column by column with error compensation through the inverse second moments",
     .needs = QS_NEED_GRAM,
+    .options = options,
     .solve = solve,
 };

@@ -7,7 +7,7 @@
 #include "quant/loss.h"
 
 const qs_method *const qs_methods[] = {&qs_method_rtn, &qs_method_gptq, &qs_method_awq, &qs_method_nf4,
-                                       &qs_method_fp4, &qs_method_int8, NULL};
+                                       &qs_method_fp4, &qs_method_int8, &qs_method_exl2, NULL};
 
 const qs_method *qs_method_find(const char *name)
 {
@@ -21,6 +21,9 @@ static qs_err check(const qs_quant_task *task)
     const qs_quant_job *job = task->job;
     qs_err err = qs_spec_check_row(task->spec, job->n_in, job->name);
     if (err != QS_OK) return err;
+    if (task->spec->bpw > 0)
+        return qs_fail(QS_E_USAGE, "quantize %s with %s: a budget is shared out among all matrices first", job->name,
+                       task->spec->id);
     if ((task->spec->method->needs & QS_NEED_GRAM) != 0 && job->factors == NULL)
         return qs_fail(QS_E_INPUT,
                        "quantize %s with %s: the method needs second moments; give a calibration file",

@@ -10,6 +10,7 @@
 
 /* Statistics that a method needs from calibrate. */
 enum { QS_NEED_GRAM = 1u, QS_NEED_ABS = 2u };
+enum { QS_OPTIONS_MAX = 24 };
 
 /* One matrix to quantise. All pointers are host memory. */
 typedef struct qs_quant_job {
@@ -27,6 +28,7 @@ typedef struct qs_quant_result {
     qs_packed packed;    /* owned: qs_packed_free */
     double loss;         /* tr(E H E^T) / tr(W H W^T), E = W - Q; plain Frobenius when there is no H */
     double weight_error; /* |E|_F / |W|_F */
+    double predicted;    /* of a matrix with a budget's share: the loss that its share was chosen by */
     double damping;      /* fraction actually used after retries; 0 without H */
     bool fallback;       /* the solver gave up and RTN was used */
 } qs_quant_result;
@@ -52,6 +54,9 @@ typedef struct qs_method {
     unsigned needs;
     bool folds; /* it chooses columns of its tasks, which must hold all matrices of an input */
     qs_packed_format format; /* of its codes */
+    /* Of a spec with a budget (bpw > 0): what each matrix may get, as specs without one, out[QS_OPTIONS_MAX]; returns
+     * how many. NULL = the method takes no budget. solve gets these alone. */
+    int64_t (*options)(const qs_spec *spec, qs_spec *out);
     /* Chooses the codes: fills packed, damping and fallback of every task's result. On failure the caller
      * frees what results hold. */
     qs_err (*solve)(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks);
@@ -60,7 +65,8 @@ typedef struct qs_method {
 extern const qs_method *const qs_methods[]; /* NULL-terminated */
 const qs_method *qs_method_find(const char *name);
 
-extern const qs_method qs_method_rtn, qs_method_gptq, qs_method_awq, qs_method_nf4, qs_method_fp4, qs_method_int8;
+extern const qs_method qs_method_rtn, qs_method_gptq, qs_method_awq, qs_method_nf4, qs_method_fp4, qs_method_int8,
+    qs_method_exl2;
 
 /* Solves tasks of any methods and measures loss and weight error of each. On failure no result holds memory.
  * Errors: QS_E_USAGE (group larger than the row), QS_E_NUMERIC (NaN or Inf, names the matrix), QS_E_INPUT (a

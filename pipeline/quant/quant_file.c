@@ -20,7 +20,8 @@ struct qs_quant_writer {
     qs_artifact *artifact;
     const qs_model *model;
     bool *written; /* [n_layers] */
-    double loss_sum;
+    bool budget;   /* bits were shared out among the matrices */
+    double loss_sum, predicted_sum;
     int64_t n_matrices, n_fallbacks;
 };
 
@@ -43,9 +44,9 @@ out:
     return err;
 }
 
-static qs_err put_spec(qs_artifact *a, const qs_spec *spec, const qs_model *model)
+static qs_err put_spec(qs_artifact *a, const qs_spec *spec, int64_t linear_bits, const qs_model *model)
 {
-    qs_quant_size size = qs_quant_size_of(spec, model);
+    qs_quant_size size = qs_quant_size_of_bits(linear_bits, model);
     qs_err err;
     QS_TRY(qs_artifact_put_text(a, "/spec/@id", spec->id));
     QS_TRY(qs_artifact_put_text(a, "/spec/@text", spec->text));
@@ -57,21 +58,26 @@ static qs_err put_spec(qs_artifact *a, const qs_spec *spec, const qs_model *mode
     QS_TRY(qs_artifact_put_real(a, "/spec/@bpw", size.bpw));
     QS_TRY(qs_artifact_put_real(a, "/spec/@bpw_total", size.bpw_total));
     QS_TRY(qs_artifact_put_int(a, "/spec/@bytes", size.bytes));
+    if (spec->bpw > 0) {
+        QS_TRY(qs_artifact_put_real(a, "/spec/@budget_bpw", spec->bpw));
+        QS_TRY(qs_artifact_put_int(a, "/spec/@linear_bits", linear_bits));
+    }
 out:
     return err;
 }
 
 qs_err qs_quant_writer_create(qs_quant_writer **out, const char *path, const qs_quant_inputs *inputs,
-                              const qs_spec *spec)
+                              const qs_spec *spec, int64_t linear_bits)
 {
     qs_quant_writer *writer = NULL;
     qs_err err;
     QS_TRY(QS_NEW(writer, 1, "quant artifact"));
     writer->model = inputs->model;
+    writer->budget = spec->bpw > 0;
     QS_TRY(QS_NEW(writer->written, qs_model_get_config(inputs->model)->n_layers, "quant artifact"));
     QS_TRY(qs_artifact_create(&writer->artifact, path, QS_KIND_QUANT));
     QS_TRY(put_inputs(writer->artifact, inputs));
-    QS_TRY(put_spec(writer->artifact, spec, inputs->model));
+    QS_TRY(put_spec(writer->artifact, spec, linear_bits, inputs->model));
     *out = writer;
 out:
     if (err != QS_OK) qs_quant_writer_abort(writer);
@@ -105,6 +111,30 @@ static qs_err put_real(qs_artifact *a, int64_t layer, int role, const char *leaf
     return qs_artifact_put_real(a, path, value);
 }
 
+/* What a matrix of EXL2 has instead of scales. */
+static qs_err put_exl2(qs_artifact *a, int64_t layer, int role, const qs_packed *p)
+{
+    qs_err err;
+    QS_TRY(put_int(a, layer, role, "@n_groups", p->n_groups));
+    QS_TRY(put_data(a, layer, role, "groups", QS_I32, p->n_groups, 2, p->groups));
+    QS_TRY(put_data(a, layer, role, "scale_codes", QS_U8, p->n_out, p->n_groups, p->scale_codes));
+    QS_TRY(put_data(a, layer, role, "scale_max", QS_F16, p->n_groups, 0, p->scale_max));
+out:
+    return err;
+}
+
+/* Of a matrix that got a share of a budget. */
+static qs_err put_share(qs_artifact *a, int64_t layer, int role, const qs_quant_result *result)
+{
+    qs_err err;
+    QS_TRY(put_real(a, layer, role, "@predicted_loss", result->predicted));
+    if (result->packed.format != QS_PACKED_INT) goto out;
+    QS_TRY(put_int(a, layer, role, "@bits", result->packed.bits));
+    QS_TRY(put_int(a, layer, role, "@group_size", result->packed.group_size));
+out:
+    return err;
+}
+
 static qs_err put_matrix(qs_artifact *a, int64_t layer, int role, const qs_quant_result *result)
 {
     const qs_packed *p = &result->packed;
@@ -120,6 +150,7 @@ static qs_err put_matrix(qs_artifact *a, int64_t layer, int role, const qs_quant
         QS_TRY(put_data(a, layer, role, "nested_absmax", QS_F32, n_nested, 0, p->nested_absmax));
         QS_TRY(put_real(a, layer, role, "@nested_offset", (double)p->nested_offset));
     }
+    if (p->format == QS_PACKED_EXL2) QS_TRY(put_exl2(a, layer, role, p));
     if (p->scales != NULL)
         QS_TRY(put_data(a, layer, role, "scales", QS_F16, p->n_out, p->n_groups, p->scales));
     if (p->zeros != NULL) QS_TRY(put_data(a, layer, role, "zeros", QS_U8, p->n_out, p->n_groups, p->zeros));
@@ -140,7 +171,9 @@ qs_err qs_quant_writer_add(qs_quant_writer *writer, int64_t layer, const qs_quan
 {
     for (int role = 0; role < QS_N_LINEARS; role++) {
         qs_err err = put_matrix(writer->artifact, layer, role, &quant->linears[role]);
+        if (err == QS_OK && writer->budget) err = put_share(writer->artifact, layer, role, &quant->linears[role]);
         if (err != QS_OK) return err;
+        writer->predicted_sum += quant->linears[role].predicted;
         writer->loss_sum += quant->linears[role].loss;
         writer->n_fallbacks += quant->linears[role].fallback;
         writer->n_matrices++;
@@ -170,6 +203,8 @@ qs_err qs_quant_writer_finish(qs_quant_writer *writer, double quantize_s, qs_dig
         if (!writer->written[layer])
             err = qs_fail(QS_E_INPUT, "finish quant artifact: layer %" PRId64 " is missing", layer);
     if (err == QS_OK) err = qs_artifact_put_real(writer->artifact, "/timing/@quantize_s", quantize_s);
+    if (err == QS_OK && writer->budget)
+        err = qs_artifact_put_real(writer->artifact, "/spec/@predicted_loss", qs_quant_writer_predicted(writer));
     if (err != QS_OK)
         qs_artifact_abort(writer->artifact);
     else
@@ -190,6 +225,11 @@ double qs_quant_writer_loss(const qs_quant_writer *writer)
     return writer->n_matrices > 0 ? writer->loss_sum / (double)writer->n_matrices : 0;
 }
 
+double qs_quant_writer_predicted(const qs_quant_writer *writer)
+{
+    return writer->n_matrices > 0 ? writer->predicted_sum / (double)writer->n_matrices : 0;
+}
+
 int64_t qs_quant_writer_n_fallbacks(const qs_quant_writer *writer) { return writer->n_fallbacks; }
 
 /* ---- reading ---- */
@@ -199,6 +239,7 @@ struct qs_quant_file {
     const qs_model *model;
     char *path;
     qs_spec spec;
+    int64_t linear_bits;
     qs_packed linears[QS_N_LINEARS]; /* of `layer`; memory is kept from layer to layer */
     bool loaded[QS_N_LINEARS];
     int64_t layer;
@@ -245,6 +286,10 @@ static qs_err read_spec(qs_quant_file *file)
         err = qs_fail(QS_E_INPUT,
                       "%s: made for \"%s\", which this version does not know; re-run qsweep-quantize",
                       file->path, text);
+    else if (file->spec.bpw > 0)
+        err = qs_context(qs_artifact_get_int(file->artifact, "/spec/@linear_bits", &file->linear_bits), "%s", file->path);
+    else
+        file->linear_bits = qs_quant_linear_bits(&file->spec, file->model);
 out:
     return err;
 }
@@ -280,7 +325,7 @@ const qs_spec *qs_quant_file_spec(const qs_quant_file *file) { return &file->spe
 
 qs_quant_size qs_quant_file_size(const qs_quant_file *file)
 {
-    return qs_quant_size_of(&file->spec, file->model);
+    return qs_quant_size_of_bits(file->linear_bits, file->model);
 }
 
 const qs_artifact *qs_quant_file_artifact(const qs_quant_file *file) { return file->artifact; }
@@ -301,21 +346,67 @@ static bool has_data(const qs_quant_file *file, int64_t layer, int role, const c
     return qs_artifact_has(file->artifact, path);
 }
 
-/* Shape from model and spec; memory from the layer before when it fits. */
+static qs_err get_int(const qs_quant_file *file, int64_t layer, int role, const char *leaf, int64_t *value)
+{
+    char path[NODE_BYTES];
+    node_path(path, layer, role, leaf);
+    return qs_context(qs_artifact_get_int(file->artifact, path, value), "%s", file->path);
+}
+
+/* Shape from the spec, or of a matrix with bits and group of its own. */
+static qs_err wanted_shape(const qs_quant_file *file, int64_t layer, int role, qs_packed *out)
+{
+    qs_tensor_info info = qs_model_info(file->model, (qs_role)role, layer);
+    qs_spec own = file->spec;
+    qs_err err = QS_OK;
+    if (own.bpw > 0) {
+        own.bpw = 0;
+        QS_TRY(get_int(file, layer, role, "@bits", &own.bits));
+        QS_TRY(get_int(file, layer, role, "@group_size", &own.group_size));
+    }
+    QS_TRY(qs_context(qs_spec_shape(&own, info.n_out, info.n_in, out), "%s", file->path));
+out:
+    return err;
+}
+
+/* Memory from the layer before when it fits. */
 static qs_err shape_slot(qs_quant_file *file, int64_t layer, int role)
 {
     qs_packed wanted, *slot = &file->linears[role];
-    qs_tensor_info info = qs_model_info(file->model, (qs_role)role, layer);
     bool zeros = has_data(file, layer, role, "zeros"), perm = has_data(file, layer, role, "perm");
-    qs_err err = qs_spec_shape(&file->spec, info.n_out, info.n_in, &wanted);
-    if (err != QS_OK) return qs_context(err, "%s", file->path);
-    if (slot->codes != NULL && slot->n_out == wanted.n_out && slot->n_in == wanted.n_in &&
-        (slot->zeros != NULL) == zeros && (slot->perm != NULL) == perm)
+    qs_err err = wanted_shape(file, layer, role, &wanted);
+    if (err != QS_OK) return err;
+    if (slot->codes != NULL && slot->n_out == wanted.n_out && slot->n_in == wanted.n_in && slot->bits == wanted.bits &&
+        slot->group_size == wanted.group_size && (slot->zeros != NULL) == zeros && (slot->perm != NULL) == perm)
         return QS_OK;
     qs_packed_free(slot);
     *slot = wanted;
     if (wanted.format != QS_PACKED_INT) return qs_packed_alloc_absmax(slot, file->spec.double_quant);
     return qs_packed_alloc(slot, zeros, perm);
+}
+
+/* Everything anew: groups differ from matrix to matrix. */
+static qs_err load_exl2(qs_quant_file *file, int64_t layer, int role)
+{
+    qs_packed *p = &file->linears[role];
+    qs_tensor_info info = qs_model_info(file->model, (qs_role)role, layer);
+    qs_packed_group groups[QS_MIX_GROUPS_MAX];
+    int64_t n_groups;
+    qs_err err;
+    qs_packed_free(p);
+    QS_TRY(get_int(file, layer, role, "@n_groups", &n_groups));
+    if (n_groups < 1 || n_groups > QS_MIX_GROUPS_MAX) {
+        err = qs_fail(QS_E_INPUT, "%s: layer %" PRId64 ", %s: %" PRId64 " groups", file->path, layer,
+                      qs_role_name((qs_role)role), n_groups);
+        goto out;
+    }
+    QS_TRY(read_data(file, layer, role, "groups", QS_I32, groups, 2 * n_groups));
+    QS_TRY(qs_context(qs_packed_shape_exl2(p, info.n_out, info.n_in, groups, n_groups), "%s", file->path));
+    QS_TRY(qs_packed_alloc_exl2(p, groups));
+    QS_TRY(read_data(file, layer, role, "scale_codes", QS_U8, p->scale_codes, p->n_out * n_groups));
+    QS_TRY(read_data(file, layer, role, "scale_max", QS_F16, p->scale_max, n_groups));
+out:
+    return err;
 }
 
 static qs_err load_absmax(const qs_quant_file *file, int64_t layer, int role, qs_packed *p)
@@ -338,11 +429,12 @@ static qs_err load_matrix(qs_quant_file *file, int64_t layer, int role)
     char path[NODE_BYTES];
     qs_packed *p = &file->linears[role];
     qs_err err;
-    QS_TRY(shape_slot(file, layer, role));
+    bool is_exl2 = file->spec.method->format == QS_PACKED_EXL2;
+    QS_TRY(is_exl2 ? load_exl2(file, layer, role) : shape_slot(file, layer, role));
     QS_TRY(read_data(file, layer, role, "codes", QS_U8, p->codes, p->n_out * p->row_bytes));
     if (p->scales != NULL)
         QS_TRY(read_data(file, layer, role, "scales", QS_F16, p->scales, p->n_out * p->n_groups));
-    else
+    else if (!is_exl2)
         QS_TRY(load_absmax(file, layer, role, p));
     if (p->zeros != NULL)
         QS_TRY(read_data(file, layer, role, "zeros", QS_U8, p->zeros, p->n_out * p->n_groups));

@@ -30,7 +30,8 @@ QS_MUST_CHECK qs_err qs_quant_path(char *path, const char *dir, const qs_spec *s
 
 typedef struct qs_quant_writer qs_quant_writer;
 QS_MUST_CHECK qs_err qs_quant_writer_create(qs_quant_writer **out, const char *path,
-                                            const qs_quant_inputs *inputs, const qs_spec *spec);
+                                            const qs_quant_inputs *inputs, const qs_spec *spec,
+                                            int64_t linear_bits); /* as qs_quantizer_linear_bits says */
 /* Each layer once. */
 QS_MUST_CHECK qs_err qs_quant_writer_add(qs_quant_writer *writer, int64_t layer, const qs_quant_layer *quant);
 /* Seals and frees, also on failure. QS_E_INPUT when a layer is missing. digest may be NULL. */
@@ -38,6 +39,7 @@ QS_MUST_CHECK qs_err qs_quant_writer_finish(qs_quant_writer *writer, double quan
 void qs_quant_writer_abort(qs_quant_writer *writer); /* NULL is fine */
 /* Mean over matrices of the loss so far, and how many fell back to RTN. */
 double qs_quant_writer_loss(const qs_quant_writer *writer);
+double qs_quant_writer_predicted(const qs_quant_writer *writer); /* the same of predicted losses */
 int64_t qs_quant_writer_n_fallbacks(const qs_quant_writer *writer);
 
 typedef struct qs_quant_file qs_quant_file;

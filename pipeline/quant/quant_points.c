@@ -21,7 +21,8 @@ qs_err qs_quant_points_find(qs_quant_point *points, const char *dir, const qs_qu
                             const qs_spec *specs, int64_t n_specs)
 {
     for (int64_t i = 0; i < n_specs; i++) {
-        points[i] = (qs_quant_point){.spec = &specs[i]};
+        points[i] = (qs_quant_point){.spec = &specs[i],
+                                     .linear_bits = qs_quant_linear_bits(&specs[i], inputs->model)};
         qs_err err = qs_quant_path(points[i].path, dir, &specs[i]);
         if (err != QS_OK) return err;
         points[i].current = qs_quant_is_current(points[i].path, inputs, &specs[i]);
@@ -116,6 +117,7 @@ static qs_err seal(pass *p, double seconds)
         qs_quant_writer *writer = p->writers[i];
         p->writers[i] = NULL;
         point->loss = qs_quant_writer_loss(writer);
+        point->predicted = qs_quant_writer_predicted(writer);
         point->n_fallbacks = qs_quant_writer_n_fallbacks(writer);
         point->quantize_s = seconds / (double)p->n;
         qs_err err = qs_quant_writer_finish(writer, point->quantize_s, &point->digest);
@@ -126,18 +128,27 @@ static qs_err seal(pass *p, double seconds)
 }
 
 static qs_err run_pass(pass *p, const qs_quant_inputs *inputs, qs_backend *backend,
-                       const qs_gram_source *grams, qs_progress *progress, int64_t n_layers_done)
+                       const qs_gram_source *grams, qs_progress *progress, int64_t *n_done)
 {
+    int64_t n_layers = qs_model_get_config(inputs->model)->n_layers;
     qs_quantizer *quantizer = NULL;
     double start = qs_clock_seconds();
     qs_err err;
     QS_TRY(qs_quantizer_create(&quantizer, inputs->model, backend, grams, p->specs, p->n));
-    for (int64_t i = 0; i < p->n; i++)
-        QS_TRY(qs_quant_writer_create(&p->writers[i], p->points[i]->path, inputs, p->points[i]->spec));
-    for (int64_t layer = 0; layer < qs_model_get_config(inputs->model)->n_layers; layer++) {
+    for (int64_t layer = 0; qs_quantizer_has_budgets(quantizer) && layer < n_layers; layer++) {
+        QS_TRY(qs_quantizer_measure(quantizer, layer));
+        qs_progress_update(progress, ++*n_done);
+    }
+    QS_TRY(qs_quantizer_share(quantizer));
+    for (int64_t i = 0; i < p->n; i++) {
+        p->points[i]->linear_bits = qs_quantizer_linear_bits(quantizer, i);
+        QS_TRY(qs_quant_writer_create(&p->writers[i], p->points[i]->path, inputs, p->points[i]->spec,
+                                      p->points[i]->linear_bits));
+    }
+    for (int64_t layer = 0; layer < n_layers; layer++) {
         QS_TRY(qs_quantizer_layer(quantizer, layer, p->layers));
         QS_TRY(add_layer(p, layer));
-        qs_progress_update(progress, n_layers_done + layer + 1);
+        qs_progress_update(progress, ++*n_done);
     }
     QS_TRY(seal(p, qs_clock_seconds() - start));
 out:
@@ -149,21 +160,35 @@ out:
     return err;
 }
 
+/* Passes that measure before they solve. */
+static int64_t n_budget_passes(const qs_quant_point *points, int64_t n_points)
+{
+    int64_t n = 0, at = 0;
+    bool budget = false;
+    for (int64_t i = 0; i < n_points; i++) {
+        if (points[i].current) continue;
+        if (at++ % QS_POINTS_PER_PASS == 0) budget = false;
+        n += !budget && points[i].spec->bpw > 0;
+        budget = budget || points[i].spec->bpw > 0;
+    }
+    return n;
+}
+
 qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_quant_inputs *inputs,
                            qs_backend *backend, const qs_gram_source *grams)
 {
-    int64_t n_layers = qs_model_get_config(inputs->model)->n_layers, n_todo = 0, at = 0, n_passes = 0;
+    int64_t n_layers = qs_model_get_config(inputs->model)->n_layers, n_todo = 0, at = 0, n_done = 0, n_passes;
     qs_progress progress;
     pass *p;
     qs_err err = QS_NEW(p, 1, "pass");
     if (err != QS_OK) return err;
     for (int64_t i = 0; i < n_points; i++) n_todo += !points[i].current;
-    qs_progress_start(&progress, "quantize: layer",
-                      (n_todo + QS_POINTS_PER_PASS - 1) / QS_POINTS_PER_PASS * n_layers);
+    n_passes = (n_todo + QS_POINTS_PER_PASS - 1) / QS_POINTS_PER_PASS + n_budget_passes(points, n_points);
+    qs_progress_start(&progress, "quantize: layer", n_passes * n_layers);
     for (;;) {
         fill_pass(p, points, n_points, &at);
         if (p->n == 0) break;
-        QS_TRY(run_pass(p, inputs, backend, grams, &progress, n_passes++ * n_layers));
+        QS_TRY(run_pass(p, inputs, backend, grams, &progress, &n_done));
     }
 out:
     qs_progress_finish(&progress);

@@ -15,6 +15,8 @@ typedef struct qs_quant_point {
     bool current;             /* was there and up to date: nothing to do */
     bool written;             /* by qs_quant_points_run, which fills the rest */
     double loss;              /* mean over matrices */
+    double predicted;         /* the same as predicted, of a spec with a budget */
+    int64_t linear_bits;      /* stored bits of the linears; a budget until it is written */
     double quantize_s;        /* its share of the pass */
     int64_t n_fallbacks;      /* matrices that were rounded to nearest because their factor failed */
     qs_digest digest;

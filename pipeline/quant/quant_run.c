@@ -1,11 +1,14 @@
 #include "quant/quant_run.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "quant/budget.h"
 #include "quant/fold.h"
+#include "quant/quant_size.h"
 
 enum { NAME_BYTES = 48, MAX_MATRICES = 3 /* of a site: q, k, v */ };
 
@@ -22,7 +25,18 @@ struct qs_quantizer {
     float *abs_mean;                      /* [widest site] */
     int32_t *tied;                        /* [width of o], see qs_fold_tie_heads */
     qs_fold *folds;                       /* [n_specs], of the layer; empty where nothing is folded */
+    qs_budgets *budgets;                  /* NULL = no spec has one */
+    bool shared;                          /* qs_quantizer_share has been called */
+    float *sample;                        /* [MAX_MATRICES, QS_SAMPLE_ROWS, widest site] */
 };
+
+/* The matrices that share an input, loaded. */
+typedef struct site_jobs {
+    int n;
+    qs_role roles[MAX_MATRICES];
+    qs_quant_job jobs[MAX_MATRICES];
+    char names[MAX_MATRICES][NAME_BYTES];
+} site_jobs;
 
 void qs_quant_layer_free(qs_quant_layer *layer)
 {
@@ -73,6 +87,16 @@ static int64_t largest_site(const qs_model *model)
     return most;
 }
 
+static qs_err check_budget(const qs_model *model, const qs_spec *spec)
+{
+    double least, most;
+    if (spec->bpw == 0) return QS_OK;
+    qs_budget_range(model, spec, &least, &most);
+    if (spec->bpw >= least && spec->bpw <= most) return QS_OK;
+    return qs_fail(QS_E_USAGE, "%s: %.2f bits per weight cannot be reached with this model; give bpw from %.2f to %.2f",
+                   spec->id, spec->bpw, ceil(least * 100) / 100, floor(most * 100) / 100);
+}
+
 qs_err qs_quant_check(const qs_model *model, const qs_spec *specs, int64_t n_specs, bool has_grams)
 {
     char name[NAME_BYTES];
@@ -85,6 +109,8 @@ qs_err qs_quant_check(const qs_model *model, const qs_spec *specs, int64_t n_spe
             qs_err err = qs_spec_check_row(&specs[i], qs_model_info(model, (qs_role)role, 0).n_in, name);
             if (err != QS_OK) return err;
         }
+        qs_err err = check_budget(model, &specs[i]);
+        if (err != QS_OK) return err;
     }
     return QS_OK;
 }
@@ -97,11 +123,30 @@ void qs_quantizer_destroy(qs_quantizer *quantizer)
     for (int64_t i = 0; quantizer->folds != NULL && i < quantizer->n_specs; i++)
         qs_fold_free(&quantizer->folds[i]);
     qs_mem_free(quantizer->folds);
+    qs_budgets_destroy(quantizer->budgets);
+    qs_mem_free(quantizer->sample);
     qs_mem_free(quantizer->tied);
     qs_mem_free(quantizer->abs_mean);
     qs_mem_free(quantizer->weights);
     qs_mem_free(quantizer->tasks);
     qs_mem_free(quantizer);
+}
+
+/* What specs with a budget need to be measured. */
+static qs_err create_budgets(qs_quantizer *q)
+{
+    const qs_model_config *config = qs_model_get_config(q->model);
+    int64_t widest = 0;
+    qs_err err;
+    QS_TRY(qs_budgets_create(&q->budgets, q->model, q->specs, q->n_specs));
+    if (q->budgets == NULL) goto out;
+    for (int site = 0; site < QS_N_SITES; site++) {
+        int64_t width = qs_site_width(config, (qs_site)site);
+        widest = width > widest ? width : widest;
+    }
+    QS_TRY(QS_NEW(q->sample, MAX_MATRICES * QS_SAMPLE_ROWS * widest, "sample of a site"));
+out:
+    return err;
 }
 
 /* What folding specs need besides the weights. */
@@ -137,6 +182,7 @@ qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend
     QS_TRY(QS_NEW(q->weights, largest_site(model), "weights of a site"));
     QS_TRY(QS_NEW(q->tasks, MAX_MATRICES * n_specs, "tasks"));
     QS_TRY(create_folds(q));
+    QS_TRY(create_budgets(q));
     *out = q;
 out:
     if (err != QS_OK) qs_quantizer_destroy(q);
@@ -180,10 +226,38 @@ static qs_err load_abs(qs_quantizer *q, int64_t layer, qs_site site, const float
     return QS_OK;
 }
 
-static qs_quant_task make_task(const qs_quantizer *q, int64_t spec, qs_role role, const qs_quant_job *job,
-                               qs_quant_layer *out)
+static qs_err load_site(qs_quantizer *q, int64_t layer, qs_site site, site_jobs *out)
+{
+    float *weights = q->weights;
+    qs_factor_cache *factors;
+    const float *abs_mean;
+    qs_err err;
+    out->n = 0;
+    QS_TRY(load_factors(q, layer, site, &factors));
+    QS_TRY(load_abs(q, layer, site, &abs_mean));
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        if (qs_role_site((qs_role)role) != site) continue;
+        qs_tensor_info info = qs_model_info(q->model, (qs_role)role, layer);
+        QS_TRY(qs_model_read_f32(q->model, (qs_role)role, layer, weights));
+        (void)snprintf(out->names[out->n], NAME_BYTES, "layers.%" PRId64 ".%s", layer, qs_role_name((qs_role)role));
+        out->roles[out->n] = (qs_role)role;
+        out->jobs[out->n] = (qs_quant_job){.name = out->names[out->n], .weights = weights, .n_out = info.n_out,
+                                           .n_in = info.n_in, .factors = factors, .backend = q->backend,
+                                           .abs_mean = abs_mean, .tied = site == QS_SITE_O ? q->tied : NULL};
+        weights += info.n_out * info.n_in;
+        out->n++;
+    }
+out:
+    return err;
+}
+
+static qs_quant_task make_task(const qs_quantizer *q, int64_t spec, int64_t layer, qs_role role,
+                               const qs_quant_job *job, qs_quant_layer *out)
 {
     qs_quant_task task = {.spec = &q->specs[spec], .job = job, .out = &out->linears[role]};
+    double predicted;
+    if (q->budgets != NULL && qs_budgets_spec(q->budgets, spec, layer, role, &predicted) != NULL)
+        task.spec = qs_budgets_spec(q->budgets, spec, layer, role, &predicted);
     if (!task.spec->method->folds) return task;
     task.columns = q->folds[spec].columns[qs_role_site(role)];
     task.rows = qs_fold_rows(&q->folds[spec], role);
@@ -193,35 +267,85 @@ static qs_quant_task make_task(const qs_quantizer *q, int64_t spec, qs_role role
 /* All specs of the matrices that share an input. */
 static qs_err solve_site(qs_quantizer *q, int64_t layer, qs_site site, qs_quant_layer *out)
 {
-    qs_quant_job jobs[MAX_MATRICES];
-    char names[MAX_MATRICES][NAME_BYTES];
-    float *weights = q->weights;
     int64_t n_tasks = 0;
-    int n_jobs = 0;
-    qs_factor_cache *factors;
-    const float *abs_mean;
+    site_jobs loaded;
     qs_err err;
-    QS_TRY(load_factors(q, layer, site, &factors));
-    QS_TRY(load_abs(q, layer, site, &abs_mean));
-    for (int role = 0; role < QS_N_LINEARS; role++) {
-        if (qs_role_site((qs_role)role) != site) continue;
-        qs_tensor_info info = qs_model_info(q->model, (qs_role)role, layer);
-        QS_TRY(qs_model_read_f32(q->model, (qs_role)role, layer, weights));
-        (void)snprintf(names[n_jobs], NAME_BYTES, "layers.%" PRId64 ".%s", layer,
-                       qs_role_name((qs_role)role));
-        jobs[n_jobs] = (qs_quant_job){.name = names[n_jobs], .weights = weights, .n_out = info.n_out,
-                                      .n_in = info.n_in, .factors = factors, .backend = q->backend,
-                                      .abs_mean = abs_mean, .tied = site == QS_SITE_O ? q->tied : NULL};
+    QS_TRY(load_site(q, layer, site, &loaded));
+    for (int j = 0; j < loaded.n; j++)
         for (int64_t i = 0; i < q->n_specs; i++)
-            q->tasks[n_tasks++] = make_task(q, i, (qs_role)role, &jobs[n_jobs], &out[i]);
-        weights += info.n_out * info.n_in;
-        n_jobs++;
-    }
+            q->tasks[n_tasks++] = make_task(q, i, layer, loaded.roles[j], &loaded.jobs[j], &out[i]);
     QS_TRY(qs_quant_solve(q->workspace, q->tasks, n_tasks));
     for (int64_t i = 0; i < q->n_specs; i++)
         if (q->specs[i].method->folds) qs_fold_update(&q->folds[i], qs_model_get_config(q->model));
+    for (int j = 0; j < loaded.n && q->budgets != NULL; j++)
+        for (int64_t i = 0; i < q->n_specs; i++)
+            (void)qs_budgets_spec(q->budgets, i, layer, loaded.roles[j],
+                                  &out[i].linears[loaded.roles[j]].predicted);
 out:
     return err;
+}
+
+/* ---- budgets ---- */
+
+bool qs_quantizer_has_budgets(const qs_quantizer *quantizer) { return quantizer->budgets != NULL; }
+
+/* Rows evenly spread over the matrix, beside each other; a matrix that is no larger stays where it is. */
+static void take_sample(qs_quant_job *job, float *rows)
+{
+    if (job->n_out <= QS_SAMPLE_ROWS) return;
+    for (int64_t i = 0; i < QS_SAMPLE_ROWS; i++)
+        memcpy(rows + i * job->n_in, job->weights + i * job->n_out / QS_SAMPLE_ROWS * job->n_in,
+               (size_t)job->n_in * sizeof *rows);
+    job->weights = rows;
+    job->n_out = QS_SAMPLE_ROWS;
+}
+
+static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const site_jobs *loaded)
+{
+    qs_quant_result results[MAX_MATRICES * QS_OPTIONS_MAX];
+    qs_quant_task tasks[MAX_MATRICES * QS_OPTIONS_MAX];
+    int64_t n_options, n = 0;
+    const qs_spec *options = qs_budgets_options(q->budgets, set, &n_options);
+    for (int j = 0; j < loaded->n; j++)
+        for (int64_t i = 0; i < n_options; i++, n++)
+            tasks[n] = (qs_quant_task){.spec = &options[i], .job = &loaded->jobs[j], .out = &results[n]};
+    qs_err err = qs_quant_solve(q->workspace, tasks, n);
+    if (err != QS_OK) return err;
+    n = 0;
+    for (int j = 0; j < loaded->n; j++)
+        for (int64_t i = 0; i < n_options; i++, n++) {
+            qs_budgets_record(q->budgets, set, layer, loaded->roles[j], i, results[n].loss);
+            qs_packed_free(&results[n].packed);
+        }
+    return QS_OK;
+}
+
+qs_err qs_quantizer_measure(qs_quantizer *quantizer, int64_t layer)
+{
+    qs_quantizer *q = quantizer;
+    site_jobs loaded;
+    qs_err err = QS_OK;
+    for (int site = 0; q->budgets != NULL && site < QS_N_SITES; site++) {
+        QS_TRY(load_site(q, layer, (qs_site)site, &loaded));
+        for (int j = 0; j < loaded.n; j++)
+            take_sample(&loaded.jobs[j], q->sample + j * QS_SAMPLE_ROWS * loaded.jobs[j].n_in);
+        for (int64_t set = 0; set < qs_budgets_n_sets(q->budgets); set++)
+            QS_TRY(measure_set(q, layer, set, &loaded));
+    }
+out:
+    return err;
+}
+
+qs_err qs_quantizer_share(qs_quantizer *quantizer)
+{
+    quantizer->shared = true;
+    return quantizer->budgets != NULL ? qs_budgets_share(quantizer->budgets) : QS_OK;
+}
+
+int64_t qs_quantizer_linear_bits(const qs_quantizer *quantizer, int64_t spec)
+{
+    if (quantizer->specs[spec].bpw > 0) return qs_budgets_bits(quantizer->budgets, spec);
+    return qs_quant_linear_bits(&quantizer->specs[spec], quantizer->model);
 }
 
 /* Norms and biases that take up the scalings of a layer. */
@@ -245,6 +369,8 @@ qs_err qs_quantizer_layer(qs_quantizer *quantizer, int64_t layer, qs_quant_layer
 {
     qs_err err = QS_OK;
     for (int64_t i = 0; i < quantizer->n_specs; i++) out[i] = (qs_quant_layer){0};
+    if (quantizer->budgets != NULL && !quantizer->shared)
+        return qs_fail(QS_E_USAGE, "quantize layer %" PRId64 ": its budget has not been shared out", layer);
     for (int i = 0; i < QS_N_SITES; i++) QS_TRY(solve_site(quantizer, layer, qs_fold_site_order[i], out));
     for (int64_t i = 0; i < quantizer->n_specs; i++)
         if (quantizer->specs[i].method->folds)

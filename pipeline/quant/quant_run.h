@@ -24,7 +24,8 @@ typedef struct qs_gram_source {
     qs_err (*get_abs)(void *context, int64_t layer, qs_site site, const float **abs_mean);
 } qs_gram_source;
 
-/* Every group fits every row, and every method has what it needs. QS_E_USAGE names spec and matrix. */
+/* Every group fits every row, every method has what it needs, and every budget can be met with this model. QS_E_USAGE
+ * names spec and matrix; QS_E_UNSUPPORTED for rows that a format cannot hold. */
 QS_MUST_CHECK qs_err qs_quant_check(const qs_model *model, const qs_spec *specs, int64_t n_specs,
                                     bool has_grams);
 
@@ -36,6 +37,14 @@ typedef struct qs_quantizer qs_quantizer;
 QS_MUST_CHECK qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend *backend,
                                          const qs_gram_source *grams, const qs_spec *specs, int64_t n_specs);
 void qs_quantizer_destroy(qs_quantizer *quantizer);
+
+/* With a budget among the specs (bpw), every layer is measured first and then the bits are shared out; without one
+ * there is nothing to measure. */
+bool qs_quantizer_has_budgets(const qs_quantizer *quantizer);
+QS_MUST_CHECK qs_err qs_quantizer_measure(qs_quantizer *quantizer, int64_t layer);
+QS_MUST_CHECK qs_err qs_quantizer_share(qs_quantizer *quantizer);
+/* Stored bits of all linears: as shared out, or as the spec says. */
+int64_t qs_quantizer_linear_bits(const qs_quantizer *quantizer, int64_t spec);
 
 /* out[n_specs], to be freed with qs_quant_layer_free; on failure none holds memory. */
 QS_MUST_CHECK qs_err qs_quantizer_layer(qs_quantizer *quantizer, int64_t layer, qs_quant_layer *out);

@@ -9,6 +9,7 @@ int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in)
     int32_t perm = 0;
     qs_packed packed;
     if (spec == NULL) return n_out * n_in * 16;
+    if (spec->bpw > 0) return (int64_t)(spec->bpw * (double)(n_out * n_in)); /* its share of the budget, on average */
     if (qs_spec_shape(spec, n_out, n_in, &packed) != QS_OK) return 0;
     packed.absmax_codes = spec->double_quant ? &zeros : NULL;
     packed.zeros = spec->sym ? NULL : &zeros;
@@ -16,7 +17,7 @@ int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in)
     return qs_packed_stored_bits(&packed);
 }
 
-qs_quant_size qs_quant_size_of(const qs_spec *spec, const qs_model *model)
+int64_t qs_quant_linear_bits(const qs_spec *spec, const qs_model *model)
 {
     int64_t linear_bits = 0;
     for (int64_t layer = 0; layer < qs_model_get_config(model)->n_layers; layer++)
@@ -24,7 +25,12 @@ qs_quant_size qs_quant_size_of(const qs_spec *spec, const qs_model *model)
             qs_tensor_info info = qs_model_info(model, (qs_role)role, layer);
             linear_bits += qs_quant_matrix_bits(spec, info.n_out, info.n_in);
         }
-    return qs_quant_size_of_bits(linear_bits, model);
+    return linear_bits;
+}
+
+qs_quant_size qs_quant_size_of(const qs_spec *spec, const qs_model *model)
+{
+    return qs_quant_size_of_bits(qs_quant_linear_bits(spec, model), model);
 }
 
 qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, const qs_model *model)

@@ -16,7 +16,9 @@ qs_quant_size qs_quant_size_of(const qs_spec *spec,
 /* The same from the stored bits of all linears. */
 qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, const qs_model *model);
 
-/* Stored bits of one matrix: codes, scales, zeros and permutation. */
+/* Stored bits of one matrix: codes, scales, zeros and permutation; with a budget its mean share of that. */
 int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in);
+/* Of all linears. */
+int64_t qs_quant_linear_bits(const qs_spec *spec, const qs_model *model);
 
 #endif

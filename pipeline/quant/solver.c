@@ -64,16 +64,8 @@ static int64_t column_of(const qs_solver_task *task, int64_t visit)
 static void gather(const qs_solver_task *task, int64_t tile, int64_t first, int64_t n, bool ordered, float *x,
                    int64_t width)
 {
-    int64_t n_in = task->packed->n_in, n_rows = min64(R, task->packed->n_out - tile * R);
-    const float *w = task->weights + tile * R * n_in;
-    /* 16 rows at a time: more, a multiple of 4 KiB apart, push each other's lines out of the cache. */
-    for (int64_t part = 0; part < R; part += 16) {
-        int64_t stop = part + 16;
-        for (int64_t i = 0; i < n; i++) {
-            const float *column = w + (ordered ? column_of(task, first + i) : first + i);
-            for (int64_t r = part; r < stop; r++) x[i * width + r] = r < n_rows ? column[r * n_in] : 0;
-        }
-    }
+    const int32_t *order = ordered && task->order != NULL ? task->order + first : NULL;
+    qs_tile_gather(task->weights, task->packed->n_out, task->packed->n_in, tile, order, first, n, x, width);
 }
 
 static void put_scales(qs_packed *packed, int64_t tile, int64_t group, const float *scale, const float *zero)

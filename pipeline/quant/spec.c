@@ -26,7 +26,7 @@ typedef struct key_row {
     const char *allowed;              /* INT: the accepted values, as a list for people and for the check; NAME: the
                                          names of 0, 1, ... , which stand in the id */
     const char *suffix_1, *suffix_0;  /* FLAG: in the id when the value is 1 / 0 and not the default */
-    const char *prefix;               /* REAL: in the id before the value, when that is not the default */
+    const char *prefix;               /* REAL: in the id before the value, when that is not the default; INT: always */
     const char *help;
 } key_row;
 
@@ -34,6 +34,12 @@ typedef struct key_row {
 
 static const key_row keys[] = {
     {NULL, "bits", KEY_INT, AT(bits), 4, 0, 0, "2 3 4 8", NULL, NULL, NULL, "bits of a code"},
+    {"gptq", "bpw", KEY_REAL, AT(bpw), 0, 0, 8.5, NULL, NULL, NULL, NULL,
+     "instead of bits: bits per weight of all linears together; each matrix gets bits and, unless given, group"},
+    {"exl2", "bpw", KEY_REAL, AT(bpw), 4, 1, 9, NULL, NULL, NULL, NULL,
+     "bits per weight of all linears together, all that is stored counted"},
+    {"exl2", "head", KEY_INT, AT(head), 6, 0, 0, "2 3 4 5 6 8 16", NULL, NULL, "h",
+     "bits of the output head, beside the budget; 16 = as it is"},
     {NULL, "group", KEY_INT, AT(group_size), 64, 1, 65536, NULL, NULL, NULL, NULL,
      "weights that share a scale; -1 = the whole row"},
     {NULL, "sym", KEY_FLAG, AT(sym), 1, 0, 1, NULL, "sym", "asym", NULL,
@@ -49,7 +55,7 @@ static const key_row keys[] = {
      "group>0)"},
     {"gptq", "search", KEY_FLAG, AT(search), 1, 0, 1, NULL, NULL, "minmax", NULL,
      "1 = the scale with the least squared error weighted by diag(H), 0 = min-max"},
-    {"gptq", "damp", KEY_REAL, AT(damping), 0.01, 0.0001, 1, NULL, NULL, NULL, "damp",
+    {"gptq exl2", "damp", KEY_REAL, AT(damping), 0.01, 0.0001, 1, NULL, NULL, NULL, "damp",
      "fraction of the mean of diag(H) added to the diagonal"},
     {"awq", "zero", KEY_NOT, AT(sym), 1, 0, 1, NULL, "asym", "sym", NULL,
      "1 = one zero point per group, 0 = in the middle of the codes"},
@@ -113,7 +119,7 @@ static double get_value(const qs_spec *spec, const key_row *row)
  * search, so their defaults follow those. */
 static double default_value(const qs_spec *spec, const key_row *row)
 {
-    if (row->offset == AT(group_aware)) return !spec->act_order && spec->group_size > 0;
+    if (row->offset == AT(group_aware)) return !spec->act_order && spec->group_size >= 0;
     if (row->offset == AT(clip)) return !spec->then_gptq;
     return row->fallback;
 }
@@ -166,7 +172,7 @@ static qs_err parse_value(qs_spec *spec, const key_row *row, const char *text, c
     if (row->kind ==
         KEY_REAL) { /* the value is what the canonical text says, or two points would share an id */
         char rounded[VALUE_BYTES];
-        (void)snprintf(rounded, sizeof rounded, "%g", value);
+        (void)snprintf(rounded, sizeof rounded, row->offset == AT(bpw) ? "%.2f" : "%g", value);
         value = strtod(rounded, NULL);
     }
     set_value(spec, row, value);
@@ -192,8 +198,9 @@ static void format_suffix(char text[VALUE_BYTES], const qs_spec *spec, const key
 {
     text[0] = '\0';
     double value = get_value(spec, row);
-    bool always = row->offset == AT(sym) || row->offset == AT(double_quant) || row->kind == KEY_NAME;
-    if (row->kind == KEY_INT || (!always && value == default_value(spec, row))) return;
+    bool always = row->offset == AT(sym) || row->offset == AT(double_quant) || row->offset == AT(head) ||
+                  row->kind == KEY_NAME;
+    if ((row->kind == KEY_INT && row->prefix == NULL) || row->offset == AT(bpw) || (!always && value == default_value(spec, row))) return;
     if (is_flag(row))
         (void)snprintf(text, VALUE_BYTES, "%s", value != 0 ? row->suffix_1 : row->suffix_0);
     else if (row->kind == KEY_NAME)
@@ -205,7 +212,11 @@ static void format_suffix(char text[VALUE_BYTES], const qs_spec *spec, const key
 static void write_id(qs_spec *spec)
 {
     const char *name = spec->method->name;
-    if (spec->method->format == QS_PACKED_INT)
+    if (spec->bpw > 0 && spec->group_size > 0)
+        (void)snprintf(spec->id, sizeof spec->id, "%s-%.2fbpw-g%" PRId64, name, spec->bpw, spec->group_size);
+    else if (spec->bpw > 0)
+        (void)snprintf(spec->id, sizeof spec->id, "%s-%.2fbpw", name, spec->bpw);
+    else if (spec->method->format == QS_PACKED_INT)
         (void)snprintf(spec->id, sizeof spec->id, "%s-b%" PRId64 "-g%" PRId64, name, spec->bits, spec->group_size);
     else if (spec->method->format == QS_PACKED_INT8)
         (void)snprintf(spec->id, sizeof spec->id, "%s", name);
@@ -216,13 +227,20 @@ static void write_id(qs_spec *spec)
     append(spec->id, sizeof spec->id, spec->variant);
 }
 
+/* Keys that the budget stands for, or that stand for it, are not said. */
+static bool is_silent(const qs_spec *spec, const key_row *row)
+{
+    if (spec->bpw > 0) return row->offset == AT(bits) || (row->offset == AT(group_size) && spec->group_size == 0);
+    return row->offset == AT(bpw);
+}
+
 static void write_names(qs_spec *spec)
 {
     char part[VALUE_BYTES];
     spec->variant[0] = '\0';
     (void)snprintf(spec->text, sizeof spec->text, "%s", spec->method->name);
     for (int i = 0, n = 0; i < N_KEYS; i++) {
-        if (!key_applies(&keys[i], spec->method)) continue;
+        if (!key_applies(&keys[i], spec->method) || is_silent(spec, &keys[i])) continue;
         append(spec->text, sizeof spec->text, n++ == 0 ? ":" : ",");
         append(spec->text, sizeof spec->text, keys[i].name);
         append(spec->text, sizeof spec->text, "=");
@@ -239,7 +257,30 @@ static void write_names(qs_spec *spec)
 /* Of methods whose format leaves no choice. */
 static int64_t fixed_value(const qs_method *method, size_t offset)
 {
+    if (method->format == QS_PACKED_EXL2) return 0;
     return offset == AT(bits) ? qs_formats[method->format].bits : -1;
+}
+
+/* The index of a key of the method, or -1. */
+static int find_key(const qs_method *method, size_t offset)
+{
+    for (int i = 0; i < N_KEYS; i++)
+        if (keys[i].offset == offset && key_applies(&keys[i], method)) return i;
+    return -1;
+}
+
+/* A budget stands for bits and, where no group is given, for groups. */
+static qs_err complete_budget(qs_spec *spec, const bool *given, const char *where)
+{
+    int bits = find_key(spec->method, AT(bits)), group = find_key(spec->method, AT(group_size));
+    if (spec->bpw == 0) return QS_OK;
+    if (bits >= 0 && given[bits])
+        return qs_fail(QS_E_USAGE, "%s: bits and bpw: a budget chooses the bits of each matrix; give one of them", where);
+    spec->bits = 0;
+    if (group >= 0 && !given[group]) spec->group_size = 0;
+    if (spec->act_order || spec->static_groups)
+        return qs_fail(QS_E_USAGE, "%s: bpw with act=1: one order of columns at a time is measured; leave act out", where);
+    return QS_OK;
 }
 
 /* Fills what was not given, refuses what does not go together, names the point. */
@@ -247,12 +288,16 @@ static qs_err complete(qs_spec *spec, const bool *given, const char *where)
 {
     if (spec->method->format != QS_PACKED_INT) {
         spec->bits = fixed_value(spec->method, AT(bits));
-        if (spec->method->format == QS_PACKED_INT8) spec->group_size = fixed_value(spec->method, AT(group_size));
+        if (find_key(spec->method, AT(group_size)) < 0)
+            spec->group_size = fixed_value(spec->method, AT(group_size));
         spec->sym = true;
     }
     for (int i = 0; i < N_KEYS; i++)
         if (key_applies(&keys[i], spec->method) && !given[i])
             set_value(spec, &keys[i], default_value(spec, &keys[i]));
+    qs_err err = complete_budget(spec, given, where);
+    if (err != QS_OK) return err;
+    if (spec->method->format == QS_PACKED_EXL2) spec->act_order = true; /* what the format is for */
     if (spec->static_groups && !spec->act_order)
         return qs_fail(QS_E_USAGE,
                        "%s: static=1 needs act=1; without act-order the groups are static already", where);
@@ -354,6 +399,7 @@ static qs_err parse_suffix(qs_spec *spec, const char *part, bool *given, const c
         bool off = row->suffix_0 != NULL && strcmp(row->suffix_0, part) == 0;
         bool real = row->prefix != NULL && strncmp(row->prefix, part, strlen(row->prefix)) == 0;
         bool name = row->kind == KEY_NAME && is_listed(row->allowed, part);
+        real = real && strpbrk(part, "0123456789") == part + strlen(row->prefix);
         if (!on && !off && !real && !name) continue;
         if (given[i]) return qs_fail(QS_E_USAGE, "%s: \"%s\" says %s a second time", where, part, row->name);
         given[i] = true;
@@ -364,13 +410,15 @@ static qs_err parse_suffix(qs_spec *spec, const char *part, bool *given, const c
     return qs_fail(QS_E_USAGE, "%s: %s has no variant \"%s\"", where, spec->method->name, part);
 }
 
+/* In the column of bits a method without bits, or a number with a point, means bpw. */
 static qs_err parse_cell(qs_spec *spec, size_t offset, const char *text, bool *given, const char *where)
 {
-    for (int i = 0; i < N_KEYS; i++) {
-        if (keys[i].offset != offset || !key_applies(&keys[i], spec->method)) continue;
+    int key = find_key(spec->method, offset), budget = find_key(spec->method, AT(bpw));
+    if (offset == AT(bits) && budget >= 0 && (key < 0 || strchr(text, '.') != NULL)) key = budget;
+    if (key >= 0) {
         if (text[0] == '\0') return QS_OK; /* the default */
-        given[i] = true;
-        return parse_value(spec, &keys[i], text, where);
+        given[key] = true;
+        return parse_value(spec, &keys[key], text, where);
     }
     char wanted[VALUE_BYTES];
     (void)snprintf(wanted, sizeof wanted, "%" PRId64, fixed_value(spec->method, offset));
@@ -402,6 +450,9 @@ qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, co
 
 qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix)
 {
+    if (spec->method->format == QS_PACKED_EXL2 && (n_in % QS_EXL2_UNIT != 0 || n_in > QS_MIX_COLUMNS_MAX))
+        return qs_fail(QS_E_UNSUPPORTED, "%s: a row of %s has %" PRId64 " weights; EXL2 holds multiples of %d up to %d; "
+                       "use gptq:bpw=", spec->id, matrix, n_in, QS_EXL2_UNIT, QS_MIX_COLUMNS_MAX);
     if (spec->method->format != QS_PACKED_INT || spec->group_size <= n_in) return QS_OK;
     return qs_fail(QS_E_USAGE,
                    "%s: group %" PRId64 " is larger than the %" PRId64 " weights of a row of %s; use -1 for "
@@ -422,6 +473,10 @@ bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in)
 qs_err qs_spec_shape(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed *out)
 {
     qs_packed_format format = spec->method->format;
+    if (format == QS_PACKED_EXL2) {
+        qs_packed_group groups[QS_MIX_GROUPS_MAX];
+        return qs_packed_shape_exl2(out, n_out, n_in, groups, qs_mix_groups(spec->mix, n_in, groups));
+    }
     if (format == QS_PACKED_INT) return qs_packed_shape(out, (int)spec->bits, n_out, n_in, spec->group_size);
     if (format == QS_PACKED_INT8) return qs_packed_shape_int8(out, n_out, n_in, (float)spec->threshold);
     return qs_packed_shape_blocks(out, format, n_out, n_in, spec->group_size, (qs_rounding)spec->compute);

@@ -5,6 +5,11 @@
  *   awq:bits=4,group=64,zero=1           awq-b4-g64-asym
  *   nf4:block=64,dq=1,compute=bf16       nf4-blk64-dq-bf16
  *   int8                                 int8
+ *   exl2:bpw=4.0,head=6                  exl2-4.00bpw-h6
+ *   gptq:bpw=3.5                         gptq-3.50bpw-sym
+ *
+ * bpw is a budget: bits per weight of all linears together, whatever is stored counted. Each matrix then gets what its
+ * method offers (qs_method.options), by qs_allocation (quant/allocate.h).
  *
  * bits, group and sym always stand in the id, block, dq and compute in that of nf4 and fp4; any other key only when it
  * differs from its default. Two texts that mean the same point have the same id. */
@@ -17,6 +22,7 @@
 
 #include "backend/packed.h"
 #include "base/error.h"
+#include "quant/mix.h"
 
 enum { QS_SPEC_ID_BYTES = 96, QS_SPEC_TEXT_BYTES = 256 };
 
@@ -27,8 +33,9 @@ typedef struct qs_spec {
     char id[QS_SPEC_ID_BYTES];
     char text[QS_SPEC_TEXT_BYTES];  /* canonical: every key of the method */
     char variant[QS_SPEC_ID_BYTES]; /* the id after bits and group: "sym", "asym-act", "dq-bf16" */
-    int64_t bits;                   /* 2, 3, 4, 8 */
-    int64_t group_size;             /* -1 = the whole row; block=, of the flattened matrix */
+    int64_t bits;                   /* 2, 3, 4, 8; 0 = each matrix has its own */
+    int64_t group_size;             /* -1 = the whole row; block=, of the flattened matrix; 0 as with bits */
+    double bpw;                     /* budget; 0 = none */
     bool sym;
     /* GPTQ (formats §1): */
     bool act_order;     /* act=1: columns by descending diag(H); groups follow the order */
@@ -44,17 +51,22 @@ typedef struct qs_spec {
     bool double_quant;  /* dq=1: block maxima in 8 bits */
     int64_t compute;    /* a qs_rounding */
     double threshold;   /* of int8: columns with |x| from here on in 16 bits; 0 = none */
+    /* EXL2: */
+    int64_t head;       /* bits of the output head; 16 = as it is */
+    const qs_mix *mix;  /* of one matrix; NULL with a budget */
 } qs_spec;
 
 /* QS_E_USAGE with the place and what is accepted: unknown method or key, bits=5, group=0, act with gar ... */
 QS_MUST_CHECK qs_err qs_spec_parse(qs_spec *out, const char *text);
 
-/* From a grid row's cells: method, bits, group_size, variant ("sym", "asym-act", "" = the default). */
+/* From a grid row's cells: method, bits (or bpw: "3.5"), group_size, variant ("sym", "asym-act", "h6", "" = the
+ * default). */
 QS_MUST_CHECK qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits,
                                         const char *group_size, const char *variant);
 
 /* Whether this spec can quantise rows of n_in weights; QS_E_USAGE names the matrix: a group larger than the
- * row. A group that does not divide the row is fine: the last one is shorter. Blocks fit any matrix. */
+ * row. A group that does not divide the row is fine: the last one is shorter. Blocks fit any matrix. EXL2 takes rows
+ * in multiples of 32 alone (QS_E_UNSUPPORTED). */
 QS_MUST_CHECK qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix);
 
 /* Whether rows of n_in weights have one scale each, or groups of neighbours whose scales do not wait for
@@ -62,7 +74,7 @@ QS_MUST_CHECK qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const 
 bool qs_spec_static_scales(const qs_spec *spec, int64_t n_in);
 bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in);
 
-/* Sets the numbers of a packed matrix of this spec. QS_E_INPUT when they do not fit. */
+/* Sets the numbers of a packed matrix of this spec, which has no budget. QS_E_INPUT when they do not fit. */
 QS_MUST_CHECK qs_err qs_spec_shape(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed *out);
 
 /* The keys of every method with default and meaning, for --list and docs. */

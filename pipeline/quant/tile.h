@@ -19,6 +19,10 @@ typedef struct qs_tile_ops {
     void (*scales)(const qs_scale_rule *rule, const float *x, int64_t n, const float *column_weight,
                    float *scale, float *zero);
 
+    /* error[64] = sum over i of column_weight[i] * (x[i] - scale * code)^2, codes of `bits` bits around 0; column_weight
+     * NULL = ones. */
+    void (*errors)(const float *x, int64_t n, const float *column_weight, int bits, const float *scale, float *error);
+
     /* Codes [n][64] of x[n][64]; column i uses scale[group[i]][64], group NULL = all the first.
      * With u (the diagonal block of the factor, leading dimension ldu): column by column x becomes the error
      * over u[i][i], which later columns of this block take up: x[j] -= u[i][j] * x[i]. */
@@ -29,6 +33,11 @@ typedef struct qs_tile_ops {
 extern const qs_tile_ops qs_tile_reference;
 extern const qs_tile_ops qs_tile_avx2;   /* empty (name == NULL) where the compiler has no such target */
 extern const qs_tile_ops qs_tile_avx512;
+
+/* x[i * width + r] = weights [n_out, n_in] of row 64 tile + r, column order[i] (NULL = first + i), i < n; rows beyond
+ * the matrix are 0. `order` points to the first of the n. */
+void qs_tile_gather(const float *weights, int64_t n_out, int64_t n_in, int64_t tile, const int32_t *order, int64_t first,
+                    int64_t n, float *x, int64_t width);
 
 /* The best table for this CPU. */
 const qs_tile_ops *qs_tile_best(void);

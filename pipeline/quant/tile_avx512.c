@@ -40,7 +40,8 @@ static inline void store_u8(uint8_t *p, VEC a)
 
 #include "quant/tile_body.h"
 
-const qs_tile_ops qs_tile_avx512 = {.name = "avx512", .update = update, .scales = scales, .code = code};
+const qs_tile_ops qs_tile_avx512 = {.name = "avx512", .update = update, .scales = scales,
+                                     .errors = errors, .code = code};
 
 #else
 

@@ -136,6 +136,22 @@ static void scales(const qs_scale_rule *rule, const float *x, int64_t n, const f
     }
 }
 
+static void errors(const float *x, int64_t n, const float *column_weight, int bits, const float *scale, float *error)
+{
+    float middle = (float)(1 << (bits - 1));
+    VEC magic = set1(QS_SCALE_MAGIC), low = set1(QS_SCALE_MAGIC - middle), high = set1(QS_SCALE_MAGIC + middle - 1);
+    for (int64_t part = 0; part < QS_TILE_ROWS; part += LANES) {
+        VEC s = load(scale + part), inverse = divide(set1(1), s), sum = set1(0);
+        for (int64_t i = 0; i < n; i++) {
+            VEC w = load(x + i * QS_TILE_ROWS + part), weight = set1(column_weight != NULL ? column_weight[i] : 1.0f);
+            VEC q = sub(vmin(vmax(fmadd(w, inverse, magic), low), high), magic);
+            VEC e = fnmadd(s, q, w);
+            sum = fmadd(mul(e, weight), e, sum);
+        }
+        store(error + part, sum);
+    }
+}
+
 static void code(float *x, int64_t n, int bits, const float *scale, const float *zero, const int32_t *group,
                  const float *u, int64_t ldu, uint8_t *codes)
 {

@@ -15,6 +15,7 @@ typedef enum qs_host_slot {
     QS_HOST_COLUMN_WEIGHTS,
     QS_HOST_FOLDED,  /* weights of a site, scaled */
     QS_HOST_SCALES,  /* candidates of a scale search */
+    QS_HOST_FACTOR,  /* U of a device */
     QS_N_HOST_SLOTS
 } qs_host_slot;
 

@@ -157,7 +157,7 @@ static void cpu_destroy(qs_backend *backend)
     if (cpu->gemm != NULL) cpu->engine->destroy(cpu->gemm);
     qs_cpu_buffer *buffers[] = {&cpu->rows, &cpu->x, &cpu->x_row, &cpu->x_sums, &cpu->addend, &cpu->rope_inv_freq,
                                 &cpu->rope_cosines, &cpu->rope_sines, &cpu->coded, &cpu->codes16, &cpu->scales,
-                                &cpu->outliers, &cpu->columns};
+                                &cpu->outliers, &cpu->columns, &cpu->part, &cpu->unpacked};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_cpu_release(cpu, buffers[i]);
     qs_arena_destroy(cpu->arena);
     qs_team_destroy(cpu->team);
@@ -255,6 +255,7 @@ static const struct {
     KERNEL_ROW("linear gemv nf4", gemv_format[QS_PACKED_NF4]),
     KERNEL_ROW("linear gemv fp4", gemv_format[QS_PACKED_FP4]),
     KERNEL_ROW("linear gemv llmint8", gemv_format[QS_PACKED_INT8]),
+    KERNEL_ROW("linear gemv exl2", gemv_format[QS_PACKED_EXL2]),
     KERNEL_ROW("round", round),
     KERNEL_ROW("add_scaled", add_scaled),
     KERNEL_ROW("code_row", code_row),

@@ -26,6 +26,8 @@ typedef struct qs_cpu {
     qs_cpu_buffer x;      /* [QS_GEMV_MAX_ROWS, padded n_in] f32: permuted and padded activations */
     qs_cpu_buffer x_row;  /* [padded n_in] f32: one row of them in stored order */
     qs_cpu_buffer x_sums; /* [QS_GEMV_MAX_ROWS, n_groups] f32 */
+    qs_cpu_buffer part;   /* [QS_GEMV_MAX_ROWS, n_out] f32: what one segment of EXL2 adds */
+    qs_cpu_buffer unpacked; /* [n_threads, n_in] u8: codes on their way into panels */
     qs_cpu_buffer addend; /* [rows, n_out] f32: a product on its way to being added */
     /* Inputs as a format wants them, kept for the matrices that share them (cpu_formats.c). */
     qs_cpu_buffer coded;    /* [rows, padded n_in] f32 */

@@ -147,7 +147,9 @@ qs_err qs_cpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
         matrix->state = self;
     }
     self->packed = (qs_packed){0};
-    if (qs_cpu_is_format(desc))
+    if (qs_cpu_is_format(desc) && desc->packed->format == QS_PACKED_EXL2)
+        QS_TRY(qs_cpu_exl2_update(matrix, desc->packed));
+    else if (qs_cpu_is_format(desc))
         QS_TRY(qs_cpu_format_update(matrix, desc->packed));
     else if ((matrix->uses & QS_USE_GEMV) != 0)
         QS_TRY(desc->format == QS_MATRIX_INT ? update_int(matrix, desc->packed) : update_dense(matrix, desc));
@@ -221,9 +223,14 @@ static qs_err run_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, 
 {
     const qs_matrix *matrix = job->matrix;
     const qs_cpu_matrix *self = matrix->state;
-    if (self->format == QS_MATRIX_INT && self->packed.format != QS_PACKED_INT)
+    bool is_exl2 = self->format == QS_MATRIX_INT && self->packed.format == QS_PACKED_EXL2;
+    if (self->format == QS_MATRIX_INT && self->packed.format != QS_PACKED_INT && !is_exl2)
         return qs_cpu_format_linear(cpu, job, x, n);
     if (!qs_cpu_is_few(matrix, n)) return cpu->engine->multiply(cpu->gemm, &self->pack, x, n, job->bias, job->y);
+    if (is_exl2) {
+        qs_cpu_exl2_few(cpu, job, x, n);
+        return QS_OK;
+    }
     qs_gemv_job gemv = {.n = n, .n_out = matrix->n_out, .n_in = matrix->n_in, .x = x, .x_stride = matrix->n_in,
                         .bias = job->bias, .y = job->y, .dense = self->weights.data, .packed = &self->packed,
                         .panels = &self->panels};

@@ -1,9 +1,17 @@
 /* A weight matrix of the CPU backend: what is kept of it. cpu_matrix.c serves dense matrices and codes of integers,
- * cpu_formats.c the other formats. */
+ * cpu_formats.c the other formats, cpu_exl2.c few rows of EXL2. */
 #ifndef QS_BACKEND_CPU_CPU_MATRIX_H
 #define QS_BACKEND_CPU_CPU_MATRIX_H
 
 #include "backend/cpu/cpu.h"
+
+/* Neighbouring groups of EXL2 with codes of one width and of one size (the last may be shorter): panels of their own. */
+typedef struct qs_cpu_segment {
+    int64_t first; /* stored column */
+    int64_t group; /* the first of them */
+    qs_panels panels;
+} qs_cpu_segment;
+enum { QS_CPU_SEGMENTS_MAX = 12 };
 
 typedef struct qs_cpu_matrix {
     qs_matrix_format format;
@@ -12,6 +20,8 @@ typedef struct qs_cpu_matrix {
     qs_cpu_buffer weights, scales, zeros, perm;
     qs_packed packed;
     qs_panels panels;
+    qs_cpu_segment segments[QS_CPU_SEGMENTS_MAX]; /* of EXL2; none = the plain kernel */
+    int n_segments;
     qs_gemv_run run;
     bool wants_panels;
     /* For many rows. */
@@ -31,6 +41,10 @@ void qs_cpu_format_rows(const qs_cpu *cpu, const qs_packed *packed, int64_t firs
 QS_MUST_CHECK qs_err qs_cpu_format_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n);
 /* Other inputs may stand at the same place from now on. */
 void qs_cpu_format_forget(qs_cpu *cpu);
+
+/* cpu_exl2.c: the same of EXL2, for few rows alone. */
+QS_MUST_CHECK qs_err qs_cpu_exl2_update(qs_matrix *matrix, const qs_packed *packed);
+void qs_cpu_exl2_few(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n);
 
 /* cpu_matrix.c: the kernel over all rows of the output, shared by the team. */
 void qs_cpu_run_gemv(qs_cpu *cpu, const qs_cpu_matrix *self, const qs_gemv_job *job);

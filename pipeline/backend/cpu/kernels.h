@@ -219,6 +219,7 @@ void qs_ref_gemv_f16(const qs_gemv_job *job, int64_t first_row, int64_t last_row
 void qs_ref_gemv_bf16(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
 void qs_ref_gemv_int(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
 void qs_ref_gemv_blocks(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
+void qs_ref_gemv_exl2(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
 void qs_ref_gemv_int8(const qs_gemv_job *job, int64_t first_row, int64_t last_row);
 void qs_ref_round(const float *x, const float *bias, int64_t n, qs_rounding rounding, float *out);
 void qs_ref_add_scaled(float a, const float *x, int64_t n, float *y);

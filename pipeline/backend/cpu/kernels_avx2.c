@@ -50,6 +50,8 @@ void qs_kernels_fill_avx2(qs_cpu_kernels *kernels)
     kernels->gemv_format[QS_PACKED_FP4] = (qs_gemv_kernel){"avx2", "gemv_fp4_avx2", gemv_blocks_simd, true};
     kernels->gemv_format[QS_PACKED_INT8] =
         (qs_gemv_kernel){"avx2", "gemv_llmint8_avx2", gemv_llmint8_simd, true};
+    /* Panels of integers, segment by segment (cpu_exl2.c). */
+    kernels->gemv_format[QS_PACKED_EXL2] = (qs_gemv_kernel){"avx2", "gemv_exl2_avx2", NULL, true};
     kernels->round.from = "avx2";
     kernels->round.run = round_simd;
     kernels->add_scaled.from = "avx2";

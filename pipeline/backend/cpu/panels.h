@@ -18,4 +18,7 @@ size_t qs_panels_group_count(const qs_panels *panels); /* scales or zeros, padde
 /* Fills panels [first, last); the pointers are set. */
 void qs_panels_fill(const qs_panels *panels, const qs_packed *packed, int64_t first, int64_t last);
 
+/* The codes of one row from codes [n_in], one to a byte. Rows behind n_out of the last panel stay as they are. */
+void qs_panels_fill_row(const qs_panels *panels, int64_t row, const uint8_t *codes);
+
 #endif

@@ -23,6 +23,36 @@ void qs_ref_gemv_blocks(const qs_gemv_job *job, int64_t first_row, int64_t last_
     }
 }
 
+/* Group by group, f64 sums; weights before they are rounded to f16 would be nearer to what a GPU's kernels do, but
+ * packed.h rounds them. */
+void qs_ref_gemv_exl2(const qs_gemv_job *job, int64_t first_row, int64_t last_row)
+{
+    const qs_packed *packed = job->packed;
+    for (int64_t o = first_row; o < last_row; o++)
+        for (int64_t r = 0; r < job->n; r++) {
+            const float *x = job->x + r * job->x_stride;
+            const uint8_t *src = packed->codes + o * packed->row_bytes;
+            double sum = job->bias == NULL ? 0.0 : (double)job->bias[o];
+            unsigned pending = 0;
+            int n_pending = 0;
+            for (int64_t g = 0; g < packed->n_groups; g++) {
+                int bits = packed->groups[g].bits, middle = 1 << (bits - 1);
+                float scale = qs_exl2_scale(packed->scale_max[g], packed->scale_codes[o * packed->n_groups + g]);
+                for (int64_t j = packed->groups[g].first; j < qs_packed_group_end(packed, g); j++) {
+                    if (n_pending < bits) {
+                        pending |= (unsigned)*src++ << n_pending;
+                        n_pending += 8;
+                    }
+                    int code = (int)(pending & ((1u << bits) - 1u)) - middle;
+                    sum += (double)qs_round_to((float)code * scale, QS_ROUND_F16) * (double)x[j];
+                    pending >>= bits;
+                    n_pending -= bits;
+                }
+            }
+            job->y[r * job->n_out + o] = (float)sum;
+        }
+}
+
 void qs_ref_gemv_int8(const qs_gemv_job *job, int64_t first_row, int64_t last_row)
 {
     for (int64_t o = first_row; o < last_row; o++) {

@@ -31,6 +31,7 @@ void qs_kernels_fill_ref(qs_cpu_kernels *kernels)
                 [QS_PACKED_NF4] = {"reference", "gemv_nf4_reference", qs_ref_gemv_blocks, false},
                 [QS_PACKED_FP4] = {"reference", "gemv_fp4_reference", qs_ref_gemv_blocks, false},
                 [QS_PACKED_INT8] = {"reference", "gemv_llmint8_reference", qs_ref_gemv_int8, false},
+                [QS_PACKED_EXL2] = {"reference", "gemv_exl2_reference", qs_ref_gemv_exl2, false},
             },
         .round = {"reference", qs_ref_round},
         .add_scaled = {"reference", qs_ref_add_scaled},

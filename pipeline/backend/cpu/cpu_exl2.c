@@ -1,0 +1,199 @@
+/* EXL2 on the CPU, few rows: the groups of a width become panels as those of integers are (kernels.h), so that the same
+ * kernels multiply them, one segment after the other. A row's scales are f16 numbers whatever four bits they were
+ * stored in. Codes of 5 and 6 bits lie in panels of 8. The weights' own rounding to f16 (packed.h) is left out, as in
+ * the runtime's kernels for few rows: at most 2^-12 of a weight. What does not fit panels goes to the plain kernel. */
+#include <string.h>
+
+#include "backend/cpu/cpu_matrix.h"
+#include "backend/cpu/panels.h"
+#include "base/dtype.h"
+
+static int panel_bits(int bits) { return bits == 5 || bits == 6 ? 8 : bits; }
+
+static int64_t group_columns(const qs_packed *packed, int64_t group)
+{
+    return qs_packed_group_end(packed, group) - packed->groups[group].first;
+}
+
+/* Number of segments, or 0 when there are too many. */
+static int find_segments(const qs_packed *packed, qs_cpu_segment *segments)
+{
+    int n = 0;
+    for (int64_t g = 0, last; g < packed->n_groups; g = last) {
+        int64_t size = group_columns(packed, g);
+        for (last = g + 1; last < packed->n_groups && packed->groups[last].bits == packed->groups[g].bits; last++) {
+            if (group_columns(packed, last - 1) != size || group_columns(packed, last) > size) break;
+        }
+        if (n == QS_CPU_SEGMENTS_MAX) return 0;
+        qs_packed part = {.bits = panel_bits(packed->groups[g].bits),
+                          .n_out = packed->n_out,
+                          .n_in = qs_packed_group_end(packed, last - 1) - packed->groups[g].first,
+                          .group_size = size,
+                          .n_groups = last - g};
+        segments[n] = (qs_cpu_segment){.first = packed->groups[g].first, .group = g};
+        qs_panels_shape(&segments[n++].panels, &part);
+    }
+    return n;
+}
+
+typedef struct filling {
+    const qs_packed *packed;
+    const qs_cpu_matrix *self;
+    uint8_t *codes; /* [n_threads, n_in] */
+} filling;
+
+static void fill_segment(const filling *work, const qs_cpu_segment *segment, int64_t row, uint8_t *codes)
+{
+    const qs_packed *packed = work->packed;
+    const qs_panels *panels = &segment->panels;
+    int shift = (1 << (panels->bits - 1)) - (1 << (packed->groups[segment->group].bits - 1));
+    for (int64_t j = 0; shift != 0 && j < panels->n_in; j++) codes[j] = (uint8_t)(codes[j] + shift);
+    qs_panels_fill_row(panels, row, codes);
+    for (int64_t g = 0; g < panels->n_groups; g++) {
+        int64_t from = segment->group + g;
+        float scale = qs_exl2_scale(packed->scale_max[from], packed->scale_codes[row * packed->n_groups + from]);
+        panels->scales[(row / QS_PANEL_ROWS * panels->n_groups + g) * QS_PANEL_ROWS + row % QS_PANEL_ROWS] =
+            qs_f16_from_f32(scale);
+    }
+}
+
+static void fill_rows(void *context, int64_t first, int64_t last, int thread)
+{
+    const filling *work = context;
+    uint8_t *codes = work->codes + thread * work->packed->n_in;
+    for (int64_t row = first; row < last; row++) {
+        qs_packed_get_row(work->packed, row, codes);
+        for (int s = 0; s < work->self->n_segments; s++)
+            fill_segment(work, &work->self->segments[s], row, codes + work->self->segments[s].first);
+    }
+}
+
+static qs_err update_segments(qs_cpu *cpu, qs_cpu_matrix *self, const qs_packed *packed)
+{
+    size_t code_bytes = 0, n_scales = 0;
+    qs_err err;
+    for (int s = 0; s < self->n_segments; s++) {
+        code_bytes += qs_panels_code_bytes(&self->segments[s].panels);
+        n_scales += qs_panels_group_count(&self->segments[s].panels);
+    }
+    filling work = {.packed = packed, .self = self};
+    QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->scales, n_scales * sizeof *packed->scale_max, "packed scales"));
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->unpacked, (size_t)(qs_team_n_threads(cpu->team) * packed->n_in), "unpacked codes"));
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->part, (size_t)(QS_GEMV_MAX_ROWS * packed->n_out) * sizeof(float), "partial sums"));
+    work.codes = cpu->unpacked.data;
+    memset(self->weights.data, 0, code_bytes); /* rows behind n_out */
+    memset(self->scales.data, 0, n_scales * sizeof *packed->scale_max);
+    uint32_t *codes = self->weights.data;
+    uint16_t *scales = self->scales.data;
+    for (int s = 0; s < self->n_segments; s++) {
+        qs_panels *panels = &self->segments[s].panels;
+        panels->codes = codes;
+        panels->scales = scales;
+        codes += qs_panels_code_bytes(panels) / sizeof *codes;
+        scales += qs_panels_group_count(panels);
+    }
+    qs_team_run(cpu->team, packed->n_out, 16, fill_rows, &work);
+out:
+    return err;
+}
+
+/* The plain kernel's view: everything as it is, groups and their scales in one buffer. */
+static qs_err update_plain(qs_cpu *cpu, qs_cpu_matrix *self, const qs_packed *packed)
+{
+    size_t code_bytes = (size_t)(packed->n_out * packed->row_bytes), n_scales = (size_t)(packed->n_out * packed->n_groups);
+    size_t group_bytes = (size_t)packed->n_groups * sizeof *packed->groups;
+    qs_err err;
+    QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->zeros, n_scales, "codes of scales"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->scales, group_bytes + (size_t)packed->n_groups * sizeof *packed->scale_max, "groups"));
+    self->packed.codes = self->weights.data;
+    self->packed.scale_codes = self->zeros.data;
+    self->packed.groups = self->scales.data;
+    self->packed.scale_max = (uint16_t *)(void *)(self->packed.groups + packed->n_groups);
+    memcpy(self->packed.codes, packed->codes, code_bytes);
+    memcpy(self->packed.scale_codes, packed->scale_codes, n_scales);
+    memcpy(self->packed.groups, packed->groups, group_bytes);
+    memcpy(self->packed.scale_max, packed->scale_max, (size_t)packed->n_groups * sizeof *packed->scale_max);
+out:
+    return err;
+}
+
+qs_err qs_cpu_exl2_update(qs_matrix *matrix, const qs_packed *packed)
+{
+    qs_cpu_matrix *self = matrix->state;
+    qs_cpu *cpu = qs_cpu_of(matrix->backend);
+    const qs_gemv_kernel *kernel = &cpu->kernels.gemv_format[QS_PACKED_EXL2];
+    size_t perm_bytes = (size_t)packed->n_in * sizeof *packed->perm;
+    qs_err err = QS_OK;
+    self->packed = (qs_packed){.format = QS_PACKED_EXL2, .n_out = packed->n_out, .n_in = packed->n_in,
+                               .n_groups = packed->n_groups, .row_bytes = packed->row_bytes};
+    self->n_segments = 0;
+    if ((matrix->uses & QS_USE_GEMV) == 0) goto out;
+    if (kernel->wants_panels) self->n_segments = find_segments(packed, self->segments);
+    QS_TRY(qs_cpu_reserve(cpu, &self->perm, perm_bytes, "packed permutation"));
+    memcpy(self->perm.data, packed->perm, perm_bytes);
+    self->packed.perm = self->perm.data;
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->x, (size_t)(QS_GEMV_MAX_ROWS * packed->n_in) * sizeof(float), "activations"));
+    if (self->n_segments > 0) {
+        matrix->kernel = kernel->name;
+        QS_TRY(update_segments(cpu, self, packed));
+    } else {
+        self->run = qs_ref_gemv_exl2;
+        matrix->kernel = "gemv_exl2_reference";
+        QS_TRY(update_plain(cpu, self, packed));
+    }
+out:
+    return err;
+}
+
+typedef struct multiplying {
+    const qs_cpu *cpu;
+    const qs_cpu_matrix *self;
+    qs_gemv_job job;
+} multiplying;
+
+/* Rows of whole panels: y of the first segment, and what each further one adds. */
+static void multiply_panels(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const multiplying *work = context;
+    int64_t begin = first * QS_PANEL_ROWS, n_out = work->job.n_out;
+    int64_t end = last * QS_PANEL_ROWS < n_out ? last * QS_PANEL_ROWS : n_out;
+    for (int s = 0; s < work->self->n_segments; s++) {
+        const qs_cpu_segment *segment = &work->self->segments[s];
+        qs_gemv_job part = work->job;
+        part.n_in = segment->panels.n_in;
+        part.x += segment->first * part.n;
+        part.panels = &segment->panels;
+        if (s > 0) {
+            part.bias = NULL;
+            part.y = work->cpu->part.data;
+        }
+        work->cpu->kernels.gemv_int[qs_code_width(segment->panels.bits)].run(&part, begin, end);
+        for (int64_t r = 0; s > 0 && r < part.n; r++)
+            for (int64_t o = begin; o < end; o++) work->job.y[r * n_out + o] += part.y[r * n_out + o];
+    }
+}
+
+void qs_cpu_exl2_few(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n)
+{
+    enum { CHUNK_BYTES = 16384 }; /* weights worth a chunk of their own: about a microsecond */
+    const qs_cpu_matrix *self = job->matrix->state;
+    const qs_packed *packed = &self->packed;
+    bool panels = self->n_segments > 0;
+    float *stored = cpu->x.data;
+    int64_t n_in = packed->n_in, row_step = panels ? 1 : n_in, column_step = panels ? n : 1;
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t j = 0; j < n_in; j++) stored[r * row_step + j * column_step] = x[r * n_in + packed->perm[j]];
+    multiplying work = {.cpu = cpu, .self = self,
+                        .job = {.n = n, .n_out = packed->n_out, .n_in = n_in, .x = stored, .x_stride = n_in,
+                                .bias = job->bias, .y = job->y, .packed = packed}};
+    if (!panels) {
+        qs_cpu_run_gemv(cpu, self, &work.job);
+        return;
+    }
+    int64_t n_items = (packed->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
+    qs_team_run(cpu->team, n_items, CHUNK_BYTES / ((int64_t)self->weights.bytes / n_items + 1) + 1, multiply_panels,
+                &work);
+}

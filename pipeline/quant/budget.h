@@ -1,0 +1,36 @@
+/* Specs with a budget (bpw): what each matrix may get, what that would cost it, and what it gets.
+ *
+ * The cost of an option is measured: a sample of the matrix's rows is quantised with it, and the loss of that
+ * (qs_quant_result) is the prediction for the whole, since rows are coded independently but for EXL2's largest scales.
+ * Specs that differ in their budget alone share the measurement. */
+#ifndef QS_QUANT_BUDGET_H
+#define QS_QUANT_BUDGET_H
+
+#include "quant/quant_run.h"
+
+enum { QS_SAMPLE_ROWS = 128 }; /* of a matrix, evenly spread */
+
+typedef struct qs_budgets qs_budgets;
+
+/* *out is NULL when no spec has a budget. specs are borrowed. */
+QS_MUST_CHECK qs_err qs_budgets_create(qs_budgets **out, const qs_model *model, const qs_spec *specs, int64_t n_specs);
+void qs_budgets_destroy(qs_budgets *budgets); /* NULL is fine */
+
+/* Sets of options that are measured together. */
+int64_t qs_budgets_n_sets(const qs_budgets *budgets);
+const qs_spec *qs_budgets_options(const qs_budgets *budgets, int64_t set, int64_t *n);
+void qs_budgets_record(qs_budgets *budgets, int64_t set, int64_t layer, qs_role role, int64_t option, double loss);
+
+/* Shares all budgets out, once every option of every matrix is recorded. */
+QS_MUST_CHECK qs_err qs_budgets_share(qs_budgets *budgets);
+
+/* What a matrix gets and its predicted loss; NULL when the spec has no budget. */
+const qs_spec *qs_budgets_spec(const qs_budgets *budgets, int64_t spec, int64_t layer, qs_role role, double *predicted);
+
+/* Bits of all linears as they were chosen. */
+int64_t qs_budgets_bits(const qs_budgets *budgets, int64_t spec);
+
+/* Least and most bits per weight that a budget can have with this model. */
+void qs_budget_range(const qs_model *model, const qs_spec *spec, double *least, double *most);
+
+#endif
