@@ -182,6 +182,25 @@ static void test_tables_agree_on_updates_and_codes(void **state)
     }
 }
 
+static void test_tables_agree_on_errors(void **state)
+{
+    (void)state;
+    static float column_weight[N], error[2][R];
+    fill(x, N * R, 6, 1);
+    for (int i = 0; i < N; i++) column_weight[i] = 0.5f + 0.1f * (float)(i % 9);
+    for (size_t t = 1; t < 3; t++) {
+        if (!runs_here(tables[t])) continue;
+        for (int bits = 2; bits <= 8; bits++) {
+            for (int r = 0; r < R; r++) scale[0][r] = (0.3f + 0.02f * (float)r) / (float)(1 << bits);
+            for (int weighted = 0; weighted < 2; weighted++) {
+                qs_tile_reference.errors(x, 37, weighted ? column_weight : NULL, bits, scale[0], error[0]);
+                tables[t]->errors(x, 37, weighted ? column_weight : NULL, bits, scale[0], error[1]);
+                for (int r = 0; r < R; r++) assert_true(fabsf(error[1][r] - error[0][r]) <= 1e-4f * error[0][r] + 1e-9f);
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +209,7 @@ int main(void)
         cmocka_unit_test(test_search_weights),
         cmocka_unit_test(test_tables_agree_on_scales),
         cmocka_unit_test(test_tables_agree_on_updates_and_codes),
+        cmocka_unit_test(test_tables_agree_on_errors),
     };
     return cmocka_run_group_tests_name("scale", tests, NULL, NULL);
 }

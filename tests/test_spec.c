@@ -35,6 +35,11 @@ static void test_ids(void **state)
         {"nf4:block=32,compute=fp16", "nf4-blk32-dq-fp16", "dq-fp16"},
         {"int8", "int8", ""},
         {"int8:threshold=6.0", "int8", ""},
+        {"exl2", "exl2-4.00bpw-h16", "h16"},
+        {"exl2:bpw=3.456", "exl2-3.46bpw-h16", "h16"},
+        {"exl2:bpw=2.5,damp=0.1", "exl2-2.50bpw-h16-damp0.1", "h16-damp0.1"},
+        {"gptq:bpw=3.5", "gptq-3.50bpw-sym", "sym"},
+        {"gptq:bpw=3.5,group=64,sym=0", "gptq-3.50bpw-g64-asym", "asym"},
         {"int8:threshold=0", "int8-thr0", "thr0"},
         {"int8:threshold=4.5", "int8-thr4.5", "thr4.5"},
     };
@@ -49,6 +54,8 @@ static void test_ids(void **state)
         assert_memory_equal(&again, &spec, sizeof spec);
         (void)snprintf(bits, sizeof bits, "%d", (int)spec.bits);
         (void)snprintf(group, sizeof group, "%d", (int)spec.group_size);
+        if (spec.bpw > 0) (void)snprintf(bits, sizeof bits, "%.2f", spec.bpw);
+        if (spec.bpw > 0 && spec.group_size == 0) group[0] = '\0';
         if (qs_spec_from_cells(&cells, spec.method->name, bits, group, spec.variant) != QS_OK)
             fail_msg("%s", qs_error_text());
         assert_memory_equal(&cells, &spec, sizeof spec);
@@ -81,6 +88,14 @@ static void test_fields(void **state)
     assert_string_equal(spec.id, "nf4-blk32-dq-fp16");
     assert_int_equal(qs_spec_from_cells(&spec, "int8", "", "", ""), QS_OK);
     assert_string_equal(spec.id, "int8");
+    assert_int_equal(qs_spec_from_cells(&spec, "exl2", "4", "", "h16"), QS_OK); /* a budget, in the column of bits */
+    assert_string_equal(spec.id, "exl2-4.00bpw-h16");
+    assert_string_equal(spec.text, "exl2:bpw=4,head=16,damp=0.01");
+    assert_true(spec.bits == 0 && spec.group_size == 0 && spec.act_order && spec.mix == NULL);
+    assert_int_equal(qs_spec_from_cells(&spec, "gptq", "3.5", "", "asym"), QS_OK);
+    assert_string_equal(spec.id, "gptq-3.50bpw-asym");
+    assert_string_equal(spec.text, "gptq:bpw=3.5,sym=0,act=0,static=0,gar=1,search=1,damp=0.01");
+    assert_true(spec.bits == 0 && spec.group_size == 0 && spec.bpw == 3.5);
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "3", "", ""), QS_OK);
     assert_string_equal(spec.id, "gptq-b3-g64-sym");
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "", "32", "act-asym"), QS_OK); /* any order of parts */
@@ -132,6 +147,13 @@ static void test_refused(void **state)
         {"nf4:compute=", "one of fp32 bf16 fp16"},
         {"nf4:dq=2", "0 or 1"},
         {"int8:threshold=-1", "0 to 65504"},
+        {"exl2:bits=4", "no key \"bits\""},
+        {"exl2:group=64", "no key \"group\""},
+        {"exl2:bpw=10", "1 to 9"},
+        {"exl2:head=7", "one of"},
+        {"gptq:bpw=4,bits=4", "give one of them"},
+        {"gptq:bpw=4,act=1", "leave act out"},
+        {"rtn:bpw=4", "no key \"bpw\""},
         {"int8:threshold=nan", "0 to 65504"},
         {"int8:block=64", "int8 has no key \"block\"; its keys are threshold"},
     };

@@ -1,14 +1,16 @@
 /* For every price of a bit, the cheapest choice (loss + price * bits) takes one corner of each matrix's lower convex
  * hull of (bits, loss). Lowering the price walks all hulls from their left ends, step by step in the order of what a
  * step saves per bit: at each point of the walk no other choice of so many bits has less loss (Everett 1963). Where the
- * next step does not fit, the line to it is the bound; smaller steps of other matrices are still taken, and then any
- * option that fits what is left. */
+ * next step does not fit, the line to it is the bound; smaller steps of other matrices are still taken, and then
+ * options are exchanged two at a time. */
 #include "quant/allocate.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
+
+enum { EXCHANGES_MAX = 64 };
 
 /* From one corner of a matrix's hull to the next. */
 typedef struct hull_step {
@@ -79,25 +81,50 @@ static int64_t take_steps(const hull_step *steps, int64_t n_steps, int64_t left,
     return left;
 }
 
-/* The option of any matrix that saves the most within the bits left, again and again. */
-static void fill_up(const qs_allocate_job *job, int64_t left, int64_t *choice)
+/* Other options for one or two matrices. */
+typedef struct exchange {
+    int64_t matrices[2], options[2];
+    double saved;
+} exchange;
+
+static double saved_by(const qs_allocate_job *job, const int64_t *choice, int64_t matrix, int64_t option)
 {
-    for (;;) {
-        int64_t matrix = -1, option = 0;
-        double most = 0;
-        for (int64_t m = 0; m < job->n_matrices; m++) {
-            int64_t at = m * job->n_options, now = at + choice[m];
-            for (int64_t o = 0; o < job->n_options; o++) {
-                double saved = job->loss[now] - job->loss[at + o];
-                if (job->bits[at + o] - job->bits[now] > left || !(saved > most)) continue;
-                most = saved;
-                matrix = m;
-                option = o;
-            }
+    return job->loss[matrix * job->n_options + choice[matrix]] - job->loss[matrix * job->n_options + option];
+}
+
+static int64_t bits_more(const qs_allocate_job *job, const int64_t *choice, int64_t matrix, int64_t option)
+{
+    return job->bits[matrix * job->n_options + option] - job->bits[matrix * job->n_options + choice[matrix]];
+}
+
+/* The best partner for a change of matrix m; the change alone is one with m itself. */
+static void find_partner(const qs_allocate_job *job, const int64_t *choice, int64_t left, int64_t m, int64_t o,
+                         exchange *best)
+{
+    double saved = saved_by(job, choice, m, o);
+    left -= bits_more(job, choice, m, o);
+    if (left >= 0 && saved > best->saved) *best = (exchange){{m, m}, {o, o}, saved};
+    for (int64_t n = 0; n < job->n_matrices; n++) {
+        if (n == m) continue;
+        for (int64_t p = 0; p < job->n_options; p++)
+            if (bits_more(job, choice, n, p) <= left && saved + saved_by(job, choice, n, p) > best->saved)
+                *best = (exchange){{m, n}, {o, p}, saved + saved_by(job, choice, n, p)};
+    }
+}
+
+/* What a walk along hulls leaves: the exchange of one or two matrices' options that saves the most, again and again. */
+static void improve(const qs_allocate_job *job, int64_t left, int64_t *choice)
+{
+    for (int i = 0; i < EXCHANGES_MAX; i++) {
+        exchange best = {.saved = 0};
+        for (int64_t m = 0; m < job->n_matrices; m++)
+            for (int64_t o = 0; o < job->n_options; o++)
+                if (bits_more(job, choice, m, o) > 0) find_partner(job, choice, left, m, o, &best);
+        if (!(best.saved > 0)) return;
+        for (int k = 0; k < 2; k++) {
+            left -= bits_more(job, choice, best.matrices[k], best.options[k]);
+            choice[best.matrices[k]] = best.options[k];
         }
-        if (matrix < 0) return;
-        left -= job->bits[matrix * job->n_options + option] - job->bits[matrix * job->n_options + choice[matrix]];
-        choice[matrix] = option;
     }
 }
 
@@ -123,7 +150,7 @@ qs_err qs_allocate(const qs_allocate_job *job, int64_t *choice, double *bound)
     }
     qsort(steps, (size_t)n_steps, sizeof *steps, compare_steps);
     left = take_steps(steps, n_steps, left, loss, stuck, choice, bound);
-    fill_up(job, left, choice);
+    improve(job, left, choice);
 out:
     qs_mem_free(steps);
     qs_mem_free(stuck);

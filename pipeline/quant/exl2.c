@@ -3,8 +3,8 @@
  *
  * That number ties the rows of a group together, so a group is the step of this solver: all tiles of all tasks bring
  * its columns up to date; each rates the candidates for the number on its rows; the best one is chosen over the sums;
- * all tiles code. Candidates are multiples of the scale that the widest row would have by min-max; for each, every row
- * has the best of its codes. Errors are squared and weighted by the damped diagonal of H, as GPTQ's are (quant/scale.h).
+ * all tiles code. Candidates are the scale that gives the widest row's largest weight the top code, and multiples of
+ * that by min-max; with each, every row has the best of its codes. Errors are squared and weighted by the damped diagonal of H, as GPTQ's are (quant/scale.h).
  * A weight's own rounding to f16 is not fed back: it is 2^-12 of the weight at most. */
 #include <math.h>
 #include <string.h>
@@ -19,11 +19,11 @@
 enum {
     R = QS_TILE_ROWS,
     BLOCK = 16,       /* columns whose errors meet directly */
-    N_CANDIDATES = 8, /* of the group's number */
+    N_CANDIDATES = 8, /* of the group's number: the exact one and seven multiples */
     N_LEVELS = 6,     /* codes of a row's scale that are tried with each, downwards from the first that min-max needs */
 };
 static const double batch_bytes_max = 512e6;                /* of matrices on their way */
-static const float candidate_first = 1.1f, candidate_ratio = 0.93f;
+static const float candidate_first = 1.06f, candidate_ratio = 0.93f;
 static const float scale_high = 1.12f, scale_low = 0.4f; /* what a row may get, of its min-max scale */
 static const float scale_max_min = 0x1p-16f;                /* a 256th of it is the smallest f16 */
 
@@ -38,7 +38,7 @@ typedef struct progress {
     uint8_t *codes;  /* [n_tiles, n_in, 64] */
     float *range;    /* [n_tiles, 64] largest magnitude of the group in each row */
     double *sums;    /* [n_tiles, N_CANDIDATES] */
-    float base;      /* min-max scale of the widest row */
+    float widest;    /* of these */
     uint16_t chosen; /* scale_max of the group */
 } progress;
 
@@ -54,14 +54,21 @@ typedef struct step {
     int64_t row_bytes;
 } step;
 
+static int group_bits(const progress *p) { return p->packed->groups[p->group].bits; }
+
+/* Of min-max, with the range on both sides of 0. */
+static float min_max_scale(const progress *p, float range) { return range * 2.0f / (float)((1 << group_bits(p)) - 1); }
+
 static uint16_t candidate(const progress *p, int index)
 {
-    float scale = p->base * candidate_first * powf(candidate_ratio, (float)index);
+    float scale = p->widest / (float)((1 << (group_bits(p) - 1)) - 1);
+    if (index > 0) {
+        scale = min_max_scale(p, p->widest) * candidate_first;
+        for (; index > 1; index--) scale *= candidate_ratio;
+    }
     scale = scale > scale_max_min ? scale : scale_max_min;
     return qs_f16_from_f32(scale < QS_SCALE_MAX ? scale : QS_SCALE_MAX);
 }
-
-static int group_bits(const progress *p) { return p->packed->groups[p->group].bits; }
 
 /* ---- what all tiles do ---- */
 
@@ -99,18 +106,18 @@ static double choose_levels(const qs_tile_ops *ops, const progress *p, int64_t t
 {
     int64_t a = p->packed->groups[p->group].first, n = qs_packed_group_end(p->packed, p->group) - a;
     const float *x = p->x + (tile * p->packed->n_in + a) * R, *range = p->range + tile * R;
-    float levels[16], best[R], tried[R], error[R], unit = 2.0f / (float)((1 << group_bits(p)) - 1);
+    float levels[16], best[R], tried[R], error[R];
     int high[R];
     for (int l = 0; l < 16; l++) levels[l] = qs_exl2_scale(scale_max, l);
     for (int64_t r = 0; r < R; r++) {
-        for (high[r] = 0; high[r] < 15 && levels[high[r]] < scale_high * unit * range[r];) high[r]++;
+        for (high[r] = 0; high[r] < 15 && levels[high[r]] < scale_high * min_max_scale(p, range[r]);) high[r]++;
         best[r] = INFINITY;
     }
     for (int down = 0; down < N_LEVELS; down++) {
         for (int64_t r = 0; r < R; r++) tried[r] = levels[high[r] > down ? high[r] - down : 0];
         ops->errors(x, n, p->column_weight != NULL ? p->column_weight + a : NULL, group_bits(p), tried, error);
         for (int64_t r = 0; r < R; r++) {
-            bool allowed = down == 0 || (high[r] >= down && tried[r] > scale_low * unit * range[r]);
+            bool allowed = down == 0 || (high[r] >= down && tried[r] > scale_low * min_max_scale(p, range[r]));
             if (!allowed || !(error[r] < best[r])) continue;
             best[r] = error[r];
             scale[r] = tried[r];
@@ -174,11 +181,11 @@ static void code_tiles(void *context, int64_t first, int64_t last, int thread)
 
 /* ---- what is done between ---- */
 
-static void find_base(progress *p)
+static void find_widest(progress *p)
 {
     float range = 0;
     for (int64_t i = 0; i < p->n_tiles * R; i++) range = fmaxf(range, p->range[i]);
-    p->base = (range > 0 ? range : 1.0f) * 2.0f / (float)((1 << group_bits(p)) - 1);
+    p->widest = range > 0 ? range : 1.0f;
 }
 
 static void choose_scale(progress *p)
@@ -211,7 +218,7 @@ static void run_batch(qs_team *team, progress *batch, int64_t n, item *items, st
     for (; n_items > 0; n_items = list_items(batch, n, items)) {
         qs_team_run(team, n_items, 1, update_tiles, work);
         for (int64_t i = 0; i < n_items; i++)
-            if (items[i].tile == 0) find_base(items[i].of);
+            if (items[i].tile == 0) find_widest(items[i].of);
         qs_team_run(team, n_items, 1, rate_tiles, work);
         for (int64_t i = 0; i < n_items; i++)
             if (items[i].tile == 0) choose_scale(items[i].of);
