@@ -55,6 +55,11 @@ static qs_err take_inputs(job *j)
     qs_err err;
     QS_TRY(qs_device_map_parse(&j->map, opt->device_map, opt->vram_budget));
     if (opt->propagate != NULL) QS_TRY(qs_spec_parse(&j->spec, opt->propagate));
+    if (j->spec.bpw > 0) {
+        err = qs_fail(QS_E_USAGE, "--propagate %s: a budget is shared out among all layers before the first is known; "
+                      "give a spec without bpw", j->spec.id);
+        goto out;
+    }
     QS_TRY(qs_model_open(&j->model, opt->model));
     j->config = qs_model_get_config(j->model);
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);

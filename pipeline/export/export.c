@@ -43,6 +43,10 @@ qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, c
                       "export %s: its format is %s, not integer codes with scales; use --format bnb, or gguf "
                       "with --type f16",
                       qs_export_matrix_name(name, layer, role), qs_formats[(*out)->format].name);
+    if (err == QS_OK && qs_quant_file_spec(job->quant)->bpw > 0)
+        err = qs_fail(QS_E_UNSUPPORTED,
+                      "export %s: each matrix has bits of its own, and this format one width for all; use --format gguf "
+                      "with --type f16", qs_export_matrix_name(name, layer, role));
     return err;
 }
 

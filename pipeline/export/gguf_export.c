@@ -77,6 +77,7 @@ static qs_err check(const qs_export_job *job)
     const qs_gguf_kind *kind;
     const qs_packed *packed;
     qs_err err;
+    if (qs_quant_file_spec(job->quant)->bpw > 0 && job->type == NULL) QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
     QS_TRY(choose_kind(job, &kind));
     if (!kind->dense) QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
     for (qs_role role = 0; role < QS_N_LINEARS; role++) QS_TRY(check_matrix(job, kind, role));

@@ -3,13 +3,15 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "quant/quant_run.h"
+#include "quant/budget.h"
 #include "quant/quant_size.h"
 #include "quant/tile.h"
 
+static const int64_t exl2_batch_bytes = 512 * 1000 * 1000; /* as quant/exl2.c takes them */
+
 /* Multiply-adds that take as long, per weight, on the machine this was measured on: the scale search, and
  * gathering, coding, packing and writing. */
-static const double search_per_weight = 320, other_per_weight = 400, awq_per_weight = 1000,
+static const double search_per_weight = 320, other_per_weight = 400, awq_per_weight = 1000, exl2_search_per_weight = 400,
                     awq_screened_rows = 40 * 240; /* candidates, and rows of which they are rated first */
 
 /* Factors that a site needs at once: one per order and damping. */
@@ -41,11 +43,35 @@ static double matrix_cost(const qs_spec *spec, double n_out, double n_in, bool h
 {
     double weights = n_out * n_in, cost = weights * other_per_weight;
     if (spec->search || spec->then_gptq) cost += weights * search_per_weight;
+    if (spec->method->format == QS_PACKED_EXL2) cost += weights * exl2_search_per_weight;
     if (spec->damping > 0 || spec->then_gptq) cost += weights * n_in / 2; /* errors into later columns */
     if (spec->method->folds) /* four candidates on all rows, and the cuts of each group */
         cost += weights * (awq_per_weight + n_in * (spec->clip ? 6 : 4) / 2);
     if (has_grams) cost += weights * n_in / 2;                                 /* loss */
     return cost;
+}
+
+/* Of one matrix with every option of a budget, on a sample of its rows. */
+static double measuring_cost(const qs_spec *spec, double n_out, double n_in)
+{
+    qs_spec options[QS_OPTIONS_MAX];
+    double rows = n_out < QS_SAMPLE_ROWS ? n_out : QS_SAMPLE_ROWS, cost = 0;
+    if (spec->bpw <= 0) return 0;
+    int64_t n = spec->method->options(spec, options);
+    for (int64_t i = 0; i < n; i++) cost += matrix_cost(&options[i], rows, n_in, true);
+    return cost;
+}
+
+/* EXL2's matrices on their way, five bytes a weight in whole tiles, and samples of a site for budgets. */
+static int64_t exl2_bytes(const qs_spec *specs, int64_t n_specs, int64_t site_weights, int64_t widest)
+{
+    int64_t bytes = 0, sample = 0;
+    for (int64_t i = 0; i < n_specs; i++) {
+        if (specs[i].method->format == QS_PACKED_EXL2) bytes += 5 * (site_weights + 3 * QS_TILE_ROWS * widest);
+        if (specs[i].bpw > 0) sample = 3 * QS_SAMPLE_ROWS * widest * (int64_t)sizeof(float);
+    }
+    int64_t one = 5 * (site_weights + 3 * QS_TILE_ROWS * widest);
+    return sample + (bytes < exl2_batch_bytes ? bytes : one > exl2_batch_bytes ? one : exl2_batch_bytes);
 }
 
 /* Where the backend has a solver: weights of a site and, for the largest matrix, twice as much again while it
@@ -93,13 +119,15 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
         largest = info.n_out * info.n_in > largest ? info.n_out * info.n_in : largest;
         for (int64_t i = 0; i < n_specs; i++) {
             unpacked = unpacked || specs[i].method->format != QS_PACKED_INT;
-            cost.multiply_adds += matrix_cost(&specs[i], (double)info.n_out, (double)info.n_in, has_grams);
+            cost.multiply_adds += matrix_cost(&specs[i], (double)info.n_out, (double)info.n_in, has_grams) +
+                                  measuring_cost(&specs[i], (double)info.n_out, (double)info.n_in);
             cost.bytes += qs_quant_matrix_bits(&specs[i], info.n_out, info.n_in) / 8;
         }
         if (has_grams) cost.multiply_adds += (double)info.n_out * (double)info.n_in * (double)info.n_in / 2;
     }
     cost.bytes += most * (int64_t)sizeof(float) + (unpacked ? largest * 9 / 8 : 0);
     if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
+    cost.bytes += exl2_bytes(specs, n_specs, most, widest);
     cost.bytes += fold_bytes(specs, n_specs, most, n_threads, widest);
     add_solver_bytes(&cost, model, most, has_grams, n_specs);
     for (int site = 0; site < QS_N_SITES; site++) {

@@ -30,6 +30,19 @@
 2 one.of.32 qsweep quantize --model tests/fixtures/tiny --spec nf4:block=48 --out $TMP/d
 5 integer.codes qsweep export --model tests/fixtures/tiny --quant $TMP/d/nf4-blk64-dq-bf16.quant.h5 --format gguf --out $TMP/x.gguf
 
+# Budgets: bits shared out among matrices, for EXL2 and GPTQ; a bitrate out of reach is refused before any work.
+0 . printf 'method,bits,group_size,variant\nexl2,3.5|4.5,,\ngptq,3.75,,sym\n' >$TMP/budget.csv
+0 ^exl2-4.50bpw qsweep plan --model tests/fixtures/tiny --grid $TMP/budget.csv --out $TMP/e
+0 3.of.3.points.*predicted qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --grid $TMP/budget.csv --out $TMP/e 2>&1 | tr '\n' ' '
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --quant $TMP/e/exl2-3.50bpw-h16.quant.h5 --quant $TMP/e/exl2-4.50bpw-h16.quant.h5 --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --out $TMP/e
+[03] exl2-3.50bpw qsweep report --budgets datasets/budgets.csv --out $TMP/e $TMP/e/*.eval.h5
+0 ^exl2-4.50bpw-h16,exl2,,,h16,4\.[45] cat $TMP/e/summary.csv
+0 ^gptq-3.75bpw-sym,gptq,,,sym,3\.[67] cat $TMP/e/summary.csv
+2 cannot.be.reached qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec exl2:bpw=2.0 --out $TMP/x
+2 without.bpw qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --propagate exl2:bpw=4 --out $TMP/x.h5
+5 format.is.exl2 qsweep export --model tests/fixtures/tiny --quant $TMP/e/exl2-4.50bpw-h16.quant.h5 --format gguf --out $TMP/x.gguf
+5 bits.of.its.own qsweep export --model tests/fixtures/tiny --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --format gptq --out $TMP/x.dir
+
 # Sequential statistics through quantised layers.
 0 gptq-b3 qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 100 --seqlen 64 --propagate gptq:bits=3,group=32,sym=1 --out $TMP/a/calib-seq.h5
 0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib-seq.h5 --spec gptq:bits=3,group=32,sym=1 --out $TMP/a
