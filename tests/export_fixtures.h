@@ -52,7 +52,7 @@ static inline const char *made_up_artifact(scratch_path path, qs_model *model, c
     qs_spec spec;
     OK(qs_spec_parse(&spec, text));
     OK(qs_quant_path(path, scratch_dir, &spec));
-    OK(qs_quant_writer_create(&writer, path, &inputs, &spec));
+    OK(qs_quant_writer_create(&writer, path, &inputs, &spec, qs_quant_linear_bits(&spec, model)));
     for (int64_t layer = 0; layer < qs_model_get_config(model)->n_layers; layer++) {
         qs_quant_layer quant = {0};
         for (qs_role role = 0; role < QS_N_LINEARS; role++) {

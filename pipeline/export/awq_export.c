@@ -44,13 +44,16 @@ out:
     return err;
 }
 
-static int parts(const qs_export_job *job, int64_t n_out, int64_t n_in, qs_hf_part *out)
+static qs_err parts(const qs_export_job *job, int64_t layer, qs_role role, qs_hf_part *out, int *n)
 {
+    qs_tensor_info info = qs_model_info(job->model, role, layer);
+    int64_t n_out = info.n_out, n_in = info.n_in;
     int64_t n_groups = n_in / group_size(qs_quant_file_spec(job->quant), n_in);
     out[0] = (qs_hf_part){".qweight", QS_ST_I32, 2, {n_in, n_out / PER_WORD}};
     out[1] = (qs_hf_part){".qzeros", QS_ST_I32, 2, {n_groups, n_out / PER_WORD}};
     out[2] = (qs_hf_part){".scales", QS_ST_F16, 2, {n_groups, n_out}};
-    return 3;
+    *n = 3;
+    return QS_OK;
 }
 
 /* Values of eight rows, rows[i][n], to one column of words. */

@@ -33,17 +33,19 @@ static qs_err check(const qs_export_job *job)
     const qs_packed *p;
     qs_err err;
     QS_TRY(qs_export_matrix(job, 0, QS_ROLE_Q, &p));
-    if (p->format == QS_PACKED_INT)
+    if (p->format == QS_PACKED_INT || p->format == QS_PACKED_EXL2)
         return qs_fail(QS_E_UNSUPPORTED,
                        "export %s: bitsandbytes holds nf4, fp4 and int8, not integer codes with groups; use "
-                       "--format gptq_v2",
-                       qs_quant_file_spec(job->quant)->id);
+                       "--format %s",
+                       qs_quant_file_spec(job->quant)->id, p->format == QS_PACKED_INT ? "gptq_v2" : "exl2");
 out:
     return err;
 }
 
-static int parts(const qs_export_job *job, int64_t n_out, int64_t n_in, qs_hf_part *out)
+static qs_err parts(const qs_export_job *job, int64_t layer, qs_role role, qs_hf_part *out, int *n_parts)
 {
+    qs_tensor_info info = qs_model_info(job->model, role, layer);
+    int64_t n_out = info.n_out, n_in = info.n_in;
     static const char *const states[] = {[QS_PACKED_NF4] = ".weight.quant_state.bitsandbytes__nf4",
                                          [QS_PACKED_FP4] = ".weight.quant_state.bitsandbytes__fp4"};
     bool nested = qs_quant_file_spec(job->quant)->double_quant;
@@ -53,16 +55,18 @@ static int parts(const qs_export_job *job, int64_t n_out, int64_t n_in, qs_hf_pa
         out[n++] = (qs_hf_part){".weight", QS_ST_I8, 2, {n_out, n_in}};
         out[n++] = (qs_hf_part){".SCB", QS_ST_F32, 1, {n_out, 0}};
         out[n++] = (qs_hf_part){".weight_format", QS_ST_U8, 0, {0, 0}};
-        return n;
+        *n_parts = n;
+        return QS_OK;
     }
     out[n++] = (qs_hf_part){".weight", QS_ST_U8, 2, {(n_out * n_in + 1) / 2, 1}};
     out[n++] = (qs_hf_part){".weight.absmax", nested ? QS_ST_U8 : QS_ST_F32, 1, {p.n_absmax, 0}};
     out[n++] = (qs_hf_part){".weight.quant_map", QS_ST_F32, 1, {16, 0}};
     out[n++] = (qs_hf_part){states[p.format], QS_ST_U8, 1, {STATE_BYTES, 0}};
-    if (!nested) return n;
+    *n_parts = n + (nested ? 2 : 0);
+    if (!nested) return QS_OK;
     out[n++] = (qs_hf_part){".weight.nested_absmax", QS_ST_F32, 1, {qs_packed_n_nested(&p), 0}};
-    out[n++] = (qs_hf_part){".weight.nested_quant_map", QS_ST_F32, 1, {256, 0}};
-    return n;
+    out[n] = (qs_hf_part){".weight.nested_quant_map", QS_ST_F32, 1, {256, 0}};
+    return QS_OK;
 }
 
 /* ---- one linear ---- */

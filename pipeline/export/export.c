@@ -4,7 +4,7 @@
 #include <string.h>
 
 const qs_export_format *const qs_export_formats[] = {&qs_export_gptq, &qs_export_gptq_v2, &qs_export_awq,
-                                                      &qs_export_bnb,  &qs_export_gguf,    NULL};
+                                                      &qs_export_bnb,  &qs_export_exl2,    &qs_export_gguf, NULL};
 
 qs_err qs_export_format_find(const qs_export_format **out, const char *name)
 {
@@ -40,9 +40,10 @@ qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, c
     qs_err err = qs_export_matrix(job, layer, role, out);
     if (err == QS_OK && (*out)->format != QS_PACKED_INT)
         err = qs_fail(QS_E_UNSUPPORTED,
-                      "export %s: its format is %s, not integer codes with scales; use --format bnb, or gguf "
+                      "export %s: its format is %s, not integer codes with scales; use --format %s, or gguf "
                       "with --type f16",
-                      qs_export_matrix_name(name, layer, role), qs_formats[(*out)->format].name);
+                      qs_export_matrix_name(name, layer, role), qs_formats[(*out)->format].name,
+                      (*out)->format == QS_PACKED_EXL2 ? "exl2" : "bnb");
     if (err == QS_OK && qs_quant_file_spec(job->quant)->bpw > 0)
         err = qs_fail(QS_E_UNSUPPORTED,
                       "export %s: each matrix has bits of its own, and this format one width for all; use --format gguf "

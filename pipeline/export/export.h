@@ -33,7 +33,8 @@ extern const qs_export_format *const qs_export_formats[]; /* NULL-terminated */
 /* QS_E_USAGE lists the names. */
 QS_MUST_CHECK qs_err qs_export_format_find(const qs_export_format **out, const char *name);
 
-extern const qs_export_format qs_export_gptq, qs_export_gptq_v2, qs_export_awq, qs_export_bnb, qs_export_gguf;
+extern const qs_export_format qs_export_gptq, qs_export_gptq_v2, qs_export_awq, qs_export_bnb, qs_export_exl2,
+    qs_export_gguf;
 
 /* The packed matrix of a linear, on loan until the next call; QS_E_UNSUPPORTED when the artifact holds it otherwise. */
 QS_MUST_CHECK qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);

@@ -63,15 +63,18 @@ out:
 
 static int64_t group_size(const qs_spec *spec, int64_t n_in) { return spec->group_size < 0 ? n_in : spec->group_size; }
 
-static int parts(const qs_export_job *job, int64_t n_out, int64_t n_in, qs_hf_part *out)
+static qs_err parts(const qs_export_job *job, int64_t layer, qs_role role, qs_hf_part *out, int *n)
 {
     const qs_spec *spec = qs_quant_file_spec(job->quant);
+    qs_tensor_info info = qs_model_info(job->model, role, layer);
+    int64_t n_out = info.n_out, n_in = info.n_in;
     int64_t group = group_size(spec, n_in), n_groups = (n_in + group - 1) / group;
     out[0] = (qs_hf_part){".qweight", QS_ST_I32, 2, {n_in * spec->bits / WORD_BITS, n_out}};
     out[1] = (qs_hf_part){".qzeros", QS_ST_I32, 2, {n_groups, n_out * spec->bits / WORD_BITS}};
     out[2] = (qs_hf_part){".scales", QS_ST_F16, 2, {n_groups, n_out}};
     out[3] = (qs_hf_part){".g_idx", QS_ST_I32, 1, {n_in, 0}};
-    return 4;
+    *n = 4;
+    return QS_OK;
 }
 
 /* Rows of codes in the order of the input channels become columns of words. */

@@ -37,9 +37,8 @@ static qs_err declare_linear(writer *w, int64_t layer, qs_role role)
 {
     qs_hf_part parts[QS_HF_PARTS_MAX];
     char prefix[PREFIX_BYTES], name[NAME_BYTES];
-    qs_tensor_info info = qs_model_info(w->job->model, role, layer);
-    int n = w->codec->parts(w->job, info.n_out, info.n_in, parts);
-    qs_err err = QS_OK;
+    int n = 0;
+    qs_err err = w->codec->parts(w->job, layer, role, parts, &n);
     (void)linear_prefix(prefix, role, layer);
     for (int i = 0; i < n && err == QS_OK; i++) {
         (void)snprintf(name, sizeof name, "%s%s", prefix, parts[i].leaf);
@@ -134,9 +133,9 @@ static qs_err write_linear(writer *w, int64_t layer, qs_role role)
     qs_hf_part parts[QS_HF_PARTS_MAX];
     void *data[QS_HF_PARTS_MAX] = {0};
     char prefix[PREFIX_BYTES], name[NAME_BYTES];
-    qs_tensor_info info = qs_model_info(w->job->model, role, layer);
-    int n = w->codec->parts(w->job, info.n_out, info.n_in, parts);
-    qs_err err = QS_OK;
+    int n = 0;
+    qs_err err;
+    QS_TRY(w->codec->parts(w->job, layer, role, parts, &n));
     (void)linear_prefix(prefix, role, layer);
     for (int i = 0; i < n; i++) QS_TRY(qs_mem_alloc(&data[i], part_bytes(&parts[i]), "tensors of a matrix"));
     QS_TRY(w->codec->encode(w->job, layer, role, prefix, data));

@@ -18,8 +18,8 @@ typedef struct qs_hf_part {
 } qs_hf_part;
 
 typedef struct qs_hf_codec {
-    /* Fills parts[QS_HF_PARTS_MAX] of a matrix of that shape and returns how many there are. */
-    int (*parts)(const qs_export_job *job, int64_t n_out, int64_t n_in, qs_hf_part *parts);
+    /* Fills parts[QS_HF_PARTS_MAX] of a matrix, and how many there are. */
+    qs_err (*parts)(const qs_export_job *job, int64_t layer, qs_role role, qs_hf_part *parts, int *n);
     /* data[i]: zeroed room for part i. `name` is the matrix's, for messages. */
     qs_err (*encode)(const qs_export_job *job, int64_t layer, qs_role role, const char *name, void *const *data);
     /* The value of "quantization_config"; a new reference, NULL when memory is out. */

@@ -11,7 +11,7 @@
 #include "model/dequant.h"
 
 static const qs_checkpoint_layout *const layouts[] = {&qs_checkpoint_gptq, &qs_checkpoint_awq, &qs_checkpoint_bnb_4,
-                                                      &qs_checkpoint_bnb_8, NULL};
+                                                      &qs_checkpoint_bnb_8, &qs_checkpoint_exl2, NULL};
 
 enum { PREFIX_BYTES = QS_TENSOR_NAME_BYTES, NAME_BYTES = PREFIX_BYTES + 64 };
 

@@ -28,7 +28,8 @@ typedef struct qs_checkpoint_layout {
     qs_err (*settle)(qs_checkpoint *checkpoint);
 } qs_checkpoint_layout;
 
-extern const qs_checkpoint_layout qs_checkpoint_gptq, qs_checkpoint_awq, qs_checkpoint_bnb_4, qs_checkpoint_bnb_8;
+extern const qs_checkpoint_layout qs_checkpoint_gptq, qs_checkpoint_awq, qs_checkpoint_bnb_4, qs_checkpoint_bnb_8,
+    qs_checkpoint_exl2;
 
 struct qs_checkpoint {
     qs_model *model;

@@ -11,6 +11,8 @@ import gguf
 import numpy as np
 import safetensors.numpy
 
+import exl2_format
+
 BLOCK_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 
 
@@ -74,6 +76,13 @@ def seed_checkpoint(out):
             tensors.update({f"model.layers.0.{role}.{leaf}": value for leaf, value in parts.items()})
         config = f'{{"quant_method": "{method}", "bits": 4, "group_size": 32, "sym": false}}\n'
         (out / f"{method}.bin").write_bytes(config.encode() + safetensors.numpy.save(tensors))
+    tensors = {name: value for name, value in tensors.items() if "_proj." not in name}
+    for role in roles:
+        groups = [(4, 32)] if "mlp" in role else [(5, 32)]
+        parts = exl2_format.encode(rng.integers(0, 16, (32, 32)), groups, rng.integers(0, 16, (1, 32)), [0.01],
+                                   rng.permutation(32))
+        tensors.update({f"model.layers.0.{role}.{leaf}": value for leaf, value in parts.items()})
+    (out / "exl2.bin").write_bytes(b'{"quant_method": "exl2", "bits": 4.5}\n' + safetensors.numpy.save(tensors))
 
 
 def finish(writer):

@@ -41,6 +41,11 @@
 2 cannot.be.reached qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec exl2:bpw=2.0 --out $TMP/x
 2 without.bpw qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --propagate exl2:bpw=4 --out $TMP/x.h5
 5 format.is.exl2 qsweep export --model tests/fixtures/tiny --quant $TMP/e/exl2-4.50bpw-h16.quant.h5 --format gguf --out $TMP/x.gguf
+0 . qsweep export --model tests/fixtures/tiny --quant $TMP/e/exl2-4.50bpw-h16.quant.h5 --format exl2 --out $TMP/exl2
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl --checkpoint $TMP/exl2 --out $TMP/e2
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl --quant $TMP/e/exl2-4.50bpw-h16.quant.h5 --out $TMP/e2
+[03] . qsweep report --budgets datasets/budgets.csv --out $TMP/e2 $TMP/e2/*.eval.h5
+0 ^1$ grep -E '^exl2' $TMP/e2/summary.csv | cut -d, -f9 | sort -u | wc -l
 5 bits.of.its.own qsweep export --model tests/fixtures/tiny --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --format gptq --out $TMP/x.dir
 
 # Sequential statistics through quantised layers.
