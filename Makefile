@@ -253,7 +253,8 @@ FUZZ_SECONDS ?= 60
 fuzz_programs := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 # The parsers and what they stand on; machine kernels and HDF5 stay out.
 fuzz_sources := $(filter-out %_avx2.c %_avx512.c,$(wildcard pipeline/base/*.c pipeline/data/*.c pipeline/model/*.c) \
-  $(wildcard pipeline/backend/packed.c pipeline/backend/packed_exl2.c pipeline/backend/formats.c pipeline/train/examples.c pipeline/train/batch.c))
+  $(wildcard pipeline/rag/wordpiece*.c pipeline/backend/packed.c pipeline/backend/packed_exl2.c pipeline/backend/formats.c \
+  pipeline/train/examples.c pipeline/train/batch.c))
 fuzz_objects := $(fuzz_sources:%.c=$(BUILD)/fuzz-objects/%.o)
 .PHONY: fuzz fuzz-programs
 fuzz-programs: $(fuzz_programs)

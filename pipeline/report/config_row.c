@@ -105,6 +105,7 @@ static qs_err read_frame(qs_frame *frame, const qs_artifact *artifact)
     QS_TRY(get_text(artifact, "/protocol/@bos", false, frame->bos));
     QS_TRY(get_text(artifact, "/protocol/@compute", false, frame->compute));
     QS_TRY(get_text(artifact, "/protocol/@text", false, frame->text));
+    QS_TRY(get_text(artifact, "/semantic/@encoder", false, frame->encoder));
     QS_TRY(get_int(artifact, "/protocol/@n_ctx", &frame->n_ctx));
     QS_TRY(get_int(artifact, "/protocol/@n_windows", &frame->n_windows));
     QS_TRY(get_int(artifact, "/protocol/@n_scored", &frame->n_scored));
@@ -346,6 +347,8 @@ qs_err qs_config_row_check_same_frame(const qs_config_row *a, const qs_config_ro
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(texts[i].x, texts[i].y) != 0) return differ(a, b, texts[i].what, texts[i].x, texts[i].y);
+    if (x->encoder[0] != '\0' && y->encoder[0] != '\0' && strcmp(x->encoder, y->encoder) != 0)
+        return differ(a, b, "the encoder", x->encoder, y->encoder);
     const struct {
         const char *what;
         int64_t x, y;

@@ -21,6 +21,7 @@ typedef struct qs_frame {
     char protocol[QS_CONFIG_TEXT_BYTES], bos[QS_CONFIG_TEXT_BYTES], compute[QS_CONFIG_TEXT_BYTES];
     char text[QS_CONFIG_TEXT_BYTES]; /* digest of the evaluation text */
     char tokenizer[QS_CONFIG_TEXT_BYTES];
+    char encoder[QS_CONFIG_TEXT_BYTES]; /* of distances; empty where none were measured */
     int64_t n_ctx, n_windows, n_scored, n_weights, n_weights_total;
     bool lattice;
     qs_digest model_digest, tokens; /* of the model, of the windows' token ids */

@@ -229,6 +229,7 @@ static void print_heading(FILE *stream, const qs_sweep *sweep, const qs_terminal
                     " scored, %s",
                     frame->model, frame->architecture, frame->storage, frame->protocol, frame->n_windows,
                     frame->n_ctx, frame->n_scored, frame->compute);
+    if (frame->encoder[0] != '\0') qs_sentence_add(&text, "; distances by the encoder %s", frame->encoder);
     const qs_config_row *timed = row;
     for (int64_t i = 0; i < sweep->n && timed->backend[0] == '\0'; i++) timed = &sweep->configs[i].row;
     if (timed->backend[0] != '\0')
