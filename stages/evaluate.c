@@ -265,6 +265,13 @@ static qs_err print_plan(const job *j)
                 cost.deployed_bytes > 0 ? ", then latency and memory of each" : "",
                 qs_mem_format(a, cost.pass_bytes), qs_mem_format(b, cost.deployed_bytes),
                 qs_mem_format(c, cost.artifact_bytes));
+    const qs_questions *q = j->evaluation.options.questions;
+    if (q != NULL)
+        qs_log_info("each is asked %lld items, %lld runs with %lld snippets (encoder %s, %s), and writes %lld texts of "
+                    "%lld tokens",
+                    (long long)q->n_items, (long long)q->n_runs, (long long)q->options.k, qs_encoder_name(q->encoder),
+                    q->options.rerank ? "re-ranked by the model" : "as retrieved", (long long)q->n_longforms,
+                    (long long)q->options.n_long_tokens);
     if (w->n_windows == 1 && cost.n_todo > 0)
         qs_log_warn("one window gives no confidence intervals; give more text");
     if (opt->common.dry_run && opt->common.json)

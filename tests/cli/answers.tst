@@ -4,6 +4,8 @@
 2 longform.jsonl qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks entropy
 0 . qsweep quantize --model tests/fixtures/tiny --spec rtn:bits=8,group=32 --spec rtn:bits=2,group=32 --out $TMP/q
 
+0 asked.3.items,.30.runs.with.2.snippets..encoder.tfidf,.re-ranked qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --encoder tfidf --dry-run --out $TMP/dry
+
 # One thread, two threads, and killed in the middle: the same digests.
 0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --long-tokens 16 --tasks ppl,kld,semantic,json,entropy --threads 1 --out $TMP/a --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --quant $TMP/q/rtn-b2-g32-sym.quant.h5 --quiet --json >$TMP/a.json
 0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --long-tokens 16 --tasks ppl,kld,semantic,json,entropy --threads 2 --out $TMP/b --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --quant $TMP/q/rtn-b2-g32-sym.quant.h5 --quiet --json >$TMP/b.json
