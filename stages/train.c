@@ -12,7 +12,7 @@
 typedef struct options {
     qs_common_args common;
     qs_train_options train;
-    const char *optimizer, *compute, *order, *compare;
+    const char *optimizer, *compute, *order, *start, *compare;
     int64_t n_seeds, embedding_bits;
     int argc;
     char **argv;
@@ -45,11 +45,14 @@ static qs_err choose(const char *value, const char *option, const char *first, c
 static qs_err resolve(options *opt, char checkpoint[QS_PATH_BYTES], int n_threads)
 {
     qs_train_options *t = &opt->train;
-    bool is_8bit, is_bf16;
+    bool is_8bit, is_bf16, is_reading;
     qs_err err;
     QS_TRY(choose(opt->optimizer, "optimizer", optimizers[0].name, optimizers[1].name, &is_8bit));
     QS_TRY(choose(opt->compute, "compute", "f32", "bf16", &is_bf16));
     QS_TRY(choose(opt->order, "order", "file", "random", &t->shuffle));
+    QS_TRY(choose(opt->start, "start", qs_train_start_names[QS_START_PLAIN],
+                  qs_train_start_names[QS_START_READING], &is_reading));
+    t->start = is_reading ? QS_START_READING : QS_START_PLAIN;
     if (t->config == NULL || t->tokenizer == NULL || t->data == NULL || t->out == NULL) {
         err = qs_fail(QS_E_USAGE,
                       "--config, --tokenizer, --data and --out are needed; see qsweep-train --help");
@@ -172,6 +175,7 @@ static options default_options(int argc, char **argv)
         .optimizer = "adam32",
         .compute = "f32",
         .order = "random",
+        .start = qs_train_start_names[QS_START_PLAIN],
         .n_seeds = 3,
         .embedding_bits = 32,
         .train = {.n_rows = 16,
@@ -231,7 +235,10 @@ int main(int argc, char **argv)
          "weight of an answer's tokens; all others weigh 1", 1e-6, 1e6, false},
         {"order", QS_ARG_STRING, &opt.order, "NAME",
          "of the examples: file, or random and another in each round", 0, 0, false},
-        {"init-std", QS_ARG_REAL, &t->init_std, "X", "standard deviation of drawn weights", 1e-9, 10, false},
+        {"start", QS_ARG_STRING, &opt.start, "NAME",
+         "of drawn weights: plain (noise), or reading (with heads that look back, for small models)", 0, 0, false},
+        {"init-std", QS_ARG_REAL, &t->init_std, "X", "standard deviation of weights drawn plain", 1e-9, 10,
+         false},
         {"compute", QS_ARG_STRING, &opt.compute, "NAME", "precision of products: f32 or bf16 (sums in f32)",
          0, 0, false},
         {"lanes", QS_ARG_INT, &t->n_lanes, "N",

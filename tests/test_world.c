@@ -152,6 +152,7 @@ static void answers_stand_in_the_snippets_they_cite(void **state)
         qs_world_mix mix = {.k_min = 1,
                             .k_max = i % 10 == 0 ? 20 : 6,
                             .n_ids = 40,
+                            .n_wordings = 1 + (int)(i % 10),
                             .n_questions = 1 + (int)(i % 3),
                             .unknown = 0.1,
                             .report = 0.1,

@@ -12,8 +12,8 @@ typedef struct options {
     const char *format, *text;
     double text_share;
     bool held_out;
-    int64_t n_examples, first, seed, k_min, k_max, n_ids, n_questions;
-    double unknown, report, no_headers;
+    int64_t n_examples, first, seed, k_min, k_max, n_ids, n_wordings, n_questions;
+    double unknown, report, no_headers, one_attribute;
 } options;
 
 /* A line each: the syllables that begin and end the names of plant, then those of people. */
@@ -90,10 +90,12 @@ static qs_err run(const options *opt)
     qs_world_mix mix = {.k_min = (int)opt->k_min,
                         .k_max = (int)opt->k_max,
                         .n_ids = (int)opt->n_ids,
+                        .n_wordings = (int)opt->n_wordings,
                         .n_questions = (int)opt->n_questions,
                         .unknown = opt->unknown,
                         .report = opt->report,
                         .no_headers = opt->no_headers,
+                        .one_attribute = opt->one_attribute,
                         .part = opt->held_out ? QS_WORLD_HELD_OUT : QS_WORLD_TRAINING};
     qs_corpus corpus = {0};
     if (strcmp(opt->format, "syllables") == 0) {
@@ -121,6 +123,7 @@ int main(int argc, char **argv)
                    .k_min = mix.k_min,
                    .k_max = mix.k_max,
                    .n_ids = mix.n_ids,
+                   .n_wordings = mix.n_wordings,
                    .n_questions = mix.n_questions,
                    .unknown = mix.unknown,
                    .report = mix.report,
@@ -136,6 +139,9 @@ int main(int argc, char **argv)
         {"k-max", QS_ARG_INT, &opt.k_max, "N", "most snippets in a prompt", 1, QS_WORLD_SNIPPETS_MAX, false},
         {"ids", QS_ARG_INT, &opt.n_ids, "N", "snippet ids in use, from the first", QS_WORLD_SNIPPETS_MAX + 1,
          QS_WORLD_IDS, false},
+        {"wordings", QS_ARG_INT, &opt.n_wordings, "N",
+         "of questions and sentences in use, from the first; 1: nouns have no synonyms, headers alone have names", 1,
+         QS_WORLD_WORDINGS, false},
         {"questions", QS_ARG_INT, &opt.n_questions, "N", "about the same snippets, at most", 1,
          QS_WORLD_SNIPPETS_MAX, false},
         {"unknown", QS_ARG_REAL, &opt.unknown, "SHARE", "questions that the snippets do not answer", 0, 1,
@@ -143,6 +149,8 @@ int main(int argc, char **argv)
         {"report", QS_ARG_REAL, &opt.report, "SHARE", "questions for everything in the snippets", 0, 1,
          false},
         {"no-headers", QS_ARG_REAL, &opt.no_headers, "SHARE", "prompts without headers", 0, 1, false},
+        {"one-attribute", QS_ARG_REAL, &opt.one_attribute, "SHARE",
+         "prompts whose snippets all state the same attribute", 0, 1, false},
         {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "lay paragraphs of this among the examples", 0, 0,
          false},
         {"text-share", QS_ARG_REAL, &opt.text_share, "SHARE", "paragraphs for an example", 0, 1, false},

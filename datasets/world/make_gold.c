@@ -82,7 +82,8 @@ static void draw_facts(qs_world_draw *draw, int pair)
             } while (!fresh);
             bool named = band_of(pair) == QS_GOLD_EASY ||
                          (band_of(pair) == QS_GOLD_HARD && qs_world_chance(draw, 0.5));
-            qs_world_sentence_write(s->texts[i], draw, s->name, s->attributes[i], s->values[i], named);
+            qs_world_sentence_write(s->texts[i], draw, s->name, s->attributes[i], s->values[i], named,
+                                    QS_WORLD_WORDINGS);
         }
     }
 }
@@ -150,9 +151,9 @@ static void write_corpus(FILE *out)
 /* The question and its paraphrases: four wordings out of all, each with a synonym of its own. */
 static json_t *draw_questions(qs_world_draw *draw, const section *s, int attribute, json_t **first)
 {
-    int order[QS_WORLD_QUESTIONS];
+    int order[QS_WORLD_WORDINGS];
     json_t *paraphrases = json_array();
-    for (int i = 0; i < QS_WORLD_QUESTIONS; i++) {
+    for (int i = 0; i < QS_WORLD_WORDINGS; i++) {
         int j = (int)qs_world_below(draw, i + 1);
         order[i] = order[j];
         order[j] = i;

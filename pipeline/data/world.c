@@ -18,7 +18,8 @@ typedef struct fact {
 /* The snippets of one prompt: facts[0] is the one that is asked for, order[] shuffles them. */
 typedef struct scene {
     qs_world_part part;
-    int n;
+    int n, n_wordings;
+    bool no_headers;
     fact facts[QS_WORLD_SNIPPETS_MAX + 1];
     int order[QS_WORLD_SNIPPETS_MAX + 1];
 } scene;
@@ -45,17 +46,32 @@ static void draw_value(qs_world_text out, qs_world_draw *draw, const scene *s, i
 static void add_fact(scene *s, qs_world_draw *draw, qs_world_name name, int attribute, bool named)
 {
     fact *f = &s->facts[s->n];
+    if (s->n_wordings == 1) named = s->no_headers;
     f->name = name;
     f->attribute = attribute;
     qs_world_header_write(f->header, name);
     draw_value(f->value, draw, s, attribute);
-    qs_world_sentence_write(f->text, draw, name, attribute, f->value, named);
+    qs_world_sentence_write(f->text, draw, name, attribute, f->value, named, s->n_wordings);
     s->n++;
+}
+
+/* The same attribute of other plant, of which some has nearly the same name. */
+static void draw_one_attribute(scene *s, qs_world_draw *draw, int n, bool named)
+{
+    double near = 0.25 * (double)qs_world_below(draw, 3);
+    qs_world_name first = s->facts[0].name;
+    while (s->n < n) {
+        qs_world_name name = qs_world_chance(draw, near)
+                                 ? qs_world_name_near(draw, QS_WORLD_PLANT, s->part, first)
+                                 : qs_world_name_draw(draw, QS_WORLD_PLANT, s->part);
+        if (!is_there(s, name, s->facts[0].attribute))
+            add_fact(s, draw, name, s->facts[0].attribute, named || qs_world_chance(draw, 0.4));
+    }
 }
 
 /* Distractors: other facts of the same plant, the same fact of plant with a name that is nearly the same, and
  * anything else, in proportions that change from example to example. */
-static void draw_scene(scene *s, qs_world_draw *draw, int n, bool named)
+static void draw_scene(scene *s, qs_world_draw *draw, int n, bool named, bool one_attribute)
 {
     qs_world_name plant[QS_WORLD_SNIPPETS_MAX + 4];
     /* At least a plant for four snippets beside the one asked for: it has facts enough. */
@@ -69,6 +85,7 @@ static void draw_scene(scene *s, qs_world_draw *draw, int n, bool named)
                                                : qs_world_name_draw(draw, QS_WORLD_PLANT, s->part);
     s->n = 0;
     add_fact(s, draw, plant[0], attribute, named || qs_world_chance(draw, 0.4));
+    if (one_attribute) draw_one_attribute(s, draw, n, named);
     while (s->n < n) {
         bool of_own = qs_world_chance(draw, own);
         qs_world_name name = plant[of_own ? 0 : 1 + qs_world_below(draw, n_plant - 1)];
@@ -127,7 +144,8 @@ static qs_err add_turn(qs_world_turns *out, qs_world_draw *draw, const scene *s,
     const fact *f = &s->facts[index];
     qs_world_text question;
     const char *id = f->id;
-    int wording = (int)qs_world_below(draw, QS_WORLD_QUESTIONS), synonym = (int)qs_world_below(draw, 2);
+    int wording = (int)qs_world_below(draw, s->n_wordings);
+    int synonym = (int)qs_world_below(draw, s->n_wordings > 1 ? 2 : 1);
     qs_world_question_write(question, f->name, f->attribute, synonym, wording);
     parts.question = question;
     if (out->n > 0) parts.n_snippets = 0;
@@ -153,16 +171,19 @@ static qs_err add_report(qs_world_turns *out, qs_world_draw *draw, const scene *
 
 qs_err qs_world_example(qs_world_turns *out, const qs_world_mix *mix, uint64_t seed, uint64_t number)
 {
-    scene s = {.part = mix->part};
+    scene s = {.part = mix->part, .n_wordings = mix->n_wordings};
     qs_prompt_snippet snippets[QS_WORLD_SNIPPETS_MAX + 1];
     qs_world_draw draw = qs_world_draw_of(seed, number);
     int n = mix->k_min + (int)qs_world_below(&draw, mix->k_max - mix->k_min + 1);
     bool unknown = qs_world_chance(&draw, mix->unknown);
     bool report = !unknown && qs_world_chance(&draw, mix->report);
     bool no_headers = qs_world_chance(&draw, mix->no_headers);
+    s.no_headers = no_headers;
+    /* Drawn only where it is asked for, so that other mixes stay what they were. */
+    bool one_attribute = mix->one_attribute > 0 && qs_world_chance(&draw, mix->one_attribute);
     *out = (qs_world_turns){0};
 
-    draw_scene(&s, &draw, n + (unknown ? 1 : 0), no_headers);
+    draw_scene(&s, &draw, n + (unknown ? 1 : 0), no_headers, one_attribute);
     draw_ids(&s, &draw, mix->n_ids);
     n = shuffle(&s, &draw, unknown ? 1 : 0);
     for (int i = 0; i < n; i++) {

@@ -58,11 +58,11 @@ void qs_world_value_draw(qs_world_text out, qs_world_draw *draw, int attribute, 
 /* "Pump Dravemoor": the kind follows from the name. */
 void qs_world_header_write(qs_world_text out, qs_world_name name);
 
-/* A sentence that states the fact; `named`: with the plant's name, else the header alone tells whose it is.
- * A question for it. Their wordings and synonyms are drawn. */
+enum { QS_WORLD_WORDINGS = 10 }; /* of questions; sentences have fewer */
+/* A sentence that states the fact; `named`: with the plant's name, else the header alone tells whose it is. One of the
+ * first n_wordings sentences is drawn, and one of both nouns, or the first with a single wording. A question for it. */
 void qs_world_sentence_write(qs_world_text out, qs_world_draw *draw, qs_world_name name, int attribute,
-                             const char *value, bool named);
-enum { QS_WORLD_QUESTIONS = 10 };
+                             const char *value, bool named, int n_wordings);
 void qs_world_question_write(qs_world_text out, qs_world_name name, int attribute, int synonym, int wording);
 extern const char *const qs_world_report_questions[]; /* ask for everything in the snippets; ends with NULL */
 
@@ -70,14 +70,17 @@ extern const char *const qs_world_report_questions[]; /* ask for everything in t
 typedef struct qs_world_mix {
     int k_min, k_max; /* snippets in a prompt */
     int n_ids;              /* ids come from the first so many: few are learned sooner */
-    int n_questions;  /* about the same snippets, each with its answer; at most k, and one for a report */
+    int n_wordings;         /* in use, from the first; with one, nouns have no synonym, and headers alone have names */
+    int n_questions;        /* about the same snippets, each with its answer; at most k, and one for a report */
     double unknown, report; /* shares: not in the snippets, everything in the snippets */
     double no_headers;      /* share without headers */
+    double one_attribute;   /* share whose snippets all state the same attribute: only the name tells them apart */
     qs_world_part part;     /* whose names are drawn */
 } qs_world_mix;
 #define QS_WORLD_MIX_DEFAULTS                                                                                \
     {                                                                                                        \
-        .k_min = 1, .k_max = 5, .n_ids = QS_WORLD_IDS, .n_questions = 1, .unknown = 0.08, .report = 0.03,    \
+        .k_min = 1, .k_max = 5, .n_ids = QS_WORLD_IDS, .n_wordings = QS_WORLD_WORDINGS, .n_questions = 1,      \
+        .unknown = 0.08, .report = 0.03,    \
         .no_headers = 0.05                                                                                   \
     }
 

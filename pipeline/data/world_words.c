@@ -66,7 +66,7 @@ static const char *const named_sentences[] = {"The %n of %N is %v.", "%N has the
 static const char *const bare_sentences[] = {"The %n is %v.", "It has the %n %v.", "Here the %n is %v.",
                                              "Its %n is given as %v."};
 /* %K is kind and name. */
-static const char *const questions[QS_WORLD_QUESTIONS] = {
+static const char *const questions[QS_WORLD_WORDINGS] = {
     "What is the %n of %N?",
     "Which %n does %N have?",
     "State the %n of %K.",
@@ -189,11 +189,12 @@ static void fill(qs_world_text out, const char *template, qs_world_name name, co
 }
 
 void qs_world_sentence_write(qs_world_text out, qs_world_draw *draw, qs_world_name name, int attribute,
-                             const char *value, bool named)
+                             const char *value, bool named, int n_wordings)
 {
-    const char *template = named ? named_sentences[qs_world_below(draw, N(named_sentences))]
-                                 : bare_sentences[qs_world_below(draw, N(bare_sentences))];
-    fill(out, template, name, attributes[attribute].noun[qs_world_below(draw, 2)], value);
+    int n = n_wordings < N(named_sentences) ? n_wordings : N(named_sentences);
+    int64_t which = qs_world_below(draw, n), synonym = qs_world_below(draw, n_wordings > 1 ? 2 : 1);
+    fill(out, named ? named_sentences[which] : bare_sentences[which], name,
+         attributes[attribute].noun[synonym], value);
 }
 
 void qs_world_question_write(qs_world_text out, qs_world_name name, int attribute, int synonym, int wording)

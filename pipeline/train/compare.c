@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "train/start.h"
 
 const char *qs_compare_setting_name(int setting)
 {
@@ -265,7 +266,8 @@ qs_err qs_compare_run(qs_comparison *out, const qs_train_layout *layout, qs_exam
     QS_TRY(allocate(&j));
     for (int64_t seed = 0; seed < options->n_seeds; seed++) {
         out->step_error[seed] = out->drift[seed] = out->cosine[seed] = NAN;
-        qs_train_init(layout, options->seed + (uint64_t)seed, options->init_std, j.start);
+        QS_TRY(qs_train_start_draw(layout, QS_START_PLAIN, options->seed + (uint64_t)seed, options->init_std,
+                                   j.start));
         qs_examples_reorder(data, options->seed + (uint64_t)seed);
         for (int setting = 0; setting < QS_COMPARE_SETTINGS; setting++)
             for (int which = 0; which < QS_COMPARE_OPTIMIZERS; which++)

@@ -1,11 +1,9 @@
 #include "train/layout.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/rng.h"
 
 static qs_err check_architecture(const qs_model_config *c)
 {
@@ -89,17 +87,4 @@ const qs_train_tensor *qs_train_layout_find(const qs_train_layout *layout, int64
     int64_t i = layout->n_tensors - 1;
     while (i > 0 && layout->tensors[i].first > index) i--;
     return &layout->tensors[i];
-}
-
-void qs_train_init(const qs_train_layout *layout, uint64_t seed, double std, float *parameters)
-{
-    double output_std = std / sqrt(2.0 * (double)layout->config.n_layers);
-    for (int64_t i = 0; i < layout->n_tensors; i++) {
-        const qs_train_tensor *t = &layout->tensors[i];
-        int64_t end = t->first + t->n_out * t->n_in;
-        for (int64_t e = t->first; e < end; e++)
-            parameters[e] =
-                t->is_matrix ? (float)(qs_rng_normal(seed, (uint64_t)e) * (t->is_output ? output_std : std))
-                             : 1.0f;
-    }
 }

@@ -39,8 +39,4 @@ void qs_train_layout_fini(qs_train_layout *layout);
 /* The tensor that holds element `index`. */
 const qs_train_tensor *qs_train_layout_find(const qs_train_layout *layout, int64_t index);
 
-/* Seeded start: matrices N(0, std^2), those that write into the residual stream with std / sqrt(2 n_layers),
- * gains 1. Element i depends on seed and i alone. parameters [n]. */
-void qs_train_init(const qs_train_layout *layout, uint64_t seed, double std, float *parameters);
-
 #endif

@@ -107,7 +107,10 @@ static void make_settings(qs_train_run *run)
         o->optimizer.bits == 8 && o->optimizer.embedding_bits == 32 ? " (embeddings 32)" : "", o->lr,
         o->last_share, (long long)o->n_warmup, o->optimizer.adam.beta1, o->optimizer.adam.beta2,
         o->optimizer.adam.eps, o->optimizer.adam.decay, o->clip, o->optimizer.adam.clamp,
-        o->compute == QS_COMPUTE_BF16 ? "bf16" : "f32", o->init != NULL ? o->init : "drawn", o->init_std);
+        o->compute == QS_COMPUTE_BF16 ? "bf16" : "f32", o->init != NULL                  ? o->init
+        : o->start == QS_START_PLAIN ? "drawn"
+                                     : qs_train_start_names[o->start],
+        o->init_std);
 }
 
 static qs_trainer_options trainer_options(const qs_train_options *o)
@@ -231,7 +234,8 @@ static qs_err start(qs_train_run *run)
     if (o->init != NULL)
         QS_TRY(qs_train_init_from(&run->layout, o->init, qs_trainer_parameters(run->trainer)));
     else
-        qs_train_init(&run->layout, o->seed, o->init_std, qs_trainer_parameters(run->trainer));
+        QS_TRY(qs_train_start_draw(&run->layout, o->start, o->seed, o->init_std,
+                                   qs_trainer_parameters(run->trainer)));
     qs_trainer_refresh(run->trainer);
 out:
     return err;

@@ -3,11 +3,13 @@
 #define QS_TRAIN_TRAIN_RUN_H
 
 #include "train/compare.h"
+#include "train/start.h"
 
 typedef struct qs_train_options {
     const char *config, *tokenizer, *data; /* config.json, tokenizer.json, corpus */
     const char *validation;                /* corpus, or NULL */
     const char *init;                      /* model to start from, or NULL: drawn */
+    qs_train_start start;                  /* how they are drawn */
     const char *out, *checkpoint;          /* model directory; checkpoint file */
     int64_t n_rows, n_ctx, n_steps, n_lanes, n_warmup;
     int64_t checkpoint_every, validate_every, n_validation; /* steps, steps, examples */

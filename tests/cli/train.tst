@@ -27,6 +27,10 @@
 0 . bash $TMP/t --out $TMP/d && cmp $TMP/a/model.safetensors $TMP/d/model.safetensors
 0 . bash $TMP/t --out $TMP/e8 --optimizer adam8 --clamp 100 --threads 1 && bash $TMP/t --out $TMP/f8 --optimizer adam8 --clamp 100 --threads 2 --stop-after 41 && bash $TMP/t --out $TMP/f8 --optimizer adam8 --clamp 100 && cmp $TMP/e8/model.safetensors $TMP/f8/model.safetensors
 0 . ! cmp $TMP/e8/model.safetensors $TMP/a/model.safetensors
+# Other weights to start from: a run of its own, which the plain one does not resume.
+0 . bash $TMP/t --out $TMP/s --start reading --steps 8 && bash $TMP/t --out $TMP/s2 --start reading --steps 8 --threads 2 && cmp $TMP/s/model.safetensors $TMP/s2/model.safetensors
+4 init bash $TMP/t --out $TMP/s --steps 8
+2 neither.plain.nor.reading bash $TMP/t --out $TMP/i --start best
 0 . bash $TMP/t --out $TMP/g --init $TMP/a --data datasets/handbook/calibration --steps 3
 
 # Two optimizers on the same training; the report takes the figures into the rows of bitsandbytes (B4, B6).
