@@ -176,21 +176,39 @@ unit-%: $(BUILD)/tests/test_%
 # ---- the two commands of the README ----
 # They compile on every core, unless make was told how many.
 every_core = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
-.PHONY: help demo test
+.PHONY: help demo demo-smollm2 test
 help:
 	@sed -n 's/^#? //p' Makefile
 
-#? make demo                      set up, fetch a real model, sweep 10 points, print the table
-# Kernels for five kinds of GPU take minutes to compile: without a GPU here the demo leaves them out, unless asked.
+#? make demo                      set up, sweep 12 points of the project's own model, print the table
+#? make demo-smollm2              fetch a real model, sweep 10 points of it, print the table
+# Kernels for five kinds of GPU take minutes to compile: without a GPU here the demos leave them out, unless asked.
 is_given = $(filter command% environment%,$(origin $1))
 has_gpu = $(shell nvidia-smi -L 2>/dev/null)
 demo_cuda = $(if $(or $(call is_given,CUDA),$(has_gpu)),$(CUDA),0)
+demo_sweep = @$(MAKE) --no-print-directory CUDA=$(demo_cuda) sweep GATE=report
+world := $(BUILD)/world
 demo:
+	@scripts/install-deps
+	@$(MAKE) $(every_core) CUDA=$(demo_cuda) all $(world)/calibration.txt $(world)/evaluation.txt $(world)/production.txt
+	$(demo_sweep) MODEL=datasets/reader GRID=datasets/grids/demo.csv OUT=results/demo TEXT=$(world)/evaluation.txt \
+	  CALIB_TEXT=$(world)/calibration.txt PRODUCTION=$(world)/production.txt CALIBRATE="--samples 128" \
+	  EVALUATE="--windows 40 --qa datasets/world --items 20"
+demo-smollm2:
 	@scripts/install-deps
 	@scripts/fetch-model smollm2
 	@$(MAKE) $(every_core) CUDA=$(demo_cuda) all
-	@$(MAKE) --no-print-directory CUDA=$(demo_cuda) sweep MODEL=$(smollm2) GRID=datasets/grids/demo.csv \
-	  OUT=results/demo GATE=report CALIBRATE="--samples 100" EVALUATE="--windows 10"
+	$(demo_sweep) MODEL=$(smollm2) GRID=datasets/grids/demo-smollm2.csv OUT=results/demo-smollm2 \
+	  CALIBRATE="--samples 100" EVALUATE="--windows 10"
+
+# Texts of the world in the shape of prompts with answers: calibration sees the names of training, evaluation others.
+world_examples = --format text --questions 4 --k-min 2 --k-max 8
+$(world)/calibration.txt: world_options = --seed 101 --examples 400
+$(world)/production.txt: world_options = --seed 102 --examples 200
+$(world)/evaluation.txt: world_options = --seed 103 --examples 200 --held-out
+$(world)/%.txt: $(BUILD)/datasets/world/generate
+	@mkdir -p $(@D)
+	$(Q)$< $(world_examples) $(world_options) >$@
 
 #? make test [T="NAME ..."]       set up, build, run every test; ends with "N passed, N failed, N skipped"
 # Where no GPU can run them it compiles CUDA kernels for the oldest and the newest architecture alone, since

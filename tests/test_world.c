@@ -166,6 +166,47 @@ static void answers_stand_in_the_snippets_they_cite(void **state)
     assert_true(n[0] > N_EXAMPLES / 20 && n[1] > N_EXAMPLES && n[2] > N_EXAMPLES / 20);
 }
 
+/* The attribute whose noun stands in a line, -1 for none. */
+static int attribute_of(const char *line, size_t bytes)
+{
+    for (int attribute = 0; attribute < qs_world_n_attributes(); attribute++)
+        for (int synonym = 0; synonym < 2; synonym++) {
+            char word[64];
+            (void)snprintf(word, sizeof word, " %s ", qs_world_noun(attribute, synonym));
+            if (memmem(line, bytes, word, strlen(word)) != NULL) return attribute;
+        }
+    return -1;
+}
+
+/* The first lesson of the demo model: one wording, and names alone tell the snippets apart. */
+static void lessons_can_be_narrowed(void **state)
+{
+    (void)state;
+    qs_world_mix mix = {.k_min = 2,
+                        .k_max = 6,
+                        .n_ids = 40,
+                        .n_wordings = 1,
+                        .n_questions = 2,
+                        .unknown = 0.1,
+                        .one_attribute = 1};
+    for (uint64_t i = 0; i < N_EXAMPLES / 10; i++) {
+        qs_world_turns turns;
+        int asked = -1, n_snippets = 0;
+        OK(qs_world_example(&turns, &mix, 23, i));
+        for (const char *line = turns.prompts[0], *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+            int attribute = attribute_of(line, (size_t)(end - line));
+            if (attribute < 0) continue;
+            if (asked < 0) asked = attribute;
+            assert_int_equal(attribute, asked);
+            bool question = strncmp(line, "Question: What is the ", 22) == 0;
+            assert_true(question || strncmp(line, "The ", 4) == 0);
+            n_snippets += !question;
+        }
+        assert_true(n_snippets >= 2 && turns.n == 2);
+        qs_world_turns_free(&turns);
+    }
+}
+
 /* ---- its tokenizer ---- */
 
 static int64_t encode(const qs_tokenizer *tokenizer, qs_token_list *list, const char *text)
@@ -248,6 +289,7 @@ int main(void)
         cmocka_unit_test(training_never_sees_a_held_out_name),
         cmocka_unit_test(examples_are_a_function_of_seed_and_number),
         cmocka_unit_test(answers_stand_in_the_snippets_they_cite),
+        cmocka_unit_test(lessons_can_be_narrowed),
         cmocka_unit_test(ids_are_one_token_and_names_two),
         cmocka_unit_test(twenty_snippets_fit_the_context),
     };
