@@ -198,7 +198,7 @@ demo-smollm2:
 	@scripts/install-deps
 	@scripts/fetch-model smollm2
 	@$(MAKE) $(every_core) CUDA=$(demo_cuda) all
-	$(demo_sweep) MODEL=$(smollm2) GRID=datasets/grids/demo-smollm2.csv OUT=results/demo-smollm2 \
+	$(demo_sweep) MODEL=$(smollm2) GRID=datasets/grids/demo-smollm2.csv OUT=results/smollm2 \
 	  CALIBRATE="--samples 100" EVALUATE="--windows 10"
 
 # Texts of the world in the shape of prompts with answers: calibration sees the names of training, evaluation others.
