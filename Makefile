@@ -180,7 +180,7 @@ every_core = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$
 help:
 	@sed -n 's/^#? //p' Makefile
 
-#? make demo                      set up, sweep 12 points of the project's own model, print the table
+#? make demo                      set up, sweep 15 points of the project's own model, print the table
 #? make demo-smollm2              fetch a real model, sweep 10 points of it, print the table
 # Kernels for five kinds of GPU take minutes to compile: without a GPU here the demos leave them out, unless asked.
 is_given = $(filter command% environment%,$(origin $1))
@@ -193,7 +193,7 @@ demo:
 	@$(MAKE) $(every_core) CUDA=$(demo_cuda) all $(world)/calibration.txt $(world)/evaluation.txt $(world)/production.txt
 	$(demo_sweep) MODEL=datasets/reader GRID=datasets/grids/demo.csv OUT=results/demo TEXT=$(world)/evaluation.txt \
 	  CALIB_TEXT=$(world)/calibration.txt PRODUCTION=$(world)/production.txt CALIBRATE="--samples 128" \
-	  EVALUATE="--windows 40 --qa datasets/world --items 20"
+	  EVALUATE="--windows 20 --qa datasets/world --items 20 --tasks ppl,kld,latency,memory,semantic,json"
 demo-smollm2:
 	@scripts/install-deps
 	@scripts/fetch-model smollm2
@@ -271,7 +271,8 @@ FUZZ_SECONDS ?= 60
 fuzz_programs := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 # The parsers and what they stand on; machine kernels and HDF5 stay out.
 fuzz_sources := $(filter-out %_avx2.c %_avx512.c,$(wildcard pipeline/base/*.c pipeline/data/*.c pipeline/model/*.c) \
-  $(wildcard pipeline/rag/wordpiece*.c pipeline/backend/packed.c pipeline/backend/packed_exl2.c pipeline/backend/formats.c \
+  $(wildcard pipeline/rag/wordpiece*.c pipeline/backend/packed.c pipeline/backend/packed_exl2.c \
+    pipeline/backend/formats.c \
   pipeline/train/examples.c pipeline/train/batch.c))
 fuzz_objects := $(fuzz_sources:%.c=$(BUILD)/fuzz-objects/%.o)
 .PHONY: fuzz fuzz-programs
