@@ -54,7 +54,7 @@ class Torch:
         config = LlamaConfig.from_json_file(args.model + "/config.json")
         torch.manual_seed(0)
         self.model = LlamaForCausalLM._from_config(config, attn_implementation=attention)
-        self.model.train()
+        self.model.float().train()  # whatever type config.json names
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=args.model + "/tokenizer.json")
         paths = [args.text] if os.path.isfile(args.text) else [os.path.join(args.text, n) for n in sorted(os.listdir(args.text))]
