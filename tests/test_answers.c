@@ -1,5 +1,6 @@
 /* Questions, answers and their metrics, by hand; answers in artifacts; whole evaluations that give the same bits for any
  * number of threads and after a kill (checklist G2, G15, A10, E13: coverage, traces, JSON and citations). */
+#include "figures.h"
 #include "gold_files.h"
 
 #include <math.h>
@@ -170,30 +171,11 @@ static void answer_with(qs_answers *a, const qs_questions *q, const char *const 
     }
 }
 
-typedef struct figures {
-    int n;
-    const char *names[32];
-    qs_estimate estimates[32];
-} figures;
-
-static qs_err take(void *context, const qs_metric *metric, const qs_estimate *estimate)
-{
-    figures *f = context;
-    f->names[f->n] = metric->name;
-    f->estimates[f->n++] = *estimate;
-    return QS_OK;
-}
-
 static void expect(const figures *f, const char *name, double value, int64_t n)
 {
-    for (int i = 0; i < f->n; i++) {
-        if (strcmp(f->names[i], name) != 0) continue;
-        const qs_estimate *e = &f->estimates[i];
-        if (fabs(e->value - value) > 1e-15 || e->n != n) fail_msg("%s = %.17g (n %lld)", name, e->value, (long long)e->n);
-        assert_true(e->lo <= e->value && e->value <= e->hi);
-        return;
-    }
-    fail_msg("%s was not measured", name);
+    const qs_estimate *e = figure(f, name);
+    if (!(fabs(e->value - value) <= 1e-15) || e->n != n) fail_msg("%s = %.17g (n %lld)", name, e->value, (long long)e->n);
+    assert_true(e->lo <= e->value && e->value <= e->hi);
 }
 
 static void test_metrics(void **state)

@@ -1,5 +1,6 @@
 /* Entropy curves by hand, long texts against the plain loop, and the reference against itself (metrics.md §3; checklist
  * G14, A14, B16: entropy that collapses or rises earlier). */
+#include "figures.h"
 #include "model_files.h"
 
 #include <math.h>
@@ -201,27 +202,7 @@ static void test_writes(void **state)
     bench_close(&b);
 }
 
-typedef struct figures {
-    double values[16];
-    const char *names[16];
-    int n;
-} figures;
-
-static qs_err take(void *context, const qs_metric *metric, const qs_estimate *estimate)
-{
-    figures *f = context;
-    f->names[f->n] = metric->name;
-    f->values[f->n++] = estimate->value;
-    return QS_OK;
-}
-
-static double value(const figures *f, const char *name)
-{
-    for (int i = 0; i < f->n; i++)
-        if (strcmp(f->names[i], name) == 0) return f->values[i];
-    fail_msg("%s was not measured", name);
-    return NAN;
-}
+static double value(const figures *f, const char *name) { return figure(f, name)->value; }
 
 /* The reference that follows itself in another batch: not a bit of difference. Weights of another precision differ. */
 static void test_follows(void **state)

@@ -1,6 +1,6 @@
 /* ΔS, coverage and λ of answers to a gold set: a stored table that was reckoned by other means, and metrics by hand
  * (checklist G1 G2 G3 G12 G13 G16 A4 A11 A18 B1 B3 E1 E3 E11 E16). */
-#include "scratch.h"
+#include "figures.h"
 
 #include <math.h>
 
@@ -114,32 +114,9 @@ static void the_table_is_reckoned_twice(void **state)
 
 /* ---- metrics ---- */
 
-typedef struct figures {
-    int n;
-    const char *names[64];
-    qs_estimate estimates[64];
-} figures;
-
-static qs_err take(void *context, const qs_metric *metric, const qs_estimate *estimate)
-{
-    figures *f = context;
-    assert_non_null(metric);
-    f->names[f->n] = metric->name;
-    f->estimates[f->n++] = *estimate;
-    return QS_OK;
-}
-
-static const qs_estimate *find(const figures *f, const char *name)
-{
-    for (int i = 0; i < f->n; i++)
-        if (strcmp(f->names[i], name) == 0) return &f->estimates[i];
-    fail_msg("%s was not measured", name);
-    return NULL;
-}
-
 static void expect(const figures *f, const char *name, double value)
 {
-    const qs_estimate *e = find(f, name);
+    const qs_estimate *e = figure(f, name);
     if (!(fabs(e->value - value) < 1e-12)) fail_msg("%s = %.17g, not %.17g", name, e->value, value);
     assert_true(e->lo <= e->value && e->value <= e->hi);
 }
@@ -177,13 +154,13 @@ static void nothing_drifts_from_itself(void **state)
                                        "lambda_flip_rate"};
     for (size_t i = 0; i < sizeof zero / sizeof *zero; i++) expect(&f, zero[i], 0.0);
     /* "not stated" holds no word of the corpus: a zero vector, at 1 from everything. */
-    if (fabs(find(&f, "dS_AR")->value - 1.0 + (double)n_answerable() / N_ITEMS) > 1e-6)
-        fail_msg("dS_AR is %g", find(&f, "dS_AR")->value);
+    if (fabs(figure(&f, "dS_AR")->value - 1.0 + (double)n_answerable() / N_ITEMS) > 1e-6)
+        fail_msg("dS_AR is %g", figure(&f, "dS_AR")->value);
     expect(&f, "lambda_agree", 1.0);
     expect(&f, "snippet_tau", 1.0);
     expect(&f, "lambda_conv", 1.0);
     expect(&f, "lambda_runs", 6.0);
-    assert_int_equal(find(&f, "lambda_conv")->n, n_answerable());
+    assert_int_equal(figure(&f, "lambda_conv")->n, n_answerable());
     qs_answers_free(&a);
 }
 

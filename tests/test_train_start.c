@@ -108,7 +108,7 @@ static void test_heads_look_back(void **state)
         for (int64_t head = 0; head < N_HEADS; head++) {
             double peak;
             int64_t distance = looks_back(&d, head, &peak);
-            if (llabs(distance - wanted[head]) > (wanted[head] > 5) || fabs(peak / 12 - 1) > 0.25)
+            if (llabs(distance - wanted[head]) > (wanted[head] > 5) || !(fabs(peak / 12 - 1) <= 0.25))
                 fail_msg("head %lld of %lld keys looks back by %lld (%.2f)", (long long)head,
                          (long long)n_kv_heads, (long long)distance, peak);
         }

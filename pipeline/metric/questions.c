@@ -136,16 +136,6 @@ static qs_err append_text(const qs_tokenizer *tokenizer, const char *text, qs_to
     return qs_tokenizer_encode(tokenizer, text, strlen(text), false, list);
 }
 
-static qs_err append_bos(const qs_tokenizer *tokenizer, qs_token_list *list)
-{
-    qs_err err = QS_OK;
-    if (!qs_tokenizer_adds_bos(tokenizer)) return QS_OK;
-    QS_TRY(qs_mem_grow(&list->ids, list->n, &list->capacity, sizeof *list->ids, "tokens of a prompt"));
-    list->ids[list->n++] = qs_tokenizer_bos(tokenizer);
-out:
-    return err;
-}
-
 /* The tokens of a prompt over snippets[n]. */
 static qs_err one_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *snippets, int64_t n,
                          qs_prompt prompt, qs_token_list *list)
@@ -161,7 +151,7 @@ static qs_err one_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, c
     prompt.snippets = parts;
     prompt.n_snippets = n;
     QS_TRY(qs_prompt_build(&text, &prompt));
-    QS_TRY(append_bos(tokenizer, list));
+    QS_TRY(qs_tokenizer_begin(tokenizer, list));
     QS_TRY(append_text(tokenizer, text, list));
 out:
     qs_mem_free(parts);

@@ -8,16 +8,6 @@
 
 /* ---- pairs as tokens ---- */
 
-static qs_err append_bos(const qs_tokenizer *tokenizer, qs_token_list *list)
-{
-    qs_err err = QS_OK;
-    if (!qs_tokenizer_adds_bos(tokenizer)) return QS_OK;
-    QS_TRY(qs_mem_grow(&list->ids, list->n, &list->capacity, sizeof *list->ids, "tokens of a prompt"));
-    list->ids[list->n++] = qs_tokenizer_bos(tokenizer);
-out:
-    return err;
-}
-
 /* The prompt up to the colon behind "Question": a blank belongs to the word that follows it. */
 static qs_err snippet_prompt(const qs_tokenizer *tokenizer, const qs_gold_snippet *s, qs_token_list *list)
 {
@@ -27,7 +17,7 @@ static qs_err snippet_prompt(const qs_tokenizer *tokenizer, const qs_gold_snippe
     char *text = NULL;
     qs_err err;
     QS_TRY(qs_prompt_build(&text, &prompt));
-    QS_TRY(append_bos(tokenizer, list));
+    QS_TRY(qs_tokenizer_begin(tokenizer, list));
     QS_TRY(qs_tokenizer_encode(tokenizer, text, strlen(text) - strlen(tail), false, list));
 out:
     qs_mem_free(text);

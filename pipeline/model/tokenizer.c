@@ -162,6 +162,14 @@ bool qs_tokenizer_adds_bos(const qs_tokenizer *tokenizer)
     return tokenizer->bos >= 0 && tokenizer->before.n > 0 && tokenizer->before.ids[0] == tokenizer->bos;
 }
 
+qs_err qs_tokenizer_begin(const qs_tokenizer *tokenizer, qs_token_list *list)
+{
+    if (!qs_tokenizer_adds_bos(tokenizer)) return QS_OK;
+    qs_err err = qs_mem_grow(&list->ids, list->n, &list->capacity, sizeof *list->ids, "tokens");
+    if (err == QS_OK) list->ids[list->n++] = tokenizer->bos;
+    return err;
+}
+
 int32_t qs_tokenizer_find(const qs_tokenizer *tokenizer, const char *token)
 {
     const qs_added_token *added = qs_added_find(&tokenizer->added, token, strlen(token));

@@ -54,6 +54,8 @@ typedef struct qs_token_list {
 } qs_token_list;
 QS_MUST_CHECK qs_err qs_tokenizer_encode(const qs_tokenizer *tokenizer, const char *text, size_t bytes,
                                          bool specials, qs_token_list *list);
+/* Appends BOS where the tokenizer adds it: what a prompt begins with that is put together from pieces. */
+QS_MUST_CHECK qs_err qs_tokenizer_begin(const qs_tokenizer *tokenizer, qs_token_list *list);
 void qs_token_list_free(qs_token_list *list);
 
 /* UTF-8 text of the tokens (NUL-terminated, qs_mem_free): byte-level or SPM decoding, invalid sequences

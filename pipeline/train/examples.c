@@ -309,7 +309,7 @@ static qs_err encode_line(qs_examples *e, const line *l)
         QS_TRY(qs_json_get_string(&text, root, "prompt", name));
         QS_TRY(qs_json_get_string(&answer, root, "answer", name));
     }
-    if (qs_tokenizer_adds_bos(e->tokenizer)) QS_TRY(append_token(&e->tokens, qs_tokenizer_bos(e->tokenizer)));
+    QS_TRY(qs_tokenizer_begin(e->tokenizer, &e->tokens));
     mark(e, 0, false);
     QS_TRY(encode_turn(e, text, answer));
     QS_TRY(encode_more(e, json_object_get(root, "more"), name));
