@@ -60,6 +60,11 @@ static qs_err take_inputs(job *j)
                       "give a spec without bpw", j->spec.id);
         goto out;
     }
+    if (j->spec.rotate) {
+        err = qs_fail(QS_E_USAGE, "--propagate %s: the stream that is calibrated is not rotated; give a spec without rotate",
+                      j->spec.id);
+        goto out;
+    }
     QS_TRY(qs_model_open(&j->model, opt->model));
     j->config = qs_model_get_config(j->model);
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);

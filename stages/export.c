@@ -28,15 +28,16 @@ static void print_list(void)
     }
 }
 
-static qs_err take(qs_export_job *job, const options *o)
+static qs_err take(qs_export_job *job, qs_model **parent, const options *o)
 {
     qs_err err;
     if (o->model == NULL || o->quant == NULL || o->format == NULL || o->out == NULL)
         return qs_fail(QS_E_USAGE, "--model, --quant, --format and --out are needed; see qsweep-export --help");
     QS_TRY(qs_export_format_find(&job->format, o->format));
     QS_TRY(qs_out_dir_check(o->out));
-    QS_TRY(qs_model_open(&job->model, o->model));
-    QS_TRY(qs_quant_file_open(&job->quant, o->quant, job->model));
+    QS_TRY(qs_model_open(parent, o->model));
+    QS_TRY(qs_quant_file_open(&job->quant, o->quant, *parent));
+    job->model = qs_quant_file_model(job->quant);
     job->out = o->out;
     job->type = o->type;
 out:
@@ -56,11 +57,12 @@ static void print_json(const qs_export_job *job, int64_t bytes, bool written)
 static qs_err run(const options *o)
 {
     qs_export_job job = {0};
+    qs_model *parent = NULL;
     char text[QS_MEM_TEXT_BYTES];
     int64_t bytes;
     double started = qs_clock_seconds();
     qs_err err;
-    QS_TRY(take(&job, o));
+    QS_TRY(take(&job, &parent, o));
     QS_TRY(job.format->check(&job));
     QS_TRY(job.format->plan(&job, &bytes));
     qs_log_info("export %s as %s: %s (%lld bytes) of tensors to %s", qs_quant_file_spec(job.quant)->id,
@@ -72,7 +74,7 @@ static qs_err run(const options *o)
     if (o->common.json) print_json(&job, bytes, !o->common.dry_run);
 out:
     qs_quant_file_close(job.quant);
-    qs_model_close(job.model);
+    qs_model_close(parent);
     return err;
 }
 

@@ -126,7 +126,7 @@ static qs_err quantize(run *r)
     for (int64_t i = 0; i < r->grid.n; i++) {
         const qs_quant_point *p = &r->points[i];
         if (!p->written) continue;
-        double bpw = qs_quant_size_of_bits(p->linear_bits, r->inputs.model).bpw;
+        double bpw = qs_quant_size_of_bits(p->linear_bits, r->inputs.model, p->spec).bpw;
         if (p->spec->bpw > 0)
             qs_log_info("%s: %.3f bits per weight, loss %.4g (predicted %.4g)", p->path, bpw, p->loss, p->predicted);
         else
@@ -144,7 +144,7 @@ out:
 static json_t *point_json(const qs_quant_point *p, const qs_model *model)
 {
     char text[QS_DIGEST_TEXT_BYTES];
-    qs_quant_size size = qs_quant_size_of_bits(p->linear_bits, model);
+    qs_quant_size size = qs_quant_size_of_bits(p->linear_bits, model, p->spec);
     const char *status = p->current ? "current" : p->written ? "written" : "planned";
     json_t *item = json_pack("{s:s,s:s,s:s,s:s}", "id", p->spec->id, "spec", p->spec->text, "path", p->path,
                              "status", status);

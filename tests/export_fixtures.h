@@ -82,11 +82,12 @@ static inline const char *made_up_artifact(scratch_path path, qs_model *model, c
 static inline qs_err export_to(qs_model *model, const char *artifact, const char *format, const char *type,
                                const char *out)
 {
-    qs_export_job job = {.model = model, .out = out, .type = type};
+    qs_export_job job = {.out = out, .type = type};
     int64_t bytes;
     qs_err err;
     QS_TRY(qs_export_format_find(&job.format, format));
     QS_TRY(qs_quant_file_open(&job.quant, artifact, model));
+    job.model = qs_quant_file_model(job.quant);
     QS_TRY(job.format->check(&job));
     QS_TRY(job.format->plan(&job, &bytes));
     assert_true(bytes > 0);

@@ -42,6 +42,11 @@ static void test_ids(void **state)
         {"gptq:bpw=3.5,group=64,sym=0", "gptq-3.50bpw-g64-asym", "asym"},
         {"int8:threshold=0", "int8-thr0", "thr0"},
         {"int8:threshold=4.5", "int8-thr4.5", "thr4.5"},
+        {"rtn:bits=3,rotate=1", "rtn-b3-g64-sym-rot", "sym-rot"},
+        {"gptq:bits=3,rotate=1,search=0", "gptq-b3-g64-sym-minmax-rot", "sym-minmax-rot"},
+        {"nf4:rotate=1", "nf4-blk64-dq-bf16-rot", "dq-bf16-rot"},
+        {"int8:rotate=1", "int8-rot", "rot"},
+        {"exl2:bpw=3.5,rotate=1", "exl2-3.50bpw-h16-rot", "h16-rot"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         qs_spec spec, again, cells;
@@ -67,7 +72,7 @@ static void test_fields(void **state)
     (void)state;
     qs_spec spec;
     assert_int_equal(qs_spec_parse(&spec, "gptq:bits=3,group=-1,sym=0,act=1,search=0,damp=0.1"), QS_OK);
-    assert_string_equal(spec.text, "gptq:bits=3,group=-1,sym=0,act=1,static=0,gar=0,search=0,damp=0.1");
+    assert_string_equal(spec.text, "gptq:bits=3,group=-1,sym=0,act=1,static=0,gar=0,search=0,damp=0.1,rotate=0");
     assert_true(spec.method == &qs_method_gptq && spec.bits == 3 && spec.group_size == -1 && !spec.sym);
     assert_true(spec.act_order && !spec.static_groups && !spec.group_aware && !spec.search &&
                 spec.damping == 0.1);
@@ -79,10 +84,10 @@ static void test_fields(void **state)
     assert_string_equal(spec.text, "awq:bits=4,group=64,zero=1,gptq=1,duo=1,clip=0");
     assert_true(!spec.sym && spec.then_gptq && !spec.clip && spec.weight_stats && spec.damping == 0);
     assert_int_equal(qs_spec_parse(&spec, "fp4:block=128"), QS_OK);
-    assert_string_equal(spec.text, "fp4:block=128,dq=1,compute=bf16");
+    assert_string_equal(spec.text, "fp4:block=128,dq=1,compute=bf16,rotate=0");
     assert_true(spec.bits == 4 && spec.group_size == 128 && spec.double_quant && spec.compute == QS_ROUND_BF16);
     assert_int_equal(qs_spec_parse(&spec, "int8"), QS_OK);
-    assert_string_equal(spec.text, "int8:threshold=6");
+    assert_string_equal(spec.text, "int8:threshold=6,rotate=0");
     assert_true(spec.bits == 8 && spec.group_size == -1 && spec.threshold == 6 && !spec.double_quant);
     assert_int_equal(qs_spec_from_cells(&spec, "nf4", "", "32", "fp16"), QS_OK);
     assert_string_equal(spec.id, "nf4-blk32-dq-fp16");
@@ -90,11 +95,11 @@ static void test_fields(void **state)
     assert_string_equal(spec.id, "int8");
     assert_int_equal(qs_spec_from_cells(&spec, "exl2", "4", "", "h16"), QS_OK); /* a budget, in the column of bits */
     assert_string_equal(spec.id, "exl2-4.00bpw-h16");
-    assert_string_equal(spec.text, "exl2:bpw=4,head=16,damp=0.01");
+    assert_string_equal(spec.text, "exl2:bpw=4,head=16,damp=0.01,rotate=0");
     assert_true(spec.bits == 0 && spec.group_size == 0 && spec.act_order && spec.mix == NULL);
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "3.5", "", "asym"), QS_OK);
     assert_string_equal(spec.id, "gptq-3.50bpw-asym");
-    assert_string_equal(spec.text, "gptq:bpw=3.5,sym=0,act=0,static=0,gar=1,search=1,damp=0.01");
+    assert_string_equal(spec.text, "gptq:bpw=3.5,sym=0,act=0,static=0,gar=1,search=1,damp=0.01,rotate=0");
     assert_true(spec.bits == 0 && spec.group_size == 0 && spec.bpw == 3.5);
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "3", "", ""), QS_OK);
     assert_string_equal(spec.id, "gptq-b3-g64-sym");
@@ -127,6 +132,7 @@ static void test_refused(void **state)
         {"rtn:group=64x", "-1 for the whole row"},
         {"rtn:sym=2", "0 or 1"},
         {"rtn:sym=true", "0 or 1"},
+        {"awq:rotate=1", "awq has no key \"rotate\""},
         {"rtn:act=1", "rtn has no key \"act\""},
         {"rtn:group_size=64", "its keys are bits, group, sym, search"},
         {"rtn:bits=4,bits=3", "twice"},

@@ -9,7 +9,7 @@ struct qs_export_format;
 
 typedef struct qs_export_job {
     const struct qs_export_format *format;
-    qs_model *model;      /* the full-precision parent */
+    const qs_model *model; /* whose tables, norms and biases go with the point: qs_quant_file_model of it */
     qs_quant_file *quant; /* the point */
     const char *out;      /* directory or file that will appear */
     const char *type;     /* of the matrices, where the format leaves a choice (gguf); NULL = the format's own */

@@ -11,6 +11,7 @@
 #include "export/gguf_metadata.h"
 #include "export/out_dir.h"
 #include "model/dequant.h"
+#include "model/turned.h"
 
 enum { CHUNK_FLOATS = 1 << 18 };
 
@@ -97,7 +98,7 @@ static bool is_written(const writer *w, qs_role role, int64_t layer)
 static const qs_gguf_tensor *kept_tensor(const writer *w, qs_role role, const char *name)
 {
     const qs_gguf *gguf = qs_model_get_gguf(w->job->model);
-    if (gguf == NULL || w->kind->dense || role < QS_N_BLOCK_ROLES || role == QS_ROLE_FINAL_NORM) return NULL;
+    if (gguf == NULL || w->kind->dense || qs_model_rotation(w->job->model) != NULL || role < QS_N_BLOCK_ROLES || role == QS_ROLE_FINAL_NORM) return NULL;
     return qs_gguf_find_tensor(gguf, name);
 }
 

@@ -56,13 +56,14 @@ qs_linear_source qs_candidate_source(const qs_candidate *candidate)
 qs_quant_size qs_candidate_size(const qs_candidate *candidate, const qs_model *model)
 {
     if (candidate->checkpoint != NULL)
-        return qs_quant_size_of_bits(qs_checkpoint_get_facts(candidate->checkpoint)->linear_bits, model);
+        return qs_quant_size_of_bits(qs_checkpoint_get_facts(candidate->checkpoint)->linear_bits, model, NULL);
     return candidate->quant != NULL ? qs_quant_file_size(candidate->quant) : qs_quant_size_of(NULL, model);
 }
 
 const qs_model *qs_candidate_model(const qs_candidate *candidate, const qs_model *model)
 {
-    return candidate->checkpoint != NULL ? qs_checkpoint_model(candidate->checkpoint) : model;
+    if (candidate->checkpoint != NULL) return qs_checkpoint_model(candidate->checkpoint);
+    return candidate->quant != NULL ? qs_quant_file_model(candidate->quant) : model;
 }
 
 /* ---- what is recorded ---- */

@@ -24,7 +24,8 @@ QS_MUST_CHECK qs_err qs_candidate_identify(qs_candidate_kind kind, const char *p
 
 qs_linear_source qs_candidate_source(const qs_candidate *candidate);
 qs_quant_size qs_candidate_size(const qs_candidate *candidate, const qs_model *model);
-/* The model whose embedding, norms and head surround its linears: a checkpoint's own, else `model`. */
+/* The model whose embedding, norms and head surround its linears: a checkpoint's own, the rotated one of a
+ * rotated point, else `model`. */
 const qs_model *qs_candidate_model(const qs_candidate *candidate, const qs_model *model);
 
 /* /config except the id, and /checkpoint: what it says of itself, and whether its tokenizer does as the model's on

@@ -124,14 +124,14 @@ qs_err qs_pass_run(qs_pass *pass, const qs_linear_source *const *sources, int64_
         return qs_fail(QS_E_USAGE, "run pass: %lld streams of %lld windows, planned were %lld of %lld",
                        (long long)n, (long long)n_windows, (long long)plan->n_streams,
                        (long long)plan->batch_windows);
-    for (int64_t s = 0; s < n; s++) {
-        const qs_model *outer = outer_of(pass, sources[s]);
+    for (int64_t s = 0, same; s < n; s++) {
         pass->seconds[s] = 0.0;
-        if (s > 0 && outer == outer_of(pass, sources[0]))
-            QS_TRY(qs_backend_copy(pass->backend, stream_states(pass, s), stream_states(pass, 0),
+        for (same = 0; outer_of(pass, sources[same]) != outer_of(pass, sources[s]);) same++;
+        if (same < s)
+            QS_TRY(qs_backend_copy(pass->backend, stream_states(pass, s), stream_states(pass, same),
                                    (size_t)(n_rows * pass->d_model) * sizeof(float)));
         else
-            QS_TRY(qs_forward_embed(pass->backend, outer, ids, n_rows, stream_states(pass, s)));
+            QS_TRY(qs_forward_embed(pass->backend, outer_of(pass, sources[s]), ids, n_rows, stream_states(pass, s)));
     }
     for (int64_t layer = 0; layer < n_layers; layer++) {
         for (int64_t s = 0; s < n; s++) {

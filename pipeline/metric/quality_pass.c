@@ -16,7 +16,7 @@ typedef struct run {
     float *device_window; /* [n_ctx, d_model]: the other side of a comparison */
     float *control;       /* host [control windows, n_ctx, d_model]; reference only */
     float *logits;        /* host [n_ctx, n_vocab]; with a dump of logits */
-    qs_matrix *heads[QS_GROUP_MAX]; /* of candidates that have one of their own */
+    qs_matrix *heads[QS_GROUP_MAX]; /* of candidates that do not have the model's; rotated ones share theirs */
     qs_progress progress;
 } run;
 
@@ -34,7 +34,11 @@ static void run_fini(run *r)
     qs_progress_finish(&r->progress);
     qs_pass_destroy(r->pass);
     qs_scorer_destroy(r->scorer);
-    for (int c = 0; c < QS_GROUP_MAX; c++) qs_matrix_destroy(r->heads[c]);
+    for (int c = QS_GROUP_MAX - 1; c >= 0; c--) {
+        bool again = false;
+        for (int k = 0; k < c; k++) again = again || r->heads[k] == r->heads[c];
+        if (!again) qs_matrix_destroy(r->heads[c]);
+    }
     qs_backend_free(r->job->backend, r->device_window);
     qs_mem_free(r->host_window);
     qs_mem_free(r->control);
@@ -196,6 +200,18 @@ out:
     return err;
 }
 
+/* A head that goes with the candidate's linears, if it is not the model's. */
+static qs_err make_head(run *r, const qs_linear_source *const *sources, int64_t c)
+{
+    if (sources[c] == NULL || sources[c]->outer == NULL) return QS_OK;
+    for (int64_t k = 0; k < c; k++) {
+        if (sources[k] == NULL || sources[k]->outer != sources[c]->outer) continue;
+        r->heads[c] = r->heads[k];
+        return QS_OK;
+    }
+    return qs_scorer_make_head(&r->heads[c], r->job->backend, sources[c]->outer, r->job->compute);
+}
+
 qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *baseline,
                              qs_quality_stream *streams, int64_t n)
 {
@@ -213,8 +229,7 @@ qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *basel
     QS_TRY(QS_NEW(reference.nll, reference.n, "NLL of the reference"));
     for (int64_t c = 0; c < n; c++) {
         sources[c] = streams[c].linears;
-        if (sources[c] != NULL && sources[c]->outer != NULL)
-            QS_TRY(qs_scorer_make_head(&r.heads[c], job->backend, sources[c]->outer, job->compute));
+        QS_TRY(make_head(&r, sources, c));
     }
     start_progress(&r, "evaluate layers");
     for (int64_t first = 0; first < windows->n_windows; first += r.plan.batch_windows) {

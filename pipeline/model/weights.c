@@ -47,6 +47,7 @@ out:
 void qs_model_close(qs_model *model)
 {
     if (model == NULL) return;
+    qs_turned_close(model->turned);
     qs_tokenizer_destroy(model->tokenizer);
     qs_mem_free(model->slots);
     qs_mem_free(model->rope_divisors);
@@ -62,7 +63,11 @@ const qs_tokenizer *qs_model_get_tokenizer(const qs_model *model) { return model
 
 const char *qs_model_path(const qs_model *model) { return model->path; }
 
-const qs_gguf *qs_model_get_gguf(const qs_model *model) { return model->file.map.data != NULL ? &model->gguf : NULL; }
+const qs_gguf *qs_model_get_gguf(const qs_model *model)
+{
+    if (model->origin != NULL) return qs_model_get_gguf(model->origin);
+    return model->file.map.data != NULL ? &model->gguf : NULL;
+}
 
 /* NULL for a role that the model does not have. */
 static const qs_slot *find_slot(const qs_model *model, qs_role role, int64_t layer)
@@ -179,6 +184,7 @@ static qs_err fail_absent(const qs_model *model, qs_role role, int64_t layer)
 qs_err qs_model_read_f32(const qs_model *model, qs_role role, int64_t layer, float *dst)
 {
     const qs_slot *slot = find_slot(model, role, layer);
+    if (slot != NULL && model->origin != NULL) return qs_turned_read_rows(model, role, layer, 0, slot->info.n_out, dst);
     if (slot == NULL || slot->data == NULL) return fail_absent(model, role, layer);
     geometry g = geometry_of(slot);
     return read_rows(slot, &g, 0, g.n_rows, dst);
@@ -228,11 +234,12 @@ qs_err qs_model_read_rows_f32(const qs_model *model, qs_role role, int64_t layer
                               int64_t n_rows, float *dst)
 {
     const qs_slot *slot = find_slot(model, role, layer);
-    if (slot == NULL || slot->data == NULL) return fail_absent(model, role, layer);
+    if (slot == NULL || (slot->data == NULL && model->origin == NULL)) return fail_absent(model, role, layer);
     if (first < 0 || n_rows < 0 || first > slot->info.n_out - n_rows)
         return qs_fail(QS_E_USAGE, "read %s: rows %lld to %lld of tensor %s, which has %lld", model->path,
                        (long long)first, (long long)(first + n_rows), slot->info.name,
                        (long long)slot->info.n_out);
+    if (model->origin != NULL) return qs_turned_read_rows(model, role, layer, first, n_rows, dst);
     geometry g = geometry_of(slot);
     if (slot->info.n_out == 1) n_rows *= g.n_rows; /* the one row of a reordered vector */
     return read_rows(slot, &g, first, n_rows, dst);
@@ -283,9 +290,19 @@ static qs_err add_slot(qs_hasher *hasher, const qs_slot *slot)
     return QS_OK;
 }
 
+static qs_err digest_turned(qs_model *model, qs_digest *out)
+{
+    qs_digest rotation = qs_rotation_digest(model->rotation);
+    qs_err err = qs_model_digest(model->origin, out);
+    const uint64_t parts[] = {out->low, out->high, rotation.low, rotation.high};
+    if (err == QS_OK) *out = qs_hash(parts, sizeof parts);
+    return err;
+}
+
 /* Names, files and their order stay outside, so that sharding does not matter. */
 qs_err qs_model_digest(qs_model *model, qs_digest *out)
 {
+    if (model->origin != NULL) return digest_turned(model, out);
     if (model->has_digest) {
         *out = model->digest;
         return QS_OK;
@@ -311,6 +328,7 @@ out:
 
 bool qs_model_is_lattice(const qs_model *model, qs_storage *storage)
 {
+    if (model->origin != NULL) return qs_model_is_lattice(model->origin, storage);
     int64_t n_weights[QS_N_STORAGES] = {0};
     for (int64_t layer = 0; layer < model->config.n_layers; layer++)
         for (int role = 0; role < QS_N_LINEARS; role++) {

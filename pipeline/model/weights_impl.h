@@ -4,6 +4,7 @@
 
 #include "model/gguf.h"
 #include "model/mapped.h"
+#include "model/rotation.h"
 #include "model/shards.h"
 #include "model/weights.h"
 
@@ -32,6 +33,9 @@ struct qs_model {
     const qs_foreign *foreign; /* while a checkpoint is opened; NULL for a model of its own */
     qs_digest digest;
     bool has_digest;
+    qs_model *turned;      /* owned, NULL until qs_model_turn */
+    qs_model *origin;      /* of a turned model: what its weights are made from, and what it borrows all but slots from */
+    qs_rotation *rotation; /* of a turned model */
 };
 
 /* What a reader knows about a tensor. Shape in Hugging Face order. */
@@ -53,6 +57,11 @@ QS_MUST_CHECK qs_err qs_model_bind(qs_model *model, qs_naming naming, qs_find_te
 /* The two readers: config, tokenizer and slots of a model whose path is set. The caller closes on failure. */
 QS_MUST_CHECK qs_err qs_model_open_hf(qs_model *model);
 QS_MUST_CHECK qs_err qs_model_open_gguf(qs_model *model);
+
+/* Of a turned model (model/turned.c): a role that exists, rows within it; and its end. NULL is fine. */
+QS_MUST_CHECK qs_err qs_turned_read_rows(const qs_model *model, qs_role role, int64_t layer, int64_t first,
+                                         int64_t n_rows, float *dst);
+void qs_turned_close(qs_model *turned);
 
 /* A directory whose linears may be stored as `foreign` says (NULL = none are), for checkpoint.c. */
 QS_MUST_CHECK qs_err qs_model_open_foreign(qs_model **out, const char *path, const qs_foreign *foreign);

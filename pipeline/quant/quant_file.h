@@ -48,6 +48,8 @@ QS_MUST_CHECK qs_err qs_quant_file_open(qs_quant_file **out, const char *path, q
 void qs_quant_file_close(qs_quant_file *file);
 const qs_spec *qs_quant_file_spec(const qs_quant_file *file);
 qs_quant_size qs_quant_file_size(const qs_quant_file *file);
+/* Whose embedding, final norm and head go with its linears: the model's own, or the rotated one's. */
+const qs_model *qs_quant_file_model(const qs_quant_file *file);
 const qs_artifact *qs_quant_file_artifact(const qs_quant_file *file);
 
 /* Linears, and norms with what was folded into them, for blocks and decoders; the source holds one layer's packed

@@ -3,14 +3,17 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "model/turned.h"
+#include "quant/turned_grams.h"
 
 /* Of the kernels' measured rate; memory traffic and whatever else runs take the rest. On a device products
  * are not square, and what comes and goes does so at about this rate, page-locked on the way. */
 static const double rate_share = 0.7, device_rate_share = 0.5, carried_bytes_per_s = 6e9;
 
-/* The points of one pass; [n] each. */
+/* The points of one pass; [n] each. Rotated points share nothing with the others and have passes of their own. */
 typedef struct pass {
     int64_t n;
+    bool rotated;
     qs_quant_point *points[QS_POINTS_PER_PASS];
     qs_quant_writer *writers[QS_POINTS_PER_PASS];
     qs_spec specs[QS_POINTS_PER_PASS];
@@ -30,12 +33,13 @@ qs_err qs_quant_points_find(qs_quant_point *points, const char *dir, const qs_qu
     return QS_OK;
 }
 
-/* The next points that are not current, from *at on; n = 0 when there are none left. */
-static void fill_pass(pass *p, qs_quant_point *points, int64_t n_points, int64_t *at)
+/* The next points that are not current, from *at on, rotated or not; n = 0 when there are none left. */
+static void fill_pass(pass *p, qs_quant_point *points, int64_t n_points, bool rotated, int64_t *at)
 {
     p->n = 0;
+    p->rotated = rotated;
     for (; *at < n_points && p->n < QS_POINTS_PER_PASS; ++*at) {
-        if (points[*at].current) continue;
+        if (points[*at].current || points[*at].spec->rotate != rotated) continue;
         p->writers[p->n] = NULL;
         p->specs[p->n] = *points[*at].spec;
         p->points[p->n++] = &points[*at];
@@ -69,6 +73,22 @@ static qs_err check_device_memory(const qs_backend *backend, int64_t bytes)
                    qs_mem_format(free, memory.free_bytes));
 }
 
+/* How many specs, those that are not rotated first, the next pass takes. */
+static int64_t pass_length(const qs_spec *specs, int64_t n_specs)
+{
+    int64_t n = 1;
+    while (n < n_specs && n < QS_POINTS_PER_PASS && specs[n].rotate == specs[0].rotate) n++;
+    return n;
+}
+
+/* What a model refuses is refused before any pass. */
+static qs_err check_rotation(const qs_quant_inputs *inputs)
+{
+    qs_model *turned;
+    qs_err err = qs_model_turn(inputs->model, &turned);
+    return err == QS_OK && inputs->calib != NULL ? qs_turned_grams_check(turned) : err;
+}
+
 qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, int64_t n_points,
                             const qs_quant_inputs *inputs, qs_backend *backend)
 {
@@ -78,15 +98,19 @@ qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, in
     qs_err err;
     *out = (qs_quant_plan){0};
     QS_TRY(QS_NEW(specs, n_points, "plan"));
-    for (int64_t i = 0; i < n_points; i++)
-        if (!points[i].current) specs[out->n_points++] = *points[i].spec;
+    for (int rotated = 0; rotated < 2; rotated++)
+        for (int64_t i = 0; i < n_points; i++)
+            if (!points[i].current && points[i].spec->rotate == (rotated == 1))
+                specs[out->n_points++] = *points[i].spec;
     if (out->n_points == 0) goto out;
+    if (specs[out->n_points - 1].rotate) QS_TRY(check_rotation(inputs));
     QS_TRY(measure_rate(backend, &rate));
-    for (int64_t first = 0; first < out->n_points; first += QS_POINTS_PER_PASS) {
-        int64_t rest = out->n_points - first, n = rest < QS_POINTS_PER_PASS ? rest : QS_POINTS_PER_PASS;
+    for (int64_t first = 0, n; first < out->n_points; first += n) {
+        n = pass_length(specs + first, out->n_points - first);
         qs_quant_cost cost = qs_quant_cost_of(inputs->model, qs_backend_n_threads(backend),
                                               inputs->calib != NULL, specs + first, n);
         int64_t bytes = on_device ? cost.solver_host_bytes : cost.bytes;
+        if (specs[first].rotate) bytes += (int64_t)qs_turned_grams_bytes(inputs->model);
         out->seconds += cost.multiply_adds / rate;
         out->bytes = bytes > out->bytes ? bytes : out->bytes;
         if (!on_device) continue;
@@ -132,9 +156,18 @@ static qs_err run_pass(pass *p, const qs_quant_inputs *inputs, qs_backend *backe
 {
     int64_t n_layers = qs_model_get_config(inputs->model)->n_layers;
     qs_quantizer *quantizer = NULL;
+    qs_turned_grams *turned_grams = NULL;
+    qs_gram_source turned_source;
+    qs_model *model = inputs->model;
     double start = qs_clock_seconds();
-    qs_err err;
-    QS_TRY(qs_quantizer_create(&quantizer, inputs->model, backend, grams, p->specs, p->n));
+    qs_err err = QS_OK;
+    if (p->rotated) QS_TRY(qs_model_turn(inputs->model, &model));
+    if (p->rotated && grams != NULL) {
+        QS_TRY(qs_turned_grams_create(&turned_grams, model, grams));
+        turned_source = qs_turned_grams_source(turned_grams);
+        grams = &turned_source;
+    }
+    QS_TRY(qs_quantizer_create(&quantizer, model, backend, grams, p->specs, p->n));
     for (int64_t layer = 0; qs_quantizer_has_budgets(quantizer) && layer < n_layers; layer++) {
         QS_TRY(qs_quantizer_measure(quantizer, layer));
         qs_progress_update(progress, ++*n_done);
@@ -157,17 +190,21 @@ out:
         p->writers[i] = NULL;
     }
     qs_quantizer_destroy(quantizer);
+    qs_turned_grams_destroy(turned_grams);
     return err;
 }
 
-/* Passes that measure before they solve. */
-static int64_t n_budget_passes(const qs_quant_point *points, int64_t n_points)
+/* Times that a layer will be worked on: once in each pass, and once more in those that measure before they solve. */
+static int64_t n_layer_runs(const qs_quant_point *points, int64_t n_points, bool rotated)
 {
     int64_t n = 0, at = 0;
     bool budget = false;
     for (int64_t i = 0; i < n_points; i++) {
-        if (points[i].current) continue;
-        if (at++ % QS_POINTS_PER_PASS == 0) budget = false;
+        if (points[i].current || points[i].spec->rotate != rotated) continue;
+        if (at++ % QS_POINTS_PER_PASS == 0) {
+            budget = false;
+            n++;
+        }
         n += !budget && points[i].spec->bpw > 0;
         budget = budget || points[i].spec->bpw > 0;
     }
@@ -177,19 +214,19 @@ static int64_t n_budget_passes(const qs_quant_point *points, int64_t n_points)
 qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_quant_inputs *inputs,
                            qs_backend *backend, const qs_gram_source *grams)
 {
-    int64_t n_layers = qs_model_get_config(inputs->model)->n_layers, n_todo = 0, at = 0, n_done = 0, n_passes;
+    int64_t n_layers = qs_model_get_config(inputs->model)->n_layers, n_done = 0;
     qs_progress progress;
     pass *p;
     qs_err err = QS_NEW(p, 1, "pass");
     if (err != QS_OK) return err;
-    for (int64_t i = 0; i < n_points; i++) n_todo += !points[i].current;
-    n_passes = (n_todo + QS_POINTS_PER_PASS - 1) / QS_POINTS_PER_PASS + n_budget_passes(points, n_points);
-    qs_progress_start(&progress, "quantize: layer", n_passes * n_layers);
-    for (;;) {
-        fill_pass(p, points, n_points, &at);
-        if (p->n == 0) break;
-        QS_TRY(run_pass(p, inputs, backend, grams, &progress, &n_done));
-    }
+    int64_t n_runs = n_layer_runs(points, n_points, false) + n_layer_runs(points, n_points, true);
+    qs_progress_start(&progress, "quantize: layer", n_runs * n_layers);
+    for (int rotated = 0; rotated < 2; rotated++)
+        for (int64_t at = 0;;) {
+            fill_pass(p, points, n_points, rotated == 1, &at);
+            if (p->n == 0) break;
+            QS_TRY(run_pass(p, inputs, backend, grams, &progress, &n_done));
+        }
 out:
     qs_progress_finish(&progress);
     qs_mem_free(p);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "model/turned.h"
 #include "quant/budget.h"
 #include "quant/fold.h"
 #include "quant/quant_size.h"
@@ -132,6 +133,17 @@ void qs_quantizer_destroy(qs_quantizer *quantizer)
     qs_mem_free(quantizer);
 }
 
+/* All specs are of the basis that the model's weights are in. */
+static qs_err check_basis(const qs_model *model, const qs_spec *specs, int64_t n_specs)
+{
+    bool turned = qs_model_rotation(model) != NULL;
+    for (int64_t i = 0; i < n_specs; i++)
+        if (specs[i].rotate != turned)
+            return qs_fail(QS_E_USAGE, "quantize with %s: rotate=%d, and the stream of the model is%s rotated",
+                           specs[i].id, (int)specs[i].rotate, turned ? "" : " not");
+    return QS_OK;
+}
+
 /* What specs with a budget need to be measured. */
 static qs_err create_budgets(qs_quantizer *q)
 {
@@ -175,6 +187,7 @@ qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend
     qs_quantizer *q = NULL;
     qs_err err;
     QS_TRY(qs_quant_check(model, specs, n_specs, grams != NULL));
+    QS_TRY(check_basis(model, specs, n_specs));
     QS_TRY(QS_NEW(q, 1, "quantizer"));
     *q = (qs_quantizer){
         .model = model, .backend = backend, .grams = grams, .specs = specs, .n_specs = n_specs};
@@ -365,6 +378,21 @@ out:
     return err;
 }
 
+/* Vectors of a turned model that are not its origin's. */
+static qs_err turn_vectors(const qs_quantizer *q, int64_t layer, qs_quant_layer *out)
+{
+    static const qs_role roles[] = {QS_ROLE_ATTN_NORM, QS_ROLE_MLP_NORM, QS_ROLE_O_BIAS};
+    qs_err err = QS_OK;
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        float **vector = &out->vectors[roles[i] - QS_N_LINEARS];
+        if (!qs_model_has(q->model, roles[i], layer)) continue;
+        QS_TRY(QS_NEW(*vector, qs_model_info(q->model, roles[i], layer).n_in, "rotated norm"));
+        QS_TRY(qs_model_read_f32(q->model, roles[i], layer, *vector));
+    }
+out:
+    return err;
+}
+
 qs_err qs_quantizer_layer(qs_quantizer *quantizer, int64_t layer, qs_quant_layer *out)
 {
     qs_err err = QS_OK;
@@ -375,6 +403,8 @@ qs_err qs_quantizer_layer(qs_quantizer *quantizer, int64_t layer, qs_quant_layer
     for (int64_t i = 0; i < quantizer->n_specs; i++)
         if (quantizer->specs[i].method->folds)
             QS_TRY(fold_vectors(quantizer, layer, &quantizer->folds[i], &out[i]));
+    for (int64_t i = 0; i < quantizer->n_specs && qs_model_rotation(quantizer->model) != NULL; i++)
+        QS_TRY(turn_vectors(quantizer, layer, &out[i]));
 out:
     for (int64_t i = 0; err != QS_OK && i < quantizer->n_specs; i++) qs_quant_layer_free(&out[i]);
     return err;

@@ -31,7 +31,8 @@ QS_MUST_CHECK qs_err qs_quant_check(const qs_model *model, const qs_spec *specs,
 
 typedef struct qs_quantizer qs_quantizer;
 
-/* Holds what layers share: weights of one site, factors, scratch. Everything is borrowed; grams is NULL when
+/* Holds what layers share: weights of one site, factors, scratch. Specs with rotate=1 take a turned model and its grams
+ * (quant/turned_grams.h), the others do not (QS_E_USAGE). Everything is borrowed; grams is NULL when
  * there are none, which is QS_E_USAGE when a spec needs them. With second moments every loss is weighted by
  * them, also RTN's. */
 QS_MUST_CHECK qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend *backend,

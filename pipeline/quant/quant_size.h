@@ -13,8 +13,9 @@ typedef struct qs_quant_size {
 } qs_quant_size;
 qs_quant_size qs_quant_size_of(const qs_spec *spec,
                                const qs_model *model); /* NULL spec = the f16 reference */
-/* The same from the stored bits of all linears. */
-qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, const qs_model *model);
+/* The same from the stored bits of all linears. A rotated point has a head of its own; weights are counted as the model
+ * has them. */
+qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, const qs_model *model, const qs_spec *spec);
 
 /* Stored bits of one matrix: codes, scales, zeros and permutation; with a budget its mean share of that. */
 int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in);

@@ -7,6 +7,7 @@
  *   int8                                 int8
  *   exl2:bpw=4.0,head=6                  exl2-4.00bpw-h6
  *   gptq:bpw=3.5                         gptq-3.50bpw-sym
+ *   gptq:bits=3,group=64,rotate=1        gptq-b3-g64-sym-rot
  *
  * bpw is a budget: bits per weight of all linears together, whatever is stored counted. Each matrix then gets what its
  * method offers (qs_method.options), by qs_allocation (quant/allocate.h).
@@ -51,6 +52,7 @@ typedef struct qs_spec {
     bool double_quant;  /* dq=1: block maxima in 8 bits */
     int64_t compute;    /* a qs_rounding */
     double threshold;   /* of int8: columns with |x| from here on in 16 bits; 0 = none */
+    bool rotate; /* rotate=1: of a model whose residual stream is rotated (model/turned.h) */
     /* EXL2: */
     int64_t head;       /* bits of the output head; 16 = as it is */
     const qs_mix *mix;  /* of one matrix; NULL with a budget */

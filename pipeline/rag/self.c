@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "model/forward.h"
+#include "model/turned.h"
 #include "rag/encoder_impl.h"
 
 enum {
@@ -64,6 +65,7 @@ static qs_err run_chunk(const self *s, const chunk *c, float *vectors)
         for (int64_t t = 0; t < c->texts[i].n; t++) tokens[i * c->n_ctx + t] = c->texts[i].ids[t];
     QS_TRY(qs_forward_hidden(s->backend, s->model, s->reference ? NULL : &s->linears, QS_COMPUTE_F32, tokens, c->n,
                              c->n_ctx, NULL, hidden));
+    QS_TRY(qs_model_turn_back(s->model, hidden, c->n * c->n_ctx));
     for (int64_t i = 0; i < c->n; i++)
         for (int64_t j = 0; j < d && c->texts[i].n > 0; j++) {
             double sum = 0.0;

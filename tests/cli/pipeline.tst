@@ -48,6 +48,17 @@
 0 ^1$ grep -E '^exl2' $TMP/e2/summary.csv | cut -d, -f9 | sort -u | wc -l
 5 bits.of.its.own qsweep export --model tests/fixtures/tiny --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --format gptq --out $TMP/x.dir
 
+# A rotated residual stream: from a grid, beside others, with a head of its own when exported.
+0 . printf 'method,bits,group_size,variant\ngptq,4,32,sym|sym-rot\nrtn,8,32,sym-rot\n' >$TMP/rotated.csv
+0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --grid $TMP/rotated.csv --out $TMP/f
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --quant $TMP/f/gptq-b4-g32-sym-rot.quant.h5 --quant $TMP/f/rtn-b8-g32-sym-rot.quant.h5 --out $TMP/f
+[03] gptq-b4-g32-sym-rot qsweep report --budgets datasets/budgets.csv --out $TMP/f $TMP/f/*.eval.h5
+0 ^1.00 grep ^rtn-b8-g32-sym-rot $TMP/f/summary.csv | cut -d, -f10
+0 . qsweep export --model tests/fixtures/tiny --quant $TMP/f/gptq-b4-g32-sym-rot.quant.h5 --format gptq --out $TMP/rotated
+0 embeddings".*false cat $TMP/rotated/config.json
+2 without.rotate qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --propagate rtn:rotate=1 --out $TMP/x.h5
+2 no.key qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec awq:rotate=1 --out $TMP/x
+
 # Sequential statistics through quantised layers.
 0 gptq-b3 qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 100 --seqlen 64 --propagate gptq:bits=3,group=32,sym=1 --out $TMP/a/calib-seq.h5
 0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib-seq.h5 --spec gptq:bits=3,group=32,sym=1 --out $TMP/a
