@@ -177,6 +177,31 @@ static inline void rewrite(const char *dir, const char *without, const char *den
     assert_int_equal(rename(fresh, path), 0);
 }
 
+/* Puts the tensors below `prefix` of another directory in the place of this one's. */
+static inline void graft(const char *dir, const char *from, const char *prefix)
+{
+    scratch_path path, fresh;
+    qs_shards shards[2];
+    qs_safetensors_writer *writer;
+    OK(qs_path_format(path, "%s/model.safetensors", dir));
+    OK(qs_path_format(fresh, "%s/fresh", dir));
+    OK(qs_shards_open(&shards[0], dir));
+    OK(qs_shards_open(&shards[1], from));
+    OK(qs_safetensors_writer_create(&writer, fresh));
+    for (int pass = 0; pass < 2; pass++)
+        for (int other = 0; other < 2; other++)
+            for (int64_t i = 0; i < shards[other].n_entries; i++) {
+                const qs_safetensor *t = shards[other].entries[i].tensor;
+                if ((strstr(t->name, prefix) != NULL) != (other == 1)) continue;
+                if (pass == 0) OK(qs_safetensors_writer_declare(writer, t->name, t->type, t->n_dims, t->shape));
+                else OK(qs_safetensors_writer_put(writer, t->name, t->data, t->bytes));
+            }
+    OK(qs_safetensors_writer_publish(writer));
+    qs_shards_close(&shards[0]);
+    qs_shards_close(&shards[1]);
+    assert_int_equal(rename(fresh, path), 0);
+}
+
 /* Opens, and reads all matrices if that succeeds. */
 static inline qs_err import(const char *dir, int64_t *n_quantised)
 {

@@ -178,7 +178,7 @@ static void test_refused(void **state)
         qs_err code;
     } rows[] = {
         {tiny, "rtn:bits=8,group=32,sym=0", NULL, {"no block type", "f16", "sym=1"}, QS_E_UNSUPPORTED},
-        {tiny, "rtn:bits=4,group=32,sym=0", "q4_0", {"q4_0", "--type q4_1", "sym=1"}, QS_E_UNSUPPORTED},
+        {tiny, "awq:bits=4,group=32,zero=1", "q4_0", {"q4_0", "--type q4_1", "scaled"}, QS_E_UNSUPPORTED},
         {tiny, "rtn:bits=4,group=48,sym=1", NULL, {"q_proj", "groups of 48", "group=32"}, QS_E_UNSUPPORTED},
         {tiny, "gptq:bits=4,group=32,sym=1,act=1", NULL, {"q_proj", "act=1", "gar=1"}, QS_E_UNSUPPORTED},
         {tiny, "rtn:bits=4,group=32,sym=1", "q9_9", {"q9_9", "q4_0", "f32"}, QS_E_USAGE},
@@ -206,15 +206,15 @@ static void test_kinds(void **state)
     (void)state;
     static const int widths[] = {2, 3, 4, 8};
     for (const qs_gguf_kind *kind = qs_gguf_kinds; kind->name != NULL; kind++) {
-        if (kind->dense) continue;
+        if (kind->dense || kind->grid.unit > QS_GGUF_BLOCK) continue;
         for (int w = 0; w < 4; w++)
             for (int sym = 0; sym < 2; sym++) {
-                int n = 1 << widths[w], low = kind->affine ? kind->low : 0;
+                int n = 1 << widths[w], low = kind->grid.affine ? kind->low : 0;
                 bool fits = true;
                 for (int code = 0; code < n; code++)
                     for (int zero = sym ? n / 2 : 0; zero < (sym ? n / 2 + 1 : n); zero++) {
-                        int value = kind->affine ? code : code - zero;
-                        fits = fits && value >= (kind->affine ? low : kind->low) && value <= kind->high;
+                        int value = kind->grid.affine ? code : code - zero;
+                        fits = fits && value >= (kind->grid.affine ? low : kind->low) && value <= kind->high;
                     }
                 assert_int_equal(qs_gguf_kind_holds(kind, widths[w], sym != 0), fits);
             }

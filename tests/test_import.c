@@ -173,13 +173,37 @@ static void test_lies(void **state)
          {"marlin", "gptq_v2", "config.json"}},
         {"quant_method", json_string("hqq"), NULL, NULL, NULL, 0, QS_E_UNSUPPORTED, {"hqq", "gptq", "awq"}},
         {"dynamic",
-         json_pack("{s:{}}", "-:lm_head"),
+         json_pack("{s:{s:i}}", "+:.*up_proj", "bits", 5),
          NULL,
          NULL,
          NULL,
          0,
          QS_E_UNSUPPORTED,
-         {"dynamic", "config.json", "bits"}},
+         {"dynamic", "5 bits", ".*up_proj"}},
+        {"dynamic",
+         json_pack("{s:{s:i}}", "layers.(0", "bits", 8),
+         NULL,
+         NULL,
+         NULL,
+         0,
+         QS_E_INPUT,
+         {"config.json", "dynamic", "layers.(0"}},
+        {"dynamic",
+         json_pack("{s:{s:i}}", "+:.*up_proj", "bits", 8),
+         NULL,
+         NULL,
+         NULL,
+         0,
+         QS_E_INPUT,
+         {"up_proj.qweight", "right for 4 bits", "8"}},
+        {"dynamic",
+         json_pack("{s:{}}", "-:.*down_proj"),
+         NULL,
+         NULL,
+         NULL,
+         0,
+         QS_E_INPUT,
+         {"dynamic", "down_proj", "quantised"}},
         {NULL, NULL, q_proj, ".g_idx", &group, 4, QS_E_INPUT, {"q_proj.g_idx", "7 at channel 0", "0 to 1"}},
         {NULL, NULL, down, ".scales", &nan_half, 2, QS_E_NUMERIC, {"down_proj.scales", "nan", "row 0"}},
         {NULL, NULL, down, ".qzeros", &zeros, 4, QS_E_INPUT, {"sym", "not the middle", "checkpoint"}},
@@ -234,6 +258,41 @@ static void test_damage(void **state)
     FAILS(QS_E_INPUT, import("tests/fixtures/models/gguf/llama2-f16.gguf", NULL));
 }
 
+/* Rules that give a matrix bits and groups of its own (GPTQModel): the first that matches the beginning of a name. */
+static void test_dynamic(void **state)
+{
+    (void)state;
+    static const char wide[] = "rtn:bits=8,group=-1,sym=0";
+    scratch_path out, other, artifact;
+    qs_checkpoint *checkpoint;
+    qs_quant_file *file;
+    qs_matrix_desc made, wanted;
+    (void)made_up_artifact(artifact, model, wide, 1);
+    OK(export_to(model, artifact, "gptq", NULL, scratch(other, "wide")));
+    (void)make(out, model, "rtn:bits=4,group=32,sym=1", "gptq", 0);
+    graft(out, other, q_proj);
+    FAILS(QS_E_INPUT, import(out, NULL));
+    TEXT_HOLDS("q_proj.qweight", "right for 8 bits", "does \"bits\" 4 lie");
+    set_config(out, "dynamic", json_pack("{s:{}, s:{s:i, s:i, s:b}, s:{s:i}}", "-:lm_head",
+                                         "+:model\\.layers\\.0\\..*q_proj", "bits", 8, "group_size", -1, "sym", 0,
+                                         ".*q_proj", "bits", 4));
+    OK(qs_quant_file_open(&file, artifact, model));
+    OK(qs_checkpoint_open(&checkpoint, out, model));
+    const qs_checkpoint_facts *facts = qs_checkpoint_get_facts(checkpoint);
+    assert_string_equal(facts->variant, "sym-dynamic");
+    assert_int_equal(facts->n_quantised, 14);
+    qs_linear_source a = qs_checkpoint_source(checkpoint), b = qs_quant_file_source(file);
+    OK(a.get(a.context, 0, QS_ROLE_Q, &made));
+    OK(b.get(b.context, 0, QS_ROLE_Q, &wanted));
+    assert_same_matrix(made.packed, wanted.packed);
+    OK(a.get(a.context, 1, QS_ROLE_Q, &made));
+    assert_int_equal(made.packed->bits, 4);
+    qs_checkpoint_close(checkpoint);
+    qs_quant_file_close(file);
+    remove_tree(out);
+    remove_tree(other);
+}
+
 /* ---- tokenizers ---- */
 
 static void test_tokenizers(void **state)
@@ -264,7 +323,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gptq), cmocka_unit_test(test_gguf),   cmocka_unit_test(test_quirks),
-        cmocka_unit_test(test_lies), cmocka_unit_test(test_damage),         cmocka_unit_test(test_tokenizers),
+        cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_dynamic),
+        cmocka_unit_test(test_tokenizers),
     };
     return cmocka_run_group_tests_name("import", tests, start, stop);
 }

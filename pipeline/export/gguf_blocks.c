@@ -5,13 +5,19 @@
 
 #include "base/dtype.h"
 
-/* From small to large, which is the order of choice. */
+enum { SUPER = 256 };
+
+/* From small to large, which is the order of choice. What llama.cpp's own quantiser takes for rows that are no whole
+ * blocks of 256 is `narrow`. */
 const qs_gguf_kind qs_gguf_kinds[] = {
-    {.name = "q4_0", .storage = QS_STORE_Q4_0, .file_type = 2, .low = -8, .high = 7},
-    {.name = "q4_1", .storage = QS_STORE_Q4_1, .file_type = 3, .affine = true, .high = 15},
-    {.name = "q5_0", .storage = QS_STORE_Q5_0, .file_type = 8, .low = -16, .high = 15},
-    {.name = "q5_1", .storage = QS_STORE_Q5_1, .file_type = 9, .affine = true, .high = 31},
-    {.name = "q8_0", .storage = QS_STORE_Q8_0, .file_type = 7, .low = -128, .high = 127},
+    {.name = "q4_0", .storage = QS_STORE_Q4_0, .file_type = 2, .low = -8, .high = 7, .grid = {4, false, 32, 32}},
+    {.name = "q4_1", .storage = QS_STORE_Q4_1, .file_type = 3, .high = 15, .grid = {4, true, 32, 32}},
+    {.name = "q5_0", .storage = QS_STORE_Q5_0, .file_type = 8, .low = -16, .high = 15, .grid = {5, false, 32, 32}},
+    {.name = "q5_1", .storage = QS_STORE_Q5_1, .file_type = 9, .high = 31, .grid = {5, true, 32, 32}},
+    {.name = "q8_0", .storage = QS_STORE_Q8_0, .file_type = 7, .low = -128, .high = 127, .grid = {8, false, 32, 32}},
+    {.name = "q4_k", .storage = QS_STORE_Q4_K, .file_type = 14, .grid = {4, true, 32, SUPER}, .narrow = "q5_0"},
+    {.name = "q5_k", .storage = QS_STORE_Q5_K, .file_type = 16, .grid = {5, true, 32, SUPER}, .narrow = "q5_1"},
+    {.name = "q6_k", .storage = QS_STORE_Q6_K, .file_type = 18, .grid = {6, false, 16, SUPER}, .narrow = "q8_0"},
     {.name = "f16", .storage = QS_STORE_F16, .file_type = 1, .dense = true},
     {.name = "f32", .storage = QS_STORE_F32, .file_type = 0, .dense = true},
     {.name = NULL},
@@ -29,11 +35,21 @@ qs_err qs_gguf_kind_find(const qs_gguf_kind **out, const char *name)
     return qs_fail(QS_E_USAGE, "--type %s: it is one of %s", name, names);
 }
 
+const qs_gguf_kind *qs_gguf_kind_for_row(const qs_gguf_kind *kind, int64_t n_in)
+{
+    const qs_gguf_kind *narrow = qs_gguf_kinds;
+    if (kind->dense || n_in % kind->grid.unit == 0) return kind;
+    if (kind->narrow == NULL || n_in % QS_GGUF_BLOCK != 0) return NULL;
+    while (strcmp(narrow->name, kind->narrow) != 0) narrow++;
+    return narrow;
+}
+
 bool qs_gguf_kind_holds(const qs_gguf_kind *kind, int bits, bool sym)
 {
     int most = (1 << bits) - 1, middle = 1 << (bits - 1);
     if (kind->dense) return true;
-    if (kind->affine) return most <= kind->high;
+    if (kind->low == kind->high) return false;
+    if (kind->grid.affine) return most <= kind->high;
     return sym ? -middle >= kind->low && most - middle <= kind->high : -most >= kind->low && most <= kind->high;
 }
 
@@ -67,7 +83,7 @@ static uint8_t *put_block(const qs_gguf_kind *kind, uint8_t *dst, uint16_t scale
     bool five = kind->storage == QS_STORE_Q5_0 || kind->storage == QS_STORE_Q5_1;
     put_half(dst, scale);
     dst += sizeof scale;
-    if (kind->affine) {
+    if (kind->grid.affine) {
         put_half(dst, minimum);
         dst += sizeof minimum;
     }
@@ -91,8 +107,8 @@ qs_err qs_gguf_put_row(const qs_gguf_kind *kind, const qs_packed *p, int64_t row
         int zero = p->zeros != NULL ? p->zeros[group] : 1 << (p->bits - 1);
         uint16_t scale = p->scales[group], minimum = 0;
         uint8_t q[QS_GGUF_BLOCK];
-        int shift = kind->affine ? 0 : -kind->low - zero;
-        if (kind->affine) {
+        int shift = kind->grid.affine ? 0 : -kind->low - zero;
+        if (kind->grid.affine) {
             minimum = qs_f16_from_f32(-qs_f32_from_f16(scale) * (float)zero);
             if ((minimum & 0x7C00) == 0x7C00)
                 return qs_fail(QS_E_NUMERIC, "row %lld, group %lld: the minimum %g is beyond the range of f16",
@@ -103,4 +119,65 @@ qs_err qs_gguf_put_row(const qs_gguf_kind *kind, const qs_packed *p, int64_t row
         dst = put_block(kind, dst, scale, minimum, q);
     }
     return QS_OK;
+}
+
+/* ---- blocks of codes that were aimed ---- */
+
+/* Level and low of eight subs, six bits each: those of the first four in a byte, of the last four in a byte's low and
+ * high half, with their upper two bits above the first four's. */
+static void put_levels(uint8_t dst[12], const qs_gguf_scales *scales, int row)
+{
+    for (int i = 0; i < 4; i++) {
+        int level = scales->level[i + 4][row], low = scales->low[i + 4][row];
+        dst[i] = (uint8_t)(scales->level[i][row] | level >> 4 << 6);
+        dst[i + 4] = (uint8_t)(scales->low[i][row] | low >> 4 << 6);
+        dst[i + 8] = (uint8_t)((level & 15) | (low & 15) << 4);
+    }
+}
+
+/* Q4_K and Q5_K: 32 bytes hold two runs of 32, low halves first; the fifth bits of all runs in 32 bytes before. */
+static void put_nibbles_k(uint8_t *dst, const uint8_t *q, bool five)
+{
+    if (five) {
+        for (int j = 0; j < 32; j++) {
+            int bits = 0;
+            for (int run = 0; run < SUPER / 32; run++) bits |= (q[run * 32 + j] >> 4) << run;
+            dst[j] = (uint8_t)bits;
+        }
+        dst += 32;
+    }
+    for (int run = 0; run < SUPER / 32; run += 2)
+        for (int j = 0; j < 32; j++)
+            dst[run * 16 + j] = (uint8_t)((q[run * 32 + j] & 15) | (q[run * 32 + 32 + j] & 15) << 4);
+}
+
+/* Two halves of 128: quarters 0 and 1 of a half have their lower four bits in the low halves of 64 bytes, 2 and 3 in
+ * the high ones; upper two bits of all four quarters in 32 bytes. */
+static void put_q6_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16_t d, const uint8_t *q)
+{
+    uint8_t *high = dst + SUPER / 2, *levels = high + SUPER / 4;
+    memset(dst, 0, SUPER / 2 + SUPER / 4);
+    for (int i = 0; i < SUPER; i++) {
+        int half = i / 128, quarter = i % 128 / 32, j = i % 32;
+        dst[half * 64 + quarter % 2 * 32 + j] |= (uint8_t)((q[i] & 15) << quarter / 2 * 4);
+        high[half * 32 + j] |= (uint8_t)(q[i] >> 4 << 2 * quarter);
+    }
+    for (int i = 0; i < SUPER / 16; i++) levels[i] = (uint8_t)scales->level[i][row]; /* int8 */
+    put_half(levels + SUPER / 16, d);
+}
+
+void qs_gguf_put_block(const qs_gguf_kind *kind, const qs_gguf_scales *scales, int row, const uint8_t *codes,
+                       uint8_t *dst)
+{
+    uint16_t d = qs_f16_from_f32(scales->d[row]), dmin = qs_f16_from_f32(scales->dmin[row]);
+    if (kind->grid.unit == QS_GGUF_BLOCK) {
+        (void)put_block(kind, dst, d, dmin ^ 0x8000, codes); /* the file has -m */
+    } else if (kind->storage == QS_STORE_Q6_K) {
+        put_q6_k(dst, scales, row, d, codes);
+    } else {
+        put_half(dst, d);
+        put_half(dst + 2, dmin);
+        put_levels(dst + 4, scales, row);
+        put_nibbles_k(dst + 16, codes, kind->storage == QS_STORE_Q5_K);
+    }
 }

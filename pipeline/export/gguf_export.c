@@ -1,23 +1,29 @@
-/* GGUF for llama.cpp: the quantised matrices in the type that keeps their codes, or de-quantised; norms and
- * biases in F32; embedding and head as the parent's GGUF stores them, from a directory in F16. */
+/* GGUF for llama.cpp: the quantised matrices in a type that keeps their codes, with codes found anew on the grid of a
+ * type that does not (gguf_aim.h), or de-quantised; norms and biases in F32; embedding and head as the parent's GGUF
+ * stores them, from a directory in F16. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/dtype.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/progress.h"
 #include "export/export.h"
-#include "export/gguf_blocks.h"
+#include "export/gguf_aim.h"
 #include "export/gguf_metadata.h"
 #include "export/out_dir.h"
 #include "model/dequant.h"
 #include "model/turned.h"
 
-enum { CHUNK_FLOATS = 1 << 18 };
+enum { CHUNK_FLOATS = 1 << 18, WHY_BYTES = 192 };
+static const double damping_default = 0.01; /* of points whose method has none */
 
 typedef struct writer {
     const qs_export_job *job;
-    const qs_gguf_kind *kind;
+    const qs_gguf_kind *kind; /* as asked for; see kind_of */
+    bool aimed;               /* codes are found anew */
+    qs_gguf_aim *aim;
+    float *weights; /* a matrix to be aimed, in the order of the file */
     qs_model_config config; /* the parent's, with GGUF's name of the architecture */
     qs_gguf_writer *file;
     float *f32; /* [n_floats] */
@@ -30,60 +36,102 @@ typedef struct writer {
 
 /* ---- what it holds ---- */
 
-static qs_err choose_kind(const qs_export_job *job, const qs_gguf_kind **kind)
+/* The type of a linear's matrix: rows that are no whole blocks of 256 take a type of 32. */
+static const qs_gguf_kind *kind_of(const writer *w, qs_role role)
 {
-    const qs_spec *spec = qs_quant_file_spec(job->quant);
-    if (job->type != NULL) {
-        qs_err err = qs_gguf_kind_find(kind, job->type);
-        if (err != QS_OK || qs_gguf_kind_holds(*kind, (int)spec->bits, spec->sym)) return err;
-    } else {
-        *kind = qs_gguf_kind_choose((int)spec->bits, spec->sym);
-        if (*kind != NULL) return QS_OK;
-    }
-    const qs_gguf_kind *nearest = qs_gguf_kind_choose((int)spec->bits, spec->sym);
-    return qs_fail(QS_E_UNSUPPORTED,
-                   "export %s: %s does not hold %lld bits with%s zero points; use --type %s, or quantise "
-                   "with sym=1",
-                   spec->id, job->type != NULL ? job->type : "no block type of GGUF", (long long)spec->bits,
-                   spec->sym ? " fixed" : "", nearest != NULL ? nearest->name : "f16");
+    return qs_gguf_kind_for_row(w->kind, qs_model_info(w->job->model, role, 0).n_in);
 }
 
-static qs_err check_matrix(const qs_export_job *job, const qs_gguf_kind *kind, qs_role role)
+/* Whether a matrix's codes are those of the type; else why not, and what to quantise instead. */
+static bool keeps_matrix(const qs_export_job *job, qs_role role, char why[WHY_BYTES])
 {
     const qs_spec *spec = qs_quant_file_spec(job->quant);
     char name[QS_EXPORT_NAME_BYTES];
     int64_t n_in = qs_model_info(job->model, role, 0).n_in;
     int64_t group = spec->group_size < 0 ? n_in : spec->group_size;
     (void)qs_export_matrix_name(name, 0, role);
-    if (kind->dense) return QS_OK;
-    if (n_in % QS_GGUF_BLOCK != 0)
-        return qs_fail(QS_E_UNSUPPORTED,
-                       "export %s: rows of %lld weights are no whole blocks of 32; use --type f16", name,
-                       (long long)n_in);
     if (group % QS_GGUF_BLOCK != 0 && group < n_in)
-        return qs_fail(QS_E_UNSUPPORTED,
-                       "export %s: groups of %lld weights are no whole blocks of 32; quantise with group=32 "
-                       "or a multiple of it, or use --type f16",
-                       name, (long long)group);
-    if (qs_spec_has_perm(spec, n_in))
-        return qs_fail(QS_E_UNSUPPORTED,
-                       "export %s: with act=1 groups are no neighbours in a row, which blocks are; quantise "
-                       "with gar=1 or static=1, or use --type f16",
-                       name);
+        (void)snprintf(why, WHY_BYTES, "%s: groups of %lld weights are no whole blocks of 32; quantise with group=32 "
+                       "or a multiple of it", name, (long long)group);
+    else if (qs_spec_has_perm(spec, n_in))
+        (void)snprintf(why, WHY_BYTES, "%s: with act=1 groups are no neighbours in a row, which blocks are; quantise "
+                       "with gar=1 or static=1", name);
+    else
+        return true;
+    return false;
+}
+
+/* The same of the whole point; a kind of NULL = no type of blocks has room for its codes. */
+static bool keeps(const qs_export_job *job, const qs_gguf_kind *kind, char why[WHY_BYTES])
+{
+    const qs_spec *spec = qs_quant_file_spec(job->quant);
+    if (kind == NULL || !qs_gguf_kind_holds(kind, (int)spec->bits, spec->sym)) {
+        (void)snprintf(why, WHY_BYTES, "%s: %s does not hold %lld bits with%s zero points; quantise with sym=1",
+                       spec->id, kind != NULL ? kind->name : "no block type of GGUF", (long long)spec->bits,
+                       spec->sym ? " fixed" : "");
+        return false;
+    }
+    for (qs_role role = 0; role < QS_N_LINEARS; role++)
+        if (!keeps_matrix(job, role, why)) return false;
+    return true;
+}
+
+static qs_err check_rows(const qs_export_job *job, const qs_gguf_kind *kind)
+{
+    char name[QS_EXPORT_NAME_BYTES];
+    for (qs_role role = 0; role < QS_N_LINEARS; role++) {
+        int64_t n_in = qs_model_info(job->model, role, 0).n_in;
+        if (qs_gguf_kind_for_row(kind, n_in) == NULL)
+            return qs_fail(QS_E_UNSUPPORTED,
+                           "export %s: rows of %lld weights are no whole blocks of 32; use --type f16",
+                           qs_export_matrix_name(name, 0, role), (long long)n_in);
+    }
     return QS_OK;
+}
+
+/* Codes can be found anew for the parent's weights alone. */
+static qs_err check_aim(const qs_export_job *job, const qs_gguf_kind *kind)
+{
+    const qs_spec *spec = qs_quant_file_spec(job->quant);
+    const qs_gguf_kind *nearest = spec->bits > 0 ? qs_gguf_kind_choose((int)spec->bits, spec->sym) : NULL;
+    if (!spec->method->folds) return QS_OK;
+    return qs_fail(QS_E_UNSUPPORTED,
+                   "export %s: codes on the grid of %s would be those of the parent's weights, and this point's are "
+                   "scaled; use --type %s, which keeps its codes, or a gptq point", spec->id, kind->name,
+                   nearest != NULL ? nearest->name : "f16");
+}
+
+/* *aimed: the codes are found anew. What was asked for by name is done, what was not is refused. */
+static qs_err choose_kind(const qs_export_job *job, const qs_gguf_kind **kind, bool *aimed)
+{
+    const qs_spec *spec = qs_quant_file_spec(job->quant);
+    const qs_packed *packed;
+    char why[WHY_BYTES] = "";
+    qs_err err = QS_OK;
+    *aimed = false;
+    if (job->type != NULL) QS_TRY(qs_gguf_kind_find(kind, job->type));
+    if (job->type != NULL && (*kind)->dense) goto out;
+    bool integers = spec->method->format == QS_PACKED_INT && spec->bpw == 0;
+    if (job->type == NULL) {
+        QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
+        *kind = qs_gguf_kind_choose((int)spec->bits, spec->sym);
+    }
+    if (*kind != NULL) QS_TRY(check_rows(job, *kind));
+    *aimed = !integers || !keeps(job, *kind, why);
+    if (*aimed && job->type == NULL)
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "export %s; or use --type f16, or --type q4_0, q5_1, q4_k and others, which find codes anew",
+                       why);
+    if (*aimed) QS_TRY(check_aim(job, *kind));
+out:
+    return err;
 }
 
 static qs_err check(const qs_export_job *job)
 {
     const qs_gguf_kind *kind;
-    const qs_packed *packed;
-    qs_err err;
-    if (qs_quant_file_spec(job->quant)->bpw > 0 && job->type == NULL) QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
-    QS_TRY(choose_kind(job, &kind));
-    if (!kind->dense) QS_TRY(qs_export_packed(job, 0, QS_ROLE_Q, &packed));
-    for (qs_role role = 0; role < QS_N_LINEARS; role++) QS_TRY(check_matrix(job, kind, role));
-out:
-    return err;
+    bool aimed;
+    return choose_kind(job, &kind, &aimed);
 }
 
 /* ---- tables and vectors ---- */
@@ -98,13 +146,14 @@ static bool is_written(const writer *w, qs_role role, int64_t layer)
 static const qs_gguf_tensor *kept_tensor(const writer *w, qs_role role, const char *name)
 {
     const qs_gguf *gguf = qs_model_get_gguf(w->job->model);
-    if (gguf == NULL || w->kind->dense || qs_model_rotation(w->job->model) != NULL || role < QS_N_BLOCK_ROLES || role == QS_ROLE_FINAL_NORM) return NULL;
+    if (gguf == NULL || w->kind->dense || qs_model_rotation(w->job->model) != NULL) return NULL;
+    if (role < QS_N_BLOCK_ROLES || role == QS_ROLE_FINAL_NORM) return NULL;
     return qs_gguf_find_tensor(gguf, name);
 }
 
 static qs_storage storage_of(const writer *w, qs_role role, const char *name)
 {
-    if (role < QS_N_LINEARS) return w->kind->storage;
+    if (role < QS_N_LINEARS) return kind_of(w, role)->storage;
     if (role != QS_ROLE_EMBED && role != QS_ROLE_HEAD) return QS_STORE_F32;
     const qs_gguf_tensor *kept = kept_tensor(w, role, name);
     if (kept != NULL) return kept->storage;
@@ -170,10 +219,28 @@ static qs_err put_dense(writer *w, const qs_packed *p, qs_role role, const char 
     return err;
 }
 
+static qs_err put_aimed(writer *w, int64_t layer, qs_role role, const char *name)
+{
+    qs_tensor_info info = qs_model_info(w->job->model, role, layer);
+    const qs_gguf_kind *kind = kind_of(w, role);
+    bool in_order = qs_role_rotated_heads(&w->config, QS_NAMING_GGUF, role) == 0;
+    qs_err err = QS_OK;
+    if (in_order) QS_TRY(qs_model_read_f32(w->job->model, role, layer, w->weights));
+    for (int64_t row = 0; row < info.n_out && !in_order; row++)
+        QS_TRY(qs_model_read_rows_f32(w->job->model, role, layer, source_row(w, role, info.n_out, row), 1,
+                                      w->weights + row * info.n_in));
+    QS_TRY(qs_gguf_aim_matrix(w->aim, kind, layer, role, w->weights, w->blocks));
+    size_t row_bytes = qs_storage_bytes(kind->storage, info.n_in);
+    err = qs_gguf_writer_put(w->file, name, w->blocks, (size_t)info.n_out * row_bytes);
+out:
+    return qs_context(err, "export %s", name);
+}
+
 static qs_err put_linear(writer *w, int64_t layer, qs_role role, const char *name)
 {
     const qs_packed *p;
     qs_err err;
+    if (w->aimed) return put_aimed(w, layer, role, name);
     QS_TRY(qs_export_matrix(w->job, layer, role, &p)); /* what is not integers was refused, or is de-quantised */
     if (w->kind->dense) return put_dense(w, p, role, name);
     size_t row_bytes = qs_storage_bytes(w->kind->storage, p->n_in);
@@ -234,7 +301,7 @@ static qs_err writer_init(writer *w, const qs_export_job *job)
 {
     *w = (writer){.job = job, .config = *qs_model_get_config(job->model)};
     (void)snprintf(w->config.architecture, sizeof w->config.architecture, "%s", qs_gguf_architecture(&w->config));
-    return choose_kind(job, &w->kind);
+    return choose_kind(job, &w->kind, &w->aimed);
 }
 
 static qs_err plan_file(const qs_export_job *job, int64_t *bytes)
@@ -248,23 +315,47 @@ static qs_err plan_file(const qs_export_job *job, int64_t *bytes)
 
 static qs_err alloc(writer *w)
 {
+    const qs_spec *spec = qs_quant_file_spec(w->job->quant);
     size_t blocks = 0;
-    int64_t widest = 0;
+    int64_t widest = 0, largest = 0;
     qs_err err;
     for (qs_role role = 0; role < QS_N_ROLES; role++) {
         qs_tensor_info info = qs_model_info(w->job->model, role, 0);
         if (info.n_in > widest) widest = info.n_in;
         if (role >= QS_N_LINEARS || w->kind->dense) continue;
-        size_t bytes = (size_t)info.n_out * qs_storage_bytes(w->kind->storage, info.n_in);
+        size_t bytes = (size_t)info.n_out * qs_storage_bytes(kind_of(w, role)->storage, info.n_in);
         if (bytes > blocks) blocks = bytes;
+        if (info.n_out * info.n_in > largest) largest = info.n_out * info.n_in;
     }
     w->n_floats = 2 * widest > CHUNK_FLOATS ? 2 * widest : CHUNK_FLOATS;
     QS_TRY(QS_NEW(w->f32, w->n_floats, "rows to export"));
     QS_TRY(QS_NEW(w->half, w->n_floats, "rows to export"));
     QS_TRY(QS_NEW(w->codes, widest, "codes of a row"));
     QS_TRY(QS_NEW(w->blocks, blocks, "blocks of a matrix"));
+    if (!w->aimed) goto out;
+    QS_TRY(QS_NEW(w->weights, largest, "weights of a matrix"));
+    double damping = spec->damping > 0 ? spec->damping : damping_default;
+    int n_threads = w->job->n_threads > 0 ? w->job->n_threads : 1;
+    err = qs_gguf_aim_create(&w->aim, w->job->model, w->job->grams, damping, n_threads);
 out:
     return err;
+}
+
+/* What has become of a point whose codes did not fit. */
+static void say_aimed(const writer *w)
+{
+    qs_gguf_aimed facts = qs_gguf_aim_facts(w->aim);
+    int64_t n_narrow = 0, n_layers = w->config.n_layers;
+    for (qs_role role = 0; role < QS_N_LINEARS; role++) n_narrow += kind_of(w, role) != w->kind ? n_layers : 0;
+    qs_log_info("%s keeps no codes of %s: those of its %lld matrices are found anew %s, mean loss %.4g", w->kind->name,
+                qs_quant_file_spec(w->job->quant)->id, (long long)facts.n_matrices,
+                w->job->grams != NULL ? "by GPTQ" : "by rounding (--calib FILE: by GPTQ)", facts.loss);
+    if (n_narrow > 0)
+        qs_log_info("%lld of them are in %s: their rows are no whole blocks of %d", (long long)n_narrow,
+                    w->kind->narrow, w->kind->grid.unit);
+    if (facts.n_fallbacks > 0)
+        qs_log_warn("%lld matrices rounded to nearest: no damping made their second moments positive definite",
+                    (long long)facts.n_fallbacks);
 }
 
 static qs_err write_file(const qs_export_job *job)
@@ -277,6 +368,8 @@ static qs_err write_file(const qs_export_job *job)
     QS_TRY(alloc(&w));
     int64_t n_divisors = w.config.head_dim / 2;
     QS_TRY(QS_NEW(divisors, n_divisors, "rope divisors"));
+    if (job->grams != NULL && !w.aimed)
+        qs_log_warn("%s keeps the codes as they are: --calib changes nothing", w.kind->name);
     QS_TRY(qs_gguf_writer_create(&w.file, job->out));
     QS_TRY(qs_gguf_put_metadata(w.file, job->model, w.kind->file_type));
     QS_TRY(for_each(&w, declare));
@@ -291,6 +384,9 @@ static qs_err write_file(const qs_export_job *job)
     err = qs_gguf_writer_publish(file);
 out:
     qs_progress_finish(&w.progress);
+    if (err == QS_OK && w.aimed) say_aimed(&w);
+    qs_gguf_aim_destroy(w.aim);
+    qs_mem_free(w.weights);
     qs_gguf_writer_discard(w.file);
     qs_mem_free(divisors);
     qs_mem_free(w.f32);
@@ -307,7 +403,10 @@ const qs_export_format qs_export_gguf = {
              "up to 4 bits,\n"
              "           asym up to 3; q4_1: asym 4, its minima rounded to f16; q5_0: asym 4, exact; q8_0: "
              "sym 8); any point\n"
-             "           with --type f16 or f32",
+             "           with --type f16 or f32; with another --type of q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, "
+             "q6_k the parent's\n"
+             "           weights on that type's grid, by GPTQ with --calib, else by rounding (not of points whose "
+             "weights are scaled)",
     .check = check,
     .plan = plan_file,
     .write = write_file,

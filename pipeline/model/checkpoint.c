@@ -175,8 +175,8 @@ static void describe(qs_checkpoint *c)
         f->group_size = c->config.group_size;
         if (c->config.variant != NULL) (void)snprintf(f->variant, sizeof f->variant, "%s", c->config.variant);
         else
-            (void)snprintf(f->variant, sizeof f->variant, "%s%s", c->config.sym ? "sym" : "asym",
-                           c->config.act ? "-act" : "");
+            (void)snprintf(f->variant, sizeof f->variant, "%s%s%s", c->config.sym ? "sym" : "asym",
+                           c->config.act ? "-act" : "", c->config.dynamic != NULL ? "-dynamic" : "");
         return;
     }
     (void)snprintf(f->variant, sizeof f->variant, "%s", qs_storage_name(storage));
@@ -193,6 +193,15 @@ static qs_err hash_files(qs_checkpoint *c)
     const double numbers[] = {(double)c->config.bits, (double)c->config.group_size, c->config.sym, c->config.v1,
                               (double)c->config.compute, c->config.threshold};
     qs_hasher_add(hasher, numbers, sizeof numbers);
+    for (int64_t layer = 0; c->config.dynamic != NULL && layer < qs_model_get_config(m)->n_layers; layer++)
+        for (qs_role role = 0; role < QS_N_LINEARS; role++) {
+            char prefix[PREFIX_BYTES];
+            qs_checkpoint_config own = c->config;
+            bool skips;
+            qs_err found = qs_dynamic_find(c->config.dynamic, prefix_of(prefix, role, layer), &own, &skips);
+            const double rule[] = {(double)own.bits, (double)own.group_size, own.sym, found == QS_OK};
+            qs_hasher_add(hasher, rule, sizeof rule);
+        }
     if (m->file.map.data != NULL) qs_hasher_add(hasher, m->file.map.data, m->file.map.bytes);
     for (int64_t i = 0; i < m->shards.n_shards; i++)
         qs_hasher_add(hasher, m->shards.shards[i].file.map.data, m->shards.shards[i].file.map.bytes);
@@ -247,6 +256,7 @@ void qs_checkpoint_close(qs_checkpoint *c)
         qs_packed_free(&c->packed[role]);
         qs_mem_free(c->dense[role]);
     }
+    qs_dynamic_destroy(c->config.dynamic);
     qs_model_close(c->model);
     qs_mem_free(c);
 }

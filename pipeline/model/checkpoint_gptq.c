@@ -27,9 +27,7 @@ static qs_err read_format(qs_checkpoint_config *out, const json_t *object, const
     if (strcmp(pack, "int32") != 0)
         return qs_fail(QS_E_UNSUPPORTED, "read %s: pack_dtype \"%.32s\" is not read, only int32", name, pack);
     const json_t *dynamic = json_object_get(object, "dynamic");
-    if (json_object_size(dynamic) > 0)
-        return qs_fail(QS_E_UNSUPPORTED,
-                       "read %s: \"dynamic\" gives matrices bits of their own, which is not supported", name);
+    if (json_object_size(dynamic) > 0) QS_TRY(qs_dynamic_create(&out->dynamic, dynamic, name));
 out:
     return err;
 }
@@ -44,13 +42,25 @@ static qs_err read_config(qs_checkpoint_config *out, const json_t *object, const
         qs_log_warn("%s does not say \"sym\": true is assumed, as loaders do", name);
     QS_TRY(qs_json_opt_bool(&out->sym, object, "sym", name));
     QS_TRY(qs_json_opt_bool(&out->act, object, "desc_act", name));
-    QS_TRY(read_format(out, object, name));
     if (out->bits != 2 && out->bits != 3 && out->bits != 4 && out->bits != 8)
         return qs_fail(QS_E_UNSUPPORTED, "read %s: %lld bits are not read, only 2, 3, 4 and 8", name,
                        (long long)out->bits);
     if (out->group_size == 0)
         return qs_fail(QS_E_INPUT, "read %s: \"group_size\" is 0; -1 means the whole row", name);
+    err = read_format(out, object, name);
 out:
+    return err;
+}
+
+/* What holds for one matrix. */
+static qs_err config_of(qs_checkpoint_config *out, const qs_checkpoint *c, const char *prefix)
+{
+    bool skips;
+    *out = c->config;
+    qs_err err = qs_dynamic_find(c->config.dynamic, prefix, out, &skips);
+    if (err == QS_OK && skips)
+        err = qs_fail(QS_E_INPUT, "read checkpoint %s: \"dynamic\" leaves %s as it is, and its tensors are quantised",
+                      qs_model_path(c->model), prefix);
     return err;
 }
 
@@ -61,7 +71,7 @@ typedef struct leaves {
 } leaves;
 
 /* When the codes have room for another width, it is probably "bits" that lies (G5). */
-static void hint_bits(char hint[HINT_BYTES], const qs_checkpoint *c, const char *prefix, int64_t n_in)
+static void hint_bits(char hint[HINT_BYTES], const qs_checkpoint *c, const char *prefix, int64_t n_in, int64_t said)
 {
     char name[QS_TENSOR_NAME_BYTES + 64];
     (void)snprintf(name, sizeof name, "%s.qweight", prefix);
@@ -69,12 +79,12 @@ static void hint_bits(char hint[HINT_BYTES], const qs_checkpoint *c, const char 
     hint[0] = '\0';
     if (entry == NULL || entry->tensor->n_dims != 2) return;
     int64_t bits = entry->tensor->shape[0] <= n_in ? entry->tensor->shape[0] * WORD_BITS / n_in : 0;
-    if (bits >= 2 && bits <= 8 && bits != c->config.bits && bits * n_in == entry->tensor->shape[0] * WORD_BITS)
+    if (bits >= 2 && bits <= 8 && bits != said && bits * n_in == entry->tensor->shape[0] * WORD_BITS)
         (void)snprintf(hint, HINT_BYTES, "; it would be right for %lld bits: does \"bits\" %lld lie?", (long long)bits,
-                       (long long)c->config.bits);
+                       (long long)said);
 }
 
-static void hint_group(char hint[HINT_BYTES], const qs_checkpoint *c, const char *prefix, int64_t n_in)
+static void hint_group(char hint[HINT_BYTES], const qs_checkpoint *c, const char *prefix, int64_t n_in, int64_t said)
 {
     char name[QS_TENSOR_NAME_BYTES + 64];
     (void)snprintf(name, sizeof name, "%s.scales", prefix);
@@ -83,7 +93,7 @@ static void hint_group(char hint[HINT_BYTES], const qs_checkpoint *c, const char
     if (entry == NULL || entry->tensor->n_dims != 2 || entry->tensor->shape[0] < 1) return;
     (void)snprintf(hint, HINT_BYTES, "; its groups would be of %lld weights: does \"group_size\" %lld lie?",
                    (long long)((n_in + entry->tensor->shape[0] - 1) / entry->tensor->shape[0]),
-                   (long long)c->config.group_size);
+                   (long long)said);
 }
 
 static qs_err find_leaves(leaves *out, const qs_checkpoint *c, const char *prefix, const qs_packed *shape)
@@ -96,8 +106,8 @@ static qs_err find_leaves(leaves *out, const qs_checkpoint *c, const char *prefi
     const qs_leaf groups = {".g_idx", QS_ST_I32, QS_ST_I32, 1, {n_in, 0}, true};
     qs_leaf scales = {".scales", QS_ST_F16, QS_ST_BF16, 2, {shape->n_groups, n_out}, false};
     qs_err err;
-    hint_bits(bits, c, prefix, n_in);
-    hint_group(group, c, prefix, n_in);
+    hint_bits(bits, c, prefix, n_in, shape->bits);
+    hint_group(group, c, prefix, n_in, shape->group_size == n_in ? -1 : shape->group_size);
     QS_TRY(qs_checkpoint_leaf(&out->codes, c, prefix, &codes, bits));
     err = qs_checkpoint_leaf(&out->scales, c, prefix, &scales, group);
     if (err != QS_OK) {
@@ -169,55 +179,70 @@ static unsigned zero_at(const qs_safetensor *t, const qs_packed *shape, int64_t 
     return (words[0] + ones) >> (at % WORD_BITS) & mask;
 }
 
-static void count_zeros(int64_t counts[256], const qs_safetensor *t, const qs_packed *shape)
+/* Of all matrices: how many of the zero points that should be the middle are that of v1 or of v2, and how many fields
+ * of any matrix hold what 0 becomes in v1. */
+typedef struct zero_count {
+    int64_t n, v1, v2, wraps;
+} zero_count;
+
+static void count_zeros(zero_count *count, const qs_safetensor *t, const qs_packed *shape, bool sym)
 {
-    unsigned raw;
+    unsigned raw, middle = 1u << (shape->bits - 1), wraps = (1u << shape->bits) - 1u;
     for (int64_t g = 0; g < shape->n_groups; g++)
         for (int64_t o = 0; o < shape->n_out; o++) {
             (void)zero_at(t, shape, g, o, false, &raw);
-            counts[raw]++;
+            count->wraps += raw == wraps;
+            if (!sym) continue;
+            count->n++;
+            count->v1 += raw == middle - 1;
+            count->v2 += raw == middle;
         }
 }
 
-/* Symmetric files tell by themselves whether zero points are stored less one; some say the other thing. */
-static qs_err settle(qs_checkpoint *c)
+static qs_err count_all(zero_count *count, const qs_checkpoint *c)
 {
-    int64_t counts[256] = {0}, n = 0;
     char prefix[QS_TENSOR_NAME_BYTES];
-    unsigned middle = 1u << (c->config.bits - 1), wraps = (1u << c->config.bits) - 1u;
     qs_err err = QS_OK;
     for (int64_t layer = 0; layer < qs_model_get_config(c->model)->n_layers; layer++)
         for (qs_role role = 0; role < QS_N_LINEARS; role++) {
             qs_tensor_info info = qs_model_info(c->model, role, layer);
+            qs_checkpoint_config own;
             qs_packed shape;
             leaves l;
             if (qs_model_stored_row(c->model, role, layer, 0) != NULL) continue;
             (void)qs_role_tensor_name(prefix, QS_NAMING_HF, role, layer);
             prefix[strlen(prefix) - strlen(".weight")] = '\0';
-            QS_TRY(qs_packed_shape(&shape, (int)c->config.bits, info.n_out, info.n_in, c->config.group_size));
+            QS_TRY(config_of(&own, c, prefix));
+            QS_TRY(qs_packed_shape(&shape, (int)own.bits, info.n_out, info.n_in, own.group_size));
             QS_TRY(find_leaves(&l, c, prefix, &shape));
-            count_zeros(counts, l.zeros, &shape);
-            n += shape.n_groups * shape.n_out;
+            count_zeros(count, l.zeros, &shape, own.sym);
         }
-    bool all_v1 = counts[middle - 1] == n, all_v2 = counts[middle] == n;
-    if (c->config.sym && n > 0 && all_v1 != all_v2 && all_v1 != c->config.v1) {
+out:
+    return err;
+}
+
+/* Symmetric files tell by themselves whether zero points are stored less one; some say the other thing. */
+static qs_err settle(qs_checkpoint *c)
+{
+    zero_count count = {0};
+    qs_err err = count_all(&count, c);
+    if (err != QS_OK) return err;
+    bool all_v1 = count.v1 == count.n, all_v2 = count.v2 == count.n;
+    if (count.n > 0 && all_v1 != all_v2 && all_v1 != c->config.v1) {
         qs_log_warn("%s says format %s, but all its zero points are those of %s: read as %s", qs_model_path(c->model),
                     c->config.v1 ? "gptq" : "gptq_v2", all_v1 ? "gptq" : "gptq_v2", all_v1 ? "gptq" : "gptq_v2");
         c->config.v1 = all_v1;
     }
-    if (c->config.sym && n > 0 && !all_v1 && !all_v2)
-        return qs_fail(
-            QS_E_INPUT,
-            "open checkpoint %s: it says \"sym\": true, but %lld of its %lld zero points are not the "
-            "middle; loaders that trust \"sym\" and loaders that read them get different models",
-            qs_model_path(c->model), (long long)(n - counts[middle - (c->config.v1 ? 1 : 0)]), (long long)n);
-    if (c->config.v1 && counts[wraps] > 0)
-        qs_log_warn("%s: %lld zero points of 0 in format v1, which has no code for them: loaders disagree; "
-                    "read as GPTQModel "
-                    "does",
-                    qs_model_path(c->model), (long long)counts[wraps]);
-out:
-    return err;
+    if (count.n > 0 && !all_v1 && !all_v2)
+        return qs_fail(QS_E_INPUT,
+                       "open checkpoint %s: it says \"sym\": true, but %lld of its %lld zero points are not the "
+                       "middle; loaders that trust \"sym\" and loaders that read them get different models",
+                       qs_model_path(c->model), (long long)(count.n - (c->config.v1 ? count.v1 : count.v2)),
+                       (long long)count.n);
+    if (c->config.v1 && count.wraps > 0)
+        qs_log_warn("%s: %lld zero points of 0 in format v1, which has no code for them: loaders disagree; read as "
+                    "GPTQModel does", qs_model_path(c->model), (long long)count.wraps);
+    return QS_OK;
 }
 
 /* ---- one matrix ---- */
@@ -257,16 +282,18 @@ out:
 
 static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
 {
+    qs_checkpoint_config own;
     leaves l;
     bool permuted = false;
-    qs_err err;
     *out = (qs_packed){0};
-    if (n_in % WORD_BITS != 0 || n_out * c->config.bits % WORD_BITS != 0)
+    qs_err err = config_of(&own, c, prefix);
+    if (err != QS_OK) return err;
+    if (n_in % WORD_BITS != 0 || n_out * own.bits % WORD_BITS != 0)
         return qs_fail(QS_E_UNSUPPORTED, "read checkpoint %s: %s is %lld x %lld, no multiple of 32",
                        qs_model_path(c->model), prefix, (long long)n_out, (long long)n_in);
-    QS_TRY(qs_packed_shape(out, (int)c->config.bits, n_out, n_in, c->config.group_size));
+    QS_TRY(qs_packed_shape(out, (int)own.bits, n_out, n_in, own.group_size));
     QS_TRY(find_leaves(&l, c, prefix, out));
-    QS_TRY(qs_packed_alloc(out, !c->config.sym, l.groups != NULL));
+    QS_TRY(qs_packed_alloc(out, !own.sym, l.groups != NULL));
     if (l.groups != NULL) QS_TRY(order_groups(c, prefix, l.groups, out, out->perm, &permuted));
     if (!permuted) {
         qs_mem_free(out->perm);

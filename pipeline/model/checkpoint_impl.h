@@ -13,7 +13,16 @@ typedef struct qs_checkpoint_config {
     qs_rounding compute; /* bitsandbytes, 4 bits */
     double threshold;    /* int8: columns of activations from here on in 16 bits */
     const char *variant; /* NULL = made of sym and act */
+    struct qs_dynamic *dynamic; /* gptq: what single matrices have instead; NULL = nothing. Owned by the checkpoint */
 } qs_checkpoint_config;
+
+/* Rules of "dynamic" (checkpoint_dynamic.c); `object` is not kept. QS_E_INPUT names a rule that cannot be read. */
+typedef struct qs_dynamic qs_dynamic;
+QS_MUST_CHECK qs_err qs_dynamic_create(qs_dynamic **out, const json_t *object, const char *name);
+void qs_dynamic_destroy(qs_dynamic *dynamic); /* NULL is fine */
+/* Puts what a module ("model.layers.0.self_attn.q_proj") has of its own into *config; *skips: it is not quantised. */
+QS_MUST_CHECK qs_err qs_dynamic_find(const qs_dynamic *dynamic, const char *module, qs_checkpoint_config *config,
+                                     bool *skips);
 
 typedef struct qs_checkpoint_layout {
     const char *method; /* "quant_method" */

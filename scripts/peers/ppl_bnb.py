@@ -40,10 +40,9 @@ def as_4bit(linear, point):
 class RowwiseInt8(torch.nn.Module):
     """Products as pipeline/backend/packed.h defines them, written anew from codes that bitsandbytes chose."""
 
-    def __init__(self, linear, threshold):
+    def __init__(self, codes, scb, bias, threshold):
         super().__init__()
-        codes, self.scb, _ = bnb.functional.int8_vectorwise_quant(linear.weight.data.half())
-        self.codes, self.bias, self.threshold = codes.float(), linear.bias, threshold
+        self.codes, self.scb, self.bias, self.threshold = codes.float(), scb, bias, threshold
         self.weights = (self.codes * self.scb[:, None] / 127).half().float()
 
     def forward(self, x):
@@ -59,7 +58,8 @@ class RowwiseInt8(torch.nn.Module):
 def as_int8(linear, point):
     threshold = float(point["variant"].removeprefix("thr") or 6)
     if ROWS:
-        return RowwiseInt8(linear, threshold)
+        codes, scb, _ = bnb.functional.int8_vectorwise_quant(linear.weight.data.half())
+        return RowwiseInt8(codes, scb, linear.bias, threshold)
     layer = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, bias=linear.bias is not None,
                                 has_fp16_weights=False, threshold=threshold)
     layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)

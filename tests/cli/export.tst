@@ -12,6 +12,18 @@
 # The bytes that the plan says are those of the tensors in the file.
 0 ^0$ python3 -c "import json,struct,sys; f=open('$TMP/gptq/model.safetensors','rb').read(); n=struct.unpack('<Q',f[:8])[0]; print(len(f)-8-n-json.loads(sys.stdin.read())['bytes'])" < <(qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/z --dry-run --json --quiet)
 
+# Codes found anew on the grid of a type that keeps none: by rounding, by GPTQ with calibration; what comes out evaluates.
+0 q5_1.*by.rounding qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q5_1 --out $TMP/rounded.gguf
+0 . qsweep calibrate --quiet --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 32 --out $TMP/calib.h5
+0 q5_0.*by.GPTQ qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q5_0 --calib $TMP/calib.h5 --out $TMP/aimed.gguf
+0 . qsweep evaluate --quiet --model tests/fixtures/tiny --checkpoint $TMP/aimed.gguf --text datasets/handbook/evaluation --ctx 32 --windows 2 --tasks ppl --out $TMP/ev
+0 changes.nothing qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --calib $TMP/calib.h5 --out $TMP/kept.gguf
+0 . cmp $TMP/kept.gguf $TMP/m.gguf
+0 . qsweep quantize --quiet --model tests/fixtures/models/smollm2 --spec rtn:bits=4,group=16,sym=1 --out $TMP/s
+5 32;.use.--type.f16 qsweep export --model tests/fixtures/models/smollm2 --quant $TMP/s/rtn-b4-g16-sym.quant.h5 --format gguf --type q4_k --out $TMP/y
+2 gguf.alone qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --type q4_0 --out $TMP/y
+4 another.model qsweep export --model tests/fixtures/models/llama2 --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q5_0 --calib $TMP/calib.h5 --out $TMP/y
+
 2 needed qsweep export --model tests/fixtures/tiny --format gptq --out $TMP/y
 2 one.of.gptq qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format onnx --out $TMP/y
 2 there.already qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/gptq

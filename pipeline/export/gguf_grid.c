@@ -1,0 +1,274 @@
+#include "export/gguf_grid.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/dtype.h"
+
+enum { R = QS_TILE_ROWS, LEVEL_MAX = 63, SIGNED_LEVEL_MIN = -128, SIGNED_LEVEL_MAX = 127 };
+
+static const float SCALE_MIN = 1e-30f; /* its inverse is finite */
+
+/* Ranges that are tried, of the whole one: the fewer codes there are, the more a cut may gain. */
+static const struct {
+    int n;
+    float first, step;
+} cuts[] = {[4] = {14, 1.05f, 0.04f}, [5] = {10, 1.03f, 0.03f}, [6] = {7, 1.02f, 0.02f}, [8] = {4, 1.01f, 0.01f}};
+
+/* Sums over the columns of a sub for given codes q. */
+typedef struct sums {
+    float q[R], qq[R], qx[R];
+} sums;
+
+static inline float clamp(float value, float low, float high)
+{
+    value = value < low ? low : value;
+    return value > high ? high : value;
+}
+
+static inline float nearest(float value) { return (value + QS_SCALE_MAGIC) - QS_SCALE_MAGIC; }
+
+static float lowest(const qs_gguf_grid *g) { return g->affine ? 0.0f : -(float)(1 << (g->bits - 1)); }
+static float highest(const qs_gguf_grid *g) { return (float)((1 << g->bits) - 1) + lowest(g); }
+
+static void invert(const float *restrict s, float *restrict inverse)
+{
+    for (int r = 0; r < R; r++) inverse[r] = fabsf(s[r]) > SCALE_MIN ? 1.0f / s[r] : 0.0f;
+}
+
+/* f16 numbers, never an infinity. */
+static void round_half(float *values)
+{
+    uint16_t half[R];
+    for (int r = 0; r < R; r++) values[r] = clamp(values[r], -QS_SCALE_MAX, QS_SCALE_MAX);
+    qs_f16_from_f32_array(half, values, R);
+    qs_f32_from_f16_array(values, half, R);
+}
+
+/* ---- what (s, m) does to a sub; m of symmetric grids is 0 ---- */
+
+static void add_sums(const qs_gguf_grid *g, const float *restrict x, int64_t n, const float *weight,
+                     const float *restrict s, const float *restrict m, sums *restrict out)
+{
+    float low = lowest(g), high = highest(g), inverse[R];
+    invert(s, inverse);
+    memset(out, 0, sizeof *out);
+    for (int64_t i = 0; i < n; i++, x += R) {
+        float w = weight != NULL ? weight[i] : 1.0f;
+        for (int r = 0; r < R; r++) {
+            float q = nearest(clamp((x[r] + m[r]) * inverse[r], low, high));
+            out->q[r] += w * q;
+            out->qq[r] += w * q * q;
+            out->qx[r] += w * q * x[r];
+        }
+    }
+}
+
+static void add_errors(const qs_gguf_grid *g, const float *restrict x, int64_t n, const float *weight,
+                       const float *restrict s, const float *restrict m, float *restrict error)
+{
+    float low = lowest(g), high = highest(g), inverse[R];
+    invert(s, inverse);
+    for (int r = 0; r < R; r++) error[r] = 0;
+    for (int64_t i = 0; i < n; i++, x += R) {
+        float w = weight != NULL ? weight[i] : 1.0f;
+        for (int r = 0; r < R; r++) {
+            float q = nearest(clamp((x[r] + m[r]) * inverse[r], low, high));
+            float e = x[r] - (s[r] * q - m[r]);
+            error[r] += w * e * e;
+        }
+    }
+}
+
+/* ---- the best (s, m) without levels ---- */
+
+/* What does not depend on codes: sum of weights, of weighted values, and the range. */
+typedef struct extent {
+    float weights, x[R], low[R], high[R];
+} extent;
+
+static void measure(const float *restrict x, int64_t n, const float *weight, extent *restrict out)
+{
+    memset(out, 0, sizeof *out);
+    for (int r = 0; r < R; r++) out->low[r] = out->high[r] = x[r];
+    for (int64_t i = 0; i < n; i++, x += R) {
+        float w = weight != NULL ? weight[i] : 1.0f;
+        out->weights += w;
+        for (int r = 0; r < R; r++) {
+            out->x[r] += w * x[r];
+            out->low[r] = x[r] < out->low[r] ? x[r] : out->low[r];
+            out->high[r] = x[r] > out->high[r] ? x[r] : out->high[r];
+        }
+    }
+    if (!(out->weights > 0)) out->weights = 1; /* columns that nothing reaches: any scale is as good */
+}
+
+/* Least squares for the codes that (s, m) gives; where they say nothing, (s, m) stays. */
+static void improve(const qs_gguf_grid *g, const float *x, int64_t n, const float *weight, const extent *of, float *s,
+                    float *m)
+{
+    sums t;
+    add_sums(g, x, n, weight, s, m, &t);
+    for (int r = 0; r < R; r++) {
+        float free_s = t.qq[r] > 0 ? t.qx[r] / t.qq[r] : 0.0f; /* with m = 0 */
+        if (!g->affine) {
+            if (free_s != 0) s[r] = free_s;
+            continue;
+        }
+        float det = of->weights * t.qq[r] - t.q[r] * t.q[r];
+        if (!(det > 1e-6f * of->weights * t.qq[r])) continue; /* all codes are one */
+        float new_s = (of->weights * t.qx[r] - t.q[r] * of->x[r]) / det;
+        float new_m = (new_s * t.q[r] - of->x[r]) / of->weights;
+        if (g->sub < g->unit && new_m < 0) {
+            new_s = free_s;
+            new_m = 0;
+        }
+        if (!(new_s > 0)) continue;
+        s[r] = new_s;
+        m[r] = new_m;
+    }
+}
+
+/* Candidate `cut` of the range; `side` says which of its ends gets the lowest code of a symmetric grid. */
+static void start(const qs_gguf_grid *g, const extent *of, int cut, int side, float *s, float *m)
+{
+    float factor = cuts[g->bits].first - (float)cut * cuts[g->bits].step;
+    for (int r = 0; r < R; r++) {
+        float low = of->low[r], high = of->high[r];
+        m[r] = 0;
+        if (!g->affine) {
+            float most = -low > high ? low : high;
+            s[r] = factor * (side == 0 ? most / lowest(g) : most / highest(g));
+            continue;
+        }
+        if (g->sub < g->unit && low > 0) low = 0; /* minima of subs cannot be positive */
+        float range = high - low, inner = low + (1 - factor) / 2 * range;
+        s[r] = factor * range / highest(g);
+        m[r] = g->sub < g->unit && inner > 0 ? 0 : -inner;
+    }
+}
+
+static void fit(const qs_gguf_grid *g, const float *x, int64_t n, const float *weight, float *s, float *m)
+{
+    float best[R], error[R], tried_s[R], tried_m[R];
+    bool own = g->sub == g->unit; /* s and m are stored as they are, so that they are rounded before they are rated */
+    extent of;
+    measure(x, n, weight, &of);
+    for (int r = 0; r < R; r++) {
+        best[r] = INFINITY;
+        s[r] = m[r] = 0;
+    }
+    for (int side = 0; side < (g->affine ? 1 : 2); side++)
+        for (int cut = 0; cut < cuts[g->bits].n; cut++) {
+            start(g, &of, cut, side, tried_s, tried_m);
+            improve(g, x, n, weight, &of, tried_s, tried_m);
+            if (own) {
+                round_half(tried_s);
+                round_half(tried_m);
+            }
+            add_errors(g, x, n, weight, tried_s, tried_m, error);
+            for (int r = 0; r < R; r++) {
+                if (!(error[r] < best[r])) continue;
+                best[r] = error[r];
+                s[r] = tried_s[r];
+                m[r] = tried_m[r];
+            }
+        }
+}
+
+/* ---- blocks of blocks ---- */
+
+void qs_gguf_grid_block(const qs_gguf_grid *g, const float *x, const float *weight, qs_gguf_scales *out)
+{
+    int n_subs = g->unit / g->sub;
+    if (n_subs == 1) {
+        fit(g, x, g->unit, weight, out->d, out->dmin);
+        return;
+    }
+    for (int i = 0; i < n_subs; i++)
+        fit(g, x + i * g->sub * R, g->sub, weight != NULL ? weight + i * g->sub : NULL, out->scale[i], out->minimum[i]);
+    for (int r = 0; r < R; r++) {
+        float most = 0, most_m = 0;
+        for (int i = 0; i < n_subs; i++) {
+            if (fabsf(out->scale[i][r]) > fabsf(most)) most = out->scale[i][r];
+            most_m = fmaxf(most_m, out->minimum[i][r]);
+        }
+        out->d[r] = most / (float)(g->affine ? LEVEL_MAX : SIGNED_LEVEL_MIN);
+        out->dmin[r] = most_m / LEVEL_MAX;
+    }
+    round_half(out->d);
+    round_half(out->dmin);
+}
+
+/* The low that suits a scale: the mean of what its codes leave. */
+static void choose_lows(const qs_gguf_grid *g, const float *x, const float *weight, const extent *of, const float *dmin,
+                        const float *s, float *m, float *low)
+{
+    sums t;
+    add_sums(g, x, g->sub, weight, s, m, &t);
+    for (int r = 0; r < R; r++) {
+        float wished = (s[r] * t.q[r] - of->x[r]) / of->weights;
+        low[r] = dmin[r] > 0 ? nearest(clamp(wished / dmin[r], 0, LEVEL_MAX)) : 0;
+        m[r] = dmin[r] * low[r];
+    }
+}
+
+void qs_gguf_grid_sub(const qs_gguf_grid *g, const float *x, const float *weight, bool moved, int index,
+                      qs_gguf_scales *scales, float *s, float *m)
+{
+    float best[R], error[R], tried_s[R], tried_m[R], level[R], low[R] = {0};
+    float least = g->affine ? 0 : SIGNED_LEVEL_MIN, most = g->affine ? LEVEL_MAX : SIGNED_LEVEL_MAX;
+    float *wished_s = scales->scale[index], *wished_m = scales->minimum[index];
+    extent of;
+    if (g->sub == g->unit) {
+        memcpy(s, scales->d, sizeof best);
+        memcpy(m, scales->dmin, sizeof best);
+        return;
+    }
+    measure(x, g->sub, weight, &of);
+    if (moved) improve(g, x, g->sub, weight, &of, wished_s, wished_m);
+    for (int r = 0; r < R; r++) {
+        best[r] = INFINITY;
+        s[r] = m[r] = 0;
+        scales->level[index][r] = scales->low[index][r] = 0;
+    }
+    for (int step = -1; step <= 1; step++) {
+        for (int r = 0; r < R; r++) {
+            float middle = scales->d[r] != 0 ? nearest(clamp(wished_s[r] / scales->d[r], least, most)) : 0;
+            level[r] = clamp(middle + (float)step, least, most);
+            tried_s[r] = scales->d[r] * level[r];
+            tried_m[r] = wished_m[r];
+        }
+        if (g->affine) choose_lows(g, x, weight, &of, scales->dmin, tried_s, tried_m, low);
+        add_errors(g, x, g->sub, weight, tried_s, tried_m, error);
+        for (int r = 0; r < R; r++) {
+            if (!(error[r] < best[r])) continue;
+            best[r] = error[r];
+            s[r] = tried_s[r];
+            m[r] = tried_m[r];
+            scales->level[index][r] = (int16_t)level[r];
+            scales->low[index][r] = (int16_t)low[r];
+        }
+    }
+}
+
+/* ---- codes ---- */
+
+void qs_gguf_grid_code(const qs_gguf_grid *g, float *restrict x, int64_t n, const float *restrict s,
+                       const float *restrict m, const float *u, int64_t ldu, uint8_t *restrict codes)
+{
+    float low = lowest(g), high = highest(g), inverse[R];
+    invert(s, inverse);
+    for (int64_t i = 0; i < n; i++) {
+        float *at = x + i * R;
+        for (int r = 0; r < R; r++) {
+            float q = nearest(clamp((at[r] + m[r]) * inverse[r], low, high));
+            codes[i * R + r] = (uint8_t)(int)(q - low);
+            at[r] -= s[r] * q - m[r];
+        }
+        if (u == NULL) continue;
+        for (int r = 0; r < R; r++) at[r] /= u[i * ldu + i];
+        for (int64_t j = i + 1; j < n; j++)
+            for (int r = 0; r < R; r++) x[j * R + r] -= u[i * ldu + j] * at[r];
+    }
+}

@@ -1,0 +1,304 @@
+/* Codes found anew on the grids of GGUF's types (gguf_grid.h, gguf_aim.h): what is representable comes back, no type
+ * does worse than its plain rounding, losses are those of the bytes as the reader (against peers' files in
+ * test_gguf.c) takes them, GPTQ lowers them, and threads change nothing. Formats §6. Checklist A20. */
+#include "tests/export_fixtures.h"
+
+#include <math.h>
+#include <unistd.h>
+
+#include "export/gguf_aim.h"
+#include "model/dequant.h"
+
+static const char reader[] = "datasets/reader"; /* rows of 256, 512 and 704 weights */
+static qs_model *model;
+
+/* Its weights alone: GGUF has no name for its tokenizer. */
+static int start(void **state)
+{
+    static const char *const files[] = {"config.json", "model.safetensors"};
+    scratch_path dir, from, to, here;
+    if (scratch_create(state) != 0 || getcwd(here, sizeof here) == NULL) return -1;
+    OK(qs_dir_create(scratch(dir, "reader")));
+    for (int i = 0; i < 2; i++) {
+        OK(qs_path_format(from, "%s/%s/%s", here, reader, files[i]));
+        OK(qs_path_format(to, "%s/%s", dir, files[i]));
+        assert_int_equal(symlink(from, to), 0);
+    }
+    model = model_open(dir);
+    return 0;
+}
+
+static int stop(void **state)
+{
+    qs_model_close(model);
+    return scratch_remove(state);
+}
+
+/* Inputs that lie near a few directions, so that columns can take up each other's errors. */
+typedef struct moments {
+    float *packed, *full; /* upper triangle by rows; [n, n] */
+    int64_t n, n_tokens;
+} moments;
+
+static void make_moments(moments *m, int64_t n)
+{
+    enum { RANK = 24, TOKENS = 64 };
+    float *x, mix[RANK];
+    *m = (moments){.n = n, .n_tokens = TOKENS};
+    OK(QS_NEW(m->packed, n * (n + 1) / 2, "test"));
+    OK(QS_NEW(m->full, n * n, "test"));
+    OK(QS_NEW(x, n, "test"));
+    for (int t = 0; t < TOKENS; t++) {
+        for (int k = 0; k < RANK; k++) mix[k] = (float)qs_rng_unit(7, (uint64_t)(t * RANK + k)) - 0.5f;
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = 0.05f * ((float)qs_rng_unit(8, (uint64_t)(t * n + i)) - 0.5f);
+            for (int k = 0; k < RANK; k++) x[i] += mix[k] * ((float)qs_rng_unit(9, (uint64_t)(k * n + i)) - 0.5f);
+        }
+        for (int64_t i = 0, at = 0; i < n; i++)
+            for (int64_t j = i; j < n; j++) {
+                m->packed[at++] += x[i] * x[j];
+                m->full[i * n + j] += x[i] * x[j];
+                m->full[j * n + i] = m->full[i * n + j];
+            }
+    }
+    qs_mem_free(x);
+}
+
+static qs_err get_moments(void *context, int64_t layer, qs_site site, const float **packed_gram, int64_t *n_tokens)
+{
+    moments *m = context;
+    (void)layer;
+    (void)site;
+    *packed_gram = m->packed;
+    *n_tokens = m->n_tokens;
+    return QS_OK;
+}
+
+static double form(const float *e, int64_t n_out, int64_t n_in, const float *h)
+{
+    double sum = 0;
+    for (int64_t o = 0; o < n_out; o++, e += n_in)
+        for (int64_t i = 0; i < n_in; i++) {
+            double he = 0;
+            if (h == NULL) he = (double)e[i];
+            else
+                for (int64_t j = 0; j < n_in; j++) he += (double)h[i * n_in + j] * (double)e[j];
+            sum += (double)e[i] * he;
+        }
+    return sum;
+}
+
+/* Codes one matrix; returns the reported loss, and the same from the bytes. */
+static double aim(const qs_gguf_kind *kind, qs_role role, const float *weights, const qs_gram_source *grams,
+                  const float *h, int n_threads, uint8_t *blocks, double *measured)
+{
+    qs_tensor_info info = qs_model_info(model, role, 0);
+    int64_t n = info.n_out * info.n_in;
+    qs_gguf_aim *a;
+    float *e;
+    OK(qs_gguf_aim_create(&a, model, grams, 0.01, n_threads));
+    OK(qs_gguf_aim_matrix(a, kind, 0, role, weights, blocks));
+    qs_gguf_aimed facts = qs_gguf_aim_facts(a);
+    assert_true(facts.n_matrices == 1 && facts.n_fallbacks == 0);
+    qs_gguf_aim_destroy(a);
+    OK(QS_NEW(e, n, "test"));
+    qs_storage_to_f32(kind->storage, e, blocks, n);
+    for (int64_t i = 0; i < n; i++) e[i] = weights[i] - e[i];
+    *measured = form(e, info.n_out, info.n_in, h) / form(weights, info.n_out, info.n_in, h);
+    qs_mem_free(e);
+    return facts.loss;
+}
+
+/* Min-max in blocks of 32 with exact scales: what every type of as many bits has to beat, or nearly so with its
+ * rounded scales. */
+static double plain_loss(const float *w, int64_t n, int bits, bool affine)
+{
+    double error = 0, sum = 0;
+    for (int64_t b = 0; b < n; b += 32) {
+        float low = w[b], high = w[b], most = 0;
+        for (int j = 0; j < 32; j++) {
+            low = fminf(low, w[b + j]);
+            high = fmaxf(high, w[b + j]);
+            most = fmaxf(most, fabsf(w[b + j]));
+        }
+        float scale = affine ? (high - low) / (float)((1 << bits) - 1) : 2 * most / (float)((1 << bits) - 1);
+        for (int j = 0; j < 32; j++) {
+            float top = (float)((1 << (bits - 1)) - 1);
+            float q = affine ? rintf((w[b + j] - low) / scale) : fminf(rintf(w[b + j] / scale), top);
+            double e = (double)w[b + j] - (double)(affine ? q * scale + low : q * scale);
+            error += e * e;
+            sum += (double)w[b + j] * (double)w[b + j];
+        }
+    }
+    return error / sum;
+}
+
+static float *read_weights(qs_role role, int64_t *n)
+{
+    qs_tensor_info info = qs_model_info(model, role, 0);
+    float *w;
+    *n = info.n_out * info.n_in;
+    OK(QS_NEW(w, *n, "test"));
+    OK(qs_model_read_f32(model, role, 0, w));
+    return w;
+}
+
+static void test_rounding(void **state)
+{
+    (void)state;
+    int64_t n;
+    float *w = read_weights(QS_ROLE_K, &n);
+    uint8_t *blocks;
+    OK(QS_NEW(blocks, n * 4, "test"));
+    for (const qs_gguf_kind *kind = qs_gguf_kinds; kind->name != NULL; kind++) {
+        double measured, plain;
+        if (kind->dense) continue;
+        double loss = aim(kind, QS_ROLE_K, w, NULL, NULL, 1, blocks, &measured);
+        if (!(fabs(loss - measured) <= 1e-6 * measured))
+            fail_msg("%s: loss %g, of the bytes %g", kind->name, loss, measured);
+        plain = plain_loss(w, n, kind->grid.bits, kind->grid.affine);
+        if (!(loss < (kind->grid.sub < kind->grid.unit || kind->grid.bits == 8 ? 1.03 : 0.97) * plain))
+            fail_msg("%s: loss %g, plain rounding %g", kind->name, loss, plain);
+    }
+    qs_mem_free(blocks);
+    qs_mem_free(w);
+}
+
+/* Numbers that a file of the type holds are coded as themselves, or nearly so where scales are levels of a block's, whose
+ * step is found from other numbers than the first time. */
+static void test_representable(void **state)
+{
+    (void)state;
+    int64_t n;
+    float *w = read_weights(QS_ROLE_K, &n);
+    uint8_t *blocks;
+    double measured;
+    OK(QS_NEW(blocks, n * 4, "test"));
+    for (const qs_gguf_kind *kind = qs_gguf_kinds; kind->name != NULL; kind++) {
+        if (kind->dense) continue;
+        (void)aim(kind, QS_ROLE_K, w, NULL, NULL, 1, blocks, &measured);
+        double before = measured;
+        float *held;
+        OK(QS_NEW(held, n, "test"));
+        qs_storage_to_f32(kind->storage, held, blocks, n);
+        (void)aim(kind, QS_ROLE_K, held, NULL, NULL, 1, blocks, &measured);
+        if (!(measured <= (kind->grid.sub < kind->grid.unit ? 0.2 : 0.02) * before))
+            fail_msg("%s: %g again, %g at first", kind->name, measured, before);
+        qs_mem_free(held);
+    }
+    qs_mem_free(blocks);
+    qs_mem_free(w);
+}
+
+/* Blocks of zeros, of one value, of huge and of tiny numbers; rows that are no multiple of 64. */
+static void test_extremes(void **state)
+{
+    (void)state;
+    int64_t n;
+    float *w = read_weights(QS_ROLE_K, &n), *back;
+    uint8_t *blocks;
+    double measured;
+    OK(QS_NEW(blocks, n * 4, "test"));
+    OK(QS_NEW(back, n, "test"));
+    for (int64_t i = 0; i < n; i++) {
+        static const float values[] = {0, 0.5f, -0.25f, 3e4f, 1e-7f, 1e-42f};
+        int kind = (int)(i / 256 % 8);
+        if (kind < 6) w[i] = values[kind] * (kind == 3 && i % 2 ? -1.0f : 1.0f);
+    }
+    for (const qs_gguf_kind *kind = qs_gguf_kinds; kind->name != NULL; kind++) {
+        if (kind->dense) continue;
+        (void)aim(kind, QS_ROLE_K, w, NULL, NULL, 1, blocks, &measured);
+        qs_storage_to_f32(kind->storage, back, blocks, n);
+        for (int64_t i = 0; i < n; i++) {
+            assert_true(isfinite(back[i]));
+            if (i / 256 % 8 == 0) assert_true(back[i] == 0);
+            if (i / 256 % 8 < 4) assert_true(fabsf(back[i] - w[i]) <= 0.01f * fabsf(w[i]));
+        }
+    }
+    w[1234] = NAN;
+    qs_gguf_aim *a;
+    OK(qs_gguf_aim_create(&a, model, NULL, 0.01, 1));
+    FAILS(QS_E_NUMERIC, qs_gguf_aim_matrix(a, &qs_gguf_kinds[0], 0, QS_ROLE_K, w, blocks));
+    TEXT_HOLDS("layers.0.k_proj", "1234", "not finite");
+    qs_gguf_aim_destroy(a);
+    qs_mem_free(back);
+    qs_mem_free(blocks);
+    qs_mem_free(w);
+}
+
+static void test_gptq(void **state)
+{
+    (void)state;
+    moments m;
+    int64_t n;
+    float *w = read_weights(QS_ROLE_K, &n);
+    uint8_t *blocks, *again;
+    make_moments(&m, 256);
+    qs_gram_source grams = {.get = get_moments, .context = &m};
+    OK(QS_NEW(blocks, n * 4, "test"));
+    OK(QS_NEW(again, n * 4, "test"));
+    for (const qs_gguf_kind *kind = qs_gguf_kinds; kind->name != NULL; kind++) {
+        double rounded, measured;
+        if (kind->dense || kind->grid.bits == 5) continue;
+        (void)aim(kind, QS_ROLE_K, w, NULL, m.full, 1, blocks, &rounded);
+        double loss = aim(kind, QS_ROLE_K, w, &grams, m.full, 1, blocks, &measured);
+        if (!(fabs(loss - measured) <= 1e-3 * measured))
+            fail_msg("%s: loss %g, of the bytes %g", kind->name, loss, measured);
+        if (!(loss < 0.6 * rounded)) fail_msg("%s: loss %g, rounded %g", kind->name, loss, rounded);
+        (void)aim(kind, QS_ROLE_K, w, &grams, NULL, 3, again, &measured);
+        assert_memory_equal(blocks, again, qs_storage_bytes(kind->storage, n));
+    }
+    qs_mem_free(m.packed);
+    qs_mem_free(m.full);
+    qs_mem_free(blocks);
+    qs_mem_free(again);
+    qs_mem_free(w);
+}
+
+/* The whole file: rows of 704 in the narrow type, the rest in the one asked for, and what is refused. */
+static void test_file(void **state)
+{
+    (void)state;
+    scratch_path artifact, out;
+    qs_model *made;
+    (void)made_up_artifact(artifact, model, "nf4:block=64,dq=1,compute=bf16", 0);
+    OK(export_to(model, artifact, "gguf", "q4_k", scratch(out, "aimed.gguf")));
+    made = model_open(out);
+    for (qs_role role = 0; role < QS_N_LINEARS; role++) {
+        qs_storage wanted = role == QS_ROLE_DOWN ? QS_STORE_Q5_0 : QS_STORE_Q4_K;
+        qs_tensor_info info = qs_model_info(made, role, 3);
+        float *a, *b;
+        double error = 0, sum = 0;
+        int64_t n = info.n_out * info.n_in;
+        assert_int_equal(info.storage, wanted);
+        OK(QS_NEW(a, n, "test"));
+        OK(QS_NEW(b, n, "test"));
+        OK(qs_model_read_f32(made, role, 3, a)); /* rows of Q and K back in their order */
+        OK(qs_model_read_f32(model, role, 3, b));
+        for (int64_t i = 0; i < n; i++) {
+            error += (double)(a[i] - b[i]) * (double)(a[i] - b[i]);
+            sum += (double)b[i] * (double)b[i];
+        }
+        if (!(error < 0.01 * sum)) fail_msg("%s: %g", qs_role_name(role), error / sum);
+        qs_mem_free(a);
+        qs_mem_free(b);
+    }
+    qs_model_close(made);
+    (void)made_up_artifact(artifact, model, "awq:bits=4,group=64", 0);
+    FAILS(QS_E_UNSUPPORTED, export_to(model, artifact, "gguf", "q6_k", scratch(out, "refused.gguf")));
+    TEXT_HOLDS("awq-b4-g64-asym", "scaled", "--type q4_1");
+    (void)made_up_artifact(artifact, model, "nf4:block=64,dq=1,compute=bf16", 0);
+    FAILS(QS_E_UNSUPPORTED, export_to(model, artifact, "gguf", NULL, out));
+    TEXT_HOLDS("q_proj", "nf4", "--type f16");
+    assert_false(qs_file_exists(out));
+    assert_no_parts();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rounding), cmocka_unit_test(test_representable), cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_gptq),     cmocka_unit_test(test_file),
+    };
+    return cmocka_run_group_tests_name("export_gguf_aim", tests, start, stop);
+}
