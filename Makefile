@@ -330,11 +330,12 @@ datasets: $(dataset_programs)
 train-demo: $(bin)/qsweep-train $(dataset_programs)
 	@scripts/train-demo $(BUILD) $(or $(OUT),$(BUILD)/reader) $(TRAIN)
 
-#? make docs                       regenerate docs/artifacts.md, docs/columns.md (no diff when current)
+#? make docs                       regenerate docs/artifacts.md, columns.md, symptoms.md (no diff when current)
 .PHONY: docs clean plugin
 docs: all
 	$(Q)$(bin)/qsweep-report --schema >docs/artifacts.md
 	$(Q)$(bin)/qsweep-report --list >docs/columns.md
+	$(Q)$(bin)/qsweep-report --symptoms >docs/symptoms.md
 
 #? make plugin                     HDF5 filter plugin for h5dump and h5repack (HDF5_PLUGIN_PATH=build/plugin)
 plugin: $(BUILD)/plugin/libqsweep_zstd.so

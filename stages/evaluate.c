@@ -17,6 +17,9 @@ typedef struct options {
     qs_common_args common;
     const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget, *embed;
     qs_question_options questions;
+    qs_serving serving;
+    const char *headers;
+    int64_t header_seed;
     bool no_rerank;
     qs_arg_list quants, checkpoints;
     int64_t n_ctx, n_windows;
@@ -123,6 +126,12 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     if ((out->tasks & QS_TASKS_ANSWERS) != 0 && opt->questions.gold == NULL)
         err = qs_fail(QS_E_USAGE, "--tasks semantic and json need --qa DIR or FILE");
     QS_TRY(err);
+    if (opt->questions.n_probe > 0) out->tasks |= QS_TASK_PROBE;
+    if (opt->questions.n_probe > 0 && opt->questions.gold == NULL) err = qs_fail(QS_E_USAGE, "--probe needs --qa DIR or FILE");
+    QS_TRY(err);
+    out->serving = opt->serving;
+    out->serving.header_seed = (uint64_t)opt->header_seed;
+    QS_TRY(qs_headers_parse(&out->serving.headers, opt->headers));
     QS_TRY(parse_names(&out->dumps, dump_names, "dump", opt->dump));
     if (strcmp(opt->compute, "bf16") == 0) out->compute = QS_COMPUTE_BF16;
     else if (strcmp(opt->compute, "f32") != 0)
@@ -351,6 +360,8 @@ int main(int argc, char **argv)
                    .protocol = "hf",
                    .questions = {.k = 5, .n_tokens_max = 96, .n_long_tokens = 128, .encoder = "auto",
                                  .encoder_dir = "datasets/models/all-minilm-l6-v2"},
+                   .serving = qs_serving_plain,
+                   .headers = "canonical",
                    .compute = "f32",
                    .out = ".",
                    .device_map = "auto",
@@ -388,6 +399,17 @@ int main(int argc, char **argv)
          "offer what was retrieved as it is, not in the order of the model under test", 0, 0, false},
         {"instruct", QS_ARG_FLAG, &opt.questions.instruct, NULL,
          "begin prompts with the instruction for models not trained on the format", 0, 0, false},
+        {"headers", QS_ARG_STRING, &opt.headers, "NAME",
+         "of snippets in prompts of configurations: canonical, shuffled or removed; the reference's are canonical", 0, 0,
+         false},
+        {"header-seed", QS_ARG_INT, &opt.header_seed, "N", "of shuffled headers", 0, 1e9, false},
+        {"temperature", QS_ARG_REAL, &opt.serving.temperature, "T",
+         "of a configuration's runs with seeds; the reference's is 0.2", 0, 100, false},
+        {"answer-tokens", QS_ARG_INT, &opt.serving.n_tokens_max, "N",
+         "limit of a configuration's answer; 0 = 96, as the reference's", 0, 4096, false},
+        {"probe", QS_ARG_INT, &opt.questions.n_probe, "N",
+         "ask the first N items with 5, 10 and 20 snippets, and headers canonical, shuffled and removed; 0 = none", 0, 1e9,
+         false},
         {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0,
          false},
         {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden, embeddings", 0,

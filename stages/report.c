@@ -7,6 +7,7 @@
 #include "base/args.h"
 #include "base/log.h"
 #include "report/json_report.h"
+#include "report/rules.h"
 #include "report/tables.h"
 #include "report/terminal.h"
 #include "train/compare.h"
@@ -14,7 +15,7 @@
 typedef struct options {
     qs_common_args common;
     const char *budgets, *out;
-    bool strict, markdown, schema;
+    bool strict, markdown, schema, symptoms;
     int n_threads;
 } options;
 
@@ -39,6 +40,19 @@ static void print_columns(void)
                  "takes it for "
                  "a formula.\n\n");
     qs_tables_print_markdown(stdout);
+}
+
+static void print_symptoms(void)
+{
+    (void)printf(
+        "# Symptoms\n\n"
+        "Generated from `pipeline/report/rules.c` by `make docs`.\n\n"
+        "`qsweep-report` writes every row that fires, with the figures, into `diagnosis.csv`, and says in sentences what is\n"
+        "wrong with each configuration that fails. A row fires when all of its conditions hold, and one of those joined by\n"
+        "\"or\". What was not measured is no evidence. The order is that of suspicion: what makes everything else go wrong\n"
+        "stands first. Ids are rows of the four source pages ([checklist.md](checklist.md)); of several the one of the\n"
+        "configuration's own page is named.\n\n");
+    qs_rules_print_markdown(stdout);
 }
 
 static void print_plan(const options *opt, const qs_arg_list *paths)
@@ -108,6 +122,7 @@ int main(int argc, char **argv)
         {"markdown", QS_ARG_FLAG, &opt.markdown, NULL, "print Markdown", 0, 0, false},
         {"schema", QS_ARG_FLAG, &opt.schema, NULL, "print the layout of the artifacts, and stop", 0, 0,
          false},
+        {"symptoms", QS_ARG_FLAG, &opt.symptoms, NULL, "print symptoms, causes and fixes, and stop", 0, 0, false},
         QS_ARGS_COMMON(&opt.common),
     };
     qs_args args = {.program = "qsweep-report",
@@ -122,6 +137,8 @@ int main(int argc, char **argv)
         print_columns();
     else if (opt.schema)
         qs_schema_print_markdown(stdout);
+    else if (opt.symptoms)
+        print_symptoms();
     else if (opt.budgets == NULL || args.rest.n == 0)
         err = qs_fail(QS_E_USAGE,
                       "--budgets and at least one eval artifact are needed; see qsweep-report --help");

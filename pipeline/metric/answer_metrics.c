@@ -7,7 +7,7 @@
 
 /* Sums over the greedy runs of an item; every metric is one sum over another. */
 enum { RUNS, ANSWERABLE, RIGHT, PARSED, CITING, CITE_OK, CITED, CITED_RIGHT, UNANSWERABLE, REFUSED, REFUSED_WRONGLY,
-       ANCHORED, N_SUMS };
+       ANCHORED, CUT, N_SUMS };
 /* Of an item as a whole, and of it beside the reference's. */
 enum { ITEMS, COVERED, CRITICAL, COVERED_WELL, PAIRS, OTHER_SNIPPET, SAME_TEXT, RIGHT_CHANGE, ANSWERABLE_PAIRS,
        N_ITEM_SUMS };
@@ -23,6 +23,7 @@ typedef struct metric_row {
 
 static const metric_row rows[] = {
     {"json_ok", false, PARSED, RUNS, true},
+    {"answer_cut", false, CUT, RUNS, true},
     {"cite_ok", false, CITE_OK, CITING, true},
     {"cite_precision", false, CITED_RIGHT, CITED, true},
     {"qa_acc", false, RIGHT, ANSWERABLE, true},
@@ -42,6 +43,7 @@ static void add_run(const qs_gold_item *item, const qs_answer_row *row, double *
     bool citing = row->anchored != 0; /* without the anchor there is nothing right to cite */
     s[RUNS] += 1;
     s[PARSED] += row->json_ok;
+    s[CUT] += row->stop == QS_STOP_LIMIT;
     s[CITING] += citing;
     s[CITE_OK] += citing && row->n_known > 0;
     s[CITED] += row->n_citations;

@@ -1,6 +1,7 @@
 #include "metric/answers.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -8,8 +9,6 @@
 #include "data/claim.h"
 #include "data/prompt.h"
 #include "metric/coverage.h"
-
-static const double temperature = 0.2; /* metrics.md §3 */
 
 /* ---- scoring ---- */
 
@@ -91,6 +90,18 @@ out:
     return err;
 }
 
+static int compare_places(const void *a, const void *b, void *set)
+{
+    const qs_gold_snippet *snippets = ((const qs_goldset *)set)->snippets;
+    return qs_snippet_compare(&snippets[*(const int64_t *)a], &snippets[*(const int64_t *)b]);
+}
+
+static void order_by_place(qs_answers *a, const qs_questions *q)
+{
+    for (int64_t i = 0; i < a->n_prompts; i++)
+        qsort_r(a->ranked + i * a->k, (size_t)a->k, sizeof *a->ranked, compare_places, (void *)&q->set);
+}
+
 qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_frame *frame,
                           const qs_tokenizer *tokenizer, const qs_reranker *reranker)
 {
@@ -104,10 +115,11 @@ qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_
     QS_TRY(QS_NEW(out->coverage, out->n_runs, "coverage"));
     QS_TRY(rank(out, q, frame, reranker));
     qs_gold_frame_snippets(out->rankings, q, out->ranked);
+    if (q->serving.by_place) order_by_place(out, q);
     QS_TRY(qs_questions_prompts(q, tokenizer, out->ranked, out->prompts));
     for (int64_t i = 0; i < out->n_prompts; i++)
         if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
-    out->n_ctx += q->options.n_tokens_max;
+    out->n_ctx += qs_questions_tokens_max(q);
 out:
     if (err != QS_OK) qs_answers_free(out);
     return err;
@@ -140,12 +152,12 @@ qs_err qs_answers_generate(qs_answers *a, const qs_questions *q, const qs_tokeni
     for (int64_t i = 0; i < a->n_runs; i++) {
         qs_question_run run = qs_questions_run(i);
         bool greedy = run.seed == QS_GREEDY;
-        runs[i] = (qs_generate_run){.prompt = run.prompt, .temperature = greedy ? 0.0 : temperature,
-                                    .key = greedy ? 0 : qs_questions_key(q, &run, seed)};
+        runs[i] = (qs_generate_run){.prompt = run.prompt, .temperature = greedy ? 0.0 : q->serving.temperature,
+                                    .clamp = q->serving.clamp, .key = greedy ? 0 : qs_questions_key(q, &run, seed)};
     }
     qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = a->prompts,
                            .n_prompts = a->n_prompts, .runs = runs, .n_runs = a->n_runs,
-                           .n_tokens_max = q->options.n_tokens_max, .ending = QS_ENDS_LINE};
+                           .n_tokens_max = qs_questions_tokens_max(q), .ending = QS_ENDS_LINE};
     QS_TRY(qs_generate(&job, generations));
     for (int64_t i = 0; i < a->n_runs; i++) QS_TRY(take_answer(a, q, tokenizer, i, &generations[i]));
 out:

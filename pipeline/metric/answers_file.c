@@ -55,7 +55,9 @@ static qs_err put_questions(qs_artifact *artifact, const qs_questions *q)
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_items", q->n_items));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@k", q->options.k));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@rerank", q->options.rerank));
-    QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_tokens_max", q->options.n_tokens_max));
+    QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_tokens_max", qs_questions_tokens_max(q)));
+    QS_TRY(qs_artifact_put_text(artifact, "/qa/@headers", qs_headers_name(q->serving.headers)));
+    QS_TRY(qs_artifact_put_real(artifact, "/qa/@temperature", q->serving.temperature));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_long_tokens", q->options.n_long_tokens));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@instruct", q->options.instruct));
     QS_TRY(qs_lines_put(artifact, "/qa/qids", q->n_items, qid_of, q));

@@ -51,6 +51,9 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
 {
     bool compared = point->quant_path != NULL && (point->tasks & QS_TASKS_COMPARED) != 0 && e->has_baseline;
     const qs_questions *questions = e->options.questions;
+    const qs_digest *asked = questions == NULL || (point->tasks & QS_TASKS_ASKED) == 0 ? NULL
+                             : point->quant_path != NULL                               ? &e->served
+                                                                                       : &questions->digest;
     return (qs_subject){
         .model = e->model,
         .windows = e->options.windows,
@@ -59,7 +62,7 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
         .id = point->id,
         .text = e->options.text,
         .text_bytes = e->options.text_bytes,
-        .questions = questions != NULL && (point->tasks & QS_TASKS_ASKED) != 0 ? &questions->digest : NULL,
+        .questions = asked,
         .embedded = e->options.embeddings != NULL ? &e->options.embeddings->digest : NULL,
         .quant = point->quant_path != NULL ? &point->quant : NULL,
         .baseline = compared ? &e->baseline.digest : NULL,
@@ -131,6 +134,7 @@ qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *m
     qs_backend_memory memory;
     qs_err err;
     *out = (qs_evaluation){.options = *options, .backend = backend, .model = model};
+    if (options->questions != NULL) out->served = qs_serving_digest(&options->serving, options->questions->digest);
     if (out->options.budget_bytes == 0) {
         qs_backend_get_memory(backend, &memory);
         out->options.budget_bytes = memory.free_bytes / 2;

@@ -14,7 +14,7 @@
 enum {
     QS_TASKS_QUALITY = QS_TASK_PPL | QS_TASK_KLD,
     QS_TASKS_ANSWERS = QS_TASK_SEMANTIC | QS_TASK_JSON,          /* they need questions */
-    QS_TASKS_ASKED = QS_TASKS_ANSWERS | QS_TASK_ENTROPY,         /* they depend on the questions */
+    QS_TASKS_ASKED = QS_TASKS_ANSWERS | QS_TASK_PROBE | QS_TASK_ENTROPY, /* they depend on the questions */
     QS_TASKS_COMPARED = QS_TASKS_QUALITY | QS_TASKS_ASKED,       /* they need the reference */
 };
 
@@ -22,6 +22,7 @@ typedef struct qs_eval_options {
     const qs_windows *windows;
     unsigned tasks, dumps;
     const qs_questions *questions; /* NULL without QS_TASKS_ANSWERS */
+    qs_serving serving;            /* of candidates; the reference is served plainly */
     const qs_embeddings *embeddings; /* NULL without QS_DUMP_EMBEDDINGS */
     qs_compute compute;
     uint64_t seed;
@@ -63,6 +64,7 @@ typedef struct qs_evaluation {
     qs_eval_point *points; /* [n_points] candidates */
     qs_baseline baseline;
     bool has_baseline; /* it is open */
+    qs_digest served;  /* of what candidates are asked, and how */
     qs_gold_frame frame;      /* of the questions, made when it is first needed */
     qs_encoder *own_encoder; /* of the frame, where it is a candidate's own */
 } qs_evaluation;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "metric/answer_metrics.h"
+#include "metric/probe.h"
 #include "metric/rerank.h"
 #include "metric/resonance.h"
 #include "metric/semantics.h"
@@ -146,6 +147,23 @@ out:
     return err;
 }
 
+static qs_err probe(const qs_evaluation *e, const qs_deployed *what, const qs_questions *questions,
+                    const answered *own, qs_artifact *artifact)
+{
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
+    qs_deployment deployment = {0};
+    qs_probe probe;
+    qs_err err;
+    QS_TRY(qs_probe_prepare(&probe, questions, own->answers.rankings, tokenizer, questions->options.n_probe));
+    QS_TRY(qs_deploy(e, &deployment, what, QS_ANSWER_BATCH, probe.n_ctx));
+    QS_TRY(qs_probe_run(&probe, questions, &e->frame, tokenizer, deployment.decoder));
+    QS_TRY(qs_probe_put(&probe, e->options.seed, artifact));
+out:
+    qs_deployment_destroy(&deployment);
+    qs_probe_free(&probe);
+    return err;
+}
+
 /* One frame for all, or, where the encoder is the model under test, that of this point. */
 static qs_err need_frame(qs_evaluation *e, const qs_deployed *what)
 {
@@ -164,13 +182,16 @@ out:
 qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const qs_candidate *candidate,
                            qs_artifact *artifact)
 {
-    const qs_questions *questions = e->options.questions;
+    qs_questions served;
+    const qs_questions *questions = &served;
     answered own = {0}, reference = {0};
     double started = qs_clock_seconds();
     qs_deployed what = qs_deployed_candidate(e, candidate);
     qs_quality_part part = candidate != NULL ? QS_QUALITY_ALL : QS_QUALITY_OWN;
     qs_err err;
-    if ((point->tasks & QS_TASKS_ANSWERS) == 0) return QS_OK;
+    if ((point->tasks & (QS_TASKS_ANSWERS | QS_TASK_PROBE)) == 0) return QS_OK;
+    served = *e->options.questions;
+    if (candidate != NULL) served.serving = e->options.serving;
     QS_TRY(need_frame(e, &what));
     if (candidate != NULL) QS_TRY(read_answered(&reference, e->baseline.artifact));
     QS_TRY(answer_and_measure(e, &what, questions, QS_ANSWER_BATCH, &own));
@@ -178,6 +199,7 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
     QS_TRY(qs_semantics_put(artifact, &e->frame, &own.semantics));
     QS_TRY(put_metrics(e, point, questions, &own, candidate != NULL ? &reference : NULL, part, artifact));
     if (candidate == NULL) QS_TRY(put_answer_control(e, point, &own, artifact));
+    if ((point->tasks & QS_TASK_PROBE) != 0) QS_TRY(probe(e, &what, questions, &own, artifact));
     QS_TRY(qs_artifact_put_real(artifact, "/timing/@answers_s", qs_clock_seconds() - started));
 out:
     answered_free(&own);

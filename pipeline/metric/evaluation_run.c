@@ -5,6 +5,7 @@
 #include "backend/backend_record.h"
 #include "base/log.h"
 #include "metric/evaluation_parts.h"
+#include "metric/load_check.h"
 #include "metric/machine_lock.h"
 #include "metric/memory.h"
 #include "metric/quality.h"
@@ -116,6 +117,8 @@ static qs_err begin_point(const runner *r, const qs_eval_point *point, const qs_
     QS_TRY(qs_backend_record(stream->artifact, r->e->backend, o->device));
     QS_TRY(qs_eval_file_begin_dumps(stream->artifact, &subject, point->dumps));
     if ((point->dumps & QS_DUMP_EMBEDDINGS) != 0) QS_TRY(qs_embeddings_put(stream->artifact, o->embeddings));
+    if (point->kind != QS_CANDIDATE_NONE)
+        QS_TRY(qs_load_check(candidate, r->e->model, o->seed, put_metric, stream->artifact));
 out:
     return err;
 }
@@ -138,6 +141,7 @@ static void add_metric(char *text, size_t bytes, const qs_artifact *artifact, co
     bool present;
     size_t used = strlen(text);
     if (qs_metric_get(artifact, qs_metric_find(name), &estimate, &present) != QS_OK || !present) return;
+    if (used == 0 && *fmt == ',') fmt++;
     (void)snprintf(text + used, bytes - used, fmt, estimate.value);
 }
 

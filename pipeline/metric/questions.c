@@ -32,6 +32,10 @@ static qs_err digest_of(qs_questions *q, const gold_files *files)
         qs_file_map_close(&map);
     }
     q->digest = qs_hash(&parts, sizeof parts);
+    if (o->n_probe > 0) { /* digests without a probe stay what they were */
+        const uint64_t both[] = {q->digest.low, q->digest.high, (uint64_t)o->n_probe};
+        q->digest = qs_hash(both, sizeof both);
+    }
 out:
     return err;
 }
@@ -78,7 +82,7 @@ qs_err qs_questions_load(qs_questions *out, const qs_question_options *options)
 {
     gold_files files;
     qs_err err;
-    *out = (qs_questions){.options = *options};
+    *out = (qs_questions){.options = *options, .serving = qs_serving_plain};
     QS_TRY(find_files(options, &files));
     QS_TRY(qs_goldset_load(&out->set, files.gold, files.corpus, files.has_longform ? files.longform : NULL));
     qs_questions_limit(out, options->n_items > 0 ? options->n_items : out->set.n_items);
@@ -121,6 +125,11 @@ const char *qs_questions_text(const qs_questions *q, int64_t prompt)
     return wording == 0 ? item->question : item->paraphrases[wording - 1];
 }
 
+int64_t qs_questions_tokens_max(const qs_questions *q)
+{
+    return q->serving.n_tokens_max > 0 ? q->serving.n_tokens_max : q->options.n_tokens_max;
+}
+
 uint64_t qs_questions_key(const qs_questions *q, const qs_question_run *run, uint64_t seed)
 {
     const char *qid = q->set.items[run->item].qid;
@@ -159,15 +168,22 @@ out:
     return err;
 }
 
+qs_err qs_questions_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, int64_t i, const int64_t *snippets,
+                           int64_t n_snippets, qs_token_list *list)
+{
+    qs_prompt prompt = {.instruction = q->options.instruct ? qs_prompt_instruction : NULL,
+                        .headers = q->serving.headers,
+                        .shuffle_seed = qs_rng_u64(q->serving.header_seed, (uint64_t)i),
+                        .question = qs_questions_text(q, i)};
+    return one_prompt(q, tokenizer, snippets, n_snippets, prompt, list);
+}
+
 qs_err qs_questions_prompts(const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *ranked,
                             qs_token_list *prompts)
 {
     qs_err err = QS_OK;
-    for (int64_t i = 0; i < q->n_prompts; i++) {
-        qs_prompt prompt = {.instruction = q->options.instruct ? qs_prompt_instruction : NULL,
-                            .question = qs_questions_text(q, i)};
-        QS_TRY(one_prompt(q, tokenizer, ranked + i * q->options.k, q->options.k, prompt, &prompts[i]));
-    }
+    for (int64_t i = 0; i < q->n_prompts; i++)
+        QS_TRY(qs_questions_prompt(q, tokenizer, i, ranked + i * q->options.k, q->options.k, &prompts[i]));
 out:
     return qs_context(err, "build prompts");
 }

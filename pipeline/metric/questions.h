@@ -7,6 +7,7 @@
 #include "model/generate.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "metric/serving.h"
 #include "rag/encoder.h"
 
 enum {
@@ -23,6 +24,7 @@ typedef struct qs_question_options {
     int64_t n_items;           /* the first ones only; 0 = all */
     int64_t n_tokens_max;      /* of an answer */
     int64_t n_long_tokens;     /* of a long text */
+    int64_t n_probe;           /* items of the probe over k and headers (metric/probe.h); 0 = none */
     bool rerank;               /* by the model under test */
     bool instruct;             /* begin prompts with the instruction for models not trained on the format */
     const char *encoder;       /* a name of qs_encoder_kinds; NULL = tfidf */
@@ -35,6 +37,7 @@ typedef struct qs_question_options {
 /* Settings and gold set; the same for every configuration. */
 typedef struct qs_questions {
     qs_question_options options;
+    qs_serving serving; /* plain, until a configuration's is put here */
     qs_goldset set;
     qs_encoder *encoder; /* owned; the frame that ΔS is measured in, and dense retrieval */
     int64_t n_items, n_prompts, n_runs;
@@ -57,10 +60,15 @@ void qs_questions_limit(qs_questions *questions, int64_t n);
 /* Runs in their order: item after item, wording after wording, greedy first. 0 <= run < n_runs. */
 qs_question_run qs_questions_run(int64_t run);
 const char *qs_questions_text(const qs_questions *questions, int64_t prompt); /* the wording's */
+int64_t qs_questions_tokens_max(const qs_questions *questions); /* of an answer */
 
 /* Prompts as tokens: prompts [n_prompts], each freed with qs_token_list_free. */
 QS_MUST_CHECK qs_err qs_questions_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,
                                           const int64_t *ranked, qs_token_list *prompts);
+
+/* One of them, over any number of snippets. */
+QS_MUST_CHECK qs_err qs_questions_prompt(const qs_questions *questions, const qs_tokenizer *tokenizer, int64_t prompt,
+                                         const int64_t *snippets, int64_t n_snippets, qs_token_list *list);
 
 /* Long-form prompts as tokens: prompts [n_longforms]. */
 QS_MUST_CHECK qs_err qs_questions_long_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,

@@ -20,27 +20,33 @@ static void said_free(said *s)
     qs_mem_free(s->answered);
 }
 
-/* What a run says is its "answer", or the whole line where that cannot be read. All go to the encoder together, which for
- * some costs a pass of a whole model. */
-static qs_err encode_answers(const qs_gold_frame *f, const qs_questions *q, const qs_answers *a, said *out)
+qs_err qs_answers_encode(qs_encoder *encoder, char *const *lines, int64_t n, float *vectors, bool *answered)
 {
     qs_answer *parsed = NULL;
     const char **texts = NULL;
     qs_err err;
-    QS_TRY(QS_NEW(out->vectors, q->n_runs * f->dim, "vectors of answers"));
-    QS_TRY(QS_NEW(out->answered, q->n_runs, "answers"));
-    QS_TRY(QS_NEW(parsed, q->n_runs, "answers"));
-    QS_TRY(QS_NEW(texts, q->n_runs, "answers"));
-    for (int64_t i = 0; i < q->n_runs; i++) {
-        bool readable = qs_answer_parse(&parsed[i], a->texts[i]);
-        texts[i] = readable ? parsed[i].text : a->texts[i];
-        out->answered[i] = readable && a->rows[i].json_ok != 0 && texts[i][strspn(texts[i], " \t")] != '\0';
+    QS_TRY(QS_NEW(parsed, n, "answers"));
+    QS_TRY(QS_NEW(texts, n, "answers"));
+    for (int64_t i = 0; i < n; i++) {
+        bool readable = qs_answer_parse(&parsed[i], lines[i]);
+        texts[i] = readable ? parsed[i].text : lines[i];
+        answered[i] = readable && texts[i][strspn(texts[i], " \t")] != '\0';
     }
-    QS_TRY(qs_encoder_encode(f->encoder, texts, q->n_runs, out->vectors));
+    QS_TRY(qs_encoder_encode(encoder, texts, n, vectors));
 out:
-    for (int64_t i = 0; parsed != NULL && i < q->n_runs; i++) qs_answer_free(&parsed[i]);
+    for (int64_t i = 0; parsed != NULL && i < n; i++) qs_answer_free(&parsed[i]);
     qs_mem_free(parsed);
     qs_mem_free((void *)texts);
+    return err;
+}
+
+static qs_err encode_answers(const qs_gold_frame *f, const qs_questions *q, const qs_answers *a, said *out)
+{
+    qs_err err;
+    QS_TRY(QS_NEW(out->vectors, q->n_runs * f->dim, "vectors of answers"));
+    QS_TRY(QS_NEW(out->answered, q->n_runs, "answers"));
+    QS_TRY(qs_answers_encode(f->encoder, a->texts, q->n_runs, out->vectors, out->answered));
+out:
     return err;
 }
 
@@ -145,6 +151,8 @@ qs_err qs_semantics_put(qs_artifact *artifact, const qs_gold_frame *f, const qs_
                                 qs_digest_format(text, qs_encoder_digest(f->encoder))));
     QS_TRY(qs_artifact_put_text(artifact, "/semantic/@index_hash",
                                 qs_digest_format(text, qs_retriever_index_hash(f->retriever))));
+    QS_TRY(qs_artifact_put_text(artifact, "/semantic/@corpus_hash",
+                                qs_digest_format(text, qs_retriever_corpus_hash(f->retriever))));
     QS_TRY(qs_artifact_put(artifact, "/semantic/rows", QS_F64, 2, (int64_t[]){s->n_prompts, QS_SEMANTIC_COLUMNS},
                            s->rows));
     QS_TRY(qs_artifact_put(artifact, "/semantic/lambda", QS_I32, 2, (int64_t[]){s->n_items, QS_LAMBDA_RUNS}, s->states));

@@ -1,5 +1,6 @@
 #include "model/generate.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -109,6 +110,16 @@ static void take_forced(generator *g, int64_t at, const qs_token_list *forced)
     if (generation->n_tokens == forced->n) finish(s, generation, QS_STOP_LIMIT);
 }
 
+/* The temperature that has the effect of multiplying the logits by exp(-clamp * sigma), sigma over the vocabulary. */
+static double clamped(double temperature, double clamp, const float *logits, int64_t n)
+{
+    double sum = 0.0, squares = 0.0;
+    if (clamp == 0.0 || temperature <= 0.0) return temperature;
+    for (int64_t i = 0; i < n; i++) sum += (double)logits[i];
+    for (int64_t i = 0; i < n; i++) squares += ((double)logits[i] - sum / (double)n) * ((double)logits[i] - sum / (double)n);
+    return temperature / exp(-clamp * sqrt(squares / (double)n));
+}
+
 /* The next token of a run from its logits, and whether it was the last. */
 static qs_err choose(generator *g, int64_t at, const float *logits)
 {
@@ -125,7 +136,8 @@ static qs_err choose(generator *g, int64_t at, const float *logits)
         return QS_OK;
     }
     int32_t banned = job->ending == QS_ENDS_NEVER ? g->eos : -1;
-    int32_t token = qs_sample(logits, g->n_vocab, run->temperature, run->key, generation->n_tokens, banned);
+    double temperature = clamped(run->temperature, run->clamp, logits, g->n_vocab);
+    int32_t token = qs_sample(logits, g->n_vocab, temperature, run->key, generation->n_tokens, banned);
     if (token < 0) {
         finish(s, generation, QS_STOP_NONFINITE);
     } else if (token == g->eos) {

@@ -24,6 +24,7 @@ typedef enum qs_ending {
 typedef struct qs_generate_run {
     int64_t prompt;     /* index; runs of one prompt should stand side by side */
     double temperature; /* 0 = greedy */
+    double clamp;       /* logits are multiplied by exp(-clamp * their standard deviation) first; 0 = as they are */
     uint64_t key;       /* of its random numbers */
     const qs_token_list *forced; /* what it is made to take, at most n_tokens_max and at least one; NULL = it chooses */
 } qs_generate_run;

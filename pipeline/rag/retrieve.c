@@ -21,7 +21,7 @@ struct qs_retriever {
     int32_t *counts;    /* [n_terms] scratch */
     qs_hit *hits;       /* [n_snippets] scratch */
     int64_t *order;     /* [n_snippets] scratch */
-    qs_digest index_hash;
+    qs_digest index_hash, corpus_hash;
 };
 
 /* ---- order ---- */
@@ -67,24 +67,36 @@ static void sort_hits(qs_retriever *r, size_t score_offset)
 
 static void add_text(qs_hasher *hasher, const char *text) { qs_hasher_add(hasher, text, strlen(text) + 1); }
 
-static qs_err hash_index(qs_retriever *r)
+static qs_err hash_corpus(const qs_goldset *set, qs_digest *digest)
 {
     qs_hasher *hasher;
     qs_err err = qs_hasher_create(&hasher);
     if (err != QS_OK) return err;
-    qs_digest encoder = qs_encoder_digest(r->encoder);
-    add_text(hasher, rules);
-    add_text(hasher, qs_encoder_name(r->encoder));
-    qs_hasher_add(hasher, &encoder, sizeof encoder);
-    for (int64_t i = 0; i < r->set->n_snippets; i++) {
-        const qs_gold_snippet *s = &r->set->snippets[i];
+    for (int64_t i = 0; i < set->n_snippets; i++) {
+        const qs_gold_snippet *s = &set->snippets[i];
         const char *texts[] = {s->id, s->section, s->source_url, s->header, s->rev, s->text};
         for (size_t j = 0; j < sizeof texts / sizeof *texts; j++) add_text(hasher, texts[j]);
         qs_hasher_add(hasher, &s->start, sizeof s->start);
         qs_hasher_add(hasher, &s->end, sizeof s->end);
     }
-    r->index_hash = qs_hasher_finish(hasher);
+    *digest = qs_hasher_finish(hasher);
     return QS_OK;
+}
+
+static qs_err hash_index(qs_retriever *r)
+{
+    qs_hasher *hasher = NULL;
+    qs_digest encoder = qs_encoder_digest(r->encoder);
+    qs_err err;
+    QS_TRY(hash_corpus(r->set, &r->corpus_hash));
+    QS_TRY(qs_hasher_create(&hasher));
+    add_text(hasher, rules);
+    add_text(hasher, qs_encoder_name(r->encoder));
+    qs_hasher_add(hasher, &encoder, sizeof encoder);
+    qs_hasher_add(hasher, &r->corpus_hash, sizeof r->corpus_hash);
+    r->index_hash = qs_hasher_finish(hasher);
+out:
+    return err;
 }
 
 qs_err qs_documents_make(char ***documents, const qs_goldset *set)
@@ -160,6 +172,8 @@ const float *qs_retriever_vectors(const qs_retriever *r) { return r->vectors; }
 const char *qs_retriever_document(const qs_retriever *r, int64_t snippet) { return r->documents[snippet]; }
 int64_t qs_retriever_place(const qs_retriever *r, int64_t snippet) { return r->tie_order[snippet]; }
 qs_digest qs_retriever_index_hash(const qs_retriever *r) { return r->index_hash; }
+
+qs_digest qs_retriever_corpus_hash(const qs_retriever *r) { return r->corpus_hash; }
 
 /* ---- one question ---- */
 

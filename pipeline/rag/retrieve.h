@@ -69,6 +69,8 @@ const char *qs_retriever_document(const qs_retriever *retriever, int64_t snippet
 /* Of everything that decides rankings before the re-ranker: snippets with their revisions, encoder, rules. Results
  * of two runs are comparable when it is equal. */
 qs_digest qs_retriever_index_hash(const qs_retriever *retriever);
+/* Of the snippets with their revisions alone: of what an encoder that differs from point to point was shown. */
+qs_digest qs_retriever_corpus_hash(const qs_retriever *retriever);
 
 /* A snippet's place in the order of ties. */
 int64_t qs_retriever_place(const qs_retriever *retriever, int64_t snippet);

@@ -20,6 +20,16 @@ static const struct {
     {"qa_pairs", "/qa/@n_items", true},
 };
 enum { N_FACTS = sizeof facts / sizeof *facts };
+static const char *const more_facts[] = {"tokenizer_same", "index_same", "build_same"};
+enum { N_MORE_FACTS = sizeof more_facts / sizeof *more_facts };
+
+bool qs_config_row_is_fact(const char *name)
+{
+    bool found = false;
+    for (int i = 0; i < N_FACTS; i++) found = found || strcmp(facts[i].name, name) == 0;
+    for (int i = 0; i < N_MORE_FACTS; i++) found = found || strcmp(more_facts[i], name) == 0;
+    return found;
+}
 
 /* ---- single values ---- */
 
@@ -84,6 +94,30 @@ static qs_err read_config(qs_config_row *row, const qs_artifact *artifact)
     row->has_baseline = qs_artifact_has(artifact, "/parents/@baseline");
     if (row->has_baseline) QS_TRY(qs_artifact_get_parent(artifact, "baseline", &row->baseline));
     row->digest = qs_artifact_digest(artifact);
+out:
+    return err;
+}
+
+static qs_err read_command(qs_config_row *row, const qs_artifact *artifact)
+{
+    enum { COMMAND_BYTES = 1 << 15 };
+    qs_err err;
+    if (!qs_artifact_has(artifact, "/provenance/@command")) return QS_OK;
+    QS_TRY(qs_mem_alloc(&row->command, COMMAND_BYTES, "command line"));
+    QS_TRY(qs_artifact_get_text(artifact, "/provenance/@command", row->command, COMMAND_BYTES));
+    make_printable(row->command);
+out:
+    return err;
+}
+
+static qs_err read_build(qs_config_row *row, const qs_artifact *artifact)
+{
+    char version[QS_CONFIG_TEXT_BYTES], kernels[QS_CONFIG_TEXT_BYTES];
+    qs_err err;
+    QS_TRY(get_text(artifact, "/provenance/@version", false, version));
+    QS_TRY(get_text(artifact, "/provenance/@kernels", false, kernels));
+    if (version[0] != '\0' && kernels[0] != '\0')
+        (void)snprintf(row->build, sizeof row->build, "%.100s, %.400s", version, kernels);
 out:
     return err;
 }
@@ -157,22 +191,51 @@ static qs_err read_group(qs_config_row *row, const qs_artifact *artifact, const 
     return QS_OK;
 }
 
+static qs_err add_fact(qs_config_row *row, const char *name, double value)
+{
+    qs_measure *measure;
+    qs_err err = add_measure(row, name, false, &measure);
+    if (err != QS_OK) return err;
+    measure->fact = true;
+    measure->estimate = (qs_estimate){value, value, value, 1};
+    return QS_OK;
+}
+
 static qs_err read_facts(qs_config_row *row, const qs_artifact *artifact)
 {
     for (int i = 0; i < N_FACTS; i++) {
-        qs_measure *measure;
-        double value;
+        double value = NAN;
         int64_t integer = 0;
         if (!qs_artifact_has(artifact, facts[i].path)) continue;
         qs_err err = facts[i].is_int ? qs_artifact_get_int(artifact, facts[i].path, &integer)
                                      : qs_artifact_get_real(artifact, facts[i].path, &value);
-        if (err == QS_OK) err = add_measure(row, facts[i].name, false, &measure);
+        if (err == QS_OK) err = add_fact(row, facts[i].name, facts[i].is_int ? (double)integer : value);
         if (err != QS_OK) return err;
-        if (facts[i].is_int) value = (double)integer;
-        measure->fact = true;
-        measure->estimate = (qs_estimate){value, value, value, 1};
     }
     return QS_OK;
+}
+
+/* A quant artifact is of this model, whose tokenizer its digest holds; a checkpoint brings its own. */
+static qs_err read_tokenizer_fact(qs_config_row *row, const qs_artifact *artifact)
+{
+    char text[QS_CONFIG_TEXT_BYTES];
+    qs_err err = get_text(artifact, "/checkpoint/@tokenizer", false, text);
+    if (err != QS_OK || row->reference || strcmp(text, "none") == 0) return err;
+    if (text[0] == '\0' && !qs_artifact_has(artifact, "/parents/@quant")) return QS_OK;
+    return add_fact(row, "tokenizer_same", text[0] == '\0' || strcmp(text, "same") == 0);
+}
+
+void qs_config_row_compare(qs_config_row *row, const qs_config_row *reference)
+{
+    const struct {
+        const char *name, *own, *other;
+    } pairs[] = {{"index_same", row->corpus, reference->corpus}, {"build_same", row->build, reference->build}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        if (pairs[i].own[0] == '\0' || pairs[i].other[0] == '\0' || row == reference) continue;
+        /* read_measures has left room, and the names are short. */
+        qs_err err = add_fact(row, pairs[i].name, strcmp(pairs[i].own, pairs[i].other) == 0);
+        (void)err;
+    }
 }
 
 static qs_err read_measures(qs_config_row *row, const qs_artifact *artifact)
@@ -184,9 +247,10 @@ static qs_err read_measures(qs_config_row *row, const qs_artifact *artifact)
     for (int g = 0; g < 2; g++)
         if (qs_artifact_has(artifact, groups[g]))
             QS_TRY(qs_artifact_list(artifact, groups[g], &names[g], &n_names[g]));
-    QS_TRY(QS_NEW(row->measures, n_names[0] + n_names[1] + N_FACTS, "measures"));
+    QS_TRY(QS_NEW(row->measures, n_names[0] + n_names[1] + N_FACTS + N_MORE_FACTS, "measures"));
     for (int g = 0; g < 2; g++) QS_TRY(read_group(row, artifact, groups[g], names[g], n_names[g]));
     QS_TRY(read_facts(row, artifact));
+    QS_TRY(read_tokenizer_fact(row, artifact));
 out:
     for (int g = 0; g < 2; g++) qs_dir_list_free(names[g], n_names[g]);
     return err;
@@ -286,6 +350,9 @@ qs_err qs_config_row_load(qs_config_row *out, const char *path)
     QS_TRY(qs_path_format(out->path, "%s", path));
     QS_TRY(qs_artifact_open(&artifact, path, QS_KIND_EVAL));
     QS_TRY(read_config(out, artifact));
+    QS_TRY(read_command(out, artifact));
+    QS_TRY(read_build(out, artifact));
+    QS_TRY(get_text(artifact, "/semantic/@corpus_hash", false, out->corpus));
     QS_TRY(read_frame(&out->frame, artifact));
     QS_TRY(read_measures(out, artifact));
     QS_TRY(read_tokens(out, artifact));
@@ -300,6 +367,7 @@ out:
 void qs_config_row_free(qs_config_row *row)
 {
     qs_mem_free(row->measures);
+    qs_mem_free(row->command);
     qs_mem_free(row->window_nll);
     qs_mem_free(row->loss);
     *row = (qs_config_row){0};

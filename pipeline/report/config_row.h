@@ -42,6 +42,9 @@ typedef struct qs_config_row {
     bool packed;       /* measured from a quant artifact or a checkpoint, not from a simulation */
     bool has_baseline; /* names the reference artifact that it was compared with */
     qs_digest digest, baseline;
+    char *command; /* of the evaluation; NULL when not recorded */
+    char corpus[QS_CONFIG_TEXT_BYTES];  /* digest of what was retrieved from; "" = nothing */
+    char build[QS_CONFIG_TEXT_BYTES];   /* program and kernels that evaluated it; "" = not recorded */
     qs_frame frame;
 
     int64_t n_measures;
@@ -59,10 +62,18 @@ QS_MUST_CHECK qs_err qs_config_row_load(qs_config_row *out, const char *path);
 void qs_config_row_free(qs_config_row *row);
 
 /* The measure with this name, or NULL when it was not measured. Besides the metrics of the artifact there are
- * the facts calibration_size, calibration_js, calibration_median_ratio and qa_pairs. */
+ * the facts calibration_size, calibration_js, calibration_median_ratio, qa_pairs and tokenizer_same, and those of
+ * qs_config_row_compare. */
 const qs_measure *qs_config_row_find(const qs_config_row *row, const char *name);
 /* Its value, or NaN. */
 double qs_config_row_value(const qs_config_row *row, const char *name);
+
+/* Whether a gate's metric is one of these facts. */
+bool qs_config_row_is_fact(const char *name);
+
+/* Adds the facts that two artifacts tell together, where both say enough: index_same, whether both were retrieved from one
+ * revision of the corpus (checklist E7), and build_same, whether one program with the same kernels evaluated them (E10). */
+void qs_config_row_compare(qs_config_row *row, const qs_config_row *reference);
 
 /* QS_OK, or QS_E_INPUT that names both files and what differs: model, tokens or protocol. */
 QS_MUST_CHECK qs_err qs_config_row_check_same_frame(const qs_config_row *a, const qs_config_row *b);

@@ -17,6 +17,7 @@ typedef struct evidence {
     qs_answers answers;
     qs_lines qids, snippets, questions;
     int64_t k;
+    char headers[32];
 } evidence;
 
 static void evidence_free(evidence *e)
@@ -57,6 +58,9 @@ static qs_err evidence_read(evidence *e, const qs_artifact *artifact, bool *pres
     if (!*present) return QS_OK;
     QS_TRY(qs_answers_read(&e->answers, artifact));
     QS_TRY(qs_artifact_get_int(artifact, "/qa/@k", &e->k));
+    (void)snprintf(e->headers, sizeof e->headers, "canonical"); /* of artifacts older than the choice */
+    if (qs_artifact_has(artifact, "/qa/@headers"))
+        QS_TRY(qs_artifact_get_text(artifact, "/qa/@headers", e->headers, sizeof e->headers));
     QS_TRY(qs_lines_read(&e->qids, artifact, "/qa/qids", e->answers.n_runs / QS_RUNS_PER_ITEM));
     QS_TRY(qs_lines_read(&e->questions, artifact, "/qa/questions", e->answers.n_prompts));
     QS_TRY(qs_lines_read(&e->snippets, artifact, "/qa/snippets", -1));
@@ -117,7 +121,7 @@ static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const ev
     if (row->seed == QS_GREEDY) qs_csv_put_text(w, "greedy");
     else qs_csv_put_int(w, row->seed);
     qs_csv_put_int(w, e->k);
-    qs_csv_put_text(w, "canonical");
+    qs_csv_put_text(w, e->headers);
     qs_csv_put_int(w, row->n_prompt);
     qs_csv_put_int(w, row->n_tokens);
     qs_csv_put_text(w, qs_stop_name((qs_stop)row->stop));

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "base/json.h"
+#include "report/diagnose.h"
 
 /* Unmeasured numbers become null. json_object_set_new reports a lack of memory through its result, which is
  * collected in `failed`. */
@@ -54,6 +55,30 @@ static json_t *gate_of(builder *b, const qs_gate *gate)
     return object;
 }
 
+static json_t *diagnosis_of(builder *b, const qs_sweep *sweep, const qs_sweep_config *config)
+{
+    const qs_rule *rules[QS_RULES_MAX];
+    json_t *list = json_array();
+    int n = qs_diagnose(sweep, config, rules);
+    for (int i = 0; i < n; i++) {
+        qs_sentence evidence = {0}, next = {0};
+        char row[32];
+        json_t *one = json_object();
+        qs_diagnosis_row(rules[i], config->row.method, row, sizeof row);
+        qs_diagnosis_evidence(&evidence, sweep, config, rules[i]);
+        qs_diagnosis_next(&next, config, rules[i]);
+        set(b, one, "rule", json_string(rules[i]->name));
+        set(b, one, "row", json_string(row));
+        set(b, one, "symptom", json_string(rules[i]->symptom));
+        set(b, one, "evidence", text_of(evidence.text));
+        set(b, one, "cause", json_string(rules[i]->cause));
+        set(b, one, "fix", json_string(rules[i]->fix));
+        set(b, one, "next", text_of(next.text));
+        push(b, list, one);
+    }
+    return list;
+}
+
 static json_t *config_of(builder *b, const qs_sweep *sweep, const qs_sweep_config *config)
 {
     const qs_config_row *row = &config->row;
@@ -78,6 +103,7 @@ static json_t *config_of(builder *b, const qs_sweep *sweep, const qs_sweep_confi
         push(b, gates, gate_of(b, &config->judgement.gates[i]));
     set(b, object, "metrics", metrics);
     set(b, object, "gates", gates);
+    set(b, object, "diagnosis", diagnosis_of(b, sweep, config));
     return object;
 }
 

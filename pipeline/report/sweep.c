@@ -89,6 +89,7 @@ qs_err qs_sweep_load(qs_sweep *out, const char *const *paths, int64_t n_paths, c
         QS_TRY(qs_config_row_check_same_frame(&out->configs[0].row, &out->configs[i].row));
     for (int64_t i = 0; i < out->n; i++) {
         qs_sweep_config *config = &out->configs[i];
+        if (out->reference != NULL) qs_config_row_compare(&config->row, out->reference);
         QS_TRY(qs_optimizer_figures_add(&out->optimizer, &config->row));
         QS_TRY(qs_judge(&config->judgement, budgets, &config->row, out->reference, NULL));
         config->passes = !config->row.reference && qs_judgement_passes(&config->judgement, strict);

@@ -6,6 +6,7 @@
 
 #include "data/csv.h"
 #include "model/weights.h"
+#include "report/diagnose.h"
 #include "report/item_tables.h"
 
 enum { TEXT_BYTES = 2048 }; /* of the longest cell */
@@ -338,6 +339,8 @@ const qs_table qs_tables[] = {
     {"layers.csv", "the loss of a matrix", write_layers},
     {"latency.csv", "a time or rate of a configuration", write_latency},
     {"pareto.csv", "a configuration as a candidate", write_pareto},
+    {"diagnosis.csv", "a symptom of a configuration: figures, likely cause, fix and next command (docs/symptoms.md)",
+     qs_write_diagnosis},
     {"items.csv", "an answer: a question in one wording, greedily or with a seed", qs_write_items},
     {"entropy.csv", "a step of a text: the mean over held-out windows, or one long text", qs_write_entropy},
     {"trace.jsonl", "a retrieval: a question in one wording, the snippets offered, and those selected", qs_write_trace},

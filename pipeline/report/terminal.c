@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "report/diagnose.h"
 #include "report/text_table.h"
 
 /* ---- sentences ---- */
@@ -266,6 +267,17 @@ static void print_reference_failures(FILE *stream, const qs_sweep *sweep, const 
     say(stream, options, text.text);
 }
 
+/* Of what fails; diagnosis.csv has those of warnings too. */
+static void print_diagnoses(FILE *stream, const qs_sweep *sweep, const qs_terminal_options *options)
+{
+    for (int64_t i = 0; i < sweep->n; i++) {
+        qs_sentence text = {0};
+        if (!qs_diagnosis_wanted(&sweep->configs[i])) continue;
+        qs_diagnosis_tell(&text, sweep, &sweep->configs[i]);
+        say(stream, options, text.text);
+    }
+}
+
 enum { MAX_UNDECIDED = 20 };
 
 static void print_undecided(FILE *stream, const qs_sweep *sweep, const qs_terminal_options *options)
@@ -313,7 +325,7 @@ static void add_counts(qs_sentence *text, const qs_sweep *sweep)
 
 static bool is_missing(const qs_gate *gate, bool known)
 {
-    bool has_row = qs_metric_find(gate->metric) != NULL || strncmp(gate->metric, "calibration_", 12) == 0;
+    bool has_row = qs_metric_find(gate->metric) != NULL || qs_config_row_is_fact(gate->metric);
     return gate->verdict == QS_VERDICT_NOT_EVALUABLE && has_row == known;
 }
 
@@ -392,6 +404,7 @@ qs_err qs_terminal_print(FILE *stream, const qs_sweep *sweep, const qs_selection
         qs_terminal_failure(&text, &sweep->configs[i]);
         say(stream, options, text.text);
     }
+    print_diagnoses(stream, sweep, options);
     print_undecided(stream, sweep, options);
     print_missing(stream, sweep, options);
     print_controls(stream, controls, options);

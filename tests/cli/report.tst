@@ -45,6 +45,7 @@
 # the generated docs are current (make docs)
 0 . qsweep-report --list | diff - docs/columns.md
 0 . qsweep-report --schema | diff - docs/artifacts.md
+0 . qsweep-report --symptoms | diff - docs/symptoms.md
 
 # colour only on a terminal, and not under NO_COLOR
 NEEDS /usr/bin/script it makes a terminal

@@ -1,0 +1,333 @@
+#include "report/diagnose.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "quant/spec.h"
+#include "report/tables.h"
+
+/* ---- conditions ---- */
+
+static bool names_metric(const qs_gate *gate, const char *metric)
+{
+    for (int i = 0; i < gate->budget->n_parts; i++)
+        if (strcmp(gate->budget->parts[i].metric, metric) == 0) return true;
+    return strcmp(gate->metric, metric) == 0;
+}
+
+static bool is_missed(qs_verdict verdict)
+{
+    return verdict == QS_VERDICT_FAIL || verdict == QS_VERDICT_REVIEW || verdict == QS_VERDICT_WARN;
+}
+
+/* The worst gate on a metric that is in the state that a condition asks for, or NULL. Of a joint gate only the part that
+ * decides it counts. */
+static const qs_gate *find_gate(const qs_sweep_config *config, const qs_condition *c)
+{
+    const qs_gate *found = NULL;
+    for (int64_t i = 0; i < config->judgement.n_gates; i++) {
+        const qs_gate *gate = &config->judgement.gates[i];
+        bool wanted = c->kind == QS_IF_MISSED ? is_missed(gate->verdict) : gate->verdict == QS_VERDICT_BASELINE_FAIL;
+        if (!wanted || !names_metric(gate, c->metric)) continue;
+        if (gate->budget->n_parts > 1 && strcmp(gate->part->metric, c->metric) != 0) continue;
+        if (found == NULL || gate->verdict > found->verdict) found = gate;
+    }
+    return found;
+}
+
+static double reference_value(const qs_sweep *sweep, const char *metric)
+{
+    return sweep->reference != NULL ? qs_config_row_value(sweep->reference, metric) : NAN;
+}
+
+/* Comparisons with a NaN are false: what was not measured is no evidence. */
+static bool holds(const qs_sweep *sweep, const qs_sweep_config *config, const qs_condition *c)
+{
+    double value = qs_config_row_value(&config->row, c->metric);
+    switch (c->kind) {
+    case QS_IF_MISSED:
+    case QS_IF_BASELINE: return find_gate(config, c) != NULL;
+    case QS_IF_ABOVE: return value > c->limit;
+    case QS_IF_BELOW: return value < c->limit;
+    case QS_IF_NOT_ABOVE: return isnan(value) || value <= c->limit;
+    case QS_IF_ROSE: return value - reference_value(sweep, c->metric) > c->limit;
+    case QS_IF_FELL: return reference_value(sweep, c->metric) - value > c->limit;
+    case QS_IF_NONE: break;
+    }
+    return false;
+}
+
+static bool is_listed(const char *list, const char *word)
+{
+    size_t bytes = strlen(word);
+    for (const char *at = list; at != NULL; at = strchr(at, ' '), at += at != NULL)
+        if (strncmp(at, word, bytes) == 0 && (at[bytes] == ' ' || at[bytes] == '\0')) return true;
+    return false;
+}
+
+static bool concerns(const qs_rule *rule, const qs_config_row *row)
+{
+    if (row->reference) return rule->profiles != NULL && is_listed(rule->profiles, "fp");
+    return rule->profiles == NULL || is_listed(rule->profiles, qs_budgets_profile(row->method));
+}
+
+static bool fires(const qs_sweep *sweep, const qs_sweep_config *config, const qs_rule *rule)
+{
+    bool any = rule->any[0].kind == QS_IF_NONE;
+    for (int i = 0; i < QS_RULE_CONDITIONS && rule->all[i].kind != QS_IF_NONE; i++)
+        if (!holds(sweep, config, &rule->all[i])) return false;
+    for (int i = 0; i < QS_RULE_CONDITIONS && rule->any[i].kind != QS_IF_NONE; i++)
+        any = any || holds(sweep, config, &rule->any[i]);
+    return any;
+}
+
+int qs_diagnose(const qs_sweep *sweep, const qs_sweep_config *config, const qs_rule *out[QS_RULES_MAX])
+{
+    int n = 0;
+    for (const qs_rule *rule = qs_rules; rule->name != NULL && n < QS_RULES_MAX; rule++)
+        if (concerns(rule, &config->row) && fires(sweep, config, rule)) out[n++] = rule;
+    return n;
+}
+
+bool qs_diagnosis_wanted(const qs_sweep_config *config)
+{
+    qs_verdict wanted = config->row.reference ? QS_VERDICT_BASELINE_FAIL : QS_VERDICT_FAIL;
+    return config->judgement.n_by_verdict[wanted] > 0;
+}
+
+/* ---- words ---- */
+
+void qs_diagnosis_row(const qs_rule *rule, const char *method, char *text, size_t bytes)
+{
+    static const struct {
+        const char *profile;
+        char page;
+    } pages[] = {{"gptq", 'G'}, {"awq", 'A'}, {"bnb", 'B'}, {"exl2", 'E'}};
+    const char *profile = qs_budgets_profile(method), *at = rule->rows;
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
+        for (const char *row = rule->rows; strcmp(pages[i].profile, profile) == 0 && row != NULL;
+             row = strchr(row, ' '), row += row != NULL)
+            if (*row == pages[i].page) {
+                at = row;
+                break;
+            }
+    (void)snprintf(text, bytes, "%.*s", (int)strcspn(at, " "), at);
+}
+
+static void add_condition(qs_sentence *text, const qs_sweep *sweep, const qs_sweep_config *config, const qs_condition *c)
+{
+    static const char *const words[] = {[QS_IF_ABOVE] = "above", [QS_IF_BELOW] = "below", [QS_IF_NOT_ABOVE] = "not above",
+                                        [QS_IF_ROSE] = "above the reference's by more than",
+                                        [QS_IF_FELL] = "below the reference's by more than"};
+    const qs_gate *gate = c->kind == QS_IF_MISSED || c->kind == QS_IF_BASELINE ? find_gate(config, c) : NULL;
+    double reference = reference_value(sweep, c->metric), value = qs_config_row_value(&config->row, c->metric);
+    if (gate == NULL && isnan(value)) return;
+    if (text->used > 0) qs_sentence_add(text, "; ");
+    if (gate != NULL)
+        qs_sentence_add(text, "%s %.4g (budget %s %.4g", gate->metric, gate->estimate.value, gate->part->op,
+                        gate->part->limit);
+    else qs_sentence_add(text, "%s %.4g (%s %.4g", c->metric, value, words[c->kind], c->limit);
+    if (!isnan(reference) && !config->row.reference) qs_sentence_add(text, ", reference %.4g", reference);
+    qs_sentence_add(text, ")");
+}
+
+void qs_diagnosis_evidence(qs_sentence *text, const qs_sweep *sweep, const qs_sweep_config *config, const qs_rule *rule)
+{
+    qs_sentence own = {0};
+    for (int i = 0; i < QS_RULE_CONDITIONS && rule->all[i].kind != QS_IF_NONE; i++)
+        add_condition(&own, sweep, config, &rule->all[i]);
+    for (int i = 0; i < QS_RULE_CONDITIONS && rule->any[i].kind != QS_IF_NONE; i++)
+        if (holds(sweep, config, &rule->any[i])) add_condition(&own, sweep, config, &rule->any[i]);
+    qs_sentence_add(text, "%s", own.text);
+}
+
+/* ---- the next command ---- */
+
+/* The value of an option that ends in `suffix`, in the command line of the evaluation; false where there is none. */
+static bool option_of(const char *command, const char *option, const char *suffix, char *text, size_t bytes)
+{
+    size_t n = strlen(option), n_suffix = strlen(suffix);
+    if (command == NULL) return false;
+    for (const char *at = strstr(command, option); at != NULL; at = strstr(at + n, option)) {
+        const char *value = at + n + 1;
+        size_t length = strcspn(value, " ");
+        if (at == command || at[-1] != ' ' || (at[n] != ' ' && at[n] != '=') || length < n_suffix) continue;
+        if (strncmp(value + length - n_suffix, suffix, n_suffix) != 0) continue;
+        (void)snprintf(text, bytes, "%.*s", (int)length, value);
+        return true;
+    }
+    return false;
+}
+
+/* The configuration as cells of a grid with other bits and groups; 0 = as they are. */
+static bool spec_of(const qs_config_row *row, int64_t bits, int64_t group, char *text, size_t bytes)
+{
+    char bits_cell[32], group_cell[32] = "";
+    qs_spec spec;
+    (void)snprintf(bits_cell, sizeof bits_cell, "%lld", (long long)(bits > 0 ? bits : row->bits));
+    if (row->bits == 0) (void)snprintf(bits_cell, sizeof bits_cell, "%.2f", row->bpw);
+    else if (strcmp(row->method, "int8") != 0)
+        (void)snprintf(group_cell, sizeof group_cell, "%lld", (long long)(group != 0 ? group : row->group_size));
+    if (qs_spec_from_cells(&spec, row->method, bits_cell, group_cell, row->variant) != QS_OK) return false;
+    (void)snprintf(text, bytes, "%s", spec.text);
+    return true;
+}
+
+static bool put_out(const qs_config_row *row, char *text, size_t bytes)
+{
+    const char *slash = strrchr(row->path, '/');
+    (void)snprintf(text, bytes, "%.*s", slash != NULL ? (int)(slash - row->path) : 1, slash != NULL ? row->path : ".");
+    return true;
+}
+
+static bool put_calib(const qs_config_row *row, char *text, size_t bytes)
+{
+    (void)put_out(row, text, bytes);
+    size_t used = strlen(text);
+    (void)snprintf(text + used, bytes - used, "/calib.h5");
+    return true;
+}
+
+static bool put_quant(const qs_config_row *row, char *text, size_t bytes)
+{
+    char name[QS_CONFIG_TEXT_BYTES + 16];
+    (void)snprintf(name, sizeof name, "%s.quant.h5", row->id);
+    return option_of(row->command, "--quant", name, text, bytes);
+}
+
+static bool put_spec(const qs_config_row *row, char *text, size_t bytes) { return spec_of(row, 0, 0, text, bytes); }
+
+/* 8 bits of bitsandbytes where the method has no more to give. */
+static bool put_more_bits(const qs_config_row *row, char *text, size_t bytes)
+{
+    static const int64_t steps[] = {3, 4, 8};
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        if (steps[i] > row->bits && row->bits > 0 && spec_of(row, steps[i], 0, text, bytes)) return true;
+    (void)snprintf(text, bytes, "int8");
+    return true;
+}
+
+static bool put_finer(const qs_config_row *row, char *text, size_t bytes)
+{
+    int64_t group = row->group_size > 32 ? row->group_size / 2 : row->group_size > 0 ? row->group_size : 128;
+    return spec_of(row, 0, group, text, bytes);
+}
+
+static bool put_group(const qs_config_row *row, char *text, size_t bytes)
+{
+    (void)snprintf(text, bytes, "%lld", row->group_size > 0 ? (long long)row->group_size : 64LL);
+    return true;
+}
+
+static bool put_model(const qs_config_row *row, char *text, size_t bytes)
+{
+    return option_of(row->command, "--model", "", text, bytes);
+}
+
+static bool put_text_path(const qs_config_row *row, char *text, size_t bytes)
+{
+    return option_of(row->command, "--text", "", text, bytes);
+}
+
+static bool put_qa(const qs_config_row *row, char *text, size_t bytes)
+{
+    return option_of(row->command, "--qa", "", text, bytes);
+}
+
+static const struct {
+    const char *word, *unknown; /* what stands there where nothing is known */
+    bool (*put)(const qs_config_row *row, char *text, size_t bytes);
+} words_of_commands[] = {
+    {"model", "MODEL", put_model}, {"text", "TEXT", put_text_path}, {"qa", "GOLD_SET", put_qa},
+    {"out", "", put_out},          {"calib", "", put_calib},        {"quant", "QUANT_FILE", put_quant},
+    {"spec", "SPEC", put_spec},    {"more-bits", "", put_more_bits}, {"finer", "SPEC", put_finer},
+    {"group", "", put_group},
+};
+
+static void value_of(const qs_config_row *row, const char *word, size_t bytes_of_word, char *text, size_t bytes)
+{
+    for (size_t i = 0; i < sizeof words_of_commands / sizeof *words_of_commands; i++) {
+        const char *known = words_of_commands[i].word;
+        if (strlen(known) != bytes_of_word || strncmp(known, word, bytes_of_word) != 0) continue;
+        if (!words_of_commands[i].put(row, text, bytes)) (void)snprintf(text, bytes, "%s", words_of_commands[i].unknown);
+        return;
+    }
+    (void)snprintf(text, bytes, "{%.*s}", (int)bytes_of_word, word);
+}
+
+void qs_diagnosis_next(qs_sentence *text, const qs_sweep_config *config, const qs_rule *rule)
+{
+    for (const char *at = rule->next; *at != '\0';) {
+        const char *open = strchr(at, '{'), *close = open != NULL ? strchr(open, '}') : NULL;
+        char value[QS_PATH_BYTES];
+        if (close == NULL) {
+            qs_sentence_add(text, "%s", at);
+            return;
+        }
+        value_of(&config->row, open + 1, (size_t)(close - open - 1), value, sizeof value);
+        qs_sentence_add(text, "%.*s%s", (int)(open - at), at, value);
+        at = close + 1;
+    }
+}
+
+void qs_diagnosis_tell(qs_sentence *text, const qs_sweep *sweep, const qs_sweep_config *config)
+{
+    const qs_rule *rules[QS_RULES_MAX];
+    char row[32], page[256];
+    int n = qs_diagnose(sweep, config, rules);
+    if (n == 0) return;
+    qs_diagnosis_row(rules[0], config->row.method, row, sizeof row);
+    qs_sentence_add(text, "diagnosis of %s: %s (%s, %s): ", config->row.id, rules[0]->symptom, row, rules[0]->name);
+    qs_diagnosis_evidence(text, sweep, config, rules[0]);
+    qs_sentence_add(text, ". Likely cause: %s. Fix: %s. Next: ", rules[0]->cause, rules[0]->fix);
+    qs_diagnosis_next(text, config, rules[0]);
+    for (int i = 0; qs_rule_page(rules[0], i, page, sizeof page); i++) 
+        qs_sentence_add(text, "%s%s", i == 0 ? ". See " : " ", page);
+    for (int i = 1; i < n; i++) {
+        qs_diagnosis_row(rules[i], config->row.method, row, sizeof row);
+        qs_sentence_add(text, "%s%s (%s)", i == 1 ? " . It may explain these too: " : ", ", rules[i]->name, row);
+    }
+    if (n > 1) qs_sentence_add(text, ".");
+}
+
+/* ---- diagnosis.csv ---- */
+
+static qs_err write_finding(qs_csv_writer *w, const qs_sweep *sweep, const qs_sweep_config *config, const qs_rule *rule,
+                            int rank)
+{
+    qs_sentence evidence = {0}, next = {0};
+    char row[32], page[256] = "";
+    qs_diagnosis_row(rule, config->row.method, row, sizeof row);
+    qs_diagnosis_evidence(&evidence, sweep, config, rule);
+    qs_diagnosis_next(&next, config, rule);
+    (void)qs_rule_page(rule, 0, page, sizeof page);
+    qs_table_put_text(w, config->row.id);
+    qs_csv_put_int(w, rank);
+    qs_csv_put_text(w, rule->name);
+    qs_csv_put_text(w, row);
+    qs_table_put_text(w, rule->symptom);
+    qs_table_put_text(w, evidence.text);
+    qs_table_put_text(w, rule->cause);
+    qs_table_put_text(w, rule->fix);
+    qs_table_put_text(w, next.text);
+    qs_table_put_text(w, page);
+    return qs_csv_end_row(w);
+}
+
+qs_err qs_write_diagnosis(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    static const char *const header[] = {"config", "rank",  "rule", "row",  "symptom",
+                                         "evidence", "cause", "fix",  "next", "page"};
+    const qs_rule *rules[QS_RULES_MAX];
+    qs_csv_writer w;
+    (void)selection;
+    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    for (int64_t i = 0; i < sweep->n; i++) {
+        int n = qs_diagnose(sweep, &sweep->configs[i], rules);
+        for (int j = 0; j < n; j++) {
+            qs_err err = write_finding(&w, sweep, &sweep->configs[i], rules[j], j + 1);
+            if (err != QS_OK) return err;
+        }
+    }
+    return QS_OK;
+}
