@@ -6,9 +6,9 @@
 #include "metric/candidate.h"
 #include "metric/quality.h"
 
-/* Calls `put` with load_error, |W - Q| / |W| of all matrices together, and, of a quant artifact, with load_error_share: the
- * share of matrices whose error is not the one written down. Neither where scalings are folded into other matrices, since
- * codes then stand for other weights. A matrix is an independent unit. Errors of reading. */
+/* Calls `put` with load_error, |W - Q| / |W| of all matrices together, and with load_error_share, the share of matrices whose
+ * error is not the one written down. Neither for a checkpoint of others, which writes nothing down, nor where scalings are
+ * folded into other matrices (AWQ), since codes then stand for other weights. A matrix is an independent unit. */
 QS_MUST_CHECK qs_err qs_load_check(const qs_candidate *candidate, const qs_model *model, uint64_t seed,
                                    qs_metric_sink put, void *context);
 
