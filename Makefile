@@ -299,6 +299,13 @@ $(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(BUILD)/fuzz-objects/libq
 test-peers: $(programs)
 	@scripts/peers/test_peers $(BUILD) $(OUT)
 
+#? make test-faults [OUT=build/faults] [MODEL=reader] [GOLD=datasets/world] [ITEMS=0] [EVALUATE="options"]
+#?                                 plants faults and looks whether the report finds each (docs/faults.md); 0 = all questions
+.PHONY: test-faults
+test-faults: $(programs) $(BUILD)/tests/tool_plant $(BUILD)/datasets/world/generate
+	@tests/plant_faults $(BUILD) $(or $(OUT),$(BUILD)/faults) $(or $(ITEMS),0) $(or $(MODEL),reader) \
+	  $(or $(GOLD),datasets/world) $(EVALUATE)
+
 #? make bench                      kernels and ops against the reference and the machine's peaks
 bench_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/bench_*.c))
 .PHONY: bench

@@ -20,7 +20,7 @@ static const struct {
     {"qa_pairs", "/qa/@n_items", true},
 };
 enum { N_FACTS = sizeof facts / sizeof *facts };
-static const char *const more_facts[] = {"tokenizer_same", "index_same", "build_same"};
+static const char *const more_facts[] = {"tokenizer_same", "index_same", "build_same", "loss_attention"};
 enum { N_MORE_FACTS = sizeof more_facts / sizeof *more_facts };
 
 bool qs_config_row_is_fact(const char *name)
@@ -317,6 +317,19 @@ out:
     return err;
 }
 
+/* How much more the matrices of attention lost than the others, as the solver wrote it down: mean over mean. */
+static qs_err add_attention_fact(qs_config_row *row)
+{
+    double sums[2] = {0.0, 0.0}, counts[2] = {0.0, 0.0};
+    for (int64_t i = 0; row->loss != NULL && i < row->n_layers * QS_N_LINEARS; i++) {
+        int mlp = i % QS_N_LINEARS >= QS_ROLE_GATE;
+        sums[mlp] += row->loss[i];
+        counts[mlp] += 1.0;
+    }
+    if (sums[1] <= 0.0) return QS_OK;
+    return add_fact(row, "loss_attention", sums[0] / counts[0] / (sums[1] / counts[1]));
+}
+
 static int compare_reals(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -358,6 +371,7 @@ qs_err qs_config_row_load(qs_config_row *out, const char *path)
     QS_TRY(read_tokens(out, artifact));
     QS_TRY(read_nll(out, artifact));
     QS_TRY(read_loss(out, artifact));
+    QS_TRY(add_attention_fact(out));
     QS_TRY(read_reference_decode(out, artifact));
 out:
     qs_artifact_close(artifact);

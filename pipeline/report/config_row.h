@@ -62,7 +62,8 @@ QS_MUST_CHECK qs_err qs_config_row_load(qs_config_row *out, const char *path);
 void qs_config_row_free(qs_config_row *row);
 
 /* The measure with this name, or NULL when it was not measured. Besides the metrics of the artifact there are
- * the facts calibration_size, calibration_js, calibration_median_ratio, qa_pairs and tokenizer_same, and those of
+ * the facts calibration_size, calibration_js, calibration_median_ratio, qa_pairs, tokenizer_same and loss_attention (mean loss
+ * of q, k, v and o over that of the other matrices), and those of
  * qs_config_row_compare. */
 const qs_measure *qs_config_row_find(const qs_config_row *row, const char *name);
 /* Its value, or NaN. */

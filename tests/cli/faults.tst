@@ -1,0 +1,17 @@
+# Planted faults are found, each by its gate and its symptom, and the same model without a fault passes (metrics.md §6; checklist
+# G5, G7, G8, A7, A10, A17, A19, B5, B9, E7). All of them with all questions: make test-faults. STATUS PATTERN COMMAND
+0 . tests/plant_faults $QS_BUILD $TMP/faults 10 reader datasets/world --no-rerank --encoder tfidf >$TMP/found || { cat $TMP/found; exit 1; }
+0 ^control_*passes.*nothing cat $TMP/found
+0 ^group_*found.*misread-weights cat $TMP/found
+0 ^shuffle_*found.*damaged-matrix cat $TMP/found
+0 ^attention_*found.*coarse-attention cat $TMP/found
+0 ^fp4_*found.*wrong-quant-type..B5 cat $TMP/found
+0 ^language_*found.*other-calibration cat $TMP/found
+0 ^tokenizer_*found.*other-tokenizer cat $TMP/found
+0 ^headers_*found.*synthesis-drift..A7 cat $TMP/found
+0 ^noise_*found.*sampling-noise cat $TMP/found
+0 ^cut_*found.*cut-answers cat $TMP/found
+0 ^index_*found.*other-index..E7 cat $TMP/found
+# What the report says names the figures and a command that its stage takes.
+0 answer_cut grep -A8 ^diagnosis $TMP/faults/report-cut.txt
+0 --answer-tokens grep -A8 ^diagnosis $TMP/faults/report-cut.txt
