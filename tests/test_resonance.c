@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "metric/lambda.h"
 #include "metric/resonance.h"
 
 static void expect(const figures *f, const char *name, double value)
@@ -28,10 +29,13 @@ static void test_metrics(void **state)
 {
     (void)state;
     double f_delta[] = {0.2, 0.4, 0.4, 0.4}, q_delta[] = {0.4, 0.4, 0.9, 0.9};
-    qs_resonance f = {2, 2, 16, f_delta}, q = {2, 2, 16, q_delta};
+    int32_t q_states[] = {QS_LAMBDA_CONVERGENT, QS_LAMBDA_CHAOTIC, QS_LAMBDA_CONVERGENT, QS_LAMBDA_CONVERGENT};
+    qs_resonance f = {2, 2, 16, f_delta, NULL}, q = {2, 2, 16, q_delta, q_states};
     figures got = {0};
     assert_int_equal(qs_resonance_metrics(&q, &f, QS_QUALITY_ALL, 1, take, &got), QS_OK);
     expect(&got, "e_resonance", (0.4 + 0.9) / 2);
+    expect(&got, "lambda_step_conv", (0.5 + 1) / 2);
+    expect(&got, "lambda_step_chaotic", 0.5 / 2);
     expect(&got, "e_resonance_drift", ((0.2 + 0.1) / 2 + 0.5) / 2);
     /* slopes: q 0 and 0, f .1 and 0: 0 - .12 and 0 - .02 */
     expect(&got, "e_resonance_slope_excess", (-0.12 - 0.02) / 2);

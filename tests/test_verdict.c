@@ -65,26 +65,26 @@ static void test_one_comparison(void **state)
         {"*,ppl_ratio,<,1.15,fail,x\n", {1.15, 1.15, 1.15, 40}, QS_VERDICT_FAIL, true, 0},
         {"*,ppl_ratio,<=,1.15,fail,x\n", {1.30, 1.20, 1.40, 40}, QS_VERDICT_FAIL, true, 0},
         {"*,ppl_ratio,<=,1.05,warn,x\n", {1.30, 1.20, 1.40, 40}, QS_VERDICT_WARN, true, 0},
-        /* half width .04 has to become .02: four times the samples */
-        {"*,ppl_ratio,<=,1.15,fail,x\n", {1.13, 1.09, 1.17, 40}, QS_VERDICT_PASS, false, 120},
-        {"*,ppl_ratio,<=,1.15,fail,x\n", {1.17, 1.13, 1.21, 40}, QS_VERDICT_FAIL, false, 120},
-        {"*,ppl_ratio,<=,1.05,warn,x\n", {1.07, 1.03, 1.11, 40}, QS_VERDICT_WARN, false, 120},
+        /* half width 1.2 * .04 (widened for 40 units) has to become .02: 5.76 times the samples */
+        {"*,ppl_ratio,<=,1.15,fail,x\n", {1.13, 1.09, 1.17, 40}, QS_VERDICT_PASS, false, 191},
+        {"*,ppl_ratio,<=,1.15,fail,x\n", {1.17, 1.13, 1.21, 40}, QS_VERDICT_FAIL, false, 191},
+        {"*,ppl_ratio,<=,1.05,warn,x\n", {1.07, 1.03, 1.11, 40}, QS_VERDICT_WARN, false, 191},
         /* on the budget no number of samples decides */
         {"*,ppl_ratio,<=,1.15,fail,x\n", {1.15, 1.11, 1.19, 40}, QS_VERDICT_PASS, false, QS_NEVER},
         /* one window has no spread */
         {"*,ppl_ratio,<=,1.15,fail,x\n", {1.02, 1.02, 1.02, 1}, QS_VERDICT_PASS, false, QS_NEVER},
         /* the whole interval must reach the budget */
         {"exl2,latency_gain_pct,ci>=,25,fail,x\n", {30, 26, 34, 30}, QS_VERDICT_PASS, true, 0},
-        {"exl2,latency_gain_pct,ci>=,25,fail,x\n", {27, 23, 31, 30}, QS_VERDICT_FAIL, false, 90},
-        {"exl2,latency_gain_pct,>=,25,fail,x\n", {27, 23, 31, 30}, QS_VERDICT_PASS, false, 90},
+        {"exl2,latency_gain_pct,ci>=,25,fail,x\n", {27, 23, 31, 30}, QS_VERDICT_FAIL, false, 158},
+        {"exl2,latency_gain_pct,>=,25,fail,x\n", {27, 23, 31, 30}, QS_VERDICT_PASS, false, 158},
         {"exl2,latency_gain_pct,ci>=,25,fail,x\n", {20, 18, 22, 30}, QS_VERDICT_FAIL, true, 0},
-        {"exl2,acc_loss_pct,ci<=,5,fail,x\n", {4, 3, 6, 30}, QS_VERDICT_FAIL, false, 90},
+        {"exl2,acc_loss_pct,ci<=,5,fail,x\n", {4, 3, 6, 30}, QS_VERDICT_FAIL, false, 158},
         /* dS_QE in (.45, .60) is for a person */
         {"gptq,dS_QE,<=,0.45,fail,x\n", {0.45, 0.44, 0.45, 20}, QS_VERDICT_PASS, true, 0},
         {"gptq,dS_QE,<=,0.45,fail,x\n", {0.50, 0.48, 0.52, 20}, QS_VERDICT_REVIEW, true, 0},
         {"gptq,dS_QE,<=,0.45,fail,x\n", {0.60, 0.60, 0.62, 20}, QS_VERDICT_FAIL, true, 0},
-        {"gptq,dS_QE,<=,0.45,fail,x\n", {0.50, 0.40, 0.58, 20}, QS_VERDICT_REVIEW, false, 60},
-        {"gptq,dS_QE,<=,0.45,fail,x\n", {0.58, 0.54, 0.62, 20}, QS_VERDICT_REVIEW, false, 60},
+        {"gptq,dS_QE,<=,0.45,fail,x\n", {0.50, 0.40, 0.58, 20}, QS_VERDICT_REVIEW, false, 126},
+        {"gptq,dS_QE,<=,0.45,fail,x\n", {0.58, 0.54, 0.62, 20}, QS_VERDICT_REVIEW, false, 126},
         {"gptq,dS_QE,<=,0.40,warn,x\n", {0.50, 0.48, 0.52, 20}, QS_VERDICT_WARN, true, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -291,6 +291,7 @@ static qs_err put_resonance(const qs_evaluation *e, const qs_long_runs *runs, co
     qs_err err;
     QS_TRY(qs_resonance_measure(&own, q->encoder, q, tokenizer, runs));
     if (reference != NULL) QS_TRY(qs_resonance_measure(&other, q->encoder, q, tokenizer, reference));
+    if (part == QS_QUALITY_OWN) QS_TRY(qs_resonance_put(artifact, &own));
     QS_TRY(qs_resonance_metrics(&own, reference != NULL ? &other : NULL, part, e->options.seed, put_metric, artifact));
 out:
     qs_resonance_free(&own);

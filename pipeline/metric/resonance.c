@@ -54,17 +54,27 @@ qs_err qs_resonance_measure(qs_resonance *out, qs_encoder *encoder, const qs_que
 {
     int64_t dim = qs_encoder_dim(encoder), n_steps = runs->n_steps / QS_RESONANCE_TOKENS;
     float *vectors = NULL;
+    double *e = NULL;
+    qs_lambda *states = NULL;
     qs_err err;
     *out = (qs_resonance){.n = runs->n, .n_steps = n_steps, .n_tokens = runs->n_steps};
     QS_TRY(QS_NEW(out->delta, runs->n * n_steps, "distances of long texts"));
     QS_TRY(QS_NEW(vectors, (1 + n_steps) * dim, "vectors of long texts"));
+    QS_TRY(QS_NEW(out->states, runs->n * n_steps, "states of long texts"));
+    QS_TRY(QS_NEW(e, n_steps, "resonance of a text"));
+    QS_TRY(QS_NEW(states, n_steps, "states of a text"));
     for (int64_t run = 0; run < runs->n; run++) {
+        double *delta = out->delta + run * n_steps;
         QS_TRY(encode_run(encoder, q, tokenizer, runs, run, n_steps, vectors));
-        for (int64_t step = 0; step < n_steps; step++)
-            out->delta[run * n_steps + step] = qs_delta_s(vectors + (1 + step) * dim, vectors, dim);
+        for (int64_t step = 0; step < n_steps; step++) delta[step] = qs_delta_s(vectors + (1 + step) * dim, vectors, dim);
+        qs_e_resonance(delta, n_steps, e);
+        qs_lambda_of_steps(delta, e, NULL, n_steps, states);
+        for (int64_t step = 0; step < n_steps; step++) out->states[run * n_steps + step] = (int32_t)states[step];
     }
 out:
     qs_mem_free(vectors);
+    qs_mem_free(e);
+    qs_mem_free(states);
     if (err != QS_OK) qs_resonance_free(out);
     return err;
 }
@@ -72,7 +82,19 @@ out:
 void qs_resonance_free(qs_resonance *resonance)
 {
     qs_mem_free(resonance->delta);
+    qs_mem_free(resonance->states);
     *resonance = (qs_resonance){0};
+}
+
+qs_err qs_resonance_put(qs_artifact *artifact, const qs_resonance *r)
+{
+    const int64_t dims[] = {r->n, r->n_steps};
+    qs_err err = QS_OK;
+    if (r->n_steps == 0) return QS_OK;
+    QS_TRY(qs_artifact_put(artifact, "/longform/delta", QS_F64, 2, dims, r->delta));
+    QS_TRY(qs_artifact_put(artifact, "/longform/lambda", QS_I32, 2, dims, r->states));
+out:
+    return err;
 }
 
 int64_t qs_resonance_lost(const double *delta, int64_t n_steps, int64_t n_tokens)
@@ -87,12 +109,14 @@ int64_t qs_resonance_lost(const double *delta, int64_t n_steps, int64_t n_tokens
 
 /* ---- metrics ---- */
 
-enum { RUNS, RESONANCE, DRIFT, EXCESS, LOST_Q, LOST_F, N_SUMS };
+enum { RUNS, RESONANCE, DRIFT, EXCESS, LOST_Q, LOST_F, CONVERGENT, CHAOTIC, N_SUMS };
 
 static double resonance(const double *s) { return s[RESONANCE] / s[RUNS]; }
 static double drift(const double *s) { return s[DRIFT] / s[RUNS]; }
 static double excess(const double *s) { return s[EXCESS] / s[RUNS]; }
 static double mttf(const double *s) { return s[LOST_Q] / s[RUNS]; }
+static double convergent(const double *s) { return s[CONVERGENT] / s[RUNS]; }
+static double chaotic(const double *s) { return s[CHAOTIC] / s[RUNS]; }
 /* At least 40 tokens, or as many as the reference: whichever is easier. */
 static double margin(const double *s)
 {
@@ -105,6 +129,7 @@ static const struct {
 } rows[] = {
     {"e_resonance", resonance}, {"e_resonance_drift", drift}, {"e_resonance_slope_excess", excess},
     {"mttf", mttf},             {"mttf_margin", margin},
+    {"lambda_step_conv", convergent}, {"lambda_step_chaotic", chaotic},
 };
 
 /* room [2 n_steps] */
@@ -117,6 +142,11 @@ static void sum_run(const qs_resonance *q, const qs_resonance *f, int64_t run, d
     qs_e_resonance(delta_q, n, e_q);
     for (int64_t step = 0; step < n; step++) s[RESONANCE] += e_q[step] / (double)n;
     s[LOST_Q] = (double)qs_resonance_lost(delta_q, n, q->n_tokens);
+    for (int64_t step = 0; step < n && q->states != NULL; step++) {
+        int32_t state = q->states[run * n + step];
+        s[CONVERGENT] += (state == QS_LAMBDA_CONVERGENT) / (double)n;
+        s[CHAOTIC] += (state == QS_LAMBDA_CHAOTIC) / (double)n;
+    }
     if (f == NULL) return;
     qs_e_resonance(delta_f, n, e_f);
     s[DRIFT] = qs_e_resonance_drift(e_f, n, e_q, n);

@@ -12,6 +12,7 @@ enum { QS_RESONANCE_TOKENS = 8, QS_MTTF_TOKENS = 40 };
 typedef struct qs_resonance {
     int64_t n, n_steps, n_tokens; /* n_steps = n_tokens / 8 */
     double *delta;                /* [n, n_steps] ΔS(text so far, question and snippets) */
+    int32_t *states;              /* [n, n_steps] qs_lambda of each step (metric/lambda.h); contradictions are not looked for */
 } qs_resonance;
 
 /* Of the texts that were written freely; the first runs->n long-form questions. Errors of encoder and tokenizer. */
@@ -22,6 +23,9 @@ void qs_resonance_free(qs_resonance *resonance);
 /* Tokens until a text is lost: the end of the first of three steps in a row with delta of .85 and more; n_tokens = never.
  * delta [n_steps]. */
 int64_t qs_resonance_lost(const double *delta, int64_t n_steps, int64_t n_tokens);
+
+/* /longform/delta and /longform/lambda of an eval artifact. */
+QS_MUST_CHECK qs_err qs_resonance_put(qs_artifact *artifact, const qs_resonance *resonance);
 
 /* Metrics of a configuration's texts beside the reference's, whose first texts are the same; reference NULL with
  * QS_QUALITY_OWN. */

@@ -9,7 +9,9 @@
 #include "metric/answers.h"
 #include "metric/entropy_curve.h"
 #include "metric/lines.h"
+#include "metric/lambda.h"
 #include "metric/long_runs.h"
+#include "metric/resonance.h"
 #include "report/tables.h"
 
 /* What an artifact says of its answers. */
@@ -197,7 +199,7 @@ static qs_err write_trace(FILE *stream, const qs_config_row *config, const evide
     if (err != QS_OK) return err;
     json_t *trace = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s, s:o, s:s, s:o}", "config", config->id, "qid",
                               e->qids.lines[row->item], "wording", (int)row->wording, "question",
-                              e->questions.lines[prompt], "k", (json_int_t)e->k, "headers", "canonical", "retrieved",
+                              e->questions.lines[prompt], "k", (json_int_t)e->k, "headers", e->headers, "retrieved",
                               retrieved(e, prompt), "selected", selected, "cited", citations(e->answers.texts[run]));
     if (trace == NULL || json_dumpf(trace, stream, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0 || fputc('\n', stream) == EOF)
         err = qs_fail(QS_E_RESOURCE, "write trace of %s: out of memory or disk", config->id);
@@ -228,6 +230,8 @@ typedef struct curve {
     int64_t n;
     const double *entropy; /* [n] */
     const float *kld;      /* [n] or NULL */
+    const double *delta;   /* [n / 8] or NULL, with states */
+    const int32_t *states;
 } curve;
 
 static qs_err write_curve(qs_csv_writer *w, const curve *c)
@@ -246,6 +250,9 @@ static qs_err write_curve(qs_csv_writer *w, const curve *c)
         qs_csv_put_real(w, mean[t]);
         qs_csv_put_real(w, c->kld != NULL ? (double)c->kld[t] : NAN);
         qs_csv_put_real(w, c->kld != NULL ? sum : NAN);
+        int64_t step = (t + 1) % QS_RESONANCE_TOKENS == 0 && c->delta != NULL ? t / QS_RESONANCE_TOKENS : -1;
+        qs_csv_put_real(w, step >= 0 ? c->delta[step] : NAN);
+        qs_csv_put_text(w, step >= 0 ? qs_lambda_symbol((qs_lambda)c->states[step]) : "");
         QS_TRY(qs_csv_end_row(w));
     }
 out:
@@ -267,10 +274,28 @@ static qs_err write_text_curve(qs_csv_writer *w, const char *config, const qs_ar
     QS_TRY(QS_NEW(mean, info.dims[1], "mean entropies"));
     QS_TRY(qs_artifact_read(artifact, "/tokens/entropy", QS_F32, entropy, info.n));
     for (int64_t i = 0; i < info.n; i++) mean[i % info.dims[1]] += (double)entropy[i] / (double)info.dims[0];
-    QS_TRY(write_curve(w, &(curve){config, "text", "mean", info.dims[1], mean, NULL}));
+    QS_TRY(write_curve(w, &(curve){config, "text", "mean", info.dims[1], mean, NULL, NULL, NULL}));
 out:
     qs_mem_free(entropy);
     qs_mem_free(mean);
+    return err;
+}
+
+/* Distances and states of steps; both stay NULL where there are none. */
+static qs_err read_steps(const qs_artifact *artifact, const qs_long_runs *runs, double **delta, int32_t **states)
+{
+    int64_t n = runs->n * (runs->n_steps / QS_RESONANCE_TOKENS);
+    qs_err err = QS_OK;
+    if (!qs_artifact_has(artifact, "/longform/delta")) return QS_OK;
+    QS_TRY(QS_NEW(*delta, n, "distances of steps"));
+    QS_TRY(QS_NEW(*states, n, "states of steps"));
+    QS_TRY(qs_artifact_read(artifact, "/longform/delta", QS_F64, *delta, n));
+    QS_TRY(qs_artifact_read(artifact, "/longform/lambda", QS_I32, *states, n));
+    for (int64_t i = 0; i < n; i++)
+        if ((*states)[i] < 0 || (*states)[i] >= QS_N_LAMBDAS)
+            return qs_fail(QS_E_INPUT, "read /longform/lambda: %d is no state; re-run %s", (*states)[i],
+                           qs_artifact_kind_stage(QS_KIND_EVAL));
+out:
     return err;
 }
 
@@ -278,32 +303,40 @@ static qs_err write_long_curves(qs_csv_writer *w, const char *config, const qs_a
 {
     qs_long_runs runs = {0};
     qs_lines qids = {0};
-    double *room = NULL;
+    double *room = NULL, *delta = NULL;
+    int32_t *states = NULL;
     qs_err err = QS_OK;
     if (!qs_artifact_has(artifact, "/longform/tokens")) return QS_OK;
     QS_TRY(qs_long_read(&runs, artifact));
     QS_TRY(qs_lines_read(&qids, artifact, "/longform/qids", runs.n));
     QS_TRY(QS_NEW(room, runs.n_steps, "entropies"));
+    QS_TRY(read_steps(artifact, &runs, &delta, &states));
     for (int64_t i = 0; i < runs.n; i++)
         for (int source = 0; source < 2; source++) {
             const float *values = source == 0 ? runs.entropy : runs.free_entropy;
             if (values == NULL) continue; /* the reference's own text is the one it is forced along */
             for (int64_t t = 0; t < runs.n_steps; t++) room[t] = (double)values[i * runs.n_steps + t];
             const float *kld = source == 0 && runs.kld != NULL ? runs.kld + i * runs.n_steps : NULL;
-            QS_TRY(write_curve(w, &(curve){config, source == 0 ? "forced" : "free", qids.lines[i], runs.n_steps, room,
-                                           kld}));
+            curve c = {config, source == 0 ? "forced" : "free", qids.lines[i], runs.n_steps, room, kld, NULL, NULL};
+            if (delta != NULL && (source == 1 || runs.free_entropy == NULL)) { /* of what the configuration wrote */
+                c.delta = delta + i * (runs.n_steps / QS_RESONANCE_TOKENS);
+                c.states = states + i * (runs.n_steps / QS_RESONANCE_TOKENS);
+            }
+            QS_TRY(write_curve(w, &c));
         }
 out:
     qs_long_free(&runs);
     qs_lines_free(&qids);
     qs_mem_free(room);
+    qs_mem_free(delta);
+    qs_mem_free(states);
     return err;
 }
 
 qs_err qs_write_entropy(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
     static const char *const header[] = {"config", "source", "sequence", "step", "entropy", "entropy_mean", "kld",
-                                         "kld_cumulative"};
+                                         "kld_cumulative", "delta", "lambda"};
     qs_csv_writer w;
     qs_err err = QS_OK;
     (void)selection;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "metric/bootstrap.h"
 
 static const char *const names[QS_N_VERDICTS] = {
     [QS_VERDICT_PASS] = "PASS",
@@ -31,6 +32,8 @@ enum { N_STAND_INS = sizeof stand_ins / sizeof *stand_ins };
 const char *qs_verdict_name(qs_verdict verdict) { return names[verdict]; }
 
 /* ---- one comparison ---- */
+
+static const double wilson_tolerance = 1e-6;
 
 typedef struct rule {
     const qs_budget_part *part;
@@ -79,6 +82,19 @@ static int64_t samples_missing(const rule *r, const qs_estimate *e)
                          : 1; /* an end that lies on the limit: any narrower interval will do */
 }
 
+/* What decides is wider than what is printed: percentiles of a bootstrap over n units are about sqrt((n - 1) / n) z wide,
+ * where Student's t is called for, and more for skewed figures. With this factor configurations that lie exactly on a budget
+ * are decided in at most 5 % of 1,000 simulated runs (tests/test_decided.c). Wilson's bounds need none. */
+static qs_estimate widened(const qs_estimate *e)
+{
+    double factor = e->n > 0 ? 1.05 + 6.0 / (double)e->n : 1.0, n = (double)e->n, lo = NAN, hi = NAN;
+    qs_estimate wide = {e->value, e->value - factor * (e->value - e->lo), e->value + factor * (e->hi - e->value), e->n};
+    if (e->value >= 0.0 && e->value <= 1.0) qs_wilson(e->value * n, n, &lo, &hi);
+    if (fabs(e->lo - lo) < wilson_tolerance) wide.lo = e->lo;
+    if (fabs(e->hi - hi) < wilson_tolerance) wide.hi = e->hi;
+    return wide;
+}
+
 static void judge_part(qs_gate *gate, const rule *r, const qs_measure *measure)
 {
     const qs_estimate *e = &measure->estimate;
@@ -88,9 +104,10 @@ static void judge_part(qs_gate *gate, const rule *r, const qs_measure *measure)
     gate->metric = measure->name;
     gate->estimate = *e;
     gate->verdict = verdict_at(r, compared);
-    gate->decided = verdict_at(r, e->lo) == gate->verdict && verdict_at(r, e->hi) == gate->verdict;
+    const qs_estimate wide = widened(e);
+    gate->decided = verdict_at(r, wide.lo) == gate->verdict && verdict_at(r, wide.hi) == gate->verdict;
     gate->n_more = 0;
-    if (!gate->decided) gate->n_more = samples_missing(r, e);
+    if (!gate->decided) gate->n_more = samples_missing(r, &wide);
     if (!measure->fact && e->n <= 1 && e->lo == e->hi) { /* one sample has no spread to be certain by */
         gate->decided = false;
         gate->n_more = QS_NEVER;
