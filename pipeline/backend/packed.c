@@ -270,17 +270,20 @@ static void dequant_rows_int(const qs_packed *packed, int64_t first_row, int64_t
         float *out = dst + r * packed->n_in;
         unsigned pending = 0;
         int n_pending = 0;
-        for (int64_t j = 0; j < packed->n_in; j++) {
-            if (n_pending < packed->bits) {
-                pending |= (unsigned)*src++ << n_pending;
-                n_pending += 8;
-            }
-            int code = (int)(pending & mask);
-            pending >>= packed->bits;
-            n_pending -= packed->bits;
-            int64_t g = j / packed->group_size;
+        for (int64_t g = 0, j = 0; g < packed->n_groups; g++) {
+            int64_t end = j + packed->group_size < packed->n_in ? j + packed->group_size : packed->n_in;
             int zero = zeros == NULL ? 1 << (packed->bits - 1) : zeros[g];
-            out[packed->perm == NULL ? j : packed->perm[j]] = qs_f32_from_f16(scales[g]) * (float)(code - zero);
+            float scale = qs_f32_from_f16(scales[g]);
+            for (; j < end; j++) {
+                if (n_pending < packed->bits) {
+                    pending |= (unsigned)*src++ << n_pending;
+                    n_pending += 8;
+                }
+                int code = (int)(pending & mask);
+                pending >>= packed->bits;
+                n_pending -= packed->bits;
+                out[packed->perm == NULL ? j : packed->perm[j]] = scale * (float)(code - zero);
+            }
         }
     }
 }

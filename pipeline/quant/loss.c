@@ -11,10 +11,11 @@ enum {
     R = QS_TILE_ROWS,
     ROWS = 16,  /* rows transposed together */
 };
+static const double least_rest = 0.05; /* of a form that the solver found, without what damping added */
 
-/* Sums of squares and tr(E H E^T) of one tile of rows; 0 without H. */
+/* Sums of squares, of dead inputs (zero diagonal of H) among them, and tr(E H E^T) of one tile of rows; 0 without H. */
 typedef struct sums {
-    double squares, form;
+    double squares, dead, form;
 } sums;
 
 /* A tile of W - Q, or of W when packed is NULL. */
@@ -22,7 +23,8 @@ typedef struct item {
     const qs_quant_job *job;
     const qs_packed *packed;
     const float *columns, *rows; /* of the task, or NULL */
-    const float *h;              /* [n_in, n_in]; NULL without second moments */
+    const float *diag;           /* [n_in] of H, to know dead inputs by; NULL = there are none */
+    const float *h;              /* [n_in, n_in]; NULL without second moments, or where the form is known */
     int64_t tile;
     sums found;
 } item;
@@ -55,6 +57,40 @@ static void unfold(const item *it, int64_t r, float *row)
     for (int64_t j = 0; j < it->job->n_in; j++) row[j] = row[j] * factor / it->columns[j];
 }
 
+static void subtract_row(const item *it, int64_t r, float *row)
+{
+    int64_t n_in = it->job->n_in;
+    const float *w = it->job->weights + r * n_in;
+    if (it->packed != NULL)
+        qs_packed_dequant_rows(it->packed, r, 1, row);
+    else
+        memset(row, 0, (size_t)n_in * sizeof *row);
+    unfold(it, r, row);
+    for (int64_t j = 0; j < n_in; j++) row[j] = w[j] - row[j];
+}
+
+static double dead_squares(const float *row, const float *diag, int64_t n_in)
+{
+    double sum = 0;
+    for (int64_t j = 0; j < n_in; j++)
+        if (!(diag[j] > 0)) sum += (double)row[j] * (double)row[j];
+    return sum;
+}
+
+/* Squares alone, where the solver knows the form. */
+static sums sum_errors(const item *it, const lane *l)
+{
+    int64_t n_in = it->job->n_in, first = it->tile * R, last = min64(first + R, it->job->n_out);
+    const float *diag = it->diag;
+    sums found = {0};
+    for (int64_t r = first; r < last; r++) {
+        subtract_row(it, r, l->rows);
+        found.squares += dot(l->rows, l->rows, n_in);
+        if (diag != NULL) found.dead += dead_squares(l->rows, diag, n_in);
+    }
+    return found;
+}
+
 /* l->e = the tile, transposed; rows beyond the matrix are 0. */
 static double fill_errors(const item *it, const lane *l)
 {
@@ -64,15 +100,8 @@ static double fill_errors(const item *it, const lane *l)
         int64_t n = min64(ROWS, n_rows - part);
         if (n < ROWS) memset(l->rows, 0, (size_t)(ROWS * n_in) * sizeof *l->rows);
         for (int64_t r = 0; r < n; r++) {
-            const float *w = it->job->weights + (it->tile * R + part + r) * n_in;
-            float *row = l->rows + r * n_in;
-            if (it->packed != NULL)
-                qs_packed_dequant_rows(it->packed, it->tile * R + part + r, 1, row);
-            else
-                memset(row, 0, (size_t)n_in * sizeof *row);
-            unfold(it, it->tile * R + part + r, row);
-            for (int64_t j = 0; j < n_in; j++) row[j] = w[j] - row[j];
-            squares += dot(row, row, n_in);
+            subtract_row(it, it->tile * R + part + r, l->rows + r * n_in);
+            squares += dot(l->rows + r * n_in, l->rows + r * n_in, n_in);
         }
         for (int64_t j = 0; j < n_in; j++)
             for (int64_t r = 0; r < ROWS; r++) l->e[j * R + part + r] = l->rows[r * n_in + j];
@@ -113,8 +142,12 @@ static void measure_items(void *context, int64_t first, int64_t last, int thread
     const measuring *work = context;
     for (int64_t i = first; i < last; i++) {
         item *it = &work->items[i];
+        if (it->h == NULL) {
+            it->found = sum_errors(it, &work->lanes[thread]);
+            continue;
+        }
         it->found.squares = fill_errors(it, &work->lanes[thread]);
-        it->found.form = it->h != NULL ? quadratic(work->ops, it, &work->lanes[thread]) : 0;
+        it->found.form = quadratic(work->ops, it, &work->lanes[thread]);
     }
 }
 
@@ -135,6 +168,17 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_tas
     return QS_OK;
 }
 
+static bool has_dead(const qs_factor_cache *factors, int64_t n_in)
+{
+    const float *diag = qs_factor_diag(factors);
+    for (int64_t j = 0; j < n_in; j++)
+        if (!(diag[j] > 0)) return true;
+    return false;
+}
+
+/* What was folded has a form in other units. */
+static bool form_known(const qs_quant_task *task) { return task->out->form > 0 && task->columns == NULL; }
+
 /* Adds one matrix's tiles to the list: of its errors, or of its own weights. */
 static int64_t add_items(item *items, int64_t n, const qs_quant_task *task, bool errors, const float *h)
 {
@@ -144,15 +188,20 @@ static int64_t add_items(item *items, int64_t n, const qs_quant_task *task, bool
         first.columns = task->columns;
         first.rows = task->rows;
     }
+    if (errors && form_known(task)) {
+        first.h = NULL;
+        if (has_dead(task->job->factors, task->job->n_in)) first.diag = qs_factor_diag(task->job->factors);
+    }
     for (; first.tile * R < task->job->n_out; first.tile++) items[n++] = first;
     return n;
 }
 
 static sums total(const item *items, int64_t n_out)
 {
-    sums all = {0, 0};
+    sums all = {0};
     for (int64_t tile = 0; tile * R < n_out; tile++) {
         all.squares += items[tile].found.squares;
+        all.dead += items[tile].found.dead;
         all.form += items[tile].found.form;
     }
     return all;
@@ -173,10 +222,20 @@ static qs_err set_result(const qs_quant_task *task, sums part, sums whole)
     return QS_OK;
 }
 
-/* The items stand in the order of the tasks, a job's own weights before its first task. */
+/* The form without what damping added to H, and the mean of the diagonal that dead inputs got (quant/factor.h). False when
+ * so little is left that the difference of the two says nothing. */
+static bool take_form(const qs_quant_task *task, sums *part)
+{
+    double mean = qs_factor_diag_mean(task->job->factors), whole = task->out->form;
+    part->form = whole - mean * (task->out->damping * part->squares + part->dead);
+    return part->form > least_rest * whole;
+}
+
+/* The items stand in the order of the tasks, a job's own weights before its first task. Tasks whose known form says
+ * nothing lose it. */
 static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_t n_tasks)
 {
-    sums whole = {0, 0};
+    sums whole = {0};
     for (int64_t i = 0; i < n_tasks; i++) {
         const qs_quant_job *job = tasks[i].job;
         int64_t n_tiles = (job->n_out + R - 1) / R;
@@ -186,6 +245,7 @@ static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_
         }
         sums part = total(items, job->n_out);
         items += n_tiles;
+        if (form_known(&tasks[i]) && !take_form(&tasks[i], &part)) tasks[i].out->form = 0;
         qs_err err = set_result(&tasks[i], part, whole);
         if (err != QS_OK) return err;
     }
@@ -246,7 +306,7 @@ out:
 
 static qs_err measure_on_device(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
-    sums whole = {0, 0}, part;
+    sums whole = {0}, part = {0};
     const qs_quant_job *job = NULL;
     qs_err err = QS_OK;
     for (int64_t i = 0; i < n_tasks; i++) {
@@ -260,7 +320,7 @@ out:
     return err;
 }
 
-static qs_err measure_on_host(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+static qs_err measure_tiles(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
     qs_team *team = qs_workspace_team(workspace);
     int64_t n_items = 0, n = 0;
@@ -281,6 +341,24 @@ static qs_err measure_on_host(qs_workspace *workspace, const qs_quant_task *task
     qs_team_run(team, n, 1, measure_items, &work);
     QS_TRY(take_results(items, tasks, n_tasks));
 out:
+    return err;
+}
+
+/* Forms that the solver found serve where they can; the others are measured with the second moments. */
+static qs_err measure_on_host(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
+{
+    qs_quant_task *again = NULL;
+    int64_t n = 0, n_known = 0;
+    qs_err err;
+    QS_TRY(QS_NEW(again, n_tasks, "tasks"));
+    for (int64_t i = 0; i < n_tasks; i++)
+        if (form_known(&tasks[i])) again[n_known++] = tasks[i];
+    QS_TRY(measure_tiles(workspace, tasks, n_tasks));
+    for (int64_t i = 0; i < n_known; i++)
+        if (!form_known(&again[i])) again[n++] = again[i];
+    if (n > 0) QS_TRY(measure_tiles(workspace, again, n));
+out:
+    qs_mem_free(again);
     return err;
 }
 

@@ -11,6 +11,7 @@ enum {
     PANEL = 512, /* columns: 128 KiB of a tile and 1 MiB of U stay in a core's cache */
     RUN = 64,    /* columns brought up to date at a time where groups do not say so */
     BLOCK = 16,  /* columns whose errors meet directly, one after the other */
+    ROWS = 16,   /* whose codes are gathered together */
 };
 static const int64_t batch_bytes_max = (int64_t)512 << 20; /* of columns held between panels */
 
@@ -22,6 +23,7 @@ typedef struct progress {
     float *live; /* [panel, n_tiles * 64] host: the current panel; NULL while there is only one */
     float *trailing;              /* [n_in - panel, n_tiles * 64] device: columns after the first panel */
     uint8_t *codes;               /* [n_tiles, n_in, 64] or NULL: in the thread's scratch */
+    double *forms;                /* [n_tiles], see qs_solver_task.form */
 } progress;
 
 typedef struct item {
@@ -35,7 +37,7 @@ typedef struct lane {
     float *scale, *zero; /* [n_groups or 1, 64] */
     int32_t *group;     /* [n_in] of each visit */
     uint8_t *codes;     /* [n_in, 64] */
-    uint8_t *row;       /* [n_in] */
+    uint8_t *rows;      /* [ROWS, n_in] */
 } lane;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -138,15 +140,28 @@ static void solve_panel(const qs_tile_ops *ops, const qs_solver_task *task, int6
     }
 }
 
-static void emit_rows(const qs_solver_task *task, int64_t tile, const uint8_t *codes, uint8_t *row)
+static void emit_rows(const qs_solver_task *task, int64_t tile, const uint8_t *codes, uint8_t *rows)
 {
     qs_packed *packed = task->packed;
-    int64_t n_rows = min64(R, packed->n_out - tile * R);
-    for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t i = 0; i < packed->n_in; i++)
-            row[task->follow_order ? i : column_of(task, i)] = codes[i * R + r];
-        qs_packed_set_row(packed, tile * R + r, row);
+    int64_t n_in = packed->n_in, n_rows = min64(R, packed->n_out - tile * R);
+    for (int64_t part = 0; part < n_rows; part += ROWS) {
+        for (int64_t i = 0; i < n_in; i++) {
+            uint8_t *column = rows + (task->follow_order ? i : column_of(task, i));
+            for (int64_t r = 0; r < ROWS; r++) column[r * n_in] = codes[i * R + part + r];
+        }
+        for (int64_t r = part; r < min64(part + ROWS, n_rows); r++)
+            qs_packed_set_row(packed, tile * R + r, rows + (r - part) * n_in);
     }
+}
+
+/* Of all errors of a tile's panel; in f64, sixteen sums side by side, so that the order is fixed. */
+static double sum_of_squares(const float *x, int64_t n)
+{
+    double part[16] = {0}, sum = 0;
+    for (int64_t i = 0; i < n; i += 16)
+        for (int k = 0; k < 16; k++) part[k] += (double)x[i + k] * (double)x[i + k];
+    for (int k = 0; k < 16; k++) sum += part[k];
+    return sum;
 }
 
 /* One tile through the current panel; without compensation through all panels, which do not meet. */
@@ -170,9 +185,10 @@ static void solve_item(const qs_tile_ops *ops, const item *it, const lane *l)
             for (int64_t i = 0; i < n; i++)
                 memcpy(l->x + i * R, p->live + i * width + tile * R, R * sizeof *l->x);
         solve_panel(ops, task, tile, first, last, l, codes);
+        if (task->u != NULL && task->form != NULL) p->forms[tile] += sum_of_squares(l->x, n * R);
     } while (task->u == NULL && last < n_in);
     if (last == n_in)
-        emit_rows(task, tile, codes, l->row);
+        emit_rows(task, tile, codes, l->rows);
     else
         for (int64_t i = 0; i < last - p->first; i++)
             memcpy(p->live + i * width + tile * R, l->x + i * R, R * sizeof *l->x);
@@ -244,7 +260,7 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const progress *ba
         if (task->static_scales) groups = groups > task->packed->n_groups ? groups : task->packed->n_groups;
     }
     int64_t floats = (columns + 2 * groups) * R * (int64_t)sizeof(float);
-    int64_t bytes = (floats + n_in * (int64_t)sizeof(int32_t) + n_in * R + n_in + 4095) / 4096 * 4096;
+    int64_t bytes = (floats + n_in * (int64_t)sizeof(int32_t) + n_in * R + ROWS * n_in + 4095) / 4096 * 4096;
     int64_t head = (n_threads * (int64_t)sizeof(lane) + 4095) / 4096 * 4096;
     char *at;
     qs_err err = qs_workspace_host(workspace, QS_HOST_LANES, head + bytes * n_threads, &at);
@@ -256,7 +272,7 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const progress *ba
         lanes[t].zero = lanes[t].scale + groups * R;
         lanes[t].group = (int32_t *)(void *)(at + floats);
         lanes[t].codes = (uint8_t *)(lanes[t].group + n_in);
-        lanes[t].row = lanes[t].codes + n_in * R;
+        lanes[t].rows = lanes[t].codes + n_in * R;
     }
     return err;
 }
@@ -275,7 +291,8 @@ static kept kept_by(const qs_solver_task *task)
                   .device_bytes = (n_in - panel) * width * (int64_t)sizeof(float)};
 }
 
-static qs_err start_batch(qs_workspace *workspace, const qs_solver_task *tasks, int64_t n, progress *batch)
+/* forms: zeros, one for each tile of all tasks. */
+static qs_err start_batch(qs_workspace *workspace, const qs_solver_task *tasks, int64_t n, progress *batch, double *forms)
 {
     kept all = {0, 0};
     char *host = NULL, *device = NULL;
@@ -291,7 +308,8 @@ static qs_err start_batch(qs_workspace *workspace, const qs_solver_task *tasks, 
     for (int64_t i = 0; i < n; i++) {
         int64_t n_tiles = (tasks[i].packed->n_out + R - 1) / R, panel = panel_columns(&tasks[i]);
         batch[i] = (progress){
-            .task = &tasks[i], .n_in = tasks[i].packed->n_in, .n_tiles = n_tiles, .panel = panel};
+            .task = &tasks[i], .n_in = tasks[i].packed->n_in, .n_tiles = n_tiles, .panel = panel, .forms = forms};
+        forms += n_tiles;
         kept k = kept_by(&tasks[i]);
         if (k.host_bytes == 0) continue;
         batch[i].live = (float *)(void *)host;
@@ -303,6 +321,13 @@ static qs_err start_batch(qs_workspace *workspace, const qs_solver_task *tasks, 
     }
 out:
     return err;
+}
+
+static void put_form(const progress *p)
+{
+    if (p->task->form == NULL || p->task->u == NULL) return;
+    *p->task->form = 0;
+    for (int64_t tile = 0; tile < p->n_tiles; tile++) *p->task->form += p->forms[tile];
 }
 
 typedef struct solving {
@@ -329,11 +354,12 @@ static qs_err run_batch(qs_workspace *workspace, progress *batch, int64_t n, ite
         for (int64_t i = 0; i < n; i++)
             for (int64_t tile = 0; batch[i].first < batch[i].n_in && tile < batch[i].n_tiles; tile++)
                 items[n_items++] = (item){&batch[i], tile};
-        if (n_items == 0) return QS_OK;
+        if (n_items == 0) break;
         qs_team_run(team, n_items, 1, solve_items, &work);
         for (int64_t i = 0; i < n; i++)
             if (batch[i].first < batch[i].n_in) QS_TRY(next_panel(workspace, &batch[i]));
     }
+    for (int64_t i = 0; i < n; i++) put_form(&batch[i]);
 out:
     return err;
 }
@@ -376,9 +402,12 @@ qs_err qs_solver_run(qs_workspace *workspace, const qs_solver_task *tasks, int64
         }
         progress *batch;
         QS_TRY(qs_workspace_host(workspace, QS_HOST_ITEMS,
-                                 n * (int64_t)sizeof(progress) + n_items * (int64_t)sizeof(item), &batch));
-        QS_TRY(start_batch(workspace, tasks + first, n, batch));
-        QS_TRY(run_batch(workspace, batch, n, (item *)(void *)(batch + n)));
+                                 n * (int64_t)sizeof *batch + n_items * (int64_t)(sizeof(item) + sizeof(double)), &batch));
+        item *items = (item *)(void *)(batch + n);
+        double *forms = (double *)(void *)(items + n_items);
+        memset(forms, 0, (size_t)n_items * sizeof *forms);
+        QS_TRY(start_batch(workspace, tasks + first, n, batch, forms));
+        QS_TRY(run_batch(workspace, batch, n, items));
     }
 out:
     return err;

@@ -24,6 +24,8 @@ typedef struct qs_solver_task {
     const float *column_weight; /* [n_in] for the scale search, in the order of visits, or by column when
                                    static_scales; NULL = equal */
     bool static_scales; /* groups are of neighbours in the matrix, their scales from the weights as given */
+    double *form; /* NULL, or where tr(E H' E^T) goes, H' = inv(U^T U) and E the weights minus what their codes mean: the
+                     sum of the squares of all errors over U's diagonal (E = e U). Not by a backend's solver, nor without u */
     bool follow_order;  /* groups are of columns visited in turn, and columns are stored in that order;
                            else columns stay and a group must be visited in one go, unless static */
 } qs_solver_task;

@@ -1,6 +1,7 @@
 """Quantises a Llama-type GGUF model with GPTQModel on the CPU and measures the perplexity of its checkpoint.
 
 usage: gptqmodel_run.py MODEL.gguf CALIB EVAL BITS WORK_DIR [--group 64] [--damp X] [--no-gar] [--asym]
+                         [--dtype float32|bfloat16] [--quantize-only]
        (needs torch, transformers, gguf, safetensors, gptqmodel; h5py and hdf5plugin for .h5 files)
 
 CALIB and EVAL hold the tokens, int32 [n, length]: a .npy file, the calib.h5 of qsweep-calibrate
@@ -60,7 +61,7 @@ def quantize(source, target, tokens, args):
     if args.damp is not None:
         options["damp_percent"] = args.damp
     config = QuantizeConfig(**options)
-    model = GPTQModel.load(str(source), config, backend=BACKEND.GPTQ_TORCH)
+    model = GPTQModel.load(str(source), config, backend=BACKEND.GPTQ_TORCH, dtype=getattr(torch, args.dtype))
     samples = [{"input_ids": torch.from_numpy(row.astype(np.int64))[None],
                 "attention_mask": torch.ones((1, len(row)), dtype=torch.int64)} for row in tokens]
     start = time.perf_counter()
@@ -127,6 +128,8 @@ def main():
     parser.add_argument("--damp", type=float)
     parser.add_argument("--no-gar", action="store_true")
     parser.add_argument("--asym", action="store_true")
+    parser.add_argument("--dtype", default="float32", help="that the model is calibrated in")
+    parser.add_argument("--quantize-only", action="store_true", help="no perplexity")
     args = parser.parse_args()
     for name in ("gguf", "calib", "eval"):
         setattr(args, name, os.path.abspath(getattr(args, name)))
@@ -137,6 +140,9 @@ def main():
     calib, held_out = read_tokens(args.calib), read_tokens(args.eval)
     clean_copy(pathlib.Path(args.gguf), source)
     seconds, options = quantize(source, target, calib, args)
+    if args.quantize_only:
+        print(json.dumps({"bits": args.bits, "group": args.group, "dtype": args.dtype, "quantize_s": round(seconds, 2)}))
+        return
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     reference = perplexity(model, held_out)
     n = load_checkpoint(model, target, args.bits)
