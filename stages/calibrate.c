@@ -21,7 +21,7 @@
 
 typedef struct options {
     qs_common_args common;
-    const char *model, *text, *production, *propagate, *out, *device_map, *vram_budget;
+    const char *model, *text, *production, *propagate, *out, *device_map, *vram_budget, *compute;
     int64_t n_samples, seqlen;
     int n_threads;
     int argc;
@@ -39,6 +39,7 @@ typedef struct job {
     int32_t *windows; /* [n_samples, seqlen] */
     qs_spec spec;    /* of --propagate */
     qs_device_map map;
+    qs_compute compute;
     qs_collector collector;
     qs_scratch *scratch;
     qs_feed feed;
@@ -54,6 +55,7 @@ static qs_err take_inputs(job *j)
     const options *opt = j->opt;
     qs_err err;
     QS_TRY(qs_device_map_parse(&j->map, opt->device_map, opt->vram_budget));
+    QS_TRY(qs_compute_parse(&j->compute, opt->compute));
     if (opt->propagate != NULL) QS_TRY(qs_spec_parse(&j->spec, opt->propagate));
     if (j->spec.bpw > 0) {
         err = qs_fail(QS_E_USAGE, "--propagate %s: a budget is shared out among all layers before the first is known; "
@@ -130,7 +132,7 @@ static qs_err allocate(job *j)
         QS_TRY(qs_backend_alloc(j->backend, &j->probe_hidden, stream_bytes, "hidden states"));
     QS_TRY(qs_scratch_create(&j->scratch, j->backend, j->model, SCRATCH_ROWS));
     QS_TRY(qs_collector_init(&j->collector, j->backend, j->config));
-    qs_block_options block = {.uses = QS_USE_GEMM, .compute = QS_COMPUTE_F32, .dense_dtype = QS_F32};
+    qs_block_options block = {.uses = QS_USE_GEMM, .compute = j->compute, .dense_dtype = QS_F32};
     qs_feed_init(&j->feed, j->backend, j->model, &block);
     QS_TRY(qs_feed_load(&j->feed, NULL, 0));
     QS_TRY(qs_forward_embed(j->backend, j->model, j->windows, (int64_t)n_rows, j->hidden));
@@ -254,6 +256,7 @@ static qs_err run(const options *opt)
         .n_text_tokens = j.tokens.n,
         .n_distinct_tokens = count_distinct(&j),
         .windows = j.windows,
+        .compute = qs_compute_name(j.compute),
         .propagate_spec = opt->propagate != NULL ? j.spec.text : "",
     };
     if (qs_calib_is_current(opt->out, j.model, &plan)) {
@@ -303,7 +306,7 @@ out:
 int main(int argc, char **argv)
 {
     options opt = {.common = QS_COMMON_DEFAULTS, .out = "calib.h5", .n_samples = 128, .seqlen = 512,
-                   .device_map = "auto", .argc = argc, .argv = argv};
+                   .compute = "f32", .device_map = "auto", .argc = argc, .argv = argv};
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
         {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "calibration text", 0, 0, false},
@@ -314,6 +317,7 @@ int main(int argc, char **argv)
         {"seqlen", QS_ARG_INT, &opt.seqlen, "N", "tokens in a window", 2, 1e6, false},
         {"propagate", QS_ARG_STRING, &opt.propagate, "SPEC",
          "collect through layers quantised with this spec", 0, 0, false},
+        {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of the layers' products", 0, 0, false},
         {"out", QS_ARG_STRING, &opt.out, "FILE", "the artifact", 0, 0, false},
         QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
         QS_ARGS_COMMON(&opt.common),

@@ -133,9 +133,7 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     out->serving.header_seed = (uint64_t)opt->header_seed;
     QS_TRY(qs_headers_parse(&out->serving.headers, opt->headers));
     QS_TRY(parse_names(&out->dumps, dump_names, "dump", opt->dump));
-    if (strcmp(opt->compute, "bf16") == 0) out->compute = QS_COMPUTE_BF16;
-    else if (strcmp(opt->compute, "f32") != 0)
-        err = qs_fail(QS_E_USAGE, "--compute %s: it is f32 or bf16", opt->compute);
+    QS_TRY(qs_compute_parse(&out->compute, opt->compute));
     if (((out->dumps & QS_DUMP_EMBEDDINGS) != 0) != (opt->embed != NULL))
         err = qs_fail(QS_E_USAGE, "--embed FILE and --dump embeddings need each other");
     if ((out->dumps & ~(unsigned)QS_DUMP_EMBEDDINGS) != 0 && (out->tasks & QS_TASKS_QUALITY) == 0)

@@ -26,7 +26,7 @@ static qs_calib_file *make_calib(const char *name, uint64_t key)
 {
     static const int32_t window[4] = {1, 2, 3, 4};
     qs_calib_plan plan = {.n_samples = 1, .seqlen = 4, .n_text_tokens = 4, .n_distinct_tokens = 4,
-                          .windows = window, .propagate_spec = ""};
+                          .windows = window, .compute = "f32", .propagate_spec = ""};
     const qs_model_config *config = qs_model_get_config(model);
     scratch_path path;
     char node[96];

@@ -40,6 +40,7 @@ const qs_schema_row qs_schema_rows[] = {
     REAL(ALL, "/calibration/@median_chars_ratio", "",
          "median document length over that of the production sample"),
     INT(ALL, "/calibration/@propagated", "", "1 when statistics were collected through quantised layers"),
+    TEXT(CALIB, "/calibration/@compute", "f32 or bf16: precision of the layers' products"),
     TEXT(CALIB, "/calibration/@propagate_spec", "the spec whose quantised layers were propagated"),
     DATA(CALIB, "/calibration/tokens", QS_I32, 2, "[n_samples, seqlen]", "token id", "the windows"),
     DATA(CALIB, "/calibration/length_histogram", QS_I64, 1, "[n_bins]", "documents",

@@ -82,6 +82,19 @@ void qs_backend_destroy(qs_backend *backend)
     qs_mem_free(backend);
 }
 
+static const char *const compute_names[] = {[QS_COMPUTE_F32] = "f32", [QS_COMPUTE_BF16] = "bf16"};
+
+const char *qs_compute_name(qs_compute compute) { return compute_names[compute]; }
+
+qs_err qs_compute_parse(qs_compute *out, const char *text)
+{
+    for (size_t i = 0; i < sizeof compute_names / sizeof *compute_names; i++) {
+        *out = (qs_compute)i;
+        if (strcmp(text, compute_names[i]) == 0) return QS_OK;
+    }
+    return qs_fail(QS_E_USAGE, "--compute %s: it is f32 or bf16", text);
+}
+
 const char *qs_backend_name(const qs_backend *backend) { return backend->ops->name; }
 const char *qs_backend_device(const qs_backend *backend) { return backend->device; }
 const char *qs_backend_describe(const qs_backend *backend) { return backend->describe; }

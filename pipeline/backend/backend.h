@@ -84,6 +84,9 @@ typedef enum qs_matrix_format {
 } qs_matrix_format;
 
 typedef enum qs_compute { QS_COMPUTE_F32, QS_COMPUTE_BF16 } qs_compute; /* of large products; sums are f32 */
+const char *qs_compute_name(qs_compute compute); /* "f32", "bf16" */
+/* The argument of --compute. QS_E_USAGE. */
+QS_MUST_CHECK qs_err qs_compute_parse(qs_compute *out, const char *text);
 
 /* What the matrix will be multiplied with: GEMM = many rows at once (a de-quantised, pre-packed copy is
  * made), GEMV = few rows, up to qs_backend_gemv_rows, on the packed codes or 16-bit weights themselves. */

@@ -7,12 +7,6 @@
 #include "metric/metrics.h"
 #include "model/model_record.h"
 
-const char *qs_compute_name(qs_compute compute)
-{
-    static const char *const names[] = {[QS_COMPUTE_F32] = "f32", [QS_COMPUTE_BF16] = "bf16"};
-    return names[compute];
-}
-
 /* ---- writing ---- */
 
 static qs_err put_protocol(qs_artifact *artifact, const qs_subject *subject)

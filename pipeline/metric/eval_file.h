@@ -47,6 +47,4 @@ QS_MUST_CHECK qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_
 unsigned qs_eval_file_tasks(const qs_artifact *artifact);
 unsigned qs_eval_file_dumps(const qs_artifact *artifact);
 
-const char *qs_compute_name(qs_compute compute); /* "f32", "bf16" */
-
 #endif

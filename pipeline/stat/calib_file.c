@@ -18,6 +18,12 @@ static bool same_int(const qs_artifact *artifact, const char *path, int64_t want
     return qs_artifact_get_int(artifact, path, &value) == QS_OK && value == wanted;
 }
 
+static bool same_text(const qs_artifact *artifact, const char *path, const char *wanted)
+{
+    char value[256];
+    return qs_artifact_get_text(artifact, path, value, sizeof value) == QS_OK && strcmp(value, wanted) == 0;
+}
+
 static bool same_windows(const qs_artifact *artifact, const qs_calib_plan *plan)
 {
     int64_t n = plan->n_samples * plan->seqlen;
@@ -32,13 +38,12 @@ static bool same_windows(const qs_artifact *artifact, const qs_calib_plan *plan)
 bool qs_calib_is_current(const char *path, qs_model *model, const qs_calib_plan *plan)
 {
     qs_artifact *artifact;
-    char spec[256];
     if (qs_artifact_open(&artifact, path, QS_KIND_CALIB) != QS_OK) return false;
     bool current = qs_model_check_record(model, artifact, path) == QS_OK &&
                    same_int(artifact, "/calibration/@n_samples", plan->n_samples) &&
                    same_int(artifact, "/calibration/@seqlen", plan->seqlen) &&
-                   qs_artifact_get_text(artifact, "/calibration/@propagate_spec", spec, sizeof spec) == QS_OK &&
-                   strcmp(spec, plan->propagate_spec) == 0 && same_windows(artifact, plan);
+                   same_text(artifact, "/calibration/@compute", plan->compute) &&
+                   same_text(artifact, "/calibration/@propagate_spec", plan->propagate_spec) && same_windows(artifact, plan);
     qs_artifact_close(artifact);
     return current;
 }
@@ -54,6 +59,7 @@ qs_err qs_calib_create(qs_artifact **out, const char *path, qs_model *model, con
     QS_TRY(qs_artifact_put_int(a, "/calibration/@seed", plan->seed));
     QS_TRY(qs_artifact_put_int(a, "/calibration/@n_text_tokens", plan->n_text_tokens));
     QS_TRY(qs_artifact_put_int(a, "/calibration/@n_distinct_tokens", plan->n_distinct_tokens));
+    QS_TRY(qs_artifact_put_text(a, "/calibration/@compute", plan->compute));
     QS_TRY(qs_artifact_put_int(a, "/calibration/@propagated", plan->propagate_spec[0] != '\0'));
     QS_TRY(qs_artifact_put_text(a, "/calibration/@propagate_spec", plan->propagate_spec));
     QS_TRY(qs_artifact_put(a, "/calibration/tokens", QS_I32, 2, (int64_t[]){plan->n_samples, plan->seqlen},

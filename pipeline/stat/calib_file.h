@@ -10,6 +10,7 @@ typedef struct qs_calib_plan {
     int64_t n_samples, seqlen, seed;
     int64_t n_text_tokens, n_distinct_tokens;
     const int32_t *windows;     /* [n_samples, seqlen] */
+    const char *compute;        /* precision of the layers' products: qs_compute_name */
     const char *propagate_spec; /* canonical text of the propagated spec; "" = full-precision statistics */
 } qs_calib_plan;
 

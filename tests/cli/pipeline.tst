@@ -59,6 +59,12 @@
 2 without.rotate qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --propagate rtn:rotate=1 --out $TMP/x.h5
 2 no.key qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec awq:rotate=1 --out $TMP/x
 
+# Statistics with products in bf16, where the CPU has them, are other statistics than those in f32.
+[05] . qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --compute bf16 --out $TMP/bf16.h5
+2 f32.or.bf16 qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --compute f64 --out $TMP/x.h5
+0 nothing.to.do qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 100 --seqlen 64 --out $TMP/a/calib.h5
+0 wrote.*in qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --out $TMP/bf16.h5
+
 # Sequential statistics through quantised layers.
 0 gptq-b3 qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 100 --seqlen 64 --propagate gptq:bits=3,group=32,sym=1 --out $TMP/a/calib-seq.h5
 0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib-seq.h5 --spec gptq:bits=3,group=32,sym=1 --out $TMP/a
