@@ -296,7 +296,7 @@ $(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(BUILD)/fuzz-objects/libq
 #? make test-peers                 export, load with GPTQModel, llama.cpp and tokenizers, compare
 #?      [TORCH_PYTHON=] [LLAMA_PYTHON=]
 .PHONY: test-peers
-test-peers: $(programs)
+test-peers: $(programs) $(BUILD)/datasets/world/generate
 	@scripts/peers/test_peers $(BUILD) $(OUT)
 
 #? make test-faults [OUT=build/faults] [MODEL=reader] [GOLD=datasets/world] [ITEMS=0] [EVALUATE="options"]

@@ -236,6 +236,10 @@ static void test_damage(void **state)
     rewrite(out, "layers.0.self_attn.q_proj", NULL);
     FAILS(QS_E_INPUT, import(out, NULL));
     TEXT_HOLDS("q_proj.weight", "missing");
+    /* q, k and v in one. */
+    rewrite(out, "layers.0.self_attn.q_proj", "model.layers.0.self_attn.qkv_proj");
+    FAILS(QS_E_UNSUPPORTED, import(out, NULL));
+    TEXT_HOLDS("self_attn.qkv_proj.weight", "fused", "q, k, v");
     remove_tree(out);
 
     (void)make(out, model, "rtn:bits=4,group=32,sym=1", "gptq", 0);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/args.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "export/hf_dir.h"
 
@@ -53,6 +54,9 @@ static qs_err check(const qs_export_job *job)
     qs_err err = QS_OK;
     for (qs_role role = 0; role < QS_N_LINEARS; role++) QS_TRY(check_shape(job, 0, role));
     bool read_all = is_v1(job) && !spec->sym;
+    if (read_all)
+        qs_log_warn("GPTQModel loads asymmetric points of format gptq (v1) only where it wrote them itself; for it use "
+                    "--format gptq_v2");
     for (int64_t layer = 0; layer < (read_all ? n_layers : 1); layer++)
         for (qs_role role = 0; role < QS_N_LINEARS; role++) QS_TRY(check_zeros(job, layer, role));
 out:
@@ -174,7 +178,8 @@ static qs_err write_dir(const qs_export_job *job) { return qs_hf_dir_write(job, 
 const qs_export_format qs_export_gptq = {
     .name = "gptq",
     .loaders = "GPTQModel, AutoGPTQ, transformers, vLLM, ExLlamaV2",
-    .holds = "integer codes of 2, 3, 4 and 8 bits, any group and order; asym only where no zero point is 0",
+    .holds = "integer codes of 2, 3, 4 and 8 bits, any group and order; asym only where no zero point is 0, and not for "
+             "GPTQModel",
     .directory = true,
     .check = check,
     .plan = plan_dir,

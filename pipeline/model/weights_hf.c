@@ -100,6 +100,21 @@ static qs_err check_unused(const qs_model *model, const search *s)
     return QS_OK;
 }
 
+/* Some families, and some tools for others, put linears that share an input into one. */
+static qs_err check_fused(const qs_shards *shards)
+{
+    static const char *const names[] = {".qkv_proj.", ".gate_up_proj.", ".W_pack.", ".Wqkv.", ".query_key_value.",
+                                        ".c_attn.", NULL};
+    for (int64_t i = 0; i < shards->n_entries; i++)
+        for (const char *const *name = names; *name != NULL; name++)
+            if (strstr(shards->entries[i].tensor->name, *name) != NULL)
+                return qs_fail(QS_E_UNSUPPORTED,
+                               "open %s: tensor %s is of a fused linear, which is not read; give a model whose q, k, v, "
+                               "gate and up are tensors of their own",
+                               shards->entries[i].shard->file.path, shards->entries[i].tensor->name);
+    return QS_OK;
+}
+
 static qs_err read_config(qs_model *model)
 {
     char path[QS_PATH_BYTES];
@@ -127,6 +142,7 @@ qs_err qs_model_open_hf(qs_model *model)
     qs_err err;
     QS_TRY(read_config(model));
     QS_TRY(qs_shards_open(&model->shards, model->path));
+    QS_TRY(check_fused(&model->shards));
     QS_TRY(QS_NEW(s.used, model->shards.n_entries, "tensor marks"));
     QS_TRY(qs_model_bind(model, QS_NAMING_HF, find_tensor, &s));
     QS_TRY(check_unused(model, &s));

@@ -34,6 +34,10 @@ def rowwise(linear):
 
 
 def prepare(model, args):
+    """Tables, norms and with them the stream in f32: a quantised checkpoint is loaded in its own f16 whatever is asked for."""
+    for parameter in model.parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.float()
     for block in model.model.layers:
         for part in (block.self_attn, block.mlp):
             for name, linear in list(part.named_children()):

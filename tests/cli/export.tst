@@ -7,6 +7,7 @@
 0 . ! ls -d $TMP/gptq 2>/dev/null
 0 GPTQModel qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/gptq
 0 ^config.json_model.safetensors_quantize_config.json_tokenizer.json_$ ls $TMP/gptq | tr '\n' ' '
+[05] use.--format.gptq_v2 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-asym.quant.h5 --format gptq --out $TMP/v1 --dry-run
 0 "written" qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-asym.quant.h5 --format gptq_v2 --out $TMP/new/gptq_v2 --json --quiet
 0 q4_0 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --out $TMP/m.gguf && qsweep doctor --model $TMP/m.gguf
 # The bytes that the plan says are those of the tensors in the file.
