@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "quant/grid.h"
 #include "quant/quant_points.h"
+#include "quant/sensitivity.h"
 #include "stat/calib_file.h"
 
 typedef struct options {
@@ -23,6 +24,7 @@ typedef struct run {
     qs_grid grid;
     qs_calib_file *calib;
     qs_gram_source grams;
+    int32_t tokens[QS_SENSITIVITY_TOKENS]; /* for budgets */
     qs_backend *backend;
     qs_quant_inputs inputs;
     qs_quant_plan plan;
@@ -72,7 +74,10 @@ static qs_err take_calib(run *r)
                 return qs_fail(QS_E_INPUT, "%s: %s is missing; re-run qsweep-calibrate", name, path);
         }
     }
-    r->grams = (qs_gram_source){.get = get_gram, .get_abs = get_abs, .context = r->calib};
+    r->grams = (qs_gram_source){.get = get_gram, .get_abs = get_abs, .context = r->calib, .tokens = r->tokens,
+                                .n_windows = QS_SENSITIVITY_WINDOWS, .n_ctx = QS_SENSITIVITY_CTX};
+    err = qs_calib_file_tokens(r->calib, &r->grams.n_windows, &r->grams.n_ctx, r->tokens);
+    if (err != QS_OK) return err;
     r->inputs.calib = artifact;
     r->inputs.calib_name = slash != NULL ? slash + 1 : name;
     return QS_OK;

@@ -24,7 +24,7 @@ static qs_err get_gram(void *context, int64_t layer, qs_site site, const float *
     return QS_OK;
 }
 
-static const qs_gram_source source = {.get = get_gram};
+static qs_gram_source source = {.get = get_gram};
 
 static int start(void **state)
 {
@@ -122,6 +122,59 @@ static void test_shares(void **state)
     free_layers(again);
 }
 
+/* Where one matrix alone matters it gets all there is, and the others the least. */
+static void test_weights(void **state)
+{
+    (void)state;
+    enum { N_MATRICES = N_LAYERS * QS_N_LINEARS, CHOSEN = QS_N_LINEARS + QS_ROLE_V };
+    qs_budgets *budgets;
+    double weights[N_MATRICES] = {[CHOSEN] = 2.5}, predicted;
+    int64_t n;
+    OK(qs_budgets_create(&budgets, model, specs, 1));
+    const qs_spec *options = qs_budgets_options(budgets, 0, &n);
+    for (int m = 0; m < N_MATRICES; m++)
+        for (int64_t o = 0; o < n; o++)
+            qs_budgets_record(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), o, 1.0 / (double)(1 + o));
+    qs_budgets_weigh(budgets, weights);
+    OK(qs_budgets_share(budgets));
+    for (int m = 0; m < N_MATRICES; m++) {
+        const qs_spec *got = qs_budgets_spec(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), &predicted);
+        assert_ptr_equal(got, m == CHOSEN ? &options[n - 1] : &options[0]);
+        assert_true(predicted == 1.0 / (m == CHOSEN ? (double)n : 1.0)); /* a loss, not what it costs */
+    }
+    qs_budgets_destroy(budgets);
+}
+
+/* With tokens, what errors do is measured: other shares, the same for any number of threads. */
+static void test_weighed(void **state)
+{
+    (void)state;
+    static qs_quant_layer plain[N_LAYERS][N_SPECS], layers[N_LAYERS][N_SPECS], again[N_LAYERS][N_SPECS];
+    int64_t bits[N_SPECS], bits_again[N_SPECS];
+    int32_t tokens[2 * 24];
+    bool same = true;
+    quantise(2, plain, bits);
+    for (int i = 0; i < 48; i++) tokens[i] = (int32_t)qs_rng_below(5, (uint64_t)i, qs_model_get_config(model)->n_vocab);
+    source = (qs_gram_source){.get = get_gram, .tokens = tokens, .n_windows = 2, .n_ctx = 24};
+    quantise(1, layers, bits);
+    quantise(3, again, bits_again);
+    source = (qs_gram_source){.get = get_gram};
+    for (int s = 0; s < N_SPECS; s++) {
+        assert_true(bits[s] == bits_again[s]);
+        if (specs[s].bpw > 0)
+            assert_true((double)bits[s] <= specs[s].bpw * (double)qs_model_n_linear_weights(model));
+        for (int i = 0; i < N_LAYERS * QS_N_LINEARS; i++) {
+            const qs_packed *p = &layers[i / QS_N_LINEARS][s].linears[i % QS_N_LINEARS].packed;
+            assert_same(p, &again[i / QS_N_LINEARS][s].linears[i % QS_N_LINEARS].packed);
+            same = same && p->row_bytes == plain[i / QS_N_LINEARS][s].linears[i % QS_N_LINEARS].packed.row_bytes;
+        }
+    }
+    assert_false(same);
+    free_layers(plain);
+    free_layers(layers);
+    free_layers(again);
+}
+
 /* Below the narrowest and above the widest option nothing is begun. */
 static void test_unreachable(void **state)
 {
@@ -185,7 +238,8 @@ static void test_artifact(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares), cmocka_unit_test(test_unreachable),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares), cmocka_unit_test(test_weights),
+                                       cmocka_unit_test(test_weighed), cmocka_unit_test(test_unreachable),
                                        cmocka_unit_test(test_artifact)};
     return cmocka_run_group_tests(tests, start, stop);
 }

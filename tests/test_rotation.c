@@ -259,6 +259,14 @@ static qs_err see(void *context, int64_t layer, qs_site site, const float *x, in
 
 static const qs_model_config *seen_config;
 
+static qs_err give_abs(void *context, int64_t layer, qs_site site, const float **abs_mean)
+{
+    (void)layer;
+    (void)site;
+    *abs_mean = ((moments *)context)->packed;
+    return QS_OK;
+}
+
 static qs_err give(void *context, int64_t layer, qs_site site, const float **packed, int64_t *n_tokens)
 {
     moments *m = context;
@@ -290,7 +298,7 @@ static void test_grams(void **state)
     qs_gram_source given = {.get = give, .context = &plain};
     OK(qs_turned_grams_create(&grams, turned, &given));
     qs_gram_source source = qs_turned_grams_source(grams);
-    assert_null(source.get_abs);
+    assert_null(source.get_abs); /* the origin gives none */
     for (int k = 0; k < 2 * QS_N_SITES; k++) {
         qs_site site = (qs_site)(k % QS_N_SITES);
         int64_t width = qs_site_width(f.config, site);
@@ -303,6 +311,17 @@ static void test_grams(void **state)
                 assert_true(fabs((double)*packed - wanted[i * width + j]) <=
                             2e-5 * sqrt(wanted[i * width + i] * wanted[j * width + j]));
     }
+    /* mean sizes as of normal numbers where inputs are rotated, the origin's elsewhere */
+    const float *abs_mean;
+    given.get_abs = give_abs;
+    source = qs_turned_grams_source(grams);
+    OK(source.get_abs(source.context, 1, QS_SITE_GATE_UP, &abs_mean));
+    for (int64_t i = 0; i < f.config->d_model; i++) {
+        double wanted = sqrt(2 / 3.14159265358979 * rotated.sums[QS_N_SITES + QS_SITE_GATE_UP][i * f.config->d_model + i] / N_TOKENS);
+        assert_true(fabs((double)abs_mean[i] - wanted) < 1e-4 * wanted);
+    }
+    OK(source.get_abs(source.context, 0, QS_SITE_O, &abs_mean));
+    assert_ptr_equal(abs_mean, plain.packed);
     qs_turned_grams_destroy(grams);
     for (int k = 0; k < 2 * QS_N_SITES; k++) {
         free(plain.sums[k]);

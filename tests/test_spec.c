@@ -46,6 +46,7 @@ static void test_ids(void **state)
         {"gptq:bits=3,rotate=1,search=0", "gptq-b3-g64-sym-minmax-rot", "sym-minmax-rot"},
         {"nf4:rotate=1", "nf4-blk64-dq-bf16-rot", "dq-bf16-rot"},
         {"int8:rotate=1", "int8-rot", "rot"},
+        {"awq:rotate=1", "awq-b4-g64-asym-rot", "asym-rot"},
         {"exl2:bpw=3.5,rotate=1", "exl2-3.50bpw-h16-rot", "h16-rot"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -81,7 +82,7 @@ static void test_fields(void **state)
     assert_int_equal(qs_spec_parse(&spec, "rtn"), QS_OK);
     assert_true(!spec.group_aware && !spec.search && spec.damping == 0);
     assert_int_equal(qs_spec_parse(&spec, "awq:gptq=1"), QS_OK);
-    assert_string_equal(spec.text, "awq:bits=4,group=64,zero=1,gptq=1,duo=1,clip=0");
+    assert_string_equal(spec.text, "awq:bits=4,group=64,zero=1,gptq=1,duo=1,clip=0,rotate=0");
     assert_true(!spec.sym && spec.then_gptq && !spec.clip && spec.weight_stats && spec.damping == 0);
     assert_int_equal(qs_spec_parse(&spec, "fp4:block=128"), QS_OK);
     assert_string_equal(spec.text, "fp4:block=128,dq=1,compute=bf16,rotate=0");
@@ -132,7 +133,6 @@ static void test_refused(void **state)
         {"rtn:group=64x", "-1 for the whole row"},
         {"rtn:sym=2", "0 or 1"},
         {"rtn:sym=true", "0 or 1"},
-        {"awq:rotate=1", "awq has no key \"rotate\""},
         {"rtn:act=1", "rtn has no key \"act\""},
         {"rtn:group_size=64", "its keys are bits, group, sym, search"},
         {"rtn:bits=4,bits=3", "twice"},

@@ -22,6 +22,7 @@ struct qs_budgets {
     int64_t *set_of;  /* [n_specs]; -1 = no budget */
     int64_t *choices; /* [n_specs, n_matrices] */
     int64_t *bits;    /* [n_specs] */
+    double *weights;  /* [n_matrices] */
 };
 
 static int64_t n_matrices(const qs_model *model) { return qs_model_get_config(model)->n_layers * QS_N_LINEARS; }
@@ -99,6 +100,8 @@ qs_err qs_budgets_create(qs_budgets **out, const qs_model *model, const qs_spec 
     QS_TRY(QS_NEW(budgets->set_of, n_specs, "options"));
     QS_TRY(QS_NEW(budgets->choices, n_specs * budgets->n_matrices, "choices"));
     QS_TRY(QS_NEW(budgets->bits, n_specs, "choices"));
+    QS_TRY(QS_NEW(budgets->weights, budgets->n_matrices, "weights of losses"));
+    for (int64_t m = 0; m < budgets->n_matrices; m++) budgets->weights[m] = 1;
     for (int64_t i = 0; i < n_specs; i++) {
         budgets->set_of[i] = -1;
         if (specs[i].bpw <= 0) continue;
@@ -125,6 +128,7 @@ void qs_budgets_destroy(qs_budgets *budgets)
     qs_mem_free(budgets->set_of);
     qs_mem_free(budgets->choices);
     qs_mem_free(budgets->bits);
+    qs_mem_free(budgets->weights);
     qs_mem_free(budgets);
 }
 
@@ -142,22 +146,35 @@ void qs_budgets_record(qs_budgets *budgets, int64_t set, int64_t layer, qs_role 
     s->loss[(layer * QS_N_LINEARS + role) * s->n_options + option] = loss;
 }
 
+void qs_budgets_weigh(qs_budgets *budgets, const double *weights)
+{
+    memcpy(budgets->weights, weights, (size_t)budgets->n_matrices * sizeof *weights);
+}
+
+static qs_err share(qs_budgets *budgets, int64_t spec)
+{
+    const option_set *set = &budgets->sets[budgets->set_of[spec]];
+    int64_t n = budgets->n_matrices, *choice = budgets->choices + spec * n;
+    double *cost = NULL, bound;
+    qs_err err;
+    QS_TRY(QS_NEW(cost, n * set->n_options, "weighted losses"));
+    for (int64_t i = 0; i < n * set->n_options; i++) cost[i] = set->loss[i] * budgets->weights[i / set->n_options];
+    qs_allocate_job job = {.n_matrices = n, .n_options = set->n_options, .bits = set->bits, .loss = cost,
+                           .budget = (int64_t)(budgets->specs[spec].bpw *
+                                               (double)qs_model_n_linear_weights(budgets->model))};
+    QS_TRY(qs_allocate(&job, choice, &bound));
+    budgets->bits[spec] = 0;
+    for (int64_t m = 0; m < n; m++) budgets->bits[spec] += set->bits[m * set->n_options + choice[m]];
+out:
+    qs_mem_free(cost);
+    return err;
+}
+
 qs_err qs_budgets_share(qs_budgets *budgets)
 {
     qs_err err = QS_OK;
-    double bound;
-    for (int64_t i = 0; i < budgets->n_specs; i++) {
-        if (budgets->set_of[i] < 0) continue;
-        const option_set *set = &budgets->sets[budgets->set_of[i]];
-        int64_t *choice = budgets->choices + i * budgets->n_matrices;
-        double weights = (double)qs_model_n_linear_weights(budgets->model);
-        qs_allocate_job job = {.n_matrices = budgets->n_matrices, .n_options = set->n_options, .bits = set->bits,
-                               .loss = set->loss, .budget = (int64_t)(budgets->specs[i].bpw * weights)};
-        QS_TRY(qs_allocate(&job, choice, &bound));
-        budgets->bits[i] = 0;
-        for (int64_t m = 0; m < budgets->n_matrices; m++)
-            budgets->bits[i] += set->bits[m * set->n_options + choice[m]];
-    }
+    for (int64_t i = 0; i < budgets->n_specs; i++)
+        if (budgets->set_of[i] >= 0) QS_TRY(share(budgets, i));
 out:
     return err;
 }

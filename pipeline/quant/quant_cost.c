@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "quant/budget.h"
 #include "quant/quant_size.h"
+#include "quant/sensitivity.h"
 #include "quant/tile.h"
 
 static const int64_t exl2_batch_bytes = 512 * 1000 * 1000; /* as quant/exl2.c takes them */
@@ -101,6 +102,23 @@ static void add_solver_bytes(qs_quant_cost *cost, const qs_model *model, int64_t
     cost->solver_moved_bytes = carried * config->n_layers;
 }
 
+/* What budgets measure on the calibration's tokens. */
+static void add_sensitivity(qs_quant_cost *cost, const qs_model *model, const qs_spec *specs, int64_t n_specs)
+{
+    const qs_model_config *config = qs_model_get_config(model);
+    int64_t bytes = (int64_t)qs_sensitivity_bytes(config, QS_SENSITIVITY_TOKENS), layer_weights = 0;
+    bool budget = false;
+    for (int64_t i = 0; i < n_specs; i++) budget = budget || specs[i].bpw > 0;
+    if (!budget) return;
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
+        layer_weights += info.n_out * info.n_in;
+    }
+    cost->multiply_adds += qs_sensitivity_cost(config, QS_SENSITIVITY_TOKENS, (double)layer_weights);
+    cost->bytes += bytes;
+    cost->solver_device_bytes += bytes;
+}
+
 qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_grams, const qs_spec *specs,
                                int64_t n_specs)
 {
@@ -142,6 +160,7 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
     }
     cost.bytes += n_threads * widest * 3 * QS_TILE_ROWS * (int64_t)sizeof(float);
     cost.multiply_adds *= (double)config->n_layers;
+    if (has_grams) add_sensitivity(&cost, model, specs, n_specs);
     return cost;
 }
 

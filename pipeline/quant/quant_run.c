@@ -10,6 +10,7 @@
 #include "quant/budget.h"
 #include "quant/fold.h"
 #include "quant/quant_size.h"
+#include "quant/sensitivity.h"
 
 enum { NAME_BYTES = 48, MAX_MATRICES = 3 /* of a site: q, k, v */ };
 
@@ -29,6 +30,9 @@ struct qs_quantizer {
     qs_budgets *budgets;                  /* NULL = no spec has one */
     bool shared;                          /* qs_quantizer_share has been called */
     float *sample;                        /* [MAX_MATRICES, QS_SAMPLE_ROWS, widest site] */
+    qs_sensitivity *sensitivity;          /* NULL = no budget, or no tokens to measure it on */
+    qs_spec perturbation;                 /* whose errors are used for that */
+    double *perturbed_loss;               /* [n_layers * QS_N_LINEARS] of these errors */
 };
 
 /* The matrices that share an input, loaded. */
@@ -125,6 +129,8 @@ void qs_quantizer_destroy(qs_quantizer *quantizer)
         qs_fold_free(&quantizer->folds[i]);
     qs_mem_free(quantizer->folds);
     qs_budgets_destroy(quantizer->budgets);
+    qs_sensitivity_destroy(quantizer->sensitivity);
+    qs_mem_free(quantizer->perturbed_loss);
     qs_mem_free(quantizer->sample);
     qs_mem_free(quantizer->tied);
     qs_mem_free(quantizer->abs_mean);
@@ -157,6 +163,11 @@ static qs_err create_budgets(qs_quantizer *q)
         widest = width > widest ? width : widest;
     }
     QS_TRY(QS_NEW(q->sample, MAX_MATRICES * QS_SAMPLE_ROWS * widest, "sample of a site"));
+    if (q->grams == NULL || q->grams->tokens == NULL) goto out;
+    QS_TRY(qs_spec_parse(&q->perturbation, "rtn:bits=4,group=-1"));
+    QS_TRY(QS_NEW(q->perturbed_loss, config->n_layers * QS_N_LINEARS, "losses"));
+    err = qs_sensitivity_create(&q->sensitivity, q->backend, q->model, q->grams->tokens, q->grams->n_windows,
+                                q->grams->n_ctx);
 out:
     return err;
 }
@@ -333,26 +344,65 @@ static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const sit
     return QS_OK;
 }
 
+/* The whole matrices of a site with errors. */
+static qs_err perturb_site(qs_quantizer *q, int64_t layer, const site_jobs *loaded, qs_quant_result *results)
+{
+    qs_quant_task tasks[MAX_MATRICES];
+    if (q->sensitivity == NULL) return QS_OK;
+    for (int j = 0; j < loaded->n; j++)
+        tasks[j] = (qs_quant_task){.spec = &q->perturbation, .job = &loaded->jobs[j], .out = &results[loaded->roles[j]]};
+    qs_err err = qs_quant_solve(q->workspace, tasks, loaded->n);
+    for (int j = 0; j < loaded->n && err == QS_OK; j++)
+        q->perturbed_loss[layer * QS_N_LINEARS + (int64_t)loaded->roles[j]] = results[loaded->roles[j]].loss;
+    return err;
+}
+
 qs_err qs_quantizer_measure(qs_quantizer *quantizer, int64_t layer)
 {
     qs_quantizer *q = quantizer;
+    qs_quant_result perturbed[QS_N_LINEARS] = {0};
+    const qs_packed *packed[QS_N_LINEARS];
     site_jobs loaded;
     qs_err err = QS_OK;
     for (int site = 0; q->budgets != NULL && site < QS_N_SITES; site++) {
         QS_TRY(load_site(q, layer, (qs_site)site, &loaded));
+        QS_TRY(perturb_site(q, layer, &loaded, perturbed));
         for (int j = 0; j < loaded.n; j++)
             take_sample(&loaded.jobs[j], q->sample + j * QS_SAMPLE_ROWS * loaded.jobs[j].n_in);
         for (int64_t set = 0; set < qs_budgets_n_sets(q->budgets); set++)
             QS_TRY(measure_set(q, layer, set, &loaded));
     }
+    for (int role = 0; role < QS_N_LINEARS; role++) packed[role] = &perturbed[role].packed;
+    if (q->sensitivity != NULL) QS_TRY(qs_sensitivity_layer(q->sensitivity, layer, packed));
 out:
+    for (int role = 0; role < QS_N_LINEARS; role++) qs_packed_free(&perturbed[role].packed);
+    return err;
+}
+
+/* Divergence per loss: both grow with the square of the error. */
+static qs_err weigh(qs_quantizer *q)
+{
+    int64_t n = qs_model_get_config(q->model)->n_layers * QS_N_LINEARS;
+    double *weights = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(weights, n, "weights of losses"));
+    QS_TRY(qs_sensitivity_finish(q->sensitivity, weights));
+    for (int64_t m = 0; m < n; m++) weights[m] = q->perturbed_loss[m] > 0 ? weights[m] / q->perturbed_loss[m] : 0;
+    qs_budgets_weigh(q->budgets, weights);
+out:
+    qs_mem_free(weights);
     return err;
 }
 
 qs_err qs_quantizer_share(qs_quantizer *quantizer)
 {
+    qs_err err = QS_OK;
     quantizer->shared = true;
-    return quantizer->budgets != NULL ? qs_budgets_share(quantizer->budgets) : QS_OK;
+    if (quantizer->budgets == NULL) return QS_OK;
+    if (quantizer->sensitivity != NULL) QS_TRY(weigh(quantizer));
+    err = qs_budgets_share(quantizer->budgets);
+out:
+    return err;
 }
 
 int64_t qs_quantizer_linear_bits(const qs_quantizer *quantizer, int64_t spec)
@@ -385,7 +435,7 @@ static qs_err turn_vectors(const qs_quantizer *q, int64_t layer, qs_quant_layer 
     qs_err err = QS_OK;
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
         float **vector = &out->vectors[roles[i] - QS_N_LINEARS];
-        if (!qs_model_has(q->model, roles[i], layer)) continue;
+        if (*vector != NULL || !qs_model_has(q->model, roles[i], layer)) continue; /* or with scalings folded in */
         QS_TRY(QS_NEW(*vector, qs_model_info(q->model, roles[i], layer).n_in, "rotated norm"));
         QS_TRY(qs_model_read_f32(q->model, roles[i], layer, *vector));
     }

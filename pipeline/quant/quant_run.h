@@ -22,6 +22,10 @@ typedef struct qs_gram_source {
     qs_err (*get)(void *context, int64_t layer, qs_site site, const float **packed_gram, int64_t *n_tokens);
     void *context;
     qs_err (*get_abs)(void *context, int64_t layer, qs_site site, const float **abs_mean);
+    /* [n_windows, n_ctx] on which budgets measure how much each matrix's errors matter (quant/sensitivity.h); NULL =
+     * equal losses matter alike. */
+    const int32_t *tokens;
+    int64_t n_windows, n_ctx;
 } qs_gram_source;
 
 /* Every group fits every row, every method has what it needs, and every budget can be met with this model. QS_E_USAGE

@@ -73,7 +73,7 @@ static const key_row keys[] = {
      "what inputs, weights and results of a product are rounded to"},
     {"int8", "threshold", KEY_REAL, AT(threshold), 6, 0, 65504, NULL, NULL, NULL, "thr",
      "inputs of this magnitude or more are multiplied in 16 bits; 0 = none are"},
-    {"rtn gptq nf4 fp4 int8 exl2", "rotate", KEY_FLAG, AT(rotate), 0, 0, 1, NULL, "rot", NULL, NULL,
+    {"rtn gptq awq nf4 fp4 int8 exl2", "rotate", KEY_FLAG, AT(rotate), 0, 0, 1, NULL, "rot", NULL, NULL,
      "1 = the residual stream is rotated before, which spreads its outliers; unties the head"},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };

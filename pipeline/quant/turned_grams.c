@@ -1,5 +1,7 @@
 #include "quant/turned_grams.h"
 
+#include <math.h>
+
 #include "base/mem.h"
 #include "model/turned.h"
 
@@ -7,7 +9,7 @@ struct qs_turned_grams {
     const qs_model *turned;
     const qs_gram_source *origin;
     int64_t n;
-    float *inverse; /* [n] of the norm's weights */
+    float *inverse; /* [n] of the norm's weights; mean sizes */
     float *full;    /* [n, n] */
     float *packed;  /* [n * (n + 1) / 2] */
 };
@@ -105,4 +107,29 @@ out:
     return err;
 }
 
-qs_gram_source qs_turned_grams_source(qs_turned_grams *grams) { return (qs_gram_source){.get = get, .context = grams}; }
+static qs_err get_abs(void *context, int64_t layer, qs_site site, const float **abs_mean)
+{
+    qs_turned_grams *g = context;
+    const float *packed;
+    int64_t n_tokens;
+    qs_err err = QS_OK;
+    if (site == QS_SITE_O || site == QS_SITE_DOWN)
+        return g->origin->get_abs(g->origin->context, layer, site, abs_mean);
+    QS_TRY(get(g, layer, site, &packed, &n_tokens));
+    for (int64_t i = 0; i < g->n; i++) {
+        double square = fmax((double)g->full[i * g->n + i], 0) / (double)n_tokens;
+        g->inverse[i] = (float)sqrt(2 / acos(-1.0) * square); /* the mean of |x| of a normal x */
+    }
+    *abs_mean = g->inverse;
+out:
+    return err;
+}
+
+qs_gram_source qs_turned_grams_source(qs_turned_grams *grams)
+{
+    qs_gram_source source = *grams->origin;
+    source.get = get;
+    source.context = grams;
+    source.get_abs = grams->origin->get_abs != NULL ? get_abs : NULL;
+    return source;
+}

@@ -18,7 +18,8 @@ QS_MUST_CHECK qs_err qs_turned_grams_create(qs_turned_grams **out, const qs_mode
 void qs_turned_grams_destroy(qs_turned_grams *grams); /* NULL is fine */
 size_t qs_turned_grams_bytes(const qs_model *model);
 
-/* Mean sizes of inputs do not follow from those of the origin, so it gives none. */
+/* Mean sizes of rotated inputs do not follow from those of the origin: they are taken as those of normal numbers with the
+ * same second moments, which sums of many channels nearly are. */
 qs_gram_source qs_turned_grams_source(qs_turned_grams *grams);
 
 #endif

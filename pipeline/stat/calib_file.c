@@ -129,6 +129,24 @@ qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, 
     return err;
 }
 
+qs_err qs_calib_file_tokens(const qs_calib_file *file, int64_t *n_windows, int64_t *n_ctx, int32_t *tokens)
+{
+    int64_t n_samples, seqlen;
+    int32_t *all = NULL;
+    qs_err err;
+    QS_TRY(qs_artifact_get_int(file->artifact, "/calibration/@n_samples", &n_samples));
+    QS_TRY(qs_artifact_get_int(file->artifact, "/calibration/@seqlen", &seqlen));
+    QS_TRY(QS_NEW(all, n_samples * seqlen, "tokens of the calibration"));
+    QS_TRY(qs_artifact_read(file->artifact, "/calibration/tokens", QS_I32, all, n_samples * seqlen));
+    if (*n_windows > n_samples) *n_windows = n_samples;
+    if (*n_ctx > seqlen) *n_ctx = seqlen;
+    for (int64_t w = 0; w < *n_windows; w++)
+        memcpy(tokens + w * *n_ctx, all + w * n_samples / *n_windows * seqlen, (size_t)*n_ctx * sizeof *tokens);
+out:
+    qs_mem_free(all);
+    return err;
+}
+
 qs_err qs_calib_copy_record(const qs_artifact *from, qs_artifact *to)
 {
     static const char *const ints[] = {"/calibration/@n_samples", "/calibration/@seqlen", "/calibration/@propagated"};

@@ -35,6 +35,10 @@ QS_MUST_CHECK qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_s
 /* The mean size of a site's input [width]; borrowed until the next call of this or the above. */
 QS_MUST_CHECK qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, const float **abs_mean);
 
+/* Beginnings of windows, evenly spread: tokens[*n_windows, *n_ctx], of which there will be no more than are asked for; both
+ * get how many there are. */
+QS_MUST_CHECK qs_err qs_calib_file_tokens(const qs_calib_file *file, int64_t *n_windows, int64_t *n_ctx, int32_t *tokens);
+
 /* Copies the attributes that gates judge (sample count, window length, divergence to production) into an artifact
  * made from this one; those that are absent stay absent. `from` may be a calib or a quant artifact. */
 QS_MUST_CHECK qs_err qs_calib_copy_record(const qs_artifact *from, qs_artifact *to);
