@@ -11,13 +11,16 @@
 #include "metric/lines.h"
 #include "metric/lambda.h"
 #include "metric/long_runs.h"
+#include "metric/probe.h"
 #include "metric/resonance.h"
 #include "report/tables.h"
 
 /* What an artifact says of its answers. */
 typedef struct evidence {
     qs_answers answers;
-    qs_lines qids, snippets, questions;
+    qs_lines qids, snippets, questions, probe_texts;
+    int64_t n_probe_runs; /* of the probe over k and headers, QS_PROBE_CELLS an item */
+    qs_answer_row *probe_rows;
     int64_t k;
     char headers[32];
 } evidence;
@@ -28,12 +31,15 @@ static void evidence_free(evidence *e)
     qs_lines_free(&e->qids);
     qs_lines_free(&e->snippets);
     qs_lines_free(&e->questions);
+    qs_lines_free(&e->probe_texts);
+    qs_mem_free(e->probe_rows);
 }
 
 static qs_err check_rows(const evidence *e)
 {
-    for (int64_t i = 0; i < e->answers.n_runs; i++) {
-        const qs_answer_row *row = &e->answers.rows[i];
+    for (int64_t i = 0; i < e->answers.n_runs + e->n_probe_runs; i++) {
+        const qs_answer_row *row =
+            i < e->answers.n_runs ? &e->answers.rows[i] : &e->probe_rows[i - e->answers.n_runs];
         if (row->item < 0 || row->item >= e->qids.n || row->wording < 0 || row->wording >= QS_WORDINGS ||
             row->stop < 0 || row->stop >= QS_N_STOPS || row->selected < 0 || row->selected >= e->snippets.n)
             return qs_fail(QS_E_INPUT, "read answers: run %lld is of no item or snippet there is; re-run %s",
@@ -51,6 +57,22 @@ static qs_err check_rows(const evidence *e)
     return QS_OK;
 }
 
+static qs_err probe_read(evidence *e, const qs_artifact *artifact)
+{
+    qs_dataset_info info;
+    qs_err err;
+    QS_TRY(qs_artifact_info(artifact, "/probe/runs", &info));
+    if (info.rank != 2 || info.dims[1] != QS_ANSWER_COLUMNS || info.dims[0] % QS_PROBE_CELLS != 0)
+        return qs_fail(QS_E_INPUT, "read /probe/runs: it has not the shape of answers; re-run %s",
+                       qs_artifact_kind_stage(QS_KIND_EVAL));
+    QS_TRY(QS_NEW(e->probe_rows, info.dims[0], "answers of the probe"));
+    QS_TRY(qs_artifact_read(artifact, "/probe/runs", QS_I32, e->probe_rows, info.n));
+    QS_TRY(qs_lines_read(&e->probe_texts, artifact, "/probe/texts", info.dims[0]));
+    e->n_probe_runs = info.dims[0];
+out:
+    return err;
+}
+
 /* *present is false when the artifact holds no answers. */
 static qs_err evidence_read(evidence *e, const qs_artifact *artifact, bool *present)
 {
@@ -66,6 +88,7 @@ static qs_err evidence_read(evidence *e, const qs_artifact *artifact, bool *pres
     QS_TRY(qs_lines_read(&e->qids, artifact, "/qa/qids", e->answers.n_runs / QS_RUNS_PER_ITEM));
     QS_TRY(qs_lines_read(&e->questions, artifact, "/qa/questions", e->answers.n_prompts));
     QS_TRY(qs_lines_read(&e->snippets, artifact, "/qa/snippets", -1));
+    if (qs_artifact_has(artifact, "/probe/runs")) QS_TRY(probe_read(e, artifact));
     QS_TRY(check_rows(e));
 out:
     return err;
@@ -110,9 +133,17 @@ static const char *const item_header[] = {
     "stop",      "json_ok",     "citations",   "cited_known", "cited_right", "selected", "anchored", "correct",
     "refused",   "cov_cited",   "answer"};
 
-static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const evidence *e, int64_t i)
+/* An answer, and how it was asked for. */
+typedef struct asked {
+    const qs_answer_row *row;
+    int64_t k;
+    const char *headers, *text;
+    double coverage;
+} asked;
+
+static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const evidence *e, const asked *a)
 {
-    const qs_answer_row *row = &e->answers.rows[i];
+    const qs_answer_row *row = a->row;
     json_t *line;
     const char *selected;
     qs_err err = snippet_id(e, row->selected, &line, &selected);
@@ -122,8 +153,8 @@ static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const ev
     qs_csv_put_int(w, row->wording);
     if (row->seed == QS_GREEDY) qs_csv_put_text(w, "greedy");
     else qs_csv_put_int(w, row->seed);
-    qs_csv_put_int(w, e->k);
-    qs_csv_put_text(w, e->headers);
+    qs_csv_put_int(w, a->k);
+    qs_csv_put_text(w, a->headers);
     qs_csv_put_int(w, row->n_prompt);
     qs_csv_put_int(w, row->n_tokens);
     qs_csv_put_text(w, qs_stop_name((qs_stop)row->stop));
@@ -135,8 +166,8 @@ static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const ev
     qs_csv_put_int(w, row->anchored);
     qs_csv_put_int(w, row->correct);
     qs_csv_put_int(w, row->refused);
-    qs_csv_put_real(w, e->answers.coverage[i]);
-    qs_table_put_text(w, e->answers.texts[i]);
+    qs_csv_put_real(w, a->coverage);
+    qs_table_put_text(w, a->text);
     json_decref(line);
     return qs_csv_end_row(w);
 }
@@ -144,7 +175,16 @@ static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const ev
 static qs_err write_config_items(void *context, const qs_config_row *config, const evidence *e)
 {
     qs_err err = QS_OK;
-    for (int64_t i = 0; i < e->answers.n_runs && err == QS_OK; i++) err = write_item(context, config, e, i);
+    for (int64_t i = 0; i < e->answers.n_runs && err == QS_OK; i++) {
+        asked a = {&e->answers.rows[i], e->k, e->headers, e->answers.texts[i], e->answers.coverage[i]};
+        err = write_item(context, config, e, &a);
+    }
+    for (int64_t i = 0; i < e->n_probe_runs && err == QS_OK; i++) {
+        int64_t cell = i % QS_PROBE_CELLS;
+        asked a = {&e->probe_rows[i], qs_probe_ks[cell / QS_PROBE_HEADERS], qs_probe_headers[cell % QS_PROBE_HEADERS],
+                   e->probe_texts.lines[i], NAN};
+        err = write_item(context, config, e, &a);
+    }
     return err;
 }
 
