@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "metric/evaluation.h"
+#include "metric/fixes.h"
 #include "stages/common.h"
 
 typedef struct options {
@@ -18,7 +19,7 @@ typedef struct options {
     const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget, *embed;
     qs_question_options questions;
     qs_serving serving;
-    const char *headers;
+    const char *headers, *fix;
     int64_t header_seed;
     bool no_rerank;
     qs_arg_list quants, checkpoints;
@@ -104,6 +105,8 @@ static void print_list(void)
     (void)printf("encoders (--encoder)\n");
     for (const qs_encoder_kind *kind = qs_encoder_kinds; kind->name != NULL; kind++)
         (void)printf("  %-20s %s\n", kind->name, kind->text);
+    (void)printf("fixes (--fix)\n");
+    for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) (void)printf("  %-20s %s\n", fix->name, fix->text);
     (void)printf("protocols (--protocol)\n");
     for (const qs_protocol *protocol = qs_protocols; protocol->name != NULL; protocol++)
         (void)printf("  %-20s %s\n", protocol->name, protocol->text);
@@ -132,6 +135,10 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     out->serving = opt->serving;
     out->serving.header_seed = (uint64_t)opt->header_seed;
     QS_TRY(qs_headers_parse(&out->serving.headers, opt->headers));
+    QS_TRY(qs_fixes_parse(&out->fixes, opt->fix));
+    if (out->fixes != 0 && (out->tasks & QS_TASKS_ANSWERS) != QS_TASKS_ANSWERS)
+        err = qs_fail(QS_E_USAGE, "--fix needs --tasks semantic and json, and --qa DIR or FILE");
+    QS_TRY(err);
     QS_TRY(parse_names(&out->dumps, dump_names, "dump", opt->dump));
     QS_TRY(qs_compute_parse(&out->compute, opt->compute));
     if (((out->dumps & QS_DUMP_EMBEDDINGS) != 0) != (opt->embed != NULL))
@@ -405,6 +412,8 @@ int main(int argc, char **argv)
          "of a configuration's runs with seeds; the reference's is 0.2", 0, 100, false},
         {"answer-tokens", QS_ARG_INT, &opt.serving.n_tokens_max, "N",
          "limit of a configuration's answer; 0 = 96, as the reference's", 0, 4096, false},
+        {"fix", QS_ARG_STRING, &opt.fix, "LIST",
+         "answer again with each of these fixes, beside the configuration as it is (--list)", 0, 0, false},
         {"probe", QS_ARG_INT, &opt.questions.n_probe, "N",
          "ask the first N items with 5, 10 and 20 snippets, and headers canonical, shuffled and removed; 0 = none", 0, 1e9,
          false},

@@ -71,7 +71,8 @@ static void test_rows_are_whole(void **state)
     (void)state;
     for (const qs_rule *rule = qs_rules; rule->name != NULL; rule++) {
         assert_true(rule->rows != NULL && rule->symptom != NULL && rule->cause != NULL && rule->fix != NULL);
-        assert_true(strncmp(rule->next, "qsweep ", 7) == 0 || strncmp(rule->next, "cp ", 3) == 0);
+        assert_true(strncmp(rule->next, "qsweep ", 7) == 0 || strncmp(rule->next, "{evaluate}", 10) == 0 ||
+                    strncmp(rule->next, "cp ", 3) == 0);
         assert_true(rule->all[0].kind != QS_IF_NONE || rule->any[0].kind != QS_IF_NONE);
         char page[256];
         assert_true(qs_rule_page(rule, 0, page, sizeof page));
@@ -220,7 +221,7 @@ static void test_sentences(void **state)
 {
     (void)state;
     static char command[] = "qsweep-evaluate --model models/m --text t.txt --qa gold --quant q/other.quant.h5 --quant "
-                            "q/point.quant.h5 --out runs/a";
+                            "q/point.quant.h5 --k 3 --quiet --out runs/a";
     const qs_rule *rules[QS_RULES_MAX];
     qs_sentence text = {0}, next = {0};
     made m;
@@ -237,7 +238,8 @@ static void test_sentences(void **state)
     assert_null(strchr(next.text, '{'));
     next = (qs_sentence){0};
     qs_diagnosis_next(&next, &m.configs[1], rules[1]);
-    assert_non_null(strstr(next.text, "qsweep evaluate --model models/m --text t.txt --qa gold --out runs/a --quant q/point.quant.h5"));
+    assert_string_equal(next.text, "qsweep evaluate --model models/m --text t.txt --qa gold --quant q/point.quant.h5 --k 3 "
+                                   "--out runs/a --fix rerank");
     qs_diagnosis_tell(&text, &m.sweep, &m.configs[1]);
     assert_non_null(strstr(text.text, "ppl_ratio 1.3 (budget <= 1.15)"));
     assert_non_null(strstr(text.text, "other-snippets (G9)"));

@@ -141,7 +141,7 @@ static void test_golden(void **state)
 {
     (void)state;
     static const char *const files[] = {"summary.csv", "verdicts.csv", "layers.csv", "latency.csv",
-                                        "pareto.csv",  "items.csv",    "entropy.csv", "trace.jsonl"};
+                                        "pareto.csv",  "fixes.csv",  "items.csv",    "entropy.csv", "trace.jsonl"};
     const size_t n_files = sizeof files / sizeof *files;
     loaded l;
     load_all(&l);

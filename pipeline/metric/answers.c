@@ -102,8 +102,7 @@ static void order_by_place(qs_answers *a, const qs_questions *q)
         qsort_r(a->ranked + i * a->k, (size_t)a->k, sizeof *a->ranked, compare_places, (void *)&q->set);
 }
 
-qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_frame *frame,
-                          const qs_tokenizer *tokenizer, const qs_reranker *reranker)
+static qs_err answers_alloc(qs_answers *out, const qs_questions *q)
 {
     qs_err err;
     *out = (qs_answers){.n_runs = q->n_runs, .n_prompts = q->n_prompts, .k = q->options.k};
@@ -113,13 +112,42 @@ qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_
     QS_TRY(QS_NEW(out->texts, out->n_runs, "answers"));
     QS_TRY(QS_NEW(out->rows, out->n_runs, "answers"));
     QS_TRY(QS_NEW(out->coverage, out->n_runs, "coverage"));
-    QS_TRY(rank(out, q, frame, reranker));
+out:
+    return err;
+}
+
+static qs_err build_prompts(qs_answers *out, const qs_questions *q, const qs_tokenizer *tokenizer)
+{
+    qs_err err;
     qs_gold_frame_snippets(out->rankings, q, out->ranked);
     if (q->serving.by_place) order_by_place(out, q);
     QS_TRY(qs_questions_prompts(q, tokenizer, out->ranked, out->prompts));
     for (int64_t i = 0; i < out->n_prompts; i++)
         if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
     out->n_ctx += qs_questions_tokens_max(q);
+out:
+    return err;
+}
+
+qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_frame *frame,
+                          const qs_tokenizer *tokenizer, const qs_reranker *reranker)
+{
+    qs_err err;
+    QS_TRY(answers_alloc(out, q));
+    QS_TRY(rank(out, q, frame, reranker));
+    QS_TRY(build_prompts(out, q, tokenizer));
+out:
+    if (err != QS_OK) qs_answers_free(out);
+    return err;
+}
+
+qs_err qs_answers_prepare_ranked(qs_answers *out, const qs_questions *q, const qs_ranking *rankings,
+                                 const qs_tokenizer *tokenizer)
+{
+    qs_err err;
+    QS_TRY(answers_alloc(out, q));
+    memcpy(out->rankings, rankings, (size_t)q->n_prompts * sizeof *rankings);
+    QS_TRY(build_prompts(out, q, tokenizer));
 out:
     if (err != QS_OK) qs_answers_free(out);
     return err;

@@ -135,6 +135,10 @@ qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *m
     qs_err err;
     *out = (qs_evaluation){.options = *options, .backend = backend, .model = model};
     if (options->questions != NULL) out->served = qs_serving_digest(&options->serving, options->questions->digest);
+    if (options->questions != NULL && options->fixes != 0) {
+        const uint64_t parts[] = {out->served.low, out->served.high, options->fixes};
+        out->served = qs_hash(parts, sizeof parts);
+    }
     if (out->options.budget_bytes == 0) {
         qs_backend_get_memory(backend, &memory);
         out->options.budget_bytes = memory.free_bytes / 2;

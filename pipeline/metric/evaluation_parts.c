@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "metric/answer_metrics.h"
+#include "metric/fix_arms.h"
 #include "metric/probe.h"
 #include "metric/rerank.h"
 #include "metric/resonance.h"
@@ -87,26 +88,21 @@ out:
     return err;
 }
 
-/* What a point and, for the paired part, what it is compared with have answered. */
-typedef struct answered {
-    qs_answers answers;
-    qs_semantics semantics;
-} answered;
-
-static void answered_free(answered *a)
+void qs_answered_free(qs_answered *a)
 {
     qs_answers_free(&a->answers);
     qs_semantics_free(&a->semantics);
 }
 
-static qs_err read_answered(answered *out, const qs_artifact *artifact)
+static qs_err read_answered(qs_answered *out, const qs_artifact *artifact)
 {
     qs_err err = qs_answers_read(&out->answers, artifact);
     return err != QS_OK ? err : qs_semantics_read(&out->semantics, artifact);
 }
 
-static qs_err put_metrics(const qs_evaluation *e, const qs_eval_point *point, const qs_questions *questions,
-                          const answered *own, const answered *reference, qs_quality_part part, qs_artifact *artifact)
+qs_err qs_answered_metrics(const qs_evaluation *e, const qs_eval_point *point, const qs_questions *questions,
+                           const qs_answered *own, const qs_answered *reference, qs_quality_part part, qs_metric_sink put,
+                           void *context)
 {
     qs_answer_input input = {.questions = questions,
                              .answers = &own->answers,
@@ -114,7 +110,7 @@ static qs_err put_metrics(const qs_evaluation *e, const qs_eval_point *point, co
                              .tasks = point->tasks,
                              .part = part,
                              .seed = e->options.seed};
-    qs_err err = qs_answer_measure(&input, put_metric, artifact);
+    qs_err err = qs_answer_measure(&input, put, context);
     if (err != QS_OK || (point->tasks & QS_TASK_SEMANTIC) == 0) return err;
     qs_semantic_input semantic = {.own = &own->semantics,
                                   .reference = reference != NULL ? &reference->semantics : NULL,
@@ -122,33 +118,33 @@ static qs_err put_metrics(const qs_evaluation *e, const qs_eval_point *point, co
                                   .reference_answers = input.reference,
                                   .part = part,
                                   .seed = e->options.seed};
-    return qs_semantic_metrics(&semantic, put_metric, artifact);
+    return qs_semantic_metrics(&semantic, put, context);
 }
 
 static qs_err answer_and_measure(const qs_evaluation *e, const qs_deployed *what, const qs_questions *questions,
-                                 int64_t batch, answered *out)
+                                 int64_t batch, qs_answered *out)
 {
     qs_err err = answer(e, what, questions, batch, &out->answers);
     return err != QS_OK ? err : qs_semantics_measure(&out->semantics, &e->frame, questions, &out->answers);
 }
 
-static qs_err put_answer_control(const qs_evaluation *e, const qs_eval_point *point, const answered *first,
+static qs_err put_answer_control(const qs_evaluation *e, const qs_eval_point *point, const qs_answered *first,
                                  qs_artifact *artifact)
 {
     qs_questions some = *e->options.questions;
-    answered again = {0};
+    qs_answered again = {0};
     qs_deployed what = qs_deployed_reference(e);
     qs_err err;
     qs_questions_limit(&some, CONTROL_ITEMS);
     QS_TRY(answer_and_measure(e, &what, &some, CONTROL_BATCH, &again));
-    QS_TRY(put_metrics(e, point, &some, &again, first, QS_QUALITY_PAIRED, artifact));
+    QS_TRY(qs_answered_metrics(e, point, &some, &again, first, QS_QUALITY_PAIRED, put_metric, artifact));
 out:
-    answered_free(&again);
+    qs_answered_free(&again);
     return err;
 }
 
 static qs_err probe(const qs_evaluation *e, const qs_deployed *what, const qs_questions *questions,
-                    const answered *own, qs_artifact *artifact)
+                    const qs_answered *own, qs_artifact *artifact)
 {
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
     qs_deployment deployment = {0};
@@ -184,7 +180,7 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
 {
     qs_questions served;
     const qs_questions *questions = &served;
-    answered own = {0}, reference = {0};
+    qs_answered own = {0}, reference = {0};
     double started = qs_clock_seconds();
     qs_deployed what = qs_deployed_candidate(e, candidate);
     qs_quality_part part = candidate != NULL ? QS_QUALITY_ALL : QS_QUALITY_OWN;
@@ -197,13 +193,15 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
     QS_TRY(answer_and_measure(e, &what, questions, QS_ANSWER_BATCH, &own));
     QS_TRY(qs_answers_put(artifact, questions, &own.answers));
     QS_TRY(qs_semantics_put(artifact, &e->frame, &own.semantics));
-    QS_TRY(put_metrics(e, point, questions, &own, candidate != NULL ? &reference : NULL, part, artifact));
+    QS_TRY(qs_answered_metrics(e, point, questions, &own, candidate != NULL ? &reference : NULL, part, put_metric,
+                               artifact));
     if (candidate == NULL) QS_TRY(put_answer_control(e, point, &own, artifact));
+    if (candidate != NULL) QS_TRY(qs_fix_arms_run(e, point, &what, questions, &own.answers, &reference, artifact));
     if ((point->tasks & QS_TASK_PROBE) != 0) QS_TRY(probe(e, &what, questions, &own, artifact));
     QS_TRY(qs_artifact_put_real(artifact, "/timing/@answers_s", qs_clock_seconds() - started));
 out:
-    answered_free(&own);
-    answered_free(&reference);
+    qs_answered_free(&own);
+    qs_answered_free(&reference);
     return qs_context(err, "answer questions");
 }
 

@@ -4,6 +4,7 @@
 
 #include "metric/entropy_metrics.h"
 #include "metric/evaluation.h"
+#include "metric/semantics.h"
 
 /* What is deployed: a candidate, or the reference. */
 typedef struct qs_deployed {
@@ -18,6 +19,18 @@ qs_deployed qs_deployed_candidate(const qs_evaluation *evaluation, const qs_cand
 /* `what` must outlive the call alone. Errors as qs_deployment_create. */
 QS_MUST_CHECK qs_err qs_deploy(const qs_evaluation *evaluation, qs_deployment *out, const qs_deployed *what,
                                int64_t batch, int64_t n_ctx);
+
+/* What a point and, for the paired part, what it is compared with have answered. */
+typedef struct qs_answered {
+    qs_answers answers;
+    qs_semantics semantics;
+} qs_answered;
+void qs_answered_free(qs_answered *answered);
+/* Metrics that the point's tasks want. */
+QS_MUST_CHECK qs_err qs_answered_metrics(const qs_evaluation *evaluation, const qs_eval_point *point,
+                                         const qs_questions *questions, const qs_answered *own,
+                                         const qs_answered *reference, qs_quality_part part, qs_metric_sink put,
+                                         void *context);
 
 /* Answers and their metrics, when the point's tasks want them; candidate NULL = the reference, to which a negative
  * control is added: its first items once more, in another batch, of which every difference must be 0. */

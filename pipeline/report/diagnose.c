@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "quant/spec.h"
 #include "report/tables.h"
 
 /* ---- conditions ---- */
@@ -141,134 +140,7 @@ void qs_diagnosis_evidence(qs_sentence *text, const qs_sweep *sweep, const qs_sw
     qs_sentence_add(text, "%s", own.text);
 }
 
-/* ---- the next command ---- */
-
-/* The value of an option that ends in `suffix`, in the command line of the evaluation; false where there is none. */
-static bool option_of(const char *command, const char *option, const char *suffix, char *text, size_t bytes)
-{
-    size_t n = strlen(option), n_suffix = strlen(suffix);
-    if (command == NULL) return false;
-    for (const char *at = strstr(command, option); at != NULL; at = strstr(at + n, option)) {
-        const char *value = at + n + 1;
-        size_t length = strcspn(value, " ");
-        if (at == command || at[-1] != ' ' || (at[n] != ' ' && at[n] != '=') || length < n_suffix) continue;
-        if (strncmp(value + length - n_suffix, suffix, n_suffix) != 0) continue;
-        (void)snprintf(text, bytes, "%.*s", (int)length, value);
-        return true;
-    }
-    return false;
-}
-
-/* The configuration as cells of a grid with other bits and groups; 0 = as they are. */
-static bool spec_of(const qs_config_row *row, int64_t bits, int64_t group, char *text, size_t bytes)
-{
-    char bits_cell[32], group_cell[32] = "";
-    qs_spec spec;
-    (void)snprintf(bits_cell, sizeof bits_cell, "%lld", (long long)(bits > 0 ? bits : row->bits));
-    if (row->bits == 0) (void)snprintf(bits_cell, sizeof bits_cell, "%.2f", row->bpw);
-    else if (strcmp(row->method, "int8") != 0)
-        (void)snprintf(group_cell, sizeof group_cell, "%lld", (long long)(group != 0 ? group : row->group_size));
-    if (qs_spec_from_cells(&spec, row->method, bits_cell, group_cell, row->variant) != QS_OK) return false;
-    (void)snprintf(text, bytes, "%s", spec.text);
-    return true;
-}
-
-static bool put_out(const qs_config_row *row, char *text, size_t bytes)
-{
-    const char *slash = strrchr(row->path, '/');
-    (void)snprintf(text, bytes, "%.*s", slash != NULL ? (int)(slash - row->path) : 1, slash != NULL ? row->path : ".");
-    return true;
-}
-
-static bool put_calib(const qs_config_row *row, char *text, size_t bytes)
-{
-    (void)put_out(row, text, bytes);
-    size_t used = strlen(text);
-    (void)snprintf(text + used, bytes - used, "/calib.h5");
-    return true;
-}
-
-static bool put_quant(const qs_config_row *row, char *text, size_t bytes)
-{
-    char name[QS_CONFIG_TEXT_BYTES + 16];
-    (void)snprintf(name, sizeof name, "%s.quant.h5", row->id);
-    return option_of(row->command, "--quant", name, text, bytes);
-}
-
-static bool put_spec(const qs_config_row *row, char *text, size_t bytes) { return spec_of(row, 0, 0, text, bytes); }
-
-/* 8 bits of bitsandbytes where the method has no more to give. */
-static bool put_more_bits(const qs_config_row *row, char *text, size_t bytes)
-{
-    static const int64_t steps[] = {3, 4, 8};
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
-        if (steps[i] > row->bits && row->bits > 0 && spec_of(row, steps[i], 0, text, bytes)) return true;
-    (void)snprintf(text, bytes, "int8");
-    return true;
-}
-
-static bool put_finer(const qs_config_row *row, char *text, size_t bytes)
-{
-    int64_t group = row->group_size > 32 ? row->group_size / 2 : row->group_size > 0 ? row->group_size : 128;
-    return spec_of(row, 0, group, text, bytes);
-}
-
-static bool put_group(const qs_config_row *row, char *text, size_t bytes)
-{
-    (void)snprintf(text, bytes, "%lld", row->group_size > 0 ? (long long)row->group_size : 64LL);
-    return true;
-}
-
-static bool put_model(const qs_config_row *row, char *text, size_t bytes)
-{
-    return option_of(row->command, "--model", "", text, bytes);
-}
-
-static bool put_text_path(const qs_config_row *row, char *text, size_t bytes)
-{
-    return option_of(row->command, "--text", "", text, bytes);
-}
-
-static bool put_qa(const qs_config_row *row, char *text, size_t bytes)
-{
-    return option_of(row->command, "--qa", "", text, bytes);
-}
-
-static const struct {
-    const char *word, *unknown; /* what stands there where nothing is known */
-    bool (*put)(const qs_config_row *row, char *text, size_t bytes);
-} words_of_commands[] = {
-    {"model", "MODEL", put_model}, {"text", "TEXT", put_text_path}, {"qa", "GOLD_SET", put_qa},
-    {"out", "", put_out},          {"calib", "", put_calib},        {"quant", "QUANT_FILE", put_quant},
-    {"spec", "SPEC", put_spec},    {"more-bits", "", put_more_bits}, {"finer", "SPEC", put_finer},
-    {"group", "", put_group},
-};
-
-static void value_of(const qs_config_row *row, const char *word, size_t bytes_of_word, char *text, size_t bytes)
-{
-    for (size_t i = 0; i < sizeof words_of_commands / sizeof *words_of_commands; i++) {
-        const char *known = words_of_commands[i].word;
-        if (strlen(known) != bytes_of_word || strncmp(known, word, bytes_of_word) != 0) continue;
-        if (!words_of_commands[i].put(row, text, bytes)) (void)snprintf(text, bytes, "%s", words_of_commands[i].unknown);
-        return;
-    }
-    (void)snprintf(text, bytes, "{%.*s}", (int)bytes_of_word, word);
-}
-
-void qs_diagnosis_next(qs_sentence *text, const qs_sweep_config *config, const qs_rule *rule)
-{
-    for (const char *at = rule->next; *at != '\0';) {
-        const char *open = strchr(at, '{'), *close = open != NULL ? strchr(open, '}') : NULL;
-        char value[QS_PATH_BYTES];
-        if (close == NULL) {
-            qs_sentence_add(text, "%s", at);
-            return;
-        }
-        value_of(&config->row, open + 1, (size_t)(close - open - 1), value, sizeof value);
-        qs_sentence_add(text, "%.*s%s", (int)(open - at), at, value);
-        at = close + 1;
-    }
-}
+/* ---- sentences ---- */
 
 void qs_diagnosis_tell(qs_sentence *text, const qs_sweep *sweep, const qs_sweep_config *config)
 {

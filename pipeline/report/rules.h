@@ -31,7 +31,8 @@ typedef struct qs_rule {
     const char *rows;     /* of the checklist, with blanks between them: "G5 B5" */
     const char *profiles; /* that it is for, with blanks between them; NULL = every method; "fp" = the reference */
     const char *symptom, *cause, *fix;
-    /* A command. {model} {text} {qa} {out} {calib} {quant} are those of the evaluation, {spec} is the configuration,
+    /* A command. {evaluate} is the evaluation as it was called, with this point alone and without the options that the rule
+     * names itself. {model} {out} {calib} are those of the evaluation, {spec} is the configuration,
      * {more-bits} and {finer} are specs with the next number of bits and with groups half as long, {group} a number. */
     const char *next;
     const char *pages; /* of the problem map, with blanks between them (qs_rule_page) */

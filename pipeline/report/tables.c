@@ -7,6 +7,7 @@
 #include "data/csv.h"
 #include "model/weights.h"
 #include "report/diagnose.h"
+#include "report/fix_table.h"
 #include "report/item_tables.h"
 
 enum { TEXT_BYTES = 2048 }; /* of the longest cell */
@@ -341,6 +342,7 @@ const qs_table qs_tables[] = {
     {"pareto.csv", "a configuration as a candidate", write_pareto},
     {"diagnosis.csv", "a symptom of a configuration: figures, likely cause, fix and next command (docs/symptoms.md)",
      qs_write_diagnosis},
+    {"fixes.csv", "a gate's figure before and after a fix that was tried (docs/fixes.md)", qs_write_fixes},
     {"items.csv", "an answer: a question in one wording, greedily or with a seed", qs_write_items},
     {"entropy.csv", "a step of a text: the mean over held-out windows, or one long text", qs_write_entropy},
     {"trace.jsonl", "a retrieval: a question in one wording, the snippets offered, and those selected", qs_write_trace},

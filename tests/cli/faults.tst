@@ -12,6 +12,9 @@
 0 ^noise_*found.*sampling-noise cat $TMP/found
 0 ^cut_*found.*cut-answers cat $TMP/found
 0 ^index_*found.*other-index..E7 cat $TMP/found
+# The prescribed fix takes the fault back, and the table says that it counts (metrics.md §6; checklist A12).
+0 ^yes$ awk -F, '$2 == "header-lock" && $3 == "lambda_conv" && $5 > $4 && $6 == "yes" { print $8 }' $TMP/faults/report-headers/fixes.csv
+0 -> grep "fix header-lock: .*lambda_conv" $TMP/faults/log
 # What the report says names the figures and a command that its stage takes.
 0 answer_cut grep -A8 ^diagnosis $TMP/faults/report-cut.txt
 0 --answer-tokens grep -A8 ^diagnosis $TMP/faults/report-cut.txt

@@ -47,6 +47,9 @@
 0 . qsweep-report --schema | diff - docs/artifacts.md
 0 . qsweep-report --symptoms | diff - docs/symptoms.md
 
+# every option that a symptom's next command names is one of its stage
+0 ^known$ qsweep-report --symptoms | grep -o '`[^`]*` |$' | sed 's/{evaluate}/qsweep evaluate/g; s/&&/\n/g' | grep -o 'qsweep .*' | while read -r q stage rest; do qsweep-$stage --help >$TMP/help; for o in $(grep -oE -e '--[a-z-]+' <<<"$rest"); do grep -q -e "$o" $TMP/help || echo "$stage has no $o"; done; done | grep . || echo known
+
 # colour only on a terminal, and not under NO_COLOR
 NEEDS /usr/bin/script it makes a terminal
 0 \[32mPASS script -qec "qsweep-report --budgets datasets/budgets.csv $TMP/eval/golden/*.eval.h5" /dev/null
