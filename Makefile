@@ -306,6 +306,11 @@ test-faults: $(programs) $(BUILD)/tests/tool_plant $(BUILD)/datasets/world/gener
 	@tests/plant_faults $(BUILD) $(or $(OUT),$(BUILD)/faults) $(or $(ITEMS),0) $(or $(MODEL),reader) \
 	  $(or $(GOLD),datasets/world) $(EVALUATE)
 
+#? make test-memory [OUT=]          peak memory of the stages on a random model of 1e9 parameters; minutes, 5 GB of disk
+.PHONY: test-memory
+test-memory: $(programs) $(BUILD)/tests/tool_random_model $(BUILD)/tests/tool_peak
+	@scripts/test-memory $(BUILD) $(OUT)
+
 #? make bench                      kernels and ops against the reference and the machine's peaks
 bench_programs := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/bench_*.c))
 .PHONY: bench

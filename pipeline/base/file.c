@@ -41,6 +41,13 @@ qs_err qs_file_map_open(qs_file_map *out, const char *path)
     return err;
 }
 
+void qs_file_map_release(const qs_file_map *map, const uint8_t *data, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), offset = (size_t)(data - map->data);
+    size_t first = (offset + page - 1) / page * page, last = (offset + bytes) / page * page;
+    if (first < last) (void)madvise((void *)(uintptr_t)(map->data + first), last - first, MADV_DONTNEED);
+}
+
 void qs_file_map_close(qs_file_map *map)
 {
     if (map->data != NULL) (void)munmap((void *)(uintptr_t)map->data, map->bytes);

@@ -8,6 +8,8 @@
 #include "model/dequant.h"
 #include "model/weights_impl.h"
 
+enum { RELEASE_BYTES = 1 << 20 }; /* of one read: less is not worth a call of the kernel */
+
 qs_err qs_model_open(qs_model **out, const char *path)
 {
     *out = NULL;
@@ -143,6 +145,14 @@ static bool is_finite(const float *x, int64_t n)
     return most != 0x7f800000u;
 }
 
+/* A model is read block by block: what was read of a large tensor need not stay in memory beside what was made of it. */
+static void release_rows(const qs_slot *slot, const geometry *g, int64_t first, int64_t n_rows)
+{
+    size_t bytes = (size_t)n_rows * g->row_bytes;
+    if (bytes >= RELEASE_BYTES)
+        qs_file_map_release(&slot->file->map, slot->data + (size_t)first * g->row_bytes, bytes);
+}
+
 static qs_err fail_nonfinite(const qs_slot *slot, const geometry *g, int64_t row, const float *x)
 {
     int64_t col = qs_find_nonfinite(x, g->n_cols);
@@ -166,6 +176,7 @@ static qs_err read_rows(const qs_slot *slot, const geometry *g, int64_t first, i
         qs_storage_to_f32(slot->info.storage, row, src, g->n_cols);
         if (!is_finite(row, g->n_cols) && i < bad_row) bad_row = i;
     }
+    release_rows(slot, g, first, n_rows);
     return bad_row == INT64_MAX ? QS_OK : fail_nonfinite(slot, g, first + bad_row, dst + bad_row * g->n_cols);
 }
 
@@ -221,6 +232,7 @@ qs_err qs_model_read_16(const qs_model *model, qs_role role, int64_t layer, uint
         memcpy(row, slot->data + (size_t)stored_row(&g, i) * g.row_bytes, g.row_bytes);
         if (!is_finite_16(row, g.n_cols, exponent) && i < bad_row) bad_row = i;
     }
+    release_rows(slot, &g, 0, g.n_rows);
     if (bad_row == INT64_MAX) return QS_OK;
     float *bad;
     err = QS_NEW(bad, g.n_cols, "a row of weights");
@@ -287,6 +299,7 @@ static qs_err add_slot(qs_hasher *hasher, const qs_slot *slot)
                                slot->n_rotated_heads};
     qs_hasher_add(hasher, numbers, sizeof numbers);
     qs_hasher_add(hasher, slot->data, slot->info.bytes);
+    if (slot->info.bytes >= RELEASE_BYTES) qs_file_map_release(&slot->file->map, slot->data, slot->info.bytes);
     return QS_OK;
 }
 
