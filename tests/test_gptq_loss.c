@@ -1,0 +1,103 @@
+/* The loss that GPTQ finds on its way, against the one measured with second moments. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "quant/loss.h"
+#include "tests/quant_data.h"
+
+static qs_backend *backend;
+static qs_workspace *workspace;
+
+static int start(void **state)
+{
+    (void)state;
+    bool made = qs_backend_create(&backend, "cpu", 0, 2) == QS_OK && qs_workspace_create(&workspace, backend) == QS_OK;
+    return made ? 0 : -1;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    qs_workspace_destroy(workspace);
+    qs_backend_destroy(backend);
+    return 0;
+}
+
+static qs_spec parse(const char *text)
+{
+    qs_spec spec;
+    if (qs_spec_parse(&spec, text) != QS_OK) fail_msg("%s", qs_error_text());
+    return spec;
+}
+
+/* The compensation identity gives the loss on the way; measured with H it is the same, whatever was dead, in how many
+ * panels and in which order. */
+static void test_loss_found_on_the_way(void **state)
+{
+    (void)state;
+    static const char *const specs[] = {
+        "gptq:bits=4,group=64", "gptq:bits=2,group=-1,sym=0", "gptq:bits=3,group=64,act=1",
+        "gptq:bits=8,group=128,act=1,static=1", "gptq:bits=3,group=32,damp=0.2",
+    };
+    enum { N_OUT = 70, N_IN = 700 };
+    float *gram = data_gram(N_IN, 800, 21), *w = data_normal(N_OUT * N_IN, 22, 0.05f);
+    int64_t at = 0;
+    for (int64_t i = 0; i < N_IN; i++)
+        for (int64_t j = i; j < N_IN; j++, at++)
+            if (i == 5 || j == 5 || i == 600 || j == 600) gram[at] = 0;
+    qs_factor_cache *factors;
+    assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 800, "t"), QS_OK);
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        qs_spec spec = parse(specs[i]);
+        qs_quant_job job = {.name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .factors = factors, .backend = backend};
+        qs_quant_result found;
+        qs_quant_task task = {.spec = &spec, .job = &job, .out = &found};
+        assert_int_equal(qs_quant_solve(workspace, &task, 1), QS_OK);
+        assert_true(found.form > 0);
+        qs_quant_result measured = found;
+        measured.form = 0;
+        task.out = &measured;
+        assert_int_equal(qs_loss_measure(workspace, &task, 1), QS_OK);
+        if (!(fabs(found.loss - measured.loss) <= 1e-5 * measured.loss))
+            fail_msg("%s: %.9g on the way, %.9g measured", specs[i], found.loss, measured.loss);
+        assert_true(found.weight_error == measured.weight_error);
+        qs_packed_free(&found.packed);
+    }
+    qs_factor_cache_destroy(factors);
+    free(gram);
+    free(w);
+}
+
+/* Where damping is nearly all of the form, the rest is measured: inputs of one direction alone, which errors avoid. */
+static void test_loss_measured_where_damping_rules(void **state)
+{
+    (void)state;
+    enum { N_OUT = 20, N_IN = 64 };
+    float *gram = data_gram(N_IN, 1, 23), *w = data_normal(N_OUT * N_IN, 24, 0.05f);
+    qs_factor_cache *factors;
+    assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 1, "t"), QS_OK);
+    qs_spec spec = parse("gptq:bits=4,group=32,damp=1");
+    qs_quant_job job = {.name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .factors = factors, .backend = backend};
+    qs_quant_result r;
+    qs_quant_task task = {.spec = &spec, .job = &job, .out = &r};
+    assert_int_equal(qs_quant_solve(workspace, &task, 1), QS_OK);
+    assert_true(r.damping > 0 && r.form == 0 && r.loss > 0 && r.loss < 0.01);
+    qs_packed_free(&r.packed);
+    qs_factor_cache_destroy(factors);
+    free(gram);
+    free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loss_found_on_the_way),
+        cmocka_unit_test(test_loss_measured_where_damping_rules),
+    };
+    return cmocka_run_group_tests_name("gptq_loss", tests, start, stop);
+}
