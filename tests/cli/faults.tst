@@ -1,5 +1,5 @@
 # Planted faults are found, each by its gate and its symptom, and the same model without a fault passes (metrics.md §6; checklist
-# G5, G7, G8, A7, A10, A17, A19, B5, B9, E7). All of them with all questions: make test-faults. STATUS PATTERN COMMAND
+# G5, G7, A7, A10, A17, A19, B5, B9, E7). All of them with all questions: make test-faults. STATUS PATTERN COMMAND
 0 . tests/plant_faults $QS_BUILD $TMP/faults 10 reader datasets/world --no-rerank --encoder tfidf >$TMP/found || { cat $TMP/found; exit 1; }
 0 ^control_*passes.*nothing cat $TMP/found
 0 ^group_*found.*misread-weights cat $TMP/found
