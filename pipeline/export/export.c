@@ -34,7 +34,7 @@ qs_err qs_export_matrix(const qs_export_job *job, int64_t layer, qs_role role, c
     return err;
 }
 
-qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out)
+qs_err qs_export_integers(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out)
 {
     char name[QS_EXPORT_NAME_BYTES];
     qs_err err = qs_export_matrix(job, layer, role, out);
@@ -44,10 +44,17 @@ qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, c
                       "with --type f16",
                       qs_export_matrix_name(name, layer, role), qs_formats[(*out)->format].name,
                       (*out)->format == QS_PACKED_EXL2 ? "exl2" : "bnb");
+    return err;
+}
+
+qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out)
+{
+    char name[QS_EXPORT_NAME_BYTES];
+    qs_err err = qs_export_integers(job, layer, role, out);
     if (err == QS_OK && qs_quant_file_spec(job->quant)->bpw > 0)
         err = qs_fail(QS_E_UNSUPPORTED,
-                      "export %s: each matrix has bits of its own, and this format one width for all; use --format gguf "
-                      "with --type f16", qs_export_matrix_name(name, layer, role));
+                      "export %s: each matrix has bits of its own, and this format one width for all; use --format "
+                      "gptq_v2, or gguf with --type f16", qs_export_matrix_name(name, layer, role));
     return err;
 }
 

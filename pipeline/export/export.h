@@ -38,7 +38,10 @@ QS_MUST_CHECK qs_err qs_export_format_find(const qs_export_format **out, const c
 extern const qs_export_format qs_export_gptq, qs_export_gptq_v2, qs_export_awq, qs_export_bnb, qs_export_exl2,
     qs_export_gguf;
 
-/* The packed matrix of a linear, on loan until the next call; QS_E_UNSUPPORTED when the artifact holds it otherwise. */
+/* The packed matrix of a linear, on loan until the next call; QS_E_UNSUPPORTED when the artifact holds it otherwise than as
+ * integers. */
+QS_MUST_CHECK qs_err qs_export_integers(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);
+/* The same, and all matrices have the same bits and groups. */
 QS_MUST_CHECK qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);
 /* The same of any format. */
 QS_MUST_CHECK qs_err qs_export_matrix(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);

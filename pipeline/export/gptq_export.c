@@ -1,4 +1,5 @@
-/* GPTQ checkpoints, format v1 ("gptq") and v2 ("gptq_v2"), as AutoGPTQ and GPTQModel lay them out:
+/* GPTQ checkpoints, format v1 ("gptq") and v2 ("gptq_v2"), as AutoGPTQ and GPTQModel lay them out; matrices with bits of
+ * their own (budgets) through GPTQModel's "dynamic":
  *
  *   qweight I32 [n_in * bits / 32, n_out]   each column a bit stream over the input channels, lowest bit first
  *   qzeros  I32 [n_groups, n_out * bits / 32]   each row a bit stream over the output channels; v1 stores zero - 1
@@ -6,6 +7,7 @@
  *   g_idx   I32 [n_in]   group of each input channel
  *
  * 3-bit codes straddle words: the stream of 32 codes in three words is the plain one. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/args.h"
@@ -35,7 +37,7 @@ static qs_err check_zeros(const qs_export_job *job, int64_t layer, qs_role role)
 {
     char name[QS_EXPORT_NAME_BYTES];
     const qs_packed *p;
-    qs_err err = qs_export_packed(job, layer, role, &p);
+    qs_err err = qs_export_integers(job, layer, role, &p);
     if (err != QS_OK || p->zeros == NULL || !is_v1(job)) return err;
     const uint8_t *zero = memchr(p->zeros, 0, (size_t)(p->n_out * p->n_groups));
     if (zero == NULL) return QS_OK;
@@ -65,16 +67,37 @@ out:
 
 /* ---- tensors ---- */
 
-static int64_t group_size(const qs_spec *spec, int64_t n_in) { return spec->group_size < 0 ? n_in : spec->group_size; }
+typedef struct width {
+    int64_t bits, group_size;
+} width;
+
+/* Of a matrix: the spec's, or its own share of a budget. */
+static qs_err width_of(const qs_export_job *job, int64_t layer, qs_role role, width *out)
+{
+    const qs_spec *spec = qs_quant_file_spec(job->quant);
+    const qs_artifact *artifact = qs_quant_file_artifact(job->quant);
+    char path[QS_EXPORT_NAME_BYTES + 32];
+    qs_err err = QS_OK;
+    *out = (width){spec->bits, spec->group_size};
+    if (spec->bpw == 0) return QS_OK;
+    (void)snprintf(path, sizeof path, "/layers/%lld/%s/@bits", (long long)layer, qs_role_name(role));
+    QS_TRY(qs_artifact_get_int(artifact, path, &out->bits));
+    (void)snprintf(path, sizeof path, "/layers/%lld/%s/@group_size", (long long)layer, qs_role_name(role));
+    QS_TRY(qs_artifact_get_int(artifact, path, &out->group_size));
+out:
+    return err;
+}
 
 static qs_err parts(const qs_export_job *job, int64_t layer, qs_role role, qs_hf_part *out, int *n)
 {
-    const qs_spec *spec = qs_quant_file_spec(job->quant);
     qs_tensor_info info = qs_model_info(job->model, role, layer);
     int64_t n_out = info.n_out, n_in = info.n_in;
-    int64_t group = group_size(spec, n_in), n_groups = (n_in + group - 1) / group;
-    out[0] = (qs_hf_part){".qweight", QS_ST_I32, 2, {n_in * spec->bits / WORD_BITS, n_out}};
-    out[1] = (qs_hf_part){".qzeros", QS_ST_I32, 2, {n_groups, n_out * spec->bits / WORD_BITS}};
+    width w;
+    qs_err err = width_of(job, layer, role, &w);
+    if (err != QS_OK) return err;
+    int64_t group = w.group_size < 0 ? n_in : w.group_size, n_groups = (n_in + group - 1) / group;
+    out[0] = (qs_hf_part){".qweight", QS_ST_I32, 2, {n_in * w.bits / WORD_BITS, n_out}};
+    out[1] = (qs_hf_part){".qzeros", QS_ST_I32, 2, {n_groups, n_out * w.bits / WORD_BITS}};
     out[2] = (qs_hf_part){".scales", QS_ST_F16, 2, {n_groups, n_out}};
     out[3] = (qs_hf_part){".g_idx", QS_ST_I32, 1, {n_in, 0}};
     *n = 4;
@@ -134,7 +157,7 @@ static qs_err encode(const qs_export_job *job, int64_t layer, qs_role role, cons
     uint16_t *scales = data[2];
     int32_t *groups = data[3];
     qs_err err;
-    QS_TRY(qs_export_packed(job, layer, role, &p));
+    QS_TRY(qs_export_integers(job, layer, role, &p));
     QS_TRY(put_codes(p, data[0]));
     QS_TRY(put_zeros(p, is_v1(job) ? 1 : 0, data[1]));
     for (int64_t o = 0; o < p->n_out; o++)
@@ -154,19 +177,79 @@ static bool any_perm(const qs_export_job *job)
     return false;
 }
 
+/* The width that most matrices have: the general one, of which others are exceptions. */
+static width commonest(const width *widths, int64_t n)
+{
+    width best = widths[0];
+    int64_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t count = 0;
+        for (int64_t j = 0; j < n; j++)
+            count += widths[j].bits == widths[i].bits && widths[j].group_size == widths[i].group_size;
+        if (count > most) best = widths[i];
+        most = count > most ? count : most;
+    }
+    return best;
+}
+
+/* A rule of GPTQModel's "dynamic" for a matrix: a regular expression that its name alone matches. */
+static int add_rule(json_t *rules, qs_role role, int64_t layer, width w)
+{
+    char name[QS_TENSOR_NAME_BYTES], rule[2 * QS_TENSOR_NAME_BYTES] = "+:^";
+    size_t n = strlen(rule);
+    (void)qs_role_tensor_name(name, QS_NAMING_HF, role, layer);
+    name[strlen(name) - strlen(".weight")] = '\0';
+    for (const char *at = name; *at != '\0'; at++) {
+        if (*at == '.') rule[n++] = '\\';
+        rule[n++] = *at;
+    }
+    rule[n++] = '$';
+    rule[n] = '\0';
+    return json_object_set_new(rules, rule, json_pack("{s:I, s:I}", "bits", (json_int_t)w.bits, "group_size",
+                                                      (json_int_t)w.group_size));
+}
+
+/* Sets bits and groups that all have, and the exceptions from them. */
+static qs_err put_widths(const qs_export_job *job, json_t *root)
+{
+    int64_t n = qs_model_get_config(job->model)->n_layers * QS_N_LINEARS;
+    json_t *rules = json_object();
+    width *widths = NULL;
+    int failed = rules == NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(widths, n, "widths of matrices"));
+    for (int64_t i = 0; i < n; i++) QS_TRY(width_of(job, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS), &widths[i]));
+    width general = commonest(widths, n);
+    failed |= json_object_set_new(root, "bits", json_integer((json_int_t)general.bits));
+    failed |= json_object_set_new(root, "group_size", json_integer((json_int_t)general.group_size));
+    for (int64_t i = 0; i < n; i++)
+        if (widths[i].bits != general.bits || widths[i].group_size != general.group_size)
+            failed |= add_rule(rules, (qs_role)(i % QS_N_LINEARS), i / QS_N_LINEARS, widths[i]);
+    if (json_object_size(rules) > 0) failed |= json_object_set(root, "dynamic", rules);
+    if (failed != 0) err = qs_fail(QS_E_RESOURCE, "export: no memory for a document");
+out:
+    qs_mem_free(widths);
+    json_decref(rules);
+    return err;
+}
+
 static json_t *config(const qs_export_job *job)
 {
     const qs_spec *spec = qs_quant_file_spec(job->quant);
     const char *format = is_v1(job) ? "gptq" : "gptq_v2";
     /* Groups in an order of their own are what desc_act means to a loader; a damping of 0 (RTN) would be
      * refused by one. */
-    return json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:f, s:{s:[s], s:s}}",
-                     "quant_method", "gptq", "method", "gptq", "bits", (json_int_t)spec->bits, "group_size",
-                     (json_int_t)spec->group_size, "desc_act", (int)any_perm(job), "sym", (int)spec->sym,
-                     "checkpoint_format", format, "format", format, "pack_dtype", "int32", "lm_head", 0,
-                     "static_groups", (int)spec->static_groups, "true_sequential", 0, "damp_percent",
-                     spec->damping > 0 ? spec->damping : 0.01, "meta", "quantizer", "qsweep:" QS_VERSION,
-                     "spec", spec->id);
+    json_t *root =
+        json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:f, s:{s:[s], s:s}}",
+                  "quant_method", "gptq", "method", "gptq", "bits", (json_int_t)spec->bits, "group_size",
+                  (json_int_t)spec->group_size, "desc_act", (int)any_perm(job), "sym", (int)spec->sym,
+                  "checkpoint_format", format, "format", format, "pack_dtype", "int32", "lm_head", 0,
+                  "static_groups", (int)spec->static_groups, "true_sequential", 0, "damp_percent",
+                  spec->damping > 0 ? spec->damping : 0.01, "meta", "quantizer", "qsweep:" QS_VERSION,
+                  "spec", spec->id);
+    if (root == NULL || spec->bpw == 0 || put_widths(job, root) == QS_OK) return root;
+    json_decref(root);
+    return NULL;
 }
 
 static const qs_hf_codec codec = {.parts = parts, .encode = encode, .config = config,
@@ -178,8 +261,8 @@ static qs_err write_dir(const qs_export_job *job) { return qs_hf_dir_write(job, 
 const qs_export_format qs_export_gptq = {
     .name = "gptq",
     .loaders = "GPTQModel, AutoGPTQ, transformers, vLLM, ExLlamaV2",
-    .holds = "integer codes of 2, 3, 4 and 8 bits, any group and order; asym only where no zero point is 0, and not for "
-             "GPTQModel",
+    .holds = "integer codes of 2, 3, 4 and 8 bits, any group and order, also per matrix (GPTQModel's dynamic); asym only where no "
+             "zero point is 0, and not for GPTQModel",
     .directory = true,
     .check = check,
     .plan = plan_dir,
@@ -189,7 +272,7 @@ const qs_export_format qs_export_gptq = {
 const qs_export_format qs_export_gptq_v2 = {
     .name = "gptq_v2",
     .loaders = "GPTQModel, vLLM, ExLlamaV2",
-    .holds = "integer codes of 2, 3, 4 and 8 bits, any group and order",
+    .holds = "integer codes of 2, 3, 4 and 8 bits, any group and order, also per matrix (GPTQModel's dynamic)",
     .directory = true,
     .check = check,
     .plan = plan_dir,

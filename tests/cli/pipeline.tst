@@ -46,7 +46,12 @@
 0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl --quant $TMP/e/exl2-4.50bpw-h16.quant.h5 --out $TMP/e2
 [03] . qsweep report --budgets datasets/budgets.csv --out $TMP/e2 $TMP/e2/*.eval.h5
 0 ^1$ grep -E '^exl2' $TMP/e2/summary.csv | cut -d, -f9 | sort -u | wc -l
-5 bits.of.its.own qsweep export --model tests/fixtures/tiny --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --format gptq --out $TMP/x.dir
+0 . qsweep export --model tests/fixtures/tiny --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --format gptq --out $TMP/dynamic
+0 model...layers...[01]...(self_attn|mlp)...[a-z]+_proj cat $TMP/dynamic/config.json
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl --checkpoint $TMP/dynamic --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --out $TMP/e3
+[03] . qsweep report --budgets datasets/budgets.csv --out $TMP/e3 $TMP/e3/*.eval.h5
+0 ^1$ grep -E ',gptq,' $TMP/e3/summary.csv | cut -d, -f9 | sort -u | wc -l
+0 ^2$ grep -E ',gptq,' $TMP/e3/summary.csv | wc -l
 
 # A rotated residual stream: from a grid, beside others, with a head of its own when exported.
 0 . printf 'method,bits,group_size,variant\ngptq,4,32,sym|sym-rot\nrtn,8,32,sym-rot\n' >$TMP/rotated.csv
