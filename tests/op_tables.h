@@ -176,7 +176,7 @@ static inline void check_adding(qs_backend *backend, qs_linear_job *jobs, const 
 }
 
 /* Matrices of different widths and formats with one input: the same bits as one by one. */
-static inline void check_linears(qs_backend *backend, int64_t n_in, int64_t n)
+static inline void check_linears(qs_backend *backend, int64_t n_in, int64_t n, unsigned zeros)
 {
     enum { N_JOBS = 4 };
     static const int64_t n_outs[N_JOBS] = {48, 17, 33, 130};
@@ -187,7 +187,7 @@ static inline void check_linears(qs_backend *backend, int64_t n_in, int64_t n)
     float *together = on_host(&m, n * 130, sizeof *together);
     for (int i = 0; i < N_JOBS; i++) {
         qs_packed packed;
-        fill_packed(&packed, i == 3 ? 8 : 4, n_outs[i], n_in, 32, i == 1 ? WITH_ZEROS : 0);
+        fill_packed(&packed, i == 3 ? 8 : 4, n_outs[i], n_in, 32, (zeros >> i & 1) != 0 ? WITH_ZEROS : 0);
         qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = n_outs[i], .n_in = n_in, .packed = &packed};
         OK(qs_matrix_create(&matrices[i], backend, &desc, QS_USE_GEMM | QS_USE_GEMV, QS_COMPUTE_F32));
         qs_packed_free(&packed);

@@ -262,9 +262,9 @@ static void test_rows_of_a_product(void **state)
 static void test_linears_are_linears(void **state)
 {
     fixture *f = take(state);
-    check_linears(f->cuda, 200, 1);
-    check_linears(f->cuda, 577, 13);
-    check_linears(f->cuda, 130, 70);
+    check_linears(f->cuda, 200, 1, 2);
+    check_linears(f->cuda, 577, 13, 2);
+    check_linears(f->cuda, 130, 70, 2);
 }
 
 /* Rows of odd length begin at every alignment; each gives the same bits alone. */

@@ -197,6 +197,8 @@ static void sum_x(qs_cpu *cpu, const qs_cpu_matrix *self, const float *x, qs_gem
     job->x_sums = sums;
 }
 
+enum { CHUNK_BYTES = 16384 }; /* weights worth a chunk of their own: about a microsecond */
+
 typedef struct gemv_context {
     qs_gemv_run run;
     qs_gemv_job job;
@@ -212,11 +214,26 @@ static void gemv_items(void *context, int64_t first, int64_t last, int thread)
 
 void qs_cpu_run_gemv(qs_cpu *cpu, const qs_cpu_matrix *self, const qs_gemv_job *job)
 {
-    enum { CHUNK_BYTES = 16384 }; /* weights worth a chunk of their own: about a microsecond */
     gemv_context c = {.run = self->run, .job = *job};
     int64_t n_items = (job->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
     int64_t item_bytes = (int64_t)self->weights.bytes / n_items + 1;
     qs_team_run(cpu->team, n_items, CHUNK_BYTES / item_bytes + 1, gemv_items, &c);
+}
+
+static qs_gemv_job gemv_of(const qs_linear_job *job, const float *x, int64_t n)
+{
+    const qs_matrix *matrix = job->matrix;
+    const qs_cpu_matrix *self = matrix->state;
+    return (qs_gemv_job){.n = n, .n_out = matrix->n_out, .n_in = matrix->n_in, .x = x, .x_stride = matrix->n_in,
+                         .bias = job->bias, .y = job->y, .dense = self->weights.data, .packed = &self->packed,
+                         .panels = &self->panels};
+}
+
+static void arrange(qs_cpu *cpu, const qs_cpu_matrix *self, const float *x, qs_gemv_job *job)
+{
+    if (self->format != QS_MATRIX_INT) return;
+    arrange_x(cpu, self, x, job);
+    if (self->wants_panels && self->packed.zeros != NULL) sum_x(cpu, self, x, job);
 }
 
 static qs_err run_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n)
@@ -231,15 +248,62 @@ static qs_err run_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, 
         qs_cpu_exl2_few(cpu, job, x, n);
         return QS_OK;
     }
-    qs_gemv_job gemv = {.n = n, .n_out = matrix->n_out, .n_in = matrix->n_in, .x = x, .x_stride = matrix->n_in,
-                        .bias = job->bias, .y = job->y, .dense = self->weights.data, .packed = &self->packed,
-                        .panels = &self->panels};
-    if (self->format == QS_MATRIX_INT) {
-        arrange_x(cpu, self, x, &gemv);
-        if (self->wants_panels && self->packed.zeros != NULL) sum_x(cpu, self, x, &gemv);
-    }
+    qs_gemv_job gemv = gemv_of(job, x, n);
+    arrange(cpu, self, x, &gemv);
     qs_cpu_run_gemv(cpu, self, &gemv);
     return QS_OK;
+}
+
+/* ---- several matrices in one region of the team ---- */
+
+enum { FUSED_MAX = 8 };
+
+typedef struct fused {
+    int64_t n_parts, ends[FUSED_MAX]; /* items up to and with each part */
+    gemv_context parts[FUSED_MAX];
+} fused;
+
+static void fused_items(void *context, int64_t first, int64_t last, int thread)
+{
+    fused *f = context;
+    int64_t begin = 0;
+    for (int64_t i = 0; i < f->n_parts; begin = f->ends[i++]) {
+        int64_t from = first > begin ? first : begin, to = last < f->ends[i] ? last : f->ends[i];
+        if (from < to) gemv_items(&f->parts[i], from - begin, to - begin, thread);
+    }
+}
+
+/* Rows of x arranged for the first matrix serve them all: no permutation, the same layout, the same groups where sums
+ * over them are needed. */
+static bool can_fuse(const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
+{
+    const qs_cpu_matrix *first = jobs[0].matrix->state;
+    bool can = n_jobs > 1 && n_jobs <= FUSED_MAX;
+    for (int64_t i = 0; can && i < n_jobs; i++) {
+        const qs_cpu_matrix *self = jobs[i].matrix->state;
+        can = !jobs[i].add && qs_cpu_is_few(jobs[i].matrix, n) && self->format == first->format;
+        if (can && self->format == QS_MATRIX_INT)
+            can = self->packed.format == QS_PACKED_INT && self->packed.perm == NULL &&
+                  self->wants_panels == first->wants_panels && self->packed.group_size == first->packed.group_size &&
+                  (self->packed.zeros != NULL) == (first->packed.zeros != NULL);
+    }
+    return can;
+}
+
+static void run_fused(qs_cpu *cpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    fused f = {.n_parts = n_jobs};
+    qs_gemv_job shared = gemv_of(&jobs[0], x, n);
+    int64_t n_items = 0, bytes = 0;
+    arrange(cpu, jobs[0].matrix->state, x, &shared);
+    for (int64_t i = 0; i < n_jobs; i++) {
+        const qs_cpu_matrix *self = jobs[i].matrix->state;
+        f.parts[i] = (gemv_context){.run = self->run, .job = gemv_of(&jobs[i], shared.x, n)};
+        f.parts[i].job.x_sums = shared.x_sums;
+        f.ends[i] = n_items += (jobs[i].matrix->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
+        bytes += (int64_t)self->weights.bytes;
+    }
+    qs_team_run(cpu->team, n_items, CHUNK_BYTES / (bytes / n_items + 1) + 1, fused_items, &f);
 }
 
 qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
@@ -247,6 +311,10 @@ qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
     qs_err err = QS_OK;
     qs_cpu *cpu = qs_cpu_of(backend);
     qs_cpu_format_forget(cpu);
+    if (can_fuse(jobs, n_jobs, n)) {
+        run_fused(cpu, jobs, n_jobs, x, n);
+        return QS_OK;
+    }
     for (int64_t i = 0; i < n_jobs; i++) {
         qs_linear_job job = jobs[i];
         int64_t n_values = n * job.matrix->n_out;
