@@ -316,6 +316,10 @@ qs_err qs_evaluate_entropy(qs_evaluation *e, const qs_eval_point *point, const q
         QS_TRY(put_resonance(e, input.runs, input.reference, QS_QUALITY_PAIRED, artifact));
         QS_TRY(put_resonance(e, &own, NULL, QS_QUALITY_OWN, artifact));
     }
+    if (candidate != NULL && reference.n > 0) {
+        qs_deployed what = qs_deployed_candidate(e, candidate);
+        QS_TRY(qs_fix_arm_long(e, point, &what, prompts.prompts, prompts.n_ctx, &reference, artifact));
+    }
     QS_TRY(qs_entropy_measure(&input, put_metric, artifact));
     input = (qs_entropy_input){.runs = own.n > 0 ? &own : NULL, .part = QS_QUALITY_OWN, .seed = e->options.seed};
     QS_TRY(qs_entropy_measure(&input, put_metric, artifact));

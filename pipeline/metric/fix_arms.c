@@ -4,7 +4,9 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "metric/bridge.h"
 #include "metric/delta_s.h"
+#include "metric/resonance.h"
 #include "metric/semantics.h"
 
 /* ---- metrics of an arm ---- */
@@ -143,5 +145,33 @@ qs_err qs_fix_arms_run(const qs_evaluation *e, const qs_eval_point *point, const
         QS_TRY(run_arm(e, point, what, q, own, reference, &a));
     }
 out:
+    return err;
+}
+
+qs_err qs_fix_arm_long(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what,
+                       const qs_token_list *prompts, int64_t n_ctx, const qs_long_runs *reference, qs_artifact *artifact)
+{
+    const qs_questions *q = e->options.questions;
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
+    arm a = {.artifact = artifact, .fix = qs_fix_find("bbcr")};
+    qs_deployment deployment = {0};
+    qs_long_runs made = {0};
+    qs_resonance own = {0}, other = {0};
+    int64_t n_bridges;
+    qs_err err = QS_OK;
+    if ((e->options.fixes & (1u << (a.fix - qs_fixes))) == 0) return QS_OK;
+    QS_TRY(qs_deploy(e, &deployment, what, 1, n_ctx));
+    QS_TRY(qs_bridge_write(&made, q->encoder, q, tokenizer, deployment.decoder, prompts, reference->n, reference->n_steps,
+                           &n_bridges));
+    QS_TRY(qs_resonance_measure(&own, q->encoder, q, tokenizer, &made));
+    QS_TRY(qs_resonance_measure(&other, q->encoder, q, tokenizer, reference));
+    QS_TRY(qs_resonance_metrics(&own, &other, QS_QUALITY_ALL, e->options.seed, put_metric, &a));
+    qs_log_info("%s, fix bbcr: %lld bridges in %lld texts%s%s", point->id, (long long)n_bridges, (long long)made.n,
+                a.said[0] != '\0' ? "; " : "", a.said);
+out:
+    qs_resonance_free(&own);
+    qs_resonance_free(&other);
+    qs_long_free(&made);
+    qs_deployment_destroy(&deployment);
     return err;
 }

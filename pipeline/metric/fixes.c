@@ -85,6 +85,8 @@ const qs_fix qs_fixes[] = {
      .aims = "dS_QE dS_QE_transit dS_QE_risk dS_drift " CITED, .rank = drop_residue},
     {.name = "bbpf", .text = "three orders of the snippets; of the answers the one that cites the snippet nearest to the question",
      .aims = LAMBDA " " CITED " snippet_divergence", .orders = true},
+    {.name = "bbcr", .text = "a long text that is lost goes back to its best step and over a line that cites what it is about",
+     .aims = "mttf_margin e_resonance_drift e_resonance_slope_excess", .long_texts = true},
     {.name = "deterministic", .text = "greedy answers in place of sampled ones", .aims = LAMBDA, .serve = be_greedy},
     {.name = "temp-floor", .text = "a temperature of at least .3", .aims = LAMBDA, .serve = raise_floor},
     {0},

@@ -14,9 +14,9 @@ enum { LOST_STEPS = 3 };
 
 /* ---- distances ---- */
 
-/* The question and the snippets that it is to be answered from; from malloc. */
-static char *subject_of(const qs_questions *q, const qs_gold_longform *longform)
+char *qs_resonance_subject(const qs_questions *q, int64_t index)
 {
+    const qs_gold_longform *longform = &q->set.longforms[index];
     char *text = NULL;
     size_t bytes;
     FILE *stream = open_memstream(&text, &bytes);
@@ -33,7 +33,7 @@ static char *subject_of(const qs_questions *q, const qs_gold_longform *longform)
 static qs_err encode_run(qs_encoder *encoder, const qs_questions *q, const qs_tokenizer *tokenizer,
                          const qs_long_runs *runs, int64_t run, int64_t n_steps, float *vectors)
 {
-    char **texts = NULL, *subject = subject_of(q, &q->set.longforms[run]);
+    char **texts = NULL, *subject = qs_resonance_subject(q, run);
     qs_err err;
     if (subject == NULL) return qs_fail(QS_E_RESOURCE, "read long texts: out of memory");
     QS_TRY(QS_NEW(texts, 1 + n_steps, "texts so far"));

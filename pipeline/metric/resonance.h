@@ -15,6 +15,10 @@ typedef struct qs_resonance {
     int32_t *states;              /* [n, n_steps] qs_lambda of each step (metric/lambda.h); contradictions are not looked for */
 } qs_resonance;
 
+/* What a long-form question is about: the question and the snippets that it is to be answered from; from malloc, NULL without
+ * memory. */
+char *qs_resonance_subject(const qs_questions *questions, int64_t longform);
+
 /* Of the texts that were written freely; the first runs->n long-form questions. Errors of encoder and tokenizer. */
 QS_MUST_CHECK qs_err qs_resonance_measure(qs_resonance *out, qs_encoder *encoder, const qs_questions *questions,
                                           const qs_tokenizer *tokenizer, const qs_long_runs *runs);

@@ -26,6 +26,12 @@
 # The probe: one question with 5, 10 and 20 snippets and four kinds of headers (checklist A12, B11, E12).
 0 ^5,10,20.canonical,removed,shuffled-1,shuffled-2.12$ python3 -c "import csv; r=[x for x in csv.DictReader(open('$TMP/r/items.csv')) if x['config']=='fp' and x['k']!='2']; print(','.join(sorted({x['k'] for x in r},key=int)), ','.join(sorted({x['headers'] for x in r})), len(r))"
 0 ^True$ python3 -c "import json; m=json.load(open('$TMP/a.json'))[2]['metrics']; print(m['lambda_probe_flips']['n']==1 and 0<=m['lambda_probe_flips']['value']<=1)"
+# A fix of long texts: those of the tiny model are lost at once, and over bridges they hold (checklist A14, E14, A9).
+0 fix.bbcr:.3.bridges.in.3.texts.*mttf_margin.0.000.->.[1-9] qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --encoder tfidf --long-tokens 96 --tasks ppl,kld,semantic,json,entropy --out $TMP/bridge --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --fix bbcr
+5 qsweep.calibrate qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --fix recalibrate --out $TMP/none
+2 is_not_one qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --fix nothing --out $TMP/none
+2 --fix_needs qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl --fix bbam --out $TMP/none
+2 removed qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --headers none --out $TMP/none
 # The model under test orders what was retrieved: two bits order it otherwise, and without it the order is the fused one.
 0 ^True.True$ python3 -c "import json; t=[json.loads(l) for l in open('$TMP/r/trace.jsonl')]; o={c: [[s['snippet_id'] for s in x['retrieved']] for x in t if x['config']==c] for c in ('fp','rtn-b2-g32-sym')}; print(o['fp']!=o['rtn-b2-g32-sym'], [sorted(x) for x in o['fp']]==[sorted(x) for x in o['rtn-b2-g32-sym']])"
 0 ^True$ qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 2 --k 2 --no-rerank --tasks ppl,kld,semantic --out $TMP/n --quiet && qsweep report --budgets datasets/budgets.csv --out $TMP/nr $TMP/n/fp.eval.h5 >/dev/null; python3 -c "import json; t=[json.loads(l) for l in open('$TMP/nr/trace.jsonl')]; print(all(s['score']==s['fused'] and s['pool_rank']==s['rank'] for x in t for s in x['retrieved']))"
