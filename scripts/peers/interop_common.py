@@ -11,10 +11,11 @@ def dequantise(group):
     """w[o][perm[j]] = scale[o][j / group] (code[o][j] - zero[o][j / group]), row bit streams, lowest bit first."""
     n_out, n_in = int(group.attrs["n_out"]), int(group.attrs["n_in"])
     codes, scales = group["codes"][:], group["scales"][:].astype(np.float32)
-    bits = int(group.file["spec"].attrs["bits"])
+    own, spec = group.attrs, group.file["spec"].attrs  # of its own where bits were shared out
+    bits = int(own["bits"] if "bits" in own else spec["bits"])
     stream = np.unpackbits(codes, axis=1, bitorder="little")[:, :n_in * bits].reshape(n_out, n_in, bits)
     values = (stream * (1 << np.arange(bits))).sum(axis=2).astype(np.float32)
-    size = group.file["spec"].attrs["group_size"]
+    size = int(own["group_size"] if "group_size" in own else spec["group_size"])
     index = np.arange(n_in) // (n_in if size < 0 else size)
     zeros = group["zeros"][:].astype(np.float32)[:, index] if "zeros" in group else float(1 << (bits - 1))
     stored = scales[:, index] * (values - zeros)
