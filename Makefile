@@ -237,6 +237,7 @@ tools: $(tool_programs) $(dataset_programs)
 # ---- sweeps ----
 #? make sweep MODEL= GRID= OUT=   calibrate, quantize, evaluate, report; resumes; -j and -n work
 #?      [TEXT=] [CALIB_TEXT=] [PRODUCTION=] [BUDGETS=] [CALIBRATE="options"] [QUANTIZE=] [EVALUATE=] [REPORT=]
+#? make retry MODEL= GRID= OUT=   the points that failed once more, then the report (docs/sweeps.md)
 TEXT ?= datasets/handbook/evaluation
 CALIB_TEXT ?= datasets/handbook/calibration
 PRODUCTION ?= datasets/handbook/production
@@ -245,25 +246,47 @@ bin := $(BUILD)/bin
 # One sweep per directory at a time: a second one waits. Each stage skips what is finished and current by
 # content digest, so running them again is the resume.
 lock = flock $(OUT)/.lock
-files = $(bin)/qsweep-plan --grid $(GRID) --out $(OUT) --files
+plan = $(bin)/qsweep-plan --grid $(GRID) --out $(OUT)
 # What a failed gate does to make: fail (exit status 2) or report (the table says it, make succeeds).
 GATE ?= fail
-.PHONY: sweep sweep-calibrate sweep-quantize sweep-evaluate sweep-report
+# The call of this sweep, for `qsweep plan --verify` and --status; its time is when the run began.
+sweep_variables := MODEL GRID OUT TEXT CALIB_TEXT PRODUCTION BUDGETS CALIBRATE QUANTIZE EVALUATE REPORT BUILD GATE
+quoted = '$(subst ','\'',$1)'
+sweep_call = make sweep$(foreach v,$(sweep_variables),$(if $(call is_given,$v), $v=$(call quoted,$($v))))
+sweep_needs = @: $(if $(and $(MODEL),$(GRID),$(OUT)),,$(error make $(or $1,sweep) needs MODEL=, GRID= and OUT=))
+calibrate_call = $(bin)/qsweep-calibrate --model $(MODEL) --text $(CALIB_TEXT) --production $(PRODUCTION) \
+  --out $(OUT)/calib.h5 $(CALIBRATE)
+quantize_call = $(bin)/qsweep-quantize --model $(MODEL) --calib $(OUT)/calib.h5 --out $(OUT) --keep-going $(QUANTIZE)
+evaluate_call = $(bin)/qsweep-evaluate --model $(MODEL) --text $(TEXT) --out $(OUT) --keep-going $(EVALUATE)
+report_call = $(bin)/qsweep-report --budgets $(BUDGETS) --out $(OUT) $(REPORT) $$($(plan) --files eval --present)
+# Points that failed leave the sweep without them, and make with an error.
+report_sweep = { $(lock) $(report_call) || { rc=$$?; [ $$rc = 3 ] && [ "$(GATE)" = report ] || exit $$rc; }; \
+  $(plan) --status $(OUT) --complete --only missing,running,failed,quantized; }
+.PHONY: sweep sweep-start sweep-calibrate sweep-quantize sweep-evaluate sweep-report retry
 sweep: sweep-report
 sweep-report: sweep-evaluate
-	$(lock) $(bin)/qsweep-report --budgets $(BUDGETS) --out $(OUT) $(REPORT) $$($(files) eval) || \
-	  { rc=$$?; [ $$rc = 3 ] && [ "$(GATE)" = report ] || exit $$rc; }
+	$(report_sweep)
 sweep-evaluate: sweep-quantize
-	$(lock) $(bin)/qsweep-evaluate --model $(MODEL) --text $(TEXT) --out $(OUT) $(EVALUATE) \
-	  $$($(files) quant | sed 's/^/--quant /')
+	$(lock) $(evaluate_call) $$($(plan) --files quant --present | sed 's/^/--quant /')
 sweep-quantize: sweep-calibrate
-	$(lock) $(bin)/qsweep-quantize --model $(MODEL) --calib $(OUT)/calib.h5 --grid $(GRID) --out $(OUT) \
-	  $(QUANTIZE)
-sweep-calibrate: $(programs)
-	@: $(if $(and $(MODEL),$(GRID),$(OUT)),,$(error make sweep needs MODEL=, GRID= and OUT=))
+	$(lock) $(quantize_call) --grid $(GRID)
+sweep-calibrate: sweep-start
+	$(lock) $(calibrate_call)
+sweep-start: $(programs)
+	$(call sweep_needs)
 	@mkdir -p $(OUT)
-	$(lock) $(bin)/qsweep-calibrate --model $(MODEL) --text $(CALIB_TEXT) --production $(PRODUCTION) \
-	  --out $(OUT)/calib.h5 $(CALIBRATE)
+	@cmp -s $(GRID) $(OUT)/grid.csv || cp $(GRID) $(OUT)/grid.csv
+	@echo $(call quoted,$(sweep_call)) >$(OUT)/.sweep
+
+# Specs have no blanks. What fails again is still recorded as failed, and the last line of the report says so.
+retry: $(programs)
+	$(call sweep_needs,retry)
+	@[ -n "$$($(plan) --only failed --specs-only)" ] || echo "retry: no point of $(GRID) has failed in $(OUT)"
+	@specs=$$($(plan) --only failed --specs-only | sed 's/^/--spec /'); \
+	  [ -z "$$specs" ] || $(lock) $(quantize_call) $$specs || true
+	@quants=$$($(plan) --only failed,quantized --files quant --present | sed 's/^/--quant /'); \
+	  [ -z "$$quants" ] || $(lock) $(evaluate_call) $$quants || true
+	$(report_sweep)
 
 # ---- more checks ----
 #? make fuzz [FUZZ_SECONDS=60]     libFuzzer targets of every parser under ASan and UBSan (clang)

@@ -21,7 +21,7 @@ typedef struct options {
     qs_serving serving;
     const char *headers, *fix;
     int64_t header_seed;
-    bool no_rerank;
+    bool no_rerank, keep_going;
     qs_arg_list quants, checkpoints;
     int64_t n_ctx, n_windows;
     int n_threads;
@@ -190,6 +190,7 @@ static qs_err take_inputs(job *j)
     const options *opt = j->opt;
     qs_eval_options eval = {
         .seed = (uint64_t)opt->common.seed,
+        .keep_going = opt->keep_going && !opt->common.dry_run,
         .out_dir = opt->out,
         .baseline = opt->baseline,
         .checkpoints = opt->checkpoints.items,
@@ -329,12 +330,26 @@ static qs_err print_json(const qs_evaluation *e)
     json_t *list = json_array();
     qs_err err = QS_OK;
     if (e->own_reference) QS_TRY(add_point(list, &e->reference));
-    for (int64_t i = 0; i < e->n_points; i++) QS_TRY(add_point(list, &e->points[i]));
+    for (int64_t i = 0; i < e->n_points; i++)
+        if (e->points[i].current) QS_TRY(add_point(list, &e->points[i])); /* all but those that failed */
     if (json_dumpf(list, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER) != 0 || putchar('\n') == EOF)
         err = qs_fail(QS_E_RESOURCE, "print results: out of memory, or stdout cannot be written");
 out:
     json_decref(list);
     return err;
+}
+
+/* With --keep-going the exit status is that of a failure only when every candidate failed. */
+static qs_err check_failures(const qs_evaluation *e)
+{
+    const char *dir = e->options.out_dir;
+    if (e->n_failed == 0) return QS_OK;
+    for (int64_t i = 0; i < e->n_points; i++)
+        if (e->points[i].current) {
+            qs_log_warn("evaluate: %lld points failed; %s/*.eval.failed say why", (long long)e->n_failed, dir);
+            return QS_OK;
+        }
+    return qs_fail(QS_E_INPUT, "evaluate: all %lld points failed; %s/*.eval.failed say why", (long long)e->n_failed, dir);
 }
 
 static qs_err run(const options *opt)
@@ -348,6 +363,7 @@ static qs_err run(const options *opt)
     QS_TRY(qs_evaluation_run(&j.evaluation));
     qs_log_info("evaluated in %.1f s; artifacts in %s", qs_clock_seconds() - started, opt->out);
     if (opt->common.json) QS_TRY(print_json(&j.evaluation));
+    QS_TRY(check_failures(&j.evaluation));
 out:
     qs_evaluation_destroy(&j.evaluation);
     if (j.backend != NULL) qs_backend_destroy(j.backend);
@@ -421,6 +437,8 @@ int main(int argc, char **argv)
          false},
         {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden, embeddings", 0,
          0, false},
+        {"keep-going", QS_ARG_FLAG, &opt.keep_going, NULL,
+         "record a point that fails in OUT/ID.eval.failed, and go on with the others", 0, 0, false},
         {"out", QS_ARG_STRING, &opt.out, "DIR", "where ID.eval.h5 of each point goes", 0, 0, false},
         QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
         QS_ARGS_COMMON(&opt.common),

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "artifact/failure.h"
 #include "base/args.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -29,6 +30,7 @@ typedef struct run {
     qs_quant_inputs inputs;
     qs_quant_plan plan;
     qs_quant_point *points; /* [grid.n] */
+    int64_t n_refused;      /* points that --keep-going took out of the grid */
 } run;
 
 /* ---- take: what can be refused without reading the model comes first ---- */
@@ -83,12 +85,41 @@ static qs_err take_calib(run *r)
     return QS_OK;
 }
 
+/* Points that the model cannot take leave the grid, recorded as failed. */
+static qs_err refuse_points(run *r)
+{
+    const options *o = &r->options;
+    char path[QS_PATH_BYTES];
+    int64_t n = 0;
+    qs_err err = QS_OK, refusal = QS_OK;
+    for (int64_t i = 0; i < r->grid.n; i++) {
+        const qs_spec *spec = &r->grid.specs[i];
+        refusal = qs_quant_check(r->inputs.model, spec, 1, o->calib != NULL);
+        if (refusal == QS_OK) {
+            r->grid.specs[n++] = *spec;
+        } else if (!o->common.dry_run) {
+            QS_TRY(qs_quant_path(path, o->out, spec));
+            QS_TRY(qs_failure_record(path, spec->id, refusal));
+        }
+    }
+    r->n_refused = r->grid.n - n;
+    r->grid.n = n;
+    if (n == 0) err = qs_fail(QS_E_UNSUPPORTED, "quantize: all %" PRId64 " points were refused", r->n_refused);
+out:
+    return err;
+}
+
 static qs_err take_inputs(run *r)
 {
     const options *o = &r->options;
     qs_err err;
     QS_TRY(qs_model_open(&r->inputs.model, o->model));
-    QS_TRY(qs_quant_check(r->inputs.model, r->grid.specs, r->grid.n, o->calib != NULL));
+    if (r->inputs.keep_going) {
+        if (!o->common.dry_run) QS_TRY(qs_dir_create(o->out));
+        QS_TRY(refuse_points(r));
+    } else {
+        QS_TRY(qs_quant_check(r->inputs.model, r->grid.specs, r->grid.n, o->calib != NULL));
+    }
     if (o->calib != NULL) QS_TRY(take_calib(r));
     QS_TRY(qs_backend_create(&r->backend, o->common.backend, o->common.device, r->n_threads));
     r->inputs.backend = r->backend;
@@ -150,7 +181,7 @@ static json_t *point_json(const qs_quant_point *p, const qs_model *model)
 {
     char text[QS_DIGEST_TEXT_BYTES];
     qs_quant_size size = qs_quant_size_of_bits(p->linear_bits, model, p->spec);
-    const char *status = p->current ? "current" : p->written ? "written" : "planned";
+    const char *status = p->failed ? "failed" : p->current ? "current" : p->written ? "written" : "planned";
     json_t *item = json_pack("{s:s,s:s,s:s,s:s}", "id", p->spec->id, "spec", p->spec->text, "path", p->path,
                              "status", status);
     int failed = json_object_update_new(
@@ -180,6 +211,18 @@ static qs_err print_json(const run *r)
     return failed != 0 ? qs_fail(QS_E_RESOURCE, "write the summary: out of memory or disk") : QS_OK;
 }
 
+/* With --keep-going the exit status is that of a failure only when nothing is left to go on with. */
+static qs_err check_failures(const run *r)
+{
+    int64_t n = r->n_refused;
+    for (int64_t i = 0; i < r->grid.n; i++) n += r->points[i].failed;
+    if (n == 0) return QS_OK;
+    if (n == r->grid.n + r->n_refused) return qs_fail(QS_E_INPUT, "quantize: all %" PRId64 " points failed", n);
+    qs_log_warn("quantize: %" PRId64 " of %" PRId64 " points failed; %s/*.quant.failed say why", n,
+                r->grid.n + r->n_refused, r->options.out);
+    return QS_OK;
+}
+
 static qs_err run_stage(run *r)
 {
     qs_err err;
@@ -188,6 +231,7 @@ static qs_err run_stage(run *r)
     QS_TRY(plan(r));
     if (!r->options.common.dry_run && r->plan.n_points > 0) QS_TRY(quantize(r));
     if (r->options.common.json) QS_TRY(print_json(r));
+    QS_TRY(check_failures(r));
 out:
     return err;
 }
@@ -202,6 +246,8 @@ int main(int argc, char **argv)
         {"spec", QS_ARG_LIST, &o->specs, "SPEC", "a point: gptq:bits=4,group=64", 0, 0, false},
         {"grid", QS_ARG_STRING, &o->grid, "FILE", "CSV of points: method,bits,group_size,variant", 0, 0, false},
         {"out", QS_ARG_STRING, &o->out, "DIR", "where SPEC-ID.quant.h5 go", 0, 0, false},
+        {"keep-going", QS_ARG_FLAG, &r.inputs.keep_going, NULL,
+         "record a point that fails in OUT/SPEC-ID.quant.failed, and go on with the others", 0, 0, false},
         QS_ARGS_COMMON(&o->common),
     };
     qs_args args = {.program = "qsweep-quantize",

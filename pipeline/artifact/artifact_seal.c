@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "artifact/artifact_impl.h"
+#include "artifact/failure.h"
 #include "base/args.h"
 
 qs_err qs_artifact_add_parent(qs_artifact *artifact, const char *role, const char *name, qs_digest digest)
@@ -85,6 +86,7 @@ qs_err qs_artifact_seal(qs_artifact *artifact, qs_digest *out_digest)
         goto out;
     }
     QS_TRY(qs_part_publish(&artifact->part));
+    qs_failure_clear(artifact->path);
     if (out_digest != NULL) *out_digest = digest;
 out:
     qs_artifact_abort(artifact);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static bool process_is_gone(long pid)
@@ -15,12 +17,45 @@ static bool process_is_gone(long pid)
     return kill((pid_t)pid, 0) != 0 && errno == ESRCH;
 }
 
-static void remove_if_stale(const char *part_path, const char *pid_text)
+/* The process id that a text consists of; 0 when it is none. */
+static long parse_pid(const char *text)
 {
     char *end;
     errno = 0;
-    long pid = strtol(pid_text, &end, 10);
-    if (errno != 0 || end == pid_text || *end != '\0' || pid <= 0 || !process_is_gone(pid)) return;
+    long pid = strtol(text, &end, 10);
+    return errno != 0 || end == text || *end != '\0' || pid <= 0 ? 0 : pid;
+}
+
+bool qs_part_is_name(const char *name, size_t *bytes)
+{
+    const char *mark = NULL;
+    for (const char *next = name; (next = strstr(next, ".part.")) != NULL; next++) mark = next;
+    if (mark == NULL || parse_pid(mark + strlen(".part.")) == 0) return false;
+    *bytes = (size_t)(mark - name);
+    return true;
+}
+
+bool qs_part_is_stale(const char *part_path)
+{
+    size_t bytes;
+    struct stat info;
+    if (!qs_part_is_name(part_path, &bytes) || lstat(part_path, &info) != 0 || !S_ISREG(info.st_mode)) return false;
+    if (!process_is_gone(parse_pid(part_path + bytes + strlen(".part.")))) return false;
+    time_t age = time(NULL) - info.st_mtime;
+    bool artifact = bytes >= 3 && strncmp(part_path + bytes - 3, ".h5", 3) == 0;
+    /* A part that was just created is not locked yet, and must not find the lock taken. */
+    if (age < (artifact ? 2 : 60)) return false;
+    int fd = open(part_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return false;
+    bool stale = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    (void)close(fd);
+    return stale;
+}
+
+static void remove_if_stale(const char *part_path, const char *pid_text)
+{
+    long pid = parse_pid(pid_text);
+    if (pid == 0 || !process_is_gone(pid)) return;
     int fd = open(part_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return;
     if (flock(fd, LOCK_EX | LOCK_NB) == 0) (void)unlink(part_path);

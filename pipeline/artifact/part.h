@@ -6,6 +6,8 @@
 #ifndef QS_ARTIFACT_PART_H
 #define QS_ARTIFACT_PART_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 #include "base/file.h"
 
@@ -14,6 +16,13 @@ typedef struct qs_part {
     char path[QS_PATH_BYTES];
     char part_path[QS_PATH_BYTES];
 } qs_part;
+
+/* What the name of a file says: "x.h5.part.17" belongs to "x.h5". *bytes gets the length of that; false when the name is
+ * none of a part. */
+bool qs_part_is_name(const char *name, size_t *bytes);
+/* Whether nobody writes this part any more: its process is gone and its lock is free. Parts that are no artifacts
+ * ("x.csv.part.17") have no lock, so that one of another host might seem stale: they must be a minute old. */
+bool qs_part_is_stale(const char *part_path);
 
 /* Removes stale parts of the same path, then creates an empty part. Errors: QS_E_RESOURCE. */
 QS_MUST_CHECK qs_err qs_part_create(qs_part *part, const char *path);

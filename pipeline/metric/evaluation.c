@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "artifact/failure.h"
 #include "base/mem.h"
 #include "model/model_record.h"
 
@@ -20,6 +21,22 @@ out:
     return err;
 }
 
+/* Without its artifact a point is known by the name of the file. */
+static qs_err record_unreadable(qs_evaluation *e, const char *quant_path, qs_err code)
+{
+    const char *slash = strrchr(quant_path, '/'), *name = slash != NULL ? slash + 1 : quant_path,
+               *end = strstr(name, ".quant.h5");
+    int bytes = end != NULL ? (int)(end - name) : (int)strlen(name);
+    char path[QS_PATH_BYTES], id[QS_PATH_BYTES];
+    qs_err err;
+    QS_TRY(qs_path_format(id, "%.*s", bytes, name));
+    QS_TRY(qs_path_format(path, "%s/%s.eval.h5", e->options.out_dir, id));
+    QS_TRY(qs_failure_record(path, id, code));
+    e->n_failed++;
+out:
+    return err;
+}
+
 static qs_err take_points(qs_evaluation *e, const char *const *quants, int64_t n_quants)
 {
     qs_err err;
@@ -29,15 +46,22 @@ static qs_err take_points(qs_evaluation *e, const char *const *quants, int64_t n
     QS_TRY(qs_path_format(e->reference.path, "%s/fp.eval.h5", e->options.out_dir));
     int64_t n = n_quants + e->options.n_checkpoints;
     QS_TRY(QS_NEW(e->points, n, "points"));
-    for (e->n_points = 0; e->n_points < n; e->n_points++) {
+    e->n_points = 0;
+    for (int64_t taken = 0; taken < n; taken++) {
         qs_eval_point *point = &e->points[e->n_points];
-        bool quant = e->n_points < n_quants;
-        QS_TRY(take_candidate(e, point, quant ? QS_CANDIDATE_QUANT : QS_CANDIDATE_CHECKPOINT,
-                              quant ? quants[e->n_points] : e->options.checkpoints[e->n_points - n_quants]));
+        bool quant = taken < n_quants;
+        const char *path = quant ? quants[taken] : e->options.checkpoints[taken - n_quants];
+        err = take_candidate(e, point, quant ? QS_CANDIDATE_QUANT : QS_CANDIDATE_CHECKPOINT, path);
+        if (err != QS_OK && quant && e->options.keep_going && qs_failure_is_of_point(err)) {
+            QS_TRY(record_unreadable(e, path, err));
+            continue;
+        }
+        if (err != QS_OK) goto out;
         for (int64_t i = 0; i < e->n_points; i++)
             if (strcmp(e->points[i].id, point->id) == 0)
                 return qs_fail(QS_E_USAGE, "evaluate %s: %s has the same id (%s)", point->quant_path,
                                e->points[i].quant_path, point->id);
+        e->n_points++;
     }
     if (n == 0 && !e->own_reference)
         err = qs_fail(QS_E_USAGE, "evaluate: a baseline, and neither --quant nor --checkpoint, leave nothing to do");
@@ -143,6 +167,7 @@ qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *m
         qs_backend_get_memory(backend, &memory);
         out->options.budget_bytes = memory.free_bytes / 2;
     }
+    if (options->keep_going) QS_TRY(qs_dir_create(options->out_dir));
     QS_TRY(take_points(out, quants, n_quants));
     if (out->own_reference) {
         QS_TRY(check_point(out, &out->reference));

@@ -21,6 +21,7 @@ enum {
 typedef struct qs_eval_options {
     const qs_windows *windows;
     unsigned tasks, dumps;
+    bool keep_going; /* a candidate that fails is recorded (artifact/failure.h), and the rest goes on */
     const qs_questions *questions; /* NULL without QS_TASKS_ANSWERS */
     qs_serving serving;            /* of candidates; the reference is served plainly */
     unsigned fixes;                /* arms of candidates, bits of qs_fixes (metric/fixes.h) */
@@ -59,6 +60,7 @@ typedef struct qs_evaluation {
     qs_eval_options options;
     qs_backend *backend;
     qs_model *model;
+    int64_t n_failed; /* candidates that keep_going recorded */
     bool own_reference; /* the reference is a point of this evaluation: no --baseline */
     qs_eval_point reference;
     int64_t n_points;

@@ -2,6 +2,7 @@
  * point of it is deployed, timed and published. */
 #include <string.h>
 
+#include "artifact/failure.h"
 #include "backend/backend_record.h"
 #include "base/log.h"
 #include "metric/evaluation_parts.h"
@@ -324,34 +325,53 @@ out:
     return err;
 }
 
+/* Points of one group, opened, passed and published. What fails because of one of them is tried again one by one. */
+static qs_err run_points(runner *r, qs_eval_point *const *points, int64_t n, bool quality)
+{
+    qs_evaluation *e = r->e;
+    group g = {.quality = quality};
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < n && err == QS_OK; i++) err = group_add(r, &g, points[i]);
+    if (err == QS_OK) err = run_group(r, &g);
+    group_fini(&g);
+    if (err == QS_OK || !e->options.keep_going || !qs_failure_is_of_point(err)) return err;
+    if (n == 1) {
+        e->n_failed++;
+        return qs_failure_record(points[0]->path, points[0]->id, err);
+    }
+    err = QS_OK;
+    for (int64_t i = 0; i < n && err == QS_OK; i++)
+        if (!points[i]->current) err = run_points(r, &points[i], 1, quality);
+    return err;
+}
+
 /* The next points with work of the same kind, as many as the plan lets advance together. */
 static qs_err run_next_group(runner *r, int64_t *first)
 {
     qs_evaluation *e = r->e;
     qs_quality_job job = qs_evaluation_job(e);
     qs_pass_plan plan;
-    group g = {0};
-    qs_err err = QS_OK;
+    qs_eval_point *points[QS_GROUP_MAX];
+    int64_t n = 0;
+    bool group_quality = false;
     qs_quality_plan(&plan, &job, e->n_points - *first);
-    for (; *first < e->n_points && g.n < plan.n_streams; (*first)++) {
+    for (; *first < e->n_points && n < plan.n_streams; (*first)++) {
         qs_eval_point *point = &e->points[*first];
         bool quality = (point->tasks & QS_TASKS_QUALITY) != 0;
         if (point->current) {
             qs_log_info("%s: current, skipped", point->id);
+            qs_failure_clear(point->path);
             continue;
         }
         /* A checkpoint brings a head of its own, as large as the reference's: it goes alone. */
         bool alone = point->kind == QS_CANDIDATE_CHECKPOINT ||
-                     (g.n > 0 && g.points[0]->kind == QS_CANDIDATE_CHECKPOINT);
-        if (g.n > 0 && (alone || quality != g.quality)) break;
+                     (n > 0 && points[0]->kind == QS_CANDIDATE_CHECKPOINT);
+        if (n > 0 && (alone || quality != group_quality)) break;
         tell_stale(point);
-        g.quality = quality;
-        QS_TRY(group_add(r, &g, point));
+        group_quality = quality;
+        points[n++] = point;
     }
-    if (g.n > 0) QS_TRY(run_group(r, &g));
-out:
-    group_fini(&g);
-    return err;
+    return n > 0 ? run_points(r, points, n, group_quality) : QS_OK;
 }
 
 qs_err qs_evaluation_run(qs_evaluation *e)

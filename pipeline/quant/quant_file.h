@@ -17,6 +17,7 @@ typedef struct qs_quant_inputs {
     const char *calib_name;
     const qs_backend *backend; /* where it is computed, for the provenance; NULL = not said */
     int64_t device;            /* its number, of a GPU */
+    bool keep_going;           /* a point that fails is recorded (artifact/failure.h), and the rest goes on */
     int argc; /* command line, for the provenance */
     char *const *argv;
 } qs_quant_inputs;

@@ -1,5 +1,6 @@
 #include "quant/quant_points.h"
 
+#include "artifact/failure.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/progress.h"
@@ -29,6 +30,7 @@ qs_err qs_quant_points_find(qs_quant_point *points, const char *dir, const qs_qu
         qs_err err = qs_quant_path(points[i].path, dir, &specs[i]);
         if (err != QS_OK) return err;
         points[i].current = qs_quant_is_current(points[i].path, inputs, &specs[i]);
+        if (points[i].current) qs_failure_clear(points[i].path);
     }
     return QS_OK;
 }
@@ -194,6 +196,45 @@ out:
     return err;
 }
 
+static qs_err run_or_split(pass *p, const qs_quant_inputs *inputs, qs_backend *backend, const qs_gram_source *grams,
+                           qs_progress *progress, int64_t *n_done);
+
+/* Those of points [first, last) of a pass that are not written, in a pass of their own. */
+static qs_err run_some(const pass *whole, int64_t first, int64_t last, const qs_quant_inputs *inputs,
+                       qs_backend *backend, const qs_gram_source *grams, qs_progress *progress, int64_t *n_done)
+{
+    pass *some;
+    qs_err err = QS_NEW(some, 1, "pass");
+    if (err != QS_OK) return err;
+    some->rotated = whole->rotated;
+    for (int64_t i = first; i < last; i++) {
+        if (whole->points[i]->written) continue;
+        some->specs[some->n] = whole->specs[i];
+        some->points[some->n++] = whole->points[i];
+    }
+    if (some->n > 0) err = run_or_split(some, inputs, backend, grams, progress, n_done);
+    qs_mem_free(some);
+    return err;
+}
+
+static qs_err run_or_split(pass *p, const qs_quant_inputs *inputs, qs_backend *backend, const qs_gram_source *grams,
+                           qs_progress *progress, int64_t *n_done)
+{
+    int64_t n_done_before = *n_done;
+    qs_err err = run_pass(p, inputs, backend, grams, progress, n_done);
+    if (err == QS_OK || !inputs->keep_going || !qs_failure_is_of_point(err)) return err;
+    if (p->n == 1) {
+        p->points[0]->failed = true;
+        return qs_failure_record(p->points[0]->path, p->points[0]->spec->id, err);
+    }
+    *n_done = n_done_before;
+    QS_TRY(run_some(p, 0, p->n / 2, inputs, backend, grams, progress, n_done));
+    *n_done = n_done_before; /* both halves do the same layers */
+    QS_TRY(run_some(p, p->n / 2, p->n, inputs, backend, grams, progress, n_done));
+out:
+    return err;
+}
+
 /* Times that a layer will be worked on: once in each pass, and once more in those that measure before they solve. */
 static int64_t n_layer_runs(const qs_quant_point *points, int64_t n_points, bool rotated)
 {
@@ -225,7 +266,7 @@ qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_qu
         for (int64_t at = 0;;) {
             fill_pass(p, points, n_points, rotated == 1, &at);
             if (p->n == 0) break;
-            QS_TRY(run_pass(p, inputs, backend, grams, &progress, &n_done));
+            QS_TRY(run_or_split(p, inputs, backend, grams, &progress, &n_done));
         }
 out:
     qs_progress_finish(&progress);

@@ -13,6 +13,7 @@ typedef struct qs_quant_point {
     const qs_spec *spec;      /* borrowed */
     char path[QS_PATH_BYTES]; /* "<dir>/<id>.quant.h5" */
     bool current;             /* was there and up to date: nothing to do */
+    bool failed;              /* and recorded as such */
     bool written;             /* by qs_quant_points_run, which fills the rest */
     double loss;              /* mean over matrices */
     double predicted;         /* the same as predicted, of a spec with a budget */
@@ -39,7 +40,8 @@ QS_MUST_CHECK qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_poi
                                           const qs_quant_inputs *inputs, qs_backend *backend);
 
 /* Solves and writes every point that is not current, with progress on stderr. grams as in
- * qs_quantizer_create. On failure the points of finished passes stay. */
+ * qs_quantizer_create. On failure the points of finished passes stay. With inputs->keep_going what fails because
+ * of a point is tried again in halves, until the point is alone. */
 QS_MUST_CHECK qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points,
                                          const qs_quant_inputs *inputs, qs_backend *backend,
                                          const qs_gram_source *grams);
