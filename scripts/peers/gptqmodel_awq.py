@@ -1,6 +1,6 @@
-"""Quantises a Llama-type GGUF model with GPTQModel's AWQ on the CPU and measures the perplexity of its checkpoint.
+"""Quantises a Llama-type model with GPTQModel's AWQ on the CPU and measures the perplexity of its checkpoint.
 
-usage: gptqmodel_awq.py MODEL.gguf CALIB EVAL BITS WORK_DIR [--group 64] [--sym]
+usage: gptqmodel_awq.py MODEL.gguf|DIR CALIB EVAL BITS WORK_DIR [--group 64] [--sym]
        (needs torch, transformers, gguf, safetensors, gptqmodel; h5py and hdf5plugin for .h5 files)
 
 CALIB, EVAL, WORK_DIR and the perplexity are those of gptqmodel_run.py, whose functions it uses. The weights are
@@ -78,7 +78,10 @@ def main():
     os.chdir(args.work)
     source, target = args.work / "source", args.work / f"awq-b{args.bits}-g{args.group}-{'sym' if args.sym else 'asym'}"
     calib, held_out = run.read_tokens(args.calib), run.read_tokens(args.eval)
-    run.clean_copy(pathlib.Path(args.gguf), source)
+    if os.path.isdir(args.gguf):
+        source = pathlib.Path(args.gguf)
+    else:
+        run.clean_copy(pathlib.Path(args.gguf), source)
     seconds = quantize(source, target, calib, args)
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     n = load_checkpoint(model, target, args.group)
