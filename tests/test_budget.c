@@ -122,6 +122,12 @@ static void test_shares(void **state)
     free_layers(again);
 }
 
+static const qs_spec *options_even(const qs_budgets *budgets)
+{
+    int64_t n;
+    return qs_budgets_options(budgets, 0, &n);
+}
+
 /* Where one matrix alone matters it gets all there is, and the others the least. */
 static void test_weights(void **state)
 {
@@ -142,6 +148,27 @@ static void test_weights(void **state)
         assert_ptr_equal(got, m == CHOSEN ? &options[n - 1] : &options[0]);
         assert_true(predicted == 1.0 / (m == CHOSEN ? (double)n : 1.0)); /* a loss, not what it costs */
     }
+    qs_budgets_destroy(budgets);
+    /* even=1: the widest option that all can have */
+    qs_spec even;
+    double bits[QS_OPTIONS_MAX];
+    OK(qs_spec_parse(&even, "exl2:bpw=4.5,even=1"));
+    OK(qs_budgets_create(&budgets, model, &even, 1));
+    for (int64_t o = 0; o < n; o++) bits[o] = 0;
+    for (int m = 0; m < N_MATRICES; m++)
+        for (int64_t o = 0; o < n; o++) {
+            qs_tensor_info info = qs_model_info(model, (qs_role)(m % QS_N_LINEARS), m / QS_N_LINEARS);
+            bits[o] += (double)qs_quant_matrix_bits(&options_even(budgets)[o], info.n_out, info.n_in);
+            qs_budgets_record(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), o, 1.0 / (double)(1 + o));
+        }
+    OK(qs_budgets_share(budgets));
+    int64_t widest = 0;
+    for (int64_t o = 0; o < n; o++)
+        if (bits[o] <= 4.5 * (double)qs_model_n_linear_weights(model)) widest = o;
+    for (int m = 0; m < N_MATRICES; m++)
+        assert_ptr_equal(qs_budgets_spec(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), &predicted),
+                         &options_even(budgets)[widest]);
+    assert_true((double)qs_budgets_bits(budgets, 0) == bits[widest]);
     qs_budgets_destroy(budgets);
 }
 

@@ -40,6 +40,7 @@ static void test_ids(void **state)
         {"exl2:bpw=2.5,damp=0.1", "exl2-2.50bpw-h16-damp0.1", "h16-damp0.1"},
         {"gptq:bpw=3.5", "gptq-3.50bpw-sym", "sym"},
         {"gptq:bpw=3.5,group=64,sym=0", "gptq-3.50bpw-g64-asym", "asym"},
+        {"gptq:bpw=3.5,even=1", "gptq-3.50bpw-sym-even", "sym-even"},
         {"int8:threshold=0", "int8-thr0", "thr0"},
         {"int8:threshold=4.5", "int8-thr4.5", "thr4.5"},
         {"rtn:bits=3,rotate=1", "rtn-b3-g64-sym-rot", "sym-rot"},
@@ -96,11 +97,11 @@ static void test_fields(void **state)
     assert_string_equal(spec.id, "int8");
     assert_int_equal(qs_spec_from_cells(&spec, "exl2", "4", "", "h16"), QS_OK); /* a budget, in the column of bits */
     assert_string_equal(spec.id, "exl2-4.00bpw-h16");
-    assert_string_equal(spec.text, "exl2:bpw=4,head=16,damp=0.01,rotate=0");
+    assert_string_equal(spec.text, "exl2:bpw=4,head=16,damp=0.01,even=0,rotate=0");
     assert_true(spec.bits == 0 && spec.group_size == 0 && spec.act_order && spec.mix == NULL);
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "3.5", "", "asym"), QS_OK);
     assert_string_equal(spec.id, "gptq-3.50bpw-asym");
-    assert_string_equal(spec.text, "gptq:bpw=3.5,sym=0,act=0,static=0,gar=1,search=1,damp=0.01,rotate=0");
+    assert_string_equal(spec.text, "gptq:bpw=3.5,sym=0,act=0,static=0,gar=1,search=1,damp=0.01,even=0,rotate=0");
     assert_true(spec.bits == 0 && spec.group_size == 0 && spec.bpw == 3.5);
     assert_int_equal(qs_spec_from_cells(&spec, "gptq", "3", "", ""), QS_OK);
     assert_string_equal(spec.id, "gptq-b3-g64-sym");
@@ -160,6 +161,7 @@ static void test_refused(void **state)
         {"gptq:bpw=4,bits=4", "give one of them"},
         {"gptq:bpw=4,act=1", "leave act out"},
         {"rtn:bpw=4", "no key \"bpw\""},
+        {"gptq:bits=4,even=1", "needs bpw"},
         {"int8:threshold=nan", "0 to 65504"},
         {"int8:block=64", "int8 has no key \"block\"; its keys are threshold"},
     };

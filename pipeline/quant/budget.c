@@ -1,5 +1,6 @@
 #include "quant/budget.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -151,6 +152,23 @@ void qs_budgets_weigh(qs_budgets *budgets, const double *weights)
     memcpy(budgets->weights, weights, (size_t)budgets->n_matrices * sizeof *weights);
 }
 
+/* The same option for all: of those that fit into the budget the one with the least cost. */
+static void take_even(const qs_allocate_job *job, int64_t *choice)
+{
+    double least = INFINITY;
+    for (int64_t o = 0; o < job->n_options; o++) {
+        int64_t bits = 0;
+        double cost = 0;
+        for (int64_t m = 0; m < job->n_matrices; m++) {
+            bits += job->bits[m * job->n_options + o];
+            cost += job->loss[m * job->n_options + o];
+        }
+        if (bits > job->budget || !(cost < least)) continue;
+        least = cost;
+        for (int64_t m = 0; m < job->n_matrices; m++) choice[m] = o;
+    }
+}
+
 static qs_err share(qs_budgets *budgets, int64_t spec)
 {
     const option_set *set = &budgets->sets[budgets->set_of[spec]];
@@ -162,7 +180,8 @@ static qs_err share(qs_budgets *budgets, int64_t spec)
     qs_allocate_job job = {.n_matrices = n, .n_options = set->n_options, .bits = set->bits, .loss = cost,
                            .budget = (int64_t)(budgets->specs[spec].bpw *
                                                (double)qs_model_n_linear_weights(budgets->model))};
-    QS_TRY(qs_allocate(&job, choice, &bound));
+    QS_TRY(qs_allocate(&job, choice, &bound)); /* which refuses what cannot be met */
+    if (budgets->specs[spec].even) take_even(&job, choice);
     budgets->bits[spec] = 0;
     for (int64_t m = 0; m < n; m++) budgets->bits[spec] += set->bits[m * set->n_options + choice[m]];
 out:

@@ -73,6 +73,8 @@ static const key_row keys[] = {
      "what inputs, weights and results of a product are rounded to"},
     {"int8", "threshold", KEY_REAL, AT(threshold), 6, 0, 65504, NULL, NULL, NULL, "thr",
      "inputs of this magnitude or more are multiplied in 16 bits; 0 = none are"},
+    {"gptq exl2", "even", KEY_FLAG, AT(even), 0, 0, 1, NULL, "even", NULL, NULL,
+     "with bpw: 1 = the same bits and groups for every matrix, to hold a shared budget against"},
     {"rtn gptq awq nf4 fp4 int8 exl2", "rotate", KEY_FLAG, AT(rotate), 0, 0, 1, NULL, "rot", NULL, NULL,
      "1 = the residual stream is rotated before, which spreads its outliers; unties the head"},
 };
@@ -233,7 +235,7 @@ static void write_id(qs_spec *spec)
 static bool is_silent(const qs_spec *spec, const key_row *row)
 {
     if (spec->bpw > 0) return row->offset == AT(bits) || (row->offset == AT(group_size) && spec->group_size == 0);
-    return row->offset == AT(bpw);
+    return row->offset == AT(bpw) || row->offset == AT(even);
 }
 
 static void write_names(qs_spec *spec)
@@ -275,6 +277,8 @@ static int find_key(const qs_method *method, size_t offset)
 static qs_err complete_budget(qs_spec *spec, const bool *given, const char *where)
 {
     int bits = find_key(spec->method, AT(bits)), group = find_key(spec->method, AT(group_size));
+    if (spec->bpw == 0 && spec->even)
+        return qs_fail(QS_E_USAGE, "%s: even=1 is about budgets and needs bpw", where);
     if (spec->bpw == 0) return QS_OK;
     if (bits >= 0 && given[bits])
         return qs_fail(QS_E_USAGE, "%s: bits and bpw: a budget chooses the bits of each matrix; give one of them", where);

@@ -37,6 +37,7 @@ typedef struct qs_spec {
     int64_t bits;                   /* 2, 3, 4, 8; 0 = each matrix has its own */
     int64_t group_size;             /* -1 = the whole row; block=, of the flattened matrix; 0 as with bits */
     double bpw;                     /* budget; 0 = none */
+    bool even;                      /* even=1: of a budget every matrix gets the same, for comparison */
     bool sym;
     /* GPTQ (formats §1): */
     bool act_order;     /* act=1: columns by descending diag(H); groups follow the order */
