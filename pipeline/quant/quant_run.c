@@ -154,17 +154,18 @@ static qs_err check_basis(const qs_model *model, const qs_spec *specs, int64_t n
 static qs_err create_budgets(qs_quantizer *q)
 {
     const qs_model_config *config = qs_model_get_config(q->model);
-    int64_t widest = 0;
+    int64_t widest = 0, narrowest = INT64_MAX;
     qs_err err;
     QS_TRY(qs_budgets_create(&q->budgets, q->model, q->specs, q->n_specs));
     if (q->budgets == NULL) goto out;
     for (int site = 0; site < QS_N_SITES; site++) {
         int64_t width = qs_site_width(config, (qs_site)site);
         widest = width > widest ? width : widest;
+        narrowest = width < narrowest ? width : narrowest;
     }
     QS_TRY(QS_NEW(q->sample, MAX_MATRICES * QS_SAMPLE_ROWS * widest, "sample of a site"));
     if (q->grams == NULL || q->grams->tokens == NULL) goto out;
-    QS_TRY(qs_spec_parse(&q->perturbation, "rtn:bits=4,group=-1"));
+    QS_TRY(qs_spec_parse(&q->perturbation, narrowest < 64 ? "rtn:bits=4,group=-1" : "rtn:bits=4,group=64"));
     QS_TRY(QS_NEW(q->perturbed_loss, config->n_layers * QS_N_LINEARS, "losses"));
     err = qs_sensitivity_create(&q->sensitivity, q->backend, q->model, q->grams->tokens, q->grams->n_windows,
                                 q->grams->n_ctx);

@@ -12,7 +12,7 @@
 /* Of the calibration's tokens: few are enough to tell orders of magnitude apart. */
 enum {
     QS_SENSITIVITY_WINDOWS = 2,
-    QS_SENSITIVITY_CTX = 64,
+    QS_SENSITIVITY_CTX = 128,
     QS_SENSITIVITY_TOKENS = QS_SENSITIVITY_WINDOWS * QS_SENSITIVITY_CTX,
 };
 
