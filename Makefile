@@ -176,7 +176,7 @@ unit-%: $(BUILD)/tests/test_%
 # ---- the two commands of the README ----
 # They compile on every core, unless make was told how many.
 every_core = --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
-.PHONY: help demo demo-smollm2 test
+.PHONY: help demo demo-full demo-smollm2 test
 help:
 	@sed -n 's/^#? //p' Makefile
 
@@ -188,12 +188,18 @@ has_gpu = $(shell nvidia-smi -L 2>/dev/null)
 demo_cuda = $(if $(or $(call is_given,CUDA),$(has_gpu)),$(CUDA),0)
 demo_sweep = @$(MAKE) --no-print-directory CUDA=$(demo_cuda) sweep GATE=report
 world := $(BUILD)/world
+DEMO_OUT ?= results/demo
+DEMO_ASKS ?= --items 20 --tasks ppl,kld,latency,memory,semantic,json
 demo:
 	@scripts/install-deps
 	@$(MAKE) $(every_core) CUDA=$(demo_cuda) all $(world)/calibration.txt $(world)/evaluation.txt $(world)/production.txt
-	$(demo_sweep) MODEL=datasets/reader GRID=datasets/grids/demo.csv OUT=results/demo TEXT=$(world)/evaluation.txt \
+	$(demo_sweep) MODEL=datasets/reader GRID=datasets/grids/demo.csv OUT=$(DEMO_OUT) TEXT=$(world)/evaluation.txt \
 	  CALIB_TEXT=$(world)/calibration.txt PRODUCTION=$(world)/production.txt CALIBRATE="--samples 128" \
-	  EVALUATE="--windows 20 --qa datasets/world --items 20 --tasks ppl,kld,latency,memory,semantic,json"
+	  EVALUATE="--windows 20 --qa datasets/world $(DEMO_ASKS)"
+#? make demo-full                 the same with all tasks, 60 questions and the probe over k and headers
+demo-full:
+	@$(MAKE) --no-print-directory demo DEMO_OUT=results/demo-full \
+	  DEMO_ASKS="--items 60 --probe 10 --tasks ppl,kld,latency,memory,semantic,json,entropy"
 demo-smollm2:
 	@scripts/install-deps
 	@scripts/fetch-model smollm2

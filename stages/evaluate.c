@@ -21,7 +21,7 @@ typedef struct options {
     qs_serving serving;
     const char *headers, *fix;
     int64_t header_seed;
-    bool no_rerank, keep_going;
+    bool no_rerank, quick, keep_going;
     qs_arg_list quants, checkpoints;
     int64_t n_ctx, n_windows;
     int n_threads;
@@ -141,6 +141,8 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     QS_TRY(err);
     QS_TRY(parse_names(&out->dumps, dump_names, "dump", opt->dump));
     QS_TRY(qs_compute_parse(&out->compute, opt->compute));
+    if (opt->quick && (opt->questions.n_items > 0 || opt->questions.gold == NULL))
+        err = qs_fail(QS_E_USAGE, "--quick needs --qa DIR or FILE, and --items says otherwise");
     if (((out->dumps & QS_DUMP_EMBEDDINGS) != 0) != (opt->embed != NULL))
         err = qs_fail(QS_E_USAGE, "--embed FILE and --dump embeddings need each other");
     if ((out->dumps & ~(unsigned)QS_DUMP_EMBEDDINGS) != 0 && (out->tasks & QS_TASKS_QUALITY) == 0)
@@ -185,6 +187,24 @@ static size_t probe_bytes(const qs_corpus *corpus)
     return n;
 }
 
+/* Questions of the pages' quick probes: 20 for ExLlamaV2, 10 for the others (checklist G10, A11, B10, E11). All points of a
+ * call are asked the same. */
+static qs_err count_quick(const options *opt, int64_t *n_items)
+{
+    *n_items = 10;
+    for (int64_t i = 0; i < opt->quants.n; i++) {
+        qs_artifact *artifact;
+        char method[64];
+        qs_err err = qs_artifact_open(&artifact, opt->quants.items[i], QS_KIND_QUANT);
+        if (err != QS_OK) return err;
+        err = qs_artifact_get_text(artifact, "/spec/@method", method, sizeof method);
+        qs_artifact_close(artifact);
+        if (err != QS_OK) return err;
+        if (strcmp(method, "exl2") == 0) *n_items = 20;
+    }
+    return QS_OK;
+}
+
 static qs_err take_inputs(job *j)
 {
     const options *opt = j->opt;
@@ -221,6 +241,7 @@ static qs_err take_inputs(job *j)
     if (opt->questions.gold != NULL && (eval.tasks & QS_TASKS_ASKED) != 0) {
         qs_question_options questions = opt->questions;
         questions.n_threads = opt->n_threads;
+        if (opt->quick) QS_TRY(count_quick(opt, &questions.n_items));
         questions.rerank = !opt->no_rerank;
         questions.model = j->model;
         questions.backend = j->backend;
@@ -409,6 +430,8 @@ int main(int argc, char **argv)
          "its snippets; default corpus.jsonl in the directory of --qa", 0, 0, false},
         {"k", QS_ARG_INT, &opt.questions.k, "N", "snippets in a prompt", 1, QS_QUESTION_SNIPPETS_MAX, false},
         {"items", QS_ARG_INT, &opt.questions.n_items, "N", "the first N gold items; 0 = all", 0, 1e9, false},
+        {"quick", QS_ARG_FLAG, &opt.quick, NULL,
+         "as many items as the pages' quick probes: 10, with a point of EXL2 20", 0, 0, false},
         {"long-tokens", QS_ARG_INT, &opt.questions.n_long_tokens, "N", "length of the long texts of the entropy task",
          8, 4096, false},
         {"encoder", QS_ARG_STRING, &opt.questions.encoder, "NAME",

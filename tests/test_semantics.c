@@ -239,12 +239,36 @@ static void prompts_are_filled_up(void **state)
     for (int i = 1; i < 5; i++) assert_true(ranked[i] != ranked[0]);
 }
 
+/* The world's corpus repeats nothing; a third snippet with the words of another makes 2 of 240 (checklist E7). */
+static void repeated_snippets_are_counted(void **state)
+{
+    (void)state;
+    qs_gold_snippet *third = &questions.set.snippets[2], held = *third;
+    qs_answers a;
+    qs_semantics own;
+    qs_gold_frame twice;
+    answer(&a, GOLD);
+    OK(qs_semantics_measure(&own, &frame, &questions, &a));
+    assert_int_equal(own.n_snippets, 240);
+    assert_int_equal(own.n_duplicates, 0);
+    qs_semantics_free(&own);
+    third->header = questions.set.snippets[0].header;
+    third->text = questions.set.snippets[0].text;
+    OK(qs_gold_frame_create(&twice, &questions, questions.encoder));
+    OK(qs_semantics_measure(&own, &twice, &questions, &a));
+    assert_int_equal(own.n_duplicates, 2);
+    *third = held;
+    qs_semantics_free(&own);
+    qs_answers_free(&a);
+    qs_gold_frame_destroy(&twice);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_is_reckoned_twice), cmocka_unit_test(nothing_drifts_from_itself),
         cmocka_unit_test(states_of_answers_by_hand),   cmocka_unit_test(other_snippets_are_a_drift),
-        cmocka_unit_test(prompts_are_filled_up),
+        cmocka_unit_test(prompts_are_filled_up),       cmocka_unit_test(repeated_snippets_are_counted),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

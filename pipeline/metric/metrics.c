@@ -96,6 +96,8 @@ const qs_metric qs_metrics[] = {
      "distance of retrieved snippets to the nearest distractor section minus distance to the anchor"},
     {"cov_retr10", "", HIGHER, QS_TASK_SEMANTIC, false, false,
      "share of the target section's words in the first 10 retrieved snippets, by union of offsets"},
+    {"index_duplicates", "", LOWER, QS_TASK_SEMANTIC, false, false,
+     "share of the corpus' snippets whose header and text another one has too"},
     {"snippet_jaccard", "", LOWER, QS_TASK_SEMANTIC, false, true,
      "1 - Jaccard index of the prompt's snippets and the reference's"},
     {"snippet_tau", "", HIGHER, QS_TASK_SEMANTIC, false, true, "Kendall's tau of their order, over common snippets"},

@@ -223,6 +223,15 @@ static qs_err put_n_runs(const input *in, qs_metric_sink put, void *context)
     return n > 0 ? put(context, qs_metric_find("lambda_runs"), &estimate) : QS_OK;
 }
 
+/* Every snippet was looked at: no interval. */
+static qs_err put_duplicates(const input *in, qs_metric_sink put, void *context)
+{
+    if (in->own->n_snippets == 0) return QS_OK;
+    double share = (double)in->own->n_duplicates / (double)in->own->n_snippets;
+    qs_estimate estimate = {share, share, share, in->own->n_snippets};
+    return put(context, qs_metric_find("index_duplicates"), &estimate);
+}
+
 qs_err qs_semantic_metrics(const qs_semantic_input *in, qs_metric_sink put, void *context)
 {
     double *sums = NULL;
@@ -233,6 +242,7 @@ qs_err qs_semantic_metrics(const qs_semantic_input *in, qs_metric_sink put, void
     QS_TRY(QS_NEW(sums, 4 * in->own->n_items, "sums of items"));
     QS_TRY(put_ratios(in, sums, put, context));
     if ((in->part & QS_QUALITY_OWN) != 0) QS_TRY(put_n_runs(in, put, context));
+    if ((in->part & QS_QUALITY_OWN) != 0) QS_TRY(put_duplicates(in, put, context));
     if ((in->part & QS_QUALITY_PAIRED) != 0) {
         QS_TRY(put_drift(in, "dS_drift", sum_abs_change, sums, put, context));
         QS_TRY(put_drift(in, "dS_drift_signed", sum_change, sums, put, context));

@@ -1,6 +1,7 @@
 #include "metric/semantics.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -104,6 +105,24 @@ static void no_states(int32_t *states)
     for (int i = 0; i < QS_LAMBDA_RUNS; i++) states[i] = -1;
 }
 
+static int compare_documents(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* Snippets that are indexed under the same words as another (checklist E7). */
+static qs_err count_duplicates(qs_semantics *out, const qs_gold_frame *f, const qs_questions *q)
+{
+    const char **documents = NULL;
+    int64_t n = q->set.n_snippets;
+    qs_err err = QS_NEW(documents, n, "documents");
+    for (int64_t i = 0; err == QS_OK && i < n; i++) documents[i] = qs_retriever_document(f->retriever, i);
+    if (err == QS_OK) qsort((void *)documents, (size_t)n, sizeof *documents, compare_documents);
+    out->n_snippets = n;
+    for (int64_t i = 0; err == QS_OK && i < n; i++)
+        out->n_duplicates += (i > 0 && strcmp(documents[i], documents[i - 1]) == 0) ||
+                             (i + 1 < n && strcmp(documents[i], documents[i + 1]) == 0);
+    qs_mem_free((void *)documents);
+    return err;
+}
+
 qs_err qs_semantics_measure(qs_semantics *out, const qs_gold_frame *f, const qs_questions *q, const qs_answers *a)
 {
     said all = {0};
@@ -114,6 +133,7 @@ qs_err qs_semantics_measure(qs_semantics *out, const qs_gold_frame *f, const qs_
     QS_TRY(QS_NEW(out->states, q->n_items * QS_LAMBDA_RUNS, "states"));
     QS_TRY(QS_NEW(vectors, QS_LAMBDA_RUNS * f->dim, "vectors of answers"));
     QS_TRY(QS_NEW(retrieved, f->dim, "vector of what was retrieved"));
+    QS_TRY(count_duplicates(out, f, q));
     QS_TRY(encode_answers(f, q, a, &all));
     for (int64_t item = 0; item < q->n_items; item++) {
         int32_t *states = out->states + item * QS_LAMBDA_RUNS;

@@ -26,6 +26,7 @@ typedef struct qs_semantics {
     int64_t n_items, n_prompts;
     qs_semantic_row *rows; /* [n_prompts] */
     int32_t *states;       /* [n_items, QS_LAMBDA_RUNS] qs_lambda; -1 for items without an anchor */
+    int64_t n_snippets, n_duplicates; /* of the corpus; 0 when read from an artifact */
 } qs_semantics;
 
 /* What answers say as vectors [n, dim]: the "answer" of a line, or the whole line where that cannot be read; answered[n]: it

@@ -26,6 +26,10 @@
 # The probe: one question with 5, 10 and 20 snippets and four kinds of headers (checklist A12, B11, E12).
 0 ^5,10,20.canonical,removed,shuffled-1,shuffled-2.12$ python3 -c "import csv; r=[x for x in csv.DictReader(open('$TMP/r/items.csv')) if x['config']=='fp' and x['k']!='2']; print(','.join(sorted({x['k'] for x in r},key=int)), ','.join(sorted({x['headers'] for x in r})), len(r))"
 0 ^True$ python3 -c "import json; m=json.load(open('$TMP/a.json'))[2]['metrics']; print(m['lambda_probe_flips']['n']==1 and 0<=m['lambda_probe_flips']['value']<=1)"
+# Quick probes of the pages (checklist G10, B10, E11).
+0 asked.10.items qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --quick --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --encoder tfidf --dry-run --out $TMP/dry
+0 asked.20.items qsweep calibrate --quiet --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --out $TMP/c.h5 && qsweep quantize --quiet --model tests/fixtures/tiny --calib $TMP/c.h5 --spec exl2:bpw=5 --out $TMP/q && qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --quick --quant $TMP/q/exl2-*.quant.h5 --encoder tfidf --dry-run --out $TMP/dry
+2 --items qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --quick --items 5 --out $TMP/dry
 # A fix of long texts: those of the tiny model are lost at once, and over bridges they hold (checklist A14, E14, A9).
 0 fix.bbcr:.3.bridges.in.3.texts.*mttf_margin.0.000.->.[1-9] qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --encoder tfidf --long-tokens 96 --tasks ppl,kld,semantic,json,entropy --out $TMP/bridge --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --fix bbcr
 5 qsweep.calibrate qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --fix recalibrate --out $TMP/none
