@@ -177,6 +177,7 @@ static void test_cases(void **state)
     EXPECT("gptq", "damaged-matrix", "G5", 2, LIST("load_error_share", "snippet_divergence"), LIST(1.0 / 28, 0.3));
     EXPECT("rtn", "too-few-bits", "G5", 2, LIST("load_error_share", "top1_agree"), LIST(0, 0.2));
     EXPECT("rtn", "too-few-bits", "G5", 1, LIST("ppl_ratio"), LIST(20));
+    EXPECT("rtn", "plain-rounding", "G7", 1, LIST("ppl_ratio"), LIST(1.3));
     EXPECT("nf4", "wrong-quant-type", "B5", 1, LIST("load_error_share"), LIST(1));
     EXPECT("nf4", "drift", "B10", 1, LIST("dS_drift"), LIST(0.15));
     EXPECT("nf4", "wrong-quant-type", "B5", 1, LIST("dS_drift"), LIST(0.25));

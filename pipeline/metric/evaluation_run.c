@@ -146,6 +146,15 @@ static void add_metric(char *text, size_t bytes, const qs_artifact *artifact, co
     (void)snprintf(text + used, bytes - used, fmt, estimate.value);
 }
 
+/* What this point alone has cost. */
+static void add_time(char *text, size_t bytes, const qs_artifact *artifact, const char *path, const char *fmt)
+{
+    double seconds;
+    size_t used = strlen(text);
+    if (!qs_artifact_has(artifact, path) || qs_artifact_get_real(artifact, path, &seconds) != QS_OK) return;
+    (void)snprintf(text + used, bytes - used, fmt, seconds);
+}
+
 static void tell_point(const qs_eval_point *point, const qs_quality_stream *stream)
 {
     static const struct {
@@ -168,6 +177,8 @@ static void tell_point(const qs_eval_point *point, const qs_quality_stream *stre
     if (qs_artifact_open(&artifact, point->path, QS_KIND_EVAL) != QS_OK) return;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         add_metric(text, sizeof text, artifact, rows[i].name, rows[i].fmt);
+    add_time(text, sizeof text, artifact, "/timing/@answers_s", "; answers %.1f s");
+    add_time(text, sizeof text, artifact, "/timing/@entropy_s", "; long texts %.1f s");
     qs_artifact_close(artifact);
     if ((point->tasks & QS_TASKS_QUALITY) == 0) qs_log_info("%s:%s", point->id, text);
     else

@@ -124,6 +124,12 @@ static bool put_group(const qs_config_row *row, char *text, size_t bytes)
     return true;
 }
 
+static bool put_bits(const qs_config_row *row, char *text, size_t bytes)
+{
+    (void)snprintf(text, bytes, "%lld", row->bits > 0 ? (long long)row->bits : 4LL);
+    return true;
+}
+
 static bool put_model(const qs_config_row *row, char *text, size_t bytes)
 {
     word w = {row->command, 0};
@@ -142,7 +148,7 @@ static const struct {
 } words_of_commands[] = {
     {"model", "MODEL", put_model}, {"out", "", put_out},           {"calib", "", put_calib},
     {"spec", "SPEC", put_spec},    {"more-bits", "", put_more_bits}, {"finer", "SPEC", put_finer},
-    {"group", "", put_group},
+    {"group", "", put_group},      {"bits", "", put_bits},
 };
 
 static void value_of(const qs_config_row *row, const char *name, size_t name_bytes, char *text, size_t bytes)

@@ -33,7 +33,7 @@ typedef struct qs_rule {
     const char *symptom, *cause, *fix;
     /* A command. {evaluate} is the evaluation as it was called, with this point alone and without the options that the rule
      * names itself. {model} {out} {calib} are those of the evaluation, {spec} is the configuration,
-     * {more-bits} and {finer} are specs with the next number of bits and with groups half as long, {group} a number. */
+     * {more-bits} and {finer} are specs with the next number of bits and with groups half as long, {bits} and {group} are numbers. */
     const char *next;
     const char *pages; /* of the problem map, with blanks between them (qs_rule_page) */
     qs_condition all[QS_RULE_CONDITIONS]; /* every one must hold */
