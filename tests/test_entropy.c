@@ -242,6 +242,29 @@ static void test_follows(void **state)
 }
 
 /* The mean curve of two windows, weighed by hand: one rises, one falls, together they are flat. */
+/* Entropy that grows by .01 a step where the reference's stands still: 1 nat in 100 tokens (checklist B20). */
+static void test_slope(void **state)
+{
+    (void)state;
+    enum { STEPS = 64 };
+    static float f_entropy[2 * STEPS], q_entropy[2 * STEPS], kld[2 * STEPS];
+    static int32_t tokens[2 * STEPS];
+    for (int i = 0; i < 2 * STEPS; i++) {
+        f_entropy[i] = 2;
+        q_entropy[i] = 2 + 0.01f * (float)(i % STEPS);
+    }
+    qs_long_runs f = {.n = 2, .n_steps = STEPS, .tokens = tokens, .entropy = f_entropy},
+                 q = {.n = 2, .n_steps = STEPS, .tokens = tokens, .entropy = q_entropy, .kld = kld};
+    qs_entropy_input input = {.runs = &q, .reference = &f, .part = QS_QUALITY_PAIRED, .seed = 1};
+    figures got = {0};
+    assert_ok(qs_entropy_measure(&input, take, &got));
+    assert_true(fabs(figure(&got, "entropy_slope_change")->value - 1) < 1e-5);
+    q.entropy = f_entropy;
+    got = (figures){0};
+    assert_ok(qs_entropy_measure(&input, take, &got));
+    assert_true(figure(&got, "entropy_slope_change")->value == 0);
+}
+
 static void test_pools(void **state)
 {
     (void)state;
@@ -265,6 +288,7 @@ int main(void)
         cmocka_unit_test(test_smooth),   cmocka_unit_test(test_repetition), cmocka_unit_test(test_rise),
         cmocka_unit_test(test_spike),    cmocka_unit_test(test_collapse),   cmocka_unit_test(test_certain),
         cmocka_unit_test(test_writes),   cmocka_unit_test(test_follows),    cmocka_unit_test(test_pools),
+        cmocka_unit_test(test_slope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

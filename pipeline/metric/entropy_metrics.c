@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "metric/entropy_curve.h"
+#include "metric/lambda.h"
 
 enum { N_RESAMPLES = 1000 };
 
@@ -93,13 +94,14 @@ out:
 
 /* ---- long texts one by one ---- */
 
-enum { RUNS, STEPS, ENTROPY, KLD, DIVERGED_AT, STABLE, N_SUMS };
+enum { RUNS, STEPS, ENTROPY, KLD, DIVERGED_AT, STABLE, SLOPE, N_SUMS };
 
 static double mean_entropy(const double *s) { return s[ENTROPY] / s[STEPS]; }
 static double mean_kld(const double *s) { return s[KLD] / s[STEPS]; }
 static double sum_kld(const double *s) { return s[KLD] / s[RUNS]; }
 static double diverged_at(const double *s) { return s[DIVERGED_AT] / s[RUNS]; }
 static double stable_share(const double *s) { return s[STABLE] / s[RUNS]; }
+static double slope_change(const double *s) { return s[SLOPE] / s[RUNS]; }
 
 static const struct {
     const char *name;
@@ -107,7 +109,7 @@ static const struct {
 } rows[] = {
     {"entropy_mean", mean_entropy},       {"kld_long", mean_kld},
     {"kld_cumulative", sum_kld},          {"first_divergence_step", diverged_at},
-    {"entropy_stable_share", stable_share},
+    {"entropy_stable_share", stable_share}, {"entropy_slope_change", slope_change},
 };
 
 static int64_t first_difference(const int32_t *a, const int32_t *b, int64_t n)
@@ -132,6 +134,7 @@ static void sum_run(const qs_entropy_input *in, int64_t run, double *s, double *
         room[n + t] = (double)q->entropy[at + t];
     }
     s[DIVERGED_AT] = (double)first_difference(q->tokens + at, f->tokens + at, n);
+    s[SLOPE] = 100.0 * (qs_slope(room + n, n) - qs_slope(room, n));
     s[STABLE] = qs_curve_compare(&(qs_curve_side){.entropy = room}, &(qs_curve_side){.entropy = room + n}, n,
                                  room + 2 * n).stable;
 }

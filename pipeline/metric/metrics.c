@@ -118,6 +118,8 @@ const qs_metric qs_metrics[] = {
     {"entropy_rms", "", LOWER, QS_TASK_ENTROPY, false, true,
      "RMS of the trailing means' difference over the reference's level, the worse of both texts"},
     {"entropy_stable_share", "", HIGHER, QS_TASK_ENTROPY, false, true, "share of single long texts that are stable"},
+    {"entropy_slope_change", "nat", LOWER, QS_TASK_ENTROPY, false, true,
+     "how much faster entropy grows along the reference's long texts: difference of least-squares slopes, per 100 tokens"},
     {"entropy_mean", "nat", NONE, QS_TASK_ENTROPY, false, false, "mean entropy along the reference's long texts"},
     {"kld_long", "nat", LOWER, QS_TASK_ENTROPY, false, true, "mean KL(reference || this) along them"},
     {"kld_cumulative", "nat", LOWER, QS_TASK_ENTROPY, false, true, "its sum over a text, mean over texts"},
