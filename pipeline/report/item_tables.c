@@ -14,6 +14,7 @@
 #include "metric/probe.h"
 #include "metric/resonance.h"
 #include "report/tables.h"
+#include "report/text_entropy.h"
 
 /* What an artifact says of its answers. */
 typedef struct evidence {
@@ -300,23 +301,14 @@ out:
     return err;
 }
 
-/* The mean over the windows of held-out text, position by position. */
 static qs_err write_text_curve(qs_csv_writer *w, const char *config, const qs_artifact *artifact)
 {
-    qs_dataset_info info;
-    float *entropy = NULL;
     double *mean = NULL;
-    qs_err err = QS_OK;
-    if (!qs_artifact_has(artifact, "/tokens/entropy")) return QS_OK;
-    QS_TRY(qs_artifact_info(artifact, "/tokens/entropy", &info));
-    if (info.rank != 2 || info.dims[0] < 1) return QS_OK;
-    QS_TRY(QS_NEW(entropy, info.n, "entropies"));
-    QS_TRY(QS_NEW(mean, info.dims[1], "mean entropies"));
-    QS_TRY(qs_artifact_read(artifact, "/tokens/entropy", QS_F32, entropy, info.n));
-    for (int64_t i = 0; i < info.n; i++) mean[i % info.dims[1]] += (double)entropy[i] / (double)info.dims[0];
-    QS_TRY(write_curve(w, &(curve){config, "text", "mean", info.dims[1], mean, NULL, NULL, NULL}));
+    int64_t n;
+    qs_err err;
+    QS_TRY(qs_text_entropy(artifact, &mean, &n));
+    if (n > 0) QS_TRY(write_curve(w, &(curve){config, "text", "mean", n, mean, NULL, NULL, NULL}));
 out:
-    qs_mem_free(entropy);
     qs_mem_free(mean);
     return err;
 }

@@ -9,6 +9,7 @@
 #include "report/diagnose.h"
 #include "report/fix_table.h"
 #include "report/item_tables.h"
+#include "report/page.h"
 
 enum { TEXT_BYTES = 2048 }; /* of the longest cell */
 
@@ -345,6 +346,7 @@ const qs_table qs_tables[] = {
     {"fixes.csv", "a gate's figure before and after a fix that was tried (docs/fixes.md)", qs_write_fixes},
     {"items.csv", "an answer: a question in one wording, greedily or with a seed", qs_write_items},
     {"entropy.csv", "a step of a text: the mean over held-out windows, or one long text", qs_write_entropy},
+    {"report.html", "the page for people: not a table, and all of them", qs_write_page},
     {"trace.jsonl", "a retrieval: a question in one wording, the snippets offered, and those selected", qs_write_trace},
     {0},
 };

@@ -1,0 +1,232 @@
+/* Times, entropy along text, losses of the layers. */
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "metric/entropy_curve.h"
+#include "model/weights.h"
+#include "report/html.h"
+#include "report/page_impl.h"
+#include "report/svg.h"
+#include "report/text_entropy.h"
+
+enum { MAX_LINES = 16 }; /* more cannot be told apart */
+
+/* ---- times ---- */
+
+typedef struct time_column {
+    const char *metric, *title, *fmt;
+    bool interval;
+} time_column;
+
+static const time_column time_columns[] = {
+    {"prefill_tok_s", "prompt, tokens/s", "%.0f", false},    {"decode_ms_tok_p50", "ms/token, median", "%.4g", true},
+    {"decode_ms_tok_p90", "90th percentile", "%.4g", false}, {"decode_ms_tok_p95", "95th", "%.4g", false},
+    {"latency_gain_pct", "gain, %", "%.1f", true},
+};
+enum { N_TIME_COLUMNS = sizeof time_columns / sizeof *time_columns };
+
+static void put_time(FILE *stream, const qs_config_row *row, const time_column *c)
+{
+    const qs_measure *measure = qs_config_row_find(row, c->metric);
+    (void)fputs("<td class=\"n\">", stream);
+    if (measure != NULL && !isnan(measure->estimate.value)) {
+        (void)fprintf(stream, c->fmt, measure->estimate.value);
+        if (c->interval && measure->estimate.hi > measure->estimate.lo)
+            (void)fprintf(stream, " [%.4g, %.4g]", measure->estimate.lo, measure->estimate.hi);
+    }
+    (void)fputs("</td>", stream);
+}
+
+static bool is_timed(const qs_config_row *row) { return qs_config_row_find(row, "decode_ms_tok_p50") != NULL; }
+
+/* Median and interval of each timed configuration, in the order of the table above. */
+static void put_time_figure(const qs_page *page)
+{
+    const qs_sweep *sweep = page->sweep;
+    qs_axis across = qs_axis_open("row of the table above", false), up = qs_axis_open("decoding, ms per token", false);
+    qs_figure figure;
+    qs_axis_hold(&up, 0);
+    for (int64_t i = 0; i < sweep->n; i++) {
+        const qs_measure *m = qs_config_row_find(&sweep->configs[i].row, "decode_ms_tok_p50");
+        if (m == NULL) continue;
+        qs_axis_hold(&across, (double)(i + 1));
+        qs_axis_hold(&up, m->estimate.hi);
+    }
+    if (!qs_axis_close(&across) || !qs_axis_close(&up)) return;
+    (void)fputs("<figure>\n", page->stream);
+    qs_figure_begin(&figure, page->stream, "decoding time of each configuration with its interval", across, up);
+    for (int64_t i = 0; i < sweep->n; i++) {
+        const qs_config_row *row = &sweep->configs[i].row;
+        const qs_measure *m = qs_config_row_find(row, "decode_ms_tok_p50");
+        qs_sentence title = {0};
+        if (m == NULL) continue;
+        qs_sentence_add(&title, "%s: %.4g ms", row->id, m->estimate.value);
+        qs_figure_interval(&figure, (double)(i + 1), m->estimate.lo, m->estimate.hi, qs_page_kind(row->method));
+        qs_figure_point(&figure, (double)(i + 1), m->estimate.value, qs_page_kind(row->method), false, title.text);
+    }
+    qs_figure_end(&figure);
+    (void)fputs("</figure>\n", page->stream);
+}
+
+static void put_times(const qs_page *page)
+{
+    FILE *stream = page->stream;
+    int64_t n = 0;
+    qs_page_heading(page, "times", "Times",
+                    "Batch 1, on packed weights, each configuration in turns with the reference; the gain is of their paired "
+                    "medians, with its 95 % interval.", "latency.csv");
+    for (int64_t i = 0; i < page->sweep->n; i++) n += is_timed(&page->sweep->configs[i].row);
+    if (n == 0) {
+        (void)fputs("<p>Nothing was timed.</p>\n", stream);
+        return;
+    }
+    (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th>", stream);
+    for (int c = 0; c < N_TIME_COLUMNS; c++) (void)fprintf(stream, "<th class=\"n\">%s</th>", time_columns[c].title);
+    (void)fputs("</tr></thead><tbody>\n", stream);
+    for (int64_t i = 0; i < page->sweep->n; i++) {
+        const qs_config_row *row = &page->sweep->configs[i].row;
+        if (!is_timed(row)) continue;
+        (void)fputs("<tr><td class=\"id\">", stream);
+        qs_html_text(stream, row->id);
+        (void)fputs("</td>", stream);
+        for (int c = 0; c < N_TIME_COLUMNS; c++) put_time(stream, row, &time_columns[c]);
+        (void)fputs("</tr>\n", stream);
+    }
+    (void)fputs("</tbody></table></div>\n<div class=\"figures\">\n", stream);
+    put_time_figure(page);
+    (void)fputs("</div>\n", stream);
+}
+
+/* ---- lines ---- */
+
+typedef struct line {
+    const qs_config_row *row;
+    double *y; /* [n] */
+    int64_t n;
+} line;
+
+static void put_lines(const qs_page *page, const line *lines, int64_t n_lines, const char *label, qs_axis across, qs_axis up)
+{
+    qs_figure figure;
+    for (int64_t i = 0; i < n_lines; i++) {
+        if (lines[i].n > 0) qs_axis_hold(&across, (double)(lines[i].n - 1));
+        for (int64_t t = 0; t < lines[i].n; t++) qs_axis_hold(&up, lines[i].y[t]);
+    }
+    qs_axis_hold(&across, 0);
+    if (!qs_axis_close(&up) || !qs_axis_close(&across)) return;
+    (void)fputs("<figure>\n", page->stream);
+    qs_figure_begin(&figure, page->stream, label, across, up);
+    for (int64_t i = 0; i < n_lines; i++)
+        qs_figure_line(&figure, 0, 1, lines[i].y, lines[i].n, qs_page_kind(lines[i].row->method), lines[i].row->id);
+    qs_figure_end(&figure);
+    (void)fputs("<figcaption>Colours are those of the methods above, the heavy line is the reference; the pointer on a line names "
+                "it.</figcaption>\n</figure>\n", page->stream);
+}
+
+static void free_lines(line *lines, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) qs_mem_free(lines[i].y);
+}
+
+/* An artifact that has gone since the sweep was read, or holds no entropies, makes no line. */
+static bool entropy_line(line *out, const qs_config_row *row)
+{
+    qs_artifact *artifact;
+    double *mean = NULL;
+    *out = (line){.row = row};
+    if (qs_artifact_open(&artifact, row->path, QS_KIND_EVAL) != QS_OK) return false;
+    if (qs_text_entropy(artifact, &mean, &out->n) == QS_OK && out->n > 0 && QS_NEW(out->y, out->n, "a curve") == QS_OK)
+        qs_curve_smooth(mean, out->n, qs_curve_width(out->n), out->y);
+    qs_mem_free(mean);
+    qs_artifact_close(artifact);
+    return out->y != NULL;
+}
+
+static void put_entropy_table(const qs_page *page)
+{
+    static const char *const metrics[] = {"entropy_stable", "entropy_rms", "first_divergence_step", "kld_cumulative", "mttf",
+                                          "mttf_margin", "e_resonance_drift", "lambda_step_conv"};
+    enum { N = sizeof metrics / sizeof *metrics };
+    FILE *stream = page->stream;
+    bool any = false;
+    for (int64_t i = 0; i < page->sweep->n && !any; i++) any = qs_config_row_find(&page->sweep->configs[i].row, "mttf") != NULL;
+    if (!any) return;
+    (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th>", stream);
+    for (int m = 0; m < N; m++) (void)fprintf(stream, "<th class=\"n\">%s</th>", metrics[m]);
+    (void)fputs("</tr></thead><tbody>\n", stream);
+    for (int64_t i = 0; i < page->sweep->n; i++) {
+        const qs_config_row *row = &page->sweep->configs[i].row;
+        (void)fputs("<tr><td class=\"id\">", stream);
+        qs_html_text(stream, row->id);
+        (void)fputs("</td>", stream);
+        for (int m = 0; m < N; m++) {
+            double value = qs_config_row_value(row, metrics[m]);
+            (void)fputs("<td class=\"n\">", stream);
+            if (!isnan(value)) qs_html_number(stream, value, 4);
+            (void)fputs("</td>", stream);
+        }
+        (void)fputs("</tr>\n", stream);
+    }
+    (void)fputs("</tbody></table></div>\n", stream);
+}
+
+static void put_entropy(const qs_page *page)
+{
+    line lines[MAX_LINES];
+    int64_t n = 0;
+    qs_page_heading(page, "entropy", "Entropy",
+                    "Of the next token along held-out text, mean over windows, smoothed; and how long texts hold together.",
+                    "entropy.csv");
+    for (int64_t i = 0; i < page->sweep->n && n < MAX_LINES; i++)
+        if (entropy_line(&lines[n], &page->sweep->configs[i].row)) n++;
+    if (n == 0) {
+        (void)fputs("<p>No entropies were measured (--tasks entropy).</p>\n", page->stream);
+        return;
+    }
+    if (page->sweep->n > MAX_LINES)
+        (void)fprintf(page->stream, "<p class=\"small\">The first %d of %lld configurations.</p>\n", MAX_LINES,
+                      (long long)page->sweep->n);
+    (void)fputs("<div class=\"figures\">\n", page->stream);
+    put_lines(page, lines, n, "entropy along held-out text", qs_axis_open("position in the window", false),
+              qs_axis_open("entropy, nats", false));
+    (void)fputs("</div>\n", page->stream);
+    put_entropy_table(page);
+    free_lines(lines, n);
+}
+
+/* Mean of a layer's losses, on a logarithmic axis. */
+static void put_layers(const qs_page *page)
+{
+    line lines[MAX_LINES];
+    int64_t n = 0;
+    qs_page_heading(page, "layers", "Layers",
+                    "Share of the linears' output that is error on the calibration text, mean over the matrices of a layer.",
+                    "layers.csv");
+    for (int64_t i = 0; i < page->sweep->n && n < MAX_LINES; i++) {
+        const qs_config_row *row = &page->sweep->configs[i].row;
+        if (row->loss == NULL || row->n_layers < 2) continue;
+        line *l = &lines[n];
+        *l = (line){.row = row, .n = row->n_layers};
+        if (QS_NEW(l->y, l->n, "losses of layers") != QS_OK) continue;
+        for (int64_t layer = 0; layer < l->n; layer++)
+            for (int role = 0; role < QS_N_LINEARS; role++)
+                l->y[layer] += row->loss[layer * QS_N_LINEARS + role] / QS_N_LINEARS;
+        n++;
+    }
+    if (n == 0) {
+        (void)fputs("<p>No losses are on record.</p>\n", page->stream);
+        return;
+    }
+    (void)fputs("<div class=\"figures\">\n", page->stream);
+    put_lines(page, lines, n, "loss of each layer", qs_axis_open("layer", false), qs_axis_open("loss", true));
+    (void)fputs("</div>\n", page->stream);
+    free_lines(lines, n);
+}
+
+void qs_page_curves(const qs_page *page)
+{
+    put_times(page);
+    put_entropy(page);
+    put_layers(page);
+}

@@ -1,0 +1,29 @@
+/* Parts of report.html, between its files. */
+#ifndef QS_REPORT_PAGE_IMPL_H
+#define QS_REPORT_PAGE_IMPL_H
+
+#include "report/controls.h"
+#include "report/page.h"
+
+typedef struct qs_page {
+    FILE *stream;
+    const qs_sweep *sweep;
+    const qs_selection *selection;
+} qs_page;
+
+extern const char qs_page_style[], qs_page_script[];
+
+/* "<h2 id=...>", and a line in small print that names the table. */
+void qs_page_heading(const qs_page *page, const char *id, const char *title, const char *text, const char *table);
+
+/* Classes m0 .. m7 of a method's points and lines, by its place in the list of methods. */
+const char *qs_page_kind(const char *method);
+
+void qs_page_points(const qs_page *page);     /* the table of all configurations */
+void qs_page_gates(const qs_page *page);      /* each gate as value and interval against its budget */
+void qs_page_figures(const qs_page *page);    /* Pareto plots, bits x group */
+void qs_page_curves(const qs_page *page);     /* times, entropy, losses */
+void qs_page_diagnosis(const qs_page *page);
+void qs_page_provenance(const qs_page *page); /* controls, environment, how to read the numbers */
+
+#endif
