@@ -294,6 +294,11 @@ retry: $(programs)
 	  [ -z "$$quants" ] || $(lock) $(evaluate_call) $$quants || true
 	$(report_sweep)
 
+#? make report-picture [OUT=results/demo]  pictures of OUT/report.html into docs/pictures, with Chromium
+.PHONY: report-picture
+report-picture:
+	@scripts/report-picture $(or $(OUT),results/demo)/report.html docs/pictures
+
 # ---- more checks ----
 #? make fuzz [FUZZ_SECONDS=60]     libFuzzer targets of every parser under ASan and UBSan (clang)
 FUZZ_SECONDS ?= 60

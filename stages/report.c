@@ -6,15 +6,17 @@
 
 #include "base/args.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "report/json_report.h"
 #include "report/rules.h"
+#include "report/run_compare.h"
 #include "report/tables.h"
 #include "report/terminal.h"
 #include "train/compare.h"
 
 typedef struct options {
     qs_common_args common;
-    const char *budgets, *out;
+    const char *budgets, *out, *compare;
     bool strict, markdown, schema, symptoms;
     int n_threads;
 } options;
@@ -110,6 +112,70 @@ out:
     return err;
 }
 
+/* All eval artifacts of a run's directory. */
+static qs_err load_run(qs_sweep *out, const char *dir, const qs_budgets *budgets, bool strict)
+{
+    char **names = NULL, (*paths)[QS_PATH_BYTES] = NULL;
+    const char **list = NULL;
+    int64_t n = 0;
+    qs_err err;
+    QS_TRY(qs_dir_list(&names, &n, dir, ".eval.h5"));
+    if (n == 0) {
+        err = qs_fail(QS_E_INPUT, "compare %s: it holds no eval artifacts; give a directory of qsweep-evaluate", dir);
+        goto out;
+    }
+    QS_TRY(QS_NEW(paths, n, "paths"));
+    QS_TRY(QS_NEW(list, n, "paths"));
+    for (int64_t i = 0; i < n; i++) {
+        QS_TRY(qs_path_format(paths[i], "%s/%s", dir, names[i]));
+        list[i] = paths[i];
+    }
+    QS_TRY(qs_sweep_load(out, list, n, budgets, strict));
+    for (int64_t i = 0; i < out->n_unreadable; i++) qs_log_warn("%s", out->unreadable[i].cause);
+out:
+    qs_dir_list_free(names, n);
+    qs_mem_free(paths);
+    qs_mem_free(list);
+    return err;
+}
+
+static qs_err write_changes(const options *opt, const qs_run_changes *changes)
+{
+    char path[QS_PATH_BYTES];
+    qs_file_writer writer = {0};
+    qs_err err;
+    QS_TRY(qs_dir_create(opt->out));
+    QS_TRY(qs_path_format(path, "%s/compare.csv", opt->out));
+    QS_TRY(qs_file_writer_open(&writer, path));
+    QS_TRY(qs_run_changes_write(writer.stream, changes));
+    QS_TRY(qs_file_writer_publish(&writer));
+out:
+    qs_file_writer_discard(&writer);
+    return err;
+}
+
+static qs_err compare_runs(const options *opt, const char *after_dir)
+{
+    qs_budgets budgets = {0};
+    qs_sweep before = {0}, after = {0};
+    qs_run_changes changes = {0};
+    qs_err err;
+    QS_TRY(qs_budgets_load(&budgets, opt->budgets));
+    QS_TRY(load_run(&before, opt->compare, &budgets, opt->strict));
+    QS_TRY(load_run(&after, after_dir, &budgets, opt->strict));
+    QS_TRY(qs_runs_compare(&changes, &before, &after));
+    if (opt->out != NULL) QS_TRY(write_changes(opt, &changes));
+    QS_TRY(qs_run_changes_print(stdout, &changes, opt->markdown));
+    if (changes.n_worse > 0)
+        err = qs_fail(QS_E_GATE, "%lld gates are worse than in %s beyond noise", (long long)changes.n_worse, opt->compare);
+out:
+    qs_run_changes_free(&changes);
+    qs_sweep_free(&before);
+    qs_sweep_free(&after);
+    qs_budgets_free(&budgets);
+    return err;
+}
+
 int main(int argc, char **argv)
 {
     options opt = {.common = QS_COMMON_DEFAULTS};
@@ -120,6 +186,8 @@ int main(int argc, char **argv)
         {"strict", QS_ARG_FLAG, &opt.strict, NULL, "gates that were not measured count as not passed", 0, 0,
          false},
         {"markdown", QS_ARG_FLAG, &opt.markdown, NULL, "print Markdown", 0, 0, false},
+        {"compare", QS_ARG_STRING, &opt.compare, "RUN_A", "hold the run in directory RUN_B (the one argument then) against this one: "
+         "exit status 3 when a gate is worse beyond noise", 0, 0, false},
         {"schema", QS_ARG_FLAG, &opt.schema, NULL, "print the layout of the artifacts, and stop", 0, 0,
          false},
         {"symptoms", QS_ARG_FLAG, &opt.symptoms, NULL, "print symptoms, causes and fixes, and stop", 0, 0, false},
@@ -139,9 +207,13 @@ int main(int argc, char **argv)
         qs_schema_print_markdown(stdout);
     else if (opt.symptoms)
         print_symptoms();
+    else if (opt.compare != NULL && args.rest.n != 1)
+        err = qs_fail(QS_E_USAGE, "--compare RUN_A takes one more directory, RUN_B");
     else if (opt.budgets == NULL || args.rest.n == 0)
         err = qs_fail(QS_E_USAGE,
                       "--budgets and at least one eval artifact are needed; see qsweep-report --help");
+    else if (opt.compare != NULL)
+        err = compare_runs(&opt, args.rest.items[0]);
     else
         err = run(&opt, &args.rest);
 out:

@@ -32,6 +32,26 @@ static void put_box(const qs_page *page, const char *kind, const char *text)
     (void)fprintf(page->stream, "</p>\n");
 }
 
+/* When none passes: the configuration that fails the fewest gates, and which. */
+static void put_nearest(const qs_page *page)
+{
+    const qs_sweep *sweep = page->sweep;
+    const qs_sweep_config *nearest = NULL;
+    qs_sentence text = {0};
+    for (int64_t i = 0; i < sweep->n; i++) {
+        const qs_sweep_config *config = &sweep->configs[i];
+        int64_t n = config->judgement.n_by_verdict[QS_VERDICT_FAIL];
+        if (config->row.reference || n == 0) continue;
+        if (nearest == NULL || n < nearest->judgement.n_by_verdict[QS_VERDICT_FAIL]) nearest = config;
+    }
+    if (nearest == NULL) return;
+    qs_sentence_add(&text, "Nearest to passing: ");
+    qs_terminal_failure(&text, nearest);
+    (void)fputs("<p>", page->stream);
+    qs_html_text(page->stream, text.text);
+    (void)fputs(" <a href=\"#why\">What is wrong, and what to run next</a>.</p>\n", page->stream);
+}
+
 static void put_headline(const qs_page *page)
 {
     qs_sentence passing = {0};
@@ -44,6 +64,7 @@ static void put_headline(const qs_page *page)
     }
     (void)fputs("</p>\n", page->stream);
     put_box(page, ships ? "pass" : "fail", selection->reason.text);
+    if (!ships) put_nearest(page);
     qs_terminal_headline(&passing, page->sweep);
     (void)fputs("<p>", page->stream);
     qs_html_text(page->stream, passing.text);

@@ -50,6 +50,14 @@
 # every option that a symptom's next command names is one of its stage
 0 ^known$ qsweep-report --symptoms | grep -o '`[^`]*` |$' | sed 's/{evaluate}/qsweep evaluate/g; s/&&/\n/g' | grep -o 'qsweep .*' | while read -r q stage rest; do qsweep-$stage --help >$TMP/help; for o in $(grep -oE -e '--[a-z-]+' <<<"$rest"); do grep -q -e "$o" $TMP/help || echo "$stage has no $o"; done; done | grep . || echo known
 
+# two runs side by side: a run is no worse than itself; other figures under the same name are a regression (status 3)
+0 0_worse_beyond_noise qsweep-report --budgets datasets/budgets.csv --compare $TMP/eval/golden $TMP/eval/golden
+0 . mkdir $TMP/eval/later && cp $TMP/eval/golden/* $TMP/eval/later && cp $TMP/eval/gptq-is-rtn.eval.h5 $TMP/eval/later/gptq-b4-g64-sym.eval.h5
+3 ppl_ratio_+1.009.*1.073.*worse qsweep-report --budgets datasets/budgets.csv --compare $TMP/eval/golden --out $TMP/cmp $TMP/eval/later
+0 ^gptq-b4-g64-sym,ppl_ratio,1.00883,1.001,1.02,1.07281,1.06,1.09,PASS,WARN,worse$ cat $TMP/cmp/compare.csv
+0 better qsweep-report --budgets datasets/budgets.csv --markdown --compare $TMP/eval/later $TMP/eval/golden
+2 one_more_directory qsweep-report --budgets datasets/budgets.csv --compare $TMP/eval/golden
+4 no_eval_artifacts qsweep-report --budgets datasets/budgets.csv --compare tests/golden $TMP/eval/golden
 # colour only on a terminal, and not under NO_COLOR
 NEEDS /usr/bin/script it makes a terminal
 0 \[32mPASS script -qec "qsweep-report --budgets datasets/budgets.csv $TMP/eval/golden/*.eval.h5" /dev/null
