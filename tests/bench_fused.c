@@ -1,5 +1,5 @@
-/* Products that share their input, in one call and one by one (checklist A8): q, k, v and gate, up of a token, in turns, so
- * that whatever else runs disturbs both alike. The numbers are the same (tests/test_backend.c).
+/* Products that share their input, in one call and one by one (checklist A8): q, k, v and gate, up of a token, in
+ * turns, so that whatever else runs disturbs both alike. The numbers are the same (tests/test_backend.c).
  *
  * usage: bench_fused [THREADS] */
 #include <stdio.h>
@@ -12,7 +12,7 @@
 enum { N_ROUNDS = 401, N_MATRICES = 3, N_CALLS = 4 };
 
 typedef struct set {
-    const char *name, *spec; /* spec NULL = f16 */
+    const char *name, *spec;          /* spec NULL = f16 */
     int64_t n_in, n_outs[N_MATRICES]; /* 0 = fewer */
 } set;
 

@@ -109,10 +109,15 @@ static void assert_html(const char *text, const char *expected)
 static void test_texts_stay_texts(void **state)
 {
     (void)state;
-    assert_html("<script>alert(\"1\")</script> & 'x'", "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; &#39;x&#39;");
-    assert_html("\xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D", "\xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D"); /* right to left, by its letters alone */
-    assert_html("a\xE2\x80\xAE" "b", "a\xEF\xBF\xBD" "b");                            /* an override of direction */
-    assert_html("\xFF\xC3(\x01", "\xEF\xBF\xBD\xEF\xBF\xBD(\xEF\xBF\xBD");            /* not UTF-8; a control character */
+    assert_html("<script>alert(\"1\")</script> & 'x'",
+                "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; &#39;x&#39;");
+    assert_html("\xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D",
+                "\xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D"); /* right to left, by its letters alone */
+    assert_html("a\xE2\x80\xAE"
+                "b",
+                "a\xEF\xBF\xBD"
+                "b");                                                      /* an override of direction */
+    assert_html("\xFF\xC3(\x01", "\xEF\xBF\xBD\xEF\xBF\xBD(\xEF\xBF\xBD"); /* not UTF-8; a control character */
     assert_html("", "");
 }
 
@@ -152,7 +157,8 @@ static void test_point_by_hand(void **state)
     qs_figure_line(&figure, 0, 1, (double[]){1, NAN, 10, 100}, 4, "m3", "broken");
     qs_figure_end(&figure);
     assert_int_equal(fclose(stream), 0);
-    assert_holds(text, "<circle cx=\"304.0\" cy=\"144.0\" r=\"6\" class=\"m1 front\"><title>&lt;here&gt;</title></circle>");
+    assert_holds(text,
+                 "<circle cx=\"304.0\" cy=\"144.0\" r=\"6\" class=\"m1 front\"><title>&lt;here&gt;</title></circle>");
     assert_int_equal(count(text, "<circle"), 1);
     assert_holds(text, "d=\"M62.0 276.0M304.0 144.0L425.0 12.0\"");
     assert_holds(text, "aria-label=\"a &lt;b&gt;\"");
@@ -176,7 +182,8 @@ static void test_says_what_to_ship(void **state)
     assert_holds(text, headline);
     assert_int_equal(count(text, "<tr class=\"chosen\""), 1);
     for (int i = 0; i < EVAL_N_SPECS; i++) assert_holds(text, eval_specs[i].id);
-    static const char *const tables[] = {"summary", "pareto", "verdicts", "latency", "layers", "entropy", "diagnosis", "fixes"};
+    static const char *const tables[] = {"summary", "pareto",  "verdicts",  "latency",
+                                         "layers",  "entropy", "diagnosis", "fixes"};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) { /* every figure names its table */
         char link[64];
         (void)snprintf(link, sizeof link, "href=\"%s.csv\"", tables[i]);

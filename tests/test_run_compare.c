@@ -1,4 +1,5 @@
-/* Two runs side by side: noise by hand, a run against itself, a regression, another protocol (issue "The report": a gate for CI). */
+/* Two runs side by side: noise by hand, a run against itself, a regression, another protocol (issue "The report": a
+ * gate for CI). */
 #include "tests/artifact_content.h"
 #include "tests/eval_content.h"
 
@@ -8,7 +9,8 @@
 
 static qs_change_kind change(double before, double half_before, double after, double half_after, bool lower)
 {
-    qs_estimate a = {before, before - half_before, before + half_before, 8}, b = {after, after - half_after, after + half_after, 8};
+    qs_estimate a = {before, before - half_before, before + half_before, 8},
+                b = {after, after - half_after, after + half_after, 8};
     return qs_change_of(&a, &b, lower);
 }
 

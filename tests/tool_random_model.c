@@ -1,5 +1,5 @@
-/* A Llama model of any size with random weights in bf16, as a Hugging Face directory: for tests of memory, which does not
- * depend on what the weights are.
+/* A Llama model of any size with random weights in bf16, as a Hugging Face directory: for tests of memory, which does
+ * not depend on what the weights are.
  *
  * usage: tool_random_model TOKENIZER.json OUT_DIR D_MODEL N_LAYERS N_HEADS N_KV_HEADS D_FF N_VOCAB */
 #include <inttypes.h>
@@ -81,8 +81,7 @@ static qs_err write_text(const char *dir, const char *name, const char *text, si
     QS_TRY(qs_file_writer_open(&file, path));
     if (fwrite(text, 1, bytes, file.stream) != bytes)
         err = qs_fail(QS_E_RESOURCE, "write %s: the disk takes no more", path);
-    else
-        err = qs_file_writer_publish(&file);
+    else err = qs_file_writer_publish(&file);
 out:
     qs_file_writer_discard(&file);
     return err;
@@ -93,13 +92,14 @@ static qs_err write_small_files(const shape *s, const char *tokenizer, const cha
     char config[1024], *text = NULL;
     size_t bytes;
     qs_err err;
-    int n = snprintf(config, sizeof config,
-                     "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": \"silu\",\n"
-                     " \"hidden_size\": %" PRId64 ", \"intermediate_size\": %" PRId64 ", \"num_hidden_layers\": %" PRId64 ",\n"
-                     " \"num_attention_heads\": %" PRId64 ", \"num_key_value_heads\": %" PRId64 ", \"vocab_size\": %" PRId64 ",\n"
-                     " \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
-                     " \"tie_word_embeddings\": true, \"bos_token_id\": null, \"eos_token_id\": 0, \"torch_dtype\": \"bfloat16\"}\n",
-                     s->d_model, s->d_ff, s->n_layers, s->n_heads, s->n_kv_heads, s->n_vocab);
+    int n = snprintf(
+        config, sizeof config,
+        "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": \"silu\",\n"
+        " \"hidden_size\": %" PRId64 ", \"intermediate_size\": %" PRId64 ", \"num_hidden_layers\": %" PRId64 ",\n"
+        " \"num_attention_heads\": %" PRId64 ", \"num_key_value_heads\": %" PRId64 ", \"vocab_size\": %" PRId64 ",\n"
+        " \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
+        " \"tie_word_embeddings\": true, \"bos_token_id\": null, \"eos_token_id\": 0, \"torch_dtype\": \"bfloat16\"}\n",
+        s->d_model, s->d_ff, s->n_layers, s->n_heads, s->n_kv_heads, s->n_vocab);
     QS_TRY(write_text(dir, "config.json", config, (size_t)n));
     QS_TRY(qs_file_read(&text, &bytes, tokenizer, TOKENIZER_BYTES_MAX));
     QS_TRY(write_text(dir, "tokenizer.json", text, bytes));
@@ -114,7 +114,9 @@ int main(int argc, char **argv)
     char path[QS_PATH_BYTES];
     qs_err err = QS_OK;
     if (argc != 9) {
-        (void)fprintf(stderr, "usage: tool_random_model TOKENIZER.json OUT_DIR D_MODEL N_LAYERS N_HEADS N_KV_HEADS D_FF N_VOCAB\n");
+        (void)fprintf(
+            stderr,
+            "usage: tool_random_model TOKENIZER.json OUT_DIR D_MODEL N_LAYERS N_HEADS N_KV_HEADS D_FF N_VOCAB\n");
         return QS_E_USAGE;
     }
     shape s = {atoll(argv[3]), atoll(argv[4]), atoll(argv[5]), atoll(argv[6]), atoll(argv[7]), atoll(argv[8])};

@@ -76,18 +76,20 @@ static void put_warnings(const qs_page *page, bool trusted)
 {
     const qs_sweep *sweep = page->sweep;
     qs_sentence text = {0};
-    if (!trusted)
-        put_box(page, "fail", "A negative control failed (below): no verdict of this sweep can be trusted.");
+    if (!trusted) put_box(page, "fail", "A negative control failed (below): no verdict of this sweep can be trusted.");
     if (sweep->configs[0].row.frame.lattice)
-        put_box(page, "warn", "The reference's weights sit on a low-bit lattice already: every degradation below is understated, "
-                              "since the loss of that first quantisation is not in it.");
+        put_box(page, "warn",
+                "The reference's weights sit on a low-bit lattice already: every degradation below is understated, "
+                "since the loss of that first quantisation is not in it.");
     if (sweep->reference == NULL) put_box(page, "warn", "The reference (fp) is not among the files.");
     if (!qs_sweep_same_device(sweep))
-        put_box(page, "warn", "Configurations were timed on different devices or thread counts; their times do not compare and "
-                              "take no part in the selection.");
+        put_box(page, "warn",
+                "Configurations were timed on different devices or thread counts; their times do not compare and "
+                "take no part in the selection.");
     if (sweep->reference != NULL && sweep->configs[0].judgement.n_by_verdict[QS_VERDICT_BASELINE_FAIL] > 0)
-        put_box(page, "warn", "The system misses gates before any quantisation (the row fp says which); there configurations are "
-                              "judged on drift alone.");
+        put_box(page, "warn",
+                "The system misses gates before any quantisation (the row fp says which); there configurations are "
+                "judged on drift alone.");
     for (int64_t i = 0; i < sweep->n_unreadable; i++) {
         text = (qs_sentence){0};
         qs_sentence_add(&text, "Not reported: %s", sweep->unreadable[i].cause);
@@ -101,12 +103,13 @@ static void put_head(const qs_page *page)
     const qs_frame *frame = &row->frame;
     FILE *stream = page->stream;
     (void)fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>qsweep: ", stream);
+                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>qsweep: ",
+                stream);
     qs_html_text(stream, frame->model);
     (void)fprintf(stream, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<h1>qsweep: ", qs_page_style);
-    qs_html_format(stream, "%s (%s, %s); perplexity by protocol %s, %lld windows of %lld tokens, %lld scored, %s", frame->model,
-                   frame->architecture, frame->storage, frame->protocol, (long long)frame->n_windows, (long long)frame->n_ctx,
-                   (long long)frame->n_scored, frame->compute);
+    qs_html_format(stream, "%s (%s, %s); perplexity by protocol %s, %lld windows of %lld tokens, %lld scored, %s",
+                   frame->model, frame->architecture, frame->storage, frame->protocol, (long long)frame->n_windows,
+                   (long long)frame->n_ctx, (long long)frame->n_scored, frame->compute);
     if (frame->encoder[0] != '\0') qs_html_format(stream, "; distances by the encoder %s", frame->encoder);
     (void)fputs("</h1>\n", stream);
 }
@@ -114,9 +117,15 @@ static void put_head(const qs_page *page)
 static void put_links(const qs_page *page)
 {
     static const char *const links[][2] = {
-        {"all", "All points"},       {"trade", "Quality and cost"}, {"why", "What is wrong"},
-        {"gates", "Gates"},          {"times", "Times"},            {"entropy", "Entropy"},
-        {"layers", "Layers"},        {"controls", "Controls"},      {"environment", "Environment"},
+        {"all", "All points"},
+        {"trade", "Quality and cost"},
+        {"why", "What is wrong"},
+        {"gates", "Gates"},
+        {"times", "Times"},
+        {"entropy", "Entropy"},
+        {"layers", "Layers"},
+        {"controls", "Controls"},
+        {"environment", "Environment"},
         {"reading", "How to read"},
     };
     (void)fputs("<nav>", page->stream);

@@ -73,9 +73,11 @@ static void put_times(const qs_page *page)
 {
     FILE *stream = page->stream;
     int64_t n = 0;
-    qs_page_heading(page, "times", "Times",
-                    "Batch 1, on packed weights, each configuration in turns with the reference; the gain is of their paired "
-                    "medians, with its 95 % interval.", "latency.csv");
+    qs_page_heading(
+        page, "times", "Times",
+        "Batch 1, on packed weights, each configuration in turns with the reference; the gain is of their paired "
+        "medians, with its 95 % interval.",
+        "latency.csv");
     for (int64_t i = 0; i < page->sweep->n; i++) n += is_timed(&page->sweep->configs[i].row);
     if (n == 0) {
         (void)fputs("<p>Nothing was timed.</p>\n", stream);
@@ -106,7 +108,8 @@ typedef struct line {
     int64_t n;
 } line;
 
-static void put_lines(const qs_page *page, const line *lines, int64_t n_lines, const char *label, qs_axis across, qs_axis up)
+static void put_lines(const qs_page *page, const line *lines, int64_t n_lines, const char *label, qs_axis across,
+                      qs_axis up)
 {
     qs_figure figure;
     for (int64_t i = 0; i < n_lines; i++) {
@@ -120,8 +123,10 @@ static void put_lines(const qs_page *page, const line *lines, int64_t n_lines, c
     for (int64_t i = 0; i < n_lines; i++)
         qs_figure_line(&figure, 0, 1, lines[i].y, lines[i].n, qs_page_kind(lines[i].row->method), lines[i].row->id);
     qs_figure_end(&figure);
-    (void)fputs("<figcaption>Colours are those of the methods above, the heavy line is the reference; the pointer on a line names "
-                "it.</figcaption>\n</figure>\n", page->stream);
+    (void)fputs("<figcaption>Colours are those of the methods above, the heavy line is the reference; the pointer on a "
+                "line names "
+                "it.</figcaption>\n</figure>\n",
+                page->stream);
 }
 
 static void free_lines(line *lines, int64_t n)
@@ -145,12 +150,13 @@ static bool entropy_line(line *out, const qs_config_row *row)
 
 static void put_entropy_table(const qs_page *page)
 {
-    static const char *const metrics[] = {"entropy_stable", "entropy_rms", "first_divergence_step", "kld_cumulative", "mttf",
-                                          "mttf_margin", "e_resonance_drift", "lambda_step_conv"};
+    static const char *const metrics[] = {"entropy_stable", "entropy_rms", "first_divergence_step", "kld_cumulative",
+                                          "mttf",           "mttf_margin", "e_resonance_drift",     "lambda_step_conv"};
     enum { N = sizeof metrics / sizeof *metrics };
     FILE *stream = page->stream;
     bool any = false;
-    for (int64_t i = 0; i < page->sweep->n && !any; i++) any = qs_config_row_find(&page->sweep->configs[i].row, "mttf") != NULL;
+    for (int64_t i = 0; i < page->sweep->n && !any; i++)
+        any = qs_config_row_find(&page->sweep->configs[i].row, "mttf") != NULL;
     if (!any) return;
     (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th>", stream);
     for (int m = 0; m < N; m++) (void)fprintf(stream, "<th class=\"n\">%s</th>", metrics[m]);
@@ -175,9 +181,10 @@ static void put_entropy(const qs_page *page)
 {
     line lines[MAX_LINES];
     int64_t n = 0;
-    qs_page_heading(page, "entropy", "Entropy",
-                    "Of the next token along held-out text, mean over windows, smoothed; and how long texts hold together.",
-                    "entropy.csv");
+    qs_page_heading(
+        page, "entropy", "Entropy",
+        "Of the next token along held-out text, mean over windows, smoothed; and how long texts hold together.",
+        "entropy.csv");
     for (int64_t i = 0; i < page->sweep->n && n < MAX_LINES; i++)
         if (entropy_line(&lines[n], &page->sweep->configs[i].row)) n++;
     if (n == 0) {
@@ -200,9 +207,10 @@ static void put_layers(const qs_page *page)
 {
     line lines[MAX_LINES];
     int64_t n = 0;
-    qs_page_heading(page, "layers", "Layers",
-                    "Share of the linears' output that is error on the calibration text, mean over the matrices of a layer.",
-                    "layers.csv");
+    qs_page_heading(
+        page, "layers", "Layers",
+        "Share of the linears' output that is error on the calibration text, mean over the matrices of a layer.",
+        "layers.csv");
     for (int64_t i = 0; i < page->sweep->n && n < MAX_LINES; i++) {
         const qs_config_row *row = &page->sweep->configs[i].row;
         if (row->loss == NULL || row->n_layers < 2) continue;

@@ -21,7 +21,8 @@ static const plot plots[] = {
 };
 
 /* What stands for quality: the first that most points have. */
-static const plot qualities[] = {{"kld_mean", "mean KL divergence, nats", 1}, {"ppl_ratio", "perplexity over the reference's", 1}};
+static const plot qualities[] = {{"kld_mean", "mean KL divergence, nats", 1},
+                                 {"ppl_ratio", "perplexity over the reference's", 1}};
 
 static double value_of(const plot *p, const qs_config_row *row)
 {
@@ -102,7 +103,8 @@ static int64_t add_side(int64_t *sides, int64_t n, int64_t value)
 }
 
 /* The best of a cell's variants, or NULL. */
-static const qs_config_row *best_of(const qs_sweep *sweep, const char *method, int64_t bits, int64_t group, const plot *quality)
+static const qs_config_row *best_of(const qs_sweep *sweep, const char *method, int64_t bits, int64_t group,
+                                    const plot *quality)
 {
     const qs_config_row *best = NULL;
     for (int64_t i = 0; i < sweep->n; i++) {
@@ -146,7 +148,8 @@ static void put_heat(const qs_page *page, const char *method, const plot *qualit
     qs_html_text(page->stream, method);
     (void)fputs("</h3>\n<div class=\"wide\"><table class=\"heat\"><thead><tr><th>bits</th>", page->stream);
     for (int64_t g = 0; g < n_groups; g++)
-        (void)fprintf(page->stream, groups[g] < 0 ? "<th class=\"n\">row</th>" : "<th class=\"n\">g %lld</th>", (long long)groups[g]);
+        (void)fprintf(page->stream, groups[g] < 0 ? "<th class=\"n\">row</th>" : "<th class=\"n\">g %lld</th>",
+                      (long long)groups[g]);
     (void)fputs("</tr></thead><tbody>\n", page->stream);
     for (int64_t b = 0; b < n_bits; b++) {
         (void)fprintf(page->stream, "<tr><th>%lld</th>", (long long)bits[b]);
@@ -161,16 +164,18 @@ void qs_page_figures(const qs_page *page)
 {
     const qs_sweep *sweep = page->sweep;
     const plot *quality = choose_quality(sweep);
-    qs_page_heading(page, "trade", "Quality and cost", "Lower and further left is better; the pointer on a dot names it.",
-                    "pareto.csv");
+    qs_page_heading(page, "trade", "Quality and cost",
+                    "Lower and further left is better; the pointer on a dot names it.", "pareto.csv");
     put_key(page);
     (void)fputs("<div class=\"figures\">\n", page->stream);
     for (size_t i = 0; i < sizeof plots / sizeof *plots; i++) put_plot(page, &plots[i], quality);
     (void)fputs("</div>\n", page->stream);
     (void)fputs("<p class=\"small\">Bits by group size: ", page->stream);
     qs_html_text(page->stream, quality->title);
-    (void)fputs(", the best variant of each (<a href=\"summary.csv\">summary.csv</a>); methods with one point have no table.</p>\n"
-                "<div class=\"figures\">\n", page->stream);
+    (void)fputs(", the best variant of each (<a href=\"summary.csv\">summary.csv</a>); methods with one point have no "
+                "table.</p>\n"
+                "<div class=\"figures\">\n",
+                page->stream);
     for (int64_t i = 0; i < sweep->n; i++) {
         bool again = false;
         for (int64_t j = 0; j < i && !again; j++)

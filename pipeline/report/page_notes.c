@@ -37,9 +37,11 @@ void qs_page_diagnosis(const qs_page *page)
 {
     const qs_sweep *sweep = page->sweep;
     int64_t n = 0;
-    qs_page_heading(page, "why", "What is wrong, and what to run next",
-                    "Of configurations that fail, and of the system where the reference itself misses gates; the first symptom is "
-                    "the likeliest, others may follow from it.", "diagnosis.csv");
+    qs_page_heading(
+        page, "why", "What is wrong, and what to run next",
+        "Of configurations that fail, and of the system where the reference itself misses gates; the first symptom is "
+        "the likeliest, others may follow from it.",
+        "diagnosis.csv");
     for (int64_t i = 0; i < sweep->n; i++) {
         const qs_sweep_config *config = &sweep->configs[i];
         const qs_rule *rules[QS_RULES_MAX];
@@ -61,8 +63,10 @@ void qs_page_diagnosis(const qs_page *page)
         (void)fputs("</details>\n", page->stream);
     }
     if (n == 0) (void)fputs("<p>Nothing.</p>\n", page->stream);
-    (void)fputs("<p class=\"small\">What fixes did that were tried (--fix): <a href=\"fixes.csv\">fixes.csv</a>. Answers one by one: "
-                "<a href=\"items.csv\">items.csv</a>; retrievals: <a href=\"trace.jsonl\">trace.jsonl</a>.</p>\n", page->stream);
+    (void)fputs("<p class=\"small\">What fixes did that were tried (--fix): <a href=\"fixes.csv\">fixes.csv</a>. "
+                "Answers one by one: "
+                "<a href=\"items.csv\">items.csv</a>; retrievals: <a href=\"trace.jsonl\">trace.jsonl</a>.</p>\n",
+                page->stream);
 }
 
 /* ---- controls and environment ---- */
@@ -74,7 +78,9 @@ static void put_controls(const qs_page *page)
     qs_page_heading(page, "controls", "Controls", "What must come out in a certain way whatever the model is.", NULL);
     (void)fputs("<div class=\"wide\"><table><tbody>\n", page->stream);
     for (int i = 0; i < QS_N_CONTROLS; i++) {
-        const char *kind = controls[i].status == QS_CONTROL_OK ? "pass" : controls[i].status == QS_CONTROL_FAILED ? "fail" : "warn";
+        const char *kind = controls[i].status == QS_CONTROL_OK       ? "pass"
+                           : controls[i].status == QS_CONTROL_FAILED ? "fail"
+                                                                     : "warn";
         (void)fprintf(page->stream, "<tr><td>%s</td><td class=\"v %s\">%s</td><td>", controls[i].name, kind,
                       qs_control_status_name(controls[i].status));
         qs_html_text(page->stream, controls[i].text);
@@ -85,8 +91,8 @@ static void put_controls(const qs_page *page)
 
 static bool same_environment(const qs_config_row *a, const qs_config_row *b)
 {
-    return strcmp(a->backend, b->backend) == 0 && strcmp(a->device, b->device) == 0 && strcmp(a->kernel, b->kernel) == 0 &&
-           strcmp(a->build, b->build) == 0 && a->n_threads == b->n_threads;
+    return strcmp(a->backend, b->backend) == 0 && strcmp(a->device, b->device) == 0 &&
+           strcmp(a->kernel, b->kernel) == 0 && strcmp(a->build, b->build) == 0 && a->n_threads == b->n_threads;
 }
 
 static void put_environment(const qs_page *page)
@@ -94,8 +100,8 @@ static void put_environment(const qs_page *page)
     const qs_sweep *sweep = page->sweep;
     FILE *stream = page->stream;
     char digest[QS_DIGEST_TEXT_BYTES];
-    qs_page_heading(page, "environment", "Environment and provenance", "Where it was measured, from which files, by which command.",
-                    NULL);
+    qs_page_heading(page, "environment", "Environment and provenance",
+                    "Where it was measured, from which files, by which command.", NULL);
     for (int64_t i = 0; i < sweep->n; i++) {
         const qs_config_row *row = &sweep->configs[i].row;
         bool again = false;
@@ -103,8 +109,9 @@ static void put_environment(const qs_page *page)
         if (again) continue;
         (void)fputs("<p>", stream);
         qs_html_format(stream, "From %s on: backend %s, %s, %lld threads; kernels %s; build %s.", row->id,
-                       row->backend[0] != '\0' ? row->backend : "not recorded", row->device[0] != '\0' ? row->device : "not timed",
-                       (long long)row->n_threads, row->kernel[0] != '\0' ? row->kernel : "not recorded",
+                       row->backend[0] != '\0' ? row->backend : "not recorded",
+                       row->device[0] != '\0' ? row->device : "not timed", (long long)row->n_threads,
+                       row->kernel[0] != '\0' ? row->kernel : "not recorded",
                        row->build[0] != '\0' ? row->build : "not recorded");
         (void)fputs("</p>\n", stream);
     }
@@ -125,8 +132,8 @@ static void put_environment(const qs_page *page)
 /* Metrics that some configuration has. */
 static void put_reading(const qs_page *page)
 {
-    static const char *const better[] = {[QS_BETTER_LOWER] = "lower is better", [QS_BETTER_HIGHER] = "higher is better",
-                                         [QS_BETTER_NONE] = ""};
+    static const char *const better[] = {
+        [QS_BETTER_LOWER] = "lower is better", [QS_BETTER_HIGHER] = "higher is better", [QS_BETTER_NONE] = ""};
     FILE *stream = page->stream;
     qs_page_heading(page, "reading", "How to read each number", "What was measured here.", NULL);
     (void)fputs("<details><summary>Metrics</summary>\n<div class=\"wide\"><table><tbody>\n", stream);
@@ -140,10 +147,13 @@ static void put_reading(const qs_page *page)
         qs_html_text(stream, metric->text);
         (void)fputs("</td></tr>\n", stream);
     }
-    (void)fputs("</tbody></table></div></details>\n"
-                "<p class=\"small\">Intervals are 95 %, by resampling of windows or questions. PASS, WARN, REVIEW, FAIL: the value "
-                "against its budget; BASELINE_FAIL: missed, and the reference misses it too, so that quantisation is not the "
-                "cause.</p>\n", stream);
+    (void)fputs(
+        "</tbody></table></div></details>\n"
+        "<p class=\"small\">Intervals are 95 %, by resampling of windows or questions. PASS, WARN, REVIEW, FAIL: the "
+        "value "
+        "against its budget; BASELINE_FAIL: missed, and the reference misses it too, so that quantisation is not the "
+        "cause.</p>\n",
+        stream);
 }
 
 void qs_page_provenance(const qs_page *page)

@@ -19,7 +19,7 @@ typedef struct column {
     const char *title, *text;
     const char *metric; /* NULL: a figure of the row itself */
     double factor;
-    const char *fmt;    /* of the value times the factor */
+    const char *fmt; /* of the value times the factor */
     bool interval;
 } column;
 
@@ -93,11 +93,11 @@ static void put_row(const qs_page *page, int64_t index)
     if (row->bytes > 0)
         (void)fprintf(stream, "<td class=\"n\" data-v=\"%lld\">%s</td>", (long long)row->bytes,
                       qs_mem_format(size, (size_t)row->bytes));
-    else
-        (void)fputs("<td class=\"n\"></td>", stream);
+    else (void)fputs("<td class=\"n\"></td>", stream);
     for (int c = 0; c < N_COLUMNS; c++)
         if (is_measured(page->sweep, &columns[c])) put_value(stream, row, &columns[c]);
-    (void)fprintf(stream, "<td class=\"n\" data-v=\"%lld\">%lld/%lld</td>", (long long)judgement->n_by_verdict[QS_VERDICT_PASS],
+    (void)fprintf(stream, "<td class=\"n\" data-v=\"%lld\">%lld/%lld</td>",
+                  (long long)judgement->n_by_verdict[QS_VERDICT_PASS],
                   (long long)judgement->n_by_verdict[QS_VERDICT_PASS], (long long)judgement->n_measured);
     put_verdict(stream, page->sweep, config);
     (void)fputs("</tr>\n", stream);
@@ -130,12 +130,14 @@ void qs_page_points(const qs_page *page)
 {
     FILE *stream = page->stream;
     qs_page_heading(page, "all", "All points",
-                    "Empty: not measured. Gates: passed of those that were measured. A click on a heading sorts.", "summary.csv");
+                    "Empty: not measured. Gates: passed of those that were measured. A click on a heading sorts.",
+                    "summary.csv");
     (void)fputs("<div class=\"tools\">", stream);
     put_filter(page, "by-method", "Method", true);
     put_filter(page, "by-verdict", "Verdict", false);
     (void)fputs("</div>\n<div class=\"wide\">\n<table id=\"points\">\n<thead><tr><th>config</th>"
-                "<th class=\"n\" title=\"bits per weight\">bpw</th><th class=\"n\" title=\"of the weights\">size</th>", stream);
+                "<th class=\"n\" title=\"bits per weight\">bpw</th><th class=\"n\" title=\"of the weights\">size</th>",
+                stream);
     for (int c = 0; c < N_COLUMNS; c++)
         if (is_measured(page->sweep, &columns[c]))
             (void)fprintf(stream, "<th class=\"n\" title=\"%s\">%s</th>", columns[c].text, columns[c].title);
@@ -145,7 +147,8 @@ void qs_page_points(const qs_page *page)
     int n_missing = 0;
     for (int c = 0; c < N_COLUMNS; c++) {
         if (is_measured(page->sweep, &columns[c])) continue;
-        (void)fprintf(stream, "%s%s", n_missing++ == 0 ? "<p class=\"small\">Not measured here: " : ", ", columns[c].title);
+        (void)fprintf(stream, "%s%s", n_missing++ == 0 ? "<p class=\"small\">Not measured here: " : ", ",
+                      columns[c].title);
     }
     if (n_missing > 0) (void)fputs(".</p>\n", stream);
 }
@@ -164,8 +167,9 @@ static void put_scale(FILE *stream, const qs_gate *gate)
     }
     lo -= 0.06 * span;
     span *= 1.12;
-    (void)fprintf(stream, "<td><div class=\"g\"><i style=\"left:%.0f%%;width:%.0f%%\"></i><b style=\"left:%.0f%%\"></b>"
-                          "<u style=\"left:%.0f%%\"></u></div></td>",
+    (void)fprintf(stream,
+                  "<td><div class=\"g\"><i style=\"left:%.0f%%;width:%.0f%%\"></i><b style=\"left:%.0f%%\"></b>"
+                  "<u style=\"left:%.0f%%\"></u></div></td>",
                   100 * (e->lo - lo) / span, 100 * (e->hi - e->lo) / span, 100 * (e->value - lo) / span,
                   100 * (limit - lo) / span);
 }
@@ -198,9 +202,11 @@ static void put_config_gates(const qs_page *page, const qs_sweep_config *config)
                    (long long)judgement->n_by_verdict[QS_VERDICT_PASS], (long long)judgement->n_measured);
     (void)fputs("</summary>\n", stream);
     if (judgement->n_measured > 0) {
-        (void)fputs("<div class=\"wide\"><table><thead><tr><th>gate</th><th class=\"n\">value</th><th class=\"n\">95 %</th>"
-                    "<th class=\"n\">budget</th><th></th><th>verdict</th><th class=\"n\">n</th><th>source</th></tr></thead><tbody>\n",
-                    stream);
+        (void)fputs(
+            "<div class=\"wide\"><table><thead><tr><th>gate</th><th class=\"n\">value</th><th class=\"n\">95 %</th>"
+            "<th class=\"n\">budget</th><th></th><th>verdict</th><th "
+            "class=\"n\">n</th><th>source</th></tr></thead><tbody>\n",
+            stream);
         for (int64_t i = 0; i < judgement->n_gates; i++)
             if (judgement->gates[i].verdict != QS_VERDICT_NOT_EVALUABLE) put_gate(stream, &judgement->gates[i]);
         (void)fputs("</tbody></table></div>\n", stream);
@@ -217,7 +223,9 @@ static void put_config_gates(const qs_page *page, const qs_sweep_config *config)
 void qs_page_gates(const qs_page *page)
 {
     qs_page_heading(page, "gates", "Gates",
-                    "Each measured gate with its 95 % interval (line), value (dot) and budget (upright bar), on a scale of its own. "
-                    "A ? marks a verdict that more samples could change.", "verdicts.csv");
+                    "Each measured gate with its 95 % interval (line), value (dot) and budget (upright bar), on a "
+                    "scale of its own. "
+                    "A ? marks a verdict that more samples could change.",
+                    "verdicts.csv");
     for (int64_t i = 0; i < page->sweep->n; i++) put_config_gates(page, &page->sweep->configs[i]);
 }

@@ -8,7 +8,8 @@
 #include "report/tables.h"
 #include "report/text_table.h"
 
-static const char *const kind_names[] = {[QS_CHANGE_SAME] = "same", [QS_CHANGE_BETTER] = "better", [QS_CHANGE_WORSE] = "worse"};
+static const char *const kind_names[] = {
+    [QS_CHANGE_SAME] = "same", [QS_CHANGE_BETTER] = "better", [QS_CHANGE_WORSE] = "worse"};
 
 static double half_width(const qs_estimate *e) { return e->hi > e->lo ? (e->hi - e->lo) / 2 : 0; }
 
@@ -27,7 +28,8 @@ static const qs_sweep_config *find_config(const qs_sweep *sweep, const char *id)
     return NULL;
 }
 
-/* Several gates on one metric, with other limits, hold the same figure: the worst of those that were measured speaks. */
+/* Several gates on one metric, with other limits, hold the same figure: the worst of those that were measured speaks.
+ */
 static const qs_gate *find_gate(const qs_judgement *judgement, const char *metric)
 {
     const qs_gate *worst = NULL;
@@ -66,8 +68,7 @@ qs_err qs_runs_compare(qs_run_changes *out, const qs_sweep *before, const qs_swe
         if (was != NULL) compare_config(out, was, config);
         out->n_only_after += was == NULL;
     }
-    for (int64_t i = 0; i < before->n; i++)
-        out->n_only_before += find_config(after, before->configs[i].row.id) == NULL;
+    for (int64_t i = 0; i < before->n; i++) out->n_only_before += find_config(after, before->configs[i].row.id) == NULL;
 out:
     if (err != QS_OK) qs_run_changes_free(out);
     return err;
@@ -84,16 +85,14 @@ void qs_run_changes_free(qs_run_changes *changes)
 enum { CONFIG, GATE, BEFORE, AFTER, CHANGE, VERDICTS, N_COLUMNS };
 
 static const qs_text_column columns[N_COLUMNS] = {
-    [CONFIG] = {"config", false, 0}, [GATE] = {"gate", false, 0},       [BEFORE] = {"before [95 % CI]", true, 0},
+    [CONFIG] = {"config", false, 0},        [GATE] = {"gate", false, 0},     [BEFORE] = {"before [95 % CI]", true, 0},
     [AFTER] = {"after [95 % CI]", true, 0}, [CHANGE] = {"change", false, 0}, [VERDICTS] = {"verdict", false, 1},
 };
 
 static void put_estimate(qs_text_cell *cell, const qs_estimate *e)
 {
-    if (e->hi > e->lo)
-        (void)snprintf(cell->text, sizeof cell->text, "%.4g [%.4g, %.4g]", e->value, e->lo, e->hi);
-    else
-        (void)snprintf(cell->text, sizeof cell->text, "%.4g", e->value);
+    if (e->hi > e->lo) (void)snprintf(cell->text, sizeof cell->text, "%.4g [%.4g, %.4g]", e->value, e->lo, e->hi);
+    else (void)snprintf(cell->text, sizeof cell->text, "%.4g", e->value);
 }
 
 static void put_change(qs_text_table *table, int64_t row, const qs_run_change *change)
@@ -122,12 +121,12 @@ qs_err qs_run_changes_print(FILE *stream, const qs_run_changes *changes, bool ma
         (markdown ? qs_text_table_print_markdown : qs_text_table_print)(&table, stream);
         (void)fputs("\n", stream);
     }
-    qs_sentence_add(&text, "%" PRId64 " gates compared: %" PRId64 " worse beyond noise, %" PRId64 " better, %" PRId64 " the same.",
-                    changes->n, changes->n_worse, changes->n_better, changes->n - n_shown);
+    qs_sentence_add(
+        &text, "%" PRId64 " gates compared: %" PRId64 " worse beyond noise, %" PRId64 " better, %" PRId64 " the same.",
+        changes->n, changes->n_worse, changes->n_better, changes->n - n_shown);
     if (changes->n_only_before > 0)
         qs_sentence_add(&text, " Configurations in the first run alone: %" PRId64 ".", changes->n_only_before);
-    if (changes->n_only_after > 0)
-        qs_sentence_add(&text, " In the second alone: %" PRId64 ".", changes->n_only_after);
+    if (changes->n_only_after > 0) qs_sentence_add(&text, " In the second alone: %" PRId64 ".", changes->n_only_after);
     qs_text_wrap(stream, text.text);
 out:
     qs_text_table_fini(&table);
@@ -138,8 +137,9 @@ out:
 
 qs_err qs_run_changes_write(FILE *stream, const qs_run_changes *changes)
 {
-    static const char *const header[] = {"config",   "gate",     "before",         "before_lo",    "before_hi", "after",
-                                         "after_lo", "after_hi", "before_verdict", "after_verdict", "change"};
+    static const char *const header[] = {"config",         "gate",          "before",   "before_lo",
+                                         "before_hi",      "after",         "after_lo", "after_hi",
+                                         "before_verdict", "after_verdict", "change"};
     qs_csv_writer w;
     qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
     for (int64_t i = 0; i < changes->n; i++) {

@@ -50,7 +50,8 @@ bool qs_axis_close(qs_axis *axis)
 static double share(const qs_axis *axis, double value)
 {
     if (!isfinite(value) || (axis->log && value <= 0)) return NAN;
-    double at = axis->log ? log(value / axis->lo) / log(axis->hi / axis->lo) : (value - axis->lo) / (axis->hi - axis->lo);
+    double at =
+        axis->log ? log(value / axis->lo) / log(axis->hi / axis->lo) : (value - axis->lo) / (axis->hi - axis->lo);
     return at < 0 || at > 1 ? NAN : at;
 }
 
@@ -66,10 +67,12 @@ static void put_tick(const qs_figure *figure, bool is_x, double value)
     if (isnan(at)) return;
     if (fabs(value) < 1e-12) value = 0;
     if (is_x)
-        (void)fprintf(figure->stream, "<path class=\"grid\" d=\"M%.1f %dV%d\"/><text x=\"%.1f\" y=\"%d\" class=\"mid\">%.6g</text>\n",
+        (void)fprintf(figure->stream,
+                      "<path class=\"grid\" d=\"M%.1f %dV%d\"/><text x=\"%.1f\" y=\"%d\" class=\"mid\">%.6g</text>\n",
                       at, TOP, QS_FIGURE_HEIGHT - BOTTOM, at, QS_FIGURE_HEIGHT - BOTTOM + 16, value);
     else
-        (void)fprintf(figure->stream, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" class=\"end\">%.6g</text>\n",
+        (void)fprintf(figure->stream,
+                      "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" class=\"end\">%.6g</text>\n",
                       LEFT, at, QS_FIGURE_WIDTH - RIGHT, LEFT - 6, at + 4, value);
 }
 
@@ -84,7 +87,8 @@ static void put_ticks(const qs_figure *figure, bool is_x)
     double decades = log10(axis->hi / axis->lo);
     static const double few[] = {1, 2, 5, 0}, one[] = {1, 0};
     for (double power = pow(10, floor(log10(axis->lo))); power <= axis->hi; power *= 10)
-        for (const double *times = decades < 2.5 ? few : one; *times != 0; times++) put_tick(figure, is_x, power * *times);
+        for (const double *times = decades < 2.5 ? few : one; *times != 0; times++)
+            put_tick(figure, is_x, power * *times);
 }
 
 /* ---- figures ---- */
@@ -97,10 +101,12 @@ void qs_figure_begin(qs_figure *figure, FILE *stream, const char *label, qs_axis
     (void)fprintf(stream, "\">\n");
     put_ticks(figure, true);
     put_ticks(figure, false);
-    (void)fprintf(stream, "<path class=\"frame\" d=\"M%d %dV%dH%d\"/>\n<text x=\"%.1f\" y=\"%d\" class=\"mid title\">", LEFT, TOP,
-                  QS_FIGURE_HEIGHT - BOTTOM, QS_FIGURE_WIDTH - RIGHT, LEFT + x_pixels / 2, QS_FIGURE_HEIGHT - 8);
+    (void)fprintf(stream, "<path class=\"frame\" d=\"M%d %dV%dH%d\"/>\n<text x=\"%.1f\" y=\"%d\" class=\"mid title\">",
+                  LEFT, TOP, QS_FIGURE_HEIGHT - BOTTOM, QS_FIGURE_WIDTH - RIGHT, LEFT + x_pixels / 2,
+                  QS_FIGURE_HEIGHT - 8);
     qs_html_text(stream, x.title);
-    (void)fprintf(stream, "</text>\n<text transform=\"translate(14 %.1f) rotate(-90)\" class=\"mid title\">", TOP + y_pixels / 2);
+    (void)fprintf(stream, "</text>\n<text transform=\"translate(14 %.1f) rotate(-90)\" class=\"mid title\">",
+                  TOP + y_pixels / 2);
     qs_html_text(stream, y.title);
     (void)fprintf(stream, "</text>\n");
 }
@@ -111,8 +117,8 @@ void qs_figure_point(qs_figure *figure, double x, double y, const char *kind, bo
 {
     double px = x_of(figure, x), py = y_of(figure, y);
     if (isnan(px) || isnan(py)) return;
-    (void)fprintf(figure->stream, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" class=\"%s%s\"><title>", px, py, marked ? "6" : "4.5",
-                  kind, marked ? " front" : "");
+    (void)fprintf(figure->stream, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" class=\"%s%s\"><title>", px, py,
+                  marked ? "6" : "4.5", kind, marked ? " front" : "");
     qs_html_text(figure->stream, title);
     (void)fprintf(figure->stream, "</title></circle>\n");
 }
@@ -130,7 +136,7 @@ void qs_figure_line(qs_figure *figure, double first, double step, const double *
     int64_t every = (n + MAX_POINTS - 1) / MAX_POINTS;
     bool open = false;
     (void)fprintf(figure->stream, "<path class=\"%s\" d=\"", kind);
-    for (int64_t i = 0; i < n; i += every > 0 ? every : 1) {
+    for (int64_t i = 0; i<n; i += every> 0 ? every : 1) {
         double px = x_of(figure, first + (double)i * step), py = y_of(figure, y[i]);
         if (!isnan(px) && !isnan(py)) (void)fprintf(figure->stream, "%c%.1f %.1f", open ? 'L' : 'M', px, py);
         open = !isnan(px) && !isnan(py);
