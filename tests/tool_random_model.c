@@ -75,16 +75,8 @@ out:
 static qs_err write_text(const char *dir, const char *name, const char *text, size_t bytes)
 {
     char path[QS_PATH_BYTES];
-    qs_file_writer file = {0};
-    qs_err err;
-    QS_TRY(qs_path_format(path, "%s/%s", dir, name));
-    QS_TRY(qs_file_writer_open(&file, path));
-    if (fwrite(text, 1, bytes, file.stream) != bytes)
-        err = qs_fail(QS_E_RESOURCE, "write %s: the disk takes no more", path);
-    else err = qs_file_writer_publish(&file);
-out:
-    qs_file_writer_discard(&file);
-    return err;
+    qs_err err = qs_path_format(path, "%s/%s", dir, name);
+    return err == QS_OK ? qs_file_write(path, text, bytes) : err;
 }
 
 static qs_err write_small_files(const shape *s, const char *tokenizer, const char *dir)

@@ -236,3 +236,18 @@ void qs_file_writer_discard(qs_file_writer *writer)
     (void)unlink(writer->part_path);
     writer->stream = NULL;
 }
+
+qs_err qs_file_write(const char *path, const void *data, size_t bytes)
+{
+    qs_file_writer writer = {0};
+    qs_err err;
+    QS_TRY(qs_file_writer_open(&writer, path));
+    if (fwrite(data, 1, bytes, writer.stream) != bytes) {
+        err = qs_fail(QS_E_RESOURCE, "write %s: %s", path, strerror(errno));
+        goto out;
+    }
+    QS_TRY(qs_file_writer_publish(&writer));
+out:
+    qs_file_writer_discard(&writer);
+    return err;
+}

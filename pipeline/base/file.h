@@ -49,6 +49,9 @@ QS_MUST_CHECK qs_err qs_file_writer_open(qs_file_writer *out, const char *path);
 QS_MUST_CHECK qs_err qs_file_writer_publish(qs_file_writer *writer);
 void qs_file_writer_discard(qs_file_writer *writer); /* a no-op after publish */
 
+/* A whole file at once, by such a writer. */
+QS_MUST_CHECK qs_err qs_file_write(const char *path, const void *data, size_t bytes);
+
 /* The tail of publishing, shared with writers that do not use stdio: fsync `part_path`, rename it to
  * `path`, fsync the directory. */
 QS_MUST_CHECK qs_err qs_file_publish(const char *part_path, const char *path);
