@@ -63,8 +63,8 @@ static qs_err take_inputs(job *j)
         goto out;
     }
     if (j->spec.rotate) {
-        err = qs_fail(QS_E_USAGE, "--propagate %s: the stream that is calibrated is not rotated; give a spec without rotate",
-                      j->spec.id);
+        err = qs_fail(QS_E_USAGE, "--propagate %s: the stream that is calibrated is not rotated; give a spec "
+                      "without rotate", j->spec.id);
         goto out;
     }
     QS_TRY(qs_model_open(&j->model, opt->model));

@@ -1,5 +1,5 @@
-/* Points with rotate=1 from spec to runtime: solved beside others, read back, scored, decoded, exported and imported, with
- * the rotated embedding, norms and head around them. */
+/* Points with rotate=1 from spec to runtime: solved beside others, read back, scored, decoded, exported and
+ * imported, with the rotated embedding, norms and head around them. */
 #include "tests/export_fixtures.h"
 #include "tests/model_fixtures.h"
 
@@ -9,7 +9,8 @@
 #include "model/turned.h"
 #include "quant/quant_points.h"
 
-static const char *const texts[] = {"rtn:bits=8,group=32", "rtn:bits=8,group=32,rotate=1", "gptq:bits=8,group=32,rotate=1",
+static const char *const texts[] = {"rtn:bits=8,group=32", "rtn:bits=8,group=32,rotate=1",
+                                    "gptq:bits=8,group=32,rotate=1",
                                     "nf4:compute=fp32,rotate=1", "int8:rotate=1",
                                     "awq:bits=8,group=32,rotate=1"};
 enum { N_POINTS = sizeof texts / sizeof *texts, N_LAYERS = 2 };
@@ -93,8 +94,8 @@ static float *logits_of(const qs_model *model, const qs_linear_source *source)
     return logits;
 }
 
-/* Artifacts say what they are; the head is counted twice; logits are near the reference's, and are not where the model's
- * own embedding and head are put around rotated linears. */
+/* Artifacts say what they are; the head is counted twice; logits are near the reference's, and are not where
+ * the model's own embedding and head are put around rotated linears. */
 static void test_points(void **state)
 {
     (void)state;
@@ -195,7 +196,8 @@ static void test_exported(void **state)
     static const struct {
         int point;
         const char *format, *type;
-    } rows[] = {{1, "gptq", NULL}, {2, "gptq_v2", NULL}, {3, "bnb", NULL}, {5, "gptq_v2", NULL}, {1, "gguf", "f32"}, {1, "gguf", NULL}};
+    } rows[] = {{1, "gptq", NULL},    {2, "gptq_v2", NULL}, {3, "bnb", NULL},
+                {5, "gptq_v2", NULL}, {1, "gguf", "f32"},   {1, "gguf", NULL}};
     int64_t n_logits = N_TOKENS * f.config->n_vocab;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         scratch_path out;

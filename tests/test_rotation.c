@@ -1,5 +1,5 @@
-/* The rotation of the residual stream: orthogonal, the same bits everywhere, and invisible to the model as long as nothing
- * is quantised (formats of docs/quantisers.md "rotate=1"; environment.md §10). */
+/* The rotation of the residual stream: orthogonal, the same bits everywhere, and invisible to the model as
+ * long as nothing is quantised (formats of docs/quantisers.md "rotate=1"; environment.md §10). */
 #include "tests/model_fixtures.h"
 #include "tests/scratch.h"
 
@@ -317,7 +317,8 @@ static void test_grams(void **state)
     source = qs_turned_grams_source(grams);
     OK(source.get_abs(source.context, 1, QS_SITE_GATE_UP, &abs_mean));
     for (int64_t i = 0; i < f.config->d_model; i++) {
-        double wanted = sqrt(2 / 3.14159265358979 * rotated.sums[QS_N_SITES + QS_SITE_GATE_UP][i * f.config->d_model + i] / N_TOKENS);
+        double square = rotated.sums[QS_N_SITES + QS_SITE_GATE_UP][i * (f.config->d_model + 1)] / N_TOKENS;
+        double wanted = sqrt(2 / 3.14159265358979 * square);
         assert_true(fabs((double)abs_mean[i] - wanted) < 1e-4 * wanted);
     }
     OK(source.get_abs(source.context, 0, QS_SITE_O, &abs_mean));

@@ -1,5 +1,5 @@
-/* How much the error of a matrix matters: against the whole model run with that matrix in place of its own, and nothing
- * shared between streams. */
+/* How much the error of a matrix matters: against the whole model run with that matrix in place of its own,
+ * and nothing shared between streams. */
 #include "tests/model_fixtures.h"
 #include "tests/scratch.h"
 

@@ -16,8 +16,8 @@ struct qs_rotation {
     double unit;                 /* of the Hadamard matrix: 1 / sqrt(n_two) */
 };
 
-/* Rows of random numbers made orthonormal one after the other; the second sweep takes out what rounding left. Uniform
- * numbers do: normal ones would need logarithms, which no standard rounds alike everywhere. */
+/* Rows of random numbers made orthonormal one after the other; the second sweep takes out what rounding left.
+ * Uniform numbers do: normal ones would need logarithms, which no standard rounds alike everywhere. */
 static void make_orthogonal(double *o, int64_t n, uint64_t seed)
 {
     for (int64_t i = 0; i < n * n; i++) o[i] = 2 * qs_rng_unit(seed, (uint64_t)i) - 1;
@@ -43,7 +43,8 @@ qs_err qs_rotation_create(qs_rotation **out, int64_t width, uint64_t seed)
     r->width = r->n_odd = width;
     for (r->n_two = 1; r->n_odd % 2 == 0; r->n_odd /= 2) r->n_two *= 2;
     if (r->n_odd > ODD_MAX) {
-        err = qs_fail(QS_E_UNSUPPORTED, "rotate a residual stream %lld wide: its odd part %lld is over %d; use rotate=0",
+        err = qs_fail(QS_E_UNSUPPORTED,
+                      "rotate a residual stream %lld wide: its odd part %lld is over %d; use rotate=0",
                       (long long)width, (long long)r->n_odd, ODD_MAX);
         goto out;
     }
@@ -135,7 +136,8 @@ void qs_rotation_undo(const qs_rotation *rotation, double *x, int64_t n_lanes, d
 
 /* ---- matrices ---- */
 
-/* Vectors of a matrix in f32 on their way through the lanes: element i of vector v lies at v * vector + i * element. */
+/* Vectors of a matrix in f32 on their way through the lanes: element i of vector v lies at v * vector + i *
+ * element. */
 typedef struct turning {
     const qs_rotation *rotation;
     float *data;

@@ -46,7 +46,8 @@ out:
     return err;
 }
 
-static qs_err read_reading(const qs_model *model, qs_role role, int64_t layer, int64_t first, int64_t n_rows, float *dst)
+static qs_err read_reading(const qs_model *model, qs_role role, int64_t layer, int64_t first, int64_t n_rows,
+                           float *dst)
 {
     float *weights;
     qs_err err;
@@ -59,7 +60,8 @@ out:
 }
 
 /* Every row is made from all of the origin's. */
-static qs_err read_writing(const qs_model *model, qs_role role, int64_t layer, int64_t first, int64_t n_rows, float *dst)
+static qs_err read_writing(const qs_model *model, qs_role role, int64_t layer, int64_t first, int64_t n_rows,
+                           float *dst)
 {
     qs_tensor_info info = qs_model_info(model, role, layer);
     float *matrix = dst;
@@ -73,7 +75,8 @@ out:
     return err;
 }
 
-qs_err qs_turned_read_rows(const qs_model *model, qs_role role, int64_t layer, int64_t first, int64_t n_rows, float *dst)
+qs_err qs_turned_read_rows(const qs_model *model, qs_role role, int64_t layer, int64_t first, int64_t n_rows,
+                           float *dst)
 {
     switch (sides[role].side) {
     case SIDE_READS: return read_reading(model, role, layer, first, n_rows, dst);

@@ -1,9 +1,9 @@
 /* Specs with a budget (bpw): what each matrix may get, what that would cost it, and what it gets.
  *
  * The cost of an option is measured: a sample of the matrix's rows is quantised with it, and the loss of that
- * (qs_quant_result) is the prediction for the whole, since rows are coded independently but for EXL2's largest scales.
- * Specs that differ in their budget alone share the measurement. Losses are weighed by what they do to the model's answers
- * (quant/sensitivity.h). */
+ * (qs_quant_result) is the prediction for the whole, since rows are coded independently but for EXL2's largest
+ * scales. Specs that differ in their budget alone share the measurement. Losses are weighed by what they do to
+ * the model's answers (quant/sensitivity.h). */
 #ifndef QS_QUANT_BUDGET_H
 #define QS_QUANT_BUDGET_H
 
@@ -22,11 +22,12 @@ int64_t qs_budgets_n_sets(const qs_budgets *budgets);
 const qs_spec *qs_budgets_options(const qs_budgets *budgets, int64_t set, int64_t *n);
 void qs_budgets_record(qs_budgets *budgets, int64_t set, int64_t layer, qs_role role, int64_t option, double loss);
 
-/* weights[n_layers * QS_N_LINEARS]: what a loss of 1 of each matrix costs the whole; ones until they are given. */
+/* weights[n_layers * QS_N_LINEARS]: what a loss of 1 of each matrix costs the whole; ones until they are
+ * given. */
 void qs_budgets_weigh(qs_budgets *budgets, const double *weights);
 
-/* Shares all budgets out, once every option of every matrix is recorded: the weighted sum of losses is made as small as can
- * be. */
+/* Shares all budgets out, once every option of every matrix is recorded: the weighted sum of losses is made as
+ * small as can be. */
 QS_MUST_CHECK qs_err qs_budgets_share(qs_budgets *budgets);
 
 /* What a matrix gets and its predicted loss; NULL when the spec has no budget. */

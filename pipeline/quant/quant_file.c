@@ -80,8 +80,8 @@ static qs_err open_rotation(qs_quant_file *file, qs_model *model)
     QS_TRY(qs_model_turn(model, &file->turned));
     (void)qs_digest_format(wanted, qs_rotation_digest(qs_model_rotation(file->turned)));
     if (!text_is(file->artifact, "/rotation/@digest", wanted))
-        err = qs_fail(QS_E_INPUT, "%s: its linears were rotated otherwise than this version does; re-run qsweep-quantize",
-                      file->path);
+        err = qs_fail(QS_E_INPUT, "%s: its linears were rotated otherwise than this version does; re-run "
+                      "qsweep-quantize", file->path);
 out:
     return err;
 }

@@ -351,7 +351,8 @@ static qs_err perturb_site(qs_quantizer *q, int64_t layer, const site_jobs *load
     qs_quant_task tasks[MAX_MATRICES];
     if (q->sensitivity == NULL) return QS_OK;
     for (int j = 0; j < loaded->n; j++)
-        tasks[j] = (qs_quant_task){.spec = &q->perturbation, .job = &loaded->jobs[j], .out = &results[loaded->roles[j]]};
+        tasks[j] = (qs_quant_task){
+            .spec = &q->perturbation, .job = &loaded->jobs[j], .out = &results[loaded->roles[j]]};
     qs_err err = qs_quant_solve(q->workspace, tasks, loaded->n);
     for (int j = 0; j < loaded->n && err == QS_OK; j++)
         q->perturbed_loss[layer * QS_N_LINEARS + (int64_t)loaded->roles[j]] = results[loaded->roles[j]].loss;

@@ -63,15 +63,15 @@ qs_err qs_sensitivity_create(qs_sensitivity **out, qs_backend *backend, const qs
     qs_err err;
     *out = NULL;
     QS_TRY(QS_NEW(s, 1, "sensitivities"));
-    *s = (qs_sensitivity){.backend = backend, .model = model, .config = config, .n_windows = n_windows, .n_ctx = n_ctx,
-                          .n_tokens = n_windows * n_ctx, .n_streams = n_streams_of(config)};
+    *s = (qs_sensitivity){.backend = backend, .model = model, .config = config, .n_windows = n_windows,
+                          .n_ctx = n_ctx, .n_tokens = n_windows * n_ctx, .n_streams = n_streams_of(config)};
+    int64_t at_once = n_ctx < BLOCK_ROWS ? least(n_windows, BLOCK_ROWS / n_ctx) : 1;
     QS_TRY(QS_NEW(s->tokens, s->n_tokens, "tokens"));
     memcpy(s->tokens, tokens, (size_t)s->n_tokens * sizeof *tokens);
     QS_TRY(QS_NEW(s->weights, largest_matrix(model), "weights"));
     QS_TRY(qs_backend_alloc(backend, &s->states, (size_t)(s->n_streams * stream_floats(s)) * sizeof *s->states,
                             "residual states of perturbed streams"));
-    QS_TRY(qs_scratch_create(&s->scratch, backend, model, n_ctx < BLOCK_ROWS ? least(n_windows, BLOCK_ROWS / n_ctx) * n_ctx
-                                                                             : n_ctx));
+    QS_TRY(qs_scratch_create(&s->scratch, backend, model, at_once * n_ctx));
     QS_TRY(qs_forward_embed(backend, model, s->tokens, s->n_tokens, s->states));
     *out = s;
     s = NULL;
@@ -117,7 +117,8 @@ static qs_err load(qs_sensitivity *s, int64_t layer, qs_role role, const qs_pack
     return qs_block_create(&s->block, s->backend, s->model, &source, layer, &options);
 }
 
-qs_err qs_sensitivity_layer(qs_sensitivity *sensitivity, int64_t layer, const qs_packed *const perturbed[QS_N_LINEARS])
+qs_err qs_sensitivity_layer(qs_sensitivity *sensitivity, int64_t layer,
+                            const qs_packed *const perturbed[QS_N_LINEARS])
 {
     qs_sensitivity *s = sensitivity;
     qs_err err;
@@ -156,7 +157,8 @@ static qs_err compare_rows(qs_sensitivity *s, tile *t, int64_t first, int64_t n,
     for (int64_t k = 1; k < s->n_streams; k++) {
         QS_TRY(qs_op_linear(s->backend, t->head, stream(s, k) + first * d, n, NULL, t->perturbed));
         QS_TRY(qs_op_logit_stats(s->backend, t->perturbed, s->tokens + first, n, n_vocab, &perturbed));
-        QS_TRY(qs_op_kld(s->backend, t->reference, t->lse_reference, t->perturbed, t->lse_perturbed, n, n_vocab, t->kld));
+        QS_TRY(qs_op_kld(s->backend, t->reference, t->lse_reference, t->perturbed, t->lse_perturbed, n, n_vocab,
+                         t->kld));
         for (int64_t i = 0; i < n; i++) divergence[k - 1] += (double)t->kld[i] / (double)s->n_tokens;
     }
 out:

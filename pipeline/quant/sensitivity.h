@@ -1,9 +1,10 @@
-/* How much the error of each matrix matters: the KL divergence of next tokens when this matrix alone has errors, the others
- * are as they were. Losses (qs_quant_result) are shares of a matrix's own output; what becomes of that in the residual
- * stream and in the layers behind differs between matrices by orders of magnitude.
+/* How much the error of each matrix matters: the KL divergence of next tokens when this matrix alone has
+ * errors, the others are as they were. Losses (qs_quant_result) are shares of a matrix's own output; what
+ * becomes of that in the residual stream and in the layers behind differs between matrices by orders of
+ * magnitude.
  *
- * A stream for every matrix goes through the model, layer by layer: it leaves the reference's at its own layer, with the
- * perturbed matrix, and is held against it after the head. */
+ * A stream for every matrix goes through the model, layer by layer: it leaves the reference's at its own
+ * layer, with the perturbed matrix, and is held against it after the head. */
 #ifndef QS_QUANT_SENSITIVITY_H
 #define QS_QUANT_SENSITIVITY_H
 
