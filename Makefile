@@ -294,6 +294,21 @@ retry: $(programs)
 	  [ -z "$$quants" ] || $(lock) $(evaluate_call) $$quants || true
 	$(report_sweep)
 
+#? make slurm MODEL= GRID= OUT= [PARTITION=] [TIME=60] [MAX_PARALLEL=4] [GPUS_PER_TASK=] [CPUS_PER_TASK=]
+#?                                the same as jobs: calibrate, reference, an array of shards, report (docs/sweeps.md)
+#? make slurm-status GRID= OUT=   what the jobs do, and the state of the points
+TIME ?= 60
+MAX_PARALLEL ?= 4
+GRACE ?= 120
+slurm_variables := OUT MODEL GATE PARTITION TIME MAX_PARALLEL GPUS_PER_TASK CPUS_PER_TASK GRACE SBATCH_EXTRA
+.PHONY: slurm slurm-status
+slurm: sweep-start
+	@$(foreach v,$(slurm_variables),$v=$(call quoted,$($v))) plan=$(call quoted,$(plan)) \
+	  calibrate=$(call quoted,$(calibrate_call)) quantize=$(call quoted,$(quantize_call)) \
+	  evaluate=$(call quoted,$(evaluate_call)) report=$(call quoted,$(report_call)) scripts/slurm/submit
+slurm-status:
+	@scripts/slurm/status $(OUT) $(plan)
+
 #? make report-picture [OUT=results/demo]  pictures of OUT/report.html into docs/pictures, with Chromium
 .PHONY: report-picture
 report-picture:
@@ -339,6 +354,12 @@ test-peers: $(programs) $(BUILD)/datasets/world/generate
 test-faults: $(programs) $(BUILD)/tests/tool_plant $(BUILD)/datasets/world/generate
 	@tests/plant_faults $(BUILD) $(or $(OUT),$(BUILD)/faults) $(or $(ITEMS),0) $(or $(MODEL),reader) \
 	  $(or $(GOLD),datasets/world) $(EVALUATE)
+
+#? make test-slurm                a sweep through a Slurm of the distribution's packages, started for it (docs/reliability.md)
+.PHONY: test-slurm
+test-slurm: $(programs)
+	@scripts/install-deps --slurm
+	@scripts/run-tests $(BUILD) slurm
 
 #? make test-memory [OUT=]          peak memory of the stages on a random model of 1e9 parameters; minutes, 5 GB of disk
 .PHONY: test-memory

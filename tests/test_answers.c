@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "data/overlap.h"
+#include "metric/machine_lock.h"
 #include "metric/answer_metrics.h"
 #include "metric/evaluation.h"
 
@@ -269,9 +270,10 @@ static int64_t evaluate(const bench *b, const qs_questions *q, const char *name,
 static void clear(const char *name)
 {
     char path[QS_PATH_BYTES];
-    eval_path(path, name, ".latency.lock");
-    (void)remove(path);
+    char lock[QS_PATH_BYTES];
     assert_ok(qs_path_format(path, "%s/%s", dir, name));
+    assert_ok(qs_machine_lock_path(lock, path));
+    (void)remove(lock);
     remove_dir(path);
 }
 

@@ -45,7 +45,7 @@ static void quantize(bench *b, const char *text, char path[QS_PATH_BYTES])
 static void remove_out(const char *dir)
 {
     char path[QS_PATH_BYTES];
-    assert_ok(qs_path_format(path, "%s/.latency.lock", dir));
+    assert_ok(qs_machine_lock_path(path, dir));
     (void)remove(path);
     remove_dir(dir);
 }
@@ -365,7 +365,7 @@ static void test_machine_lock(void **state)
     qs_machine_lock_close(&one);
     assert_ok(qs_machine_lock_own(&two));
     qs_machine_lock_close(&two);
-    assert_fails(qs_machine_lock_open(&one, "/nonexistent/dir"), QS_E_RESOURCE, ".latency.lock");
+    assert_fails(qs_machine_lock_open(&one, "/nonexistent/dir"), QS_E_RESOURCE, ".latency.");
 }
 
 int main(void)

@@ -8,10 +8,17 @@
 
 #include "base/log.h"
 
+qs_err qs_machine_lock_path(char path[QS_PATH_BYTES], const char *dir)
+{
+    char host[256] = "";
+    if (gethostname(host, sizeof host - 1) != 0 || host[0] == '\0') (void)snprintf(host, sizeof host, "localhost");
+    return qs_path_format(path, "%s/.latency.%s.lock", dir, host);
+}
+
 qs_err qs_machine_lock_open(qs_machine_lock *out, const char *dir)
 {
     out->fd = -1;
-    qs_err err = qs_path_format(out->path, "%s/.latency.lock", dir);
+    qs_err err = qs_machine_lock_path(out->path, dir);
     if (err != QS_OK) return err;
     out->fd = open(out->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (out->fd < 0) return qs_fail(QS_E_RESOURCE, "create %s: %s", out->path, strerror(errno));

@@ -12,7 +12,9 @@ typedef struct qs_machine_lock {
     char path[QS_PATH_BYTES];
 } qs_machine_lock;
 
-/* "<dir>/.latency.lock". QS_E_RESOURCE when it cannot be made. */
+/* "<dir>/.latency.<host>.lock": on a shared file system, other machines do not disturb. */
+QS_MUST_CHECK qs_err qs_machine_lock_path(char path[QS_PATH_BYTES], const char *dir);
+/* QS_E_RESOURCE when it cannot be made. */
 QS_MUST_CHECK qs_err qs_machine_lock_open(qs_machine_lock *out, const char *dir);
 /* Waits; says so when it has to. Going from one to the other gives other processes their turn. */
 QS_MUST_CHECK qs_err qs_machine_lock_share(qs_machine_lock *lock);
