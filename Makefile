@@ -361,6 +361,13 @@ test-slurm: $(programs)
 	@scripts/install-deps --slurm
 	@scripts/run-tests $(BUILD) slurm
 
+#? make test-kills [KILLS=60] [DAMAGES=100]   stages killed at random moments, artifacts damaged at random places; minutes
+KILLS ?= 60
+DAMAGES ?= 100
+.PHONY: test-kills
+test-kills: $(programs)
+	@tests/kill_stages $(BUILD) $(BUILD)/kills $(KILLS) && tests/damage_artifacts $(BUILD) $(BUILD)/damage $(DAMAGES)
+
 #? make test-memory [OUT=]          peak memory of the stages on a random model of 1e9 parameters; minutes, 5 GB of disk
 .PHONY: test-memory
 test-memory: $(programs) $(BUILD)/tests/tool_random_model $(BUILD)/tests/tool_peak
