@@ -38,6 +38,8 @@ typedef struct job {
     qs_questions questions;
     qs_embeddings embeddings;
     qs_evaluation evaluation;
+    double planned_s; /* of the passes */
+    size_t planned_bytes;
 } job;
 
 /* ---- lists of names ---- */
@@ -281,7 +283,7 @@ static qs_err estimate_seconds(const job *j, double flops, double *seconds)
     return QS_OK;
 }
 
-static qs_err print_plan(const job *j)
+static qs_err print_plan(job *j)
 {
     const options *opt = j->opt;
     const qs_windows *w = &j->windows;
@@ -291,6 +293,8 @@ static qs_err print_plan(const job *j)
     qs_evaluation_plan(&j->evaluation, &cost);
     qs_err err = estimate_seconds(j, cost.flops, &seconds);
     if (err != QS_OK) return err;
+    j->planned_s = seconds;
+    j->planned_bytes = cost.pass_bytes;
     qs_log_info(
         "evaluate %s on %s: %lld windows of %lld tokens from %s, protocol %s (BOS %s), %lld positions scored",
         opt->model, qs_backend_describe(j->backend), (long long)w->n_windows, (long long)w->n_ctx, opt->text,
@@ -383,6 +387,7 @@ static qs_err run(const options *opt)
     if (opt->common.dry_run) goto out;
     QS_TRY(qs_evaluation_run(&j.evaluation));
     qs_log_info("evaluated in %.1f s; artifacts in %s", qs_clock_seconds() - started, opt->out);
+    stage_tell_estimate("passes", j.evaluation.pass_s, j.planned_s, j.planned_bytes);
     if (opt->common.json) QS_TRY(print_json(&j.evaluation));
     QS_TRY(check_failures(&j.evaluation));
 out:

@@ -5,12 +5,14 @@
 
 #include "artifact/failure.h"
 #include "base/args.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "quant/grid.h"
 #include "quant/quant_points.h"
 #include "quant/sensitivity.h"
+#include "stages/common.h"
 #include "stat/calib_file.h"
 
 typedef struct options {
@@ -157,8 +159,11 @@ static qs_err quantize(run *r)
 {
     qs_err err;
     QS_TRY(qs_dir_create(r->options.out));
+    double started = qs_clock_seconds();
     err = qs_quant_points_run(r->points, r->grid.n, &r->inputs, r->backend,
                               r->calib != NULL ? &r->grams : NULL);
+    if (err == QS_OK)
+        stage_tell_estimate("quantize", qs_clock_seconds() - started, r->plan.seconds, (size_t)r->plan.bytes);
     for (int64_t i = 0; i < r->grid.n; i++) {
         const qs_quant_point *p = &r->points[i];
         if (!p->written) continue;

@@ -61,6 +61,7 @@ typedef struct qs_evaluation {
     qs_backend *backend;
     qs_model *model;
     int64_t n_failed; /* candidates that keep_going recorded */
+    double pass_s;    /* what the passes took that were run */
     bool own_reference; /* the reference is a point of this evaluation: no --baseline */
     qs_eval_point reference;
     int64_t n_points;

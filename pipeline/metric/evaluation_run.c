@@ -95,9 +95,10 @@ static qs_err put_metric(void *context, const qs_metric *metric, const qs_estima
     return qs_metric_put(context, metric, estimate);
 }
 
-static qs_err put_times(qs_artifact *artifact, const qs_quality_stream *stream)
+static qs_err put_times(qs_evaluation *e, qs_artifact *artifact, const qs_quality_stream *stream)
 {
     qs_err err;
+    e->pass_s += stream->forward_s + stream->score_s;
     QS_TRY(qs_artifact_put_real(artifact, "/timing/@forward_s", stream->forward_s));
     QS_TRY(qs_artifact_put_real(artifact, "/timing/@score_s", stream->score_s));
 out:
@@ -247,7 +248,7 @@ static qs_err run_reference(runner *r)
         QS_TRY(put_reference_quality(r, point, &stream, &control));
         text = (qs_curve_pair){control.n_windows, e->options.windows->n_scored, control.scores.entropy,
                                stream.scores.entropy};
-        QS_TRY(put_times(stream.artifact, &stream));
+        QS_TRY(put_times(e, stream.artifact, &stream));
     }
     QS_TRY(qs_evaluate_answers(e, point, NULL, stream.artifact));
     QS_TRY(qs_evaluate_entropy(e, point, NULL, &text, stream.artifact));
@@ -314,7 +315,7 @@ static qs_err finish_candidate(runner *r, group *g, int64_t i)
                                   .seed = o->seed};
         QS_TRY(qs_eval_file_put_scores(stream->artifact, o->windows, &stream->scores));
         QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
-        QS_TRY(put_times(stream->artifact, stream));
+        QS_TRY(put_times(r->e, stream->artifact, stream));
     }
     QS_TRY(qs_evaluate_answers(r->e, point, &g->candidates[i], stream->artifact));
     QS_TRY(qs_evaluate_entropy(r->e, point, &g->candidates[i], &text, stream->artifact));
