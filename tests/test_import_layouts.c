@@ -2,6 +2,14 @@
  * bitsandbytes there and back, and what they refuse. Checklist A20, G5. */
 #include "tests/import_fixtures.h"
 
+#include <math.h>
+#include <unistd.h>
+
+#include "model/gguf.h"
+#include "model/weights_impl.h"
+
+static const uint8_t *gguf_start(const qs_model *made) { return made->file.map.data; }
+
 /* ---- AWQ, written by its definition (formats 4.1) ---- */
 
 static const int order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
@@ -158,10 +166,75 @@ static void test_bnb(void **state)
     remove_tree(out);
 }
 
+/* What can lie in these layouts does, and the error names it. */
+static void test_lies(void **state)
+{
+    (void)state;
+    static const float nan_value = NAN, inf_value = INFINITY;
+    const uint16_t nan_half = qs_f16_from_f32(nan_value);
+    const long blocksize = (long)strlen("{\"quant_type\": \"nf4\", \"blocksize\": ");
+    const struct {
+        const char *text, *format, *leaf;
+        long offset;
+        const void *data;
+        size_t bytes;
+        qs_err code;
+        const char *words[2];
+    } rows[] = {
+        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.absmax", 8, &nan_value, 4, QS_E_NUMERIC, {"q_proj", "not finite"}},
+        {"fp4:block=64,dq=1,compute=bf16", "bnb", ".weight.nested_absmax", 0, &inf_value, 4, QS_E_NUMERIC, {"q_proj", "not finite"}},
+        {"int8", "bnb", ".SCB", 12, &nan_value, 4, QS_E_NUMERIC, {"q_proj", "not finite"}},
+        {"rtn:bits=4,group=32,sym=0", "awq", ".scales", 2, &nan_half, 2, QS_E_NUMERIC, {"q_proj.scales", "row 1"}},
+        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", blocksize, "32", 2, QS_E_INPUT,
+         {"q_proj.weight.absmax", "[128]"}},
+        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", blocksize, "16", 2, QS_E_INPUT,
+         {"quant_state", "blocksize"}},
+        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", 16, "fp4", 3, QS_E_UNSUPPORTED,
+         {"quant_state", "fp4"}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        scratch_path out;
+        (void)make(out, model, rows[i].text, rows[i].format, 0);
+        patch(out, q_proj, rows[i].leaf, rows[i].offset, rows[i].data, rows[i].bytes);
+        FAILS(rows[i].code, import(out, NULL));
+        TEXT_HOLDS(rows[i].words[0], rows[i].words[1]);
+        remove_tree(out);
+    }
+}
+
+/* Block scales of a GGUF file that are no numbers, in a type that stays in codes and in one that does not; half a file. */
+static void test_gguf_lies(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"rtn:bits=4,group=32,sym=1", "rtn:bits=4,group=32,sym=0"};
+    const uint16_t nan_half = qs_f16_from_f32(NAN);
+    for (int i = 0; i < 2; i++) {
+        scratch_path artifact, out;
+        (void)made_up_artifact(artifact, model, texts[i], 0);
+        OK(export_to(model, artifact, "gguf", NULL, scratch(out, "lies.gguf")));
+        qs_model *made = model_open(out);
+        const qs_gguf *gguf = qs_model_get_gguf(made);
+        const qs_gguf_tensor *t = qs_gguf_find_tensor(gguf, "blk.1.ffn_down.weight");
+        assert_non_null(t);
+        long place = (long)(t->data - gguf_start(made));
+        qs_model_close(made);
+        FILE *file = fopen(out, "r+b");
+        assert_true(file != NULL && fseek(file, place, SEEK_SET) == 0 && fwrite(&nan_half, 2, 1, file) == 1);
+        assert_int_equal(fclose(file), 0);
+        FAILS(QS_E_NUMERIC, import(out, NULL));
+        TEXT_HOLDS("blk.1.ffn_down.weight", i == 0 ? "not finite" : "nan");
+        assert_int_equal(truncate(out, place), 0);
+        FAILS(QS_E_INPUT, import(out, NULL));
+        TEXT_HOLDS("lies.gguf");
+        assert_int_equal(remove(out), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_awq), cmocka_unit_test(test_awq_export), cmocka_unit_test(test_bnb),
+        cmocka_unit_test(test_lies), cmocka_unit_test(test_gguf_lies),
     };
     return cmocka_run_group_tests_name("import_layouts", tests, start, stop);
 }
