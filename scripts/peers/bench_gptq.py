@@ -1,7 +1,7 @@
 """Time of one GPTQ point, calibration included: qsweep and GPTQModel in turns on the same tokens.
 
 usage: bench_gptq.py BIN_DIR MODEL.gguf TEXT_DIR WORK_DIR [--rounds 3] [--samples 32] [--bits 4] [--group 64]
-                     [--threads 2] [--dtypes bfloat16,float32]
+                     [--threads 2] [--compute bf16] [--dtypes bfloat16,float32]
 
 qsweep: the wall time of both programs, qsweep-calibrate and qsweep-quantize, reading and writing included.
 GPTQModel: the time inside quantize() alone, which is its own calibration and solving, for each dtype that the model is
@@ -29,7 +29,7 @@ def ours(args, work):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     calibrate = [args.bin / "qsweep-calibrate", "--quiet", "--model", args.model, "--text", args.text, "--samples",
-                 str(args.samples), "--threads", str(args.threads), "--out", work / "calib.h5"]
+                 str(args.samples), "--threads", str(args.threads), "--compute", args.compute, "--out", work / "calib.h5"]
     quantize = [args.bin / "qsweep-quantize", "--quiet", "--model", args.model, "--calib", work / "calib.h5", "--spec",
                 f"gptq:bits={args.bits},group={args.group}", "--threads", str(args.threads), "--out", work]
     return timed(calibrate), timed(quantize)
@@ -53,6 +53,7 @@ def main():
         parser.add_argument(name, type=lambda path: pathlib.Path(path).resolve())
     for name, value in (("rounds", 3), ("samples", 32), ("bits", 4), ("group", 64), ("threads", 2)):
         parser.add_argument("--" + name, type=int, default=value)
+    parser.add_argument("--compute", default="bf16", help="of qsweep's forward pass: f32 or bf16")
     parser.add_argument("--dtypes", default="bfloat16,float32")
     args = parser.parse_args()
     found = {"calibrate": [], "quantize": [], "qsweep": []}
