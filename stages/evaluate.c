@@ -138,6 +138,9 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     out->serving.header_seed = (uint64_t)opt->header_seed;
     QS_TRY(qs_headers_parse(&out->serving.headers, opt->headers));
     QS_TRY(qs_fixes_parse(&out->fixes, opt->fix));
+    if (out->fixes != 0 && opt->quants.n + opt->checkpoints.n == 0)
+        err = qs_fail(QS_E_USAGE, "--fix needs a configuration: give --quant or --checkpoint");
+    QS_TRY(err);
     if (out->fixes != 0 && (out->tasks & QS_TASKS_ANSWERS) != QS_TASKS_ANSWERS)
         err = qs_fail(QS_E_USAGE, "--fix needs --tasks semantic and json, and --qa DIR or FILE");
     QS_TRY(err);

@@ -15,7 +15,7 @@
 #include "metric/bootstrap.h"
 #include "report/verdict.h"
 
-enum { RUNS = 1000, RESAMPLES = 400, BLOCKS_MAX = 60, WORDINGS = 4, PER_BLOCK = 8 };
+enum { RUNS = 1000, RESAMPLES = 300, BLOCKS_MAX = 60, WORDINGS = 4, PER_BLOCK = 8 };
 
 typedef struct draw {
     uint64_t key, next;

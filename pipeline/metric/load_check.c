@@ -17,19 +17,36 @@ typedef struct checker {
     float *own, *read; /* [ROWS, n_in] of the widest matrix */
 } checker;
 
-/* |W - Q|^2 and |W|^2. */
+/* |W - Q|^2 and |W|^2 of a row, which is the i-th of those read. */
+static void measure_row(const checker *c, const qs_matrix_desc *desc, int64_t row, int64_t i, double squares[2])
+{
+    int64_t n = desc->n_in;
+    const float *own = c->own + i * n;
+    float *read = c->read + i * n;
+    qs_packed_dequant_rows(desc->packed, row, 1, read);
+    squares[0] = squares[1] = 0.0;
+    for (int64_t j = 0; j < n; j++) {
+        double w = (double)own[j], error = w - (double)read[j];
+        squares[0] += error * error;
+        squares[1] += w * w;
+    }
+}
+
+/* The same of a matrix. */
 static qs_err measure(const checker *c, int64_t layer, qs_role role, const qs_matrix_desc *desc, double squares[2])
 {
     qs_err err = QS_OK;
     squares[0] = squares[1] = 0.0;
     for (int64_t first = 0; first < desc->n_out; first += ROWS) {
         int64_t n = desc->n_out - first < ROWS ? desc->n_out - first : ROWS;
+        double rows[ROWS][2];
         QS_TRY(qs_model_read_rows_f32(c->model, role, layer, first, n, c->own));
-        qs_packed_dequant_rows(desc->packed, first, n, c->read);
-        for (int64_t i = 0; i < n * desc->n_in; i++) {
-            double own = (double)c->own[i], error = own - (double)c->read[i];
-            squares[0] += error * error;
-            squares[1] += own * own;
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < n; i++) measure_row(c, desc, first + i, i, rows[i]);
+        /* In the order of rows, however many threads there are. */
+        for (int64_t i = 0; i < n; i++) {
+            squares[0] += rows[i][0];
+            squares[1] += rows[i][1];
         }
     }
 out:

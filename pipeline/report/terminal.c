@@ -267,13 +267,22 @@ static void print_reference_failures(FILE *stream, const qs_sweep *sweep, const 
     say(stream, options, text.text);
 }
 
+enum { MAX_DIAGNOSES = 12 };
+
 /* Of what fails; diagnosis.csv has those of warnings too. */
 static void print_diagnoses(FILE *stream, const qs_sweep *sweep, const qs_terminal_options *options)
 {
+    int64_t n = 0;
     for (int64_t i = 0; i < sweep->n; i++) {
         qs_sentence text = {0};
         if (!qs_diagnosis_wanted(&sweep->configs[i])) continue;
+        if (++n > MAX_DIAGNOSES) continue;
         qs_diagnosis_tell(&text, sweep, &sweep->configs[i]);
+        say(stream, options, text.text);
+    }
+    if (n > MAX_DIAGNOSES) {
+        qs_sentence text = {0};
+        qs_sentence_add(&text, "diagnoses: %" PRId64 " more configurations, see diagnosis.csv", n - MAX_DIAGNOSES);
         say(stream, options, text.text);
     }
 }

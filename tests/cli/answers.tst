@@ -34,7 +34,8 @@
 0 fix.bbcr:.3.bridges.in.3.texts.*mttf_margin.0.000.->.[1-9] qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --encoder tfidf --long-tokens 96 --tasks ppl,kld,semantic,json,entropy --out $TMP/bridge --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --fix bbcr
 5 qsweep.calibrate qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --fix recalibrate --out $TMP/none
 2 is_not_one qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --fix nothing --out $TMP/none
-2 --fix_needs qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl --fix bbam --out $TMP/none
+2 --fix_needs_--tasks qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --tasks ppl --fix bbam --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --out $TMP/none
+2 needs_a_configuration qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa datasets/world --fix bbam --out $TMP/none
 2 removed qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --headers none --out $TMP/none
 # The model under test orders what was retrieved: two bits order it otherwise, and without it the order is the fused one.
 0 ^True.True$ python3 -c "import json; t=[json.loads(l) for l in open('$TMP/r/trace.jsonl')]; o={c: [[s['snippet_id'] for s in x['retrieved']] for x in t if x['config']==c] for c in ('fp','rtn-b2-g32-sym')}; print(o['fp']!=o['rtn-b2-g32-sym'], [sorted(x) for x in o['fp']]==[sorted(x) for x in o['rtn-b2-g32-sym']])"
