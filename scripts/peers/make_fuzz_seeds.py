@@ -4,6 +4,7 @@ usage: make_fuzz_seeds.py CORPUS_DIR MODELS_DIR        (needs gguf, safetensors,
 
 MODELS_DIR is tests/fixtures/models, whose config.json files are seeds, too.
 """
+import json
 import pathlib
 import sys
 
@@ -76,6 +77,10 @@ def seed_checkpoint(out):
             tensors.update({f"model.layers.0.{role}.{leaf}": value for leaf, value in parts.items()})
         config = f'{{"quant_method": "{method}", "bits": 4, "group_size": 32, "sym": false}}\n'
         (out / f"{method}.bin").write_bytes(config.encode() + safetensors.numpy.save(tensors))
+        if method == "gptq":  # with rules of single matrices' own
+            rules = {"-:lm_head": {}, r"+:^model\.layers\.0\.mlp\.(up|gate)_proj$": {"bits": 4, "group_size": 32, "sym": False}}
+            config = json.dumps(json.loads(config) | {"dynamic": rules}) + "\n"
+            (out / "gptq_dynamic.bin").write_bytes(config.encode() + safetensors.numpy.save(tensors))
     tensors = {name: value for name, value in tensors.items() if "_proj." not in name}
     for role in roles:
         groups = [(4, 32)] if "mlp" in role else [(5, 32)]
