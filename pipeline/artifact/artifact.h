@@ -69,7 +69,8 @@ typedef struct qs_dataset_info {
     int64_t n; /* product of dims */
 } qs_dataset_info;
 
-bool qs_artifact_has(const qs_artifact *artifact, const char *path); /* dataset or "@" attribute */
+/* Dataset or "@" attribute. True also where damage hides it: reading it then fails and says so. */
+bool qs_artifact_has(const qs_artifact *artifact, const char *path);
 QS_MUST_CHECK qs_err qs_artifact_info(const qs_artifact *artifact, const char *path, qs_dataset_info *info);
 /* Whole dataset into a caller buffer of info.n elements; dtype must equal the stored one. Checks the
  * dataset's digest. */

@@ -103,8 +103,10 @@ static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
     point->current = false;
     point->stale = NULL;
     if (!qs_file_exists(point->path)) return QS_OK;
-    if (qs_artifact_open(&artifact, point->path, QS_KIND_EVAL) != QS_OK) {
-        point->stale = "the file (unreadable, or of another version)";
+    /* Read whole: small beside its evaluation, and what is damaged is made again. */
+    if (qs_artifact_verify(point->path) != QS_OK ||
+        qs_artifact_open(&artifact, point->path, QS_KIND_EVAL) != QS_OK) {
+        point->stale = "the file (damaged, or of another version)";
         return QS_OK;
     }
     unsigned tasks = qs_eval_file_tasks(artifact), dumps = qs_eval_file_dumps(artifact);
