@@ -64,12 +64,11 @@ out:
 
 void stage_tell_estimate(const char *what, double seconds, double planned_seconds, size_t planned_bytes)
 {
-    char planned[QS_MEM_TEXT_BYTES], peak[QS_MEM_TEXT_BYTES], resident[QS_MEM_TEXT_BYTES];
+    char planned[QS_MEM_TEXT_BYTES], peak[QS_MEM_TEXT_BYTES];
     size_t bytes = qs_mem_bytes_peak();
     if (seconds < 0.1 || planned_seconds <= 0.0) return;
-    qs_log_info("%s against its plan: %.1f s of %.1f (%+.0f %%); memory %s of %s (%+.0f %%), %s resident", what, seconds,
+    qs_log_info("%s against its plan: %.1f s of %.1f (%+.0f %%); memory %s of %s (%+.0f %%)", what, seconds,
                 planned_seconds, 100.0 * (seconds / planned_seconds - 1.0), qs_mem_format(peak, bytes),
                 qs_mem_format(planned, planned_bytes),
-                planned_bytes > 0 ? 100.0 * ((double)bytes / (double)planned_bytes - 1.0) : 0.0,
-                qs_mem_format(resident, qs_mem_rss_bytes_peak()));
+                planned_bytes > 0 ? 100.0 * ((double)bytes / (double)planned_bytes - 1.0) : 0.0);
 }

@@ -160,6 +160,7 @@ static qs_err quantize(run *r)
     qs_err err;
     QS_TRY(qs_dir_create(r->options.out));
     double started = qs_clock_seconds();
+    qs_mem_reset_peak(); /* of measuring this machine's rate */
     err = qs_quant_points_run(r->points, r->grid.n, &r->inputs, r->backend,
                               r->calib != NULL ? &r->grams : NULL);
     if (err == QS_OK)
