@@ -62,10 +62,17 @@ out:
     return err;
 }
 
-void stage_tell_estimate(const char *what, double seconds, double planned_seconds, size_t planned_bytes)
+size_t stage_begin_work(void)
+{
+    qs_mem_reset_peak(); /* of measuring this machine's rate, for the plan */
+    return qs_mem_bytes();
+}
+
+void stage_tell_estimate(const char *what, double seconds, double planned_seconds, size_t held_bytes,
+                         size_t planned_bytes)
 {
     char planned[QS_MEM_TEXT_BYTES], peak[QS_MEM_TEXT_BYTES];
-    size_t bytes = qs_mem_bytes_peak();
+    size_t bytes = qs_mem_bytes_peak() - held_bytes;
     if (seconds < 0.1 || planned_seconds <= 0.0) return;
     qs_log_info("%s against its plan: %.1f s of %.1f (%+.0f %%); memory %s of %s (%+.0f %%)", what, seconds,
                 planned_seconds, 100.0 * (seconds / planned_seconds - 1.0), qs_mem_format(peak, bytes),

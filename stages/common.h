@@ -24,8 +24,13 @@ QS_MUST_CHECK qs_err stage_backend_create(qs_backend **out, const qs_common_args
 /* Bytes of a block's matrices in f32, and of the largest of them. */
 size_t stage_block_bytes(const qs_model *model, size_t *widest);
 
+/* Before the work: from here on peaks are those of the work. */
+size_t stage_begin_work(void);
+
 /* At the end: what was planned beside what happened. Nothing is said of work below a tenth of a second. The
- * planned bytes are those that the library allocates (base/mem.h), without HDF5, oneDNN and files. */
-void stage_tell_estimate(const char *what, double seconds, double planned_seconds, size_t planned_bytes);
+ * planned bytes are those that the library allocates (base/mem.h), without HDF5, oneDNN and files, and
+ * beyond held_bytes, which stage_begin_work returned. */
+void stage_tell_estimate(const char *what, double seconds, double planned_seconds, size_t held_bytes,
+                         size_t planned_bytes);
 
 #endif

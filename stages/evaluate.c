@@ -388,10 +388,10 @@ static qs_err run(const options *opt)
     QS_TRY(take_inputs(&j));
     QS_TRY(print_plan(&j));
     if (opt->common.dry_run) goto out;
-    qs_mem_reset_peak(); /* of measuring this machine's rate */
+    size_t held = stage_begin_work();
     QS_TRY(qs_evaluation_run(&j.evaluation));
     qs_log_info("evaluated in %.1f s; artifacts in %s", qs_clock_seconds() - started, opt->out);
-    stage_tell_estimate("passes", j.evaluation.pass_s, j.planned_s, j.planned_bytes);
+    stage_tell_estimate("passes", j.evaluation.pass_s, j.planned_s, held, j.planned_bytes);
     if (opt->common.json) QS_TRY(print_json(&j.evaluation));
     QS_TRY(check_failures(&j.evaluation));
 out:

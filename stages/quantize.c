@@ -160,11 +160,12 @@ static qs_err quantize(run *r)
     qs_err err;
     QS_TRY(qs_dir_create(r->options.out));
     double started = qs_clock_seconds();
-    qs_mem_reset_peak(); /* of measuring this machine's rate */
+    size_t held = stage_begin_work();
     err = qs_quant_points_run(r->points, r->grid.n, &r->inputs, r->backend,
                               r->calib != NULL ? &r->grams : NULL);
     if (err == QS_OK)
-        stage_tell_estimate("quantize", qs_clock_seconds() - started, r->plan.seconds, (size_t)r->plan.bytes);
+        stage_tell_estimate("quantize", qs_clock_seconds() - started, r->plan.seconds, held,
+                            (size_t)r->plan.bytes);
     for (int64_t i = 0; i < r->grid.n; i++) {
         const qs_quant_point *p = &r->points[i];
         if (!p->written) continue;
