@@ -277,6 +277,41 @@ static void test_json_members(void **state)
     json_decref(root);
 }
 
+/* A mapped file that is cut off while it is read ends a program with a text and the status of bad input. */
+static void test_mapped_file_shrinks(void **state)
+{
+    (void)state;
+    scratch_path path;
+    char said[256];
+    int ends[2];
+    enum { BYTES = 1 << 16 };
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        char *argv[] = {"test", NULL};
+        qs_arg none[] = {{0}};
+        qs_args args = {.program = "test", .summary = "", .rows = none};
+        bool done;
+        qs_file_map map;
+        FILE *stream = fopen(scratch(path, "shrinks"), "w");
+        if (dup2(ends[1], STDERR_FILENO) < 0 || qs_args_parse(&args, 1, argv, &done) != QS_OK || stream == NULL) _exit(1);
+        if (ftruncate(fileno(stream), BYTES) != 0 || qs_file_map_open(&map, path) != QS_OK) _exit(1);
+        if (ftruncate(fileno(stream), 0) != 0) _exit(1);
+        _exit(((const volatile uint8_t *)map.data)[BYTES - 1]);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), QS_E_INPUT);
+    (void)close(ends[1]);
+    ssize_t bytes = read(ends[0], said, sizeof said - 1);
+    (void)close(ends[0]);
+    assert_true(bytes > 0);
+    said[bytes] = '\0';
+    assert_non_null(strstr(said, "became shorter"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_args_help),
         cmocka_unit_test(test_args_exit),
         cmocka_unit_test(test_args_threads),
+        cmocka_unit_test(test_mapped_file_shrinks),
         cmocka_unit_test(test_json_parsing),
         cmocka_unit_test(test_json_members),
     };

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <math.h>
 #include <omp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 
@@ -105,8 +107,20 @@ static qs_err parse_option(qs_args *args, int argc, char **argv, int *index)
     return set_value(row, argv[++*index]);
 }
 
+/* Models are mapped. A file that is cut off between the check of its size and the read of a page ends in SIGBUS, which the
+ * library leaves to the program. Parts of artifacts stay for the next writer to remove. */
+static void on_bus_error(int signal)
+{
+    static const char text[] = "error: read a mapped file: it became shorter while it was read; run again with it whole\n";
+    (void)signal;
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(QS_E_INPUT);
+    _exit(QS_E_INPUT);
+}
+
 qs_err qs_args_parse(qs_args *args, int argc, char **argv, bool *done)
 {
+    struct sigaction action = {.sa_handler = on_bus_error};
+    (void)sigaction(SIGBUS, &action, NULL);
     *done = false;
     args->rest = (qs_arg_list){0};
     bool options = true;

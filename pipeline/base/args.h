@@ -67,7 +67,8 @@ typedef struct qs_common_args {
     {"quiet", QS_ARG_FLAG, &(c)->quiet, NULL, "warnings and errors only", 0, 0, false},                    \
     {NULL, QS_ARG_FLAG, NULL, NULL, NULL, 0, 0, false}
 
-/* Sets *done when --help or --version was served and main should return 0. */
+/* Also makes reading behind the end of a mapped file an error text and QS_E_INPUT, for the whole program.
+ * Sets *done when --help or --version was served and main should return 0. */
 QS_MUST_CHECK qs_err qs_args_parse(qs_args *args, int argc, char **argv, bool *done);
 void qs_args_free(qs_args *args);
 

@@ -41,8 +41,8 @@ void qs_mapped_close(qs_mapped *file)
 
 /* Reading a map beyond the end of its file is SIGBUS, not an error code. This check turns the common case, a
  * model replaced or truncated between two uses, into a clear text; what remains is the time between the check
- * and the read of one tensor. A handler of SIGBUS would close it, at the price of process-wide state that a
- * library must not own. */
+ * and the read of one tensor. A handler of SIGBUS closes it, which is process-wide state that a library must not
+ * own: the programs have one (base/args.c). */
 qs_err qs_mapped_check(const qs_mapped *file)
 {
     struct stat info;
