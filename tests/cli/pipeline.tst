@@ -61,6 +61,7 @@
 0 ^1.00 grep ^rtn-b8-g32-sym-rot $TMP/f/summary.csv | cut -d, -f10
 0 . qsweep export --model tests/fixtures/tiny --quant $TMP/f/gptq-b4-g32-sym-rot.quant.h5 --format gptq --out $TMP/rotated
 0 embeddings".*false cat $TMP/rotated/config.json
+0 by.GPTQ qsweep export --model tests/fixtures/tiny --quant $TMP/f/rtn-b8-g32-sym-rot.quant.h5 --format gguf --type q5_1 --calib $TMP/a/calib.h5 --out $TMP/rotated.gguf
 2 without.rotate qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --propagate rtn:rotate=1 --out $TMP/x.h5
 
 # Statistics with products in bf16, where the CPU has them, are other statistics than those in f32.
