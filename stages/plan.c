@@ -1,5 +1,5 @@
-/* qsweep-plan: the points of a grid, what each will cost, the files that make and Slurm work on; how far a sweep is, and
- * whether its files are sound. */
+/* qsweep-plan: the points of a grid, what each will cost, the files that make and Slurm work on; how far a
+ * sweep is, and whether its files are sound. */
 #include <stdio.h>
 #include <string.h>
 
@@ -49,12 +49,14 @@ static qs_err parse_states(unsigned *bits, const char *text)
     while (text != NULL) {
         size_t bytes = strcspn(text, ",");
         int state = 0;
-        while (state < QS_N_POINT_STATES && (strlen(qs_point_state_name((qs_point_state)state)) != bytes ||
-                                             strncmp(qs_point_state_name((qs_point_state)state), text, bytes) != 0))
+        while (state < QS_N_POINT_STATES &&
+               (strlen(qs_point_state_name((qs_point_state)state)) != bytes ||
+                strncmp(qs_point_state_name((qs_point_state)state), text, bytes) != 0))
             state++;
         if (state == QS_N_POINT_STATES)
-            return qs_fail(QS_E_USAGE, "--only: \"%.*s\" is none of missing, running, failed, quantized, done", (int)bytes,
-                           text);
+            return qs_fail(QS_E_USAGE,
+                           "--only: \"%.*s\" is none of missing, running, failed, quantized, done",
+                           (int)bytes, text);
         *bits |= 1u << state;
         text = text[bytes] == ',' ? text + bytes + 1 : NULL;
     }
@@ -150,10 +152,10 @@ static qs_err print_points(const options *opt, const qs_grid *grid, const qs_mod
         solver_rate *= opt->n_threads;
     }
     double total = 0.0;
-    if (opt->common.json)
-        (void)printf("[\n");
+    if (opt->common.json) (void)printf("[\n");
     else if (model != NULL)
-        (void)printf("%-32s %-10s %6s %11s %9s %9s\n", "config", "state", "bpw", "bytes", "quant s", "eval s");
+        (void)printf("%-32s %-10s %6s %11s %9s %9s\n", "config", "state", "bpw", "bytes", "quant s",
+                     "eval s");
     for (int64_t i = 0; i < grid->n; i++) {
         cost c = {0};
         if (model != NULL) {
@@ -165,13 +167,12 @@ static qs_err print_points(const options *opt, const qs_grid *grid, const qs_mod
         }
         print_point(opt, &grid->specs[i], &c, i + 1 == grid->n);
     }
-    if (opt->common.json)
-        (void)printf("]\n");
+    if (opt->common.json) (void)printf("]\n");
     else if (model != NULL)
-        (void)printf("%lld points, about %.0f s one by one, less together: evaluation of %lld tokens at %.0f GFLOP/s\n",
+        (void)printf("%lld points, about %.0f s one by one, less together: evaluation of %lld tokens at %.0f "
+                     "GFLOP/s\n",
                      (long long)grid->n, total, (long long)opt->n_tokens, flops_per_s * 1e-9);
-    else
-        (void)printf("%lld points\n", (long long)grid->n);
+    else (void)printf("%lld points\n", (long long)grid->n);
     return QS_OK;
 }
 
@@ -181,7 +182,8 @@ static json_t *state_json(const qs_sweep_state *state)
 {
     json_t *points = json_array(), *counts = json_object();
     for (int s = 0; s < QS_N_POINT_STATES; s++)
-        (void)json_object_set_new(counts, qs_point_state_name((qs_point_state)s), json_integer(state->count[s]));
+        (void)json_object_set_new(counts, qs_point_state_name((qs_point_state)s),
+                                  json_integer(state->count[s]));
     for (int64_t i = 0; i < state->n; i++) {
         const qs_sweep_point *p = &state->points[i];
         json_t *item = json_pack("{s:s, s:s}", "id", p->spec->id, "state", qs_point_state_name(p->state));
@@ -202,13 +204,17 @@ static void print_state(const qs_sweep_state *state, unsigned shown)
         const qs_sweep_point *p = &state->points[i];
         if ((shown & 1u << p->state) == 0) continue;
         (void)printf("%-32s %-10s%s%s\n", p->spec->id, qs_point_state_name(p->state),
-                     p->state == QS_POINT_FAILED ? " " : "", p->state == QS_POINT_FAILED ? p->failure.error : "");
+                     p->state == QS_POINT_FAILED ? " " : "",
+                     p->state == QS_POINT_FAILED ? p->failure.error : "");
     }
     (void)printf("%lld points:", (long long)state->n);
     for (int s = QS_N_POINT_STATES - 1; s >= 0; s--)
-        (void)printf(" %lld %s%s", (long long)state->count[s], qs_point_state_name((qs_point_state)s), s > 0 ? "," : "");
-    (void)printf("; %s%s", state->calibrated ? "" : "not calibrated yet; ", state->reference ? "" : "no reference yet; ");
-    if (state->count[QS_POINT_DONE] + state->count[QS_POINT_FAILED] == state->n) (void)printf("nothing left\n");
+        (void)printf(" %lld %s%s", (long long)state->count[s], qs_point_state_name((qs_point_state)s),
+                     s > 0 ? "," : "");
+    (void)printf("; %s%s", state->calibrated ? "" : "not calibrated yet; ",
+                 state->reference ? "" : "no reference yet; ");
+    if (state->count[QS_POINT_DONE] + state->count[QS_POINT_FAILED] == state->n)
+        (void)printf("nothing left\n");
     else if (state->eta < 0) (void)printf("time left not known yet\n");
     else (void)printf("about %.0f s left at this pace\n", state->eta);
 }
@@ -225,7 +231,8 @@ static qs_err print_status(const options *opt)
     QS_TRY(qs_sweep_state_read(&state, opt->status, &grid));
     if (opt->common.json) {
         root = state_json(&state);
-        if (root == NULL || json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) != 0 || puts("") == EOF)
+        if (root == NULL || json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) != 0 ||
+            puts("") == EOF)
             err = qs_fail(QS_E_RESOURCE, "print the state: out of memory, or stdout cannot be written");
     } else {
         print_state(&state, shown);
@@ -251,11 +258,11 @@ static json_t *verification_json(const qs_verification *v)
 {
     json_t *bad = json_array();
     for (int64_t i = 0; i < v->n_bad; i++)
-        (void)json_array_append_new(
-            bad, json_pack("{s:s, s:s, s:s, s:s}", "path", v->bad[i].path, "stage",
-                           qs_artifact_kind_stage(v->bad[i].kind), "cause", v->bad[i].cause, "rebuild", rebuild_text(v)));
-    return json_pack("{s:I, s:I, s:I, s:o}", "artifacts", (json_int_t)v->n_artifacts, "removed", (json_int_t)v->n_removed,
-                     "being_written", (json_int_t)v->n_written, "bad", bad);
+        (void)json_array_append_new(bad, json_pack("{s:s, s:s, s:s, s:s}", "path", v->bad[i].path, "stage",
+                                                   qs_artifact_kind_stage(v->bad[i].kind), "cause",
+                                                   v->bad[i].cause, "rebuild", rebuild_text(v)));
+    return json_pack("{s:I, s:I, s:I, s:o}", "artifacts", (json_int_t)v->n_artifacts, "removed",
+                     (json_int_t)v->n_removed, "being_written", (json_int_t)v->n_written, "bad", bad);
 }
 
 static qs_err print_verification(const options *opt)
@@ -273,10 +280,12 @@ static qs_err print_verification(const options *opt)
             (void)printf("%s: %s\n  rebuild it (%s): rm '%s' && %s\n", v.bad[i].path, v.bad[i].cause,
                          qs_artifact_kind_stage(v.bad[i].kind), v.bad[i].path, rebuild_text(&v));
         (void)printf("%lld artifacts, %lld bad; %lld stale parts removed, %lld parts being written\n",
-                     (long long)v.n_artifacts, (long long)v.n_bad, (long long)v.n_removed, (long long)v.n_written);
+                     (long long)v.n_artifacts, (long long)v.n_bad, (long long)v.n_removed,
+                     (long long)v.n_written);
     }
     if (err == QS_OK && v.n_bad > 0)
-        err = qs_fail(QS_E_INPUT, "verify %s: %lld bad artifacts; rebuild them", opt->verify, (long long)v.n_bad);
+        err = qs_fail(QS_E_INPUT, "verify %s: %lld bad artifacts; rebuild them", opt->verify,
+                      (long long)v.n_bad);
 out:
     json_decref(root);
     qs_verification_free(&v);
@@ -331,16 +340,21 @@ int main(int argc, char **argv)
         {"only", QS_ARG_STRING, &opt.only, "LIST",
          "points in these states alone: missing, running, failed, quantized, done", 0, 0, false},
         {"status", QS_ARG_STRING, &opt.status, "DIR",
-         "how far the sweep in DIR is, also while it runs; the grid is DIR/grid.csv unless --grid says", 0, 0, false},
-        {"complete", QS_ARG_FLAG, &opt.complete, NULL, "of --status: exit status 4 unless every point is done", 0, 0,
+         "how far the sweep in DIR is, also while it runs; the grid is DIR/grid.csv unless --grid says", 0, 0,
          false},
+        {"complete", QS_ARG_FLAG, &opt.complete, NULL,
+         "of --status: exit status 4 unless every point is done", 0, 0, false},
         {"verify", QS_ARG_STRING, &opt.verify, "DIR",
-         "read every artifact in DIR, name the bad ones (exit status 4), and remove parts that killed writers left", 0, 0,
-         false},
+         "read every artifact in DIR, name the bad ones (exit status 4), and remove parts that killed "
+         "writers left",
+         0, 0, false},
         {"keep-parts", QS_ARG_FLAG, &opt.keep_parts, NULL, "of --verify: leave those parts", 0, 0, false},
         QS_ARGS_COMMON(&opt.common),
     };
-    qs_args args = {.program = "qsweep-plan", .summary = "list the points of a grid and their cost; say how far a sweep is, and verify its files", .rows = rows};
+    qs_args args = {
+        .program = "qsweep-plan",
+        .summary = "list the points of a grid and their cost; say how far a sweep is, and verify its files",
+        .rows = rows};
     bool done;
     qs_err err = qs_args_parse(&args, argc, argv, &done);
     if (err != QS_OK || done) goto out;
@@ -349,14 +363,11 @@ int main(int argc, char **argv)
         qs_spec_print_keys(stdout);
         goto out;
     }
-    if (opt.verify != NULL)
-        err = print_verification(&opt);
-    else if (opt.status != NULL)
-        err = print_status(&opt);
+    if (opt.verify != NULL) err = print_verification(&opt);
+    else if (opt.status != NULL) err = print_status(&opt);
     else if ((opt.grid == NULL) == (opt.specs.n == 0))
         err = qs_fail(QS_E_USAGE, "give either --grid or --spec; see qsweep-plan --help");
-    else
-        err = run(&opt);
+    else err = run(&opt);
 out:
     qs_args_free(&args);
     return qs_args_exit(err);

@@ -33,8 +33,8 @@ static void test_states(void **state)
     (void)state;
     static const char *const specs[] = {"rtn:bits=2,group=32", "rtn:bits=3,group=32", "rtn:bits=4,group=32",
                                         "rtn:bits=8,group=32", "gptq:bits=8,group=32"};
-    static const qs_point_state wanted[] = {QS_POINT_DONE, QS_POINT_QUANTIZED, QS_POINT_RUNNING, QS_POINT_FAILED,
-                                            QS_POINT_MISSING};
+    static const qs_point_state wanted[] = {QS_POINT_DONE, QS_POINT_QUANTIZED, QS_POINT_RUNNING,
+                                            QS_POINT_FAILED, QS_POINT_MISSING};
     scratch_path dir, failed;
     char name[QS_PATH_BYTES];
     qs_grid grid;
@@ -53,7 +53,8 @@ static void test_states(void **state)
     OK(qs_path_format(failed, "%s/rtn-b8-g32-sym.quant.h5", dir));
     OK(qs_failure_record(failed, "rtn-b8-g32-sym", qs_fail(QS_E_NUMERIC, "layers.1.q: \"NaN\" at 7")));
     OK(qs_sweep_state_read(&sweep, dir, &grid));
-    /* Our own number looks as if it had come round again, so that only a lock tells that the part is written. */
+    /* Our own number looks as if it had come round again, so that only a lock tells that the part is written.
+     */
     assert_int_equal(sweep.points[2].state, QS_POINT_QUANTIZED);
     qs_sweep_state_free(&sweep);
     OK(qs_path_format(name, "rtn-b4-g32-sym.eval.h5.part.%ld", (long)getppid()));
@@ -65,7 +66,8 @@ static void test_states(void **state)
     }
     assert_string_equal(sweep.points[3].failure.error, "layers.1.q: \"NaN\" at 7");
     assert_int_equal(sweep.points[3].failure.status, QS_E_NUMERIC);
-    /* 2 s for a point to quantise (one is left, besides the failed one), 10 s for each of three to evaluate. */
+    /* 2 s for a point to quantise (one is left, besides the failed one), 10 s for each of three to evaluate.
+     */
     assert_true(sweep.eta == 32);
     qs_sweep_state_free(&sweep);
     qs_failure_clear(failed);
@@ -81,7 +83,8 @@ static void test_part_names(void **state)
     size_t bytes = 0;
     assert_true(qs_part_is_name("a.part.b.quant.h5.part.17", &bytes));
     assert_int_equal(bytes, strlen("a.part.b.quant.h5"));
-    static const char *const others[] = {"a.quant.h5", "a.quant.h5.part.", "a.h5.part.1x", "a.h5.part.-3", "a.h5.part.0"};
+    static const char *const others[] = {"a.quant.h5", "a.quant.h5.part.", "a.h5.part.1x", "a.h5.part.-3",
+                                         "a.h5.part.0"};
     for (int i = 0; i < 5; i++) assert_false(qs_part_is_name(others[i], &bytes));
 }
 

@@ -31,9 +31,10 @@ qs_err qs_failure_record(const char *artifact_path, const char *id, qs_err code)
     if (err == QS_OK) err = qs_file_writer_open(&writer, path);
     if (err != QS_OK) return err;
     json_t *root = json_pack("{s:s, s:s, s:i, s:s}", "id", id, "stage",
-                             qs_artifact_kind_stage(eval ? QS_KIND_EVAL : QS_KIND_QUANT), "status", (int)code, "error",
-                             error);
-    if (root == NULL || json_dumpf(root, writer.stream, JSON_INDENT(1)) != 0 || fputc('\n', writer.stream) == EOF) {
+                             qs_artifact_kind_stage(eval ? QS_KIND_EVAL : QS_KIND_QUANT), "status", (int)code,
+                             "error", error);
+    if (root == NULL || json_dumpf(root, writer.stream, JSON_INDENT(1)) != 0 ||
+        fputc('\n', writer.stream) == EOF) {
         err = qs_fail(QS_E_RESOURCE, "write %s: out of memory or disk", path);
         qs_file_writer_discard(&writer);
     } else {

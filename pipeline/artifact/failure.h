@@ -1,5 +1,5 @@
-/* What is kept of a point that failed: "<id>.quant.failed" or "<id>.eval.failed", beside where its artifact would
- * be. A small JSON document {"id", "stage", "status", "error"}; sealing the artifact removes it. */
+/* What is kept of a point that failed: "<id>.quant.failed" or "<id>.eval.failed", beside where its artifact
+ * would be. A small JSON document {"id", "stage", "status", "error"}; sealing the artifact removes it. */
 #ifndef QS_ARTIFACT_FAILURE_H
 #define QS_ARTIFACT_FAILURE_H
 
@@ -12,8 +12,8 @@ typedef struct qs_failure {
     char error[QS_ERROR_TEXT_BYTES];
 } qs_failure;
 
-/* Whether a code speaks of one point (its data, its spec), so that the others can go on; memory, disk, devices and
- * the command line concern all of them. */
+/* Whether a code speaks of one point (its data, its spec), so that the others can go on; memory, disk,
+ * devices and the command line concern all of them. */
 bool qs_failure_is_of_point(qs_err code);
 
 /* Keeps `code` and this thread's error text, and warns of them. artifact_path ends in ".h5". */

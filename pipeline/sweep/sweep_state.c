@@ -32,7 +32,8 @@ static bool is_written(char *const *parts, int64_t n_parts, const char *name)
         else high = middle;
     }
     size_t of;
-    return low < n_parts && qs_part_is_name(parts[low], &of) && of == bytes && strncmp(parts[low], name, bytes) == 0;
+    return low < n_parts && qs_part_is_name(parts[low], &of) && of == bytes &&
+           strncmp(parts[low], name, bytes) == 0;
 }
 
 static void read_point(qs_sweep_point *point, const char *dir, char *const *parts, int64_t n_parts)
@@ -42,8 +43,9 @@ static void read_point(qs_sweep_point *point, const char *dir, char *const *part
     (void)snprintf(eval, sizeof eval, "%s.eval.h5", point->spec->id);
     point->quantized_at = published_at(dir, quant);
     point->evaluated_at = published_at(dir, eval);
-    bool failed = (qs_path_format(path, "%s/%s", dir, eval) == QS_OK && qs_failure_read(&point->failure, path)) ||
-                  (qs_path_format(path, "%s/%s", dir, quant) == QS_OK && qs_failure_read(&point->failure, path));
+    bool failed =
+        (qs_path_format(path, "%s/%s", dir, eval) == QS_OK && qs_failure_read(&point->failure, path)) ||
+        (qs_path_format(path, "%s/%s", dir, quant) == QS_OK && qs_failure_read(&point->failure, path));
     point->state = is_written(parts, n_parts, quant) || is_written(parts, n_parts, eval) ? QS_POINT_RUNNING
                    : failed                                                              ? QS_POINT_FAILED
                    : point->evaluated_at > 0                                             ? QS_POINT_DONE
@@ -58,8 +60,9 @@ static void drop_others(char **names, int64_t *n, const char *dir)
     size_t bytes;
     int64_t kept = 0;
     for (int64_t i = 0; i < *n; i++) {
-        bool live = qs_part_is_name(names[i], &bytes) && qs_path_format(path, "%s/%s", dir, names[i]) == QS_OK &&
-                    qs_file_exists(path) && !qs_part_is_stale(path);
+        bool live = qs_part_is_name(names[i], &bytes) &&
+                    qs_path_format(path, "%s/%s", dir, names[i]) == QS_OK && qs_file_exists(path) &&
+                    !qs_part_is_stale(path);
         char *name = names[i];
         if (!live) continue;
         names[i] = names[kept]; /* swapped, so that all of them are still freed */
@@ -81,8 +84,8 @@ double qs_sweep_eta(const double *at, int64_t n_done, double start, int64_t n_le
     return n > 0 ? (last - start) / (double)n * (double)n_left : -1.0;
 }
 
-/* Quantising begins when the run does, or calibration is done; evaluating when the reference is, or when the points
- * of this run were quantised before any was evaluated. */
+/* Quantising begins when the run does, or calibration is done; evaluating when the reference is, or when the
+ * points of this run were quantised before any was evaluated. */
 static qs_err estimate(qs_sweep_state *state, const char *dir)
 {
     double run = published_at(dir, ".sweep"), calib = published_at(dir, "calib.h5"),

@@ -1,5 +1,6 @@
-/* The state of a sweep, read from its directory alone: files that are there, records of failures, parts that somebody
- * is writing. Nothing is opened and nothing is locked, so it can be asked for while the sweep runs. */
+/* The state of a sweep, read from its directory alone: files that are there, records of failures, parts that
+ * somebody is writing. Nothing is opened and nothing is locked, so it can be asked for while the sweep runs.
+ */
 #ifndef QS_SWEEP_SWEEP_STATE_H
 #define QS_SWEEP_SWEEP_STATE_H
 
@@ -19,7 +20,7 @@ const char *qs_point_state_name(qs_point_state state); /* "missing" */
 typedef struct qs_sweep_point {
     const qs_spec *spec; /* borrowed */
     qs_point_state state;
-    qs_failure failure;           /* of a failed one */
+    qs_failure failure;                /* of a failed one */
     double quantized_at, evaluated_at; /* seconds since the epoch; 0 = not there */
 } qs_sweep_point;
 
@@ -36,8 +37,8 @@ typedef struct qs_sweep_state {
 QS_MUST_CHECK qs_err qs_sweep_state_read(qs_sweep_state *out, const char *dir, const qs_grid *grid);
 void qs_sweep_state_free(qs_sweep_state *state);
 
-/* Seconds left of points of which some were published at at[n_done] and n_left are not, in a run that began at `start`:
- * the mean pace of those published since. -1 when none was. Exposed for its test. */
+/* Seconds left of points of which some were published at at[n_done] and n_left are not, in a run that began
+ * at `start`: the mean pace of those published since. -1 when none was. Exposed for its test. */
 double qs_sweep_eta(const double *at, int64_t n_done, double start, int64_t n_left);
 
 #endif
