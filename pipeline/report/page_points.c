@@ -89,17 +89,18 @@ static void put_row(const qs_page *page, int64_t index)
     qs_html_text(stream, row->id);
     (void)fputs("\">", stream);
     qs_html_text(stream, row->id);
-    (void)fprintf(stream, "</td><td class=\"n\" data-v=\"%.6g\">%.2f</td>", row->bpw, row->bpw);
+    (void)fputs("</td>", stream);
+    put_verdict(stream, page->sweep, config);
+    (void)fprintf(stream, "<td class=\"n\" data-v=\"%lld\">%lld/%lld</td>",
+                  (long long)judgement->n_by_verdict[QS_VERDICT_PASS],
+                  (long long)judgement->n_by_verdict[QS_VERDICT_PASS], (long long)judgement->n_measured);
+    (void)fprintf(stream, "<td class=\"n\" data-v=\"%.6g\">%.2f</td>", row->bpw, row->bpw);
     if (row->bytes > 0)
         (void)fprintf(stream, "<td class=\"n\" data-v=\"%lld\">%s</td>", (long long)row->bytes,
                       qs_mem_format(size, (size_t)row->bytes));
     else (void)fputs("<td class=\"n\"></td>", stream);
     for (int c = 0; c < N_COLUMNS; c++)
         if (is_measured(page->sweep, &columns[c])) put_value(stream, row, &columns[c]);
-    (void)fprintf(stream, "<td class=\"n\" data-v=\"%lld\">%lld/%lld</td>",
-                  (long long)judgement->n_by_verdict[QS_VERDICT_PASS],
-                  (long long)judgement->n_by_verdict[QS_VERDICT_PASS], (long long)judgement->n_measured);
-    put_verdict(stream, page->sweep, config);
     (void)fputs("</tr>\n", stream);
 }
 
@@ -136,12 +137,13 @@ void qs_page_points(const qs_page *page)
     put_filter(page, "by-method", "Method", true);
     put_filter(page, "by-verdict", "Verdict", false);
     (void)fputs("</div>\n<div class=\"wide\">\n<table id=\"points\">\n<thead><tr><th>config</th>"
+                "<th>verdict</th><th class=\"n\">gates</th>"
                 "<th class=\"n\" title=\"bits per weight\">bpw</th><th class=\"n\" title=\"of the weights\">size</th>",
                 stream);
     for (int c = 0; c < N_COLUMNS; c++)
         if (is_measured(page->sweep, &columns[c]))
             (void)fprintf(stream, "<th class=\"n\" title=\"%s\">%s</th>", columns[c].text, columns[c].title);
-    (void)fputs("<th class=\"n\">gates</th><th>verdict</th></tr></thead>\n<tbody>\n", stream);
+    (void)fputs("</tr></thead>\n<tbody>\n", stream);
     for (int64_t i = 0; i < page->sweep->n; i++) put_row(page, i);
     (void)fputs("</tbody></table>\n</div>\n", stream);
     int n_missing = 0;

@@ -287,7 +287,7 @@ static void print_diagnoses(FILE *stream, const qs_sweep *sweep, const qs_termin
     }
 }
 
-enum { MAX_UNDECIDED = 20 };
+enum { MAX_UNDECIDED = 6 };
 
 static void print_undecided(FILE *stream, const qs_sweep *sweep, const qs_terminal_options *options)
 {
