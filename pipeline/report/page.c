@@ -136,11 +136,12 @@ static void put_links(const qs_page *page)
 
 qs_err qs_write_page(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
-    qs_page page = {stream, sweep, selection};
     qs_control controls[QS_N_CONTROLS];
+    qs_page page = {stream, sweep, selection, controls};
+    bool trusted = qs_controls_run(sweep, controls);
     put_head(&page);
     put_headline(&page);
-    put_warnings(&page, qs_controls_run(sweep, controls));
+    put_warnings(&page, trusted);
     put_links(&page);
     qs_page_points(&page);
     qs_page_figures(&page);

@@ -9,6 +9,7 @@ typedef struct qs_page {
     FILE *stream;
     const qs_sweep *sweep;
     const qs_selection *selection;
+    const qs_control *controls; /* [QS_N_CONTROLS] */
 } qs_page;
 
 extern const char qs_page_style[], qs_page_script[];

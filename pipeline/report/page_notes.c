@@ -73,8 +73,7 @@ void qs_page_diagnosis(const qs_page *page)
 
 static void put_controls(const qs_page *page)
 {
-    qs_control controls[QS_N_CONTROLS];
-    (void)qs_controls_run(page->sweep, controls);
+    const qs_control *controls = page->controls;
     qs_page_heading(page, "controls", "Controls", "What must come out in a certain way whatever the model is.", NULL);
     (void)fputs("<div class=\"wide\"><table><tbody>\n", page->stream);
     for (int i = 0; i < QS_N_CONTROLS; i++) {

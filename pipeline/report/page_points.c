@@ -73,7 +73,7 @@ static bool is_measured(const qs_sweep *sweep, const column *c)
     return false;
 }
 
-static void put_row(const qs_page *page, int64_t index)
+static void put_row(const qs_page *page, int64_t index, const bool *measured)
 {
     FILE *stream = page->stream;
     const qs_sweep_config *config = &page->sweep->configs[index];
@@ -100,7 +100,7 @@ static void put_row(const qs_page *page, int64_t index)
                       qs_mem_format(size, (size_t)row->bytes));
     else (void)fputs("<td class=\"n\"></td>", stream);
     for (int c = 0; c < N_COLUMNS; c++)
-        if (is_measured(page->sweep, &columns[c])) put_value(stream, row, &columns[c]);
+        if (measured[c]) put_value(stream, row, &columns[c]);
     (void)fputs("</tr>\n", stream);
 }
 
@@ -130,6 +130,8 @@ static void put_filter(const qs_page *page, const char *id, const char *label, b
 void qs_page_points(const qs_page *page)
 {
     FILE *stream = page->stream;
+    bool measured[N_COLUMNS];
+    for (int c = 0; c < N_COLUMNS; c++) measured[c] = is_measured(page->sweep, &columns[c]);
     qs_page_heading(page, "all", "All points",
                     "Empty: not measured. Gates: passed of those that were measured. A click on a heading sorts.",
                     "summary.csv");
@@ -141,14 +143,14 @@ void qs_page_points(const qs_page *page)
                 "<th class=\"n\" title=\"bits per weight\">bpw</th><th class=\"n\" title=\"of the weights\">size</th>",
                 stream);
     for (int c = 0; c < N_COLUMNS; c++)
-        if (is_measured(page->sweep, &columns[c]))
+        if (measured[c])
             (void)fprintf(stream, "<th class=\"n\" title=\"%s\">%s</th>", columns[c].text, columns[c].title);
     (void)fputs("</tr></thead>\n<tbody>\n", stream);
-    for (int64_t i = 0; i < page->sweep->n; i++) put_row(page, i);
+    for (int64_t i = 0; i < page->sweep->n; i++) put_row(page, i, measured);
     (void)fputs("</tbody></table>\n</div>\n", stream);
     int n_missing = 0;
     for (int c = 0; c < N_COLUMNS; c++) {
-        if (is_measured(page->sweep, &columns[c])) continue;
+        if (measured[c]) continue;
         (void)fprintf(stream, "%s%s", n_missing++ == 0 ? "<p class=\"small\">Not measured here: " : ", ",
                       columns[c].title);
     }
