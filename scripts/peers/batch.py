@@ -12,13 +12,7 @@ import runpy
 import sys
 import traceback
 
-# GPTQModel reads these before it is imported (gptqmodel_run.py).
-SETTINGS = {"GPTQMODEL_CPU_WORKERS": str(os.cpu_count()), "TORCHDYNAMO_DISABLE": "1", "BUILD_CUDA_EXT": "0",
-            "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
-            "MALLOC_MMAP_THRESHOLD_": "4294967296"}
-if any(os.environ.get(name) is None for name in SETTINGS):
-    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
-    os.execv(sys.executable, [sys.executable] + sys.argv)
+import gptqmodel_settings  # noqa: F401 (before a script imports GPTQModel)
 
 
 def run(directory, arguments):

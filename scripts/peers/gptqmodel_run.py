@@ -17,18 +17,10 @@ import pathlib
 import sys
 import time
 
-# A peer deserves its best conditions: as many workers as cores, and no trimming of memory that it allocates again in
-# the next step (glibc reads these before the program starts, hence the restart).
-SETTINGS = {"GPTQMODEL_CPU_WORKERS": str(os.cpu_count()), "TORCHDYNAMO_DISABLE": "1", "BUILD_CUDA_EXT": "0",
-            "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
-            "MALLOC_MMAP_THRESHOLD_": "4294967296"}
-if any(os.environ.get(name) is None for name in SETTINGS):
-    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
-    os.execv(sys.executable, [sys.executable] + sys.argv)
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
+import gptqmodel_settings  # noqa: F401 (first)
+import numpy as np
+import torch
+import transformers
 
 
 def read_tokens(path):

@@ -13,18 +13,14 @@ import argparse
 import os
 import sys
 
-SETTINGS = {"GPTQMODEL_CPU_WORKERS": str(os.cpu_count()), "TORCHDYNAMO_DISABLE": "1", "BUILD_CUDA_EXT": "0"}
-if any(os.environ.get(name) is None for name in SETTINGS):
-    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
-    os.execv(sys.executable, [sys.executable] + sys.argv)
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from gptqmodel import BACKEND, GPTQModel  # noqa: E402
+import gptqmodel_settings  # noqa: F401 (first)
+import numpy as np
+import torch
+import transformers
+from gptqmodel import BACKEND, GPTQModel
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import interop_common as common  # noqa: E402
+import interop_common as common
 
 
 def module_of(model, layer, role):
