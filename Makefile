@@ -82,7 +82,9 @@ objects := $(foreach s,$(filter %.cu,$(cuda_sources)) $(slow_sources) $(filter-o
   $(filter-out %.cu,$(cuda_sources)),$(call object_of,$s))
 library := $(BUILD)/libqsweep.a
 smollm2 := datasets/models/smollm2-135m-instruct-q4_1.gguf
-stages := $(patsubst stages/%.c,%,$(filter-out stages/qsweep.c stages/common.c,$(wildcard stages/*.c)))
+# What several stages, or the front end, link beside the stage itself.
+stage_parts := common children evaluate_lists
+stages := $(patsubst stages/%.c,%,$(filter-out $(patsubst %,stages/%.c,qsweep $(stage_parts)),$(wildcard stages/*.c)))
 programs := $(stages:%=$(BUILD)/bin/qsweep-%) $(if $(wildcard stages/qsweep.c),$(BUILD)/bin/qsweep)
 # The CUDA backend's tests need the backend, the twin's tests need the twin.
 cuda_tests := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_cuda*.c))
@@ -151,10 +153,13 @@ define link
 	$(Q)$(CC) -fopenmp $(san) $^ -o $@ $(libs)
 endef
 
-$(BUILD)/bin/qsweep-%: $(BUILD)/stages/%.o $(BUILD)/stages/common.o $(library)
+$(BUILD)/stages/libstages.a: $(stage_parts:%=$(BUILD)/stages/%.o)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/bin/qsweep-%: $(BUILD)/stages/%.o $(BUILD)/stages/libstages.a $(library)
 	$(link)
 
-$(BUILD)/bin/qsweep: $(BUILD)/stages/qsweep.o $(library)
+$(BUILD)/bin/qsweep: $(BUILD)/stages/qsweep.o $(BUILD)/stages/libstages.a $(library)
 	$(link)
 
 $(BUILD)/tests/test_%: $(SHARE)/tests/test_%.o $(library)

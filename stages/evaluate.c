@@ -13,6 +13,7 @@
 #include "metric/evaluation.h"
 #include "metric/fixes.h"
 #include "stages/common.h"
+#include "stages/evaluate_lists.h"
 
 typedef struct options {
     qs_common_args common;
@@ -42,81 +43,6 @@ typedef struct job {
     size_t planned_bytes;
 } job;
 
-/* ---- lists of names ---- */
-
-typedef struct name {
-    const char *name;
-    unsigned bit; /* 0: known, and not in this version */
-    const char *text;
-} name;
-
-static const name task_names[] = {
-    {"ppl", QS_TASK_PPL, "perplexity and accuracy of the next token, and their change"},
-    {"kld", QS_TASK_KLD, "KL divergence and agreement with the reference, position by position"},
-    {"latency", QS_TASK_LATENCY,
-     "time of prompts and tokens on packed kernels, interleaved with the reference"},
-    {"memory", QS_TASK_MEMORY,
-     "bytes before and after loading, at the peak, and against the format's arithmetic"},
-    {"semantic", QS_TASK_SEMANTIC, "answers to a gold set (--qa): right, cited, refused, and as the reference's"},
-    {"json", QS_TASK_JSON, "the same answers: JSON and citations as a strict reader takes them"},
-    {"entropy", QS_TASK_ENTROPY, "entropy along held-out text and along long texts (--qa DIR with longform.jsonl)"},
-    {0},
-};
-
-static const name dump_names[] = {
-    {"tokens", QS_DUMP_TOKENS, "[n_windows, n_ctx]"},
-    {"logits", QS_DUMP_LOGITS, "[n_windows, n_ctx, n_vocab]"},
-    {"hidden", QS_DUMP_HIDDEN, "[n_windows, n_ctx, d_model], after the final norm"},
-    {"embeddings", QS_DUMP_EMBEDDINGS, "[n_lines, dim] of the lines of --embed, by --encoder"},
-    {0},
-};
-
-static qs_err parse_name(unsigned *bits, const name *names, const char *option, const char *item,
-                         size_t bytes)
-{
-    for (const name *n = names; n->name != NULL; n++) {
-        if (strlen(n->name) != bytes || strncmp(n->name, item, bytes) != 0) continue;
-        *bits |= n->bit;
-        if (n->bit != 0) return QS_OK;
-        return qs_fail(QS_E_UNSUPPORTED, "--%s %s: this version does not measure it", option, n->name);
-    }
-    return qs_fail(QS_E_USAGE, "--%s: \"%.*s\" is not one; see qsweep-evaluate --list", option, (int)bytes,
-                   item);
-}
-
-/* "a,b,c" to bits; NULL gives none. */
-static qs_err parse_names(unsigned *bits, const name *names, const char *option, const char *text)
-{
-    qs_err err = QS_OK;
-    for (*bits = 0; text != NULL && err == QS_OK;) {
-        size_t bytes = strcspn(text, ",");
-        err = parse_name(bits, names, option, text, bytes);
-        text = text[bytes] == ',' ? text + bytes + 1 : NULL;
-    }
-    return err;
-}
-
-static void print_list(void)
-{
-    (void)printf("tasks (--tasks)\n");
-    for (const name *n = task_names; n->name != NULL; n++)
-        if (n->bit != 0) (void)printf("  %-20s %s\n", n->name, n->text);
-    (void)printf("metrics\n");
-    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++)
-        (void)printf("  %-20s %-6s %s\n", metric->name, metric->unit, metric->text);
-    (void)printf("encoders (--encoder)\n");
-    for (const qs_encoder_kind *kind = qs_encoder_kinds; kind->name != NULL; kind++)
-        (void)printf("  %-20s %s\n", kind->name, kind->text);
-    (void)printf("fixes (--fix)\n");
-    for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) (void)printf("  %-20s %s\n", fix->name, fix->text);
-    (void)printf("protocols (--protocol)\n");
-    for (const qs_protocol *protocol = qs_protocols; protocol->name != NULL; protocol++)
-        (void)printf("  %-20s %s\n", protocol->name, protocol->text);
-    (void)printf("dumps (--dump)\n");
-    for (const name *n = dump_names; n->name != NULL; n++)
-        if (n->bit != 0) (void)printf("  %-20s %s\n", n->name, n->text);
-}
-
 /* ---- take ---- */
 
 static qs_err check_options(const options *opt, qs_eval_options *out, const qs_protocol **protocol)
@@ -127,7 +53,7 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     QS_TRY(qs_protocol_find(protocol, opt->protocol));
     const char *tasks = opt->questions.gold != NULL ? "ppl,kld,latency,memory,semantic,json,entropy"
                                                        : "ppl,kld,latency,memory,entropy";
-    QS_TRY(parse_names(&out->tasks, task_names, "tasks", opt->tasks != NULL ? opt->tasks : tasks));
+    QS_TRY(stage_names_parse(&out->tasks, stage_task_names, "tasks", opt->tasks != NULL ? opt->tasks : tasks));
     if ((out->tasks & QS_TASKS_ANSWERS) != 0 && opt->questions.gold == NULL)
         err = qs_fail(QS_E_USAGE, "--tasks semantic and json need --qa DIR or FILE");
     QS_TRY(err);
@@ -144,7 +70,7 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     if (out->fixes != 0 && (out->tasks & QS_TASKS_ANSWERS) != QS_TASKS_ANSWERS)
         err = qs_fail(QS_E_USAGE, "--fix needs --tasks semantic and json, and --qa DIR or FILE");
     QS_TRY(err);
-    QS_TRY(parse_names(&out->dumps, dump_names, "dump", opt->dump));
+    QS_TRY(stage_names_parse(&out->dumps, stage_dump_names, "dump", opt->dump));
     QS_TRY(qs_compute_parse(&out->compute, opt->compute));
     if (opt->quick && (opt->questions.n_items > 0 || opt->questions.gold == NULL))
         err = qs_fail(QS_E_USAGE, "--quick needs --qa DIR or FILE, and --items says otherwise");
@@ -482,7 +408,7 @@ int main(int argc, char **argv)
     qs_err err = qs_args_parse(&args, argc, argv, &done);
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &opt.n_threads);
-    if (opt.common.list) print_list();
+    if (opt.common.list) stage_list_evaluate();
     else err = run(&opt);
 out:
     qs_args_free(&args);

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base/args.h"
-#include "base/file.h"
+#include "stages/children.h"
 
 static const struct {
     const char *name, *text;
@@ -30,17 +30,9 @@ static void print_help(void)
 
 static qs_err run_stage(const char *name, char **argv)
 {
-    char self[QS_PATH_BYTES], path[QS_PATH_BYTES];
-    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (length <= 0) return qs_fail(QS_E_UNSUPPORTED, "find the stages: %s", strerror(errno));
-    self[length] = '\0';
-    char *slash = strrchr(self, '/');
-    if (slash != NULL) *slash = '\0';
-    for (const char *c = name; *c != '\0'; c++)
-        if (*c == '/') return qs_fail(QS_E_USAGE, "\"%s\" is not a stage; see qsweep --help", name);
-    qs_err err = qs_path_format(path, "%s/qsweep-%s", self, name);
+    char path[QS_PATH_BYTES];
+    qs_err err = stage_find(path, name);
     if (err != QS_OK) return err;
-    if (access(path, X_OK) != 0) return qs_fail(QS_E_USAGE, "\"%s\" is not a stage; see qsweep --help", name);
     argv[0] = path;
     (void)execv(path, argv);
     return qs_fail(QS_E_UNSUPPORTED, "run %s: %s", path, strerror(errno));
