@@ -14,13 +14,14 @@
 #include "metric/fixes.h"
 #include "stages/common.h"
 #include "stages/evaluate_lists.h"
+#include "stages/recalibrate.h"
 
 typedef struct options {
     qs_common_args common;
     const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget, *embed;
     qs_question_options questions;
     qs_serving serving;
-    const char *headers, *fix;
+    const char *headers, *fix, *fix_text;
     int64_t header_seed;
     bool no_rerank, quick, keep_going;
     qs_arg_list quants, checkpoints;
@@ -39,6 +40,7 @@ typedef struct job {
     qs_questions questions;
     qs_embeddings embeddings;
     qs_evaluation evaluation;
+    char recalibrated[QS_PATH_BYTES]; /* where points of --fix recalibrate are */
     double planned_s; /* of the passes */
     size_t planned_bytes;
 } job;
@@ -69,6 +71,9 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     QS_TRY(err);
     if (out->fixes != 0 && (out->tasks & QS_TASKS_ANSWERS) != QS_TASKS_ANSWERS)
         err = qs_fail(QS_E_USAGE, "--fix needs --tasks semantic and json, and --qa DIR or FILE");
+    QS_TRY(err);
+    if (qs_fixes_requantise(out->fixes) != (opt->fix_text != NULL))
+        err = qs_fail(QS_E_USAGE, "--fix recalibrate and --fix-text FILE, the other calibration text, need each other");
     QS_TRY(err);
     QS_TRY(stage_names_parse(&out->dumps, stage_dump_names, "dump", opt->dump));
     QS_TRY(qs_compute_parse(&out->compute, opt->compute));
@@ -136,6 +141,23 @@ static qs_err count_quick(const options *opt, int64_t *n_items)
     return QS_OK;
 }
 
+/* --fix recalibrate: the arm's points are made and evaluated first, by stages of their own. */
+static qs_err recalibrate(job *j, qs_eval_options *eval)
+{
+    const options *opt = j->opt;
+    stage_recalibration r = {.model = opt->model,
+                             .text = opt->fix_text,
+                             .out = opt->out,
+                             .baseline = opt->baseline,
+                             .tasks = eval->tasks,
+                             .quants = &opt->quants,
+                             .common = &opt->common,
+                             .argc = opt->argc,
+                             .argv = opt->argv};
+    eval->requantised = j->recalibrated;
+    return stage_recalibrate(j->recalibrated, &r);
+}
+
 static qs_err take_inputs(job *j)
 {
     const options *opt = j->opt;
@@ -156,6 +178,7 @@ static qs_err take_inputs(job *j)
     qs_err err;
     QS_TRY(check_options(opt, &eval, &protocol));
     QS_TRY(qs_device_map_parse(&eval.map, opt->device_map, opt->vram_budget));
+    if (opt->fix_text != NULL) QS_TRY(recalibrate(j, &eval));
     QS_TRY(qs_model_open(&j->model, opt->model));
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);
     if (tokenizer == NULL) {
@@ -388,6 +411,9 @@ int main(int argc, char **argv)
          "limit of a configuration's answer; 0 = 96, as the reference's", 0, 4096, false},
         {"fix", QS_ARG_STRING, &opt.fix, "LIST",
          "answer again with each of these fixes, beside the configuration as it is (--list)", 0, 0, false},
+        {"fix-text", QS_ARG_STRING, &opt.fix_text, "FILE|DIR",
+         "another calibration text, for --fix recalibrate: points are quantised with it and evaluated too, in OUT/recalibrated",
+         0, 0, false},
         {"probe", QS_ARG_INT, &opt.questions.n_probe, "N",
          "ask the first N items with 5, 10 and 20 snippets, and headers canonical, shuffled and removed; 0 = none", 0, 1e9,
          false},

@@ -51,6 +51,15 @@ qs_err stage_names_parse(unsigned *bits, const stage_name *names, const char *op
     return err;
 }
 
+void stage_names_format(char text[STAGE_NAMES_BYTES], const stage_name *names, unsigned bits)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (const stage_name *n = names; n->name != NULL && used < STAGE_NAMES_BYTES; n++)
+        if ((bits & n->bit) != 0)
+            used += (size_t)snprintf(text + used, STAGE_NAMES_BYTES - used, "%s%s", used > 0 ? "," : "", n->name);
+}
+
 void stage_list_evaluate(void)
 {
     (void)printf("tasks (--tasks)\n");

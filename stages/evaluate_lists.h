@@ -15,6 +15,10 @@ extern const stage_name stage_task_names[], stage_dump_names[]; /* end with name
 /* "a,b,c" to bits; NULL gives none. QS_E_USAGE for a name that is not in the table, QS_E_UNSUPPORTED for one without a bit. */
 QS_MUST_CHECK qs_err stage_names_parse(unsigned *bits, const stage_name *names, const char *option, const char *text);
 
+/* The other way round: names of the table whose bits are set. */
+enum { STAGE_NAMES_BYTES = 128 };
+void stage_names_format(char text[STAGE_NAMES_BYTES], const stage_name *names, unsigned bits);
+
 /* --list: tasks, metrics, encoders, fixes, protocols, dumps. */
 void stage_list_evaluate(void);
 

@@ -23,8 +23,11 @@ static void test_parse(void **state)
     assert_int_equal(qs_fixes_parse(&bits, "headerlock"), QS_E_USAGE);
     assert_non_null(strstr(qs_error_text(), "headerlock"));
     assert_int_equal(qs_fixes_parse(&bits, "bbam,"), QS_E_USAGE);
-    assert_int_equal(qs_fixes_parse(&bits, "recalibrate"), QS_E_UNSUPPORTED);
-    assert_non_null(strstr(qs_error_text(), "qsweep calibrate"));
+    assert_int_equal(qs_fixes_parse(&bits, "bbam,recalibrate"), QS_OK);
+    assert_true(qs_fixes_requantise(bits));
+    assert_int_equal(qs_fixes_parse(&bits, "bbam"), QS_OK);
+    assert_false(qs_fixes_requantise(bits));
+    assert_true(qs_fix_aims_at(qs_fix_find("recalibrate"), "dS_drift"));
     assert_true(qs_fix_aims_at(qs_fix_find("bbam"), "lambda_conv"));
     assert_false(qs_fix_aims_at(qs_fix_find("bbam"), "lambda"));
     assert_false(qs_fix_aims_at(qs_fix_find("bbam"), "cov_cited"));

@@ -8,6 +8,27 @@
 
 /* ---- what is asked ---- */
 
+/* The artifact of the fixes that change weights, where there is one: what the point's own holds of it follows from it. */
+static qs_err take_twin(const qs_evaluation *e, qs_eval_point *point)
+{
+    qs_artifact *artifact = NULL;
+    qs_err err = QS_OK;
+    point->served = e->served;
+    if (e->options.requantised == NULL || point->kind != QS_CANDIDATE_QUANT) return QS_OK;
+    QS_TRY(qs_path_format(point->twin_path, "%s/%s.eval.h5", e->options.requantised, point->id));
+    if (!qs_file_exists(point->twin_path)) {
+        point->twin_path[0] = '\0';
+        goto out;
+    }
+    QS_TRY(qs_artifact_open(&artifact, point->twin_path, QS_KIND_EVAL));
+    qs_digest twin = qs_artifact_digest(artifact);
+    const uint64_t parts[] = {e->served.low, e->served.high, twin.low, twin.high};
+    point->served = qs_hash(parts, sizeof parts);
+out:
+    qs_artifact_close(artifact);
+    return err;
+}
+
 static qs_err take_candidate(qs_evaluation *e, qs_eval_point *point, qs_candidate_kind kind, const char *path)
 {
     qs_err err;
@@ -17,6 +38,7 @@ static qs_err take_candidate(qs_evaluation *e, qs_eval_point *point, qs_candidat
     if (strcmp(point->id, e->reference.id) == 0)
         return qs_fail(QS_E_USAGE, "evaluate %s: the id %s is the reference's; rename it", path, point->id);
     QS_TRY(qs_path_format(point->path, "%s/%s.eval.h5", e->options.out_dir, point->id));
+    QS_TRY(take_twin(e, point));
 out:
     return err;
 }
@@ -76,7 +98,7 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
     bool compared = point->quant_path != NULL && (point->tasks & QS_TASKS_COMPARED) != 0 && e->has_baseline;
     const qs_questions *questions = e->options.questions;
     const qs_digest *asked = questions == NULL || (point->tasks & QS_TASKS_ASKED) == 0 ? NULL
-                             : point->quant_path != NULL                               ? &e->served
+                             : point->quant_path != NULL                               ? &point->served
                                                                                        : &questions->digest;
     return (qs_subject){
         .model = e->model,

@@ -25,6 +25,7 @@ typedef struct qs_eval_options {
     const qs_questions *questions; /* NULL without QS_TASKS_ANSWERS */
     qs_serving serving;            /* of candidates; the reference is served plainly */
     unsigned fixes;                /* arms of candidates, bits of qs_fixes (metric/fixes.h) */
+    const char *requantised; /* directory with eval artifacts of the same ids, quantised otherwise, for fixes of weights; NULL = none */
     const qs_embeddings *embeddings; /* NULL without QS_DUMP_EMBEDDINGS */
     qs_compute compute;
     uint64_t seed;
@@ -51,6 +52,8 @@ typedef struct qs_eval_point {
     qs_candidate_kind kind;   /* QS_CANDIDATE_NONE = the reference */
     const char *quant_path;   /* its artifact or checkpoint; NULL = the reference */
     qs_digest quant;
+    char twin_path[QS_PATH_BYTES]; /* its eval artifact when quantised otherwise (requantised); "" = none */
+    qs_digest served;         /* of what it is asked, how, and of the twin */
     unsigned tasks, dumps;    /* what it will hold: what is asked, and what is there already */
     bool current;             /* nothing to do */
     const char *stale;        /* what differs from the artifact that is there; NULL = nothing */

@@ -135,6 +135,27 @@ out:
     return qs_context(err, "fix %s", a->fix->name);
 }
 
+/* ---- other weights ---- */
+
+/* Every metric of the twin is one of the arm. */
+static qs_err take_over(const qs_eval_point *point, arm *a)
+{
+    qs_artifact *twin = NULL;
+    qs_err err;
+    if (point->twin_path[0] == '\0') return QS_OK;
+    QS_TRY(qs_artifact_open(&twin, point->twin_path, QS_KIND_EVAL));
+    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++) {
+        qs_estimate estimate;
+        bool present;
+        QS_TRY(qs_metric_get(twin, metric, &estimate, &present));
+        if (present) QS_TRY(put_metric(a, metric, &estimate));
+    }
+    qs_log_info("%s, fix %s: %s", point->id, a->fix->name, a->said[0] != '\0' ? a->said : "no change of what it is for");
+out:
+    qs_artifact_close(twin);
+    return qs_context(err, "fix %s", a->fix->name);
+}
+
 qs_err qs_fix_arms_run(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what, const qs_questions *q,
                        const qs_answers *own, const qs_answered *reference, qs_artifact *artifact)
 {
@@ -142,7 +163,8 @@ qs_err qs_fix_arms_run(const qs_evaluation *e, const qs_eval_point *point, const
     for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) {
         arm a = {.artifact = artifact, .fix = fix};
         if ((e->options.fixes & (1u << (fix - qs_fixes))) == 0 || fix->long_texts) continue;
-        QS_TRY(run_arm(e, point, what, q, own, reference, &a));
+        if (fix->requantises) QS_TRY(take_over(point, &a));
+        else QS_TRY(run_arm(e, point, what, q, own, reference, &a));
     }
 out:
     return err;

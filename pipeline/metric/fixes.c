@@ -89,6 +89,10 @@ const qs_fix qs_fixes[] = {
      .aims = "mttf_margin e_resonance_drift e_resonance_slope_excess", .long_texts = true},
     {.name = "deterministic", .text = "greedy answers in place of sampled ones", .aims = LAMBDA, .serve = be_greedy},
     {.name = "temp-floor", .text = "a temperature of at least .3", .aims = LAMBDA, .serve = raise_floor},
+    {.name = "recalibrate", .text = "the same point from another calibration text (--fix-text), evaluated whole",
+     .aims = "ppl_ratio acc_loss_pct top1_agree dS_QE dS_QE_transit dS_QE_risk dS_drift dS_drift_signed anchor_drift "
+             "anchor_gap entropy_stable " LAMBDA " " CITED " snippet_divergence json_ok",
+     .requantises = true},
     {0},
 };
 
@@ -115,16 +119,19 @@ qs_err qs_fixes_parse(unsigned *bits, const char *list)
         size_t bytes = strcspn(at, ",");
         (void)snprintf(name, sizeof name, "%.*s", (int)(bytes < sizeof name ? bytes : sizeof name - 1), at);
         const qs_fix *fix = qs_fix_find(name);
-        if (strcmp(name, "recalibrate") == 0)
-            return qs_fail(QS_E_UNSUPPORTED, "--fix recalibrate: an evaluation has no calibration text; run qsweep "
-                           "calibrate --text with another mix and qsweep quantize into another directory, and report "
-                           "both points");
         if (fix == NULL)
             return qs_fail(QS_E_USAGE, "--fix: \"%s\" is not one; see qsweep-evaluate --list", name);
         *bits |= 1u << (fix - qs_fixes);
         at = at[bytes] == ',' ? at + bytes + 1 : NULL;
     }
     return QS_OK;
+}
+
+bool qs_fixes_requantise(unsigned bits)
+{
+    for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++)
+        if (fix->requantises && (bits & (1u << (fix - qs_fixes))) != 0) return true;
+    return false;
 }
 
 bool qs_fix_worsens(bool lower_is_better, double before, double after)

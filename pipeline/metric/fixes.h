@@ -22,14 +22,18 @@ typedef struct qs_fix {
     void (*rank)(const qs_fix_context *context, qs_ranking *rankings); /* changes a copy of own; NULL = not */
     bool orders;     /* each run in several orders of the snippets, of which the best answer counts */
     bool long_texts; /* it is about long texts, not about answers */
+    bool requantises; /* other weights: all gates are those of a point that was made and evaluated for it */
 } qs_fix;
 
 extern const qs_fix qs_fixes[]; /* ends with name == NULL; a bit of --fix each */
 const qs_fix *qs_fix_find(const char *name);
 bool qs_fix_aims_at(const qs_fix *fix, const char *metric);
 
-/* "a,b" to bits. QS_E_USAGE for what is no fix, QS_E_UNSUPPORTED for recalibrate, with the commands that do it. */
+/* "a,b" to bits. QS_E_USAGE for what is no fix. */
 QS_MUST_CHECK qs_err qs_fixes_parse(unsigned *bits, const char *list);
+
+/* Whether one of them needs points with other weights. */
+bool qs_fixes_requantise(unsigned bits);
 
 /* Whether a change makes a gate worse by more than 3 % (of 1 where there was nothing), and whether it makes it better. */
 bool qs_fix_worsens(bool lower_is_better, double before, double after);

@@ -151,7 +151,7 @@ const qs_rule qs_rules[] = {
      .symptom = "distances in meaning drift from full precision's",
      .cause = "the quantised model selects other snippets, or places texts elsewhere",
      .fix = "recalibrate, and drop snippets far from the question (bbmc)",
-     .next = CALIBRATE " --text PRODUCTION_SAMPLE --samples 128 && " QUANTIZE " --spec {spec} && " EVALUATE FIX("bbmc"),
+     .next = EVALUATE FIX("recalibrate,bbmc") " --fix-text PRODUCTION_SAMPLE",
      .pages = "retrieval-traceability retrieval-playbook",
      .any = {MISSED("dS_drift"), MISSED("dS_drift_signed")}},
     {.name = "anchor-drift", .rows = "G16", .profiles = NULL,
