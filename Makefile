@@ -323,11 +323,15 @@ report-picture:
 #? make fuzz [FUZZ_SECONDS=60]     libFuzzer targets of every parser under ASan and UBSan (clang)
 FUZZ_SECONDS ?= 60
 fuzz_programs := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-# The parsers and what they stand on; machine kernels and HDF5 stay out.
-fuzz_sources := $(filter-out %_avx2.c %_avx512.c,$(wildcard pipeline/base/*.c pipeline/data/*.c pipeline/model/*.c) \
-  $(wildcard pipeline/rag/wordpiece*.c pipeline/backend/packed.c pipeline/backend/packed_exl2.c \
-    pipeline/backend/formats.c \
-  pipeline/train/examples.c pipeline/train/batch.c))
+# The parsers, the readers of artifacts and what they stand on. The rest, machine kernels above all, comes as it is in
+# the library, since targets do not run it; HDF5 is the system's.
+fuzz_sources := $(filter-out %_avx2.c %_avx512.c,$(wildcard pipeline/base/*.c pipeline/data/*.c pipeline/model/*.c \
+    pipeline/artifact/*.c pipeline/report/*.c pipeline/rag/wordpiece*.c) \
+  $(wildcard pipeline/backend/packed.c pipeline/backend/packed_exl2.c pipeline/backend/formats.c \
+    pipeline/quant/spec*.c pipeline/quant/grid.c pipeline/quant/mix.c pipeline/quant/quant_file.c \
+    pipeline/stat/calib_file.c pipeline/metric/metrics.c pipeline/metric/*_file.c pipeline/metric/lines.c \
+    pipeline/metric/long_runs.c pipeline/metric/semantics.c pipeline/metric/baseline.c \
+    pipeline/train/examples.c pipeline/train/batch.c))
 fuzz_objects := $(fuzz_sources:%.c=$(BUILD)/fuzz-objects/%.o)
 .PHONY: fuzz fuzz-programs
 fuzz-programs: $(fuzz_programs)
@@ -338,14 +342,15 @@ $(BUILD)/fuzz-objects/%.o: %.c
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC $@")
 	$(Q)clang -std=c11 -O1 -g -D_GNU_SOURCE -Ipipeline -I. -Wno-unknown-pragmas \
+	  $(if $(findstring pipeline/artifact/,$<),$(hdf5_cflags)) \
 	  -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -MMD -MP -c $< -o $@
 # An archive, so that a target links only what it calls.
 $(BUILD)/fuzz-objects/libqsweep.a: $(fuzz_objects)
 	$(Q)rm -f $@ && ar rcs $@ $^
-$(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(BUILD)/fuzz-objects/libqsweep.a
+$(BUILD)/fuzz/%: $(BUILD)/fuzz-objects/tests/fuzz/%.o $(BUILD)/fuzz-objects/libqsweep.a $(library)
 	@mkdir -p $(@D)
-	$(Q)clang -fsanitize=fuzzer,address,undefined -Wl,--gc-sections $^ -o $@ \
-	  -lcsv -ljansson -lpcre2-8 -lutf8proc -lxxhash -lm -lgomp
+	$(Q)clang -fsanitize=fuzzer,address,undefined -Wl,--gc-sections $< \
+	  -Wl,--start-group $(wordlist 2,3,$^) -Wl,--end-group -o $@ $(libs) -lgomp
 
 #? make test-peers                 export, load with GPTQModel, llama.cpp and tokenizers, compare
 #?      [TORCH_PYTHON=] [LLAMA_PYTHON=]

@@ -78,6 +78,8 @@ static void test_bad_fixtures(void **state)
         {"second_name", AT_VERIFY, {"no artifact has"}},
         {"soft_link", AT_READ, {NULL}},
         {"external_link", AT_READ, {NULL}},
+        {"external_data", AT_READ, {"another file"}},
+        {"virtual_data", AT_READ, {"another file"}},
         {"named_type", AT_VERIFY, {"/layers/t"}},
         {"big_endian", AT_READ, {"element type"}},
         {"compound", AT_READ, {"element type"}},

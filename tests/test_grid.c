@@ -77,6 +77,14 @@ static void test_refused(void **state)
     }
     strcat(wide, ",sym|asym|sym-search\n");
     assert_refused(wide, QS_E_USAGE, "more than 4096 points");
+    /* One point, named 200^3 times: refused before the product is walked. */
+    static const char *const cells[] = {"rtn", "4", "8"};
+    char many[4000];
+    (void)snprintf(many, sizeof many, "method,bits,group_size,variant\n");
+    for (int c = 0; c < 3; c++)
+        for (int i = 0; i < 200; i++) strcat(strcat(many, cells[c]), i < 199 ? "|" : ",");
+    strcat(many, "sym\n");
+    assert_refused(many, QS_E_USAGE, "more than 4096 points");
 }
 
 static void test_from_specs(void **state)

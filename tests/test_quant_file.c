@@ -321,6 +321,38 @@ static void test_formats_without_maxima(void **state)
     qs_quant_layer_free(&layer);
 }
 
+/* Statistics of other sizes than the model's, and tokens it does not have, are refused before anything reads past them. */
+static void test_calib_of_other_sizes(void **state)
+{
+    (void)state;
+    static const int32_t windows[] = {1, -1, 2, 3};
+    static const float numbers[4] = {1, 1, 1, 1};
+    qs_calib_plan plan = {.n_samples = 1, .seqlen = 4, .windows = windows, .compute = "f32", .propagate_spec = ""};
+    const int64_t n = 4;
+    int64_t n_tokens, n_windows = 2, n_ctx = 2;
+    int32_t tokens[4];
+    const float *values;
+    scratch_path path;
+    qs_artifact *artifact;
+    qs_digest digest;
+    qs_calib_file *file;
+    OK(qs_calib_create(&artifact, scratch(path, "small.h5"), model, &plan));
+    OK(qs_artifact_put_int(artifact, "/layers/0/qkv/@n_tokens", 4));
+    OK(qs_artifact_put(artifact, "/layers/0/qkv/gram", QS_F32, 1, &n, numbers));
+    OK(qs_artifact_put(artifact, "/layers/0/qkv/abs_mean", QS_F32, 1, &n, numbers));
+    OK(qs_artifact_put_int(artifact, "/layers/0/o/@n_tokens", 0));
+    OK(qs_artifact_seal(artifact, &digest));
+    OK(qs_calib_file_open(&file, path, model));
+    FAILS(QS_E_INPUT, qs_calib_file_gram(file, 0, QS_SITE_QKV, &values, &n_tokens));
+    TEXT_HOLDS("4 elements", "wanted");
+    FAILS(QS_E_INPUT, qs_calib_file_abs_mean(file, 0, QS_SITE_QKV, &values));
+    FAILS(QS_E_INPUT, qs_calib_file_gram(file, 0, QS_SITE_O, &values, &n_tokens));
+    TEXT_HOLDS("0 is no number of tokens", "qsweep-calibrate");
+    FAILS(QS_E_INPUT, qs_calib_file_tokens(file, &n_windows, &n_ctx, tokens));
+    TEXT_HOLDS("id -1", "vocabulary");
+    qs_calib_file_close(file);
+}
+
 /* Without statistics RTN still works, and says the plain error. */
 static void test_rtn_without_statistics(void **state)
 {
@@ -344,7 +376,8 @@ int main(void)
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_size),
         cmocka_unit_test(test_points),     cmocka_unit_test(test_other_model_refused),
         cmocka_unit_test(test_incomplete), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_formats_without_maxima), cmocka_unit_test(test_rtn_without_statistics),
+        cmocka_unit_test(test_formats_without_maxima), cmocka_unit_test(test_calib_of_other_sizes),
+        cmocka_unit_test(test_rtn_without_statistics),
     };
     return cmocka_run_group_tests_name("quant_file", tests, start, stop);
 }

@@ -139,7 +139,10 @@ static qs_err check_storage(const qs_artifact *artifact, const char *path, hid_t
     hid_t plist = H5Dget_create_plist(dataset);
     if (plist < 0) return qs_h5_fail(artifact, "open", path);
     qs_err err = QS_OK;
-    if (H5Pget_layout(plist) == H5D_CHUNKED)
+    /* A name that stands in a file is no leave to read what bears it. */
+    if (H5Pget_layout(plist) == H5D_VIRTUAL || H5Pget_external_count(plist) != 0)
+        err = qs_artifact_corrupt(artifact, path, "its data are in another file");
+    else if (H5Pget_layout(plist) == H5D_CHUNKED)
         err = check_chunks(artifact, path, dataset, plist, info);
     else if (H5Dget_storage_size(dataset) != (hsize_t)info->n * qs_dtype_bytes(info->dtype))
         err = qs_artifact_corrupt(artifact, path, "a part of the data was never written");

@@ -173,6 +173,10 @@ static qs_err read_rows(qs_budgets *out, const qs_csv *csv)
         err = qs_fail(QS_E_INPUT, "%s: it has no budgets", csv->name);
         goto out;
     }
+    if (csv->n_rows > QS_BUDGETS_MAX) {
+        err = qs_fail(QS_E_INPUT, "%s: %" PRId64 " budgets are more than %d", csv->name, csv->n_rows, QS_BUDGETS_MAX);
+        goto out;
+    }
     QS_TRY(QS_NEW(out->rows, csv->n_rows, "budgets"));
     out->n = csv->n_rows;
     for (int64_t i = 0; i < csv->n_rows; i++) {

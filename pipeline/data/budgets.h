@@ -14,7 +14,7 @@
 
 #include "base/error.h"
 
-enum { QS_BUDGET_NAME_BYTES = 64, QS_BUDGET_MAX_PARTS = 2 };
+enum { QS_BUDGET_NAME_BYTES = 64, QS_BUDGET_MAX_PARTS = 2, QS_BUDGETS_MAX = 4096 };
 
 typedef enum qs_budget_level { QS_LEVEL_FAIL, QS_LEVEL_WARN } qs_budget_level;
 
@@ -44,7 +44,8 @@ typedef struct qs_budgets {
 } qs_budgets;
 
 /* QS_E_INPUT names file, line and cause: unknown profile, op or level, a limit that is no finite number, an
- * empty cell, a joint gate whose cells have different numbers of parts, the same comparison twice. */
+ * empty cell, a joint gate whose cells have different numbers of parts, the same comparison twice,
+ * more than QS_BUDGETS_MAX rows. */
 QS_MUST_CHECK qs_err qs_budgets_load(qs_budgets *out, const char *path);
 QS_MUST_CHECK qs_err qs_budgets_parse(qs_budgets *out, const char *text, size_t bytes, const char *name);
 void qs_budgets_free(qs_budgets *budgets);

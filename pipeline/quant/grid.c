@@ -41,48 +41,78 @@ static bool alternative(char out[CELL_BYTES], const char *cell, int64_t index)
     return true;
 }
 
+/* Bounded before it is walked: points that are there already count too. */
+static qs_err check_product(char *const *cells)
+{
+    int64_t n = 1;
+    for (int c = 0; c < N_COLUMNS; c++) {
+        int64_t n_alternatives = 1;
+        for (const char *at = cells[c]; *at != '\0'; at++) n_alternatives += *at == '|';
+        if (n_alternatives > QS_GRID_MAX_POINTS / n)
+            return qs_fail(QS_E_USAGE, "a row of more than %d points; split the grid", QS_GRID_MAX_POINTS);
+        n *= n_alternatives;
+    }
+    return QS_OK;
+}
+
 /* The product of a row's alternatives, the last column fastest. */
 static qs_err add_row(qs_grid *grid, char *const *cells)
 {
     char text[N_COLUMNS][CELL_BYTES];
     int64_t at[N_COLUMNS] = {0};
-    for (;;) {
+    qs_err err = check_product(cells);
+    while (err == QS_OK) {
         qs_spec spec;
         for (int c = 0; c < N_COLUMNS; c++) (void)alternative(text[c], cells[c], at[c]);
-        qs_err err = qs_spec_from_cells(&spec, text[0], text[1], text[2], text[3]);
+        err = qs_spec_from_cells(&spec, text[0], text[1], text[2], text[3]);
         if (err == QS_OK) err = add(grid, &spec);
-        if (err != QS_OK) return err;
         int c = N_COLUMNS - 1;
         for (; c >= 0; c--) {
             at[c]++;
             if (alternative(text[c], cells[c], at[c])) break;
             at[c] = 0;
         }
-        if (c < 0) return QS_OK;
+        if (c < 0) break;
     }
+    return err;
+}
+
+static qs_err add_rows(qs_grid *out, const qs_csv *csv)
+{
+    int64_t index[N_COLUMNS];
+    qs_err err;
+    QS_TRY(start(out));
+    QS_TRY(qs_csv_columns(csv, columns, N_COLUMNS, index));
+    for (int64_t row = 0; row < csv->n_rows; row++) {
+        char *cells[N_COLUMNS];
+        for (int c = 0; c < N_COLUMNS; c++) cells[c] = csv->rows[row].fields[index[c]];
+        QS_TRY(qs_context(add_row(out, cells), "%s:%" PRId64, csv->name, csv->rows[row].line));
+    }
+    if (out->n == 0) err = qs_fail(QS_E_INPUT, "%s: no points", csv->name);
+out:
+    if (err != QS_OK) qs_grid_free(out);
+    return err;
 }
 
 qs_err qs_grid_load(qs_grid *out, const char *path)
 {
-    qs_csv csv = {0};
-    int64_t index[N_COLUMNS];
-    qs_err err;
-    QS_TRY(start(out));
-    QS_TRY(qs_csv_load(&csv, path));
-    QS_TRY(qs_csv_columns(&csv, columns, N_COLUMNS, index));
-    for (int64_t row = 0; row < csv.n_rows; row++) {
-        char *cells[N_COLUMNS];
-        for (int c = 0; c < N_COLUMNS; c++) cells[c] = csv.rows[row].fields[index[c]];
-        err = add_row(out, cells);
-        if (err != QS_OK) {
-            err = qs_context(err, "%s:%" PRId64, path, csv.rows[row].line);
-            goto out;
-        }
-    }
-    if (out->n == 0) err = qs_fail(QS_E_INPUT, "%s: no points", path);
-out:
+    qs_csv csv;
+    *out = (qs_grid){0};
+    qs_err err = qs_csv_load(&csv, path);
+    if (err != QS_OK) return err;
+    err = add_rows(out, &csv);
     qs_csv_free(&csv);
-    if (err != QS_OK) qs_grid_free(out);
+    return err;
+}
+
+qs_err qs_grid_parse(qs_grid *out, const char *text, size_t bytes, const char *name)
+{
+    qs_csv csv;
+    *out = (qs_grid){0};
+    qs_err err = qs_csv_parse(&csv, text, bytes, name);
+    if (err != QS_OK) return err;
+    err = add_rows(out, &csv);
+    qs_csv_free(&csv);
     return err;
 }
 

@@ -59,9 +59,11 @@ static bool holds(const qs_sweep *sweep, const qs_sweep_config *config, const qs
 static bool is_listed(const char *list, const char *word)
 {
     size_t bytes = strlen(word);
-    for (const char *at = list; at != NULL; at = strchr(at, ' '), at += at != NULL)
+    for (const char *at = list;; at++) {
         if (strncmp(at, word, bytes) == 0 && (at[bytes] == ' ' || at[bytes] == '\0')) return true;
-    return false;
+        at = strchr(at, ' ');
+        if (at == NULL) return false;
+    }
 }
 
 static bool concerns(const qs_rule *rule, const qs_config_row *row)

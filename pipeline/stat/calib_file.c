@@ -8,6 +8,7 @@
 
 struct qs_calib_file {
     qs_artifact *artifact;
+    const qs_model_config *config;
     float *gram;
     int64_t gram_capacity; /* elements */
 };
@@ -77,6 +78,7 @@ qs_err qs_calib_file_open(qs_calib_file **out, const char *path, qs_model *model
     QS_TRY(QS_NEW(file, 1, "calibration file"));
     QS_TRY(qs_artifact_open(&file->artifact, path, QS_KIND_CALIB));
     QS_TRY(qs_model_check_record(model, file->artifact, path));
+    file->config = qs_model_get_config(model);
     *out = file;
 out:
     if (err != QS_OK) qs_calib_file_close(file);
@@ -93,21 +95,19 @@ void qs_calib_file_close(qs_calib_file *file)
 
 const qs_artifact *qs_calib_file_artifact(const qs_calib_file *file) { return file->artifact; }
 
-/* A dataset of a site into file->gram. */
-static qs_err read_site(qs_calib_file *file, int64_t layer, qs_site site, const char *leaf)
+/* A dataset of n numbers of a site into file->gram. */
+static qs_err read_site(qs_calib_file *file, int64_t layer, qs_site site, const char *leaf, int64_t n)
 {
     char path[96];
-    qs_dataset_info info;
     qs_err err;
     (void)snprintf(path, sizeof path, "/layers/%lld/%s/%s", (long long)layer, qs_site_name(site), leaf);
-    QS_TRY(qs_artifact_info(file->artifact, path, &info));
-    if (info.n > file->gram_capacity) {
+    if (n > file->gram_capacity) {
         qs_mem_free(file->gram);
         file->gram_capacity = 0;
-        QS_TRY(QS_NEW(file->gram, info.n, "second moments"));
-        file->gram_capacity = info.n;
+        QS_TRY(QS_NEW(file->gram, n, "second moments"));
+        file->gram_capacity = n;
     }
-    QS_TRY(qs_artifact_read(file->artifact, path, QS_F32, file->gram, info.n));
+    QS_TRY(qs_artifact_read(file->artifact, path, QS_F32, file->gram, n));
 out:
     return err;
 }
@@ -115,33 +115,61 @@ out:
 qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, const float **packed, int64_t *n_tokens)
 {
     char path[96];
+    int64_t width = qs_site_width(file->config, site);
+    qs_err err;
+    *packed = NULL;
     (void)snprintf(path, sizeof path, "/layers/%lld/%s/@n_tokens", (long long)layer, qs_site_name(site));
-    qs_err err = qs_artifact_get_int(file->artifact, path, n_tokens);
-    if (err == QS_OK) err = read_site(file, layer, site, "gram");
+    QS_TRY(qs_artifact_get_int(file->artifact, path, n_tokens));
+    if (*n_tokens < 1) {
+        err = qs_fail(QS_E_INPUT, "read %s: %lld is no number of tokens; re-run %s", path, (long long)*n_tokens,
+                      qs_artifact_kind_stage(QS_KIND_CALIB));
+        goto out;
+    }
+    QS_TRY(read_site(file, layer, site, "gram", width * (width + 1) / 2));
     *packed = file->gram;
+out:
     return err;
 }
 
 qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, const float **abs_mean)
 {
-    qs_err err = read_site(file, layer, site, "abs_mean");
-    *abs_mean = file->gram;
+    qs_err err = read_site(file, layer, site, "abs_mean", qs_site_width(file->config, site));
+    *abs_mean = err == QS_OK ? file->gram : NULL;
+    return err;
+}
+
+/* The windows as they are stored; ids must be in the vocabulary. */
+static qs_err read_windows(const qs_calib_file *file, int32_t **tokens, qs_dataset_info *info)
+{
+    qs_err err;
+    QS_TRY(qs_artifact_info(file->artifact, "/calibration/tokens", info));
+    if (info->rank != 2 || info->n == 0) {
+        err = qs_fail(QS_E_INPUT, "read /calibration/tokens: no windows; re-run %s",
+                      qs_artifact_kind_stage(QS_KIND_CALIB));
+        goto out;
+    }
+    QS_TRY(QS_NEW(*tokens, info->n, "tokens of the calibration"));
+    QS_TRY(qs_artifact_read(file->artifact, "/calibration/tokens", QS_I32, *tokens, info->n));
+    for (int64_t i = 0; i < info->n; i++)
+        if ((*tokens)[i] < 0 || (*tokens)[i] >= file->config->n_vocab) {
+            err = qs_fail(QS_E_INPUT, "read /calibration/tokens: id %d is outside the vocabulary of %lld; re-run %s",
+                          (*tokens)[i], (long long)file->config->n_vocab, qs_artifact_kind_stage(QS_KIND_CALIB));
+            goto out;
+        }
+out:
     return err;
 }
 
 qs_err qs_calib_file_tokens(const qs_calib_file *file, int64_t *n_windows, int64_t *n_ctx, int32_t *tokens)
 {
-    int64_t n_samples, seqlen;
+    qs_dataset_info info;
     int32_t *all = NULL;
     qs_err err;
-    QS_TRY(qs_artifact_get_int(file->artifact, "/calibration/@n_samples", &n_samples));
-    QS_TRY(qs_artifact_get_int(file->artifact, "/calibration/@seqlen", &seqlen));
-    QS_TRY(QS_NEW(all, n_samples * seqlen, "tokens of the calibration"));
-    QS_TRY(qs_artifact_read(file->artifact, "/calibration/tokens", QS_I32, all, n_samples * seqlen));
-    if (*n_windows > n_samples) *n_windows = n_samples;
-    if (*n_ctx > seqlen) *n_ctx = seqlen;
+    QS_TRY(read_windows(file, &all, &info));
+    if (*n_windows > info.dims[0]) *n_windows = info.dims[0];
+    if (*n_ctx > info.dims[1]) *n_ctx = info.dims[1];
     for (int64_t w = 0; w < *n_windows; w++)
-        memcpy(tokens + w * *n_ctx, all + w * n_samples / *n_windows * seqlen, (size_t)*n_ctx * sizeof *tokens);
+        memcpy(tokens + w * *n_ctx, all + w * info.dims[0] / *n_windows * info.dims[1], (size_t)*n_ctx * sizeof *tokens);
 out:
     qs_mem_free(all);
     return err;

@@ -143,6 +143,20 @@ def external_link(file):
     file["/layers/0/q/codes"] = h5py.ExternalLink("all_types.quant.h5", "/layers/u8/rank1")
 
 
+def external_data(file):
+    """The bytes lie in another file, which is there and is right, seen from the directory that tests run in."""
+    dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    dcpl.set_external(b"tests/fixtures/artifact/codes.bin", 0, len(CODES))
+    space = h5py.h5s.create_simple((4, 1024))
+    h5py.h5d.create(file.require_group("/layers/0/q").id, b"codes", h5py.h5t.STD_U8LE, space, dcpl=dcpl)
+
+
+def virtual_data(file):
+    layout = h5py.VirtualLayout((4, 1024), "u1")
+    layout[0, :9] = h5py.VirtualSource("tests/fixtures/artifact/all_types.quant.h5", "/layers/u8/rank1", (9,))
+    file.create_virtual_dataset("/layers/0/q/codes", layout)
+
+
 BAD = {
     "plain": lambda file: file.require_group("/layers"),
     "unsealed": after(lambda file: file.attrs.__delitem__("complete")),
@@ -169,6 +183,8 @@ BAD = {
     "second_name": after(second_name),
     "soft_link": after(soft_link),
     "external_link": after(external_link),
+    "external_data": replace_codes(external_data),
+    "virtual_data": replace_codes(virtual_data),
     "named_type": after(lambda file: file.__setitem__("/layers/t", np.dtype("f8"))),
     "big_endian": replace_codes(lambda file: file.create_dataset("/layers/0/q/codes", data=np.zeros((4, 4), ">i4"))),
     "compound": replace_codes(lambda file: file.create_dataset("/layers/0/q/codes", (2, 2), "i4,f4")),
@@ -194,6 +210,7 @@ def main(out_dir):
     for name, make in made.items():
         with h5py.File(out / name, "w", libver=("v110", "v110")) as file:
             make(file)
+    (out / "codes.bin").write_bytes(CODES)
 
 
 if __name__ == "__main__":
