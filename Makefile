@@ -319,6 +319,11 @@ slurm-status:
 report-picture:
 	@scripts/report-picture $(or $(OUT),results/demo)/report.html docs/pictures
 
+#? make golden                     the golden tables and page of the tests anew; look at their git diff
+.PHONY: golden
+golden: all $(BUILD)/tests/tool_eval_fixture
+	@scripts/make-golden $(BUILD) tests/golden
+
 # ---- more checks ----
 #? make fuzz [FUZZ_SECONDS=60]     libFuzzer targets of every parser under ASan and UBSan (clang)
 FUZZ_SECONDS ?= 60

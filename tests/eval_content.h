@@ -22,6 +22,8 @@ typedef struct eval_spec {
     const char *device, *protocol; /* defaults: "test CPU", "hf" */
     uint64_t model, tokens;        /* change them to make another model, other windows */
     bool lattice, no_nll;
+    int64_t n_items, n_probed;                             /* of questions, for `more` */
+    qs_err (*more)(qs_artifact *a, const struct eval_spec *s); /* adds to the artifact (question_content.h) */
 } eval_spec;
 
 static inline qs_err eval_put_estimate(qs_artifact *a, const char *name, bool timing, const qs_estimate *e)
@@ -119,6 +121,7 @@ static inline qs_err eval_write(const char *path, const eval_spec *spec)
     QS_TRY(eval_put_config(a, spec));
     QS_TRY(eval_put_metrics(a, spec));
     QS_TRY(eval_put_arrays(a, spec));
+    if (spec->more != NULL) QS_TRY(spec->more(a, spec));
 out:
     if (err == QS_OK) return qs_artifact_seal(a, &digest);
     qs_artifact_abort(a);

@@ -1,6 +1,6 @@
 /* report.html: what it says, what hostile texts do to it (nothing), its size and time, and figures by hand. */
 #include "tests/artifact_content.h"
-#include "tests/eval_content.h"
+#include "tests/question_content.h"
 
 #include <math.h>
 
@@ -232,8 +232,146 @@ static void test_little_to_say(void **state)
     assert_holds(text, "The reference (fp) is not among the files.");
     assert_holds(text, "Nothing was timed.");
     assert_holds(text, "No entropies were measured");
+    assert_holds(text, "No questions were asked");
+    assert_holds(text, "<p>None: <code>qsweep evaluate --fix");
+    assert_holds(text, "--tasks semantic</code> measures it.");
     assert_null(strstr(text, ">nan"));
     assert_null(strstr(text, ">-nan"));
+    free(text);
+    unload(&l);
+}
+
+/* ---- questions ---- */
+
+static eval_spec asked(int which, int64_t n_items, int64_t n_probed)
+{
+    eval_spec spec = eval_specs[which];
+    spec.more = q_put_all;
+    spec.n_items = n_items;
+    spec.n_probed = n_probed;
+    return spec;
+}
+
+/* "7 (19 %)" of the runs of a configuration in a state, by the rule of the fixture. */
+static void count_of(char *cell, size_t bytes, const eval_spec *s, int32_t state)
+{
+    int64_t n = 0, n_state = 0;
+    for (int64_t i = 0; i < s->n_items * QS_LAMBDA_RUNS; i++) {
+        int32_t found = q_state(s, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS);
+        n += found >= 0;
+        n_state += found == state;
+    }
+    (void)snprintf(cell, bytes, "<td class=\"n\">%lld (%.0f %%)</td>", (long long)n_state, 100.0 * (double)n_state / (double)n);
+}
+
+/* Cells, counts and frames against the rule of the fixture; checklist A12, B11, E12, G13. */
+static void test_states_of_runs(void **state)
+{
+    (void)state;
+    loaded l = {0};
+    eval_spec fp = asked(EVAL_FP, 6, 2), q = asked(EVAL_GPTQ2, 6, 2);
+    int64_t n_framed = 0, n_cells = 0, n_empty = 0;
+    char cell[64];
+    add(&l, &fp);
+    add(&l, &q);
+    load(&l);
+    char *text = page_of(&l.sweep, &l.selection);
+    assert_nested(text);
+    for (int32_t i = 0; i < QS_N_LAMBDAS; i++) {
+        count_of(cell, sizeof cell, &q, i);
+        assert_holds(text, cell);
+    }
+    for (int64_t i = 0; i < 6 * QS_LAMBDA_RUNS; i++) {
+        int32_t a = q_state(&fp, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS), b = q_state(&q, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS);
+        n_framed += b >= 0 && a != b;
+        n_cells += (a >= 0) + (b >= 0);
+        n_empty += (a < 0) + (b < 0);
+    }
+    for (int64_t i = 0; i < 2 * 2 * QS_PROBE_CELLS; i++) { /* of both configurations */
+        const eval_spec *s = i < 2 * QS_PROBE_CELLS ? &fp : &q;
+        int64_t at = i % (2 * QS_PROBE_CELLS), item = at / QS_PROBE_CELLS;
+        n_framed += q_state(s, item, at % QS_PROBE_HEADERS) != q_state(s, item, 0);
+        n_cells++;
+    }
+    *strstr(text, "<h2 id=\"gap\"") = '\0'; /* the rest has cells of its own */
+    char *lambda = strstr(text, "<h2 id=\"lambda\"");
+    assert_int_equal(count(lambda, "<td class=\"l"), n_cells);
+    assert_int_equal(count(lambda, " d\">") + count(lambda, " d f\">") - 1, n_framed); /* one is in the legend */
+    assert_int_equal(count(lambda, "<td></td>") + count(lambda, "<td class=\"f\"></td>") - 1, n_empty); /* of the counts */
+    assert_holds(lambda, "Q-001&lt;/td&gt;&lt;script&gt;");
+    assert_null(strstr(lambda, "<script>"));
+    free(text);
+    unload(&l);
+}
+
+/* A fix that mends its gate counts, unless it costs another (fixture: q_put_fixes). */
+static void test_fixes(void **state)
+{
+    (void)state;
+    loaded l = {0};
+    eval_spec fp = asked(EVAL_FP, 5, 0), q = asked(EVAL_GPTQ2, 5, 0);
+    add(&l, &fp);
+    add(&l, &q);
+    load(&l);
+    char *text = page_of(&l.sweep, &l.selection);
+    assert_holds(text, ">header-lock</td><td class=\"v pass\">yes</td><td>cov_cited 0.5 \xE2\x86\x92 0.65 (better)</td>");
+    assert_holds(text, "2 of 2 count");
+    free(text);
+    unload(&l);
+    OK(qs_budgets_load(&l.budgets, "tests/golden/page/budgets.csv")); /* lambda_conv is a gate of these */
+    OK(qs_sweep_load(&l.sweep, l.list, l.n, &l.budgets, false));
+    OK(qs_selection_make(&l.selection, &l.sweep, &l.budgets, 0));
+    text = page_of(&l.sweep, &l.selection);
+    assert_holds(text, ">rerank</td><td class=\"v \">no</td><td>cov_cited 0.5 \xE2\x86\x92 0.6 (better)</td>"
+                       "<td>lambda_conv 0.5 \xE2\x86\x92 0.25 (worse)</td>");
+    assert_holds(text, "1 of 2 count");
+    free(text);
+    unload(&l);
+}
+
+/* 10,000 items, of which a page can show some: small, fast, and it says how many. */
+static void test_many_items(void **state)
+{
+    (void)state;
+    enum { N = 10000 };
+    loaded l = {0};
+    for (int i = 0; i < EVAL_N_SPECS; i++) {
+        eval_spec spec = asked(i, N, 200);
+        spec.more = q_put_many;
+        add(&l, &spec);
+    }
+    load(&l);
+    double start = qs_clock_seconds();
+    char *text = page_of(&l.sweep, &l.selection);
+    double seconds = qs_clock_seconds() - start;
+    print_message("%zu bytes in %.3f s\n", strlen(text), seconds);
+    assert_nested(text);
+    assert_holds(text, "The first 24 of 10000 questions");
+    assert_holds(text, "<td class=\"n\">48000</td>"); /* runs of items with an anchor */
+    assert_true(strlen(text) < 300000);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(seconds < 1);
+#endif
+    free(text);
+    unload(&l);
+}
+
+/* Every time NaN: cells stay empty, no figure is drawn, nothing says nan. */
+static void test_times_that_are_no_numbers(void **state)
+{
+    (void)state;
+    loaded l = {0};
+    for (int i = 0; i < EVAL_N_SPECS; i++) add(&l, &eval_specs[i]);
+    load(&l);
+    for (int64_t i = 0; i < l.sweep.n; i++)
+        for (int64_t j = 0; j < l.sweep.configs[i].row.n_measures; j++)
+            if (l.sweep.configs[i].row.measures[j].timing)
+                l.sweep.configs[i].row.measures[j].estimate = (qs_estimate){NAN, NAN, NAN, 0};
+    char *text = page_of(&l.sweep, &l.selection);
+    assert_nested(text);
+    static const char *const spelt[] = {">nan", ">-nan", "[nan", " nan", "\"nan"};
+    for (size_t i = 0; i < sizeof spelt / sizeof *spelt; i++) assert_null(strstr(text, spelt[i]));
+    assert_holds(text, ", ms/token, gain.</p>");
     free(text);
     unload(&l);
 }
@@ -274,7 +412,9 @@ int main(void)
         cmocka_unit_test(test_texts_stay_texts), cmocka_unit_test(test_axes),
         cmocka_unit_test(test_point_by_hand),    cmocka_unit_test(test_says_what_to_ship),
         cmocka_unit_test(test_hostile_names),    cmocka_unit_test(test_little_to_say),
-        cmocka_unit_test(test_many_points),
+        cmocka_unit_test(test_many_points),      cmocka_unit_test(test_states_of_runs),
+        cmocka_unit_test(test_fixes),            cmocka_unit_test(test_many_items),
+        cmocka_unit_test(test_times_that_are_no_numbers),
     };
     return cmocka_run_group_tests_name("page", tests, scratch_create, scratch_remove);
 }

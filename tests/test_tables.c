@@ -140,8 +140,8 @@ static const char summary_header[] =
 static void test_golden(void **state)
 {
     (void)state;
-    static const char *const files[] = {"summary.csv", "verdicts.csv", "layers.csv", "latency.csv",
-                                        "pareto.csv",  "fixes.csv",  "items.csv",    "entropy.csv", "trace.jsonl"};
+    static const char *const files[] = {"summary.csv", "metrics.csv", "verdicts.csv", "layers.csv",  "latency.csv",
+                                        "pareto.csv",  "fixes.csv",   "items.csv",    "entropy.csv", "trace.jsonl"};
     const size_t n_files = sizeof files / sizeof *files;
     loaded l;
     load_all(&l);

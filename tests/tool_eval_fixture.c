@@ -2,13 +2,31 @@
  * further ones that must not be mixed with them. */
 #include "base/file.h"
 #include "base/log.h"
-#include "tests/eval_content.h"
+#include "tests/question_content.h"
 
 static qs_err write_one(const char *dir, const char *name, const eval_spec *spec)
 {
     char path[QS_PATH_BYTES];
     qs_err err = qs_path_format(path, "%s/%s.eval.h5", dir, name);
     return err == QS_OK ? eval_write(path, spec) : err;
+}
+
+/* DIR/asked: the same configurations with questions, for the golden page (make golden). */
+static qs_err write_asked(const char *parent)
+{
+    char dir[QS_PATH_BYTES];
+    qs_err err;
+    QS_TRY(qs_path_format(dir, "%s/asked", parent));
+    QS_TRY(qs_dir_create(dir));
+    for (int i = 0; i < EVAL_N_SPECS; i++) {
+        eval_spec asked = eval_specs[i];
+        asked.more = q_put_all;
+        asked.n_items = 6;
+        asked.n_probed = 2;
+        QS_TRY(write_one(dir, asked.id, &asked));
+    }
+out:
+    return err;
 }
 
 static qs_err write_all(const char *dir)
@@ -36,6 +54,7 @@ static qs_err write_all(const char *dir)
     odd = eval_specs[EVAL_FP];
     odd.lattice = true;
     QS_TRY(write_one(dir, "lattice", &odd));
+    QS_TRY(write_asked(dir));
 out:
     return err;
 }

@@ -9,6 +9,14 @@ const char *qs_lambda_symbol(qs_lambda state)
     return symbols[state];
 }
 
+const char *qs_lambda_name(qs_lambda state)
+{
+    static const char *const names[QS_N_LAMBDAS] = {
+        [QS_LAMBDA_CONVERGENT] = "convergent", [QS_LAMBDA_RECURSIVE] = "recursive",
+        [QS_LAMBDA_DIVERGENT] = "divergent", [QS_LAMBDA_CHAOTIC] = "chaotic"};
+    return names[state];
+}
+
 /* ---- runs ---- */
 
 qs_lambda qs_lambda_of_run(const qs_lambda_run *run)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "metric/bootstrap.h"
 #include "model/weights.h"
 
 /* Facts that gates judge and that are no metrics: where they stand in the artifact. */
@@ -336,20 +337,39 @@ static int compare_reals(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static qs_err read_reference_decode(qs_config_row *row, const qs_artifact *artifact)
+const double qs_spread_shares[QS_N_SPREAD] = {0.05, 0.25, 0.50, 0.75, 0.95};
+
+/* *ms [*n] in ascending order, freed with qs_mem_free; NULL and 0 where there are none. */
+static qs_err read_times(const qs_artifact *artifact, const char *path, double **ms, int64_t *n)
 {
     qs_dataset_info info;
-    double *ms = NULL;
-    qs_err err = QS_OK;
-    row->reference_decode_ms_p50 = NAN;
-    if (!qs_artifact_has(artifact, "/timing/reference_decode_ms")) return QS_OK;
-    QS_TRY(qs_artifact_info(artifact, "/timing/reference_decode_ms", &info));
-    QS_TRY(QS_NEW(ms, info.n, "reference times"));
-    QS_TRY(qs_artifact_read(artifact, "/timing/reference_decode_ms", QS_F64, ms, info.n));
-    qsort(ms, (size_t)info.n, sizeof *ms, compare_reals);
-    if (info.n > 0) row->reference_decode_ms_p50 = 0.5 * (ms[(info.n - 1) / 2] + ms[info.n / 2]);
+    qs_err err;
+    *n = 0;
+    if (!qs_artifact_has(artifact, path)) return QS_OK;
+    QS_TRY(qs_artifact_info(artifact, path, &info));
+    QS_TRY(QS_NEW(*ms, info.n, "times"));
+    QS_TRY(qs_artifact_read(artifact, path, QS_F64, *ms, info.n));
+    qsort(*ms, (size_t)info.n, sizeof **ms, compare_reals);
+    *n = info.n;
 out:
-    qs_mem_free(ms);
+    return err;
+}
+
+static qs_err read_decode_times(qs_config_row *row, const qs_artifact *artifact)
+{
+    double *own = NULL, *reference = NULL;
+    int64_t n;
+    qs_err err;
+    row->reference_decode_ms_p50 = NAN;
+    for (int i = 0; i < QS_N_SPREAD; i++) row->decode_ms_spread[i] = NAN;
+    QS_TRY(read_times(artifact, "/timing/reference_decode_ms", &reference, &n));
+    if (n > 0) row->reference_decode_ms_p50 = qs_quantile_sorted(reference, n, 0.5);
+    QS_TRY(read_times(artifact, "/timing/decode_ms", &own, &n));
+    for (int i = 0; i < QS_N_SPREAD && n > 0; i++) row->decode_ms_spread[i] = qs_quantile_sorted(own, n, qs_spread_shares[i]);
+    row->n_decoded = n;
+out:
+    qs_mem_free(own);
+    qs_mem_free(reference);
     return err;
 }
 
@@ -372,7 +392,7 @@ qs_err qs_config_row_load(qs_config_row *out, const char *path)
     QS_TRY(read_nll(out, artifact));
     QS_TRY(read_loss(out, artifact));
     QS_TRY(add_attention_fact(out));
-    QS_TRY(read_reference_decode(out, artifact));
+    QS_TRY(read_decode_times(out, artifact));
 out:
     qs_artifact_close(artifact);
     return err;

@@ -8,6 +8,10 @@
 
 enum { QS_CONFIG_TEXT_BYTES = 512, QS_MEASURE_NAME_BYTES = 64 };
 
+/* Quantiles that tell how times are spread: 5, 25, 50, 75 and 95 %. */
+enum { QS_SPREAD_P05, QS_SPREAD_P25, QS_SPREAD_P50, QS_SPREAD_P75, QS_SPREAD_P95, QS_N_SPREAD };
+extern const double qs_spread_shares[QS_N_SPREAD];
+
 typedef struct qs_measure {
     char name[QS_MEASURE_NAME_BYTES];
     qs_estimate estimate;
@@ -55,6 +59,8 @@ typedef struct qs_config_row {
     double *loss;                   /* [n_layers, QS_N_LINEARS]; NULL when not stored */
     double reference_decode_ms_p50; /* of the reference, interleaved with this one's timing; NaN when not
                                        timed */
+    int64_t n_decoded;                           /* tokens that were timed; 0 = none are on record */
+    double decode_ms_spread[QS_N_SPREAD];        /* quantiles of their times, NaN without them */
 } qs_config_row;
 
 /* QS_E_INPUT when the artifact is unusable; the text names file and cause. Free also after failure. */

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "metric/fixes.h"
 #include "report/tables.h"
 
 bool qs_fix_counts(const qs_fix_change *changes, int64_t n)
@@ -27,8 +26,7 @@ static qs_fix_change *find_change(qs_fix_change *changes, int64_t n, const char 
     return NULL;
 }
 
-/* changes [n_gates of the judgement] */
-static qs_err read_changes(const qs_sweep_config *config, const qs_artifact *artifact, const qs_fix *fix,
+qs_err qs_fix_changes_read(const qs_sweep_config *config, const qs_artifact *artifact, const qs_fix *fix,
                            qs_fix_change *changes, int64_t *n)
 {
     *n = 0;
@@ -83,7 +81,7 @@ static qs_err write_config(qs_csv_writer *w, const qs_sweep_config *config)
     QS_TRY(qs_artifact_open(&artifact, config->row.path, QS_KIND_EVAL));
     QS_TRY(QS_NEW(changes, config->judgement.n_gates, "changes of gates"));
     for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) {
-        QS_TRY(read_changes(config, artifact, fix, changes, &n));
+        QS_TRY(qs_fix_changes_read(config, artifact, fix, changes, &n));
         QS_TRY(write_changes(w, config->row.id, fix, changes, n));
     }
 out:

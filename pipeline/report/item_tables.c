@@ -11,8 +11,8 @@
 #include "metric/lines.h"
 #include "metric/lambda.h"
 #include "metric/long_runs.h"
-#include "metric/probe.h"
 #include "metric/resonance.h"
+#include "report/lambda_states.h"
 #include "report/tables.h"
 #include "report/text_entropy.h"
 
@@ -22,6 +22,7 @@ typedef struct evidence {
     qs_lines qids, snippets, questions, probe_texts;
     int64_t n_probe_runs; /* of the probe over k and headers, QS_PROBE_CELLS an item */
     qs_answer_row *probe_rows;
+    qs_lambda_states states;
     int64_t k;
     char headers[32];
 } evidence;
@@ -34,6 +35,7 @@ static void evidence_free(evidence *e)
     qs_lines_free(&e->questions);
     qs_lines_free(&e->probe_texts);
     qs_mem_free(e->probe_rows);
+    qs_lambda_states_free(&e->states);
 }
 
 static qs_err check_rows(const evidence *e)
@@ -91,6 +93,7 @@ static qs_err evidence_read(evidence *e, const qs_artifact *artifact, bool *pres
     QS_TRY(qs_lines_read(&e->snippets, artifact, "/qa/snippets", -1));
     if (qs_artifact_has(artifact, "/probe/runs")) QS_TRY(probe_read(e, artifact));
     QS_TRY(check_rows(e));
+    QS_TRY(qs_lambda_states_read(&e->states, artifact));
 out:
     return err;
 }
@@ -132,7 +135,7 @@ static qs_err snippet_id(const evidence *e, int64_t snippet, json_t **line, cons
 static const char *const item_header[] = {
     "config",    "qid",         "wording",     "seed",     "k",        "headers", "prompt_tokens", "answer_tokens",
     "stop",      "json_ok",     "citations",   "cited_known", "cited_right", "selected", "anchored", "correct",
-    "refused",   "cov_cited",   "answer"};
+    "refused",   "cov_cited",   "lambda",   "answer"};
 
 /* An answer, and how it was asked for. */
 typedef struct asked {
@@ -140,6 +143,7 @@ typedef struct asked {
     int64_t k;
     const char *headers, *text;
     double coverage;
+    int state; /* qs_lambda; -1 = none */
 } asked;
 
 static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const evidence *e, const asked *a)
@@ -168,6 +172,7 @@ static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const ev
     qs_csv_put_int(w, row->correct);
     qs_csv_put_int(w, row->refused);
     qs_csv_put_real(w, a->coverage);
+    qs_csv_put_text(w, a->state >= 0 ? qs_lambda_name((qs_lambda)a->state) : "");
     qs_table_put_text(w, a->text);
     json_decref(line);
     return qs_csv_end_row(w);
@@ -177,13 +182,16 @@ static qs_err write_config_items(void *context, const qs_config_row *config, con
 {
     qs_err err = QS_OK;
     for (int64_t i = 0; i < e->answers.n_runs && err == QS_OK; i++) {
-        asked a = {&e->answers.rows[i], e->k, e->headers, e->answers.texts[i], e->answers.coverage[i]};
+        const qs_answer_row *row = &e->answers.rows[i];
+        asked a = {row, e->k, e->headers, e->answers.texts[i], e->answers.coverage[i],
+                   qs_lambda_states_of_run(&e->states, row->item, row->wording, row->seed)};
         err = write_item(context, config, e, &a);
     }
     for (int64_t i = 0; i < e->n_probe_runs && err == QS_OK; i++) {
         int64_t cell = i % QS_PROBE_CELLS;
         asked a = {&e->probe_rows[i], qs_probe_ks[cell / QS_PROBE_HEADERS], qs_probe_headers[cell % QS_PROBE_HEADERS],
-                   e->probe_texts.lines[i], NAN};
+                   e->probe_texts.lines[i], NAN,
+                   i < e->states.n_probed * QS_PROBE_CELLS ? e->states.probe[i] : -1};
         err = write_item(context, config, e, &a);
     }
     return err;
@@ -293,7 +301,7 @@ static qs_err write_curve(qs_csv_writer *w, const curve *c)
         qs_csv_put_real(w, c->kld != NULL ? sum : NAN);
         int64_t step = (t + 1) % QS_RESONANCE_TOKENS == 0 && c->delta != NULL ? t / QS_RESONANCE_TOKENS : -1;
         qs_csv_put_real(w, step >= 0 ? c->delta[step] : NAN);
-        qs_csv_put_text(w, step >= 0 ? qs_lambda_symbol((qs_lambda)c->states[step]) : "");
+        qs_csv_put_text(w, step >= 0 ? qs_lambda_name((qs_lambda)c->states[step]) : "");
         QS_TRY(qs_csv_end_row(w));
     }
 out:

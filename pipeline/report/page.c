@@ -120,7 +120,10 @@ static void put_links(const qs_page *page)
         {"all", "All points"},
         {"trade", "Quality and cost"},
         {"why", "What is wrong"},
+        {"fixes", "Fixes"},
         {"gates", "Gates"},
+        {"lambda", "\xCE\xBB"},
+        {"gap", "Anchor gap"},
         {"times", "Times"},
         {"entropy", "Entropy"},
         {"layers", "Layers"},
@@ -146,7 +149,10 @@ qs_err qs_write_page(FILE *stream, const qs_sweep *sweep, const qs_selection *se
     qs_page_points(&page);
     qs_page_figures(&page);
     qs_page_diagnosis(&page);
+    qs_page_fixes(&page);
     qs_page_gates(&page);
+    qs_page_lambda(&page);
+    qs_page_gaps(&page);
     qs_page_curves(&page);
     qs_page_provenance(&page);
     (void)fprintf(stream, "<script>\n%s</script>\n</body>\n</html>\n", qs_page_script);

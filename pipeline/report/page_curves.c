@@ -40,51 +40,37 @@ static void put_time(FILE *stream, const qs_config_row *row, const time_column *
 
 static bool is_timed(const qs_config_row *row) { return qs_config_row_find(row, "decode_ms_tok_p50") != NULL; }
 
-/* Median and interval of each timed configuration, in the order of the table above. */
-static void put_time_figure(const qs_page *page)
+/* How the times of single tokens lie, on one scale for all. */
+static void put_spread(const qs_page *page, const qs_config_row *row, double hi)
 {
-    const qs_sweep *sweep = page->sweep;
-    qs_axis across = qs_axis_open("row of the table above", false), up = qs_axis_open("decoding, ms per token", false);
-    qs_figure figure;
-    qs_axis_hold(&up, 0);
-    for (int64_t i = 0; i < sweep->n; i++) {
-        const qs_measure *m = qs_config_row_find(&sweep->configs[i].row, "decode_ms_tok_p50");
-        if (m == NULL) continue;
-        qs_axis_hold(&across, (double)(i + 1));
-        qs_axis_hold(&up, m->estimate.hi);
-    }
-    if (!qs_axis_close(&across) || !qs_axis_close(&up)) return;
-    (void)fputs("<figure>\n", page->stream);
-    qs_figure_begin(&figure, page->stream, "decoding time of each configuration with its interval", across, up);
-    for (int64_t i = 0; i < sweep->n; i++) {
-        const qs_config_row *row = &sweep->configs[i].row;
-        const qs_measure *m = qs_config_row_find(row, "decode_ms_tok_p50");
-        qs_sentence title = {0};
-        if (m == NULL) continue;
-        qs_sentence_add(&title, "%s: %.4g ms", row->id, m->estimate.value);
-        qs_figure_interval(&figure, (double)(i + 1), m->estimate.lo, m->estimate.hi, qs_page_kind(row->method));
-        qs_figure_point(&figure, (double)(i + 1), m->estimate.value, qs_page_kind(row->method), false, title.text);
-    }
-    qs_figure_end(&figure);
-    (void)fputs("</figure>\n", page->stream);
+    const double *at = row->decode_ms_spread;
+    qs_bar bar = {.value = at[QS_SPREAD_P50], .lo = at[QS_SPREAD_P05], .hi = at[QS_SPREAD_P95],
+                  .box_lo = at[QS_SPREAD_P25], .box_hi = at[QS_SPREAD_P75], .limit = NAN};
+    qs_page_bar(page, &bar, 0, hi);
 }
 
 static void put_times(const qs_page *page)
 {
     FILE *stream = page->stream;
     int64_t n = 0;
+    double slowest = 0;
     qs_page_heading(
         page, "times", "Times",
         "Batch 1, on packed weights, each configuration in turns with the reference; the gain is of their paired "
-        "medians, with its 95 % interval.",
+        "medians, with its 95 % interval. The bars are the times of single tokens: dot the median, box the middle half, line "
+        "from the 5th to the 95th percentile.",
         "latency.csv");
-    for (int64_t i = 0; i < page->sweep->n; i++) n += is_timed(&page->sweep->configs[i].row);
+    for (int64_t i = 0; i < page->sweep->n; i++) {
+        n += is_timed(&page->sweep->configs[i].row);
+        slowest = fmax(slowest, page->sweep->configs[i].row.decode_ms_spread[QS_SPREAD_P95]); /* NaN is ignored */
+    }
     if (n == 0) {
         (void)fputs("<p>Nothing was timed.</p>\n", stream);
         return;
     }
     (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th>", stream);
     for (int c = 0; c < N_TIME_COLUMNS; c++) (void)fprintf(stream, "<th class=\"n\">%s</th>", time_columns[c].title);
+    if (slowest > 0) (void)fprintf(stream, "<th class=\"s\"><span>0</span><span>%.3g ms</span></th>", slowest);
     (void)fputs("</tr></thead><tbody>\n", stream);
     for (int64_t i = 0; i < page->sweep->n; i++) {
         const qs_config_row *row = &page->sweep->configs[i].row;
@@ -93,11 +79,10 @@ static void put_times(const qs_page *page)
         qs_html_text(stream, row->id);
         (void)fputs("</td>", stream);
         for (int c = 0; c < N_TIME_COLUMNS; c++) put_time(stream, row, &time_columns[c]);
+        if (slowest > 0) put_spread(page, row, slowest);
         (void)fputs("</tr>\n", stream);
     }
-    (void)fputs("</tbody></table></div>\n<div class=\"figures\">\n", stream);
-    put_time_figure(page);
-    (void)fputs("</div>\n", stream);
+    (void)fputs("</tbody></table></div>\n", stream);
 }
 
 /* ---- lines ---- */
@@ -158,6 +143,9 @@ static void put_entropy_table(const qs_page *page)
     for (int64_t i = 0; i < page->sweep->n && !any; i++)
         any = qs_config_row_find(&page->sweep->configs[i].row, "mttf") != NULL;
     if (!any) return;
+    (void)fputs("<p class=\"small\">Along long texts, and where they first part from the reference's: <a "
+                "href=\"metrics.csv\">metrics.csv</a>; what the columns mean is <a href=\"#reading\">below</a>.</p>\n",
+                stream);
     (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th>", stream);
     for (int m = 0; m < N; m++) (void)fprintf(stream, "<th class=\"n\">%s</th>", metrics[m]);
     (void)fputs("</tr></thead><tbody>\n", stream);

@@ -20,11 +20,21 @@ void qs_page_heading(const qs_page *page, const char *id, const char *title, con
 /* Classes m0 .. m7 of a method's points and lines, by its place in the list of methods. */
 const char *qs_page_kind(const char *method);
 
+/* A table's cell with a value on a scale from lo to hi: a line from lo to hi of the bar (none when hi < lo), a box around its
+ * middle (none when empty), a dot, an upright bar at the limit (NaN = none). */
+typedef struct qs_bar {
+    double value, lo, hi, box_lo, box_hi, limit;
+} qs_bar;
+void qs_page_bar(const qs_page *page, const qs_bar *bar, double lo, double hi);
+
 void qs_page_points(const qs_page *page);     /* the table of all configurations */
 void qs_page_gates(const qs_page *page);      /* each gate as value and interval against its budget */
 void qs_page_figures(const qs_page *page);    /* Pareto plots, bits x group */
 void qs_page_curves(const qs_page *page);     /* times, entropy, losses */
+void qs_page_lambda(const qs_page *page);     /* states run by run, the probe over k and headers */
+void qs_page_gaps(const qs_page *page);       /* anchor gaps */
 void qs_page_diagnosis(const qs_page *page);
+void qs_page_fixes(const qs_page *page);
 void qs_page_provenance(const qs_page *page); /* controls, environment, how to read the numbers */
 
 #endif

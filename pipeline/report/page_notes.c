@@ -63,8 +63,7 @@ void qs_page_diagnosis(const qs_page *page)
         (void)fputs("</details>\n", page->stream);
     }
     if (n == 0) (void)fputs("<p>Nothing.</p>\n", page->stream);
-    (void)fputs("<p class=\"small\">What fixes did that were tried (--fix): <a href=\"fixes.csv\">fixes.csv</a>. "
-                "Answers one by one: "
+    (void)fputs("<p class=\"small\">Answers one by one: "
                 "<a href=\"items.csv\">items.csv</a>; retrievals: <a href=\"trace.jsonl\">trace.jsonl</a>.</p>\n",
                 page->stream);
 }

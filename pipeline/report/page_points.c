@@ -10,7 +10,7 @@
 /* How a verdict looks. */
 static const char *const verdict_kinds[QS_N_VERDICTS] = {
     [QS_VERDICT_PASS] = "pass",          [QS_VERDICT_WARN] = "warn",          [QS_VERDICT_REVIEW] = "warn",
-    [QS_VERDICT_NOT_EVALUABLE] = "warn", [QS_VERDICT_BASELINE_FAIL] = "fail", [QS_VERDICT_FAIL] = "fail",
+    [QS_VERDICT_NOT_EVALUABLE] = "warn", [QS_VERDICT_BASELINE_FAIL] = "warn", [QS_VERDICT_FAIL] = "fail",
 };
 
 /* ---- all configurations ---- */
@@ -133,7 +133,8 @@ void qs_page_points(const qs_page *page)
     bool measured[N_COLUMNS];
     for (int c = 0; c < N_COLUMNS; c++) measured[c] = is_measured(page->sweep, &columns[c]);
     qs_page_heading(page, "all", "All points",
-                    "Empty: not measured. Gates: passed of those that were measured. A click on a heading sorts.",
+                    "Empty: not measured. Gates: passed of those that were measured. BASELINE_FAIL: misses gates that the "
+                    "reference misses too; judged by its drift, it passes. A click on a heading sorts.",
                     "summary.csv");
     (void)fputs("<div class=\"tools\">", stream);
     put_filter(page, "by-method", "Method", true);

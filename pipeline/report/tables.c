@@ -151,10 +151,10 @@ static const struct {
 };
 enum { N_SUMMARY = sizeof summary_columns / sizeof *summary_columns };
 
-static void put_metric(qs_csv_writer *w, const qs_sweep_config *c, const char *name)
+/* Bytes stay exact. */
+static void put_value(qs_csv_writer *w, const char *name, double value)
 {
     const qs_metric *metric = qs_metric_find(name);
-    double value = qs_config_row_value(&c->row, name);
     if (metric != NULL && strcmp(metric->unit, "byte") == 0 && !isnan(value))
         qs_csv_put_int(w, (int64_t)llround(value));
     else
@@ -175,7 +175,7 @@ static qs_err write_summary(FILE *stream, const qs_sweep *sweep, const qs_select
             if (summary_columns[column].put != NULL)
                 summary_columns[column].put(&w, config);
             else if (strcmp(header[column], "verdict") != 0)
-                put_metric(&w, config, header[column]);
+                put_value(&w, header[column], qs_config_row_value(&config->row, header[column]));
             else {
                 qs_verdict verdict = shown_verdict(config, sweep->strict, &shown);
                 qs_csv_put_text(&w, shown ? qs_verdict_name(verdict) : "");
@@ -184,6 +184,35 @@ static qs_err write_summary(FILE *stream, const qs_sweep *sweep, const qs_select
         qs_err err = qs_csv_end_row(&w);
         if (err != QS_OK) return err;
     }
+    return QS_OK;
+}
+
+/* ---- metrics.csv ---- */
+
+static qs_err write_measure(qs_csv_writer *w, const char *id, const qs_measure *measure)
+{
+    const qs_metric *metric = qs_metric_find(measure->name);
+    qs_table_put_text(w, id);
+    qs_table_put_text(w, measure->name);
+    qs_csv_put_text(w, metric != NULL ? metric->unit : "");
+    put_value(w, measure->name, measure->estimate.value);
+    put_value(w, measure->name, measure->estimate.lo);
+    put_value(w, measure->name, measure->estimate.hi);
+    put_count(w, measure->estimate.n);
+    return qs_csv_end_row(w);
+}
+
+static qs_err write_metrics(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
+{
+    static const char *const header[] = {"config", "metric", "unit", "value", "lo", "hi", "n"};
+    qs_csv_writer w;
+    (void)selection;
+    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    for (int64_t i = 0; i < sweep->n; i++)
+        for (int64_t j = 0; j < sweep->configs[i].row.n_measures; j++) {
+            qs_err err = write_measure(&w, sweep->configs[i].row.id, &sweep->configs[i].row.measures[j]);
+            if (err != QS_OK) return err;
+        }
     return QS_OK;
 }
 
@@ -265,6 +294,15 @@ static qs_err put_latency(qs_csv_writer *w, const qs_config_row *row, const char
     return qs_csv_end_row(w);
 }
 
+/* A quantile of the times of single tokens, as they were: no estimate, and no interval. */
+static qs_err put_spread(qs_csv_writer *w, const qs_config_row *row, int q)
+{
+    char name[QS_MEASURE_NAME_BYTES];
+    qs_estimate e = {row->decode_ms_spread[q], NAN, NAN, row->n_decoded};
+    (void)snprintf(name, sizeof name, "decode_ms_sample_p%02.0f", 100 * qs_spread_shares[q]);
+    return put_latency(w, row, name, "ms", &e);
+}
+
 static qs_err write_latency(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
     (void)selection;
@@ -281,6 +319,8 @@ static qs_err write_latency(FILE *stream, const qs_sweep *sweep, const qs_select
             if (metric->task == QS_TASK_LATENCY && measure != NULL)
                 err = put_latency(&w, row, metric->name, metric->unit, &measure->estimate);
         }
+        for (int q = 0; q < QS_N_SPREAD && row->n_decoded > 0 && err == QS_OK; q++)
+            err = put_spread(&w, row, q);
         if (err == QS_OK && !isnan(paired.value))
             err = put_latency(&w, row, "reference_decode_ms_tok_p50", "ms", &paired);
         if (err != QS_OK) return err;
@@ -341,6 +381,7 @@ const qs_table qs_tables[] = {
     {"layers.csv", "the loss of a matrix", write_layers},
     {"latency.csv", "a time or rate of a configuration", write_latency},
     {"pareto.csv", "a configuration as a candidate", write_pareto},
+    {"metrics.csv", "a figure of a configuration with its 95 % interval: everything that was measured", write_metrics},
     {"diagnosis.csv", "a symptom of a configuration: figures, likely cause, fix and next command (docs/symptoms.md)",
      qs_write_diagnosis},
     {"fixes.csv", "a gate's figure before and after a fix that was tried (docs/fixes.md)", qs_write_fixes},
