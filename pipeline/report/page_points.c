@@ -24,9 +24,9 @@ typedef struct column {
 } column;
 
 static const column columns[] = {
-    {"PPL", "perplexity", "ppl", 1, "%.5g", false},
-    {"ratio", "perplexity over the reference's, 95 % interval", "ppl_ratio", 1, "%.4g", true},
-    {"KLD", "mean KL divergence from the reference, nats", "kld_mean", 1, "%.3g", false},
+    {"PPL", "perplexity", "ppl", 1, "%.4g", false},
+    {"ratio", "perplexity over the reference's, 95 % interval", "ppl_ratio", 1, "%.3f", true},
+    {"KLD", "mean KL divergence from the reference, nats", "kld_mean", 1, "%.2g", false},
     {"same token", "positions with the same most probable token, %", "top1_agree", 100, "%.1f", false},
     {"answers", "questions answered rightly, %", "qa_acc", 100, "%.1f", false},
     {"cited", "share of the right sections that citations cover", "cov_cited", 1, "%.3g", false},
@@ -46,13 +46,14 @@ static void put_value(FILE *stream, const qs_config_row *row, const column *c)
         return;
     }
     const qs_estimate *e = &measure->estimate;
+    const char *fmt = e->hi * c->factor >= 1e4 ? "%.3g" : c->fmt; /* a column stays as narrow for what is unusable */
     (void)fprintf(stream, "<td class=\"n\" data-v=\"%.6g\">", e->value * c->factor);
-    (void)fprintf(stream, c->fmt, e->value * c->factor);
+    (void)fprintf(stream, fmt, e->value * c->factor);
     if (c->interval && e->hi > e->lo) {
         (void)fputs(" [", stream);
-        (void)fprintf(stream, c->fmt, e->lo * c->factor);
+        (void)fprintf(stream, fmt, e->lo * c->factor);
         (void)fputs(", ", stream);
-        (void)fprintf(stream, c->fmt, e->hi * c->factor);
+        (void)fprintf(stream, fmt, e->hi * c->factor);
         (void)fputc(']', stream);
     }
     (void)fputs("</td>", stream);
