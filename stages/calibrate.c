@@ -320,6 +320,7 @@ int main(int argc, char **argv)
         {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of the layers' products", 0, 0, false},
         {"out", QS_ARG_STRING, &opt.out, "FILE", "the artifact", 0, 0, false},
         QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
+        QS_ARGS_WATCHDOG(&opt.common),
         QS_ARGS_COMMON(&opt.common),
     };
     qs_args args = {.program = "qsweep-calibrate",

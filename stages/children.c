@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/watchdog.h"
+
 extern char **environ;
 
 enum { ARGUMENTS_MAX = 4200 }; /* more than a list of specs can hold */
@@ -46,8 +48,10 @@ qs_err stage_run(const char *name, const char *const *arguments)
     }
     int failed = posix_spawn(&child, path, NULL, NULL, argv, environ);
     if (failed != 0) return qs_fail(QS_E_RESOURCE, "run %s: %s", path, strerror(failed));
+    qs_watchdog_pause();
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR) return qs_fail(QS_E_RESOURCE, "wait for %s: %s", path, strerror(errno));
+    qs_watchdog_resume();
     if (status == 0) return QS_OK;
     if (WIFSIGNALED(status)) return qs_fail(code_of(status), "run qsweep-%s: ended by signal %d", name, WTERMSIG(status));
     return qs_fail(code_of(status), "run qsweep-%s: it ended with exit status %d, see above", name, WEXITSTATUS(status));

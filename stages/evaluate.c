@@ -425,6 +425,7 @@ int main(int argc, char **argv)
          "record a point that fails in OUT/ID.eval.failed, and go on with the others", 0, 0, false},
         {"out", QS_ARG_STRING, &opt.out, "DIR", "where ID.eval.h5 of each point goes", 0, 0, false},
         QS_ARGS_DEVICE_MAP(&opt.device_map, &opt.vram_budget),
+        QS_ARGS_WATCHDOG(&opt.common),
         QS_ARGS_COMMON(&opt.common),
     };
     qs_args args = {.program = "qsweep-evaluate",

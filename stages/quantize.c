@@ -255,6 +255,7 @@ int main(int argc, char **argv)
         {"out", QS_ARG_STRING, &o->out, "DIR", "where SPEC-ID.quant.h5 go", 0, 0, false},
         {"keep-going", QS_ARG_FLAG, &r.inputs.keep_going, NULL,
          "record a point that fails in OUT/SPEC-ID.quant.failed, and go on with the others", 0, 0, false},
+        QS_ARGS_WATCHDOG(&o->common),
         QS_ARGS_COMMON(&o->common),
     };
     qs_args args = {.program = "qsweep-quantize",

@@ -4,6 +4,7 @@
 
 #include "backend/backend_impl.h"
 #include "base/mem.h"
+#include "base/watchdog.h"
 
 #ifdef QS_WITH_CUDA
 #define CUDA_ROW &qs_cuda_backend,
@@ -115,20 +116,27 @@ void qs_backend_free(qs_backend *backend, void *pointer)
 
 qs_err qs_backend_upload(qs_backend *backend, void *dst, const void *src, size_t bytes)
 {
+    qs_watchdog_beat("copying to the device");
     return bytes == 0 ? QS_OK : backend->ops->upload(backend, dst, src, bytes);
 }
 
 qs_err qs_backend_download(qs_backend *backend, void *dst, const void *src, size_t bytes)
 {
+    qs_watchdog_beat("copying from the device");
     return bytes == 0 ? QS_OK : backend->ops->download(backend, dst, src, bytes);
 }
 
 qs_err qs_backend_copy(qs_backend *backend, void *dst, const void *src, size_t bytes)
 {
+    qs_watchdog_beat("copying on the device");
     return bytes == 0 ? QS_OK : backend->ops->copy(backend, dst, src, bytes);
 }
 
-qs_err qs_backend_sync(qs_backend *backend) { return backend->ops->sync(backend); }
+qs_err qs_backend_sync(qs_backend *backend)
+{
+    qs_watchdog_beat("waiting for the device");
+    return backend->ops->sync(backend);
+}
 
 qs_err qs_backend_load_beside(qs_backend *backend, qs_load_step step)
 {
@@ -167,6 +175,7 @@ out:
 
 qs_err qs_recording_play(qs_recording *recording)
 {
+    qs_watchdog_beat("a recorded step");
     return recording->backend->ops->play(recording->backend, recording->state);
 }
 
@@ -256,6 +265,7 @@ qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_j
             return qs_fail(QS_E_USAGE, "op linear: %lld rows, but the matrix was prepared for up to %lld", (long long)n,
                            (long long)backend->gemv_rows);
     }
+    qs_watchdog_beat("products of linears");
     return backend->ops->linears(backend, jobs, n_jobs, x, n);
 }
 
@@ -280,6 +290,7 @@ qs_err qs_op_embed(qs_backend *backend, const float *table, const int32_t *token
     CHECK_OP("embed", n, d > 0 && table != NULL && tokens != NULL && out != NULL);
     for (int64_t i = 0; i < n; i++)
         if (tokens[i] < 0) return qs_fail(QS_E_USAGE, "op embed: token %lld is negative", (long long)i);
+    qs_watchdog_beat("embeddings");
     return backend->ops->embed(backend, table, tokens, n, d, out);
 }
 
@@ -309,6 +320,7 @@ qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, con
 {
     CHECK_OP("attention", n_windows, n_ctx > 0 && attention_shape_fits(shape) && q != NULL && k != NULL &&
              v != NULL && out != NULL);
+    qs_watchdog_beat("attention");
     return backend->ops->attention(backend, shape, q, k, v, n_windows, n_ctx, out);
 }
 
@@ -318,6 +330,7 @@ qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *sha
 {
     CHECK_OP("attention_decode", batch, n_ctx_cap > 0 && attention_shape_fits(shape) && q != NULL && k != NULL &&
              v != NULL && k_cache != NULL && v_cache != NULL && positions != NULL && out != NULL);
+    qs_watchdog_beat("attention of one token");
     return backend->ops->attention_decode(backend, shape, q, k, v, k_cache, v_cache, positions, batch, n_ctx_cap,
                                           out);
 }
@@ -337,6 +350,7 @@ qs_err qs_op_add(qs_backend *backend, float *x, const float *y, int64_t n)
 qs_err qs_op_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, double *gram)
 {
     CHECK_OP("gram", n, d > 0 && x != NULL && gram != NULL);
+    qs_watchdog_beat("second moments");
     return backend->ops->gram(backend, x, n, d, gram);
 }
 
@@ -354,6 +368,7 @@ qs_err qs_op_logit_stats(qs_backend *backend, const float *logits, const int32_t
         if (targets[i] < 0 || targets[i] >= n_vocab)
             return qs_fail(QS_E_USAGE, "op logit_stats: target %lld is %d, the vocabulary has %lld entries",
                            (long long)i, targets[i], (long long)n_vocab);
+    qs_watchdog_beat("statistics of logits");
     return backend->ops->logit_stats(backend, logits, targets, n, n_vocab, out);
 }
 
@@ -362,6 +377,7 @@ qs_err qs_op_kld(qs_backend *backend, const float *logits_f, const double *lse_f
 {
     CHECK_OP("kld", n, n_vocab > 0 && logits_f != NULL && lse_f != NULL && logits_q != NULL && lse_q != NULL &&
              kld != NULL);
+    qs_watchdog_beat("KL divergence");
     return backend->ops->kld(backend, logits_f, lse_f, logits_q, lse_q, n, n_vocab, kld);
 }
 
@@ -372,6 +388,7 @@ qs_err qs_op_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, in
     if (m < 0 || n < 0 || k < 0 || c == NULL || (k > 0 && (a == NULL || b == NULL)) ||
         lda < (trans_a ? m : k) || ldb < (trans_b ? k : n) || ldc < n || lda < 1 || ldb < 1)
         return qs_fail(QS_E_USAGE, "op gemm: sizes, leading dimensions or pointers are wrong");
+    qs_watchdog_beat("a matrix product");
     return backend->ops->gemm(backend, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/watchdog.h"
 
 static void print_default(const qs_arg *row)
 {
@@ -177,6 +178,7 @@ void qs_args_apply_common(const qs_common_args *common, int *n_threads)
     if (n <= 0) n = threads_from("SLURM_CPUS_ON_NODE");
     if (n > 0) omp_set_num_threads(n);
     *n_threads = omp_get_max_threads();
+    if (qs_watchdog_start(common->watchdog_s) != QS_OK) qs_log_warn("%s", qs_error_text());
 }
 
 int qs_args_exit(qs_err err)

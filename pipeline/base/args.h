@@ -51,6 +51,7 @@ typedef struct qs_common_args {
     int64_t n_threads;   /* 0 = SLURM_CPUS_PER_TASK, OMP_NUM_THREADS or all CPUs */
     int64_t device;
     int64_t seed;
+    int64_t watchdog_s;  /* of stages that compute (QS_ARGS_WATCHDOG); 0 = off */
     bool dry_run, list, json, quiet;
 } qs_common_args;
 
@@ -67,12 +68,17 @@ typedef struct qs_common_args {
     {"quiet", QS_ARG_FLAG, &(c)->quiet, NULL, "warnings and errors only", 0, 0, false},                    \
     {NULL, QS_ARG_FLAG, NULL, NULL, NULL, 0, 0, false}
 
+#define QS_ARGS_WATCHDOG(c)                                                                                \
+    {"watchdog", QS_ARG_INT, &(c)->watchdog_s, "S",                                                        \
+     "end with exit status 7 when nothing has moved for S seconds; 0 = never", 0, 1e6, false}
+
 /* Also makes reading behind the end of a mapped file an error text and QS_E_INPUT, for the whole program.
  * Sets *done when --help or --version was served and main should return 0. */
 QS_MUST_CHECK qs_err qs_args_parse(qs_args *args, int argc, char **argv, bool *done);
 void qs_args_free(qs_args *args);
 
-/* Applies --quiet and --threads (to OpenMP); *n_threads gets the number in force. */
+/* Applies --quiet, --watchdog (a warning where no thread can be had for it) and --threads (to OpenMP); *n_threads gets the
+ * number in force. */
 void qs_args_apply_common(const qs_common_args *common, int *n_threads);
 
 /* For main(): prints a pending error, checks that stdout could be written, and gives the exit status. */

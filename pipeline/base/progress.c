@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/watchdog.h"
 
 static const double quiet_seconds = 2.0, terminal_period = 0.2, log_period = 60.0;
 
@@ -31,6 +32,7 @@ void qs_progress_note(qs_progress *progress, const char *fmt, ...)
 
 void qs_progress_update(qs_progress *progress, int64_t n_done)
 {
+    qs_watchdog_beat("a step of work");
     if (qs_log_get_level() < QS_LOG_INFO || progress->n_total <= 0 || n_done <= 0) return;
     double now = qs_clock_seconds(), elapsed = now - progress->started;
     double period = progress->terminal ? terminal_period : log_period;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/watchdog.h"
 
 qs_err qs_machine_lock_path(char path[QS_PATH_BYTES], const char *dir)
 {
@@ -32,8 +33,10 @@ static qs_err take(qs_machine_lock *lock, int kind)
     if (rc != 0 && errno == EWOULDBLOCK) {
         qs_log_info("waiting for %s: another evaluation of this directory %s", lock->path,
                     kind == LOCK_EX ? "computes" : "measures time");
+        qs_watchdog_pause();
         do rc = flock(lock->fd, kind);
         while (rc != 0 && errno == EINTR);
+        qs_watchdog_resume();
     }
     if (rc == 0) return QS_OK;
     /* Some network file systems have no locks; a measurement that may be disturbed is better than none. */

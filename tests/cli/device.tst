@@ -20,3 +20,6 @@
 0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 2 --tasks latency,memory --backend cuda --device-map cpu --out $TMP/d
 0 . qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 32 --backend cpu --out $TMP/d.h5
 0 . grep -aq kernels $TMP/d.h5
+# What hangs is ended and said (checklist G8): here a text that never comes.
+7 nothing.has.moved mkfifo $TMP/text && timeout 30 qsweep evaluate --model tests/fixtures/tiny --text $TMP/text --watchdog 1 --out $TMP/hang
+0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 2 --tasks ppl,kld --watchdog 5 --out $TMP/fine
