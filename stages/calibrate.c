@@ -202,6 +202,9 @@ static qs_err run_layers(job *j)
         QS_TRY(qs_collector_write(&j->collector, layer, j->artifact));
         qs_progress_update(&progress, layer + 1);
     }
+    int64_t n_rows = opt->n_samples * opt->seqlen;
+    QS_TRY(qs_forward_final_norm(j->backend, j->model, j->hidden, n_rows));
+    QS_TRY(qs_collector_write_head(&j->collector, j->hidden, n_rows, j->artifact));
 out:
     qs_progress_finish(&progress);
     return err;

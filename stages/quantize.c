@@ -62,6 +62,22 @@ static qs_err get_abs(void *context, int64_t layer, qs_site site, const float **
     return qs_calib_file_abs_mean(context, layer, site, abs_mean);
 }
 
+static qs_err get_head(void *context, const float **packed_gram, int64_t *n_tokens)
+{
+    return qs_calib_file_head_gram(context, packed_gram, n_tokens);
+}
+
+/* Files of older versions have no statistics of the head's input, and nothing but a head in low bits needs them. */
+static qs_err check_head(const run *r)
+{
+    qs_spec head;
+    for (int64_t i = 0; i < r->grid.n && !qs_calib_file_has_head(r->calib); i++)
+        if (qs_spec_head(&r->grid.specs[i], &head))
+            return qs_fail(QS_E_INPUT, "%s: statistics of the head's input are missing, which %s needs; re-run "
+                           "qsweep-calibrate", r->options.calib, r->grid.specs[i].id);
+    return QS_OK;
+}
+
 /* Opens the statistics and makes sure that none is missing. */
 static qs_err take_calib(run *r)
 {
@@ -78,7 +94,10 @@ static qs_err take_calib(run *r)
                 return qs_fail(QS_E_INPUT, "%s: %s is missing; re-run qsweep-calibrate", name, path);
         }
     }
+    err = check_head(r);
+    if (err != QS_OK) return err;
     r->grams = (qs_gram_source){.get = get_gram, .get_abs = get_abs, .context = r->calib, .tokens = r->tokens,
+                                .get_head = qs_calib_file_has_head(r->calib) ? get_head : NULL,
                                 .n_windows = QS_SENSITIVITY_WINDOWS, .n_ctx = QS_SENSITIVITY_CTX};
     err = qs_calib_file_tokens(r->calib, &r->grams.n_windows, &r->grams.n_ctx, r->tokens);
     if (err != QS_OK) return err;
@@ -169,7 +188,7 @@ static qs_err quantize(run *r)
     for (int64_t i = 0; i < r->grid.n; i++) {
         const qs_quant_point *p = &r->points[i];
         if (!p->written) continue;
-        double bpw = qs_quant_size_of_bits(p->linear_bits, r->inputs.model, p->spec).bpw;
+        double bpw = qs_quant_size_of_bits(p->linear_bits, 0, r->inputs.model).bpw;
         if (p->spec->bpw > 0)
             qs_log_info("%s: %.3f bits per weight, loss %.4g (predicted %.4g)", p->path, bpw, p->loss, p->predicted);
         else
@@ -187,7 +206,7 @@ out:
 static json_t *point_json(const qs_quant_point *p, const qs_model *model)
 {
     char text[QS_DIGEST_TEXT_BYTES];
-    qs_quant_size size = qs_quant_size_of_bits(p->linear_bits, model, p->spec);
+    qs_quant_size size = qs_quant_size_of_bits(p->linear_bits, qs_quant_head_bits(p->spec, model), model);
     const char *status = p->failed ? "failed" : p->current ? "current" : p->written ? "written" : "planned";
     json_t *item = json_pack("{s:s,s:s,s:s,s:s}", "id", p->spec->id, "spec", p->spec->text, "path", p->path,
                              "status", status);

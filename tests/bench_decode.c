@@ -90,7 +90,7 @@ static qs_err open_windowed(subject *s)
         QS_TRY(qs_block_create(&s->blocks[i], s->backend, s->model, NULL, i, &options));
         s->bytes += qs_block_bytes(s->blocks[i]);
     }
-    QS_TRY(qs_forward_head(&s->head, s->backend, s->model, &options));
+    QS_TRY(qs_forward_head(&s->head, s->backend, s->model, NULL, &options));
     QS_TRY(qs_scratch_create(&s->scratch, s->backend, s->model, s->n_prompt));
     QS_TRY(qs_backend_alloc(s->backend, &s->hidden, (size_t)(s->n_prompt * c->d_model) * sizeof(float), "hidden"));
     QS_TRY(qs_backend_alloc(s->backend, &s->y, (size_t)c->n_vocab * sizeof(float), "logits"));

@@ -213,6 +213,7 @@ static inline qs_err import(const char *dir, int64_t *n_quantised)
     if (n_quantised != NULL) *n_quantised = qs_checkpoint_get_facts(checkpoint)->n_quantised;
     for (int i = 0; i < 2 * QS_N_LINEARS; i++)
         QS_TRY(source.get(source.context, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS), &desc));
+    if (source.get_head != NULL) QS_TRY(source.get_head(source.context, &desc));
 out:
     qs_checkpoint_close(checkpoint);
     return err;

@@ -343,7 +343,7 @@ static void test_dead_channel(void **state)
     qs_turned_grams *grams;
     qs_gram_source source = {.get = give};
     OK(qs_model_turn(model, &turned));
-    FAILS(QS_E_UNSUPPORTED, qs_turned_grams_check(turned));
+    FAILS(QS_E_UNSUPPORTED, qs_turned_grams_check(turned, false));
     TEXT_HOLDS("layer 1", "post_attention_layernorm", "weight 0", "rotate=0");
     FAILS(QS_E_UNSUPPORTED, qs_turned_grams_create(&grams, turned, &source));
     qs_model_close(model);

@@ -60,9 +60,9 @@ const qs_schema_row qs_schema_rows[] = {
         "weights that share a scale; -1 = the whole row; of nf4 and fp4 a block of the flattened matrix"),
     TEXT(QUANT, "/spec/@variant", "the rest of the id: symmetry and order, or dq and compute"),
     TEXT(QUANT, "/spec/@kernel", "version of the packed layout that the decode kernels expect"),
-    REAL(QUANT, "/spec/@bpw", "bit", "stored bits of the quantised linears per weight"),
+    REAL(QUANT, "/spec/@bpw", "bit", "stored bits of the blocks' linears per weight; the output head is not counted"),
     REAL(QUANT, "/spec/@bpw_total", "bit",
-         "stored bits per weight including embeddings, norms and head in f16"),
+         "stored bits per weight including embedding, norms and head"),
     INT(QUANT, "/spec/@bytes", "byte", "stored bytes of the deployed model"),
     REAL(QUANT, "/spec/@budget_bpw", "bit", "bits per weight that were shared out among the matrices"),
     INT(QUANT, "/spec/@linear_bits", "bit", "stored bits of all linears, where matrices have sizes of their own"),
@@ -163,7 +163,7 @@ const qs_schema_row qs_schema_rows[] = {
     REAL(EVAL, "/timing/@quantize_s", "s", "time that quantising took"),
     REAL(QUANT, "/timing/@quantize_s", "s", "time that quantising took"),
     DATA(EVAL, "/layers/loss", QS_F64, 2, "[n_layers, 7]", "",
-         "loss of each matrix, copied from the quant artifact"),
+         "loss of each matrix of the blocks, copied from the quant artifact"),
     TEXT(EVAL, "/protocol/@questions", "digest of gold set, corpus and settings of the questions"),
     INT(EVAL, "/qa/@n_items", "items", "gold items that were asked"),
     INT(EVAL, "/qa/@k", "snippets", "snippets in a prompt"),
@@ -389,7 +389,8 @@ static const char intro[] =
     "of the object before it; `*` stands for a name. Datasets of 4 KiB and more are chunked (about 1 MiB,\n"
     "whole rows) and pass shuffle (not u8 and i8), zstd level 1 (filter 32015) and fletcher32. Each dataset\n"
     "has the attribute `digest`, the XXH3-128 of its little-endian bytes in row-major order, and `unit`\n"
-    "where it has one.\n\n"
+    "where it has one. Beside the matrices and sites of the layers, `/layers/outer/lm_head` has the same of the\n"
+    "output head and its input.\n\n"
     "What varies from run to run is under `/provenance` and `/timing`; everything else enters the content\n"
     "digest `/@digest`, which stands for the artifact wherever it is an input (`/parents`): equal inputs,\n"
     "equal digest. It is the XXH3-128 of the line `qsweep KIND schema VERSION` and of one line\n"

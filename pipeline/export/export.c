@@ -21,15 +21,19 @@ qs_err qs_export_format_find(const qs_export_format **out, const char *name)
 
 const char *qs_export_matrix_name(char name[QS_EXPORT_NAME_BYTES], int64_t layer, qs_role role)
 {
-    (void)snprintf(name, QS_EXPORT_NAME_BYTES, "layers.%lld.%s", (long long)layer, qs_role_name(role));
+    if (role == QS_ROLE_HEAD) (void)snprintf(name, QS_EXPORT_NAME_BYTES, "%s", qs_role_name(role));
+    else (void)snprintf(name, QS_EXPORT_NAME_BYTES, "layers.%lld.%s", (long long)layer, qs_role_name(role));
     return name;
 }
+
+bool qs_export_has_head(const qs_export_job *job) { return qs_quant_file_source(job->quant).get_head != NULL; }
 
 qs_err qs_export_matrix(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out)
 {
     qs_linear_source source = qs_quant_file_source(job->quant);
     qs_matrix_desc desc;
-    qs_err err = source.get(source.context, layer, role, &desc);
+    qs_err err = role == QS_ROLE_HEAD ? source.get_head(source.context, &desc)
+                                      : source.get(source.context, layer, role, &desc);
     *out = desc.packed;
     return err;
 }

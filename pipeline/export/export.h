@@ -38,12 +38,14 @@ QS_MUST_CHECK qs_err qs_export_format_find(const qs_export_format **out, const c
 extern const qs_export_format qs_export_gptq, qs_export_gptq_v2, qs_export_awq, qs_export_bnb, qs_export_exl2,
     qs_export_gguf;
 
+/* Whether the point has quantised the output head too: then role QS_ROLE_HEAD is one of its matrices. */
+bool qs_export_has_head(const qs_export_job *job);
 /* The packed matrix of a linear, on loan until the next call; QS_E_UNSUPPORTED when the artifact holds it otherwise than as
  * integers. */
 QS_MUST_CHECK qs_err qs_export_integers(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);
 /* The same, and all matrices have the same bits and groups. */
 QS_MUST_CHECK qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);
-/* The same of any format. */
+/* The same of any format, and of the head. */
 QS_MUST_CHECK qs_err qs_export_matrix(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);
 /* A norm or bias of a layer as the point has it, dst [n]. */
 QS_MUST_CHECK qs_err qs_export_vector(const qs_export_job *job, int64_t layer, qs_role role, int64_t n, float *dst);

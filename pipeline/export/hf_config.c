@@ -150,13 +150,13 @@ out:
     return err;
 }
 
-qs_err qs_hf_config_write(const qs_model *model, const qs_out_dir *dir, const json_t *quantised)
+qs_err qs_hf_config_write(const qs_model *model, const qs_out_dir *dir, const json_t *quantised, bool tied)
 {
     bool gguf = qs_model_get_gguf(model) != NULL;
     json_t *root = NULL;
     qs_err err;
     QS_TRY(gguf ? qs_hf_config_from_gguf(&root, model) : load_config(&root, model));
-    QS_TRY(set(root, "tie_word_embeddings", json_boolean(qs_model_get_config(model)->tied_head)));
+    QS_TRY(set(root, "tie_word_embeddings", json_boolean(tied)));
     /* Two spellings of one thing: the older one is read by every loader, the newer one would contradict it. */
     QS_TRY(set(root, "torch_dtype", json_string("float16")));
     if (json_object_get(root, "dtype") != NULL) QS_TRY(set(root, "dtype", json_string("float16")));

@@ -47,9 +47,11 @@ static qs_err declare_linear(writer *w, int64_t layer, qs_role role)
     return err;
 }
 
-/* A tied head has no tensor of its own: loaders would take it for an untied one. */
-static bool is_written(const qs_model *model, qs_role role, int64_t layer)
+/* A tied head has no tensor of its own: loaders would take it for an untied one. One in low bits has others. */
+static bool is_written(const qs_export_job *job, qs_role role, int64_t layer)
 {
+    const qs_model *model = job->model;
+    if (role == QS_ROLE_HEAD && qs_export_has_head(job)) return false;
     if (role == QS_ROLE_HEAD && qs_model_get_config(model)->tied_head) return false;
     return qs_model_has(model, role, layer);
 }
@@ -57,7 +59,7 @@ static bool is_written(const qs_model *model, qs_role role, int64_t layer)
 static qs_err declare_dense(writer *w, int64_t layer, qs_role role)
 {
     char name[QS_TENSOR_NAME_BYTES];
-    if (!is_written(w->job->model, role, layer)) return QS_OK;
+    if (!is_written(w->job, role, layer)) return QS_OK;
     qs_tensor_info info = qs_model_info(w->job->model, role, layer);
     bool vector = info.n_out == 1;
     int64_t shape[2] = {vector ? info.n_in : info.n_out, info.n_in};
@@ -76,6 +78,7 @@ static qs_err declare_all(writer *w)
             QS_TRY(role < QS_N_LINEARS ? declare_linear(w, layer, role) : declare_dense(w, layer, role));
     QS_TRY(declare_dense(w, 0, QS_ROLE_FINAL_NORM));
     QS_TRY(declare_dense(w, 0, QS_ROLE_HEAD));
+    if (qs_export_has_head(w->job)) QS_TRY(declare_linear(w, 0, QS_ROLE_HEAD));
 out:
     return err;
 }
@@ -106,7 +109,7 @@ static qs_err write_dense(writer *w, int64_t layer, qs_role role)
     const qs_model *model = w->job->model;
     char name[QS_TENSOR_NAME_BYTES];
     qs_err err = QS_OK;
-    if (!is_written(model, role, layer)) return QS_OK;
+    if (!is_written(w->job, role, layer)) return QS_OK;
     qs_tensor_info info = qs_model_info(model, role, layer);
     int64_t step = w->n_floats / info.n_in;
     (void)qs_role_tensor_name(name, QS_NAMING_HF, role, layer);
@@ -169,6 +172,7 @@ static qs_err write_tensors(writer *w)
     }
     QS_TRY(write_dense(w, 0, QS_ROLE_FINAL_NORM));
     QS_TRY(write_dense(w, 0, QS_ROLE_HEAD));
+    if (qs_export_has_head(w->job)) QS_TRY(write_linear(w, 0, QS_ROLE_HEAD));
     QS_TRY(qs_shard_writer_finish(w->shards, &w->dir));
 out:
     qs_progress_finish(&w->progress);
@@ -182,7 +186,8 @@ static qs_err write_documents(const writer *w)
     json_t *quantised = w->codec->config(w->job);
     qs_err err = quantised != NULL ? QS_OK : qs_fail(QS_E_RESOURCE, "export: no memory for the configuration");
     if (err != QS_OK) return err;
-    QS_TRY(qs_hf_config_write(w->job->model, &w->dir, quantised));
+    bool tied = qs_model_get_config(w->job->model)->tied_head && !qs_export_has_head(w->job);
+    QS_TRY(qs_hf_config_write(w->job->model, &w->dir, quantised, tied));
     if (w->codec->config_file != NULL) QS_TRY(qs_out_dir_put_json(&w->dir, w->codec->config_file, quantised));
     QS_TRY(qs_hf_tokenizer_write(w->job->model, &w->dir));
 out:

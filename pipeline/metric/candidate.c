@@ -21,7 +21,7 @@ void qs_candidate_close(qs_candidate *candidate)
     *candidate = (qs_candidate){0};
 }
 
-static qs_err identify_quant(const char *path, qs_model *model, char *id, qs_digest *digest)
+static qs_err identify_quant(const char *path, qs_model *model, char *id, qs_digest *digest, bool *own_head)
 {
     qs_artifact *artifact = NULL;
     qs_err err;
@@ -29,20 +29,23 @@ static qs_err identify_quant(const char *path, qs_model *model, char *id, qs_dig
     QS_TRY(qs_model_check_record(model, artifact, path));
     QS_TRY(qs_artifact_get_text(artifact, "/spec/@id", id, QS_SPEC_ID_BYTES));
     *digest = qs_artifact_digest(artifact);
+    *own_head = qs_artifact_has(artifact, QS_QUANT_HEAD_CODES);
 out:
     qs_artifact_close(artifact);
     return err;
 }
 
-qs_err qs_candidate_identify(qs_candidate_kind kind, const char *path, qs_model *model, char *id, qs_digest *digest)
+qs_err qs_candidate_identify(qs_candidate_kind kind, const char *path, qs_model *model, char *id, qs_digest *digest,
+                             bool *own_head)
 {
     qs_candidate candidate;
-    if (kind == QS_CANDIDATE_QUANT) return identify_quant(path, model, id, digest);
+    if (kind == QS_CANDIDATE_QUANT) return identify_quant(path, model, id, digest, own_head);
     qs_err err = qs_candidate_open(&candidate, kind, path, model);
     if (err != QS_OK) return err;
     const qs_checkpoint_facts *facts = qs_checkpoint_get_facts(candidate.checkpoint);
     (void)snprintf(id, QS_SPEC_ID_BYTES, "%s", facts->id);
     *digest = facts->digest;
+    *own_head = true;
     qs_candidate_close(&candidate);
     return QS_OK;
 }
@@ -55,8 +58,10 @@ qs_linear_source qs_candidate_source(const qs_candidate *candidate)
 
 qs_quant_size qs_candidate_size(const qs_candidate *candidate, const qs_model *model)
 {
-    if (candidate->checkpoint != NULL)
-        return qs_quant_size_of_bits(qs_checkpoint_get_facts(candidate->checkpoint)->linear_bits, model, NULL);
+    if (candidate->checkpoint != NULL) {
+        const qs_checkpoint_facts *facts = qs_checkpoint_get_facts(candidate->checkpoint);
+        return qs_quant_size_of_bits(facts->linear_bits, facts->head_bits, model);
+    }
     return candidate->quant != NULL ? qs_quant_file_size(candidate->quant) : qs_quant_size_of(NULL, model);
 }
 

@@ -18,9 +18,10 @@ typedef struct qs_candidate {
 QS_MUST_CHECK qs_err qs_candidate_open(qs_candidate *out, qs_candidate_kind kind, const char *path, qs_model *model);
 void qs_candidate_close(qs_candidate *candidate);
 
-/* What identifies it, without holding it open: id[QS_SPEC_ID_BYTES] and digest. */
+/* What identifies it, without holding it open: id[QS_SPEC_ID_BYTES] and digest; and whether it brings a head of its
+ * own, as large as the reference's. */
 QS_MUST_CHECK qs_err qs_candidate_identify(qs_candidate_kind kind, const char *path, qs_model *model, char *id,
-                                           qs_digest *digest);
+                                           qs_digest *digest, bool *own_head);
 
 qs_linear_source qs_candidate_source(const qs_candidate *candidate);
 qs_quant_size qs_candidate_size(const qs_candidate *candidate, const qs_model *model);

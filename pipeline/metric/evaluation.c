@@ -34,7 +34,7 @@ static qs_err take_candidate(qs_evaluation *e, qs_eval_point *point, qs_candidat
     qs_err err;
     point->kind = kind;
     point->quant_path = path;
-    QS_TRY(qs_candidate_identify(kind, path, e->model, point->id, &point->quant));
+    QS_TRY(qs_candidate_identify(kind, path, e->model, point->id, &point->quant, &point->own_head));
     if (strcmp(point->id, e->reference.id) == 0)
         return qs_fail(QS_E_USAGE, "evaluate %s: the id %s is the reference's; rename it", path, point->id);
     QS_TRY(qs_path_format(point->path, "%s/%s.eval.h5", e->options.out_dir, point->id));

@@ -375,9 +375,8 @@ static qs_err run_next_group(runner *r, int64_t *first)
             qs_failure_clear(point->path);
             continue;
         }
-        /* A checkpoint brings a head of its own, as large as the reference's: it goes alone. */
-        bool alone = point->kind == QS_CANDIDATE_CHECKPOINT ||
-                     (n > 0 && points[0]->kind == QS_CANDIDATE_CHECKPOINT);
+        /* Heads are large: whoever brings its own goes alone. */
+        bool alone = point->own_head || (n > 0 && points[0]->own_head);
         if (n > 0 && (alone || quality != group_quality)) break;
         tell_stale(point);
         group_quality = quality;

@@ -56,13 +56,16 @@ out:
 static qs_err written_down(const qs_candidate *candidate, int64_t layer, qs_role role, double *error)
 {
     char path[QS_PATH_BYTES];
-    qs_err err = qs_path_format(path, "/layers/%" PRId64 "/%s/@weight_error", layer, qs_role_name(role));
+    qs_err err = role == QS_ROLE_HEAD
+                     ? qs_path_format(path, "%s/@weight_error", QS_QUANT_HEAD)
+                     : qs_path_format(path, "/layers/%" PRId64 "/%s/@weight_error", layer, qs_role_name(role));
     return err == QS_OK ? qs_artifact_get_real(qs_quant_file_artifact(candidate->quant), path, error) : err;
 }
 
 /* sums [n_matrices, 2] of squares; *n_others: matrices whose error is another. */
 static qs_err check_all(checker *c, const qs_candidate *candidate, int64_t n, double *sums, int64_t *n_others)
 {
+    const int64_t n_layers = qs_model_get_config(c->model)->n_layers;
     qs_err err = QS_OK;
     *n_others = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -70,7 +73,9 @@ static qs_err check_all(checker *c, const qs_candidate *candidate, int64_t n, do
         qs_role role = (qs_role)(i % QS_N_LINEARS);
         qs_matrix_desc desc;
         double wanted;
-        QS_TRY(c->source.get(c->source.context, layer, role, &desc));
+        if (layer == n_layers) role = QS_ROLE_HEAD; /* behind all others */
+        QS_TRY(role == QS_ROLE_HEAD ? c->source.get_head(c->source.context, &desc)
+                                    : c->source.get(c->source.context, layer, role, &desc));
         QS_TRY(measure(c, layer, role, &desc, sums + 2 * i));
         QS_TRY(written_down(candidate, layer, role, &wanted));
         double error = sums[2 * i + 1] > 0.0 ? sqrt(sums[2 * i] / sums[2 * i + 1]) : 0.0;
@@ -98,6 +103,7 @@ qs_err qs_load_check(const qs_candidate *candidate, const qs_model *model, uint6
         qs_tensor_info info = qs_model_info(c.model, (qs_role)role, 0);
         if (info.n_in > widest) widest = info.n_in;
     }
+    n += c.source.get_head != NULL;
     QS_TRY(QS_NEW(c.own, ROWS * widest, "weights"));
     QS_TRY(QS_NEW(c.read, ROWS * widest, "weights"));
     QS_TRY(QS_NEW(sums, 2 * n, "errors of matrices"));

@@ -28,6 +28,12 @@ static qs_err counting_get_vector(void *context, int64_t layer, qs_role role, in
     return inner->get_vector != NULL ? inner->get_vector(inner->context, layer, role, n, dst, found) : QS_OK;
 }
 
+static qs_err counting_get_head(void *context, qs_matrix_desc *desc)
+{
+    const qs_linear_source *inner = ((counting_source *)context)->inner;
+    return inner->get_head(inner->context, desc);
+}
+
 static int64_t batch_of(const qs_deployment_options *options) { return options->batch > 0 ? options->batch : 1; }
 
 static qs_decoder_options decoder_options(const qs_deployment *d, const qs_model *model,
@@ -161,6 +167,7 @@ qs_err qs_deployment_create(qs_deployment *out, const qs_model *model, const qs_
     counting_source counting = {.inner = linears, .use = &out->use};
     qs_linear_source counted = {.get = counting_get, .get_vector = counting_get_vector, .context = &counting},
                      *source = linears != NULL ? &counted : NULL;
+    if (linears != NULL && linears->get_head != NULL) counted.get_head = counting_get_head;
     QS_TRY(create_backend(out, options));
     out->use.before_bytes = used_bytes(out);
     out->use.vram.before_bytes = vram_bytes(out);

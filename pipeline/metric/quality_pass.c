@@ -203,13 +203,15 @@ out:
 /* A head that goes with the candidate's linears, if it is not the model's. */
 static qs_err make_head(run *r, const qs_linear_source *const *sources, int64_t c)
 {
-    if (sources[c] == NULL || sources[c]->outer == NULL) return QS_OK;
-    for (int64_t k = 0; k < c; k++) {
-        if (sources[k] == NULL || sources[k]->outer != sources[c]->outer) continue;
+    const qs_linear_source *own = sources[c];
+    if (own == NULL || (own->outer == NULL && own->get_head == NULL)) return QS_OK;
+    for (int64_t k = 0; own->get_head == NULL && k < c; k++) {
+        if (sources[k] == NULL || sources[k]->outer != own->outer || sources[k]->get_head != NULL) continue;
         r->heads[c] = r->heads[k];
         return QS_OK;
     }
-    return qs_scorer_make_head(&r->heads[c], r->job->backend, sources[c]->outer, r->job->compute);
+    return qs_scorer_make_head(&r->heads[c], r->job->backend, own->outer != NULL ? own->outer : r->job->model, own,
+                               r->job->compute);
 }
 
 qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *baseline,

@@ -49,10 +49,11 @@ size_t qs_scorer_tile_bytes(const qs_model_config *config)
     return 2 * (size_t)(tile_rows(config) * config->n_vocab) * sizeof(float);
 }
 
-qs_err qs_scorer_make_head(qs_matrix **out, qs_backend *backend, const qs_model *model, qs_compute compute)
+qs_err qs_scorer_make_head(qs_matrix **out, qs_backend *backend, const qs_model *model, const qs_linear_source *linears,
+                           qs_compute compute)
 {
     qs_block_options options = {.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32};
-    return qs_forward_head(out, backend, model, &options);
+    return qs_forward_head(out, backend, model, linears, &options);
 }
 
 qs_err qs_scorer_create(qs_scorer **out, qs_backend *backend, const qs_model *model, qs_compute compute)
@@ -66,7 +67,7 @@ qs_err qs_scorer_create(qs_scorer **out, qs_backend *backend, const qs_model *mo
     scorer->d_model = config->d_model;
     scorer->n_vocab = config->n_vocab;
     scorer->n_tile = tile_rows(config);
-    QS_TRY(qs_scorer_make_head(&scorer->head, backend, model, compute));
+    QS_TRY(qs_scorer_make_head(&scorer->head, backend, model, NULL, compute));
     QS_TRY(qs_backend_alloc(backend, &scorer->logits_f, qs_scorer_tile_bytes(config) / 2,
                             "logits of the reference"));
     QS_TRY(qs_backend_alloc(backend, &scorer->logits_q, qs_scorer_tile_bytes(config) / 2,

@@ -44,8 +44,9 @@ QS_MUST_CHECK qs_err qs_scorer_run(qs_scorer *scorer, const qs_scored_rows *refe
 QS_MUST_CHECK qs_err qs_scorer_logits(qs_scorer *scorer, const qs_matrix *head, const float *hidden, int64_t n,
                                       float *logits);
 
-/* The head of another model of the same shape, for qs_scored_rows; qs_matrix_destroy. */
+/* The head of another model of the same shape, or of linears that have their own (NULL = none), for qs_scored_rows;
+ * qs_matrix_destroy. */
 QS_MUST_CHECK qs_err qs_scorer_make_head(qs_matrix **out, qs_backend *backend, const qs_model *model,
-                                         qs_compute compute);
+                                         const qs_linear_source *linears, qs_compute compute);
 
 #endif

@@ -16,6 +16,9 @@ typedef struct qs_linear_source {
     void *context;
     qs_err (*get_vector)(void *context, int64_t layer, qs_role role, int64_t n, float *dst, bool *found);
     const qs_model *outer; /* whose embedding, final norm and head go with the linears; NULL = the model's own */
+    /* The head as the linears are stored, instead of the outer model's: then the embedding is no head of it. NULL = it
+     * has none of its own. desc as with get(). */
+    qs_err (*get_head)(void *context, qs_matrix_desc *desc);
 } qs_linear_source;
 
 typedef struct qs_block_options {

@@ -37,6 +37,21 @@ out:
     return err;
 }
 
+/* ExLlamaV2 writes no quantization_config unless it is asked to: its tensors say what they are. */
+static qs_err find_layout_by_tensors(const qs_checkpoint_layout **out, const char *dir)
+{
+    static const char mark[] = ".q_scale_max";
+    qs_shards shards = {0};
+    qs_err err = qs_shards_open(&shards, dir);
+    for (int64_t i = 0; err == QS_OK && i < shards.n_entries; i++) {
+        const char *name = shards.entries[i].tensor->name;
+        size_t bytes = strlen(name);
+        if (bytes > sizeof mark && strcmp(name + bytes - (sizeof mark - 1), mark) == 0) *out = &qs_checkpoint_exl2;
+    }
+    qs_shards_close(&shards);
+    return err;
+}
+
 static qs_err find_layout(const qs_checkpoint_layout **out, const json_t *object, const char *path)
 {
     /* Files of their own need not name the method: quantize_config.json is AutoGPTQ's, quant_config.json AutoAWQ's. */
@@ -161,6 +176,9 @@ static void count_linears(qs_checkpoint *c)
             f->n_quantised += is_foreign(c, role, layer) || low;
             f->linear_bits += stored_bits(c, role, layer);
         }
+    const qs_model_config *config = qs_model_get_config(c->model);
+    if (is_foreign(c, QS_ROLE_HEAD, 0)) f->head_bits = stored_bits(c, QS_ROLE_HEAD, 0);
+    else f->head_bits = config->tied_head ? 0 : config->n_vocab * config->d_model * 16; /* as it is deployed */
 }
 
 static void describe(qs_checkpoint *c)
@@ -219,8 +237,10 @@ static qs_err open_directory(qs_checkpoint *c, const char *path)
     QS_TRY(find_config(&object, file, path));
     if (object != NULL) {
         QS_TRY(find_layout(&c->layout, object, file));
-        QS_TRY(c->layout->read_config(&c->config, object, file));
+    } else {
+        QS_TRY(find_layout_by_tensors(&c->layout, path));
     }
+    if (c->layout != NULL) QS_TRY(c->layout->read_config(&c->config, object, file));
     QS_TRY(qs_model_open_foreign(&c->model, path, c->layout != NULL ? &c->layout->foreign : NULL));
 out:
     json_decref(object);
@@ -256,6 +276,7 @@ void qs_checkpoint_close(qs_checkpoint *c)
         qs_packed_free(&c->packed[role]);
         qs_mem_free(c->dense[role]);
     }
+    qs_packed_free(&c->head);
     qs_dynamic_destroy(c->config.dynamic);
     qs_model_close(c->model);
     qs_mem_free(c);
@@ -315,9 +336,23 @@ static qs_err get_vector(void *context, int64_t layer, qs_role role, int64_t n, 
     return qs_model_read_f32(c->model, role, layer, dst);
 }
 
+static qs_err get_head(void *context, qs_matrix_desc *desc)
+{
+    qs_checkpoint *c = context;
+    char prefix[PREFIX_BYTES];
+    qs_tensor_info info = qs_model_info(c->model, QS_ROLE_HEAD, 0);
+    qs_packed *p = &c->head;
+    qs_err err = p->codes != NULL
+                     ? QS_OK
+                     : c->layout->load(c, prefix_of(prefix, QS_ROLE_HEAD, 0), info.n_out, info.n_in, p);
+    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = p->n_out, .n_in = p->n_in, .packed = p};
+    return err;
+}
+
 qs_linear_source qs_checkpoint_source(qs_checkpoint *c)
 {
-    return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = c, .outer = c->model};
+    return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = c, .outer = c->model,
+                              .get_head = is_foreign(c, QS_ROLE_HEAD, 0) ? get_head : NULL};
 }
 
 /* ---- for the layouts ---- */

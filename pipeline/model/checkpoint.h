@@ -17,6 +17,7 @@ typedef struct qs_checkpoint_facts {
     int64_t bits, group_size;               /* as the checkpoint says; 0 = it does not */
     int64_t n_linears, n_quantised;         /* of the blocks: all, and those that are stored in low bits */
     int64_t linear_bits;                    /* stored bits of all linears */
+    int64_t head_bits;                      /* of a head that is not the embedding; 0 = it is */
     qs_digest digest;                       /* of its files */
 } qs_checkpoint_facts;
 
@@ -28,7 +29,7 @@ void qs_checkpoint_close(qs_checkpoint *checkpoint); /* NULL is fine */
 
 const qs_checkpoint_facts *qs_checkpoint_get_facts(const qs_checkpoint *checkpoint);
 
-/* Embedding, norms, biases, head and tokenizer; its linears are read through the source alone. */
+/* Embedding, norms, biases, head and tokenizer; its linears, and a head in low bits, are read through the source alone. */
 const qs_model *qs_checkpoint_model(const qs_checkpoint *checkpoint);
 
 /* Holds one layer's matrices at a time. get() checks what it reads: QS_E_INPUT names the tensor (group index

@@ -132,7 +132,7 @@ static const char *const exl2_leaves[] = {".q_weight", ".q_scale", ".q_scale_max
 
 const qs_checkpoint_layout qs_checkpoint_exl2 = {
     .method = "exl2",
-    .foreign = {.mark = ".q_weight", .leaves = exl2_leaves},
+    .foreign = {.mark = ".q_weight", .leaves = exl2_leaves, .head = true},
     .read_config = read_config,
     .load = load,
 };

@@ -47,6 +47,7 @@ struct qs_checkpoint {
     qs_checkpoint_config config;
     qs_checkpoint_facts facts;
     qs_packed packed[QS_N_LINEARS]; /* of `layer` */
+    qs_packed head;                 /* in low bits, from its first use on */
     float *dense[QS_N_LINEARS];     /* the same, where a linear is not quantised */
     bool loaded[QS_N_LINEARS];
     int64_t layer;

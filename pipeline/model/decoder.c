@@ -35,6 +35,7 @@ struct qs_decoder {
     qs_block **blocks;      /* [n_layers] */
     qs_kv *kvs;             /* [n_layers] */
     qs_matrix *head;
+    bool own_head;          /* of the linears: no table serves as embedding and head */
     float *final_norm;      /* device [d_model] */
     float *logits;          /* device [batch, n_vocab] */
     float *staged;          /* host, laid out as a side's input, with n_staged rows */
@@ -99,12 +100,12 @@ out:
     return err;
 }
 
-static qs_err create_head(qs_decoder *d, const qs_block_options *options)
+static qs_err create_head(qs_decoder *d, const qs_linear_source *linears, const qs_block_options *options)
 {
     qs_err err = QS_OK;
     qs_backend *backend = last_side(d)->backend;
     size_t row_bytes = (size_t)d->config->d_model * sizeof(float);
-    QS_TRY(qs_forward_head(&d->head, backend, d->model, options));
+    QS_TRY(qs_forward_head(&d->head, backend, d->model, linears, options));
     QS_TRY(qs_backend_alloc(backend, &d->final_norm, row_bytes, "final norm"));
     QS_TRY(qs_model_read_f32(d->model, QS_ROLE_FINAL_NORM, 0, d->staged));
     QS_TRY(qs_backend_upload(backend, d->final_norm, d->staged, row_bytes));
@@ -148,6 +149,7 @@ qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *
     QS_TRY(QS_NEW(d, 1, "decoder"));
     d->model = model;
     d->config = config;
+    d->own_head = linears != NULL && linears->get_head != NULL;
     d->batch = options->batch;
     d->n_ctx_cap = options->n_ctx_cap;
     d->n_staged = most(d->batch, least(d->n_ctx_cap, STAGED_ROWS));
@@ -161,7 +163,7 @@ qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *
         if (d->sides[i].backend != backend) block.compute = QS_COMPUTE_F32;
         QS_TRY(create_side(d, &d->sides[i], linears, &block));
     }
-    QS_TRY(create_head(d, &block));
+    QS_TRY(create_head(d, linears, &block));
     *out = d;
     d = NULL;
 out:
@@ -200,7 +202,8 @@ void qs_decoder_bytes(const qs_decoder *decoder, size_t *weights_bytes, size_t *
     for (int64_t layer = 0; layer < decoder->config->n_layers; layer++)
         bytes += qs_block_bytes(decoder->blocks[layer]);
     /* Embedding rows are read from the mapped file; a tied one is the head, and counts once. */
-    if (!decoder->config->tied_head) bytes += qs_model_info(decoder->model, QS_ROLE_EMBED, 0).bytes;
+    if (!decoder->config->tied_head || decoder->own_head)
+        bytes += qs_model_info(decoder->model, QS_ROLE_EMBED, 0).bytes;
     *weights_bytes = bytes;
     *kv_bytes = 2 * kv_floats_per_layer(decoder) * (size_t)decoder->config->n_layers * sizeof(float);
 }

@@ -52,17 +52,19 @@ out:
     return err;
 }
 
-qs_err qs_forward_head(qs_matrix **out, qs_backend *backend, const qs_model *model, const qs_block_options *options)
+qs_err qs_forward_head(qs_matrix **out, qs_backend *backend, const qs_model *model, const qs_linear_source *linears,
+                       const qs_block_options *options)
 {
     qs_err err = QS_OK;
     qs_staging staging = {0};
     qs_matrix_desc desc;
     *out = NULL;
-    QS_TRY(qs_staging_read(&staging, model, QS_ROLE_HEAD, 0, options, false, &desc));
+    if (linears != NULL && linears->get_head != NULL) QS_TRY(linears->get_head(linears->context, &desc));
+    else QS_TRY(qs_staging_read(&staging, model, QS_ROLE_HEAD, 0, options, false, &desc));
     QS_TRY(qs_matrix_create(out, backend, &desc, options->uses, options->compute));
 out:
     qs_staging_free(&staging);
-    return err;
+    return qs_context(err, "output head");
 }
 
 /* hidden (device) through every layer, one block in memory at a time. */
@@ -118,7 +120,7 @@ qs_err qs_forward_logits(qs_backend *backend, const qs_model *model, qs_compute 
     const qs_model_config *config = qs_model_get_config(model);
     int64_t d = config->d_model, n_vocab = config->n_vocab, n_tile = least(n, HEAD_ROWS);
     qs_block_options options = {.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32};
-    QS_TRY(qs_forward_head(&head, backend, model, &options));
+    QS_TRY(qs_forward_head(&head, backend, model, NULL, &options));
     QS_TRY(qs_backend_alloc(backend, &x, (size_t)(n_tile * d) * sizeof *x, "hidden states"));
     QS_TRY(qs_backend_alloc(backend, &y, (size_t)(n_tile * n_vocab) * sizeof *y, "logits"));
     for (int64_t row = 0; row < n; row += n_tile) {

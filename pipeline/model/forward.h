@@ -12,9 +12,10 @@ QS_MUST_CHECK qs_err qs_forward_embed(qs_backend *backend, const qs_model *model
 /* In place: final RMSNorm of hidden[n, d_model]. */
 QS_MUST_CHECK qs_err qs_forward_final_norm(qs_backend *backend, const qs_model *model, float *hidden, int64_t n);
 
-/* The output head prepared for many rows (GEMM), one row (GEMV) or both. dense_dtype as in qs_block_options. */
+/* The output head prepared for many rows (GEMM), one row (GEMV) or both: the linears' own, where they have one (NULL =
+ * they have none), else the model's. dense_dtype as in qs_block_options. */
 QS_MUST_CHECK qs_err qs_forward_head(qs_matrix **out, qs_backend *backend, const qs_model *model,
-                                     const qs_block_options *options);
+                                     const qs_linear_source *linears, const qs_block_options *options);
 
 /* Convenience for tests and dumps: tokens [n_windows, n_ctx] -> hidden after the final norm (host),
  * streaming one block at a time. `linears` NULL = reference. */

@@ -140,9 +140,10 @@ static qs_err bind_role(qs_model *model, qs_naming naming, qs_find_tensor find, 
         return qs_fail(QS_E_INPUT, "open %s: tensor %s is missing%s", model->path, name,
                        role == QS_ROLE_HEAD ? ", and the configuration does not tie the head to the embedding"
                                             : "");
-    if (found.data == NULL && role >= QS_N_LINEARS)
-        return qs_fail(QS_E_UNSUPPORTED, "open %s: %s is quantised, which only the linears of the blocks may be",
-                       model->path, name);
+    bool head = role == QS_ROLE_HEAD && model->foreign != NULL && model->foreign->head;
+    if (found.data == NULL && role >= QS_N_LINEARS && !head)
+        return qs_fail(QS_E_UNSUPPORTED, "open %s: %s is quantised, which only the linears of the blocks may be%s",
+                       model->path, name, role == QS_ROLE_HEAD ? " in this layout" : "");
     if (found.data != NULL) QS_TRY(check_shape(model, role, &found));
     int64_t first = role < QS_N_BLOCK_ROLES ? layer * QS_N_BLOCK_ROLES : (c->n_layers - 1) * QS_N_BLOCK_ROLES;
     model->slots[first + role] = (qs_slot){

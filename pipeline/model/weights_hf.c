@@ -136,6 +136,15 @@ out:
     return err;
 }
 
+/* A head in low bits is not the embedding: tools that make one leave the configuration of a tied model as it was. */
+static void untie(qs_model *model)
+{
+    char mark[QS_TENSOR_NAME_BYTES];
+    if (model->foreign == NULL || !model->foreign->head) return;
+    (void)snprintf(mark, sizeof mark, "lm_head%s", model->foreign->mark);
+    if (qs_shards_find(&model->shards, mark) != NULL) model->config.tied_head = false;
+}
+
 qs_err qs_model_open_hf(qs_model *model)
 {
     search s = {.shards = &model->shards, .foreign = model->foreign};
@@ -143,6 +152,7 @@ qs_err qs_model_open_hf(qs_model *model)
     QS_TRY(read_config(model));
     QS_TRY(qs_shards_open(&model->shards, model->path));
     QS_TRY(check_fused(&model->shards));
+    untie(model);
     QS_TRY(QS_NEW(s.used, model->shards.n_entries, "tensor marks"));
     QS_TRY(qs_model_bind(model, QS_NAMING_HF, find_tensor, &s));
     QS_TRY(check_unused(model, &s));

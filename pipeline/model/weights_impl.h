@@ -10,7 +10,7 @@
 
 typedef struct qs_slot {
     qs_tensor_info info; /* name == NULL: the model does not have this role */
-    const uint8_t *data; /* NULL: a linear in the layout of a quantised checkpoint, which only its reader understands */
+    const uint8_t *data; /* NULL: a linear (or head) in the layout of a quantised checkpoint, which only its reader understands */
     const qs_mapped *file;
     int64_t n_rotated_heads; /* rows are in GGUF's pair order within each of these heads; 0 = as they are */
 } qs_slot;
@@ -19,6 +19,7 @@ typedef struct qs_slot {
 typedef struct qs_foreign {
     const char *mark;          /* the leaf whose presence says so: ".qweight" */
     const char *const *leaves; /* all that belong to such a linear, NULL-terminated */
+    bool head;                 /* the output head may be stored so too */
 } qs_foreign;
 
 struct qs_model {

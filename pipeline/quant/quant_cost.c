@@ -119,6 +119,27 @@ static void add_sensitivity(qs_quant_cost *cost, const qs_model *model, const qs
     cost->solver_device_bytes += bytes;
 }
 
+/* The head, after the layers: its weights, EXL2's matrix on its way, and what is packed of it. */
+static void add_heads(qs_quant_cost *cost, const qs_model *model, bool has_grams, const qs_spec *specs, int64_t n_specs)
+{
+    const qs_model_config *config = qs_model_get_config(model);
+    const int64_t weights = config->n_vocab * config->d_model, tiles = (config->n_vocab + QS_TILE_ROWS - 1) / QS_TILE_ROWS;
+    int64_t bytes = weights * (int64_t)sizeof(float), batch = 0;
+    qs_spec head;
+    for (int64_t i = 0; i < n_specs; i++) {
+        if (!qs_spec_head(&specs[i], &head)) continue;
+        batch += 5 * tiles * QS_TILE_ROWS * config->d_model;
+        bytes += qs_quant_head_bits(&specs[i], model) / 8;
+        cost->multiply_adds += matrix_cost(&head, (double)config->n_vocab, (double)config->d_model, has_grams);
+    }
+    if (batch == 0) return;
+    int64_t one = 5 * tiles * QS_TILE_ROWS * config->d_model, most = one > exl2_batch_bytes ? one : exl2_batch_bytes;
+    bytes += batch < most ? batch : most;
+    /* Beside all that the layers take: results of theirs are gone by then, factors and scratch are not. */
+    cost->bytes += bytes;
+    cost->solver_host_bytes += bytes;
+}
+
 qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_grams, const qs_spec *specs,
                                int64_t n_specs)
 {
@@ -161,6 +182,7 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
     cost.bytes += n_threads * widest * 3 * QS_TILE_ROWS * (int64_t)sizeof(float);
     cost.multiply_adds *= (double)config->n_layers;
     if (has_grams) add_sensitivity(&cost, model, specs, n_specs);
+    add_heads(&cost, model, has_grams, specs, n_specs);
     return cost;
 }
 

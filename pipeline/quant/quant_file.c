@@ -20,6 +20,8 @@ struct qs_quant_file {
     qs_packed linears[QS_N_LINEARS]; /* of `layer`; memory is kept from layer to layer */
     bool loaded[QS_N_LINEARS];
     int64_t layer;
+    bool has_head;
+    qs_packed head; /* from its first use on */
 };
 
 static bool text_is(const qs_artifact *a, const char *path, const char *wanted)
@@ -51,6 +53,7 @@ bool qs_quant_is_current(const char *path, const qs_quant_inputs *inputs, const 
 static qs_err read_spec(qs_quant_file *file)
 {
     char text[TEXT_BYTES];
+    qs_spec head;
     qs_err err;
     QS_TRY(qs_artifact_get_text(file->artifact, "/spec/@kernel", text, sizeof text));
     if (strcmp(text, QS_QUANT_KERNEL) != 0) {
@@ -67,6 +70,7 @@ static qs_err read_spec(qs_quant_file *file)
         err = qs_context(qs_artifact_get_int(file->artifact, "/spec/@linear_bits", &file->linear_bits), "%s", file->path);
     else
         file->linear_bits = qs_quant_linear_bits(&file->spec, file->model);
+    file->has_head = qs_spec_head(&file->spec, &head);
 out:
     return err;
 }
@@ -109,6 +113,7 @@ void qs_quant_file_close(qs_quant_file *file)
 {
     if (file == NULL) return;
     for (int role = 0; role < QS_N_LINEARS; role++) qs_packed_free(&file->linears[role]);
+    qs_packed_free(&file->head);
     if (file->artifact != NULL) qs_artifact_close(file->artifact);
     qs_mem_free(file->path);
     qs_mem_free(file);
@@ -118,7 +123,7 @@ const qs_spec *qs_quant_file_spec(const qs_quant_file *file) { return &file->spe
 
 qs_quant_size qs_quant_file_size(const qs_quant_file *file)
 {
-    return qs_quant_size_of_bits(file->linear_bits, file->model, &file->spec);
+    return qs_quant_size_of_bits(file->linear_bits, qs_quant_head_bits(&file->spec, file->model), file->model);
 }
 
 const qs_model *qs_quant_file_model(const qs_quant_file *file)
@@ -184,9 +189,8 @@ static qs_err shape_slot(qs_quant_file *file, int64_t layer, int role)
 }
 
 /* Everything anew: groups differ from matrix to matrix. */
-static qs_err load_exl2(qs_quant_file *file, int64_t layer, int role)
+static qs_err load_exl2(qs_quant_file *file, int64_t layer, int role, qs_packed *p)
 {
-    qs_packed *p = &file->linears[role];
     qs_tensor_info info = qs_model_info(file->model, (qs_role)role, layer);
     qs_packed_group groups[QS_MIX_GROUPS_MAX];
     int64_t n_groups;
@@ -194,8 +198,9 @@ static qs_err load_exl2(qs_quant_file *file, int64_t layer, int role)
     qs_packed_free(p);
     QS_TRY(get_int(file, layer, role, "@n_groups", &n_groups));
     if (n_groups < 1 || n_groups > QS_MIX_GROUPS_MAX) {
-        err = qs_fail(QS_E_INPUT, "%s: layer %" PRId64 ", %s: %" PRId64 " groups", file->path, layer,
-                      qs_role_name((qs_role)role), n_groups);
+        char path[QS_QUANT_NODE_BYTES];
+        qs_quant_node_path(path, layer, role, "@n_groups");
+        err = qs_fail(QS_E_INPUT, "%s: %s is %" PRId64, file->path, path, n_groups);
         goto out;
     }
     QS_TRY(read_data(file, layer, role, "groups", QS_I32, groups, 2 * n_groups));
@@ -222,13 +227,12 @@ out:
     return err;
 }
 
-static qs_err load_matrix(qs_quant_file *file, int64_t layer, int role)
+static qs_err load_matrix(qs_quant_file *file, int64_t layer, int role, qs_packed *p)
 {
     char path[QS_QUANT_NODE_BYTES];
-    qs_packed *p = &file->linears[role];
     qs_err err;
     bool is_exl2 = file->spec.method->format == QS_PACKED_EXL2;
-    QS_TRY(is_exl2 ? load_exl2(file, layer, role) : shape_slot(file, layer, role));
+    QS_TRY(is_exl2 ? load_exl2(file, layer, role, p) : shape_slot(file, layer, role));
     QS_TRY(read_data(file, layer, role, "codes", QS_U8, p->codes, p->n_out * p->row_bytes));
     if (p->scales != NULL)
         QS_TRY(read_data(file, layer, role, "scales", QS_F16, p->scales, p->n_out * p->n_groups));
@@ -252,13 +256,23 @@ static qs_err get_linear(void *context, int64_t layer, qs_role role, qs_matrix_d
         file->layer = layer;
     }
     if (!file->loaded[role]) {
-        qs_err err = load_matrix(file, layer, role);
+        qs_err err = load_matrix(file, layer, role, &file->linears[role]);
         if (err != QS_OK) return err;
         file->loaded[role] = true;
     }
     const qs_packed *p = &file->linears[role];
     *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = p->n_out, .n_in = p->n_in, .packed = p};
     return QS_OK;
+}
+
+static qs_err get_head(void *context, qs_matrix_desc *desc)
+{
+    qs_quant_file *file = context;
+    qs_packed *p = &file->head;
+    qs_err err = p->codes != NULL ? QS_OK : load_matrix(file, 0, QS_ROLE_HEAD, p);
+    if (err != QS_OK) qs_packed_free(p);
+    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = p->n_out, .n_in = p->n_in, .packed = p};
+    return err;
 }
 
 static qs_err get_vector(void *context, int64_t layer, qs_role role, int64_t n, float *dst, bool *found)
@@ -275,7 +289,7 @@ static qs_err get_vector(void *context, int64_t layer, qs_role role, int64_t n, 
 qs_linear_source qs_quant_file_source(qs_quant_file *file)
 {
     return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = file,
-                              .outer = file->turned};
+                              .outer = file->turned, .get_head = file->has_head ? get_head : NULL};
 }
 
 qs_err qs_quant_file_losses(const qs_quant_file *file, double *loss)

@@ -10,6 +10,10 @@
 /* Version of the packed layout (backend/packed.h) that the files hold; kernels refuse another. */
 #define QS_QUANT_KERNEL "rowstream-1"
 
+/* Where the head is, of points that quantise it, beside "/layers/<l>/<matrix>" of the linears. */
+#define QS_QUANT_HEAD "/layers/outer/lm_head"
+#define QS_QUANT_HEAD_CODES QS_QUANT_HEAD "/codes"
+
 /* What a point is made from, besides its spec. */
 typedef struct qs_quant_inputs {
     qs_model *model;
@@ -35,10 +39,12 @@ QS_MUST_CHECK qs_err qs_quant_writer_create(qs_quant_writer **out, const char *p
                                             int64_t linear_bits); /* as qs_quantizer_linear_bits says */
 /* Each layer once. */
 QS_MUST_CHECK qs_err qs_quant_writer_add(qs_quant_writer *writer, int64_t layer, const qs_quant_layer *quant);
-/* Seals and frees, also on failure. QS_E_INPUT when a layer is missing. digest may be NULL. */
+/* Once, of a spec that quantises it. */
+QS_MUST_CHECK qs_err qs_quant_writer_add_head(qs_quant_writer *writer, const qs_quant_result *head);
+/* Seals and frees, also on failure. QS_E_INPUT when a layer or the head is missing. digest may be NULL. */
 QS_MUST_CHECK qs_err qs_quant_writer_finish(qs_quant_writer *writer, double quantize_s, qs_digest *digest);
 void qs_quant_writer_abort(qs_quant_writer *writer); /* NULL is fine */
-/* Mean over matrices of the loss so far, and how many fell back to RTN. */
+/* Mean over the blocks' matrices of the loss so far, and how many of all fell back to RTN. */
 double qs_quant_writer_loss(const qs_quant_writer *writer);
 double qs_quant_writer_predicted(const qs_quant_writer *writer); /* the same of predicted losses */
 int64_t qs_quant_writer_n_fallbacks(const qs_quant_writer *writer);
@@ -53,8 +59,8 @@ qs_quant_size qs_quant_file_size(const qs_quant_file *file);
 const qs_model *qs_quant_file_model(const qs_quant_file *file);
 const qs_artifact *qs_quant_file_artifact(const qs_quant_file *file);
 
-/* Linears, and norms with what was folded into them, for blocks and decoders; the source holds one layer's packed
- * matrices at a time. */
+/* Linears, a head in low bits, and norms with what was folded into them, for blocks and decoders; the source holds one
+ * layer's packed matrices at a time, and the head from its first use on. */
 qs_linear_source qs_quant_file_source(qs_quant_file *file);
 
 /* loss[n_layers * QS_N_LINEARS] of each matrix. */

@@ -19,6 +19,7 @@ typedef struct pass {
     qs_quant_writer *writers[QS_POINTS_PER_PASS];
     qs_spec specs[QS_POINTS_PER_PASS];
     qs_quant_layer layers[QS_POINTS_PER_PASS];
+    qs_quant_result heads[QS_POINTS_PER_PASS];
 } pass;
 
 qs_err qs_quant_points_find(qs_quant_point *points, const char *dir, const qs_quant_inputs *inputs,
@@ -84,11 +85,14 @@ static int64_t pass_length(const qs_spec *specs, int64_t n_specs)
 }
 
 /* What a model refuses is refused before any pass. */
-static qs_err check_rotation(const qs_quant_inputs *inputs)
+static qs_err check_rotation(const qs_quant_inputs *inputs, const qs_spec *specs, int64_t n_specs)
 {
     qs_model *turned;
+    qs_spec ignored;
+    bool heads = false;
+    for (int64_t i = 0; i < n_specs; i++) heads = heads || (specs[i].rotate && qs_spec_head(&specs[i], &ignored));
     qs_err err = qs_model_turn(inputs->model, &turned);
-    return err == QS_OK && inputs->calib != NULL ? qs_turned_grams_check(turned) : err;
+    return err == QS_OK && inputs->calib != NULL ? qs_turned_grams_check(turned, heads) : err;
 }
 
 qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, int64_t n_points,
@@ -105,7 +109,7 @@ qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, in
             if (!points[i].current && points[i].spec->rotate == (rotated == 1))
                 specs[out->n_points++] = *points[i].spec;
     if (out->n_points == 0) goto out;
-    if (specs[out->n_points - 1].rotate) QS_TRY(check_rotation(inputs));
+    if (specs[out->n_points - 1].rotate) QS_TRY(check_rotation(inputs, specs, out->n_points));
     QS_TRY(measure_rate(backend, &rate));
     for (int64_t first = 0, n; first < out->n_points; first += n) {
         n = pass_length(specs + first, out->n_points - first);
@@ -132,6 +136,18 @@ static qs_err add_layer(pass *p, int64_t layer)
     for (int64_t i = 0; i < p->n; i++) {
         if (err == QS_OK) err = qs_quant_writer_add(p->writers[i], layer, &p->layers[i]);
         qs_quant_layer_free(&p->layers[i]);
+    }
+    return err;
+}
+
+/* Behind the last layer, in the memory that layers no longer need. */
+static qs_err add_heads(pass *p, qs_quantizer *quantizer)
+{
+    qs_err err = qs_quantizer_head(quantizer, p->heads);
+    if (err != QS_OK) return err;
+    for (int64_t i = 0; i < p->n; i++) {
+        if (err == QS_OK && p->heads[i].packed.codes != NULL) err = qs_quant_writer_add_head(p->writers[i], &p->heads[i]);
+        qs_packed_free(&p->heads[i].packed);
     }
     return err;
 }
@@ -185,6 +201,7 @@ static qs_err run_pass(pass *p, const qs_quant_inputs *inputs, qs_backend *backe
         QS_TRY(add_layer(p, layer));
         qs_progress_update(progress, ++*n_done);
     }
+    QS_TRY(add_heads(p, quantizer));
     QS_TRY(seal(p, qs_clock_seconds() - start));
 out:
     for (int64_t i = 0; i < p->n; i++) {

@@ -1,5 +1,3 @@
-#include "quant/quant_run.h"
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -7,40 +5,17 @@
 
 #include "base/mem.h"
 #include "model/turned.h"
-#include "quant/budget.h"
-#include "quant/fold.h"
+#include "quant/quant_run_impl.h"
 #include "quant/quant_size.h"
-#include "quant/sensitivity.h"
 
-enum { NAME_BYTES = 48, MAX_MATRICES = 3 /* of a site: q, k, v */ };
-
-struct qs_quantizer {
-    const qs_model *model;
-    qs_backend *backend;
-    const qs_gram_source *grams;
-    const qs_spec *specs;
-    int64_t n_specs;
-    qs_workspace *workspace;
-    qs_factor_cache *factors[QS_N_SITES]; /* of the first site with that width; NULL before its first use */
-    float *weights;                       /* matrices of a site, one after the other */
-    qs_quant_task *tasks;                 /* [MAX_MATRICES * n_specs] */
-    float *abs_mean;                      /* [widest site] */
-    int32_t *tied;                        /* [width of o], see qs_fold_tie_heads */
-    qs_fold *folds;                       /* [n_specs], of the layer; empty where nothing is folded */
-    qs_budgets *budgets;                  /* NULL = no spec has one */
-    bool shared;                          /* qs_quantizer_share has been called */
-    float *sample;                        /* [MAX_MATRICES, QS_SAMPLE_ROWS, widest site] */
-    qs_sensitivity *sensitivity;          /* NULL = no budget, or no tokens to measure it on */
-    qs_spec perturbation;                 /* whose errors are used for that */
-    double *perturbed_loss;               /* [n_layers * QS_N_LINEARS] of these errors */
-};
+enum { NAME_BYTES = 48 };
 
 /* The matrices that share an input, loaded. */
 typedef struct site_jobs {
     int n;
-    qs_role roles[MAX_MATRICES];
-    qs_quant_job jobs[MAX_MATRICES];
-    char names[MAX_MATRICES][NAME_BYTES];
+    qs_role roles[QS_SITE_MATRICES_MAX];
+    qs_quant_job jobs[QS_SITE_MATRICES_MAX];
+    char names[QS_SITE_MATRICES_MAX][NAME_BYTES];
 } site_jobs;
 
 void qs_quant_layer_free(qs_quant_layer *layer)
@@ -163,7 +138,7 @@ static qs_err create_budgets(qs_quantizer *q)
         widest = width > widest ? width : widest;
         narrowest = width < narrowest ? width : narrowest;
     }
-    QS_TRY(QS_NEW(q->sample, MAX_MATRICES * QS_SAMPLE_ROWS * widest, "sample of a site"));
+    QS_TRY(QS_NEW(q->sample, QS_SITE_MATRICES_MAX * QS_SAMPLE_ROWS * widest, "sample of a site"));
     if (q->grams == NULL || q->grams->tokens == NULL) goto out;
     QS_TRY(qs_spec_parse(&q->perturbation, narrowest < 64 ? "rtn:bits=4,group=-1" : "rtn:bits=4,group=64"));
     QS_TRY(QS_NEW(q->perturbed_loss, config->n_layers * QS_N_LINEARS, "losses"));
@@ -205,7 +180,7 @@ qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend
         .model = model, .backend = backend, .grams = grams, .specs = specs, .n_specs = n_specs};
     QS_TRY(qs_workspace_create(&q->workspace, backend));
     QS_TRY(QS_NEW(q->weights, largest_site(model), "weights of a site"));
-    QS_TRY(QS_NEW(q->tasks, MAX_MATRICES * n_specs, "tasks"));
+    QS_TRY(QS_NEW(q->tasks, QS_SITE_MATRICES_MAX * n_specs, "tasks"));
     QS_TRY(create_folds(q));
     QS_TRY(create_budgets(q));
     *out = q;
@@ -214,25 +189,29 @@ out:
     return err;
 }
 
-/* The cache that sites of one width share, loaded with this site's second moments; NULL without any. */
-static qs_err load_factors(qs_quantizer *q, int64_t layer, qs_site site, qs_factor_cache **out)
+qs_err qs_quantizer_load_moments(qs_quantizer *q, int64_t width, const float *gram, int64_t n_tokens, const char *name,
+                                 qs_factor_cache **out)
 {
-    const qs_model_config *config = qs_model_get_config(q->model);
-    int64_t width = qs_site_width(config, site), n_tokens;
-    const float *gram;
-    char name[NAME_BYTES];
     int slot = 0;
-    *out = NULL;
-    if (q->grams == NULL) return QS_OK;
-    while (qs_site_width(config, (qs_site)slot) != width) slot++;
-    (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", layer, qs_site_name(site));
-    qs_err err = q->grams->get(q->grams->context, layer, site, &gram, &n_tokens);
-    if (err == QS_OK && q->factors[slot] == NULL)
-        err = qs_factor_cache_create(&q->factors[slot], q->workspace, gram, width, n_tokens, name);
-    else if (err == QS_OK)
-        err = qs_factor_cache_load(q->factors[slot], gram, n_tokens, name);
+    while (qs_site_width(qs_model_get_config(q->model), (qs_site)slot) != width) slot++;
+    qs_err err = q->factors[slot] == NULL
+                     ? qs_factor_cache_create(&q->factors[slot], q->workspace, gram, width, n_tokens, name)
+                     : qs_factor_cache_load(q->factors[slot], gram, n_tokens, name);
     *out = q->factors[slot];
     return err;
+}
+
+/* Of a site; NULL without any. */
+static qs_err load_factors(qs_quantizer *q, int64_t layer, qs_site site, qs_factor_cache **out)
+{
+    int64_t width = qs_site_width(qs_model_get_config(q->model), site), n_tokens;
+    const float *gram;
+    char name[NAME_BYTES];
+    *out = NULL;
+    if (q->grams == NULL) return QS_OK;
+    (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", layer, qs_site_name(site));
+    qs_err err = q->grams->get(q->grams->context, layer, site, &gram, &n_tokens);
+    return err == QS_OK ? qs_quantizer_load_moments(q, width, gram, n_tokens, name, out) : err;
 }
 
 /* The mean size of a site's input into q->abs_mean, if a spec asks for it. */
@@ -327,8 +306,8 @@ static void take_sample(qs_quant_job *job, float *rows)
 
 static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const site_jobs *loaded)
 {
-    qs_quant_result results[MAX_MATRICES * QS_OPTIONS_MAX];
-    qs_quant_task tasks[MAX_MATRICES * QS_OPTIONS_MAX];
+    qs_quant_result results[QS_SITE_MATRICES_MAX * QS_OPTIONS_MAX];
+    qs_quant_task tasks[QS_SITE_MATRICES_MAX * QS_OPTIONS_MAX];
     int64_t n_options, n = 0;
     const qs_spec *options = qs_budgets_options(q->budgets, set, &n_options);
     for (int j = 0; j < loaded->n; j++)
@@ -348,7 +327,7 @@ static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const sit
 /* The whole matrices of a site with errors. */
 static qs_err perturb_site(qs_quantizer *q, int64_t layer, const site_jobs *loaded, qs_quant_result *results)
 {
-    qs_quant_task tasks[MAX_MATRICES];
+    qs_quant_task tasks[QS_SITE_MATRICES_MAX];
     if (q->sensitivity == NULL) return QS_OK;
     for (int j = 0; j < loaded->n; j++)
         tasks[j] = (qs_quant_task){

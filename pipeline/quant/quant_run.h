@@ -26,6 +26,8 @@ typedef struct qs_gram_source {
      * equal losses matter alike. */
     const int32_t *tokens;
     int64_t n_windows, n_ctx;
+    /* The same of the head's input, the final norm's output; NULL = not known, which specs that quantise the head refuse. */
+    qs_err (*get_head)(void *context, const float **packed_gram, int64_t *n_tokens);
 } qs_gram_source;
 
 /* Every group fits every row, every method has what it needs, and every budget can be met with this model. QS_E_USAGE
@@ -53,6 +55,10 @@ int64_t qs_quantizer_linear_bits(const qs_quantizer *quantizer, int64_t spec);
 
 /* out[n_specs], to be freed with qs_quant_layer_free; on failure none holds memory. */
 QS_MUST_CHECK qs_err qs_quantizer_layer(qs_quantizer *quantizer, int64_t layer, qs_quant_layer *out);
+
+/* The output head of specs that quantise it (qs_spec_head): out[n_specs], empty for the others; qs_packed_free. It is
+ * no part of a budget. */
+QS_MUST_CHECK qs_err qs_quantizer_head(qs_quantizer *quantizer, qs_quant_result *out);
 
 /* The same for one layer alone. */
 QS_MUST_CHECK qs_err qs_quantize_layer(const qs_model *model, qs_backend *backend, int64_t layer,

@@ -30,19 +30,26 @@ int64_t qs_quant_linear_bits(const qs_spec *spec, const qs_model *model)
 
 qs_quant_size qs_quant_size_of(const qs_spec *spec, const qs_model *model)
 {
-    return qs_quant_size_of_bits(qs_quant_linear_bits(spec, model), model, spec);
+    return qs_quant_size_of_bits(qs_quant_linear_bits(spec, model), qs_quant_head_bits(spec, model), model);
 }
 
-qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, const qs_model *model, const qs_spec *spec)
+int64_t qs_quant_head_bits(const qs_spec *spec, const qs_model *model)
 {
-    bool rotated = spec != NULL && spec->rotate;
+    const qs_model_config *config = qs_model_get_config(model);
+    qs_spec head;
+    if (spec != NULL && qs_spec_head(spec, &head)) return qs_quant_matrix_bits(&head, config->n_vocab, config->d_model);
+    bool tied = config->tied_head && (spec == NULL || !spec->rotate);
+    return tied ? 0 : qs_quant_matrix_bits(NULL, config->n_vocab, config->d_model);
+}
+
+qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, int64_t head_bits, const qs_model *model)
+{
     const qs_model_config *config = qs_model_get_config(model);
     int64_t vectors = config->d_model; /* the final norm */
     for (int64_t layer = 0; layer < config->n_layers; layer++)
         for (int role = QS_N_LINEARS; role < QS_N_BLOCK_ROLES; role++)
             if (qs_model_has(model, (qs_role)role, layer)) vectors += qs_model_info(model, (qs_role)role, layer).n_in;
-    int64_t tables = config->n_vocab * config->d_model * (config->tied_head && !rotated ? 1 : 2);
-    int64_t bits = linear_bits + tables * 16 + vectors * 32;
+    int64_t bits = linear_bits + head_bits + config->n_vocab * config->d_model * 16 + vectors * 32;
     return (qs_quant_size){.bpw = (double)linear_bits / (double)qs_model_n_linear_weights(model),
                            .bpw_total = (double)bits / (double)qs_model_n_weights(model),
                            .bytes = (bits + 7) / 8};

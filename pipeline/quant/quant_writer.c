@@ -16,6 +16,7 @@ struct qs_quant_writer {
     qs_artifact *artifact;
     const qs_model *model;
     bool *written; /* [n_layers] */
+    bool wants_head;
     bool budget;   /* bits were shared out among the matrices */
     double loss_sum, predicted_sum;
     int64_t n_matrices, n_fallbacks;
@@ -54,7 +55,7 @@ out:
 
 static qs_err put_spec(qs_artifact *a, const qs_spec *spec, int64_t linear_bits, const qs_model *model)
 {
-    qs_quant_size size = qs_quant_size_of_bits(linear_bits, model, spec);
+    qs_quant_size size = qs_quant_size_of_bits(linear_bits, qs_quant_head_bits(spec, model), model);
     qs_err err;
     QS_TRY(qs_artifact_put_text(a, "/spec/@id", spec->id));
     QS_TRY(qs_artifact_put_text(a, "/spec/@text", spec->text));
@@ -78,9 +79,11 @@ qs_err qs_quant_writer_create(qs_quant_writer **out, const char *path, const qs_
                               const qs_spec *spec, int64_t linear_bits)
 {
     qs_quant_writer *writer = NULL;
+    qs_spec head;
     qs_err err;
     QS_TRY(QS_NEW(writer, 1, "quant artifact"));
     writer->model = inputs->model;
+    writer->wants_head = qs_spec_head(spec, &head);
     writer->budget = spec->bpw > 0;
     QS_TRY(QS_NEW(writer->written, qs_model_get_config(inputs->model)->n_layers, "quant artifact"));
     QS_TRY(qs_artifact_create(&writer->artifact, path, QS_KIND_QUANT));
@@ -197,6 +200,14 @@ qs_err qs_quant_writer_add(qs_quant_writer *writer, int64_t layer, const qs_quan
     return QS_OK;
 }
 
+qs_err qs_quant_writer_add_head(qs_quant_writer *writer, const qs_quant_result *head)
+{
+    qs_err err = put_matrix(writer->artifact, 0, QS_ROLE_HEAD, head);
+    writer->n_fallbacks += head->fallback;
+    writer->wants_head = false;
+    return err;
+}
+
 static void free_writer(qs_quant_writer *writer)
 {
     qs_mem_free(writer->written);
@@ -210,6 +221,7 @@ qs_err qs_quant_writer_finish(qs_quant_writer *writer, double quantize_s, qs_dig
     for (int64_t layer = 0; layer < qs_model_get_config(writer->model)->n_layers && err == QS_OK; layer++)
         if (!writer->written[layer])
             err = qs_fail(QS_E_INPUT, "finish quant artifact: layer %" PRId64 " is missing", layer);
+    if (err == QS_OK && writer->wants_head) err = qs_fail(QS_E_INPUT, "finish quant artifact: the head is missing");
     if (err == QS_OK) err = qs_artifact_put_real(writer->artifact, "/timing/@quantize_s", quantize_s);
     if (err == QS_OK && writer->budget)
         err = qs_artifact_put_real(writer->artifact, "/spec/@predicted_loss", qs_quant_writer_predicted(writer));

@@ -175,7 +175,7 @@ qs_err qs_sensitivity_finish(qs_sensitivity *sensitivity, double *divergence)
     if (s->n_layers_done != s->config->n_layers)
         return qs_fail(QS_E_USAGE, "finish sensitivities: layer %lld is missing", (long long)s->n_layers_done);
     memset(divergence, 0, (size_t)(s->n_streams - 1) * sizeof *divergence);
-    QS_TRY(qs_forward_head(&t.head, s->backend, s->model, &options));
+    QS_TRY(qs_forward_head(&t.head, s->backend, s->model, NULL, &options));
     QS_TRY(qs_backend_alloc(s->backend, &t.reference, tile_bytes, "logits"));
     QS_TRY(qs_backend_alloc(s->backend, &t.perturbed, tile_bytes, "logits"));
     QS_TRY(qs_forward_final_norm(s->backend, s->model, s->states, s->n_streams * s->n_tokens));

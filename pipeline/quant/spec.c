@@ -38,7 +38,7 @@ static const key_row keys[] = {
      "instead of bits: bits per weight of all linears together; each matrix gets bits and, unless given, group"},
     {"exl2", "bpw", KEY_REAL, AT(bpw), 4, 1, 9, NULL, NULL, NULL, NULL,
      "bits per weight of all linears together, all that is stored counted"},
-    {"exl2", "head", KEY_INT, AT(head), 16, 0, 0, "16", NULL, NULL, "h",
+    {"exl2", "head", KEY_INT, AT(head), 16, 0, 0, "2 3 4 5 6 8 16", NULL, NULL, "h",
      "bits of the output head, beside the budget; 16 = as it is"},
     {NULL, "group", KEY_INT, AT(group_size), 64, 1, 65536, NULL, NULL, NULL, NULL,
      "weights that share a scale; -1 = the whole row"},

@@ -77,6 +77,9 @@ QS_MUST_CHECK qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const 
 bool qs_spec_static_scales(const qs_spec *spec, int64_t n_in);
 bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in);
 
+/* Whether it quantises the output head too, and how: *out, as of one matrix without a budget. */
+bool qs_spec_head(const qs_spec *spec, qs_spec *out);
+
 /* Sets the numbers of a packed matrix of this spec, which has no budget. QS_E_INPUT when they do not fit. */
 QS_MUST_CHECK qs_err qs_spec_shape(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed *out);
 

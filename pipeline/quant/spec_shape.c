@@ -25,6 +25,15 @@ bool qs_spec_has_perm(const qs_spec *spec, int64_t n_in)
     return spec->act_order && !qs_spec_static_scales(spec, n_in);
 }
 
+bool qs_spec_head(const qs_spec *spec, qs_spec *out)
+{
+    *out = *spec;
+    out->bpw = 0;
+    if (spec->head < 2 || spec->head > QS_EXL2_BITS_MAX) return false;
+    out->mix = &qs_head_mixes[spec->head];
+    return true;
+}
+
 qs_err qs_spec_shape(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed *out)
 {
     qs_packed_format format = spec->method->format;

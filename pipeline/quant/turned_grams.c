@@ -25,7 +25,7 @@ static qs_err check_norm(const qs_model *model, qs_role role, int64_t layer, flo
     return err;
 }
 
-qs_err qs_turned_grams_check(const qs_model *turned)
+qs_err qs_turned_grams_check(const qs_model *turned, bool with_head)
 {
     const qs_model_config *config = qs_model_get_config(turned);
     float *weights = NULL;
@@ -35,6 +35,7 @@ qs_err qs_turned_grams_check(const qs_model *turned)
         QS_TRY(check_norm(qs_model_origin(turned), QS_ROLE_ATTN_NORM, layer, weights));
         QS_TRY(check_norm(qs_model_origin(turned), QS_ROLE_MLP_NORM, layer, weights));
     }
+    if (with_head) QS_TRY(check_norm(qs_model_origin(turned), QS_ROLE_FINAL_NORM, 0, weights));
 out:
     qs_mem_free(weights);
     return err;
@@ -45,7 +46,7 @@ qs_err qs_turned_grams_create(qs_turned_grams **out, const qs_model *turned, con
     qs_turned_grams *g = NULL;
     qs_err err;
     *out = NULL;
-    QS_TRY(qs_turned_grams_check(turned));
+    QS_TRY(qs_turned_grams_check(turned, false));
     QS_TRY(QS_NEW(g, 1, "rotated second moments"));
     *g = (qs_turned_grams){.turned = turned, .origin = origin, .n = qs_model_get_config(turned)->d_model};
     QS_TRY(QS_NEW(g->inverse, g->n, "rotated second moments"));
@@ -86,15 +87,13 @@ static void unpack(const qs_turned_grams *g, const float *packed)
     }
 }
 
-static qs_err get(void *context, int64_t layer, qs_site site, const float **packed_gram, int64_t *n_tokens)
+/* Of an input that comes through a norm, in place of *packed_gram. */
+static qs_err turn(qs_turned_grams *g, qs_role norm, int64_t layer, const float **packed_gram)
 {
-    qs_turned_grams *g = context;
     const int64_t n = g->n;
     const qs_rotation *rotation = qs_model_rotation(g->turned);
-    qs_err err = g->origin->get(g->origin->context, layer, site, packed_gram, n_tokens);
-    if (err != QS_OK || site == QS_SITE_O || site == QS_SITE_DOWN) return err;
-    QS_TRY(qs_model_read_f32(qs_model_origin(g->turned), site == QS_SITE_QKV ? QS_ROLE_ATTN_NORM : QS_ROLE_MLP_NORM,
-                             layer, g->inverse));
+    qs_err err;
+    QS_TRY(check_norm(qs_model_origin(g->turned), norm, layer, g->inverse));
     for (int64_t i = 0; i < n; i++) g->inverse[i] = 1 / g->inverse[i];
     unpack(g, *packed_gram);
     QS_TRY(qs_rotation_turn_rows(rotation, g->inverse, g->full, n));
@@ -105,6 +104,21 @@ static qs_err get(void *context, int64_t layer, qs_site site, const float **pack
     *packed_gram = g->packed;
 out:
     return err;
+}
+
+static qs_err get(void *context, int64_t layer, qs_site site, const float **packed_gram, int64_t *n_tokens)
+{
+    qs_turned_grams *g = context;
+    qs_err err = g->origin->get(g->origin->context, layer, site, packed_gram, n_tokens);
+    if (err != QS_OK || site == QS_SITE_O || site == QS_SITE_DOWN) return err;
+    return turn(g, site == QS_SITE_QKV ? QS_ROLE_ATTN_NORM : QS_ROLE_MLP_NORM, layer, packed_gram);
+}
+
+static qs_err get_head(void *context, const float **packed_gram, int64_t *n_tokens)
+{
+    qs_turned_grams *g = context;
+    qs_err err = g->origin->get_head(g->origin->context, packed_gram, n_tokens);
+    return err == QS_OK ? turn(g, QS_ROLE_FINAL_NORM, 0, packed_gram) : err;
 }
 
 static qs_err get_abs(void *context, int64_t layer, qs_site site, const float **abs_mean)
@@ -131,5 +145,6 @@ qs_gram_source qs_turned_grams_source(qs_turned_grams *grams)
     source.get = get;
     source.context = grams;
     source.get_abs = grams->origin->get_abs != NULL ? get_abs : NULL;
+    source.get_head = grams->origin->get_head != NULL ? get_head : NULL;
     return source;
 }

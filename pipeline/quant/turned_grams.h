@@ -8,9 +8,9 @@
 
 typedef struct qs_turned_grams qs_turned_grams;
 
-/* QS_E_UNSUPPORTED names the norm and the channel of a weight that is 0, of whose input the origin's second
+/* with_head: the head's input is asked for too. QS_E_UNSUPPORTED names the norm and the channel of a weight that is 0, of whose input the origin's second
  * moments know nothing. */
-QS_MUST_CHECK qs_err qs_turned_grams_check(const qs_model *turned);
+QS_MUST_CHECK qs_err qs_turned_grams_check(const qs_model *turned, bool with_head);
 
 /* Of a model that passes the check. Everything is borrowed. */
 QS_MUST_CHECK qs_err qs_turned_grams_create(qs_turned_grams **out, const qs_model *turned,

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "model/model_record.h"
+#include "stat/stats.h"
 
 struct qs_calib_file {
     qs_artifact *artifact;
@@ -44,7 +45,8 @@ bool qs_calib_is_current(const char *path, qs_model *model, const qs_calib_plan 
                    same_int(artifact, "/calibration/@n_samples", plan->n_samples) &&
                    same_int(artifact, "/calibration/@seqlen", plan->seqlen) &&
                    same_text(artifact, "/calibration/@compute", plan->compute) &&
-                   same_text(artifact, "/calibration/@propagate_spec", plan->propagate_spec) && same_windows(artifact, plan);
+                   same_text(artifact, "/calibration/@propagate_spec", plan->propagate_spec) && same_windows(artifact, plan) &&
+                   qs_artifact_has(artifact, QS_CALIB_HEAD "/gram");
     qs_artifact_close(artifact);
     return current;
 }
@@ -95,12 +97,18 @@ void qs_calib_file_close(qs_calib_file *file)
 
 const qs_artifact *qs_calib_file_artifact(const qs_calib_file *file) { return file->artifact; }
 
-/* A dataset of n numbers of a site into file->gram. */
-static qs_err read_site(qs_calib_file *file, int64_t layer, qs_site site, const char *leaf, int64_t n)
+enum { PATH_BYTES = 96 };
+
+static const char *site_path(char path[PATH_BYTES], int64_t layer, qs_site site, const char *leaf)
 {
-    char path[96];
+    (void)snprintf(path, PATH_BYTES, "/layers/%lld/%s/%s", (long long)layer, qs_site_name(site), leaf);
+    return path;
+}
+
+/* A dataset of n numbers into file->gram. */
+static qs_err read_data(qs_calib_file *file, const char *path, int64_t n)
+{
     qs_err err;
-    (void)snprintf(path, sizeof path, "/layers/%lld/%s/%s", (long long)layer, qs_site_name(site), leaf);
     if (n > file->gram_capacity) {
         qs_mem_free(file->gram);
         file->gram_capacity = 0;
@@ -112,20 +120,37 @@ out:
     return err;
 }
 
+static qs_err read_n_tokens(const qs_calib_file *file, const char *path, int64_t *n_tokens)
+{
+    qs_err err = qs_artifact_get_int(file->artifact, path, n_tokens);
+    if (err == QS_OK && *n_tokens < 1)
+        err = qs_fail(QS_E_INPUT, "read %s: %lld is no number of tokens; re-run %s", path, (long long)*n_tokens,
+                      qs_artifact_kind_stage(QS_KIND_CALIB));
+    return err;
+}
+
 qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, const float **packed, int64_t *n_tokens)
 {
-    char path[96];
+    char path[PATH_BYTES];
     int64_t width = qs_site_width(file->config, site);
     qs_err err;
     *packed = NULL;
-    (void)snprintf(path, sizeof path, "/layers/%lld/%s/@n_tokens", (long long)layer, qs_site_name(site));
-    QS_TRY(qs_artifact_get_int(file->artifact, path, n_tokens));
-    if (*n_tokens < 1) {
-        err = qs_fail(QS_E_INPUT, "read %s: %lld is no number of tokens; re-run %s", path, (long long)*n_tokens,
-                      qs_artifact_kind_stage(QS_KIND_CALIB));
-        goto out;
-    }
-    QS_TRY(read_site(file, layer, site, "gram", width * (width + 1) / 2));
+    QS_TRY(read_n_tokens(file, site_path(path, layer, site, "@n_tokens"), n_tokens));
+    QS_TRY(read_data(file, site_path(path, layer, site, "gram"), width * (width + 1) / 2));
+    *packed = file->gram;
+out:
+    return err;
+}
+
+bool qs_calib_file_has_head(const qs_calib_file *file) { return qs_artifact_has(file->artifact, QS_CALIB_HEAD "/gram"); }
+
+qs_err qs_calib_file_head_gram(qs_calib_file *file, const float **packed, int64_t *n_tokens)
+{
+    int64_t width = file->config->d_model;
+    qs_err err;
+    *packed = NULL;
+    QS_TRY(read_n_tokens(file, QS_CALIB_HEAD "/@n_tokens", n_tokens));
+    QS_TRY(read_data(file, QS_CALIB_HEAD "/gram", width * (width + 1) / 2));
     *packed = file->gram;
 out:
     return err;
@@ -133,7 +158,8 @@ out:
 
 qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, const float **abs_mean)
 {
-    qs_err err = read_site(file, layer, site, "abs_mean", qs_site_width(file->config, site));
+    char path[PATH_BYTES];
+    qs_err err = read_data(file, site_path(path, layer, site, "abs_mean"), qs_site_width(file->config, site));
     *abs_mean = err == QS_OK ? file->gram : NULL;
     return err;
 }

@@ -14,8 +14,8 @@ typedef struct qs_calib_plan {
     const char *propagate_spec; /* canonical text of the propagated spec; "" = full-precision statistics */
 } qs_calib_plan;
 
-/* True when `path` holds a sealed artifact of this model and plan: the work is done already. A missing, foreign
- * or broken file is not an error here. */
+/* True when `path` holds a sealed artifact of this model and plan, with all statistics that this version collects: the work
+ * is done already. A missing, foreign or broken file is not an error here. */
 bool qs_calib_is_current(const char *path, qs_model *model, const qs_calib_plan *plan);
 
 /* Creates the artifact and writes all of the plan; statistics follow through qs_collector_write. */
@@ -31,6 +31,10 @@ const qs_artifact *qs_calib_file_artifact(const qs_calib_file *file);
 /* Second moments of a site, upper triangle by rows; borrowed until the next call. */
 QS_MUST_CHECK qs_err qs_calib_file_gram(qs_calib_file *file, int64_t layer, qs_site site, const float **packed,
                                         int64_t *n_tokens);
+
+/* The same of the output head's input. QS_E_INPUT when the file has none: it was made by an older version. */
+QS_MUST_CHECK qs_err qs_calib_file_head_gram(qs_calib_file *file, const float **packed, int64_t *n_tokens);
+bool qs_calib_file_has_head(const qs_calib_file *file);
 
 /* The mean size of a site's input [width]; borrowed until the next call of this or the above. */
 QS_MUST_CHECK qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, const float **abs_mean);

@@ -146,16 +146,17 @@ qs_err qs_collector_abs_mean(qs_collector *collector, qs_site which, const float
     return err;
 }
 
-enum { CALIB_PATH_BYTES = 96 };
+enum { CALIB_PATH_BYTES = 96, HEAD_ROWS = 2048 /* at once, as many as come from a block */ };
 
-/* "/layers/<layer>/<site>/<leaf>"; the longest fits by far. */
-static const char *site_path(char path[CALIB_PATH_BYTES], int64_t layer, qs_site site, const char *leaf)
+/* "<group>/<leaf>"; the longest fits by far. */
+static const char *leaf_path(char path[CALIB_PATH_BYTES], const char *group, const char *leaf)
 {
-    (void)snprintf(path, CALIB_PATH_BYTES, "/layers/%lld/%s/%s", (long long)layer, qs_site_name(site), leaf);
+    (void)snprintf(path, CALIB_PATH_BYTES, "%s/%s", group, leaf);
     return path;
 }
 
-static qs_err write_site(qs_collector *collector, int64_t layer, qs_site which, qs_artifact *artifact)
+/* What a site holds, into `group`; the layer is for messages. */
+static qs_err write_site(qs_collector *collector, int64_t layer, qs_site which, const char *group, qs_artifact *artifact)
 {
     const qs_site_stats *site = &collector->sites[which];
     int64_t d = site->width, n_packed = d * (d + 1) / 2;
@@ -163,24 +164,39 @@ static qs_err write_site(qs_collector *collector, int64_t layer, qs_site which, 
     char path[CALIB_PATH_BYTES];
     qs_err err;
     QS_TRY(qs_collector_gram(collector, layer, which, &gram));
-    QS_TRY(qs_artifact_put(artifact, site_path(path, layer, which, "gram"), QS_F32, 1, &n_packed, gram));
+    QS_TRY(qs_artifact_put(artifact, leaf_path(path, group, "gram"), QS_F32, 1, &n_packed, gram));
 
     float *out = collector->packed; /* the second moments are written; their buffer serves the two vectors */
     const float *abs_mean;
     QS_TRY(qs_collector_abs_mean(collector, which, &abs_mean));
-    QS_TRY(qs_artifact_put(artifact, site_path(path, layer, which, "abs_mean"), QS_F32, 1, &d, abs_mean));
+    QS_TRY(qs_artifact_put(artifact, leaf_path(path, group, "abs_mean"), QS_F32, 1, &d, abs_mean));
     QS_TRY(qs_backend_download(collector->backend, out, site->abs_max, (size_t)d * sizeof *out));
-    QS_TRY(qs_artifact_put(artifact, site_path(path, layer, which, "abs_max"), QS_F32, 1, &d, out));
-    QS_TRY(qs_artifact_put_int(artifact, site_path(path, layer, which, "@n_tokens"), site->n_tokens));
+    QS_TRY(qs_artifact_put(artifact, leaf_path(path, group, "abs_max"), QS_F32, 1, &d, out));
+    QS_TRY(qs_artifact_put_int(artifact, leaf_path(path, group, "@n_tokens"), site->n_tokens));
 out:
     return err;
 }
 
 qs_err qs_collector_write(qs_collector *collector, int64_t layer, qs_artifact *artifact)
 {
+    char group[CALIB_PATH_BYTES];
     for (int s = 0; s < QS_N_SITES; s++) {
-        qs_err err = write_site(collector, layer, (qs_site)s, artifact);
+        (void)snprintf(group, sizeof group, "/layers/%lld/%s", (long long)layer, qs_site_name((qs_site)s));
+        qs_err err = write_site(collector, layer, (qs_site)s, group, artifact);
         if (err != QS_OK) return err;
     }
     return QS_OK;
+}
+
+/* The site of q, k and v is as wide. */
+qs_err qs_collector_write_head(qs_collector *collector, const float *x, int64_t n, qs_artifact *artifact)
+{
+    int64_t width = collector->sites[QS_SITE_QKV].width;
+    qs_err err;
+    QS_TRY(qs_collector_clear(collector));
+    for (int64_t first = 0; first < n; first += HEAD_ROWS)
+        QS_TRY(see(collector, 0, QS_SITE_QKV, x + first * width, n - first < HEAD_ROWS ? n - first : HEAD_ROWS, width));
+    err = write_site(collector, 0, QS_SITE_QKV, QS_CALIB_HEAD, artifact);
+out:
+    return qs_context(err, "statistics of the head's input");
 }

@@ -8,8 +8,11 @@
 #include "artifact/artifact.h"
 #include "model/block.h"
 
+/* Where those of the head's input are, beside "/layers/<l>/<site>". */
+#define QS_CALIB_HEAD "/layers/outer/lm_head"
+
 typedef struct qs_stat {
-    const char *name; /* dataset under /layers/<l>/<site>/ */
+    const char *name; /* dataset under /layers/<l>/<site>/, and of the head's input */
     const char *text;
 } qs_stat;
 extern const qs_stat qs_stats[]; /* ends with name == NULL */
@@ -46,5 +49,9 @@ QS_MUST_CHECK qs_err qs_collector_abs_mean(qs_collector *collector, qs_site site
 
 /* Writes all statistics of a layer into a calib artifact. */
 QS_MUST_CHECK qs_err qs_collector_write(qs_collector *collector, int64_t layer, qs_artifact *artifact);
+
+/* The input of the output head, x [n, d_model] (device) after the final norm: collected after the last layer, in memory
+ * that its sites no longer need, and written. */
+QS_MUST_CHECK qs_err qs_collector_write_head(qs_collector *collector, const float *x, int64_t n, qs_artifact *artifact);
 
 #endif

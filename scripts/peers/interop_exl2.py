@@ -49,6 +49,11 @@ def main():
                 differing += int((made != wanted).sum())
                 widths.update(int(b) for b in tensors[prefix + ".q_groups"][::2])
                 n += 1
+        if "layers/outer/lm_head" in f:
+            wanted = artifact_matrix(f["layers/outer/lm_head"])
+            differing += int((exl2_format.decode(tensors, "lm_head").T[:wanted.shape[0]] != wanted).sum())
+            print(f"lm_head: {wanted.shape[0]} x {wanted.shape[1]} in {sorted(set(tensors['lm_head.q_groups'][::2].tolist()))} bits")
+            n += 1
     verdict = "ok" if differing == 0 else "FAILED"
     print(f"{n} matrices of {sorted(widths)} bits, {differing} weights differ (limit 0) {verdict}")
     sys.exit(0 if differing == 0 else 1)

@@ -88,6 +88,10 @@ def seed_checkpoint(out):
                                    rng.permutation(32))
         tensors.update({f"model.layers.0.{role}.{leaf}": value for leaf, value in parts.items()})
     (out / "exl2.bin").write_bytes(b'{"quant_method": "exl2", "bits": 4.5}\n' + safetensors.numpy.save(tensors))
+    # a head of four outputs, padded to 32, and no configuration: its tensors say what it is
+    parts = exl2_format.encode(rng.integers(0, 64, (32, 32)), [(6, 32)], rng.integers(0, 16, (1, 32)), [0.01], rng.permutation(32))
+    tensors.update({f"lm_head.{leaf}": value for leaf, value in parts.items()})
+    (out / "exl2_head.bin").write_bytes(b"0\n" + safetensors.numpy.save(tensors))
 
 
 def finish(writer):

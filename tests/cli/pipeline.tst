@@ -46,6 +46,14 @@
 0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl --quant $TMP/e/exl2-4.50bpw-h16.quant.h5 --out $TMP/e2
 [03] . qsweep report --budgets datasets/budgets.csv --out $TMP/e2 $TMP/e2/*.eval.h5
 0 ^1$ grep -E '^exl2' $TMP/e2/summary.csv | cut -d, -f9 | sort -u | wc -l
+# The output head as one more EXL2 matrix, of a rotated point too: out and in again with the same perplexity and size.
+0 . printf 'method,bits,group_size,variant\nexl2,4.5,,h4|h6-rot\n' >$TMP/head.csv
+0 2.of.2.points qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --grid $TMP/head.csv --out $TMP/h 2>&1
+0 . for q in exl2-4.50bpw-h4 exl2-4.50bpw-h6-rot; do qsweep export --quiet --model tests/fixtures/tiny --quant $TMP/h/$q.quant.h5 --format exl2 --out $TMP/h/$q && qsweep evaluate --quiet --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl --quant $TMP/h/$q.quant.h5 --out $TMP/h/own && mv $TMP/h/$q $TMP/h/dir-$q && qsweep evaluate --quiet --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl --checkpoint $TMP/h/dir-$q --out $TMP/h/own || exit 1; done; echo done
+[03] exl2-4.50bpw-h4 qsweep report --budgets datasets/budgets.csv --out $TMP/h/own $TMP/h/own/*.eval.h5
+0 ^1.1$ for q in h4 h6-rot; do grep -E "^(dir-)?exl2-4.50bpw-$q," $TMP/h/own/summary.csv | cut -d, -f7-8 | sort -u | wc -l; done | tr '\n' ' ' | sed 's/ $//'
+0 .head_bits..4 tr -d ' \n' <$TMP/h/dir-exl2-4.50bpw-h4/config.json
+5 head.is.quantised qsweep export --model tests/fixtures/tiny --quant $TMP/h/exl2-4.50bpw-h4.quant.h5 --format gguf --type f16 --out $TMP/x.gguf
 0 . qsweep export --model tests/fixtures/tiny --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --format gptq --out $TMP/dynamic
 0 model...layers...[01]...(self_attn|mlp)...[a-z]+_proj cat $TMP/dynamic/config.json
 0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl --checkpoint $TMP/dynamic --quant $TMP/e/gptq-3.75bpw-sym.quant.h5 --out $TMP/e3

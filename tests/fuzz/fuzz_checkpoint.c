@@ -43,6 +43,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         if (desc.n_out != SCRATCH_WIDTH || desc.n_in != SCRATCH_WIDTH) __builtin_trap();
         for (int64_t o = 0; o < SCRATCH_WIDTH; o++) qs_packed_dequant_rows(desc.packed, o, 1, row);
     }
+    if (source.get_head != NULL && source.get_head(source.context, &desc) == QS_OK) {
+        float row[32];
+        if (desc.n_out != 4 || desc.n_in != 32) __builtin_trap();
+        for (int64_t o = 0; o < 4; o++) qs_packed_dequant_rows(desc.packed, o, 1, row);
+    }
     qs_checkpoint_close(checkpoint);
     return 0;
 }
