@@ -195,6 +195,7 @@ static qs_err take_inputs(job *j)
     if (opt->questions.gold != NULL && (eval.tasks & QS_TASKS_ASKED) != 0) {
         qs_question_options questions = opt->questions;
         questions.n_threads = opt->n_threads;
+        questions.keep_dir = opt->out;
         if (opt->quick) QS_TRY(count_quick(opt, &questions.n_items));
         questions.rerank = !opt->no_rerank;
         questions.model = j->model;

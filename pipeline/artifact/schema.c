@@ -7,7 +7,8 @@
 #define EVAL (1u << QS_KIND_EVAL)
 #define TRAIN (1u << QS_KIND_TRAIN)
 #define OPTIM (1u << QS_KIND_OPTIM)
-#define ALL (CALIB | QUANT | EVAL | TRAIN | OPTIM)
+#define EMBED (1u << QS_KIND_EMBED)
+#define ALL (CALIB | QUANT | EVAL | TRAIN | OPTIM | EMBED)
 
 #define DATA(kinds, path, dtype, rank, dims, unit, text) \
     {kinds, path, QS_CELL_DATASET, dtype, rank, dims, unit, text, false}
@@ -222,6 +223,13 @@ const qs_schema_row qs_schema_rows[] = {
     TEXT(EVAL, "/dump/@embedded", "digest of encoder and lines"),
     DATA(EVAL, "/dump/embeddings", QS_F32, 2, "[n_lines, dim]", "", "embeddings of the lines of --embed"),
 
+    /* kept by evaluate, so that texts of a gold set are encoded once */
+    TEXT(EMBED, "/encoder/@name", "the encoder"),
+    TEXT(EMBED, "/encoder/@digest", "of its weights, vocabulary and rules"),
+    TEXT(EMBED, "/encoder/@kernels", "what computed; other kernels round otherwise"),
+    DATA(EMBED, "/embeddings/digests", QS_I64, 2, "[n_texts, 2]", "", "XXH3-128 of a text, low and high half"),
+    DATA(EMBED, "/embeddings/vectors", QS_F32, 2, "[n_texts, dim]", "", "its vector, of length 1"),
+
     /* train */
     TEXT(TRAIN, "/training/@settings",
          "what determines the result, as text: a checkpoint goes on with the same alone"),
@@ -296,6 +304,7 @@ static const struct {
     [QS_KIND_EVAL] = {"eval", "qsweep-evaluate", "ID.eval.h5"},
     [QS_KIND_TRAIN] = {"train", "qsweep-train", "MODEL.train.h5"},
     [QS_KIND_OPTIM] = {"optim", "qsweep-train --compare", "NAME.optim.h5"},
+    [QS_KIND_EMBED] = {"embed", "qsweep-evaluate", "ENCODER.embed.h5"},
 };
 
 const char *qs_artifact_kind_name(qs_artifact_kind kind) { return kinds[kind].name; }

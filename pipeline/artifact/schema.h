@@ -15,6 +15,7 @@ typedef enum qs_artifact_kind {
     QS_KIND_EVAL,  /* <id>.eval.h5 */
     QS_KIND_TRAIN, /* <model>.train.h5, a checkpoint */
     QS_KIND_OPTIM, /* <name>.optim.h5 */
+    QS_KIND_EMBED, /* <encoder>.embed.h5 */
     QS_N_KINDS
 } qs_artifact_kind;
 

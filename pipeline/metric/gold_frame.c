@@ -111,6 +111,7 @@ qs_err qs_gold_frame_create(qs_gold_frame *out, const qs_questions *q, qs_encode
     QS_TRY(encode_items(out, q));
     QS_TRY(number_sections(out, &q->set));
     QS_TRY(encode_sections(out, &q->set));
+    if (q->options.keep_dir != NULL) QS_TRY(qs_encoder_keep(encoder, q->options.keep_dir));
 out:
     qs_mem_free((void *)asked);
     if (err != QS_OK) qs_gold_frame_destroy(out);

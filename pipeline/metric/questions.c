@@ -67,7 +67,7 @@ static qs_err open_encoder(qs_questions *q)
                                   .model = o->model, .backend = o->backend};
     err = qs_encoder_open(&q->encoder, o->encoder != NULL ? o->encoder : "tfidf", &options);
     qs_documents_free(documents, q->set.n_snippets);
-    return err;
+    return err != QS_OK || o->keep_dir == NULL ? err : qs_encoder_recall(q->encoder, o->keep_dir);
 }
 
 void qs_questions_limit(qs_questions *q, int64_t n)

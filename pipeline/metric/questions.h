@@ -29,6 +29,7 @@ typedef struct qs_question_options {
     bool instruct;             /* begin prompts with the instruction for models not trained on the format */
     const char *encoder;       /* a name of qs_encoder_kinds; NULL = tfidf */
     const char *encoder_dir;   /* of minilm */
+    const char *keep_dir;      /* where vectors of the gold set's texts are kept from run to run; NULL = nowhere */
     int n_threads;             /* of the encoder; 0 = OpenMP's default */
     qs_model *model;           /* of the encoder self; both NULL = it cannot be chosen */
     qs_backend *backend;

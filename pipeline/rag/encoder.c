@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "rag/vectors.h"
 
 const qs_encoder_kind qs_encoder_kinds[] = {
     {"minilm", "a sentence-transformers directory: BERT, mean over tokens (all-MiniLM-L6-v2)", qs_minilm_open},
@@ -13,18 +14,11 @@ const qs_encoder_kind qs_encoder_kinds[] = {
     {0},
 };
 
-/* Vectors by digest of their text: open addressing, slots [n_slots] hold a row or -1. */
-typedef struct cache {
-    int64_t n_rows, digest_capacity, row_capacity, n_slots;
-    qs_digest *digests; /* [n_rows] */
-    float *rows;        /* [n_rows, dim] */
-    int64_t *slots;
-} cache;
-
 struct qs_encoder {
     const char *name;
     qs_encoder_model model;
-    cache cache;
+    qs_vectors kept;
+    int64_t n_recalled; /* rows of kept that another process has encoded */
 };
 
 qs_err qs_encoder_open(qs_encoder **out, const char *name, const qs_encoder_options *options)
@@ -47,7 +41,7 @@ qs_err qs_encoder_create(qs_encoder **out, const char *name, const qs_encoder_mo
         model->destroy(model->state);
         return err;
     }
-    **out = (qs_encoder){.name = name, .model = *model};
+    **out = (qs_encoder){.name = name, .model = *model, .kept = {.dim = model->dim}};
     return QS_OK;
 }
 
@@ -67,56 +61,38 @@ void qs_encoder_destroy(qs_encoder *encoder)
 {
     if (encoder == NULL) return;
     encoder->model.destroy(encoder->model.state);
-    qs_mem_free(encoder->cache.digests);
-    qs_mem_free(encoder->cache.rows);
-    qs_mem_free(encoder->cache.slots);
+    qs_vectors_free(&encoder->kept);
     qs_mem_free(encoder);
 }
 
 const char *qs_encoder_name(const qs_encoder *encoder) { return encoder->name; }
 int64_t qs_encoder_dim(const qs_encoder *encoder) { return encoder->model.dim; }
 qs_digest qs_encoder_digest(const qs_encoder *encoder) { return encoder->model.digest; }
-int64_t qs_encoder_n_encoded(const qs_encoder *encoder) { return encoder->cache.n_rows; }
+int64_t qs_encoder_n_encoded(const qs_encoder *encoder) { return encoder->kept.n_rows - encoder->n_recalled; }
 
-/* ---- the cache ---- */
+/* ---- from run to run ---- */
 
-/* The slot that holds the digest, or the empty one where it belongs. */
-static int64_t find_slot(const cache *c, qs_digest digest)
+static qs_vectors_source source_of(const qs_encoder *encoder)
 {
-    int64_t slot = (int64_t)(digest.low & (uint64_t)(c->n_slots - 1));
-    for (;; slot = (slot + 1) & (c->n_slots - 1)) {
-        int64_t row = c->slots[slot];
-        if (row < 0 || (c->digests[row].low == digest.low && c->digests[row].high == digest.high)) return slot;
-    }
+    return (qs_vectors_source){encoder->name, encoder->model.kernels, encoder->model.digest};
 }
 
-/* Room for n more rows, with at most half of the slots taken. */
-static qs_err grow_slots(cache *c, int64_t n)
+qs_err qs_encoder_recall(qs_encoder *encoder, const char *dir)
 {
-    int64_t n_slots = c->n_slots > 0 ? c->n_slots : 64, *slots;
-    while (n_slots < 2 * (c->n_rows + n)) n_slots *= 2;
-    if (n_slots == c->n_slots) return QS_OK;
-    qs_err err = QS_NEW(slots, n_slots, "cache of embeddings");
-    if (err != QS_OK) return err;
-    memset(slots, -1, (size_t)n_slots * sizeof *slots);
-    qs_mem_free(c->slots);
-    c->slots = slots;
-    c->n_slots = n_slots;
-    for (int64_t row = 0; row < c->n_rows; row++) c->slots[find_slot(c, c->digests[row])] = row;
-    return QS_OK;
+    char path[QS_PATH_BYTES];
+    qs_vectors_source source = source_of(encoder);
+    if (source.kernels == NULL) return QS_OK;
+    qs_err err = qs_path_format(path, "%s/%s.embed.h5", dir, encoder->name);
+    return err != QS_OK ? err : qs_vectors_recall(&encoder->kept, path, &source, &encoder->n_recalled);
 }
 
-static qs_err add_row(cache *c, qs_digest digest, const float *vector, int64_t dim)
+qs_err qs_encoder_keep(qs_encoder *encoder, const char *dir)
 {
-    size_t bytes = (size_t)dim * sizeof *vector;
-    qs_err err = qs_mem_grow(&c->digests, c->n_rows, &c->digest_capacity, sizeof *c->digests, "cache of embeddings");
-    if (err == QS_OK) err = qs_mem_grow(&c->rows, c->n_rows, &c->row_capacity, bytes, "cache of embeddings");
-    if (err != QS_OK) return err;
-    memcpy(&c->rows[c->n_rows * dim], vector, bytes);
-    c->digests[c->n_rows] = digest;
-    c->slots[find_slot(c, digest)] = c->n_rows;
-    c->n_rows++;
-    return QS_OK;
+    char path[QS_PATH_BYTES];
+    qs_vectors_source source = source_of(encoder);
+    if (source.kernels == NULL || encoder->kept.n_rows == encoder->n_recalled) return QS_OK;
+    qs_err err = qs_path_format(path, "%s/%s.embed.h5", dir, encoder->name);
+    return err != QS_OK ? err : qs_vectors_keep(&encoder->kept, path, &source);
 }
 
 /* ---- encoding ---- */
@@ -132,28 +108,28 @@ static qs_err make_unit(float *vector, int64_t dim, const char *text)
     return QS_OK;
 }
 
-/* Encodes those of texts[n] that the cache lacks, each once. */
-static qs_err fill_cache(qs_encoder *encoder, const char *const *texts, const qs_digest *digests, int64_t n)
+/* Encodes those of texts[n] that are not kept yet, each once. */
+static qs_err encode_missing(qs_encoder *encoder, const char *const *texts, const qs_digest *digests, int64_t n)
 {
-    cache *c = &encoder->cache;
+    qs_vectors *kept = &encoder->kept;
     const qs_encoder_model *model = &encoder->model;
     const char **missing = NULL;
     float *vectors = NULL;
     int64_t n_missing = 0;
     qs_err err;
-    QS_TRY(grow_slots(c, n));
+    QS_TRY(qs_vectors_reserve(kept, n));
     QS_TRY(QS_NEW(missing, n, "texts to encode"));
     for (int64_t i = 0; i < n; i++)
-        if (c->slots[find_slot(c, digests[i])] < 0) missing[n_missing++] = texts[i];
+        if (qs_vectors_find(kept, digests[i]) == NULL) missing[n_missing++] = texts[i];
     if (n_missing == 0) goto out;
     QS_TRY(QS_NEW(vectors, n_missing * model->dim, "embeddings"));
     QS_TRY(model->encode(model->state, missing, n_missing, vectors));
     for (int64_t i = 0; i < n_missing; i++) {
         float *vector = &vectors[i * model->dim];
         qs_digest digest = qs_hash(missing[i], strlen(missing[i]));
-        if (c->slots[find_slot(c, digest)] >= 0) continue; /* the same text, twice in one call */
+        if (qs_vectors_find(kept, digest) != NULL) continue; /* the same text, twice in one call */
         QS_TRY(make_unit(vector, model->dim, missing[i]));
-        QS_TRY(add_row(c, digest, vector, model->dim));
+        QS_TRY(qs_vectors_add(kept, digest, vector));
     }
 out:
     qs_mem_free(missing);
@@ -168,10 +144,9 @@ qs_err qs_encoder_encode(qs_encoder *encoder, const char *const *texts, int64_t 
     qs_err err;
     QS_TRY(QS_NEW(digests, n, "digests of texts"));
     for (int64_t i = 0; i < n; i++) digests[i] = qs_hash(texts[i], strlen(texts[i]));
-    QS_TRY(fill_cache(encoder, texts, digests, n));
-    const cache *c = &encoder->cache;
+    QS_TRY(encode_missing(encoder, texts, digests, n));
     for (int64_t i = 0; i < n; i++)
-        memcpy(&vectors[i * dim], &c->rows[c->slots[find_slot(c, digests[i])] * dim], (size_t)dim * sizeof *vectors);
+        memcpy(&vectors[i * dim], qs_vectors_find(&encoder->kept, digests[i]), (size_t)dim * sizeof *vectors);
 out:
     qs_mem_free(digests);
     return err;

@@ -54,6 +54,11 @@ QS_MUST_CHECK qs_err qs_encoder_follow(qs_encoder **out, const qs_encoder *refer
                                        const qs_linear_source *linears);
 bool qs_encoder_follows(const qs_encoder *encoder);
 
+/* Vectors from run to run, in DIR/ENCODER.embed.h5: of encoders that cost more than reading a file (minilm), found again by text,
+ * weights and kernels. A file of another encoder, or a damaged one, counts as none. Nothing is written that was recalled. */
+QS_MUST_CHECK qs_err qs_encoder_recall(qs_encoder *encoder, const char *dir);
+QS_MUST_CHECK qs_err qs_encoder_keep(qs_encoder *encoder, const char *dir);
+
 /* Texts that were encoded, as against found again, since the encoder was opened. */
 int64_t qs_encoder_n_encoded(const qs_encoder *encoder);
 

@@ -8,6 +8,7 @@ typedef struct qs_encoder_model {
     void *state;
     int64_t dim;
     qs_digest digest;
+    const char *kernels; /* what computes, where vectors are worth keeping from run to run; NULL = they are not */
     /* vectors[n, dim], of any length: the caller makes units of them. */
     qs_err (*encode)(void *state, const char *const *texts, int64_t n, float *vectors);
     void (*destroy)(void *state);

@@ -138,6 +138,7 @@ qs_err qs_minilm_open(qs_encoder **out, const qs_encoder_options *options)
     qs_digest bert = qs_bert_digest(m->bert);
     const uint64_t parts[] = {bert.low, bert.high, vocabulary.low, vocabulary.high, (uint64_t)m->n_max};
     model.digest = qs_hash(parts, sizeof parts);
+    model.kernels = qs_backend_describe(m->backend);
     return qs_encoder_create(out, "minilm", &model);
 out:
     if (m != NULL) destroy(m);

@@ -20,6 +20,7 @@ static qs_artifact_kind kind_of_name(const char *name)
            : ends_in(name, ".eval.h5")  ? QS_KIND_EVAL
            : ends_in(name, ".train.h5") ? QS_KIND_TRAIN
            : ends_in(name, ".optim.h5") ? QS_KIND_OPTIM
+           : ends_in(name, ".embed.h5") ? QS_KIND_EMBED
                                         : QS_KIND_CALIB;
 }
 
