@@ -7,6 +7,7 @@
 
 #include "metric/lambda.h"
 #include "metric/resonance.h"
+#include "rag/retrieve.h"
 
 static void expect(const figures *f, const char *name, double value)
 {
@@ -70,6 +71,14 @@ static void test_texts(void **state)
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(model);
     qs_question_options options = {.gold = dir, .k = 2, .n_tokens_max = 8, .n_long_tokens = 64};
     assert_ok(qs_questions_load(&q, &options));
+    int64_t order[] = {2, 0, 1};
+    qs_questions_order(&q, QS_ORDER_GIVEN, order, 3);
+    assert_true(order[0] == 2 && order[1] == 0 && order[2] == 1);
+    qs_questions_order(&q, QS_ORDER_REVERSED, order, 3);
+    assert_true(order[0] == 1 && order[1] == 0 && order[2] == 2);
+    qs_questions_order(&q, QS_ORDER_PLACE, order, 3);
+    for (int i = 0; i < 2; i++)
+        assert_true(qs_snippet_compare(&q.set.snippets[order[i]], &q.set.snippets[order[i + 1]]) < 0);
     const char *documents[] = {q.set.snippets[0].text, q.set.snippets[1].text, q.set.snippets[2].text};
     assert_ok(qs_encoder_open(&encoder, "tfidf", &(qs_encoder_options){.documents = documents, .n_documents = 3}));
     /* both runs write what the first is about; blanks fill the last step up */
@@ -99,9 +108,24 @@ static void test_texts(void **state)
     remove_dir(dir);
 }
 
+/* bbpf of long texts: a text in another order counts where it ends nearer. */
+static void test_nearer(void **state)
+{
+    (void)state;
+    double own[] = {.9, .5, .2, .8}, others[] = {.1, .6, .7, .3};
+    int32_t own_states[] = {1, 1, 1, 1}, other_states[] = {2, 2, 2, 2};
+    qs_resonance a = {.n = 2, .n_steps = 2, .delta = own, .states = own_states},
+                 b = {.n = 2, .n_steps = 2, .delta = others, .states = other_states};
+    assert_int_equal(qs_resonance_take_nearer(&a, &b), 1);
+    assert_true(own[0] == .9 && own[1] == .5 && own[2] == .7 && own[3] == .3);
+    assert_true(own_states[1] == 1 && own_states[2] == 2 && own_states[3] == 2);
+    assert_int_equal(qs_resonance_take_nearer(&a, &b), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nearer),
         cmocka_unit_test(test_lost),
         cmocka_unit_test(test_metrics),
         cmocka_unit_test(test_texts),

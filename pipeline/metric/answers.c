@@ -90,18 +90,6 @@ out:
     return err;
 }
 
-static int compare_places(const void *a, const void *b, void *set)
-{
-    const qs_gold_snippet *snippets = ((const qs_goldset *)set)->snippets;
-    return qs_snippet_compare(&snippets[*(const int64_t *)a], &snippets[*(const int64_t *)b]);
-}
-
-static void order_by_place(qs_answers *a, const qs_questions *q)
-{
-    for (int64_t i = 0; i < a->n_prompts; i++)
-        qsort_r(a->ranked + i * a->k, (size_t)a->k, sizeof *a->ranked, compare_places, (void *)&q->set);
-}
-
 static qs_err answers_alloc(qs_answers *out, const qs_questions *q)
 {
     qs_err err;
@@ -120,7 +108,8 @@ static qs_err build_prompts(qs_answers *out, const qs_questions *q, const qs_tok
 {
     qs_err err;
     qs_gold_frame_snippets(out->rankings, q, out->ranked);
-    if (q->serving.by_place) order_by_place(out, q);
+    for (int64_t i = 0; q->serving.by_place && i < out->n_prompts; i++)
+        qs_questions_order(q, QS_ORDER_PLACE, out->ranked + i * out->k, out->k);
     QS_TRY(qs_questions_prompts(q, tokenizer, out->ranked, out->prompts));
     for (int64_t i = 0; i < out->n_prompts; i++)
         if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;

@@ -223,7 +223,7 @@ static qs_err long_prompts_make(long_prompts *out, const qs_questions *q, const 
     qs_err err;
     *out = (long_prompts){.n = q->n_longforms};
     QS_TRY(QS_NEW(out->prompts, out->n, "long-form prompts"));
-    QS_TRY(qs_questions_long_prompts(q, tokenizer, out->prompts));
+    QS_TRY(qs_questions_long_prompts(q, tokenizer, QS_ORDER_GIVEN, out->prompts));
     for (int64_t i = 0; i < out->n; i++)
         if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
     out->n_ctx += q->options.n_long_tokens;
@@ -318,7 +318,7 @@ qs_err qs_evaluate_entropy(qs_evaluation *e, const qs_eval_point *point, const q
     }
     if (candidate != NULL && reference.n > 0) {
         qs_deployed what = qs_deployed_candidate(e, candidate);
-        QS_TRY(qs_fix_arm_long(e, point, &what, prompts.prompts, prompts.n_ctx, &reference, artifact));
+        QS_TRY(qs_fix_arms_long(e, point, &what, prompts.prompts, prompts.n_ctx, &own, &reference, artifact));
     }
     QS_TRY(qs_entropy_measure(&input, put_metric, artifact));
     input = (qs_entropy_input){.runs = own.n > 0 ? &own : NULL, .part = QS_QUALITY_OWN, .seed = e->options.seed};

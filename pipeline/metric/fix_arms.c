@@ -100,9 +100,9 @@ static qs_err answer_in_orders(const qs_evaluation *e, const qs_deployed *what, 
     qs_answers other = {0};
     qs_err err;
     QS_TRY(answer(e, what, q, rankings, out));
-    for (int order = 1; order < QS_FIX_ORDERS; order++) {
-        if (order == 1) reverse(rankings, q->n_prompts, q->options.k);
-        asked.serving.by_place = order == 2;
+    for (qs_snippet_order order = QS_ORDER_GIVEN + 1; order < QS_N_ORDERS; order++) {
+        if (order == QS_ORDER_REVERSED) reverse(rankings, q->n_prompts, q->options.k);
+        asked.serving.by_place = order == QS_ORDER_PLACE;
         QS_TRY(answer(e, what, &asked, rankings, &other));
         keep_nearer(&e->frame, out, &other);
         qs_answers_free(&other);
@@ -170,30 +170,103 @@ out:
     return err;
 }
 
-qs_err qs_fix_arm_long(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what,
-                       const qs_token_list *prompts, int64_t n_ctx, const qs_long_runs *reference, qs_artifact *artifact)
+/* ---- long texts ---- */
+
+/* What an arm's texts are made from. */
+typedef struct long_job {
+    const qs_evaluation *e;
+    const qs_deployed *what;
+    const qs_token_list *prompts;
+    int64_t n_ctx;
+    const qs_long_runs *own, *reference;
+} long_job;
+
+/* bbcr. */
+static qs_err write_bridges(const long_job *j, qs_resonance *out, char told[64])
 {
-    const qs_questions *q = e->options.questions;
-    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
-    arm a = {.artifact = artifact, .fix = qs_fix_find("bbcr")};
+    const qs_questions *q = j->e->options.questions;
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->e->model);
     qs_deployment deployment = {0};
     qs_long_runs made = {0};
-    qs_resonance own = {0}, other = {0};
     int64_t n_bridges;
-    qs_err err = QS_OK;
-    if ((e->options.fixes & (1u << (a.fix - qs_fixes))) == 0) return QS_OK;
-    QS_TRY(qs_deploy(e, &deployment, what, 1, n_ctx));
-    QS_TRY(qs_bridge_write(&made, q->encoder, q, tokenizer, deployment.decoder, prompts, reference->n, reference->n_steps,
-                           &n_bridges));
-    QS_TRY(qs_resonance_measure(&own, q->encoder, q, tokenizer, &made));
-    QS_TRY(qs_resonance_measure(&other, q->encoder, q, tokenizer, reference));
-    QS_TRY(qs_resonance_metrics(&own, &other, QS_QUALITY_ALL, e->options.seed, put_metric, &a));
-    qs_log_info("%s, fix bbcr: %lld bridges in %lld texts%s%s", point->id, (long long)n_bridges, (long long)made.n,
-                a.said[0] != '\0' ? "; " : "", a.said);
+    qs_err err;
+    QS_TRY(qs_deploy(j->e, &deployment, j->what, 1, j->n_ctx));
+    QS_TRY(qs_bridge_write(&made, q->encoder, q, tokenizer, deployment.decoder, j->prompts, j->reference->n,
+                           j->reference->n_steps, &n_bridges));
+    QS_TRY(qs_resonance_measure(out, q->encoder, q, tokenizer, &made));
+    (void)snprintf(told, 64, "%lld bridges in %lld texts", (long long)n_bridges, (long long)made.n);
 out:
-    qs_resonance_free(&own);
-    qs_resonance_free(&other);
     qs_long_free(&made);
     qs_deployment_destroy(&deployment);
+    return err;
+}
+
+static qs_err write_in_order(const long_job *j, qs_snippet_order order, qs_resonance *out)
+{
+    const qs_questions *q = j->e->options.questions;
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->e->model);
+    qs_token_list *prompts = NULL;
+    qs_deployment deployment = {0};
+    qs_long_runs made = {0};
+    qs_err err;
+    QS_TRY(QS_NEW(prompts, q->n_longforms, "long-form prompts"));
+    QS_TRY(qs_questions_long_prompts(q, tokenizer, order, prompts));
+    /* Other orders of the same texts may cut into a few tokens more. */
+    int64_t n_ctx = j->n_ctx;
+    for (int64_t i = 0; i < q->n_longforms; i++)
+        if (prompts[i].n + j->reference->n_steps > n_ctx) n_ctx = prompts[i].n + j->reference->n_steps;
+    QS_TRY(qs_deploy(j->e, &deployment, j->what, QS_LONG_BATCH, n_ctx));
+    QS_TRY(qs_long_write(&made, j->e->backend, deployment.decoder, tokenizer, prompts, j->reference->n,
+                         j->reference->n_steps));
+    QS_TRY(qs_resonance_measure(out, q->encoder, q, tokenizer, &made));
+out:
+    for (int64_t i = 0; prompts != NULL && i < q->n_longforms; i++) qs_token_list_free(&prompts[i]);
+    qs_mem_free(prompts);
+    qs_long_free(&made);
+    qs_deployment_destroy(&deployment);
+    return err;
+}
+
+/* bbpf: of every text the order whose weight exp(-ΔS), ΔS of the whole text, is largest. */
+static qs_err write_in_orders(const long_job *j, qs_resonance *out, char told[64])
+{
+    const qs_questions *q = j->e->options.questions;
+    qs_resonance other = {0};
+    int64_t n_other = 0;
+    qs_err err;
+    QS_TRY(qs_resonance_measure(out, q->encoder, q, qs_model_get_tokenizer(j->e->model), j->own));
+    for (qs_snippet_order order = QS_ORDER_GIVEN + 1; order < QS_N_ORDERS; order++) {
+        QS_TRY(write_in_order(j, order, &other));
+        n_other += qs_resonance_take_nearer(out, &other);
+        qs_resonance_free(&other);
+    }
+    (void)snprintf(told, 64, "%lld times another order of %lld texts", (long long)n_other, (long long)out->n);
+out:
+    qs_resonance_free(&other);
+    return err;
+}
+
+qs_err qs_fix_arms_long(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what,
+                        const qs_token_list *prompts, int64_t n_ctx, const qs_long_runs *own,
+                        const qs_long_runs *reference, qs_artifact *artifact)
+{
+    const qs_questions *q = e->options.questions;
+    const long_job j = {e, what, prompts, n_ctx, own, reference};
+    qs_resonance theirs = {0}, made = {0};
+    qs_err err = QS_OK;
+    for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) {
+        arm a = {.artifact = artifact, .fix = fix};
+        char told[64];
+        if ((e->options.fixes & (1u << (fix - qs_fixes))) == 0 || !(fix->long_texts || fix->orders)) continue;
+        if (theirs.delta == NULL)
+            QS_TRY(qs_resonance_measure(&theirs, q->encoder, q, qs_model_get_tokenizer(e->model), reference));
+        QS_TRY(fix->orders ? write_in_orders(&j, &made, told) : write_bridges(&j, &made, told));
+        QS_TRY(qs_resonance_metrics(&made, &theirs, QS_QUALITY_ALL, e->options.seed, put_metric, &a));
+        qs_log_info("%s, fix %s: %s%s%s", point->id, fix->name, told, a.said[0] != '\0' ? "; " : "", a.said);
+        qs_resonance_free(&made);
+    }
+out:
+    qs_resonance_free(&made);
+    qs_resonance_free(&theirs);
     return err;
 }

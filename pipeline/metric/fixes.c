@@ -72,6 +72,7 @@ static void drop_residue(const qs_fix_context *c, qs_ranking *rankings)
 /* ---- the table ---- */
 
 #define LAMBDA "lambda_conv lambda_chaotic lambda_recursive"
+#define LONG "mttf_margin e_resonance_drift e_resonance_slope_excess"
 #define CITED "cov_cited cov_critical cov_pass_rate cite_ok"
 
 const qs_fix qs_fixes[] = {
@@ -83,10 +84,11 @@ const qs_fix qs_fixes[] = {
      .aims = LAMBDA, .serve = clamp_logits},
     {.name = "bbmc", .text = "snippets with dS above .60 to the question go behind the others",
      .aims = "dS_QE dS_QE_transit dS_QE_risk dS_drift " CITED, .rank = drop_residue},
-    {.name = "bbpf", .text = "three orders of the snippets; of the answers the one that cites the snippet nearest to the question",
-     .aims = LAMBDA " " CITED " snippet_divergence", .orders = true},
+    {.name = "bbpf", .text = "three orders of the snippets; of the answers the one that cites the snippet nearest to the "
+                             "question, of long texts the one nearest to what it is about",
+     .aims = LAMBDA " " CITED " snippet_divergence " LONG, .orders = true},
     {.name = "bbcr", .text = "a long text that is lost goes back to its best step and over a line that cites what it is about",
-     .aims = "mttf_margin e_resonance_drift e_resonance_slope_excess", .long_texts = true},
+     .aims = LONG, .long_texts = true},
     {.name = "deterministic", .text = "greedy answers in place of sampled ones", .aims = LAMBDA, .serve = be_greedy},
     {.name = "temp-floor", .text = "a temperature of at least .3", .aims = LAMBDA, .serve = raise_floor},
     {.name = "recalibrate", .text = "the same point from another calibration text (--fix-text), evaluated whole",

@@ -6,8 +6,6 @@
 #include "metric/answers.h"
 #include "metric/gold_frame.h"
 
-enum { QS_FIX_ORDERS = 3 };
-
 /* What an arm may look at. */
 typedef struct qs_fix_context {
     const qs_questions *questions;
@@ -20,7 +18,7 @@ typedef struct qs_fix {
     const char *aims; /* gates that it is meant for, with blanks between them */
     void (*serve)(qs_serving *serving);                           /* NULL = as before */
     void (*rank)(const qs_fix_context *context, qs_ranking *rankings); /* changes a copy of own; NULL = not */
-    bool orders;     /* each run in several orders of the snippets, of which the best answer counts */
+    bool orders;     /* answers and long texts in several orders of the snippets, of which the nearest counts */
     bool long_texts; /* it is about long texts, not about answers */
     bool requantises; /* other weights: all gates are those of a point that was made and evaluated for it */
 } qs_fix;

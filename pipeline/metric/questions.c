@@ -1,5 +1,6 @@
 #include "metric/questions.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -188,14 +189,37 @@ out:
     return qs_context(err, "build prompts");
 }
 
-qs_err qs_questions_long_prompts(const qs_questions *q, const qs_tokenizer *tokenizer, qs_token_list *prompts)
+static int compare_places(const void *a, const void *b, void *set)
 {
+    const qs_gold_snippet *snippets = ((const qs_goldset *)set)->snippets;
+    return qs_snippet_compare(&snippets[*(const int64_t *)a], &snippets[*(const int64_t *)b]);
+}
+
+void qs_questions_order(const qs_questions *q, qs_snippet_order order, int64_t *snippets, int64_t n)
+{
+    if (order == QS_ORDER_PLACE) qsort_r(snippets, (size_t)n, sizeof *snippets, compare_places, (void *)&q->set);
+    for (int64_t i = 0; order == QS_ORDER_REVERSED && i < n / 2; i++) {
+        int64_t held = snippets[i];
+        snippets[i] = snippets[n - 1 - i];
+        snippets[n - 1 - i] = held;
+    }
+}
+
+qs_err qs_questions_long_prompts(const qs_questions *q, const qs_tokenizer *tokenizer, qs_snippet_order order,
+                                 qs_token_list *prompts)
+{
+    int64_t *snippets = NULL;
     qs_err err = QS_OK;
     for (int64_t i = 0; i < q->n_longforms; i++) {
         const qs_gold_longform *longform = &q->set.longforms[i];
         qs_prompt prompt = {.question = longform->question}; /* no JSON is asked for */
-        QS_TRY(one_prompt(q, tokenizer, longform->snippets, longform->n_snippets, prompt, &prompts[i]));
+        qs_mem_free(snippets);
+        QS_TRY(QS_NEW(snippets, longform->n_snippets, "snippets of a prompt"));
+        memcpy(snippets, longform->snippets, (size_t)longform->n_snippets * sizeof *snippets);
+        qs_questions_order(q, order, snippets, longform->n_snippets);
+        QS_TRY(one_prompt(q, tokenizer, snippets, longform->n_snippets, prompt, &prompts[i]));
     }
 out:
+    qs_mem_free(snippets);
     return qs_context(err, "build prompts");
 }

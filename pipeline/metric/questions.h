@@ -71,9 +71,13 @@ QS_MUST_CHECK qs_err qs_questions_prompts(const qs_questions *questions, const q
 QS_MUST_CHECK qs_err qs_questions_prompt(const qs_questions *questions, const qs_tokenizer *tokenizer, int64_t prompt,
                                          const int64_t *snippets, int64_t n_snippets, qs_token_list *list);
 
+/* Orders of the snippets of one prompt: as they come, in reverse, by section and id. */
+typedef enum qs_snippet_order { QS_ORDER_GIVEN, QS_ORDER_REVERSED, QS_ORDER_PLACE, QS_N_ORDERS } qs_snippet_order;
+void qs_questions_order(const qs_questions *questions, qs_snippet_order order, int64_t *snippets, int64_t n);
+
 /* Long-form prompts as tokens: prompts [n_longforms]. */
 QS_MUST_CHECK qs_err qs_questions_long_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,
-                                               qs_token_list *prompts);
+                                               qs_snippet_order order, qs_token_list *prompts);
 
 /* Key of a run's random numbers: a function of seed, qid and wording alone. */
 uint64_t qs_questions_key(const qs_questions *questions, const qs_question_run *run, uint64_t seed);

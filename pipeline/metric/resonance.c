@@ -97,6 +97,19 @@ out:
     return err;
 }
 
+int64_t qs_resonance_take_nearer(qs_resonance *r, const qs_resonance *other)
+{
+    int64_t n_taken = 0, last = r->n_steps - 1;
+    for (int64_t run = 0; run < r->n && last >= 0; run++) {
+        int64_t at = run * r->n_steps;
+        if (!(other->delta[at + last] < r->delta[at + last])) continue;
+        memcpy(r->delta + at, other->delta + at, (size_t)r->n_steps * sizeof *r->delta);
+        memcpy(r->states + at, other->states + at, (size_t)r->n_steps * sizeof *r->states);
+        n_taken++;
+    }
+    return n_taken;
+}
+
 int64_t qs_resonance_lost(const double *delta, int64_t n_steps, int64_t n_tokens)
 {
     int64_t run = 0;

@@ -24,6 +24,9 @@ QS_MUST_CHECK qs_err qs_resonance_measure(qs_resonance *out, qs_encoder *encoder
                                           const qs_tokenizer *tokenizer, const qs_long_runs *runs);
 void qs_resonance_free(qs_resonance *resonance);
 
+/* Takes over the texts of `other`, of equal sizes, that end nearer to what they are about; how many. */
+int64_t qs_resonance_take_nearer(qs_resonance *resonance, const qs_resonance *other);
+
 /* Tokens until a text is lost: the end of the first of three steps in a row with delta of .85 and more; n_tokens = never.
  * delta [n_steps]. */
 int64_t qs_resonance_lost(const double *delta, int64_t n_steps, int64_t n_tokens);
