@@ -14,7 +14,7 @@
 #include "data/corpus.h"
 #include "model/feed.h"
 #include "model/forward.h"
-#include "quant/quant_run.h"
+#include "quant/propagate.h"
 #include "stat/calib_file.h"
 #include "stat/stats.h"
 #include "stages/common.h"
@@ -45,6 +45,7 @@ typedef struct job {
     qs_feed feed;
     float *hidden;       /* device [n_samples * seqlen, d_model] */
     float *probe_hidden; /* device, a copy that the statistics pass may overwrite; --propagate only */
+    qs_propagation *propagation; /* the same */
     qs_artifact *artifact;
 } job;
 
@@ -57,17 +58,8 @@ static qs_err take_inputs(job *j)
     QS_TRY(qs_device_map_parse(&j->map, opt->device_map, opt->vram_budget));
     QS_TRY(qs_compute_parse(&j->compute, opt->compute));
     if (opt->propagate != NULL) QS_TRY(qs_spec_parse(&j->spec, opt->propagate));
-    if (j->spec.bpw > 0) {
-        err = qs_fail(QS_E_USAGE, "--propagate %s: a budget is shared out among all layers before the first is known; "
-                      "give a spec without bpw", j->spec.id);
-        goto out;
-    }
-    if (j->spec.rotate) {
-        err = qs_fail(QS_E_USAGE, "--propagate %s: the stream that is calibrated is not rotated; give a spec "
-                      "without rotate", j->spec.id);
-        goto out;
-    }
     QS_TRY(qs_model_open(&j->model, opt->model));
+    if (opt->propagate != NULL) QS_TRY(qs_context(qs_propagation_check(j->model, &j->spec), "--propagate"));
     j->config = qs_model_get_config(j->model);
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);
     if (tokenizer == NULL) {
@@ -97,17 +89,25 @@ out:
     return err;
 }
 
+static int64_t n_rows(const job *j) { return j->opt->n_samples * j->opt->seqlen; }
+
 static size_t stream_bytes(const job *j)
 {
-    const options *opt = j->opt;
-    size_t n_rows = (size_t)(opt->n_samples * opt->seqlen);
-    return n_rows * (size_t)j->config->d_model * sizeof(float) * (opt->propagate != NULL ? 2 : 1);
+    return (size_t)(n_rows(j) * j->config->d_model) * sizeof(float) * (j->opt->propagate != NULL ? 2 : 1);
+}
+
+/* Beside streams and a block. */
+static size_t rest_bytes(const job *j)
+{
+    size_t bytes = qs_collector_bytes(j->config) + qs_scratch_bytes(j->config, SCRATCH_ROWS);
+    if (j->opt->propagate == NULL) return bytes;
+    return bytes + (size_t)qs_propagation_bytes(j->model, j->opt->n_threads, &j->spec);
 }
 
 static void print_plan(const job *j)
 {
     const options *opt = j->opt;
-    size_t streams = stream_bytes(j), fixed = qs_collector_bytes(j->config) + qs_scratch_bytes(j->config, SCRATCH_ROWS);
+    size_t streams = stream_bytes(j), fixed = rest_bytes(j);
     char a[QS_MEM_TEXT_BYTES], b[QS_MEM_TEXT_BYTES];
     qs_log_info("calibrate %s: %lld windows of %lld tokens from %s (%lld tokens), %s statistics", opt->model,
                 (long long)opt->n_samples, (long long)opt->seqlen, opt->text, (long long)j->tokens.n,
@@ -124,47 +124,35 @@ static void print_plan(const job *j)
 
 static qs_err allocate(job *j)
 {
+    const options *opt = j->opt;
     qs_err err;
-    size_t n_rows = (size_t)(j->opt->n_samples * j->opt->seqlen);
-    size_t stream_bytes = n_rows * (size_t)j->config->d_model * sizeof(float);
-    QS_TRY(qs_backend_alloc(j->backend, &j->hidden, stream_bytes, "hidden states"));
-    if (j->opt->propagate != NULL)
-        QS_TRY(qs_backend_alloc(j->backend, &j->probe_hidden, stream_bytes, "hidden states"));
+    size_t bytes = (size_t)(n_rows(j) * j->config->d_model) * sizeof(float);
+    QS_TRY(qs_backend_alloc(j->backend, &j->hidden, bytes, "hidden states"));
+    if (opt->propagate != NULL) QS_TRY(qs_backend_alloc(j->backend, &j->probe_hidden, bytes, "hidden states"));
     QS_TRY(qs_scratch_create(&j->scratch, j->backend, j->model, SCRATCH_ROWS));
     QS_TRY(qs_collector_init(&j->collector, j->backend, j->config));
     qs_block_options block = {.uses = QS_USE_GEMM, .compute = j->compute, .dense_dtype = QS_F32};
     qs_feed_init(&j->feed, j->backend, j->model, &block);
     QS_TRY(qs_feed_load(&j->feed, NULL, 0));
-    QS_TRY(qs_forward_embed(j->backend, j->model, j->windows, (int64_t)n_rows, j->hidden));
+    QS_TRY(qs_forward_embed(j->backend, j->model, j->windows, n_rows(j), j->hidden));
+    if (opt->propagate != NULL)
+        QS_TRY(qs_propagation_create(&j->propagation, j->backend, j->model, &j->spec, &j->collector, j->windows,
+                                     opt->n_samples, opt->seqlen));
 out:
     return err;
-}
-
-static qs_err gram_of_layer(void *context, int64_t layer, qs_site site, const float **gram, int64_t *n_tokens)
-{
-    job *j = context;
-    *n_tokens = j->collector.sites[site].n_tokens;
-    return qs_collector_gram(&j->collector, layer, site, gram);
-}
-
-static qs_err abs_of_layer(void *context, int64_t layer, qs_site site, const float **abs_mean)
-{
-    (void)layer;
-    return qs_collector_abs_mean(&((job *)context)->collector, site, abs_mean);
 }
 
 /* Statistics from a copy of the stream, then the stream itself moves on through the quantised layer. */
 static qs_err propagate_layer(job *j, int64_t layer, const qs_tap *tap)
 {
     const options *opt = j->opt;
-    size_t bytes = (size_t)(opt->n_samples * opt->seqlen) * (size_t)j->config->d_model * sizeof(float);
     qs_quant_layer quant = {0};
-    qs_gram_source grams = {.get = gram_of_layer, .get_abs = abs_of_layer, .context = j};
     qs_linear_source linears = qs_quant_layer_source(&quant);
     qs_err err;
-    QS_TRY(qs_backend_copy(j->backend, j->probe_hidden, j->hidden, bytes));
+    QS_TRY(qs_feed_load(&j->feed, NULL, layer));
+    QS_TRY(qs_propagation_probe(j->propagation, j->hidden, n_rows(j), j->probe_hidden));
     QS_TRY(qs_block_forward(qs_feed_block(&j->feed), j->scratch, j->probe_hidden, opt->n_samples, opt->seqlen, tap));
-    QS_TRY(qs_quantize_layer(j->model, j->backend, layer, &grams, &j->spec, 1, &quant));
+    QS_TRY(qs_propagation_layer(j->propagation, layer, &quant));
     QS_TRY(qs_feed_load(&j->feed, &linears, layer));
     QS_TRY(qs_block_forward(qs_feed_block(&j->feed), j->scratch, j->hidden, opt->n_samples, opt->seqlen, NULL));
 out:
@@ -184,27 +172,50 @@ out:
     return err;
 }
 
-static qs_err run_layers(job *j)
+/* A budget is shared out among all layers, which are measured on the full-precision stream; then the stream starts
+ * again. */
+static qs_err measure_layers(job *j, const qs_tap *tap, qs_progress *progress, int64_t *n_done)
 {
-    const options *opt = j->opt;
-    qs_tap tap = qs_collector_tap(&j->collector);
-    qs_progress progress;
     qs_err err = QS_OK;
-    qs_progress_start(&progress, "calibrate layers", j->config->n_layers);
+    if (!qs_propagation_measures(j->propagation)) goto out;
     for (int64_t layer = 0; layer < j->config->n_layers; layer++) {
         QS_TRY(qs_collector_clear(&j->collector));
-        if (opt->propagate != NULL) {
-            QS_TRY(qs_feed_load(&j->feed, NULL, layer));
-            QS_TRY(propagate_layer(j, layer, &tap));
-        } else {
-            QS_TRY(collect_layer(j, layer, &tap));
-        }
-        QS_TRY(qs_collector_write(&j->collector, layer, j->artifact));
-        qs_progress_update(&progress, layer + 1);
+        QS_TRY(collect_layer(j, layer, tap));
+        QS_TRY(qs_propagation_measure(j->propagation, layer));
+        qs_progress_update(progress, ++*n_done);
     }
-    int64_t n_rows = opt->n_samples * opt->seqlen;
-    QS_TRY(qs_forward_final_norm(j->backend, j->model, j->hidden, n_rows));
-    QS_TRY(qs_collector_write_head(&j->collector, j->hidden, n_rows, j->artifact));
+    QS_TRY(qs_propagation_share(j->propagation));
+out:
+    return err == QS_OK ? qs_propagation_embed(j->propagation, j->windows, n_rows(j), j->hidden) : err;
+}
+
+/* The head's input, which is what the final norm makes of the stream. */
+static qs_err collect_head(job *j)
+{
+    float *states = j->propagation != NULL ? j->probe_hidden : j->hidden;
+    qs_err err = QS_OK;
+    if (j->propagation != NULL) QS_TRY(qs_propagation_probe(j->propagation, j->hidden, n_rows(j), states));
+    QS_TRY(qs_forward_final_norm(j->backend, j->model, states, n_rows(j)));
+    err = qs_collector_write_head(&j->collector, states, n_rows(j), j->artifact);
+out:
+    return err;
+}
+
+static qs_err run_layers(job *j)
+{
+    qs_tap tap = qs_collector_tap(&j->collector);
+    qs_progress progress;
+    int64_t n_done = 0, n_passes = j->propagation != NULL && qs_propagation_measures(j->propagation) ? 2 : 1;
+    qs_err err = QS_OK;
+    qs_progress_start(&progress, "calibrate layers", n_passes * j->config->n_layers);
+    if (j->propagation != NULL) QS_TRY(measure_layers(j, &tap, &progress, &n_done));
+    for (int64_t layer = 0; layer < j->config->n_layers; layer++) {
+        QS_TRY(qs_collector_clear(&j->collector));
+        QS_TRY(j->propagation != NULL ? propagate_layer(j, layer, &tap) : collect_layer(j, layer, &tap));
+        QS_TRY(qs_collector_write(&j->collector, layer, j->artifact));
+        qs_progress_update(&progress, ++n_done);
+    }
+    QS_TRY(collect_head(j));
 out:
     qs_progress_finish(&progress);
     return err;
@@ -271,7 +282,7 @@ static qs_err run(const options *opt)
         .what = "calibrate",
         .weights_bytes = block + widest,
         .states_bytes = stream_bytes(&j),
-        .rest_bytes = qs_collector_bytes(j.config) + qs_scratch_bytes(j.config, SCRATCH_ROWS),
+        .rest_bytes = rest_bytes(&j),
     };
     QS_TRY(stage_backend_create(&j.backend, &opt->common, opt->n_threads, &j.map, &need));
     QS_TRY(qs_calib_create(&j.artifact, opt->out, j.model, &plan));
@@ -289,6 +300,7 @@ static qs_err run(const options *opt)
 out:
     qs_artifact_abort(j.artifact);
     if (j.backend != NULL) {
+        qs_propagation_destroy(j.propagation);
         qs_feed_fini(&j.feed);
         qs_scratch_destroy(j.scratch);
         if (j.collector.backend != NULL) qs_collector_fini(&j.collector);

@@ -186,16 +186,22 @@ out:
     return err;
 }
 
+void qs_calib_spread_tokens(const int32_t *windows, int64_t n_samples, int64_t seqlen, int64_t *n_windows, int64_t *n_ctx,
+                            int32_t *tokens)
+{
+    if (*n_windows > n_samples) *n_windows = n_samples;
+    if (*n_ctx > seqlen) *n_ctx = seqlen;
+    for (int64_t w = 0; w < *n_windows; w++)
+        memcpy(tokens + w * *n_ctx, windows + w * n_samples / *n_windows * seqlen, (size_t)*n_ctx * sizeof *tokens);
+}
+
 qs_err qs_calib_file_tokens(const qs_calib_file *file, int64_t *n_windows, int64_t *n_ctx, int32_t *tokens)
 {
     qs_dataset_info info;
     int32_t *all = NULL;
     qs_err err;
     QS_TRY(read_windows(file, &all, &info));
-    if (*n_windows > info.dims[0]) *n_windows = info.dims[0];
-    if (*n_ctx > info.dims[1]) *n_ctx = info.dims[1];
-    for (int64_t w = 0; w < *n_windows; w++)
-        memcpy(tokens + w * *n_ctx, all + w * info.dims[0] / *n_windows * info.dims[1], (size_t)*n_ctx * sizeof *tokens);
+    qs_calib_spread_tokens(all, info.dims[0], info.dims[1], n_windows, n_ctx, tokens);
 out:
     qs_mem_free(all);
     return err;

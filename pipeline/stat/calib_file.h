@@ -39,7 +39,11 @@ bool qs_calib_file_has_head(const qs_calib_file *file);
 /* The mean size of a site's input [width]; borrowed until the next call of this or the above. */
 QS_MUST_CHECK qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, const float **abs_mean);
 
-/* Beginnings of windows, evenly spread: tokens[*n_windows, *n_ctx], of which there will be no more than are asked for; both
+/* Beginnings of windows[n_samples, seqlen], evenly spread: tokens[*n_windows, *n_ctx], of which there will be no more than
+ * are asked for; both get how many there are. */
+void qs_calib_spread_tokens(const int32_t *windows, int64_t n_samples, int64_t seqlen, int64_t *n_windows, int64_t *n_ctx,
+                            int32_t *tokens);
+/* The same of a file's windows: tokens[*n_windows, *n_ctx], of which there will be no more than are asked for; both
  * get how many there are. */
 QS_MUST_CHECK qs_err qs_calib_file_tokens(const qs_calib_file *file, int64_t *n_windows, int64_t *n_ctx, int32_t *tokens);
 
