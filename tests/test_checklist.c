@@ -1,5 +1,5 @@
-/* docs/checklist.md: every demand of the four pages has its row, and every test that a row names is there (issue "Semantic
- * acceptance": "no row without one"). */
+/* docs/checklist.md: every demand of the four pages has its row, and every test that a row names is there. Every metric is
+ * explained on one of the pages. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "metric/metrics.h"
 #include "report/rules.h"
 
 static char *text;
@@ -117,12 +118,35 @@ static void test_rules_are_there(void **state)
     }
 }
 
+/* Definition, reason, how it misleads, an example: of every metric in one of these. */
+static void test_every_metric_has_a_page(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"perplexity", "speed-and-memory", "loading", "answers", "coverage",
+                                        "delta-s",    "retrieval",        "lambda",  "entropy"};
+    enum { N = sizeof names / sizeof *names };
+    char *texts[N], path[QS_PATH_BYTES], quoted[96];
+    size_t bytes;
+    for (size_t i = 0; i < N; i++) {
+        assert_int_equal(qs_path_format(path, "docs/%s.md", names[i]), QS_OK);
+        assert_int_equal(qs_file_read(&texts[i], &bytes, path, (size_t)1 << 20), QS_OK);
+    }
+    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++) {
+        bool found = false;
+        (void)snprintf(quoted, sizeof quoted, "`%s`", metric->name);
+        for (size_t i = 0; i < N && !found; i++) found = strstr(texts[i], quoted) != NULL;
+        if (!found) fail_msg("no page says what %s is", metric->name);
+    }
+    for (size_t i = 0; i < N; i++) qs_mem_free(texts[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_id_has_one_row),
         cmocka_unit_test(test_every_test_is_there),
         cmocka_unit_test(test_rules_are_there),
+        cmocka_unit_test(test_every_metric_has_a_page),
     };
     return cmocka_run_group_tests(tests, read_page, free_page);
 }
