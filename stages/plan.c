@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "quant/grid.h"
+#include "quant/lint.h"
 #include "quant/quant_run.h"
 #include "quant/quant_size.h"
 #include "sweep/sweep_state.h"
@@ -315,6 +316,7 @@ static qs_err run(const options *opt)
         QS_TRY(qs_backend_measure_peaks(backend, &peaks));
     }
     QS_TRY(print_points(opt, &grid, model, peaks.gemm_f32_flops));
+    qs_lint_tell(grid.specs, grid.n, model != NULL ? qs_model_get_config(model) : NULL);
 out:
     qs_backend_destroy(backend);
     qs_model_close(model);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "quant/grid.h"
+#include "quant/lint.h"
 #include "quant/quant_points.h"
 #include "quant/sensitivity.h"
 #include "stages/common.h"
@@ -163,6 +164,7 @@ static qs_err plan(run *r)
     QS_TRY(qs_quant_points_plan(&r->plan, r->points, r->grid.n, &r->inputs, r->backend));
     (void)qs_mem_format(need, (size_t)r->plan.bytes);
     (void)qs_mem_format(free, available);
+    if (r->plan.n_points > 0) qs_lint_tell(r->grid.specs, r->grid.n, qs_model_get_config(r->inputs.model));
     qs_log_info("quantize: %" PRId64 " of %" PRId64 " points to do; %s of memory (%s are free); about %.0f s "
                 "on %d threads", r->plan.n_points, r->grid.n, need, free, r->plan.seconds, r->n_threads);
     if (available > 0 && (size_t)r->plan.bytes > available)
