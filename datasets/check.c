@@ -56,7 +56,7 @@ int main(int argc, char **argv)
     qs_args args = {
         .program = "datasets-check", .summary = "validate gold sets", .positional = "DIR...", .rows = rows};
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err != QS_OK || done) goto out;
     if (args.rest.n == 0) err = qs_fail(QS_E_USAGE, "name the directories of the gold sets");
     for (int64_t i = 0; err == QS_OK && i < args.rest.n; i++) err = check_directory(args.rest.items[i]);

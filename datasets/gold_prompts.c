@@ -96,7 +96,7 @@ int main(int argc, char **argv)
                     .positional = "DIR",
                     .rows = rows};
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err != QS_OK || done) goto out;
     if (args.rest.n == 1) {
         opt.dir = args.rest.items[0];

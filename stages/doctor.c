@@ -217,7 +217,7 @@ int main(int argc, char **argv)
     };
     qs_args args = {.program = "qsweep-doctor", .summary = "check this machine, a model and a spec", .rows = rows};
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err == QS_OK && !done) {
         qs_args_apply_common(&opt.common, &opt.n_threads);
         err = qs_device_map_parse(&opt.map, opt.device_map, opt.vram_budget);

@@ -433,7 +433,7 @@ int main(int argc, char **argv)
                     .summary = "measure the reference and quantised points against it",
                     .rows = rows};
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &opt.n_threads);
     if (opt.common.list) stage_list_evaluate();

@@ -135,7 +135,7 @@ int main(int argc, char **argv)
                     .summary = "write a quantised point in the format of the runtime that will serve it",
                     .rows = rows};
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err == QS_OK && !done && o.common.list) {
         print_list();
     } else if (err == QS_OK && !done) {

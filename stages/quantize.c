@@ -283,7 +283,7 @@ int main(int argc, char **argv)
                     .summary = "choose codes for one or many specs; --list shows methods and their keys",
                     .rows = rows};
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err == QS_OK && !done && o->common.list) {
         qs_spec_print_keys(stdout);
     } else if (err == QS_OK && !done) {

@@ -258,7 +258,7 @@ int main(int argc, char **argv)
     qs_args args = {.program = "qsweep-train", .summary = "train a small language model", .rows = rows};
     int n_threads;
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &n_threads);
     if (opt.common.list) {

@@ -47,7 +47,7 @@ static qs_err parse(options *o, const char *positional, const char *line, bool *
     argv[0] = (char *)(uintptr_t)"qsweep-test";
     for (char *rest = text, *word; (word = strtok_r(rest, " ", &rest)) != NULL;)
         argv[argc++] = strcmp(word, "~") == 0 ? text + sizeof text - 1 : word;
-    return qs_args_parse(&o->args, argc, argv, done);
+    return qs_args_parse(&o->args, argc, argv, stdout, done);
 }
 
 static void test_args_values(void **state)
@@ -295,7 +295,7 @@ static void test_mapped_file_shrinks(void **state)
         bool done;
         qs_file_map map;
         FILE *stream = fopen(scratch(path, "shrinks"), "w");
-        if (dup2(ends[1], STDERR_FILENO) < 0 || qs_args_parse(&args, 1, argv, &done) != QS_OK || stream == NULL) _exit(1);
+        if (dup2(ends[1], STDERR_FILENO) < 0 || qs_args_parse(&args, 1, argv, stdout, &done) != QS_OK || stream == NULL) _exit(1);
         if (ftruncate(fileno(stream), BYTES) != 0 || qs_file_map_open(&map, path) != QS_OK) _exit(1);
         if (ftruncate(fileno(stream), 0) != 0) _exit(1);
         _exit(((const volatile uint8_t *)map.data)[BYTES - 1]);

@@ -161,7 +161,7 @@ int main(int argc, char **argv)
     qs_args args = {
         .program = "world-generate", .summary = "write training examples of the world", .rows = rows};
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err != QS_OK || done) goto out;
     err = run(&opt);
 out:

@@ -254,7 +254,7 @@ int main(int argc, char **argv)
     };
     qs_args args = {.program = "world-gold", .summary = "write the world's gold set", .rows = rows};
     bool done;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err != QS_OK || done) goto out;
     if (out == NULL)
         err = qs_fail(QS_E_USAGE, "give --out DIR");

@@ -12,34 +12,35 @@
 #include "base/log.h"
 #include "base/watchdog.h"
 
-static void print_default(const qs_arg *row)
+static void print_default(const qs_arg *row, FILE *out)
 {
     switch (row->kind) {
     case QS_ARG_STRING:
-        if (*(const char **)row->value != NULL) (void)printf(" [%s]", *(const char **)row->value);
+        if (*(const char **)row->value != NULL) (void)fprintf(out, " [%s]", *(const char **)row->value);
         break;
-    case QS_ARG_INT: (void)printf(" [%lld]", (long long)*(int64_t *)row->value); break;
-    case QS_ARG_REAL: (void)printf(" [%g]", *(double *)row->value); break;
-    case QS_ARG_LIST: (void)printf(" (repeatable)"); break;
+    case QS_ARG_INT: (void)fprintf(out, " [%lld]", (long long)*(int64_t *)row->value); break;
+    case QS_ARG_REAL: (void)fprintf(out, " [%g]", *(double *)row->value); break;
+    case QS_ARG_LIST: (void)fprintf(out, " (repeatable)"); break;
     case QS_ARG_FLAG: break;
     }
 }
 
-static void print_help(const qs_args *args)
+static void print_help(const qs_args *args, FILE *out)
 {
-    (void)printf("%s: %s\n\nusage: %s [options]%s%s\n\noptions:\n", args->program, args->summary, args->program,
-                 args->positional != NULL ? " " : "", args->positional != NULL ? args->positional : "");
+    (void)fprintf(out, "%s: %s\n\nusage: %s [options]%s%s\n\noptions:\n", args->program, args->summary,
+                  args->program, args->positional != NULL ? " " : "",
+                  args->positional != NULL ? args->positional : "");
     for (const qs_arg *row = args->rows; row->name != NULL; row++) {
         char left[64];
         (void)snprintf(left, sizeof left, "--%s%s%s", row->name, row->meta != NULL ? " " : "",
                        row->meta != NULL ? row->meta : "");
-        (void)printf("  %-26s %s", left, row->help);
-        print_default(row);
-        (void)printf("\n");
+        (void)fprintf(out, "  %-26s %s", left, row->help);
+        print_default(row, out);
+        (void)fprintf(out, "\n");
     }
-    (void)printf("  %-26s %s\n  %-26s %s\n", "--help", "this text", "--version", "the version");
-    (void)printf("\nexit status: 0 done, 2 usage, 3 gate failed, 4 bad input, 5 unsupported here, "
-                 "6 out of memory or disk, 7 device, 8 numeric\n");
+    (void)fprintf(out, "  %-26s %s\n  %-26s %s\n", "--help", "this text", "--version", "the version");
+    (void)fprintf(out, "\nexit status: 0 done, 2 usage, 3 gate failed, 4 bad input, 5 unsupported here, "
+                  "6 out of memory or disk, 7 device, 8 numeric\n");
 }
 
 static qs_err list_push(qs_arg_list *list, const char *item)
@@ -118,7 +119,7 @@ static void on_bus_error(int signal)
     _exit(QS_E_INPUT);
 }
 
-qs_err qs_args_parse(qs_args *args, int argc, char **argv, bool *done)
+qs_err qs_args_parse(qs_args *args, int argc, char **argv, FILE *out, bool *done)
 {
     struct sigaction action = {.sa_handler = on_bus_error};
     (void)sigaction(SIGBUS, &action, NULL);
@@ -128,12 +129,12 @@ qs_err qs_args_parse(qs_args *args, int argc, char **argv, bool *done)
     for (int i = 1; i < argc; i++) {
         qs_err err = QS_OK;
         if (options && strcmp(argv[i], "--help") == 0) {
-            print_help(args);
+            print_help(args, out);
             *done = true;
             return QS_OK;
         }
         if (options && strcmp(argv[i], "--version") == 0) {
-            (void)printf("%s %s\n", args->program, QS_VERSION);
+            (void)fprintf(out, "%s %s\n", args->program, QS_VERSION);
             *done = true;
             return QS_OK;
         }

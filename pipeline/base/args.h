@@ -1,12 +1,12 @@
 /* Command line: one table of options per stage; parsing, --help and defaults come from the rows.
  *
- * Long options only, "--name value" or "--name=value"; "--" ends them; the rest are positional.
- * --help and --version print to stdout and end with exit status 0; misuse is QS_E_USAGE. */
+ * Long options only, "--name value" or "--name=value"; "--" ends them; the rest are positional. Misuse is QS_E_USAGE. */
 #ifndef QS_BASE_ARGS_H
 #define QS_BASE_ARGS_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/error.h"
 
@@ -73,8 +73,8 @@ typedef struct qs_common_args {
      "end with exit status 7 when nothing has moved for S seconds; 0 = never", 0, 1e6, false}
 
 /* Also makes reading behind the end of a mapped file an error text and QS_E_INPUT, for the whole program.
- * Sets *done when --help or --version was served and main should return 0. */
-QS_MUST_CHECK qs_err qs_args_parse(qs_args *args, int argc, char **argv, bool *done);
+ * --help and --version go to `out` (stdout, of a program) and set *done: main should return 0. */
+QS_MUST_CHECK qs_err qs_args_parse(qs_args *args, int argc, char **argv, FILE *out, bool *done);
 void qs_args_free(qs_args *args);
 
 /* Applies --quiet, --watchdog (a warning where no thread can be had for it) and --threads (to OpenMP); *n_threads gets the

@@ -152,7 +152,7 @@ int main(int argc, char **argv)
     qs_args args = {.program = "bench_cuda", .summary = "speed of a device backend on the shapes of an 8B model",
                     .rows = rows};
     bool done = false;
-    qs_err err = qs_args_parse(&args, argc, argv, &done);
+    qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err == QS_OK && !done && opt.list) list_parts();
     else if (err == QS_OK && !done) err = check_only(opt.only);
     if (err == QS_OK && !done && !opt.list) err = run(&opt);
