@@ -12,7 +12,8 @@ typedef struct stage_name {
 
 extern const stage_name stage_task_names[], stage_dump_names[]; /* end with name == NULL */
 
-/* "a,b,c" to bits; NULL gives none. QS_E_USAGE for a name that is not in the table, QS_E_UNSUPPORTED for one without a bit. */
+/* "a,b,c" to bits; NULL gives none. QS_E_USAGE for a name that is not in the table, QS_E_UNSUPPORTED for one
+ * without a bit. */
 QS_MUST_CHECK qs_err stage_names_parse(unsigned *bits, const stage_name *names, const char *option, const char *text);
 
 /* The other way round: names of the table whose bits are set. */

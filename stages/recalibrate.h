@@ -16,9 +16,10 @@ typedef struct stage_recalibration {
     char *const *argv;
 } stage_recalibration;
 
-/* Calibrates, quantises and evaluates by running these stages: of every quant artifact that rests on calibration a twin, in
- * OUT/recalibrated, with as many windows as the artifact's own calibration had. dir gets that directory. What is current there
- * stays. Twins are measured by all tasks but latency and memory, since their kernels and bytes are the same. */
+/* Calibrates, quantises and evaluates by running these stages: of every quant artifact that rests on calibration a
+ * twin, in OUT/recalibrated, with as many windows as the artifact's own calibration had. dir gets that directory.
+ * What is current there stays. Twins are measured by all tasks but latency and memory, since their kernels and
+ * bytes are the same. */
 QS_MUST_CHECK qs_err stage_recalibrate(char dir[QS_PATH_BYTES], const stage_recalibration *r);
 
 #endif

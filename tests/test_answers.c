@@ -1,5 +1,5 @@
-/* Questions, answers and their metrics, by hand; answers in artifacts; whole evaluations that give the same bits for any
- * number of threads and after a kill (checklist G2, G15, A10, E13: coverage, traces, JSON and citations). */
+/* Questions, answers and their metrics, by hand; answers in artifacts; whole evaluations that give the same bits
+ * for any number of threads and after a kill (checklist G2, G15, A10, E13: coverage, traces, JSON and citations). */
 #include "figures.h"
 #include "gold_files.h"
 

@@ -1,5 +1,5 @@
-/* docs/checklist.md: every demand of the four pages has its row, and every test that a row names is there. Every metric is
- * explained on one of the pages. */
+/* docs/checklist.md: every demand of the four pages has its row, and every test that a row names is there. Every
+ * metric is explained on one of the pages. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -145,8 +145,8 @@ static float *read_weights(qs_role role, int64_t *n)
     return w;
 }
 
-/* Numbers that a file of the type holds are coded as themselves, or nearly so where scales are levels of a block's, whose
- * step is found from other numbers than the first time. */
+/* Numbers that a file of the type holds are coded as themselves, or nearly so where scales are levels of a block's,
+ * whose step is found from other numbers than the first time. */
 static void check_again(const qs_gguf_kind *kind, uint8_t *blocks, int64_t n, double before)
 {
     double measured;

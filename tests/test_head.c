@@ -1,5 +1,6 @@
-/* The output head as one more EXL2 matrix (exl2:head=): solved with the second moments of its own input, in the artifact,
- * in front of logits by every path, in the sizes, and with a rotated stream (formats §4.6; checklist E0, A20). */
+/* The output head as one more EXL2 matrix (exl2:head=): solved with the second moments of its own input, in the
+ * artifact, in front of logits by every path, in the sizes, and with a rotated stream (formats §4.6; checklist E0,
+ * A20). */
 #include "tests/export_fixtures.h"
 #include "tests/model_fixtures.h"
 

@@ -202,7 +202,8 @@ static void test_lies(void **state)
     }
 }
 
-/* Block scales of a GGUF file that are no numbers, in a type that stays in codes and in one that does not; half a file. */
+/* Block scales of a GGUF file that are no numbers, in a type that stays in codes and in one that does not; half a
+ * file. */
 static void test_gguf_lies(void **state)
 {
     (void)state;

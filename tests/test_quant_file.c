@@ -321,7 +321,8 @@ static void test_formats_without_maxima(void **state)
     qs_quant_layer_free(&layer);
 }
 
-/* Statistics of other sizes than the model's, and tokens it does not have, are refused before anything reads past them. */
+/* Statistics of other sizes than the model's, and tokens it does not have, are refused before anything reads past
+ * them. */
 static void test_calib_of_other_sizes(void **state)
 {
     (void)state;

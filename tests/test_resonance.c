@@ -1,5 +1,5 @@
-/* E_resonance and the time until a long text is lost, by hand and over texts of a tiny model (metrics.md §3; checklist G4,
- * A9, B8, E9). */
+/* E_resonance and the time until a long text is lost, by hand and over texts of a tiny model (metrics.md §3;
+ * checklist G4, A9, B8, E9). */
 #include "figures.h"
 #include "gold_files.h"
 
@@ -25,7 +25,8 @@ static void test_lost(void **state)
     assert_int_equal(qs_resonance_lost(third, 4, 32), 32);
 }
 
-/* Two texts of two steps. E of (.2, .4) is (.2, .3); of (.4, .4) it is (.4, .4); of (.9, .9), lost only with a third step. */
+/* Two texts of two steps. E of (.2, .4) is (.2, .3); of (.4, .4) it is (.4, .4); of (.9, .9), lost only with a
+ * third step. */
 static void test_metrics(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* Metrics of vectors, sets and states, each by hand (metrics.md, section 3; checklist G1 G2 G3 G4 G15 A12 A18 B11 E12). */
+/* Metrics of vectors, sets and states, each by hand (metrics.md, section 3; checklist G1 G2 G3 G4 G15 A12 A18 B11
+ * E12). */
 #include "scratch.h"
 
 #include <math.h>

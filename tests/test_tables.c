@@ -159,7 +159,8 @@ static void test_golden(void **state)
     char **names;
     int64_t n;
     OK(qs_dir_list(&names, &n, dir, ""));
-    /* And no part of a file. diagnosis.csv and report.html name paths, and have tests of their own (test_rules.c, test_page.c). */
+    /* And no part of a file. diagnosis.csv and report.html name paths, and have tests of their own (test_rules.c,
+     * test_page.c). */
     assert_int_equal(n, n_files + 2);
     assert_string_equal(names[0], "diagnosis.csv");
     qs_dir_list_free(names, n);

@@ -1,5 +1,6 @@
-/* The weights that training starts from: "plain" is noise of the scale it says; under "reading" heads of the first layers
- * look as far back as their table says, whatever the tokens are. Demand: issue "A model of our own" (same seed, same bytes). */
+/* The weights that training starts from: "plain" is noise of the scale it says; under "reading" heads of the first
+ * layers look as far back as their table says, whatever the tokens are. Demand: issue "A model of our own" (same
+ * seed, same bytes). */
 #include "scratch.h"
 
 #include <math.h>

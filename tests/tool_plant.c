@@ -65,8 +65,8 @@ static qs_err plant_shuffle(const planter *p)
     return QS_OK;
 }
 
-/* 2 bits with one scale a row, said in the codes and scales that the file has: every group gets the row's scale, and codes
- * are -2, -1, 0 and 1 beside the middle. */
+/* 2 bits with one scale a row, said in the codes and scales that the file has: every group gets the row's scale,
+ * and codes are -2, -1, 0 and 1 beside the middle. */
 static void round_row(const float *w, qs_packed *packed, int64_t row, uint8_t *codes)
 {
     float largest = 0;

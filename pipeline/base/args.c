@@ -109,8 +109,8 @@ static qs_err parse_option(qs_args *args, int argc, char **argv, int *index)
     return set_value(row, argv[++*index]);
 }
 
-/* Models are mapped. A file that is cut off between the check of its size and the read of a page ends in SIGBUS, which the
- * library leaves to the program. Parts of artifacts stay for the next writer to remove. */
+/* Models are mapped. A file that is cut off between the check of its size and the read of a page ends in SIGBUS,
+ * which the library leaves to the program. Parts of artifacts stay for the next writer to remove. */
 static void on_bus_error(int signal)
 {
     static const char text[] = "error: read a mapped file: it became shorter while it was read; run again with it whole\n";

@@ -77,8 +77,8 @@ typedef struct qs_common_args {
 QS_MUST_CHECK qs_err qs_args_parse(qs_args *args, int argc, char **argv, FILE *out, bool *done);
 void qs_args_free(qs_args *args);
 
-/* Applies --quiet, --watchdog (a warning where no thread can be had for it) and --threads (to OpenMP); *n_threads gets the
- * number in force. */
+/* Applies --quiet, --watchdog (a warning where no thread can be had for it) and --threads (to OpenMP); *n_threads
+ * gets the number in force. */
 void qs_args_apply_common(const qs_common_args *common, int *n_threads);
 
 /* For main(): prints a pending error, checks that stdout could be written, and gives the exit status. */

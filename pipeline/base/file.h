@@ -17,8 +17,8 @@ typedef struct qs_file_map {
 /* Errors: QS_E_INPUT with path and cause (missing, a directory, not a regular file, unreadable). */
 QS_MUST_CHECK qs_err qs_file_map_open(qs_file_map *out, const char *path);
 void qs_file_map_close(qs_file_map *map);
-/* Says that a part of the map will not be read soon: its whole pages stop counting as this process's memory. Reading them again
- * is allowed and brings them back. */
+/* Says that a part of the map will not be read soon: its whole pages stop counting as this process's memory.
+ * Reading them again is allowed and brings them back. */
 void qs_file_map_release(const qs_file_map *map, const uint8_t *data, size_t bytes);
 
 /* The whole file plus a NUL byte, to be freed with qs_mem_free. Refuses more than `limit_bytes`. */

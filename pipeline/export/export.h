@@ -40,8 +40,8 @@ extern const qs_export_format qs_export_gptq, qs_export_gptq_v2, qs_export_awq, 
 
 /* Whether the point has quantised the output head too: then role QS_ROLE_HEAD is one of its matrices. */
 bool qs_export_has_head(const qs_export_job *job);
-/* The packed matrix of a linear, on loan until the next call; QS_E_UNSUPPORTED when the artifact holds it otherwise than as
- * integers. */
+/* The packed matrix of a linear, on loan until the next call; QS_E_UNSUPPORTED when the artifact holds it otherwise
+ * than as integers. */
 QS_MUST_CHECK qs_err qs_export_integers(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);
 /* The same, and all matrices have the same bits and groups. */
 QS_MUST_CHECK qs_err qs_export_packed(const qs_export_job *job, int64_t layer, qs_role role, const qs_packed **out);

@@ -1,5 +1,5 @@
-/* GPTQ checkpoints, format v1 ("gptq") and v2 ("gptq_v2"), as AutoGPTQ and GPTQModel lay them out; matrices with bits of
- * their own (budgets) through GPTQModel's "dynamic":
+/* GPTQ checkpoints, format v1 ("gptq") and v2 ("gptq_v2"), as AutoGPTQ and GPTQModel lay them out; matrices with
+ * bits of their own (budgets) through GPTQModel's "dynamic":
  *
  *   qweight I32 [n_in * bits / 32, n_out]   each column a bit stream over the input channels, lowest bit first
  *   qzeros  I32 [n_groups, n_out * bits / 32]   each row a bit stream over the output channels; v1 stores zero - 1

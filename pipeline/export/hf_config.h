@@ -6,8 +6,9 @@
 #include "export/out_dir.h"
 #include "model/weights.h"
 
-/* config.json with dtype float16, "quantization_config" (borrowed; NULL = none) and whether the embedding is the head, and
- * generation_config.json. QS_E_UNSUPPORTED when the GGUF says something that config.json has no words for. */
+/* config.json with dtype float16, "quantization_config" (borrowed; NULL = none) and whether the embedding is the
+ * head, and generation_config.json. QS_E_UNSUPPORTED when the GGUF says something that config.json has no words
+ * for. */
 QS_MUST_CHECK qs_err qs_hf_config_write(const qs_model *model, const qs_out_dir *dir, const json_t *quantised,
                                         bool tied);
 

@@ -28,9 +28,9 @@ enum { QS_BOOTSTRAP_MAX_SUMS = 16 };
 QS_MUST_CHECK qs_err qs_bootstrap_sums(const qs_bootstrap *options, const double *sums, int64_t n_blocks,
                                        int n_sums, double (*of)(const double *sums), qs_estimate *out);
 
-/* Sum over sum: ratios [n_blocks, 2], row by row, above and below. `share`: of counts, so that Wilson's interval of as many
- * trials as there are blocks with something below applies too; the wider bound counts. n = these blocks. *defined = false
- * when nothing is below, and *out is untouched. */
+/* Sum over sum: ratios [n_blocks, 2], row by row, above and below. `share`: of counts, so that Wilson's interval of
+ * as many trials as there are blocks with something below applies too; the wider bound counts. n = these blocks.
+ * *defined = false when nothing is below, and *out is untouched. */
 QS_MUST_CHECK qs_err qs_bootstrap_ratio(const qs_bootstrap *options, const double *ratios, int64_t n_blocks, bool share,
                                         bool *defined, qs_estimate *out);
 

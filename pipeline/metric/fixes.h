@@ -1,5 +1,5 @@
-/* Fixes that the pages prescribe, as arms of an evaluation: what a configuration answers when it is served otherwise, beside
- * what it answers as it is (metrics.md §6; docs/fixes.md). */
+/* Fixes that the pages prescribe, as arms of an evaluation: what a configuration answers when it is served
+ * otherwise, beside what it answers as it is (metrics.md §6; docs/fixes.md). */
 #ifndef QS_METRIC_FIXES_H
 #define QS_METRIC_FIXES_H
 
@@ -33,7 +33,8 @@ QS_MUST_CHECK qs_err qs_fixes_parse(unsigned *bits, const char *list);
 /* Whether one of them needs points with other weights. */
 bool qs_fixes_requantise(unsigned bits);
 
-/* Whether a change makes a gate worse by more than 3 % (of 1 where there was nothing), and whether it makes it better. */
+/* Whether a change makes a gate worse by more than 3 % (of 1 where there was nothing), and whether it makes it
+ * better. */
 bool qs_fix_worsens(bool lower_is_better, double before, double after);
 bool qs_fix_improves(bool lower_is_better, double before, double after);
 

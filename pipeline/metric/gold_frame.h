@@ -11,8 +11,8 @@ typedef struct qs_gold_frame {
     int64_t dim, n_sections;
     qs_ranking *rankings; /* [n_prompts] */
     int64_t *section_of;  /* [n_snippets] numbers in the order of first appearance */
-    /* Unit vectors, zero where there is nothing: of wordings, of anchor spans under their headers, of gold answers, and of
-     * sections, which are unit means of their snippets' vectors. */
+    /* Unit vectors, zero where there is nothing: of wordings, of anchor spans under their headers, of gold answers,
+     * and of sections, which are unit means of their snippets' vectors. */
     float *asked, *anchors, *claims, *sections; /* [n_prompts | n_items | n_items | n_sections, dim] */
 } qs_gold_frame;
 
@@ -20,9 +20,9 @@ typedef struct qs_gold_frame {
 QS_MUST_CHECK qs_err qs_gold_frame_create(qs_gold_frame *out, const qs_questions *questions, qs_encoder *encoder);
 void qs_gold_frame_destroy(qs_gold_frame *frame);
 
-/* Snippets for every prompt: ranked [n_prompts, k], best first. Where retrieval found fewer, others follow in the order of
- * ties, so that every prompt has k. rankings are the frame's or a
- * configuration's own, `questions` may be limited to fewer items. */
+/* Snippets for every prompt: ranked [n_prompts, k], best first. Where retrieval found fewer, others follow in the
+ * order of ties, so that every prompt has k. rankings are the frame's or a configuration's own, `questions` may be
+ * limited to fewer items. */
 void qs_gold_frame_snippets(const qs_ranking *rankings, const qs_questions *questions, int64_t *ranked);
 
 /* ΔS of a vector [dim] to the nearest section beside an item's target that does not hold its answer: the decoy, and the

@@ -34,8 +34,8 @@ double qs_lambda_flip_rate(const qs_lambda *states, int64_t n);
 double qs_lambda_agreement(const qs_lambda *f, const qs_lambda *q, int64_t n,
                            int64_t counts[QS_N_LAMBDAS][QS_N_LAMBDAS]);
 
-/* The probe over k and headers: states [n_k, n_headers] row by row, the first column being canonical headers. A flip is a
- * state that differs from the canonical one at the same k; gives flips / (n_k (n_headers - 1)). */
+/* The probe over k and headers: states [n_k, n_headers] row by row, the first column being canonical headers. A
+ * flip is a state that differs from the canonical one at the same k; gives flips / (n_k (n_headers - 1)). */
 double qs_lambda_probe_flips(const qs_lambda *states, int64_t n_k, int64_t n_headers);
 
 /* ---- steps: one state per 8 generated tokens ---- */

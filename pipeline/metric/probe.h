@@ -1,6 +1,7 @@
-/* The λ probe over k and headers (metrics.md §3; checklist A12, B11, E12): the first items' questions, asked greedily with 5, 10
- * and 20 snippets, each with canonical headers, headers shuffled with seeds 1 and 2, and none. A state comes from the rules of
- * runs (metric/lambda.h), consensus and medoid being of the four cells with the same k. */
+/* The λ probe over k and headers (metrics.md §3; checklist A12, B11, E12): the first items' questions, asked
+ * greedily with 5, 10 and 20 snippets, each with canonical headers, headers shuffled with seeds 1 and 2, and none.
+ * A state comes from the rules of runs (metric/lambda.h), consensus and medoid being of the four cells with the
+ * same k. */
 #ifndef QS_METRIC_PROBE_H
 #define QS_METRIC_PROBE_H
 
@@ -22,8 +23,8 @@ typedef struct qs_probe {
     int32_t *states;        /* [n_items, QS_PROBE_KS, QS_PROBE_HEADERS]; -1 for items without an anchor */
 } qs_probe;
 
-/* Prompts over the configuration's own rankings [n_prompts of the questions]. Fewer items and smaller k where there are no
- * more items and snippets. */
+/* Prompts over the configuration's own rankings [n_prompts of the questions]. Fewer items and smaller k where there
+ * are no more items and snippets. */
 QS_MUST_CHECK qs_err qs_probe_prepare(qs_probe *out, const qs_questions *questions, const qs_ranking *rankings,
                                       const qs_tokenizer *tokenizer, int64_t n_items);
 /* Answers with a decoder of any batch and at least n_ctx tokens, and finds the states. */

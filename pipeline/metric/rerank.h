@@ -1,5 +1,6 @@
-/* Re-ranking by the model under test: how probable the question is behind each snippet (metrics.md §3; the format is that
- * of data/prompt.h with one snippet, without instruction). So which snippets are offered depends on the quantised weights. */
+/* Re-ranking by the model under test: how probable the question is behind each snippet (metrics.md §3; the format
+ * is that of data/prompt.h with one snippet, without instruction). So which snippets are offered depends on the
+ * quantised weights. */
 #ifndef QS_METRIC_RERANK_H
 #define QS_METRIC_RERANK_H
 
@@ -19,8 +20,8 @@ QS_MUST_CHECK qs_err qs_rerank_plan_make(qs_rerank_plan *out, const qs_tokenizer
                                          const qs_rerank_pair *pairs, int64_t n_pairs);
 void qs_rerank_plan_free(qs_rerank_plan *plan);
 
-/* scores[n_pairs] = mean ln p of the question's tokens, NaN where a logit is not finite. `backend` computes statistics and
- * need not be the decoder's. */
+/* scores[n_pairs] = mean ln p of the question's tokens, NaN where a logit is not finite. `backend` computes
+ * statistics and need not be the decoder's. */
 QS_MUST_CHECK qs_err qs_rerank_run(const qs_rerank_plan *plan, qs_backend *backend, qs_decoder *decoder,
                                    const qs_tokenizer *tokenizer, double *scores);
 

@@ -15,8 +15,8 @@ typedef struct qs_resonance {
     int32_t *states;              /* [n, n_steps] qs_lambda of each step (metric/lambda.h); contradictions are not looked for */
 } qs_resonance;
 
-/* What a long-form question is about: the question and the snippets that it is to be answered from; from malloc, NULL without
- * memory. */
+/* What a long-form question is about: the question and the snippets that it is to be answered from; from malloc,
+ * NULL without memory. */
 char *qs_resonance_subject(const qs_questions *questions, int64_t longform);
 
 /* Of the texts that were written freely; the first runs->n long-form questions. Errors of encoder and tokenizer. */
@@ -27,8 +27,8 @@ void qs_resonance_free(qs_resonance *resonance);
 /* Takes over the texts of `other`, of equal sizes, that end nearer to what they are about; how many. */
 int64_t qs_resonance_take_nearer(qs_resonance *resonance, const qs_resonance *other);
 
-/* Tokens until a text is lost: the end of the first of three steps in a row with delta of .85 and more; n_tokens = never.
- * delta [n_steps]. */
+/* Tokens until a text is lost: the end of the first of three steps in a row with delta of .85 and more; n_tokens =
+ * never. delta [n_steps]. */
 int64_t qs_resonance_lost(const double *delta, int64_t n_steps, int64_t n_tokens);
 
 /* /longform/delta and /longform/lambda of an eval artifact. */

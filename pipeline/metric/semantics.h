@@ -13,7 +13,8 @@ enum {
     QS_RETR_K = 10,
 };
 
-/* Of one wording's greedy run. NaN: the item has no anchor. E, retrieved, is the unit mean of the snippets of the prompt. */
+/* Of one wording's greedy run. NaN: the item has no anchor. E, retrieved, is the unit mean of the snippets of the
+ * prompt. */
 typedef struct qs_semantic_row {
     double dS_QE, dS_EA; /* question to retrieved, retrieved to anchor */
     double dS_QA, dS_AR; /* question to answer, answer to the gold answer */
@@ -29,8 +30,9 @@ typedef struct qs_semantics {
     int64_t n_snippets, n_duplicates; /* of the corpus; 0 when read from an artifact */
 } qs_semantics;
 
-/* What answers say as vectors [n, dim]: the "answer" of a line, or the whole line where that cannot be read; answered[n]: it
- * can, and is not empty. All go to the encoder together, which for some costs a pass of a whole model. */
+/* What answers say as vectors [n, dim]: the "answer" of a line, or the whole line where that cannot be read;
+ * answered[n]: it can, and is not empty. All go to the encoder together, which for some costs a pass of a whole
+ * model. */
 QS_MUST_CHECK qs_err qs_answers_encode(qs_encoder *encoder, char *const *lines, int64_t n, float *vectors, bool *answered);
 
 /* questions may be limited to fewer items than the frame's. Errors of the encoder. */

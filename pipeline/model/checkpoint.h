@@ -29,7 +29,8 @@ void qs_checkpoint_close(qs_checkpoint *checkpoint); /* NULL is fine */
 
 const qs_checkpoint_facts *qs_checkpoint_get_facts(const qs_checkpoint *checkpoint);
 
-/* Embedding, norms, biases, head and tokenizer; its linears, and a head in low bits, are read through the source alone. */
+/* Embedding, norms, biases, head and tokenizer; its linears, and a head in low bits, are read through the source
+ * alone. */
 const qs_model *qs_checkpoint_model(const qs_checkpoint *checkpoint);
 
 /* Holds one layer's matrices at a time. get() checks what it reads: QS_E_INPUT names the tensor (group index

@@ -44,8 +44,8 @@ void qs_decoder_bytes(const qs_decoder *decoder, size_t *weights_bytes, size_t *
 /* Starts sequence `index` afresh with a prompt; logits [n_vocab] (host) of its last token. */
 QS_MUST_CHECK qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, const int32_t *tokens, int64_t n,
                                         float *logits);
-/* Sequence `to` goes on from the first n tokens of sequence `from`, whose cache it gets a copy of; from == to goes back to
- * them. QS_E_USAGE when `from` does not hold n tokens. */
+/* Sequence `to` goes on from the first n tokens of sequence `from`, whose cache it gets a copy of; from == to goes
+ * back to them. QS_E_USAGE when `from` does not hold n tokens. */
 QS_MUST_CHECK qs_err qs_decoder_continue(qs_decoder *decoder, int64_t from, int64_t to, int64_t n);
 int64_t qs_decoder_batch(const qs_decoder *decoder);
 int64_t qs_decoder_n_ctx(const qs_decoder *decoder); /* tokens that a sequence can hold */

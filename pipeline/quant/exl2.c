@@ -4,8 +4,9 @@
  * That number ties the rows of a group together, so a group is the step of this solver: all tiles of all tasks bring
  * its columns up to date; each rates the candidates for the number on its rows; the best one is chosen over the sums;
  * all tiles code. Candidates are the scale that gives the widest row's largest weight the top code, and multiples of
- * that by min-max; with each, every row has the best of its codes. Errors are squared and weighted by the damped diagonal of H, as GPTQ's are (quant/scale.h).
- * A weight's own rounding to f16 is not fed back: it is 2^-12 of the weight at most. */
+ * that by min-max; with each, every row has the best of its codes. Errors are squared and weighted by the damped
+ * diagonal of H, as GPTQ's are (quant/scale.h). A weight's own rounding to f16 is not fed back: it is 2^-12 of the
+ * weight at most. */
 #include <math.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* What is known to go wrong with a spec, said before any work (checklist G10, G17). A rule is a measurement of ours, or what
- * loaders of other programs refuse; nothing here forbids a point. */
+/* What is known to go wrong with a spec, said before any work (checklist G10, G17). A rule is a measurement of
+ * ours, or what loaders of other programs refuse; nothing here forbids a point. */
 #ifndef QS_QUANT_LINT_H
 #define QS_QUANT_LINT_H
 

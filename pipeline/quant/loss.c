@@ -222,8 +222,8 @@ static qs_err set_result(const qs_quant_task *task, sums part, sums whole)
     return QS_OK;
 }
 
-/* The form without what damping added to H, and the mean of the diagonal that dead inputs got (quant/factor.h). False when
- * so little is left that the difference of the two says nothing. */
+/* The form without what damping added to H, and the mean of the diagonal that dead inputs got (quant/factor.h).
+ * False when so little is left that the difference of the two says nothing. */
 static bool take_form(const qs_quant_task *task, sums *part)
 {
     double mean = qs_factor_diag_mean(task->job->factors), whole = task->out->form;

@@ -5,9 +5,10 @@
 #include "quant/methods.h"
 #include "quant/tile.h"
 
-/* Sets loss and weight_error of every task's result from its packed matrix, with the undamped H. Where a result holds the
- * form that its solver found on the way, that is taken, less what damping added; the rest costs a product with H. Norms of the
- * weights are computed once for neighbouring tasks that share a job. QS_E_NUMERIC names the matrix. */
+/* Sets loss and weight_error of every task's result from its packed matrix, with the undamped H. Where a result
+ * holds the form that its solver found on the way, that is taken, less what damping added; the rest costs a product
+ * with H. Norms of the weights are computed once for neighbouring tasks that share a job. QS_E_NUMERIC names the
+ * matrix. */
 QS_MUST_CHECK qs_err qs_loss_measure(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks);
 
 enum { QS_LOSS_STRIP = 64 }; /* columns of a product held at a time */

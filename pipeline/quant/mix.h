@@ -1,5 +1,5 @@
-/* Mixes of widths that EXL2 gives the columns of a matrix: the loudest inputs first and with the widest codes. Rows of a
- * table (docs/add-a-row.md); what may be mixed at all is said in backend/packed.h. */
+/* Mixes of widths that EXL2 gives the columns of a matrix: the loudest inputs first and with the widest codes. Rows
+ * of a table (docs/add-a-row.md); what may be mixed at all is said in backend/packed.h. */
 #ifndef QS_QUANT_MIX_H
 #define QS_QUANT_MIX_H
 

@@ -15,8 +15,8 @@ typedef struct qs_propagation qs_propagation;
 /* What the spec cannot do with this model, before any work: as qs_quant_check, and QS_E_UNSUPPORTED of a rotation. */
 QS_MUST_CHECK qs_err qs_propagation_check(qs_model *model, const qs_spec *spec);
 
-/* windows[n_samples, seqlen]: of the calibration, for budgets. Everything is borrowed; the collector's sites are those of
- * the layer that is asked for. */
+/* windows[n_samples, seqlen]: of the calibration, for budgets. Everything is borrowed; the collector's sites are
+ * those of the layer that is asked for. */
 QS_MUST_CHECK qs_err qs_propagation_create(qs_propagation **out, qs_backend *backend, qs_model *model,
                                            const qs_spec *spec, qs_collector *collector, const int32_t *windows,
                                            int64_t n_samples, int64_t seqlen);

@@ -18,8 +18,8 @@ qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, int64_t head_bits, cons
 
 /* Stored bits of one matrix: codes, scales, zeros and permutation; with a budget its mean share of that. */
 int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in);
-/* Of a head that is not the embedding: in f16, or as the spec quantises it (NULL spec = the f16 reference). A point that
- * is rotated or quantises its head has one of its own; 0 = the embedding is the head. */
+/* Of a head that is not the embedding: in f16, or as the spec quantises it (NULL spec = the f16 reference). A point
+ * that is rotated or quantises its head has one of its own; 0 = the embedding is the head. */
 int64_t qs_quant_head_bits(const qs_spec *spec, const qs_model *model);
 /* Of all linears. */
 int64_t qs_quant_linear_bits(const qs_spec *spec, const qs_model *model);

@@ -19,8 +19,8 @@ typedef struct qs_tile_ops {
     void (*scales)(const qs_scale_rule *rule, const float *x, int64_t n, const float *column_weight,
                    float *scale, float *zero);
 
-    /* error[64] = sum over i of column_weight[i] * (x[i] - scale * code)^2, codes of `bits` bits around 0; column_weight
-     * NULL = ones. */
+    /* error[64] = sum over i of column_weight[i] * (x[i] - scale * code)^2, codes of `bits` bits around 0;
+     * column_weight NULL = ones. */
     void (*errors)(const float *x, int64_t n, const float *column_weight, int bits, const float *scale, float *error);
 
     /* Codes [n][64] of x[n][64]; column i uses scale[group[i]][64], group NULL = all the first.

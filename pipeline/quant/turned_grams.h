@@ -8,8 +8,8 @@
 
 typedef struct qs_turned_grams qs_turned_grams;
 
-/* with_head: the head's input is asked for too. QS_E_UNSUPPORTED names the norm and the channel of a weight that is 0, of whose input the origin's second
- * moments know nothing. */
+/* with_head: the head's input is asked for too. QS_E_UNSUPPORTED names the norm and the channel of a weight that is
+ * 0, of whose input the origin's second moments know nothing. */
 QS_MUST_CHECK qs_err qs_turned_grams_check(const qs_model *turned, bool with_head);
 
 /* Of a model that passes the check. Everything is borrowed. */

@@ -1,5 +1,5 @@
-/* A BERT encoder in f32 (Devlin et al. 2019): embeddings, layers of full attention and a GELU network with LayerNorm behind
- * each, no pooler. Weights as transformers' BertModel writes them, from one safetensors file. */
+/* A BERT encoder in f32 (Devlin et al. 2019): embeddings, layers of full attention and a GELU network with
+ * LayerNorm behind each, no pooler. Weights as transformers' BertModel writes them, from one safetensors file. */
 #ifndef QS_RAG_BERT_H
 #define QS_RAG_BERT_H
 
@@ -24,8 +24,8 @@ void qs_bert_destroy(qs_bert *bert);
 const qs_bert_config *qs_bert_get_config(const qs_bert *bert);
 qs_digest qs_bert_digest(const qs_bert *bert); /* of the configuration and the weights file */
 
-/* hidden[n, d_model] of ids[n], one text of type 0 at positions 0 .. n - 1. QS_E_INPUT: an id outside the vocabulary, or
- * more ids than positions. */
+/* hidden[n, d_model] of ids[n], one text of type 0 at positions 0 .. n - 1. QS_E_INPUT: an id outside the
+ * vocabulary, or more ids than positions. */
 QS_MUST_CHECK qs_err qs_bert_run(qs_bert *bert, const int32_t *ids, int64_t n, float *hidden);
 
 #endif

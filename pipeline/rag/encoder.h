@@ -35,7 +35,8 @@ typedef struct qs_encoder_kind {
 } qs_encoder_kind;
 extern const qs_encoder_kind qs_encoder_kinds[]; /* ends with name == NULL */
 
-/* "auto" is minilm where its directory is, else self, else tfidf. QS_E_USAGE names the encoders there are; else the errors of the kind: QS_E_INPUT for files, QS_E_RESOURCE. */
+/* "auto" is minilm where its directory is, else self, else tfidf. QS_E_USAGE names the encoders there are; else the
+ * errors of the kind: QS_E_INPUT for files, QS_E_RESOURCE. */
 QS_MUST_CHECK qs_err qs_encoder_open(qs_encoder **out, const char *name, const qs_encoder_options *options);
 void qs_encoder_destroy(qs_encoder *encoder);
 
@@ -48,14 +49,15 @@ qs_digest qs_encoder_digest(const qs_encoder *encoder);
  * QS_E_INPUT: a text that is not UTF-8; QS_E_NUMERIC names the text whose vector is not finite. */
 QS_MUST_CHECK qs_err qs_encoder_encode(qs_encoder *encoder, const char *const *texts, int64_t n, float *vectors);
 
-/* Encoders that are the model under test have one for each candidate; for the others *out = NULL, and `reference` is the one
- * for all. linears NULL = model's own; what they point to must outlive the encoder's use. */
+/* Encoders that are the model under test have one for each candidate; for the others *out = NULL, and `reference`
+ * is the one for all. linears NULL = model's own; what they point to must outlive the encoder's use. */
 QS_MUST_CHECK qs_err qs_encoder_follow(qs_encoder **out, const qs_encoder *reference, const qs_model *model,
                                        const qs_linear_source *linears);
 bool qs_encoder_follows(const qs_encoder *encoder);
 
-/* Vectors from run to run, in DIR/ENCODER.embed.h5: of encoders that cost more than reading a file (minilm), found again by text,
- * weights and kernels. A file of another encoder, or a damaged one, counts as none. Nothing is written that was recalled. */
+/* Vectors from run to run, in DIR/ENCODER.embed.h5: of encoders that cost more than reading a file (minilm), found
+ * again by text, weights and kernels. A file of another encoder, or a damaged one, counts as none. Nothing is
+ * written that was recalled. */
 QS_MUST_CHECK qs_err qs_encoder_recall(qs_encoder *encoder, const char *dir);
 QS_MUST_CHECK qs_err qs_encoder_keep(qs_encoder *encoder, const char *dir);
 

@@ -1,5 +1,5 @@
-/* Sentence-transformers directories: a BERT encoder, the mean of its last hidden states over the text's tokens, length 1.
- * (Reimers and Gurevych 2019; all-MiniLM-L6-v2 is one such directory.) */
+/* Sentence-transformers directories: a BERT encoder, the mean of its last hidden states over the text's tokens,
+ * length 1. (Reimers and Gurevych 2019; all-MiniLM-L6-v2 is one such directory.) */
 #include <string.h>
 
 #include "base/file.h"

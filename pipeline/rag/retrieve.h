@@ -1,11 +1,11 @@
 /* Retrieval: questions to ranked snippets of a gold set's corpus (metrics.md, section 3).
  *
- * BM25 and cosine lists are fused by reciprocal ranks (Cormack, Clarke, Büttcher 2009, constant 60); the best 20 are the
- * pool, which the model under test may re-rank.
+ * BM25 and cosine lists are fused by reciprocal ranks (Cormack, Clarke, Büttcher 2009, constant 60); the best 20
+ * are the pool, which the model under test may re-rank.
  *
- * A list ranks the snippets whose score is above 0; a snippet's fused score is the sum of 1 / (60 + rank) over the lists
- * that it is in, ranks from 1. Ties everywhere: score downwards, then section id, then snippet id upwards, bytewise.
- * What is indexed of a snippet is its header, a line end and its text. */
+ * A list ranks the snippets whose score is above 0; a snippet's fused score is the sum of 1 / (60 + rank) over the
+ * lists that it is in, ranks from 1. Ties everywhere: score downwards, then section id, then snippet id upwards,
+ * bytewise. What is indexed of a snippet is its header, a line end and its text. */
 #ifndef QS_RAG_RETRIEVE_H
 #define QS_RAG_RETRIEVE_H
 

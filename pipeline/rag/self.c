@@ -1,6 +1,6 @@
-/* The model under test as an encoder: the mean of its final hidden states over the tokens of a text, minus a mean vector
- * that is measured once, with the reference over the corpus, and then frozen. What quantisation does to the model's own
- * idea of a text shows as drift; a mean that followed the candidate would take part of it away. */
+/* The model under test as an encoder: the mean of its final hidden states over the tokens of a text, minus a mean
+ * vector that is measured once, with the reference over the corpus, and then frozen. What quantisation does to the
+ * model's own idea of a text shows as drift; a mean that followed the candidate would take part of it away. */
 #include <string.h>
 
 #include "base/mem.h"

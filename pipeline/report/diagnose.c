@@ -19,8 +19,8 @@ static bool is_missed(qs_verdict verdict)
     return verdict == QS_VERDICT_FAIL || verdict == QS_VERDICT_REVIEW || verdict == QS_VERDICT_WARN;
 }
 
-/* The worst gate on a metric that is in the state that a condition asks for, or NULL. Of a joint gate only the part that
- * decides it counts. */
+/* The worst gate on a metric that is in the state that a condition asks for, or NULL. Of a joint gate only the part
+ * that decides it counts. */
 static const qs_gate *find_gate(const qs_sweep_config *config, const qs_condition *c)
 {
     const qs_gate *found = NULL;

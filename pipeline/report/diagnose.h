@@ -20,8 +20,8 @@ void qs_diagnosis_evidence(qs_sentence *text, const qs_sweep *sweep, const qs_sw
 /* Adds the command, with what the configuration and its evaluation say in place of the words in braces. */
 void qs_diagnosis_next(qs_sentence *text, const qs_sweep_config *config, const qs_rule *rule);
 
-/* Adds what is wrong with a configuration, in plain sentences: the first rule with its figures, cause, fix and command, then
- * the names of the others, which may follow from it. Nothing when no rule fires. */
+/* Adds what is wrong with a configuration, in plain sentences: the first rule with its figures, cause, fix and
+ * command, then the names of the others, which may follow from it. Nothing when no rule fires. */
 void qs_diagnosis_tell(qs_sentence *text, const qs_sweep *sweep, const qs_sweep_config *config);
 
 /* Whether the report speaks of it: something failed, or the reference misses gates by itself. */

@@ -12,11 +12,12 @@ typedef struct qs_fix_change {
     double before, after;
 } qs_fix_change;
 
-/* A fix counts when a gate that it is meant for and that was missed improves, and no other gate worsens by more than 3 %. */
+/* A fix counts when a gate that it is meant for and that was missed improves, and no other gate worsens by more
+ * than 3 %. */
 bool qs_fix_counts(const qs_fix_change *changes, int64_t n);
 
-/* What a fix made of a configuration's measured gates: changes [n_gates of the judgement], of which *n are filled, none where
- * it was not tried. */
+/* What a fix made of a configuration's measured gates: changes [n_gates of the judgement], of which *n are filled,
+ * none where it was not tried. */
 QS_MUST_CHECK qs_err qs_fix_changes_read(const qs_sweep_config *config, const qs_artifact *artifact, const qs_fix *fix,
                                          qs_fix_change *changes, int64_t *n);
 

@@ -6,8 +6,9 @@
 
 #include "base/error.h"
 
-/* Text of an element or of a quoted attribute. The characters that HTML gives a meaning become references; bytes that are not
- * UTF-8, control characters and those that change the direction of what stands around them become U+FFFD. */
+/* Text of an element or of a quoted attribute. The characters that HTML gives a meaning become references; bytes
+ * that are not UTF-8, control characters and those that change the direction of what stands around them become
+ * U+FFFD. */
 void qs_html_text(FILE *stream, const char *text);
 
 /* printf, then as qs_html_text. Cut at 4095 bytes. */

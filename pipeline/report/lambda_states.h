@@ -14,8 +14,8 @@ typedef struct qs_lambda_states {
     int32_t *probe; /* [n_probed, QS_PROBE_KS, QS_PROBE_HEADERS], the first items; NULL without --probe */
 } qs_lambda_states;
 
-/* Leaves all at zero where the artifact holds no states. QS_E_INPUT for another shape or what is no state. Free also after
- * failure. */
+/* Leaves all at zero where the artifact holds no states. QS_E_INPUT for another shape or what is no state. Free
+ * also after failure. */
 QS_MUST_CHECK qs_err qs_lambda_states_read(qs_lambda_states *out, const qs_artifact *artifact);
 void qs_lambda_states_free(qs_lambda_states *states);
 

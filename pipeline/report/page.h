@@ -1,6 +1,6 @@
-/* report.html: one file that says what to ship and why, with nothing fetched from anywhere. It works without script (sorting
- * and filters need it), in light and dark, on paper and on a narrow screen. Each figure names the table beside it that holds
- * its numbers. */
+/* report.html: one file that says what to ship and why, with nothing fetched from anywhere. It works without script
+ * (sorting and filters need it), in light and dark, on paper and on a narrow screen. Each figure names the table
+ * beside it that holds its numbers. */
 #ifndef QS_REPORT_PAGE_H
 #define QS_REPORT_PAGE_H
 

@@ -1,5 +1,6 @@
 /* Symptom -> cause -> fix: what a missed gate and the figures beside it point to, row by row of the four source pages
- * (ids G, A, B, E; docs/checklist.md). The order is that of suspicion: what makes everything else go wrong stands first. */
+ * (ids G, A, B, E; docs/checklist.md). The order is that of suspicion: what makes everything else go wrong stands
+ * first. */
 #ifndef QS_REPORT_RULES_H
 #define QS_REPORT_RULES_H
 
@@ -31,9 +32,10 @@ typedef struct qs_rule {
     const char *rows;     /* of the checklist, with blanks between them: "G5 B5" */
     const char *profiles; /* that it is for, with blanks between them; NULL = every method; "fp" = the reference */
     const char *symptom, *cause, *fix;
-    /* A command. {evaluate} is the evaluation as it was called, with this point alone and without the options that the rule
-     * names itself. {model} {out} {calib} are those of the evaluation, {spec} is the configuration,
-     * {more-bits} and {finer} are specs with the next number of bits and with groups half as long, {bits} and {group} are numbers. */
+    /* A command. {evaluate} is the evaluation as it was called, with this point alone and without the options that
+     * the rule names itself. {model} {out} {calib} are those of the evaluation, {spec} is the configuration,
+     * {more-bits} and {finer} are specs with the next number of bits and with groups half as long, {bits} and
+     * {group} are numbers. */
     const char *next;
     const char *pages; /* of the problem map, with blanks between them (qs_rule_page) */
     qs_condition all[QS_RULE_CONDITIONS]; /* every one must hold */

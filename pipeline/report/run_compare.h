@@ -22,8 +22,8 @@ typedef struct qs_run_changes {
  * intervals; any difference of facts, which have no interval. `lower_is_better` as the budget says. */
 qs_change_kind qs_change_of(const qs_estimate *before, const qs_estimate *after, bool lower_is_better);
 
-/* Gates that both runs measured of configurations that both hold; one for each metric. QS_E_INPUT when the runs measured
- * another model, other tokens or by another protocol. Both sweeps must outlive the result. */
+/* Gates that both runs measured of configurations that both hold; one for each metric. QS_E_INPUT when the runs
+ * measured another model, other tokens or by another protocol. Both sweeps must outlive the result. */
 QS_MUST_CHECK qs_err qs_runs_compare(qs_run_changes *out, const qs_sweep *before, const qs_sweep *after);
 void qs_run_changes_free(qs_run_changes *changes);
 

@@ -1,5 +1,5 @@
-/* Small figures as inline SVG: axes with ticks, points, lines, intervals. Colours come from the page's style by class, so
- * that figures follow light and dark. Coordinates are in units of the data; NaN draws nothing. */
+/* Small figures as inline SVG: axes with ticks, points, lines, intervals. Colours come from the page's style by
+ * class, so that figures follow light and dark. Coordinates are in units of the data; NaN draws nothing. */
 #ifndef QS_REPORT_SVG_H
 #define QS_REPORT_SVG_H
 
@@ -13,8 +13,8 @@ typedef struct qs_axis {
     bool log;      /* values at or below 0 are not drawn */
 } qs_axis;
 
-/* An axis that holds nothing yet; qs_axis_hold widens it to a value, qs_axis_close rounds its ends outwards and reports whether
- * anything was held. */
+/* An axis that holds nothing yet; qs_axis_hold widens it to a value, qs_axis_close rounds its ends outwards and
+ * reports whether anything was held. */
 qs_axis qs_axis_open(const char *title, bool log);
 void qs_axis_hold(qs_axis *axis, double value);
 bool qs_axis_close(qs_axis *axis);

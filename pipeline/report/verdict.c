@@ -82,9 +82,10 @@ static int64_t samples_missing(const rule *r, const qs_estimate *e)
                          : 1; /* an end that lies on the limit: any narrower interval will do */
 }
 
-/* What decides is wider than what is printed: percentiles of a bootstrap over n units are about sqrt((n - 1) / n) z wide,
- * where Student's t is called for, and more for skewed figures. With this factor configurations that lie exactly on a budget
- * are decided in at most 5 % of 1,000 simulated runs (tests/test_decided.c). Wilson's bounds need none. */
+/* What decides is wider than what is printed: percentiles of a bootstrap over n units are about sqrt((n - 1) / n) z
+ * wide, where Student's t is called for, and more for skewed figures. With this factor configurations that lie
+ * exactly on a budget are decided in at most 5 % of 1,000 simulated runs (tests/test_decided.c). Wilson's bounds
+ * need none. */
 static qs_estimate widened(const qs_estimate *e)
 {
     double factor = e->n > 0 ? 1.05 + 6.0 / (double)e->n : 1.0, n = (double)e->n, lo = NAN, hi = NAN;

@@ -14,8 +14,8 @@ typedef struct qs_calib_plan {
     const char *propagate_spec; /* canonical text of the propagated spec; "" = full-precision statistics */
 } qs_calib_plan;
 
-/* True when `path` holds a sealed artifact of this model and plan, with all statistics that this version collects: the work
- * is done already. A missing, foreign or broken file is not an error here. */
+/* True when `path` holds a sealed artifact of this model and plan, with all statistics that this version collects:
+ * the work is done already. A missing, foreign or broken file is not an error here. */
 bool qs_calib_is_current(const char *path, qs_model *model, const qs_calib_plan *plan);
 
 /* Creates the artifact and writes all of the plan; statistics follow through qs_collector_write. */
@@ -39,8 +39,8 @@ bool qs_calib_file_has_head(const qs_calib_file *file);
 /* The mean size of a site's input [width]; borrowed until the next call of this or the above. */
 QS_MUST_CHECK qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, qs_site site, const float **abs_mean);
 
-/* Beginnings of windows[n_samples, seqlen], evenly spread: tokens[*n_windows, *n_ctx], of which there will be no more than
- * are asked for; both get how many there are. */
+/* Beginnings of windows[n_samples, seqlen], evenly spread: tokens[*n_windows, *n_ctx], of which there will be no
+ * more than are asked for; both get how many there are. */
 void qs_calib_spread_tokens(const int32_t *windows, int64_t n_samples, int64_t seqlen, int64_t *n_windows, int64_t *n_ctx,
                             int32_t *tokens);
 /* The same of a file's windows: tokens[*n_windows, *n_ctx], of which there will be no more than are asked for; both

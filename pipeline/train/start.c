@@ -67,9 +67,10 @@ static void draw_embeddings(const drawing *d)
                     (normal(d, d->layout->embed + e) + shared * d->direction[e % c->d_model]));
 }
 
-/* query and key, so that a query n tokens after a key has a product of 1 at n = distance and less elsewhere: the mean of
- * cos((n - distance) w) over some frequencies w. Faster ones would repeat within the width that a far distance may have,
- * slower ones tell no neighbours apart. `key_distance` chooses them: heads that share a key share it. */
+/* query and key, so that a query n tokens after a key has a product of 1 at n = distance and less elsewhere: the
+ * mean of cos((n - distance) w) over some frequencies w. Faster ones would repeat within the width that a far
+ * distance may have, slower ones tell no neighbours apart. `key_distance` chooses them: heads that share a key
+ * share it. */
 static void look_back_by(const drawing *d, double distance, double key_distance)
 {
     int64_t half = d->layout->config.head_dim / 2, n = 0;

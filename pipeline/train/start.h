@@ -2,9 +2,9 @@
  *
  * "plain": matrices N(0, std^2), those that write into the residual stream with std / sqrt(2 n_layers), gains 1.
  *
- * "reading": for small models that are to find things in their context. What they lack longest when they start from plain
- * noise is heads that look a fixed distance back: attention by distance alone needs a direction that all tokens share, and
- * random embeddings have none (there are no biases in a Llama). So here
+ * "reading": for small models that are to find things in their context. What they lack longest when they start from
+ * plain noise is heads that look a fixed distance back: attention by distance alone needs a direction that all
+ * tokens share, and random embeddings have none (there are no biases in a Llama). So here
  *   - all embeddings share a direction (which a tied head does not see: it adds the same to all logits),
  *   - heads of the first two layers look back by the distances of a table, by that direction and the rotary embedding,
  *   - other heads begin with like attending to like (W_q close to W_k) and with copying (W_o a multiple of W_v^T; the idea

@@ -1,5 +1,5 @@
-/* Grids and specs: the input is a grid's CSV, and its first line a spec by itself. An id becomes a file's name, so it must
- * be a plain one; a point's canonical text must mean the same point, and so must its cells. */
+/* Grids and specs: the input is a grid's CSV, and its first line a spec by itself. An id becomes a file's name, so
+ * it must be a plain one; a point's canonical text must mean the same point, and so must its cells. */
 #include <string.h>
 
 #include "base/mem.h"

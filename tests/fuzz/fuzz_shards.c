@@ -1,5 +1,5 @@
-/* model.safetensors.index.json of a sharded directory. Two shards lie in it, two files that no index may reach beside it
- * and below it: what is opened must be a file of the directory itself, and every tensor in it readable. */
+/* model.safetensors.index.json of a sharded directory. Two shards lie in it, two files that no index may reach
+ * beside it and below it: what is opened must be a file of the directory itself, and every tensor in it readable. */
 #include <sys/stat.h>
 
 #include "model/shards.h"

@@ -1,16 +1,18 @@
-/* y = x W^T for few rows of x on the tensor cores: weights are read once, in their stored form, and become A fragments
- * in registers (unpack.h); the rows of x are the columns of B. Scales meet the f32 sums of a chunk or group.
+/* y = x W^T for few rows of x on the tensor cores: weights are read once, in their stored form, and become A
+ * fragments in registers (unpack.h); the rows of x are the columns of B. Scales meet the f32 sums of a chunk or
+ * group.
  *
- * The columns of a matrix are cut into SLICES runs, one a warp. Eight warps make a team; it goes through groups of row
- * tiles, and its warps' sums of a tile are added in the order of the slices, whatever else changes: number of rows,
- * tiles at a time, blocks. Each warp has a ring of pieces in shared memory that it alone fills and empties, by copies in
- * the background that run on from one tile into the next, so warps meet only where sums are added, once for many tiles.
- * The ring is filled before the kernel waits for the one before it.
+ * The columns of a matrix are cut into SLICES runs, one a warp. Eight warps make a team; it goes through groups of
+ * row tiles, and its warps' sums of a tile are added in the order of the slices, whatever else changes: number of
+ * rows, tiles at a time, blocks. Each warp has a ring of pieces in shared memory that it alone fills and empties,
+ * by copies in the background that run on from one tile into the next, so warps meet only where sums are added,
+ * once for many tiles. The ring is filled before the kernel waits for the one before it.
  *
- * What bounds it (H100, 8B layer, int4): the 36 us that memory takes are 71,000 cycles; a scheduler has 202 pieces of 2,048
- * codes to do in them, each 160 instructions, 72 of them to unpack. What is left at one row is the same from 4 bits on, 20
- * us for the four launches of a layer (4 bits: 36 us of memory, 56 in all; 8 bits 71 and 91; f16 139 and 160; 2 bits 18 and
- * 48): x after the kernel before, the first pieces, the last sums. At 16 and 32 rows every tile reads all of x again through the L2.
+ * What bounds it (H100, 8B layer, int4): the 36 us that memory takes are 71,000 cycles; a scheduler has 202 pieces
+ * of 2,048 codes to do in them, each 160 instructions, 72 of them to unpack. What is left at one row is the same
+ * from 4 bits on, 20 us for the four launches of a layer (4 bits: 36 us of memory, 56 in all; 8 bits 71 and 91; f16
+ * 139 and 160; 2 bits 18 and 48): x after the kernel before, the first pieces, the last sums. At 16 and 32 rows
+ * every tile reads all of x again through the L2.
  *
  * Steps on the way, in us for the 7 linears of an 8B layer at 4 bits, group 128, on an H100 (memory alone takes 36):
  *                                                                              1 row   8 rows   16 rows   32 rows
@@ -18,8 +20,8 @@
  *   it begins when the one before has ended; x of many rows loaded ahead          57       63        73       131
  *   the same with one block to an SM                                              54       63        74       132
  *   this form: 32 warps at one row, 24 to 8, two tiles of 16 warps at 32          56       64        73       109
- * The kernel before this one loaded weights into registers and had 16 warps add up at every tile (H200, memory 25 us: 61 us
- * at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. */
+ * The kernel before this one loaded weights into registers and had 16 warps add up at every tile (H200, memory 25
+ * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/linear_ring.h"
@@ -52,7 +54,8 @@ __device__ __forceinline__ void load_x(uint32_t (&b)[COLUMNS][8], const lane_x &
     }
 }
 
-/* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x; returns what its scale undoes. */
+/* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x; returns what its scale
+ * undoes. */
 template <bool BF16> __device__ __forceinline__ float split_x(const job &j, uint16_t *shared, float *maxima)
 {
     enum { KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * OWN_TEAMS * TEAM) };
@@ -153,7 +156,8 @@ __device__ __forceinline__ void add_chunk(float (&total)[COLUMNS][4], const uint
     }
 }
 
-/* b: B fragments of the piece's first chunk; those of the next piece's on return, unless they come from shared memory. */
+/* b: B fragments of the piece's first chunk; those of the next piece's on return, unless they come from shared
+ * memory. */
 template <int FORMAT, int STEPS, bool ZEROS, int COLUMNS, int TILES, bool OWN>
 __device__ __forceinline__ void add_piece(float (&total)[TILES][COLUMNS][4], const uint4 *slot, const lane_x &x, int at,
                                           int next, uint32_t (&b)[COLUMNS][8], int lane)
