@@ -9,9 +9,10 @@
 #include "metric/lines.h"
 #include "metric/probe.h"
 #include "metric/semantics.h"
+#include "metric/wording_entropy.h"
 #include "tests/eval_content.h"
 
-enum { Q_SNIPPETS = 8, Q_K = 2, Q_LONG_TEXTS = 2, Q_LONG_STEPS = 16, Q_LINE_BYTES = 160 };
+enum { Q_SNIPPETS = 8, Q_K = 2, Q_LONG_TEXTS = 2, Q_LONG_STEPS = 16, Q_ANSWER_STEPS = 8, Q_LINE_BYTES = 160 };
 
 /* How far a configuration is from the reference: 0 to 4. */
 static inline int q_harm(const eval_spec *s) { return s->bits == 0 ? 0 : s->bits == 2 ? 4 : s->bits == 3 ? 2 : 1; }
@@ -102,6 +103,7 @@ static inline qs_err q_put_metrics(qs_artifact *a, const eval_spec *s)
     QS_TRY(q_put_metric(a, "lambda_agree", 1 - 0.1 * harm, 0.05, s->n_items));
     QS_TRY(q_put_metric(a, "cov_cited", 0.9 - 0.1 * harm, 0.05, s->n_items));
     QS_TRY(q_put_metric(a, "entropy_stable", s->bits > 2, 0, Q_LONG_TEXTS));
+    QS_TRY(q_put_metric(a, "entropy_paraphrase_2", q_harm(s) < 2, 0, s->n_items));
     QS_TRY(q_put_metric(a, "mttf", 64 - 8 * harm, 0, Q_LONG_TEXTS));
 out:
     return err;
@@ -188,6 +190,30 @@ out:
     return err;
 }
 
+/* Answers of 8 tokens, of the second question 5; along the second paraphrase harm adds to entropy. */
+static inline qs_err q_put_wordings(qs_artifact *a, const eval_spec *s)
+{
+    int64_t n = s->n_items * QS_WORDINGS;
+    qs_wordings w = {.n_prompts = n, .n_steps = Q_ANSWER_STEPS};
+    int32_t *stable = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(w.tokens, n * Q_ANSWER_STEPS, "answers"));
+    QS_TRY(QS_NEW(w.entropy, n * Q_ANSWER_STEPS, "entropies"));
+    QS_TRY(QS_NEW(stable, n, "verdicts"));
+    for (int64_t i = 0; i < n * Q_ANSWER_STEPS; i++) {
+        int64_t prompt = i / Q_ANSWER_STEPS, t = i % Q_ANSWER_STEPS;
+        bool there = prompt / QS_WORDINGS != 1 || t < 5;
+        w.tokens[i] = there ? (int32_t)t : -1;
+        w.entropy[i] = there ? 1.0f + 0.125f * (float)t + (prompt % QS_WORDINGS == 2 ? 0.25f * (float)q_harm(s) : 0.0f) : NAN;
+        stable[prompt] = prompt % QS_WORDINGS != 2 || q_harm(s) < 2;
+    }
+    QS_TRY(qs_wordings_put(a, &w, s->bits > 0 ? stable : NULL));
+out:
+    qs_wordings_free(&w);
+    qs_mem_free(stable);
+    return err;
+}
+
 /* 21 tokens from 1 ms below the median to 1 ms above it. */
 static inline qs_err q_put_times(qs_artifact *a, const eval_spec *s)
 {
@@ -211,6 +237,7 @@ static inline qs_err q_put_all(qs_artifact *a, const eval_spec *s)
     QS_TRY(q_put_answers(a, s));
     QS_TRY(q_put_fixes(a, s));
     QS_TRY(q_put_long_texts(a, s));
+    QS_TRY(q_put_wordings(a, s));
     QS_TRY(q_put_times(a, s));
 out:
     return err;

@@ -241,7 +241,6 @@ static void test_follows(void **state)
     bench_close(&b);
 }
 
-/* The mean curve of two windows, weighed by hand: one rises, one falls, together they are flat. */
 /* Entropy that grows by .01 a step where the reference's stands still: 1 nat in 100 tokens (checklist B20). */
 static void test_slope(void **state)
 {
@@ -265,6 +264,30 @@ static void test_slope(void **state)
     assert_true(figure(&got, "entropy_slope_change")->value == 0);
 }
 
+/* Of one run of 256 tokens every length up to it is judged. The level rises from 2 to 3 at step 118: nothing in the first 64. Of the
+ * first 128 means are of 16 steps, the seventh new one makes 2 + 7/16 = 1.22 times the level, and four steps above 1.2, 124 to 127, are
+ * no rise, which takes five (checklist A5, B20). */
+static void test_lengths(void **state)
+{
+    (void)state;
+    enum { STEPS = 256 };
+    static float f_entropy[2 * STEPS], q_entropy[2 * STEPS], kld[2 * STEPS];
+    static int32_t tokens[2 * STEPS];
+    for (int i = 0; i < 2 * STEPS; i++) {
+        f_entropy[i] = 2;
+        q_entropy[i] = i % STEPS >= 118 ? 3 : 2;
+    }
+    qs_long_runs f = {.n = 2, .n_steps = STEPS, .tokens = tokens, .entropy = f_entropy},
+                 q = {.n = 2, .n_steps = STEPS, .tokens = tokens, .entropy = q_entropy, .kld = kld};
+    qs_entropy_input input = {.runs = &q, .reference = &f, .part = QS_QUALITY_PAIRED, .seed = 1};
+    figures got = {0};
+    assert_ok(qs_entropy_measure(&input, take, &got));
+    assert_true(value(&got, "entropy_stable_64") == 1 && value(&got, "entropy_stable_128") == 1);
+    assert_true(value(&got, "entropy_stable_256") == 0 && value(&got, "entropy_stable") == 0);
+    for (int i = 0; i < got.n; i++) assert_string_not_equal(got.names[i], "entropy_stable_512");
+}
+
+/* The mean curve of two windows, weighed by hand: one rises, one falls, together they are flat. */
 static void test_pools(void **state)
 {
     (void)state;
@@ -288,7 +311,7 @@ int main(void)
         cmocka_unit_test(test_smooth),   cmocka_unit_test(test_repetition), cmocka_unit_test(test_rise),
         cmocka_unit_test(test_spike),    cmocka_unit_test(test_collapse),   cmocka_unit_test(test_certain),
         cmocka_unit_test(test_writes),   cmocka_unit_test(test_follows),    cmocka_unit_test(test_pools),
-        cmocka_unit_test(test_slope),
+        cmocka_unit_test(test_slope),    cmocka_unit_test(test_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

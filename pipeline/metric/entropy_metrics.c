@@ -18,15 +18,16 @@ static qs_err put_named(qs_metric_sink put, void *context, const char *name, con
 
 typedef struct pooled {
     const qs_curve_pair *pair;
+    int64_t n_steps;         /* the first of them that are looked at */
     double *f, *q, *scratch; /* [n_steps], [n_steps], [2 n_steps] */
 } pooled;
 
-static qs_err pooled_init(pooled *p, const qs_curve_pair *pair)
+static qs_err pooled_init(pooled *p, const qs_curve_pair *pair, int64_t n_steps)
 {
     double *room = NULL;
-    qs_err err = QS_NEW(room, 4 * pair->n_steps, "mean curves");
+    qs_err err = QS_NEW(room, 4 * n_steps, "mean curves");
     if (err != QS_OK) return err;
-    *p = (pooled){.pair = pair, .f = room, .q = room + pair->n_steps, .scratch = room + 2 * pair->n_steps};
+    *p = (pooled){.pair = pair, .n_steps = n_steps, .f = room, .q = room + n_steps, .scratch = room + 2 * n_steps};
     return QS_OK;
 }
 
@@ -37,21 +38,21 @@ static qs_curve_check check_pooled(const pooled *p, const int32_t *counts)
 {
     const qs_curve_pair *pair = p->pair;
     double n = 0.0;
-    memset(p->f, 0, (size_t)(2 * pair->n_steps) * sizeof *p->f);
+    memset(p->f, 0, (size_t)(2 * p->n_steps) * sizeof *p->f);
     for (int64_t i = 0; i < pair->n; i++) {
         if (counts[i] == 0) continue;
         n += counts[i];
-        for (int64_t t = 0; t < pair->n_steps; t++) {
+        for (int64_t t = 0; t < p->n_steps; t++) {
             p->f[t] += counts[i] * (double)pair->reference[i * pair->n_steps + t];
             p->q[t] += counts[i] * (double)pair->entropy[i * pair->n_steps + t];
         }
     }
-    for (int64_t t = 0; t < pair->n_steps; t++) {
+    for (int64_t t = 0; t < p->n_steps; t++) {
         p->f[t] /= n;
         p->q[t] /= n;
     }
     qs_curve_side f = {.entropy = p->f}, q = {.entropy = p->q};
-    return qs_curve_compare(&f, &q, pair->n_steps, p->scratch);
+    return qs_curve_compare(&f, &q, p->n_steps, p->scratch);
 }
 
 static double stable(const void *context, const int32_t *counts) { return check_pooled(context, counts).stable; }
@@ -77,7 +78,7 @@ static qs_err judge_curves(const qs_entropy_input *in, const qs_curve_pair *pair
     for (int i = 0; i < n_pairs; i++) {
         pooled p = {0};
         if (pairs[i].n == 0) continue;
-        err = pooled_init(&p, &pairs[i]);
+        err = pooled_init(&p, &pairs[i], pairs[i].n_steps);
         if (err == QS_OK) err = qs_bootstrap_run(&options, stable, &p, pairs[i].n, &estimate);
         if (err == QS_OK) take_worse(&worst_stable, &estimate, true);
         if (err == QS_OK) err = qs_bootstrap_run(&options, rms, &p, pairs[i].n, &estimate);
@@ -90,6 +91,26 @@ static qs_err judge_curves(const qs_entropy_input *in, const qs_curve_pair *pair
     QS_TRY(put_named(put, context, "entropy_rms", &worst_rms));
 out:
     return err;
+}
+
+/* A greedy text of one length begins as a longer one does, and so do the entropies along it: one run tells of every length. */
+static qs_err judge_lengths(const qs_entropy_input *in, const qs_curve_pair *pair, qs_metric_sink put, void *context)
+{
+    static const struct {
+        const char *metric;
+        int64_t n_steps;
+    } lengths[] = {{"entropy_stable_64", 64}, {"entropy_stable_128", 128}, {"entropy_stable_256", 256}, {"entropy_stable_512", 512}};
+    qs_bootstrap options = {.seed = in->seed, .n_resamples = N_RESAMPLES};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths && lengths[i].n_steps <= pair->n_steps && pair->n > 0; i++) {
+        pooled p = {0};
+        qs_estimate estimate;
+        qs_err err = pooled_init(&p, pair, lengths[i].n_steps);
+        if (err == QS_OK) err = qs_bootstrap_run(&options, stable, &p, pair->n, &estimate);
+        if (err == QS_OK) err = put_named(put, context, lengths[i].metric, &estimate);
+        pooled_fini(&p);
+        if (err != QS_OK) return err;
+    }
+    return QS_OK;
 }
 
 /* ---- long texts one by one ---- */
@@ -174,6 +195,7 @@ qs_err qs_entropy_measure(const qs_entropy_input *in, qs_metric_sink put, void *
         pairs[1] = (qs_curve_pair){in->runs->n, in->runs->n_steps, in->runs->entropy, in->reference->entropy};
     }
     if ((in->part & QS_QUALITY_PAIRED) != 0) QS_TRY(judge_curves(in, pairs, 2, put, context));
+    if ((in->part & QS_QUALITY_PAIRED) != 0) QS_TRY(judge_lengths(in, &pairs[1], put, context));
     if (in->runs != NULL) QS_TRY(measure_runs(in, put, context));
 out:
     return err;

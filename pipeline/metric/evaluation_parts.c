@@ -8,6 +8,7 @@
 #include "metric/rerank.h"
 #include "metric/resonance.h"
 #include "metric/semantics.h"
+#include "metric/wording_entropy.h"
 
 enum { CONTROL_ITEMS = 2, CONTROL_BATCH = 3 };
 
@@ -160,6 +161,91 @@ out:
     return err;
 }
 
+/* ---- entropy of answers, wording by wording ---- */
+
+typedef struct asked {
+    int64_t n, n_ctx;
+    qs_token_list *prompts; /* [n] as the reference was asked */
+} asked;
+
+static void asked_free(asked *a)
+{
+    for (int64_t i = 0; a->prompts != NULL && i < a->n; i++) qs_token_list_free(&a->prompts[i]);
+    qs_mem_free(a->prompts);
+}
+
+static qs_err asked_make(asked *out, const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *ranked)
+{
+    qs_err err;
+    *out = (asked){.n = q->n_prompts};
+    QS_TRY(QS_NEW(out->prompts, out->n, "prompts"));
+    QS_TRY(qs_questions_prompts(q, tokenizer, ranked, out->prompts));
+    for (int64_t i = 0; i < out->n; i++)
+        if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
+    out->n_ctx += qs_questions_tokens_max(q);
+out:
+    return err;
+}
+
+/* The first n prompts once more, by the same or another configuration, in some batch. */
+static qs_err follow_answers(const qs_evaluation *e, const qs_deployed *what, const asked *a, int64_t n, int64_t batch,
+                             const qs_wordings *reference, qs_wordings *out)
+{
+    qs_deployment deployment = {0};
+    qs_err err;
+    QS_TRY(qs_deploy(e, &deployment, what, batch, a->n_ctx));
+    QS_TRY(qs_wordings_follow(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), a->prompts, n, reference));
+out:
+    qs_deployment_destroy(&deployment);
+    return err;
+}
+
+static qs_err write_answers(const qs_evaluation *e, const qs_deployed *what, const asked *a, qs_wordings *out)
+{
+    qs_deployment deployment = {0};
+    qs_err err;
+    QS_TRY(qs_deploy(e, &deployment, what, QS_ANSWER_BATCH, a->n_ctx));
+    QS_TRY(qs_wordings_write(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), a->prompts, a->n,
+                             qs_questions_tokens_max(e->options.questions)));
+out:
+    qs_deployment_destroy(&deployment);
+    return err;
+}
+
+/* ranked: of the reference's prompts. Of the reference itself its first items are the control, as everywhere. */
+static qs_err wordings(const qs_evaluation *e, const qs_deployed *what, const int64_t *ranked, qs_artifact *artifact)
+{
+    const qs_questions *q = e->options.questions;
+    asked prompts = {0};
+    qs_wordings own = {0}, other = {0};
+    int32_t *stable = NULL;
+    int64_t n_control = CONTROL_ITEMS * QS_WORDINGS;
+    qs_err err;
+    if (!what->reference && !qs_artifact_has(e->baseline.artifact, "/wordings/tokens")) return QS_OK;
+    QS_TRY(asked_make(&prompts, q, qs_model_get_tokenizer(e->model), ranked));
+    if (what->reference) {
+        QS_TRY(write_answers(e, what, &prompts, &own));
+        QS_TRY(follow_answers(e, what, &prompts, prompts.n < n_control ? prompts.n : n_control, CONTROL_BATCH, &own, &other));
+        QS_TRY(qs_wordings_put(artifact, &own, NULL));
+        QS_TRY(qs_wordings_metrics(&other, &own, e->options.seed, put_metric, artifact));
+    } else {
+        QS_TRY(qs_wordings_read(&other, e->baseline.artifact));
+        QS_TRY(follow_answers(e, what, &prompts, prompts.n, QS_ANSWER_BATCH, &other, &own));
+        QS_TRY(QS_NEW(stable, own.n_prompts, "verdicts"));
+        QS_TRY(qs_wordings_stable(&own, &other, stable));
+        QS_TRY(qs_wordings_put(artifact, &own, stable));
+        QS_TRY(qs_wordings_metrics(&own, &other, e->options.seed, put_metric, artifact));
+    }
+out:
+    asked_free(&prompts);
+    qs_wordings_free(&own);
+    qs_wordings_free(&other);
+    qs_mem_free(stable);
+    return err;
+}
+
+/* ---- all about questions ---- */
+
 /* One frame for all, or, where the encoder is the model under test, that of this point. */
 static qs_err need_frame(qs_evaluation *e, const qs_deployed *what)
 {
@@ -198,6 +284,8 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
     if (candidate == NULL) QS_TRY(put_answer_control(e, point, &own, artifact));
     if (candidate != NULL) QS_TRY(qs_fix_arms_run(e, point, &what, questions, &own.answers, &reference, artifact));
     if ((point->tasks & QS_TASK_PROBE) != 0) QS_TRY(probe(e, &what, questions, &own, artifact));
+    if ((point->tasks & QS_TASK_ENTROPY) != 0)
+        QS_TRY(wordings(e, &what, candidate != NULL ? reference.answers.ranked : own.answers.ranked, artifact));
     QS_TRY(qs_artifact_put_real(artifact, "/timing/@answers_s", qs_clock_seconds() - started));
 out:
     qs_answered_free(&own);

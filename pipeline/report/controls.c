@@ -38,7 +38,7 @@ static void check_self(const qs_sweep *sweep, qs_control *control)
         {"ppl_ratio", 1, 1e-7},       {"dS_drift", 0, 1e-7},          {"anchor_drift", 0, 1e-7},
         {"snippet_divergence", 0, 0}, {"e_resonance_drift", 0, 1e-7}, {"answer_agree", 1, 0},
         {"qa_acc_change", 0, 0},      {"entropy_stable", 1, 0},       {"entropy_rms", 0, 0},
-        {"kld_long", 0, 1e-7},
+        {"kld_long", 0, 1e-7},        {"entropy_paraphrases", 1, 0},
     };
     int n = 0;
     if (sweep->reference == NULL) {

@@ -12,6 +12,7 @@
 #include "metric/lambda.h"
 #include "metric/long_runs.h"
 #include "metric/resonance.h"
+#include "metric/wording_entropy.h"
 #include "report/lambda_states.h"
 #include "report/tables.h"
 #include "report/text_entropy.h"
@@ -23,6 +24,8 @@ typedef struct evidence {
     int64_t n_probe_runs; /* of the probe over k and headers, QS_PROBE_CELLS an item */
     qs_answer_row *probe_rows;
     qs_lambda_states states;
+    qs_wordings wordings; /* n_prompts = 0: their entropy was not measured */
+    int32_t *stable;      /* [wordings.n_prompts]; NULL = of the reference */
     int64_t k;
     char headers[32];
 } evidence;
@@ -36,6 +39,8 @@ static void evidence_free(evidence *e)
     qs_lines_free(&e->probe_texts);
     qs_mem_free(e->probe_rows);
     qs_lambda_states_free(&e->states);
+    qs_wordings_free(&e->wordings);
+    qs_mem_free(e->stable);
 }
 
 static qs_err check_rows(const evidence *e)
@@ -76,6 +81,22 @@ out:
     return err;
 }
 
+static qs_err wordings_read(evidence *e, const qs_artifact *artifact)
+{
+    qs_err err;
+    if (!qs_artifact_has(artifact, "/wordings/tokens")) return QS_OK;
+    QS_TRY(qs_wordings_read(&e->wordings, artifact));
+    if (e->wordings.n_prompts != e->answers.n_prompts)
+        return qs_fail(QS_E_INPUT, "read /wordings: it is of %lld prompts, the answers are of %lld; re-run %s",
+                       (long long)e->wordings.n_prompts, (long long)e->answers.n_prompts,
+                       qs_artifact_kind_stage(QS_KIND_EVAL));
+    if (!qs_artifact_has(artifact, "/wordings/stable")) return QS_OK;
+    QS_TRY(QS_NEW(e->stable, e->wordings.n_prompts, "verdicts"));
+    QS_TRY(qs_artifact_read(artifact, "/wordings/stable", QS_I32, e->stable, e->wordings.n_prompts));
+out:
+    return err;
+}
+
 /* *present is false when the artifact holds no answers. */
 static qs_err evidence_read(evidence *e, const qs_artifact *artifact, bool *present)
 {
@@ -94,6 +115,7 @@ static qs_err evidence_read(evidence *e, const qs_artifact *artifact, bool *pres
     if (qs_artifact_has(artifact, "/probe/runs")) QS_TRY(probe_read(e, artifact));
     QS_TRY(check_rows(e));
     QS_TRY(qs_lambda_states_read(&e->states, artifact));
+    QS_TRY(wordings_read(e, artifact));
 out:
     return err;
 }
@@ -135,7 +157,7 @@ static qs_err snippet_id(const evidence *e, int64_t snippet, json_t **line, cons
 static const char *const item_header[] = {
     "config",    "qid",         "wording",     "seed",     "k",        "headers", "prompt_tokens", "answer_tokens",
     "stop",      "json_ok",     "citations",   "cited_known", "cited_right", "selected", "anchored", "correct",
-    "refused",   "cov_cited",   "lambda",   "answer"};
+    "refused",   "cov_cited",   "lambda",   "entropy", "entropy_stable", "answer"};
 
 /* An answer, and how it was asked for. */
 typedef struct asked {
@@ -143,7 +165,9 @@ typedef struct asked {
     int64_t k;
     const char *headers, *text;
     double coverage;
-    int state; /* qs_lambda; -1 = none */
+    int state;      /* qs_lambda; -1 = none */
+    double entropy; /* mean along the reference's answer to this wording; NaN = not of this run */
+    int stable;     /* -1 = no verdict */
 } asked;
 
 static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const evidence *e, const asked *a)
@@ -173,6 +197,9 @@ static qs_err write_item(qs_csv_writer *w, const qs_config_row *config, const ev
     qs_csv_put_int(w, row->refused);
     qs_csv_put_real(w, a->coverage);
     qs_csv_put_text(w, a->state >= 0 ? qs_lambda_name((qs_lambda)a->state) : "");
+    qs_csv_put_real(w, a->entropy);
+    if (a->stable >= 0) qs_csv_put_int(w, a->stable);
+    else qs_csv_put_text(w, "");
     qs_table_put_text(w, a->text);
     json_decref(line);
     return qs_csv_end_row(w);
@@ -184,14 +211,19 @@ static qs_err write_config_items(void *context, const qs_config_row *config, con
     for (int64_t i = 0; i < e->answers.n_runs && err == QS_OK; i++) {
         const qs_answer_row *row = &e->answers.rows[i];
         asked a = {row, e->k, e->headers, e->answers.texts[i], e->answers.coverage[i],
-                   qs_lambda_states_of_run(&e->states, row->item, row->wording, row->seed)};
+                   qs_lambda_states_of_run(&e->states, row->item, row->wording, row->seed), NAN, -1};
+        if (row->seed == QS_GREEDY && e->wordings.n_prompts > 0) {
+            int64_t prompt = (int64_t)row->item * QS_WORDINGS + row->wording;
+            a.entropy = qs_wordings_mean(&e->wordings, prompt);
+            a.stable = e->stable != NULL ? e->stable[prompt] : -1;
+        }
         err = write_item(context, config, e, &a);
     }
     for (int64_t i = 0; i < e->n_probe_runs && err == QS_OK; i++) {
         int64_t cell = i % QS_PROBE_CELLS;
         asked a = {&e->probe_rows[i], qs_probe_ks[cell / QS_PROBE_HEADERS], qs_probe_headers[cell % QS_PROBE_HEADERS],
                    e->probe_texts.lines[i], NAN,
-                   i < e->states.n_probed * QS_PROBE_CELLS ? e->states.probe[i] : -1};
+                   i < e->states.n_probed * QS_PROBE_CELLS ? e->states.probe[i] : -1, NAN, -1};
         err = write_item(context, config, e, &a);
     }
     return err;
@@ -321,6 +353,28 @@ out:
     return err;
 }
 
+/* The mean curve of each wording. */
+static qs_err write_wording_curves(qs_csv_writer *w, const char *config, const qs_artifact *artifact)
+{
+    qs_wordings wordings = {0};
+    double *mean = NULL;
+    qs_err err = QS_OK;
+    if (!qs_artifact_has(artifact, "/wordings/tokens")) return QS_OK;
+    QS_TRY(qs_wordings_read(&wordings, artifact));
+    QS_TRY(QS_NEW(mean, wordings.n_steps, "a mean curve"));
+    for (int wording = 0; wording < QS_WORDINGS; wording++) {
+        char name[16];
+        int64_t n = qs_wordings_reach(&wordings, wording);
+        (void)snprintf(name, sizeof name, "%d", wording);
+        qs_wordings_curve(&wordings, wordings.n_prompts / QS_WORDINGS, wording, NULL, n, mean);
+        if (n > 0) QS_TRY(write_curve(w, &(curve){config, "wording", name, n, mean, NULL, NULL, NULL}));
+    }
+out:
+    qs_wordings_free(&wordings);
+    qs_mem_free(mean);
+    return err;
+}
+
 /* Distances and states of steps; both stay NULL where there are none. */
 static qs_err read_steps(const qs_artifact *artifact, const qs_long_runs *runs, double **delta, int32_t **states)
 {
@@ -387,6 +441,7 @@ qs_err qs_write_entropy(FILE *stream, const qs_sweep *sweep, const qs_selection 
         err = qs_artifact_open(&artifact, config->path, QS_KIND_EVAL);
         if (err != QS_OK) return err;
         err = write_text_curve(&w, config->id, artifact);
+        if (err == QS_OK) err = write_wording_curves(&w, config->id, artifact);
         if (err == QS_OK) err = write_long_curves(&w, config->id, artifact);
         qs_artifact_close(artifact);
         err = qs_context(err, "tables of %s", config->path);

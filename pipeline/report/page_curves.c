@@ -1,16 +1,12 @@
-/* Times, entropy along text, losses of the layers. */
+/* Times, losses of the layers, and lines as figures. */
 #include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "metric/entropy_curve.h"
 #include "model/weights.h"
 #include "report/html.h"
 #include "report/page_impl.h"
 #include "report/svg.h"
-#include "report/text_entropy.h"
-
-enum { MAX_LINES = 16 }; /* more cannot be told apart */
 
 /* ---- times ---- */
 
@@ -87,14 +83,8 @@ static void put_times(const qs_page *page)
 
 /* ---- lines ---- */
 
-typedef struct line {
-    const qs_config_row *row;
-    double *y; /* [n] */
-    int64_t n;
-} line;
-
-static void put_lines(const qs_page *page, const line *lines, int64_t n_lines, const char *label, qs_axis across,
-                      qs_axis up)
+void qs_page_lines(const qs_page *page, const qs_page_line *lines, int64_t n_lines, const char *label, qs_axis across,
+                   qs_axis up)
 {
     qs_figure figure;
     for (int64_t i = 0; i < n_lines; i++) {
@@ -114,96 +104,25 @@ static void put_lines(const qs_page *page, const line *lines, int64_t n_lines, c
                 page->stream);
 }
 
-static void free_lines(line *lines, int64_t n)
+void qs_page_lines_free(qs_page_line *lines, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) qs_mem_free(lines[i].y);
-}
-
-/* An artifact that has gone since the sweep was read, or holds no entropies, makes no line. */
-static bool entropy_line(line *out, const qs_config_row *row)
-{
-    qs_artifact *artifact;
-    double *mean = NULL;
-    *out = (line){.row = row};
-    if (qs_artifact_open(&artifact, row->path, QS_KIND_EVAL) != QS_OK) return false;
-    if (qs_text_entropy(artifact, &mean, &out->n) == QS_OK && out->n > 0 && QS_NEW(out->y, out->n, "a curve") == QS_OK)
-        qs_curve_smooth(mean, out->n, qs_curve_width(out->n), out->y);
-    qs_mem_free(mean);
-    qs_artifact_close(artifact);
-    return out->y != NULL;
-}
-
-static void put_entropy_table(const qs_page *page)
-{
-    static const char *const metrics[] = {"entropy_stable", "entropy_rms", "first_divergence_step", "kld_cumulative",
-                                          "mttf",           "mttf_margin", "e_resonance_drift",     "lambda_step_conv"};
-    enum { N = sizeof metrics / sizeof *metrics };
-    FILE *stream = page->stream;
-    bool any = false;
-    for (int64_t i = 0; i < page->sweep->n && !any; i++)
-        any = qs_config_row_find(&page->sweep->configs[i].row, "mttf") != NULL;
-    if (!any) return;
-    (void)fputs("<p class=\"small\">Along long texts, and where they first part from the reference's: <a "
-                "href=\"metrics.csv\">metrics.csv</a>; what the columns mean is <a href=\"#reading\">below</a>.</p>\n",
-                stream);
-    (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th>", stream);
-    for (int m = 0; m < N; m++) (void)fprintf(stream, "<th class=\"n\">%s</th>", metrics[m]);
-    (void)fputs("</tr></thead><tbody>\n", stream);
-    for (int64_t i = 0; i < page->sweep->n; i++) {
-        const qs_config_row *row = &page->sweep->configs[i].row;
-        (void)fputs("<tr><td class=\"id\">", stream);
-        qs_html_text(stream, row->id);
-        (void)fputs("</td>", stream);
-        for (int m = 0; m < N; m++) {
-            double value = qs_config_row_value(row, metrics[m]);
-            (void)fputs("<td class=\"n\">", stream);
-            if (!isnan(value)) qs_html_number(stream, value, 4);
-            (void)fputs("</td>", stream);
-        }
-        (void)fputs("</tr>\n", stream);
-    }
-    (void)fputs("</tbody></table></div>\n", stream);
-}
-
-static void put_entropy(const qs_page *page)
-{
-    line lines[MAX_LINES];
-    int64_t n = 0;
-    qs_page_heading(
-        page, "entropy", "Entropy",
-        "Of the next token along held-out text, mean over windows, smoothed; and how long texts hold together.",
-        "entropy.csv");
-    for (int64_t i = 0; i < page->sweep->n && n < MAX_LINES; i++)
-        if (entropy_line(&lines[n], &page->sweep->configs[i].row)) n++;
-    if (n == 0) {
-        (void)fputs("<p>No entropies were measured (--tasks entropy).</p>\n", page->stream);
-        return;
-    }
-    if (page->sweep->n > MAX_LINES)
-        (void)fprintf(page->stream, "<p class=\"small\">The first %d of %lld configurations.</p>\n", MAX_LINES,
-                      (long long)page->sweep->n);
-    (void)fputs("<div class=\"figures\">\n", page->stream);
-    put_lines(page, lines, n, "entropy along held-out text", qs_axis_open("position in the window", false),
-              qs_axis_open("entropy, nats", false));
-    (void)fputs("</div>\n", page->stream);
-    put_entropy_table(page);
-    free_lines(lines, n);
 }
 
 /* Mean of a layer's losses, on a logarithmic axis. */
 static void put_layers(const qs_page *page)
 {
-    line lines[MAX_LINES];
+    qs_page_line lines[QS_PAGE_LINES];
     int64_t n = 0;
     qs_page_heading(
         page, "layers", "Layers",
         "Share of the linears' output that is error on the calibration text, mean over the matrices of a layer.",
         "layers.csv");
-    for (int64_t i = 0; i < page->sweep->n && n < MAX_LINES; i++) {
+    for (int64_t i = 0; i < page->sweep->n && n < QS_PAGE_LINES; i++) {
         const qs_config_row *row = &page->sweep->configs[i].row;
         if (row->loss == NULL || row->n_layers < 2) continue;
-        line *l = &lines[n];
-        *l = (line){.row = row, .n = row->n_layers};
+        qs_page_line *l = &lines[n];
+        *l = (qs_page_line){.row = row, .n = row->n_layers};
         if (QS_NEW(l->y, l->n, "losses of layers") != QS_OK) continue;
         for (int64_t layer = 0; layer < l->n; layer++)
             for (int role = 0; role < QS_N_LINEARS; role++)
@@ -215,14 +134,14 @@ static void put_layers(const qs_page *page)
         return;
     }
     (void)fputs("<div class=\"figures\">\n", page->stream);
-    put_lines(page, lines, n, "loss of each layer", qs_axis_open("layer", false), qs_axis_open("loss", true));
+    qs_page_lines(page, lines, n, "loss of each layer", qs_axis_open("layer", false), qs_axis_open("loss", true));
     (void)fputs("</div>\n", page->stream);
-    free_lines(lines, n);
+    qs_page_lines_free(lines, n);
 }
 
 void qs_page_curves(const qs_page *page)
 {
     put_times(page);
-    put_entropy(page);
+    qs_page_entropy(page);
     put_layers(page);
 }
