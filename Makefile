@@ -248,6 +248,7 @@ tools: $(tool_programs) $(dataset_programs)
 # ---- sweeps ----
 #? make sweep MODEL= GRID= OUT=   calibrate, quantize, evaluate, report; resumes; -j and -n work
 #?      [TEXT=] [CALIB_TEXT=] [PRODUCTION=] [BUDGETS=] [CALIBRATE="options"] [QUANTIZE=] [EVALUATE=] [REPORT=]
+#?      [RACE=1]   points that surely miss or meet BUDGETS stop before all windows are read (docs/sweeps.md)
 #? make retry MODEL= GRID= OUT=   the points that failed once more, then the report (docs/sweeps.md)
 TEXT ?= datasets/handbook/evaluation
 CALIB_TEXT ?= datasets/handbook/calibration
@@ -261,14 +262,15 @@ plan = $(bin)/qsweep-plan --grid $(GRID) --out $(OUT)
 # What a failed gate does to make: fail (exit status 2) or report (the table says it, make succeeds).
 GATE ?= fail
 # The call of this sweep, for `qsweep plan --verify` and --status; its time is when the run began.
-sweep_variables := MODEL GRID OUT TEXT CALIB_TEXT PRODUCTION BUDGETS CALIBRATE QUANTIZE EVALUATE REPORT BUILD GATE
+sweep_variables := MODEL GRID OUT TEXT CALIB_TEXT PRODUCTION BUDGETS CALIBRATE QUANTIZE EVALUATE REPORT RACE BUILD GATE
 quoted = '$(subst ','\'',$1)'
 sweep_call = make sweep$(foreach v,$(sweep_variables),$(if $(call is_given,$v), $v=$(call quoted,$($v))))
 sweep_needs = @: $(if $(and $(MODEL),$(GRID),$(OUT)),,$(error make $(or $1,sweep) needs MODEL=, GRID= and OUT=))
 calibrate_call = $(bin)/qsweep-calibrate --model $(MODEL) --text $(CALIB_TEXT) --production $(PRODUCTION) \
   --out $(OUT)/calib.h5 $(CALIBRATE)
 quantize_call = $(bin)/qsweep-quantize --model $(MODEL) --calib $(OUT)/calib.h5 --out $(OUT) --keep-going $(QUANTIZE)
-evaluate_call = $(bin)/qsweep-evaluate --model $(MODEL) --text $(TEXT) --out $(OUT) --keep-going $(EVALUATE)
+evaluate_call = $(bin)/qsweep-evaluate --model $(MODEL) --text $(TEXT) --out $(OUT) --keep-going \
+  $(if $(RACE),--race $(BUDGETS)) $(EVALUATE)
 report_call = $(bin)/qsweep-report --budgets $(BUDGETS) --out $(OUT) $(REPORT) $$($(plan) --files eval --present)
 # Points that failed leave the sweep without them, and make with an error.
 report_sweep = { $(lock) $(report_call) || { rc=$$?; [ $$rc = 3 ] && [ "$(GATE)" = report ] || exit $$rc; }; \

@@ -21,7 +21,7 @@ typedef struct options {
     const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget, *embed;
     qs_question_options questions;
     qs_serving serving;
-    const char *headers, *fix, *fix_text;
+    const char *headers, *fix, *fix_text, *race;
     int64_t header_seed;
     bool no_rerank, quick, keep_going;
     qs_arg_list quants, checkpoints;
@@ -37,6 +37,7 @@ typedef struct job {
     qs_backend *backend;
     qs_corpus corpus;
     qs_windows windows;
+    qs_budgets budgets; /* of a race */
     qs_questions questions;
     qs_embeddings embeddings;
     qs_evaluation evaluation;
@@ -83,6 +84,8 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
         err = qs_fail(QS_E_USAGE, "--embed FILE and --dump embeddings need each other");
     if ((out->dumps & ~(unsigned)QS_DUMP_EMBEDDINGS) != 0 && (out->tasks & QS_TASKS_QUALITY) == 0)
         err = qs_fail(QS_E_USAGE, "--dump needs the pass that --tasks ppl or kld makes");
+    if (opt->race != NULL && ((out->tasks & QS_TASKS_QUALITY) == 0 || opt->dump != NULL || opt->fix != NULL))
+        err = qs_fail(QS_E_USAGE, "--race needs --tasks ppl or kld, and goes without --dump and --fix: they want all windows");
 out:
     return err;
 }
@@ -189,6 +192,10 @@ static qs_err take_inputs(job *j)
     err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
     QS_TRY(qs_context(err, "use text %s", opt->text));
     eval.windows = &j->windows;
+    if (opt->race != NULL) {
+        QS_TRY(qs_budgets_load(&j->budgets, opt->race));
+        eval.race = &j->budgets;
+    }
     stage_need need = pass_need(j, eval.tasks);
     QS_TRY(stage_backend_create(&j->backend, &opt->common, opt->n_threads, &eval.map, &need));
     eval.budget_bytes = states_budget(j->backend, &need);
@@ -348,6 +355,7 @@ out:
     qs_evaluation_destroy(&j.evaluation);
     if (j.backend != NULL) qs_backend_destroy(j.backend);
     qs_windows_free(&j.windows);
+    qs_budgets_free(&j.budgets);
     qs_questions_free(&j.questions);
     qs_embeddings_free(&j.embeddings);
     qs_corpus_free(&j.corpus);
@@ -422,6 +430,8 @@ int main(int argc, char **argv)
          false},
         {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden, embeddings", 0,
          0, false},
+        {"race", QS_ARG_STRING, &opt.race, "FILE.csv",
+         "stop reading a configuration once it has missed or met these budgets for sure (docs/sweeps.md)", 0, 0, false},
         {"keep-going", QS_ARG_FLAG, &opt.keep_going, NULL,
          "record a point that fails in OUT/ID.eval.failed, and go on with the others", 0, 0, false},
         {"out", QS_ARG_STRING, &opt.out, "DIR", "where ID.eval.h5 of each point goes", 0, 0, false},

@@ -113,13 +113,6 @@ qs_err qs_h5_read_digest(const qs_artifact *artifact, hid_t object, const char *
     char text[2 * QS_DIGEST_TEXT_BYTES]; /* room to see that it is too long */
     qs_err err = qs_h5_read_text(artifact, object, path, name, text, sizeof text);
     if (err != QS_OK) return err;
-    if (strlen(text) != QS_DIGEST_TEXT_BYTES - 1 ||
-        strspn(text, "0123456789abcdef") != QS_DIGEST_TEXT_BYTES - 1)
-        return qs_artifact_corrupt(artifact, path, "not a digest of 32 hex digits");
-    char half[17] = "";
-    memcpy(half, text, 16);
-    digest->high = strtoull(half, NULL, 16);
-    memcpy(half, text + 16, 16);
-    digest->low = strtoull(half, NULL, 16);
-    return QS_OK;
+    return qs_digest_parse(digest, text) ? QS_OK
+                                         : qs_artifact_corrupt(artifact, path, "not a digest of 32 hex digits");
 }

@@ -1,6 +1,8 @@
 #include "base/hash.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <xxhash.h>
 
 static qs_digest from_xxh(XXH128_hash_t h) { return (qs_digest){.low = h.low64, .high = h.high64}; }
@@ -33,4 +35,16 @@ char *qs_digest_format(char text[QS_DIGEST_TEXT_BYTES], qs_digest digest)
     (void)snprintf(text, QS_DIGEST_TEXT_BYTES, "%016llx%016llx", (unsigned long long)digest.high,
                    (unsigned long long)digest.low);
     return text;
+}
+
+bool qs_digest_parse(qs_digest *out, const char *text)
+{
+    char half[17] = "";
+    size_t n = QS_DIGEST_TEXT_BYTES - 1;
+    if (strlen(text) != n || strspn(text, "0123456789abcdef") != n) return false;
+    memcpy(half, text, 16);
+    out->high = strtoull(half, NULL, 16);
+    memcpy(half, text + 16, 16);
+    out->low = strtoull(half, NULL, 16);
+    return true;
 }

@@ -2,6 +2,7 @@
 #ifndef QS_BASE_HASH_H
 #define QS_BASE_HASH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,5 +24,7 @@ qs_digest qs_hasher_finish(qs_hasher *hasher);
 
 /* Canonical (big-endian) hex; returns `text`. */
 char *qs_digest_format(char text[QS_DIGEST_TEXT_BYTES], qs_digest digest);
+/* False for what is not exactly that. */
+bool qs_digest_parse(qs_digest *out, const char *text);
 
 #endif

@@ -123,6 +123,8 @@ static config_row row_of(const qs_candidate *candidate)
     return (config_row){spec->method->name, spec->variant, spec->bits, spec->group_size};
 }
 
+const char *qs_candidate_method(const qs_candidate *candidate) { return row_of(candidate).method; }
+
 qs_err qs_candidate_put_config(const qs_candidate *candidate, const qs_model *model, const char *text, size_t bytes,
                                qs_artifact *artifact)
 {

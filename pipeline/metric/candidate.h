@@ -29,6 +29,9 @@ qs_quant_size qs_candidate_size(const qs_candidate *candidate, const qs_model *m
  * rotated point, else `model`. */
 const qs_model *qs_candidate_model(const qs_candidate *candidate, const qs_model *model);
 
+/* "gptq": whose budgets it is held against. */
+const char *qs_candidate_method(const qs_candidate *candidate);
+
 /* /config except the id, and /checkpoint: what it says of itself, and whether its tokenizer does as the model's on
  * text[0..bytes) (NULL = a built-in text alone); a difference is also a warning. */
 QS_MUST_CHECK qs_err qs_candidate_put_config(const qs_candidate *candidate, const qs_model *model, const char *text,

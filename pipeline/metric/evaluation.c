@@ -115,6 +115,45 @@ qs_subject qs_evaluation_subject(const qs_evaluation *e, const qs_eval_point *po
     };
 }
 
+/* The race that a candidate would run, by the method that its artifact says. */
+static qs_err race_rules(const qs_evaluation *e, const qs_artifact *artifact, unsigned tasks, qs_digest *rules)
+{
+    char method[QS_SPEC_ID_BYTES];
+    qs_race race;
+    qs_err err;
+    QS_TRY(qs_artifact_get_text(artifact, "/config/@method", method, sizeof method));
+    QS_TRY(qs_race_start(&race, e->options.race, qs_budgets_profile(method), tasks));
+    *rules = qs_race_digest(&race, e->options.seed);
+out:
+    return err;
+}
+
+/* A point that stopped early is held against the windows it saw, which a race by other rules would not have left it. */
+static qs_err check_raced(const qs_evaluation *e, qs_eval_point *point, const qs_artifact *artifact, qs_subject *subject)
+{
+    const qs_windows *all = e->options.windows;
+    qs_raced_part part = {0};
+    qs_digest rules;
+    qs_err err;
+    QS_TRY(qs_raced_get(artifact, &point->raced));
+    if (e->options.race == NULL || !qs_raced_is_partial(&point->raced)) {
+        err = qs_eval_file_differs(artifact, subject, false, &point->stale);
+        goto out;
+    }
+    QS_TRY(race_rules(e, artifact, point->tasks, &rules));
+    if (point->raced.n_windows_all != all->n_windows || rules.low != point->raced.rules.low ||
+        rules.high != point->raced.rules.high) {
+        point->stale = "the race (budgets, tasks, seed or windows)";
+        goto out;
+    }
+    QS_TRY(qs_raced_part_make(&part, all, NULL, NULL, e->order, point->raced.n_windows));
+    subject->windows = &part.windows;
+    QS_TRY(qs_eval_file_differs(artifact, subject, false, &point->stale));
+out:
+    qs_raced_part_free(&part);
+    return err;
+}
+
 /* Quality cannot be compared before the baseline is known, so such a point is not current yet. */
 static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
 {
@@ -133,9 +172,11 @@ static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
     }
     unsigned tasks = qs_eval_file_tasks(artifact), dumps = qs_eval_file_dumps(artifact);
     qs_subject subject = qs_evaluation_subject(e, point);
-    QS_TRY(qs_eval_file_differs(artifact, &subject, false, &point->stale));
+    QS_TRY(check_raced(e, point, artifact, &subject));
     if (point->stale == NULL) {
         point->current = (point->tasks & ~tasks) == 0 && (point->dumps & ~dumps) == 0;
+        /* Nothing more is asked of what was dropped. */
+        point->current |= point->raced.decision == QS_RACE_DROPPED;
         /* Answers that nothing is asked about any more cannot be had again, nor can embeddings. */
         if (!point->current && e->options.embeddings == NULL) dumps &= ~(unsigned)QS_DUMP_EMBEDDINGS;
         if (!point->current && e->options.questions == NULL) tasks &= ~(unsigned)QS_TASKS_ASKED;
@@ -191,6 +232,10 @@ qs_err qs_evaluation_create(qs_evaluation *out, qs_backend *backend, qs_model *m
         qs_backend_get_memory(backend, &memory);
         out->options.budget_bytes = memory.free_bytes / 2;
     }
+    if (options->race != NULL) {
+        QS_TRY(QS_NEW(out->order, options->windows->n_windows, "order of windows"));
+        qs_race_order(out->order, options->windows->n_windows, options->seed);
+    }
     if (options->keep_going) QS_TRY(qs_dir_create(options->out_dir));
     QS_TRY(take_points(out, quants, n_quants));
     if (out->own_reference) {
@@ -213,6 +258,7 @@ void qs_evaluation_destroy(qs_evaluation *e)
     qs_gold_frame_destroy(&e->frame);
     qs_encoder_destroy(e->own_encoder);
     qs_mem_free(e->points);
+    qs_mem_free(e->order);
     *e = (qs_evaluation){0};
 }
 
@@ -224,7 +270,8 @@ qs_quality_job qs_evaluation_job(const qs_evaluation *e)
                             .model = e->model,
                             .windows = e->options.windows,
                             .compute = e->options.compute,
-                            .budget_bytes = e->options.budget_bytes};
+                            .budget_bytes = e->options.budget_bytes,
+                            .order = e->order};
 }
 
 /* Twice the multiply-adds of all windows through the blocks and of the scored positions through the head. */

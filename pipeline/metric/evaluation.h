@@ -10,6 +10,7 @@
 #include "metric/latency.h"
 #include "metric/memory.h"
 #include "metric/quality_pass.h"
+#include "metric/raced.h"
 
 enum {
     QS_TASKS_QUALITY = QS_TASK_PPL | QS_TASK_KLD,
@@ -21,6 +22,7 @@ enum {
 typedef struct qs_eval_options {
     const qs_windows *windows;
     unsigned tasks, dumps;
+    const qs_budgets *race; /* candidates race against these (metric/race.h); NULL = all take all windows */
     bool keep_going; /* a candidate that fails is recorded (artifact/failure.h), and the rest goes on */
     const qs_questions *questions; /* NULL without QS_TASKS_ANSWERS */
     qs_serving serving;            /* of candidates; the reference is served plainly */
@@ -57,6 +59,7 @@ typedef struct qs_eval_point {
     bool own_head;            /* a candidate with a head as large as the reference's */
     unsigned tasks, dumps;    /* what it will hold: what is asked, and what is there already */
     bool current;             /* nothing to do */
+    qs_raced raced;           /* what a race left of it in its artifact */
     const char *stale;        /* what differs from the artifact that is there; NULL = nothing */
 } qs_eval_point;
 
@@ -64,6 +67,7 @@ typedef struct qs_evaluation {
     qs_eval_options options;
     qs_backend *backend;
     qs_model *model;
+    int64_t *order;   /* [n_windows] of a race; NULL without one */
     int64_t n_failed; /* candidates that keep_going recorded */
     double pass_s;    /* what the passes took that were run */
     bool own_reference; /* the reference is a point of this evaluation: no --baseline */

@@ -105,15 +105,21 @@ out:
     return err;
 }
 
+static void name_stream(qs_quality_stream *stream, const qs_eval_point *point)
+{
+    stream->name = point->id;
+    stream->dumps = point->dumps;
+    stream->with_kld = (point->tasks & QS_TASK_KLD) != 0;
+}
+
+/* windows NULL = all of them. */
 static qs_err begin_point(const runner *r, const qs_eval_point *point, const qs_candidate *candidate,
-                          qs_quality_stream *stream)
+                          const qs_windows *windows, qs_quality_stream *stream)
 {
     const qs_eval_options *o = &r->e->options;
     qs_subject subject = qs_evaluation_subject(r->e, point);
     qs_err err;
-    stream->name = point->id;
-    stream->dumps = point->dumps;
-    stream->with_kld = (point->tasks & QS_TASK_KLD) != 0;
+    if (windows != NULL) subject.windows = windows;
     QS_TRY(qs_eval_file_begin(&stream->artifact, point->path, &subject, candidate));
     QS_TRY(qs_artifact_set_command(stream->artifact, o->argc, o->argv));
     QS_TRY(qs_backend_record(stream->artifact, r->e->backend, o->device));
@@ -242,7 +248,8 @@ static qs_err run_reference(runner *r)
     qs_quality_job job = qs_evaluation_job(e);
     qs_err err;
     tell_stale(point);
-    QS_TRY(begin_point(r, point, &none, &stream));
+    name_stream(&stream, point);
+    QS_TRY(begin_point(r, point, &none, NULL, &stream));
     if ((point->tasks & QS_TASKS_QUALITY) != 0) {
         QS_TRY(qs_quality_reference(&job, &stream, &control));
         QS_TRY(put_reference_quality(r, point, &stream, &control));
@@ -284,6 +291,7 @@ static void group_fini(group *g)
 
 static qs_err group_add(const runner *r, group *g, qs_eval_point *point)
 {
+    const qs_eval_options *o = &r->e->options;
     qs_quality_stream *stream = &g->streams[g->n];
     qs_candidate *candidate = &g->candidates[g->n];
     qs_err err;
@@ -292,7 +300,61 @@ static qs_err group_add(const runner *r, group *g, qs_eval_point *point)
     QS_TRY(qs_candidate_open(candidate, point->kind, point->quant_path, r->e->model));
     g->sources[g->n - 1] = qs_candidate_source(candidate);
     stream->linears = &g->sources[g->n - 1];
-    QS_TRY(begin_point(r, point, candidate, stream));
+    name_stream(stream, point);
+    /* On which windows it stands shows at the end of a race. */
+    if (r->e->order != NULL && g->quality)
+        QS_TRY(qs_race_start(&stream->race, o->race, qs_budgets_profile(qs_candidate_method(candidate)), point->tasks));
+    else QS_TRY(begin_point(r, point, candidate, NULL, stream));
+out:
+    return err;
+}
+
+/* Scores and metrics of a candidate on some windows, and of them its curve of entropies. */
+static qs_err put_quality(runner *r, const qs_eval_point *point, qs_quality_stream *stream, const qs_windows *windows,
+                          const qs_token_scores *scores, const qs_token_scores *reference)
+{
+    qs_quality_input input = {.windows = windows,
+                              .scores = scores,
+                              .reference = reference,
+                              .tasks = point->tasks,
+                              .part = QS_QUALITY_ALL,
+                              .seed = r->e->options.seed};
+    qs_err err;
+    QS_TRY(qs_eval_file_put_scores(stream->artifact, windows, scores));
+    QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
+    QS_TRY(put_times(r->e, stream->artifact, stream));
+out:
+    return err;
+}
+
+static qs_raced result_of_race(const qs_evaluation *e, const qs_quality_stream *stream)
+{
+    const qs_windows *w = e->options.windows;
+    const qs_race_gate *missed = stream->race.missed;
+    qs_raced raced = {.raced = true,
+                      .n_windows = stream->n_windows,
+                      .n_windows_all = w->n_windows,
+                      .decision = stream->race.decision,
+                      .tokens = qs_hash(w->ids, (size_t)(w->n_windows * w->n_ctx) * sizeof *w->ids),
+                      .rules = qs_race_digest(&stream->race, e->options.seed)};
+    if (missed != NULL) (void)snprintf(raced.missed, sizeof raced.missed, "%s", missed->part->metric);
+    return raced;
+}
+
+/* The artifact of a candidate that raced begins here, on the windows that it was read on. */
+static qs_err finish_race(runner *r, qs_eval_point *point, const qs_candidate *candidate, qs_quality_stream *stream,
+                          qs_raced_part *part)
+{
+    const qs_evaluation *e = r->e;
+    qs_err err;
+    QS_TRY(qs_raced_part_make(part, e->options.windows, &stream->scores, &e->baseline.scores, e->order, stream->n_windows));
+    QS_TRY(begin_point(r, point, candidate, &part->windows, stream));
+    point->raced = result_of_race(e, stream);
+    QS_TRY(qs_raced_put(stream->artifact, &point->raced));
+    if (point->raced.decision != QS_RACE_OPEN)
+        qs_log_info("%s: %s after %lld of %lld windows%s%s", point->id, qs_race_decision_name(point->raced.decision),
+                    (long long)point->raced.n_windows, (long long)point->raced.n_windows_all,
+                    point->raced.missed[0] != '\0' ? " for " : "", point->raced.missed);
 out:
     return err;
 }
@@ -302,27 +364,28 @@ static qs_err finish_candidate(runner *r, group *g, int64_t i)
     const qs_eval_options *o = &r->e->options;
     qs_eval_point *point = g->points[i];
     qs_quality_stream *stream = &g->streams[i];
+    qs_candidate *candidate = &g->candidates[i];
     qs_curve_pair text = {0};
+    qs_raced_part part = {0};
+    bool raced = g->quality && r->e->order != NULL;
     qs_err err;
+    if (raced) QS_TRY(finish_race(r, point, candidate, stream, &part));
     if (g->quality) {
-        text = (qs_curve_pair){o->windows->n_windows, o->windows->n_scored, stream->scores.entropy,
-                               r->e->baseline.scores.entropy};
-        qs_quality_input input = {.windows = o->windows,
-                                  .scores = &stream->scores,
-                                  .reference = &r->e->baseline.scores,
-                                  .tasks = point->tasks,
-                                  .part = QS_QUALITY_ALL,
-                                  .seed = o->seed};
-        QS_TRY(qs_eval_file_put_scores(stream->artifact, o->windows, &stream->scores));
-        QS_TRY(qs_quality_measure(&input, put_metric, stream->artifact));
-        QS_TRY(put_times(r->e, stream->artifact, stream));
+        const qs_windows *windows = raced ? &part.windows : o->windows;
+        const qs_token_scores *scores = raced ? &part.scores : &stream->scores,
+                              *reference = raced ? &part.reference : &r->e->baseline.scores;
+        text = (qs_curve_pair){windows->n_windows, windows->n_scored, scores->entropy, reference->entropy};
+        QS_TRY(put_quality(r, point, stream, windows, scores, reference));
     }
-    QS_TRY(qs_evaluate_answers(r->e, point, &g->candidates[i], stream->artifact));
-    QS_TRY(qs_evaluate_entropy(r->e, point, &g->candidates[i], &text, stream->artifact));
-    QS_TRY(measure_deployed(r, point, &g->candidates[i], stream->artifact));
+    if (!raced || point->raced.decision != QS_RACE_DROPPED) {
+        QS_TRY(qs_evaluate_answers(r->e, point, candidate, stream->artifact));
+        QS_TRY(qs_evaluate_entropy(r->e, point, candidate, &text, stream->artifact));
+        QS_TRY(measure_deployed(r, point, candidate, stream->artifact));
+    }
     QS_TRY(seal_point(point, stream));
     tell_point(point, stream);
 out:
+    qs_raced_part_free(&part);
     return qs_context(err, "evaluate %s", point->id);
 }
 

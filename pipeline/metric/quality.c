@@ -7,6 +7,7 @@
 
 /* Sums over the scored positions of a window; every metric but the quantiles is a function of them. */
 enum { N, NLL_F, NLL_Q, RIGHT_F, RIGHT_Q, AGREE, FLIP, KLD, DP2, N_SUMS };
+_Static_assert((int)N_SUMS == (int)QS_QUALITY_SUMS, "sums of a window");
 
 static double ppl(const double *s) { return exp(s[NLL_Q] / s[N]); }
 static double ppl_ratio(const double *s) { return exp((s[NLL_Q] - s[NLL_F]) / s[N]); }
@@ -17,9 +18,20 @@ static double top1_agree(const double *s) { return s[AGREE] / s[N]; }
 static double flip_rate(const double *s) { return s[FLIP] / s[N]; }
 static double dp_rms(const double *s) { return sqrt(s[DP2] / s[N]); }
 
+static double ratio_excess(const double *s, double limit) { return (s[NLL_Q] - s[NLL_F]) / s[N] - log(limit); }
+static double kld_excess(const double *s, double limit) { return s[KLD] / s[N] - limit; }
+static double agree_excess(const double *s, double limit) { return s[AGREE] / s[N] - limit; }
+static double flip_excess(const double *s, double limit) { return s[FLIP] / s[N] - limit; }
+/* 100 (f - q) / f > L where f - q - L f / 100 > 0, and that adds up over windows. */
+static double acc_excess(const double *s, double limit)
+{
+    return (s[RIGHT_F] - s[RIGHT_Q] - 0.01 * limit * s[RIGHT_F]) / s[N];
+}
+
 typedef struct quality_row {
     const char *name;
     double (*of)(const double *sums); /* NULL: a quantile of the KL divergence */
+    double (*excess)(const double *sums, double limit); /* NULL: no mean over windows */
     double quantile;
     int share;    /* it is the share of positions that this sum counts; 0 = no share */
     int relative; /* it is relative to this sum, and not defined when that is 0; 0 = always defined */
@@ -27,18 +39,18 @@ typedef struct quality_row {
 
 static const quality_row rows[] = {
     {.name = "ppl", .of = ppl},
-    {.name = "ppl_ratio", .of = ppl_ratio},
+    {.name = "ppl_ratio", .of = ppl_ratio, .excess = ratio_excess},
     {.name = "token_acc", .of = token_acc, .share = RIGHT_Q},
-    {.name = "acc_loss_pct", .of = acc_loss_pct, .relative = RIGHT_F},
-    {.name = "kld_mean", .of = kld_mean},
+    {.name = "acc_loss_pct", .of = acc_loss_pct, .excess = acc_excess, .relative = RIGHT_F},
+    {.name = "kld_mean", .of = kld_mean, .excess = kld_excess},
     {.name = "kld_p99", .quantile = 0.99},
     {.name = "kld_max", .quantile = 1.0},
-    {.name = "top1_agree", .of = top1_agree, .share = AGREE},
-    {.name = "flip_rate", .of = flip_rate, .share = FLIP},
+    {.name = "top1_agree", .of = top1_agree, .excess = agree_excess, .share = AGREE},
+    {.name = "flip_rate", .of = flip_rate, .excess = flip_excess, .share = FLIP},
     {.name = "dp_rms", .of = dp_rms},
 };
 
-static void sum_window(const qs_quality_input *input, int64_t window, double *sums)
+void qs_quality_sum_window(const qs_quality_input *input, int64_t window, double sums[QS_QUALITY_SUMS])
 {
     int64_t n = input->windows->n_scored;
     const int32_t *targets = qs_windows_targets(input->windows, window);
@@ -97,7 +109,7 @@ qs_err qs_quality_measure(const qs_quality_input *input, qs_metric_sink put, voi
     double *sums = NULL, *kld = NULL;
     qs_err err;
     QS_TRY(QS_NEW(sums, windows->n_windows * N_SUMS, "sums of windows"));
-    for (int64_t w = 0; w < windows->n_windows; w++) sum_window(input, w, sums + w * N_SUMS);
+    for (int64_t w = 0; w < windows->n_windows; w++) qs_quality_sum_window(input, w, sums + w * N_SUMS);
     if (input->scores->kld != NULL) {
         QS_TRY(QS_NEW(kld, input->scores->n, "KL divergences"));
         for (int64_t i = 0; i < input->scores->n; i++) kld[i] = (double)input->scores->kld[i];
@@ -115,4 +127,24 @@ out:
     qs_mem_free(sums);
     qs_mem_free(kld);
     return err;
+}
+
+static const quality_row *find_row(const char *metric)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(rows[i].name, metric) == 0) return &rows[i];
+    return NULL;
+}
+
+bool qs_quality_is_mean(const char *metric, double limit)
+{
+    static const double one_token[QS_QUALITY_SUMS] = {[N] = 1.0};
+    const quality_row *row = find_row(metric);
+    /* A ratio that must be below 0 has no logarithm. */
+    return row != NULL && row->excess != NULL && isfinite(row->excess(one_token, limit));
+}
+
+double qs_quality_excess(const char *metric, double limit, const double sums[QS_QUALITY_SUMS])
+{
+    return find_row(metric)->excess(sums, limit);
 }

@@ -1,5 +1,8 @@
 #include "metric/quality_pass.h"
 
+#include <math.h>
+#include <string.h>
+
 #include "base/clock.h"
 #include "base/mem.h"
 
@@ -16,6 +19,7 @@ typedef struct run {
     float *device_window; /* [n_ctx, d_model]: the other side of a comparison */
     float *control;       /* host [control windows, n_ctx, d_model]; reference only */
     float *logits;        /* host [n_ctx, n_vocab]; with a dump of logits */
+    int32_t *ids;         /* [batch_windows, n_ctx], of a race: gathered */
     qs_matrix *heads[QS_GROUP_MAX]; /* of candidates that do not have the model's; rotated ones share theirs */
     qs_progress progress;
 } run;
@@ -27,6 +31,10 @@ void qs_quality_plan(qs_pass_plan *out, const qs_quality_job *job, int64_t n_can
     int64_t n_streams = n_candidates > 0 ? least(n_candidates, QS_GROUP_MAX) : 1;
     qs_pass_plan_make(out, qs_model_get_config(job->model), job->windows->n_ctx, job->windows->n_windows,
                       n_streams, job->budget_bytes);
+    if (job->order == NULL || n_candidates == 0) return;
+    /* A race looks after every chunk. */
+    out->stream_bytes = out->stream_bytes / (size_t)out->batch_windows * (size_t)out->chunk_windows;
+    out->batch_windows = out->chunk_windows;
 }
 
 static void run_fini(run *r)
@@ -43,6 +51,7 @@ static void run_fini(run *r)
     qs_mem_free(r->host_window);
     qs_mem_free(r->control);
     qs_mem_free(r->logits);
+    qs_mem_free(r->ids);
 }
 
 static qs_err run_init(run *r, const qs_quality_job *job, int64_t n_candidates, qs_quality_stream *streams,
@@ -174,39 +183,51 @@ out:
 
 /* ---- candidates ---- */
 
-static qs_err score_candidates_window(run *r, const qs_baseline *baseline, qs_token_scores *reference_scores,
-                                      qs_quality_stream *streams, int64_t n, int64_t window,
-                                      int64_t window_in_batch)
+/* A group on its way: which of its streams still advance. */
+typedef struct candidates {
+    run r;
+    const qs_baseline *baseline;
+    qs_token_scores reference; /* only the tiles of its logits are needed; its NLL is made again as a check */
+    qs_quality_stream *streams;
+    int64_t n, active[QS_GROUP_MAX];
+    const qs_linear_source *sources[QS_GROUP_MAX]; /* of the active ones */
+} candidates;
+
+static qs_err score_candidates_window(candidates *g, int64_t window, int64_t window_in_batch)
 {
+    run *r = &g->r;
     const qs_windows *windows = r->job->windows;
-    qs_scored_rows candidates[QS_GROUP_MAX];
+    qs_scored_rows rows[QS_GROUP_MAX];
     double started = qs_clock_seconds();
     qs_err err;
-    QS_TRY(qs_baseline_hidden(baseline, window, r->host_window));
+    QS_TRY(qs_baseline_hidden(g->baseline, window, r->host_window));
     QS_TRY(qs_backend_upload(r->job->backend, r->device_window, r->host_window, r->window_bytes));
-    qs_scored_rows reference = rows_of(r, "the reference", r->device_window, window, reference_scores);
-    for (int64_t c = 0; c < n; c++) {
-        candidates[c] = rows_of(r, streams[c].name, window_of(r, c, window_in_batch), window, &streams[c].scores);
-        candidates[c].head = r->heads[c];
+    qs_scored_rows reference = rows_of(r, "the reference", r->device_window, window, &g->reference);
+    for (int64_t c = 0; c < g->n; c++) {
+        qs_quality_stream *stream = &g->streams[g->active[c]];
+        rows[c] = rows_of(r, stream->name, window_of(r, c, window_in_batch), window, &stream->scores);
+        rows[c].head = r->heads[g->active[c]];
     }
-    QS_TRY(qs_scorer_run(r->scorer, r->with_kld ? &reference : NULL, candidates, n,
-                         qs_windows_targets(windows, window), windows->n_scored));
-    double share = (qs_clock_seconds() - started) / (double)n;
-    for (int64_t c = 0; c < n; c++) {
-        streams[c].score_s += share;
-        QS_TRY(dump_window(r, &streams[c], r->heads[c], window_of(r, c, window_in_batch)));
+    QS_TRY(qs_scorer_run(r->scorer, r->with_kld ? &reference : NULL, rows, g->n, qs_windows_targets(windows, window),
+                         windows->n_scored));
+    double share = (qs_clock_seconds() - started) / (double)g->n;
+    for (int64_t c = 0; c < g->n; c++) {
+        qs_quality_stream *stream = &g->streams[g->active[c]];
+        stream->score_s += share;
+        QS_TRY(dump_window(r, stream, rows[c].head, window_of(r, c, window_in_batch)));
     }
 out:
     return err;
 }
 
 /* A head that goes with the candidate's linears, if it is not the model's. */
-static qs_err make_head(run *r, const qs_linear_source *const *sources, int64_t c)
+static qs_err make_head(run *r, const qs_quality_stream *streams, int64_t c)
 {
-    const qs_linear_source *own = sources[c];
+    const qs_linear_source *own = streams[c].linears;
     if (own == NULL || (own->outer == NULL && own->get_head == NULL)) return QS_OK;
     for (int64_t k = 0; own->get_head == NULL && k < c; k++) {
-        if (sources[k] == NULL || sources[k]->outer != own->outer || sources[k]->get_head != NULL) continue;
+        const qs_linear_source *other = streams[k].linears;
+        if (other == NULL || other->outer != own->outer || other->get_head != NULL) continue;
         r->heads[c] = r->heads[k];
         return QS_OK;
     }
@@ -214,37 +235,75 @@ static qs_err make_head(run *r, const qs_linear_source *const *sources, int64_t 
                                r->job->compute);
 }
 
+static int64_t window_at(const qs_quality_job *job, int64_t place)
+{
+    return job->order != NULL ? job->order[place] : place;
+}
+
+/* Token ids of the windows at places first .. first + n - 1. */
+static const int32_t *gather_ids(run *r, int64_t first, int64_t n)
+{
+    const qs_windows *w = r->job->windows;
+    if (r->job->order == NULL) return w->ids + first * w->n_ctx;
+    for (int64_t i = 0; i < n; i++)
+        memcpy(r->ids + i * w->n_ctx, w->ids + r->job->order[first + i] * w->n_ctx, (size_t)w->n_ctx * sizeof *w->ids);
+    return r->ids;
+}
+
+/* Those that are decided leave the group. */
+static void look(candidates *g, int64_t first, int64_t n_windows)
+{
+    int64_t n_left = 0;
+    for (int64_t c = 0; c < g->n; c++) {
+        qs_quality_stream *stream = &g->streams[g->active[c]];
+        qs_quality_input input = {
+            .windows = g->r.job->windows, .scores = &stream->scores, .reference = &g->baseline->scores};
+        for (int64_t w = 0; w < n_windows; w++) qs_race_add(&stream->race, &input, g->r.job->order[first + w]);
+        if (qs_race_decide(&stream->race) == QS_RACE_OPEN) g->active[n_left++] = g->active[c];
+    }
+    g->n = n_left;
+}
+
+static qs_err run_batch(candidates *g, int64_t first, int64_t n_windows)
+{
+    run *r = &g->r;
+    qs_err err;
+    for (int64_t c = 0; c < g->n; c++) g->sources[c] = g->streams[g->active[c]].linears;
+    QS_TRY(qs_pass_run(r->pass, g->sources, g->n, gather_ids(r, first, n_windows), n_windows, &r->progress));
+    for (int64_t c = 0; c < g->n; c++) {
+        g->streams[g->active[c]].forward_s += qs_pass_seconds(r->pass, c);
+        g->streams[g->active[c]].n_windows = first + n_windows;
+    }
+    for (int64_t w = 0; w < n_windows; w++) QS_TRY(score_candidates_window(g, window_at(r->job, first + w), w));
+    if (r->job->order != NULL) look(g, first, n_windows);
+out:
+    return err;
+}
+
 qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *baseline,
                              qs_quality_stream *streams, int64_t n)
 {
     const qs_windows *windows = job->windows;
-    const qs_linear_source *sources[QS_GROUP_MAX];
-    qs_token_scores reference = {0};
-    run r;
+    candidates g = {.baseline = baseline, .streams = streams, .n = n};
     qs_err err;
     if (n < 1 || n > QS_GROUP_MAX)
         return qs_fail(QS_E_USAGE, "evaluate a group of %lld candidates: 1 to %d are possible", (long long)n,
                        QS_GROUP_MAX);
-    QS_TRY(run_init(&r, job, n, streams, n));
-    /* Of the reference only the tiles of logits are needed; its NLL is made again as a check. */
-    reference.n = windows->n_windows * windows->n_scored;
-    QS_TRY(QS_NEW(reference.nll, reference.n, "NLL of the reference"));
+    QS_TRY(run_init(&g.r, job, n, streams, n));
+    g.reference.n = windows->n_windows * windows->n_scored;
+    QS_TRY(QS_NEW(g.reference.nll, g.reference.n, "NLL of the reference"));
+    for (int64_t i = 0; i < g.reference.n; i++) g.reference.nll[i] = NAN;
+    if (job->order != NULL) QS_TRY(QS_NEW(g.r.ids, g.r.plan.batch_windows * windows->n_ctx, "windows of a race"));
     for (int64_t c = 0; c < n; c++) {
-        sources[c] = streams[c].linears;
-        QS_TRY(make_head(&r, sources, c));
+        g.active[c] = c;
+        QS_TRY(make_head(&g.r, streams, c));
     }
-    start_progress(&r, "evaluate layers");
-    for (int64_t first = 0; first < windows->n_windows; first += r.plan.batch_windows) {
-        int64_t n_windows = least(windows->n_windows - first, r.plan.batch_windows);
-        QS_TRY(
-            qs_pass_run(r.pass, sources, n, windows->ids + first * windows->n_ctx, n_windows, &r.progress));
-        for (int64_t c = 0; c < n; c++) streams[c].forward_s += qs_pass_seconds(r.pass, c);
-        for (int64_t w = 0; w < n_windows; w++)
-            QS_TRY(score_candidates_window(&r, baseline, &reference, streams, n, first + w, w));
-    }
-    if (r.with_kld) QS_TRY(qs_baseline_check(baseline, reference.nll));
+    start_progress(&g.r, "evaluate layers");
+    for (int64_t first = 0; first < windows->n_windows && g.n > 0; first += g.r.plan.batch_windows)
+        QS_TRY(run_batch(&g, first, least(windows->n_windows - first, g.r.plan.batch_windows)));
+    if (g.r.with_kld) QS_TRY(qs_baseline_check(baseline, g.reference.nll));
 out:
-    run_fini(&r);
-    qs_token_scores_free(&reference);
+    run_fini(&g.r);
+    qs_token_scores_free(&g.reference);
     return err;
 }

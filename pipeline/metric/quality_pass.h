@@ -6,6 +6,7 @@
 
 #include "metric/baseline.h"
 #include "metric/pass.h"
+#include "metric/race.h"
 
 /* Artifacts of a finished group appear together: more in a group means more to lose, fewer means that each
  * carries more of the reference's head. */
@@ -17,6 +18,7 @@ typedef struct qs_quality_job {
     const qs_windows *windows;
     qs_compute compute;
     size_t budget_bytes; /* for residual states */
+    const int64_t *order; /* [n_windows] candidates race in this order of windows; NULL = they take all */
 } qs_quality_job;
 
 /* One stream: where its scores and dumps go, and what it took. */
@@ -26,7 +28,9 @@ typedef struct qs_quality_stream {
     qs_artifact *artifact;           /* with its dumps begun */
     unsigned dumps;
     bool with_kld;             /* candidates only */
-    qs_token_scores scores;    /* out; qs_token_scores_free */
+    qs_race race;              /* of a race, started; out: what was decided */
+    int64_t n_windows;         /* out: of the candidate, how many it took: all, or the first of the order */
+    qs_token_scores scores;    /* out, of window after window, of all there are; qs_token_scores_free */
     double forward_s, score_s; /* out */
 } qs_quality_stream;
 
@@ -39,7 +43,7 @@ typedef struct qs_control {
 QS_MUST_CHECK qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream,
                                           qs_control *control);
 
-/* A group of candidates; n <= QS_GROUP_MAX. */
+/* A group of candidates; n <= QS_GROUP_MAX. In a race those that are decided stop; what they have no scores of stays 0. */
 QS_MUST_CHECK qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *baseline,
                                            qs_quality_stream *streams, int64_t n);
 

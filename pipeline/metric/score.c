@@ -1,6 +1,7 @@
 #include "metric/score.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 
@@ -36,6 +37,21 @@ void qs_token_scores_free(qs_token_scores *scores)
     qs_mem_free(scores->argmax);
     qs_mem_free(scores->kld);
     *scores = (qs_token_scores){0};
+}
+
+qs_err qs_token_scores_pick(qs_token_scores *out, const qs_token_scores *scores, int64_t n_each, const int64_t *which,
+                            int64_t n)
+{
+    size_t bytes = (size_t)n_each * sizeof(float);
+    qs_err err = qs_token_scores_alloc(out, n * n_each, scores->kld != NULL);
+    for (int64_t i = 0; i < n && err == QS_OK; i++) {
+        int64_t to = i * n_each, from = which[i] * n_each;
+        memcpy(out->nll + to, scores->nll + from, bytes);
+        memcpy(out->entropy + to, scores->entropy + from, bytes);
+        memcpy(out->argmax + to, scores->argmax + from, (size_t)n_each * sizeof *out->argmax);
+        if (scores->kld != NULL) memcpy(out->kld + to, scores->kld + from, bytes);
+    }
+    return err;
 }
 
 static int64_t tile_rows(const qs_model_config *config)

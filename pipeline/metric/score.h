@@ -16,6 +16,9 @@ typedef struct qs_token_scores {
 } qs_token_scores;
 QS_MUST_CHECK qs_err qs_token_scores_alloc(qs_token_scores *out, int64_t n, bool with_kld);
 void qs_token_scores_free(qs_token_scores *scores);
+/* Those of some groups of n_each neighbours (windows), in the order of which[n]. */
+QS_MUST_CHECK qs_err qs_token_scores_pick(qs_token_scores *out, const qs_token_scores *scores, int64_t n_each,
+                                          const int64_t *which, int64_t n);
 
 /* Rows of one stream and where their scores go: elements offset .. offset + n - 1. */
 typedef struct qs_scored_rows {

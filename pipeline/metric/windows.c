@@ -69,6 +69,18 @@ out:
     return err;
 }
 
+qs_err qs_windows_pick(qs_windows *out, const qs_windows *windows, const int64_t *which, int64_t n)
+{
+    int64_t n_ctx = windows->n_ctx;
+    *out = *windows;
+    out->n_windows = n;
+    out->ids = NULL;
+    qs_err err = QS_NEW(out->ids, n * n_ctx, "windows");
+    for (int64_t i = 0; i < n && err == QS_OK; i++)
+        memcpy(out->ids + i * n_ctx, windows->ids + which[i] * n_ctx, (size_t)n_ctx * sizeof *out->ids);
+    return err;
+}
+
 void qs_windows_free(qs_windows *windows)
 {
     qs_mem_free(windows->ids);

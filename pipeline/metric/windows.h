@@ -40,6 +40,8 @@ QS_MUST_CHECK qs_err qs_windows_cut(qs_windows *out, const qs_protocol *protocol
 QS_MUST_CHECK qs_err qs_windows_from_corpus(qs_windows *out, const qs_protocol *protocol,
                                             const qs_tokenizer *tokenizer, const qs_corpus *corpus,
                                             int64_t n_ctx, int64_t n_max);
+/* Some of the windows, in the order of which[n]. */
+QS_MUST_CHECK qs_err qs_windows_pick(qs_windows *out, const qs_windows *windows, const int64_t *which, int64_t n);
 void qs_windows_free(qs_windows *windows);
 
 /* The true next tokens of the scored positions of a window: [n_scored], borrowed. */

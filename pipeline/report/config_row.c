@@ -373,6 +373,25 @@ out:
     return err;
 }
 
+/* A part of the windows stands in the frame of all of them. */
+static qs_err read_race(qs_config_row *row, const qs_artifact *artifact)
+{
+    qs_frame *frame = &row->frame;
+    qs_err err;
+    QS_TRY(qs_raced_get(artifact, &row->raced));
+    if (!qs_raced_is_partial(&row->raced)) goto out;
+    if (frame->n_windows != row->raced.n_windows || frame->n_scored % row->raced.n_windows != 0) {
+        err = qs_fail(QS_E_INPUT, "read %s: its race was of other windows; re-run %s", row->path,
+                      qs_artifact_kind_stage(QS_KIND_EVAL));
+        goto out;
+    }
+    frame->n_scored = frame->n_scored / row->raced.n_windows * row->raced.n_windows_all;
+    frame->n_windows = row->raced.n_windows_all;
+    frame->tokens = row->raced.tokens;
+out:
+    return err;
+}
+
 /* ---- the whole ---- */
 
 qs_err qs_config_row_load(qs_config_row *out, const char *path)
@@ -389,6 +408,7 @@ qs_err qs_config_row_load(qs_config_row *out, const char *path)
     QS_TRY(read_frame(&out->frame, artifact));
     QS_TRY(read_measures(out, artifact));
     QS_TRY(read_tokens(out, artifact));
+    QS_TRY(read_race(out, artifact));
     QS_TRY(read_nll(out, artifact));
     QS_TRY(read_loss(out, artifact));
     QS_TRY(add_attention_fact(out));
@@ -405,6 +425,12 @@ void qs_config_row_free(qs_config_row *row)
     qs_mem_free(row->window_nll);
     qs_mem_free(row->loss);
     *row = (qs_config_row){0};
+}
+
+int64_t qs_config_row_tokens(const qs_config_row *row)
+{
+    return qs_raced_is_partial(&row->raced) ? row->frame.n_scored / row->raced.n_windows_all * row->raced.n_windows
+                                            : row->frame.n_scored;
 }
 
 const qs_measure *qs_config_row_find(const qs_config_row *row, const char *name)

@@ -4,7 +4,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
-#include "metric/metrics.h"
+#include "metric/raced.h"
 
 enum { QS_CONFIG_TEXT_BYTES = 512, QS_MEASURE_NAME_BYTES = 64 };
 
@@ -50,6 +50,7 @@ typedef struct qs_config_row {
     char corpus[QS_CONFIG_TEXT_BYTES];  /* digest of what was retrieved from; "" = nothing */
     char build[QS_CONFIG_TEXT_BYTES];   /* program and kernels that evaluated it; "" = not recorded */
     qs_frame frame;
+    qs_raced raced; /* of a race; its figures may be means over a part of the frame's windows */
 
     int64_t n_measures;
     qs_measure *measures; /* [n_measures] */
@@ -62,6 +63,9 @@ typedef struct qs_config_row {
     int64_t n_decoded;                           /* tokens that were timed; 0 = none are on record */
     double decode_ms_spread[QS_N_SPREAD];        /* quantiles of their times, NaN without them */
 } qs_config_row;
+
+/* Tokens that the figures of quality rest on; 0 = none were scored. */
+int64_t qs_config_row_tokens(const qs_config_row *row);
 
 /* QS_E_INPUT when the artifact is unusable; the text names file and cause. Free also after failure. */
 QS_MUST_CHECK qs_err qs_config_row_load(qs_config_row *out, const char *path);

@@ -95,6 +95,11 @@ static json_t *config_of(builder *b, const qs_sweep *sweep, const qs_sweep_confi
     set(b, object, "verdict",
         json_string(qs_verdict_name(qs_judgement_verdict(&config->judgement, sweep->strict))));
     set(b, object, "passes", json_boolean(config->passes));
+    if (row->raced.raced) {
+        set(b, object, "race", json_string(qs_race_decision_name(row->raced.decision)));
+        set(b, object, "partial", json_boolean(qs_raced_is_partial(&row->raced)));
+        set(b, object, "tokens", json_integer(qs_config_row_tokens(row)));
+    }
     set(b, object, "n_measured", json_integer(config->judgement.n_measured));
     set(b, object, "n_gates", json_integer(config->judgement.n_gates));
     for (int64_t i = 0; i < row->n_measures; i++)

@@ -6,6 +6,7 @@
 #include "data/budgets.h"
 #include "report/html.h"
 #include "report/page_impl.h"
+#include "report/terminal.h"
 
 /* How a verdict looks. */
 static const char *const verdict_kinds[QS_N_VERDICTS] = {
@@ -63,8 +64,9 @@ static void put_verdict(FILE *stream, const qs_sweep *sweep, const qs_sweep_conf
 {
     qs_verdict verdict = qs_judgement_verdict(&config->judgement, sweep->strict);
     bool reference = config->row.reference && verdict != QS_VERDICT_BASELINE_FAIL;
-    (void)fprintf(stream, "<td class=\"v %s\">%s</td>", reference ? "" : verdict_kinds[verdict],
-                  reference ? "reference" : qs_verdict_name(verdict));
+    (void)fprintf(stream, "<td class=\"v %s\">%s%s</td>", reference ? "" : verdict_kinds[verdict],
+                  reference ? "reference" : qs_verdict_name(verdict),
+                  qs_raced_is_partial(&config->row.raced) ? " *" : "");
 }
 
 static bool is_measured(const qs_sweep *sweep, const column *c)
@@ -128,6 +130,17 @@ static void put_filter(const qs_page *page, const char *id, const char *label, b
     (void)fputs("</select></label>\n", page->stream);
 }
 
+/* What the stars mean. */
+static void put_race(const qs_page *page)
+{
+    qs_sentence text = {0};
+    qs_terminal_race(&text, page->sweep);
+    if (text.used == 0) return;
+    (void)fputs("<p class=\"small\">", page->stream);
+    qs_html_text(page->stream, text.text);
+    (void)fputs("</p>\n", page->stream);
+}
+
 void qs_page_points(const qs_page *page)
 {
     FILE *stream = page->stream;
@@ -150,6 +163,7 @@ void qs_page_points(const qs_page *page)
     (void)fputs("</tr></thead>\n<tbody>\n", stream);
     for (int64_t i = 0; i < page->sweep->n; i++) put_row(page, i, measured);
     (void)fputs("</tbody></table>\n</div>\n", stream);
+    put_race(page);
     int n_missing = 0;
     for (int c = 0; c < N_COLUMNS; c++) {
         if (measured[c]) continue;

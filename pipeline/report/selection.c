@@ -103,6 +103,13 @@ static void choose(qs_selection *s)
 
 static void append_halves(qs_selection *s, const qs_selection_point *point)
 {
+    const qs_raced *raced = &point->config->row.raced;
+    if (qs_raced_is_partial(raced)) {
+        qs_sentence_add(&s->reason, "; NOT confirmed: it raced, and its figures are means of %" PRId64 " of %" PRId64
+                        " windows; evaluate it without --race before shipping it", raced->n_windows,
+                        raced->n_windows_all);
+        return;
+    }
     if (!point->halved) {
         qs_sentence_add(
             &s->reason,

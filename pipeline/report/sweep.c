@@ -92,7 +92,9 @@ qs_err qs_sweep_load(qs_sweep *out, const char *const *paths, int64_t n_paths, c
         if (out->reference != NULL) qs_config_row_compare(&config->row, out->reference);
         QS_TRY(qs_optimizer_figures_add(&out->optimizer, &config->row));
         QS_TRY(qs_judge(&config->judgement, budgets, &config->row, out->reference, NULL));
-        config->passes = !config->row.reference && qs_judgement_passes(&config->judgement, strict);
+        /* What a race dropped stays dropped, whatever its part of the windows says. */
+        config->passes = !config->row.reference && config->row.raced.decision != QS_RACE_DROPPED &&
+                         qs_judgement_passes(&config->judgement, strict);
         out->n_passing += config->passes;
     }
 out:
@@ -109,6 +111,15 @@ void qs_sweep_free(qs_sweep *sweep)
     qs_mem_free(sweep->configs);
     qs_mem_free(sweep->unreadable);
     *sweep = (qs_sweep){0};
+}
+
+void qs_sweep_count_raced(const qs_sweep *sweep, int64_t *n_raced, int64_t *n_partial)
+{
+    *n_raced = *n_partial = 0;
+    for (int64_t i = 0; i < sweep->n; i++) {
+        *n_raced += sweep->configs[i].row.raced.raced;
+        *n_partial += qs_raced_is_partial(&sweep->configs[i].row.raced);
+    }
 }
 
 int64_t qs_sweep_n_candidates(const qs_sweep *sweep) { return sweep->n - (sweep->reference != NULL ? 1 : 0); }

@@ -35,6 +35,9 @@ QS_MUST_CHECK qs_err qs_sweep_load(qs_sweep *out, const char *const *paths, int6
                                    const qs_budgets *budgets, bool strict);
 void qs_sweep_free(qs_sweep *sweep);
 
+/* How many raced, and of these how many were decided on a part of the windows. */
+void qs_sweep_count_raced(const qs_sweep *sweep, int64_t *n_raced, int64_t *n_partial);
+
 /* Configurations besides the reference. */
 int64_t qs_sweep_n_candidates(const qs_sweep *sweep);
 

@@ -99,11 +99,18 @@ static void put_failed(qs_csv_writer *w, const qs_sweep_config *c)
     qs_table_put_text(w, failed);
 }
 
+static void put_tokens(qs_csv_writer *w, const qs_sweep_config *c) { put_count(w, qs_config_row_tokens(&c->row)); }
+static void put_race(qs_csv_writer *w, const qs_sweep_config *c)
+{
+    qs_csv_put_text(w, c->row.raced.raced ? qs_race_decision_name(c->row.raced.decision) : "");
+}
+
 /* Columns without a function are the metrics of that name. */
-static const struct {
+typedef struct summary_column {
     const char *name;
     void (*put)(qs_csv_writer *writer, const qs_sweep_config *config);
-} summary_columns[] = {
+} summary_column;
+static const summary_column summary_columns[] = {
     {"config", put_id},
     {"method", put_method},
     {"bits", put_bits},
@@ -148,8 +155,11 @@ static const struct {
     {"device", put_device},
     {"verdict", NULL},
     {"failed", put_failed},
+    {"tokens", put_tokens},
+    {"race", put_race},
 };
-enum { N_SUMMARY = sizeof summary_columns / sizeof *summary_columns };
+/* The last two are there where something raced. */
+enum { N_SUMMARY = sizeof summary_columns / sizeof *summary_columns, N_RACE = 2 };
 
 /* Bytes stay exact. */
 static void put_value(qs_csv_writer *w, const char *name, double value)
@@ -166,11 +176,14 @@ static qs_err write_summary(FILE *stream, const qs_sweep *sweep, const qs_select
     (void)selection;
     const char *header[N_SUMMARY];
     qs_csv_writer w;
-    for (int i = 0; i < N_SUMMARY; i++) header[i] = summary_columns[i].name;
-    qs_csv_begin(&w, stream, header, N_SUMMARY);
+    int64_t n_raced, n_partial;
+    qs_sweep_count_raced(sweep, &n_raced, &n_partial);
+    int n_columns = n_raced > 0 ? N_SUMMARY : N_SUMMARY - N_RACE;
+    for (int i = 0; i < n_columns; i++) header[i] = summary_columns[i].name;
+    qs_csv_begin(&w, stream, header, n_columns);
     for (int64_t i = 0; i < sweep->n; i++) {
         const qs_sweep_config *config = &sweep->configs[i];
-        for (int column = 0; column < N_SUMMARY; column++) {
+        for (int column = 0; column < n_columns; column++) {
             bool shown;
             if (summary_columns[column].put != NULL)
                 summary_columns[column].put(&w, config);
@@ -218,13 +231,20 @@ static qs_err write_metrics(FILE *stream, const qs_sweep *sweep, const qs_select
 
 /* ---- verdicts.csv ---- */
 
-static qs_err write_gate(qs_csv_writer *w, const char *id, const qs_gate *gate)
+/* Whether a figure is one of windows, and those of this row are a part. */
+static bool is_partial(const qs_config_row *row, const char *name)
+{
+    const qs_metric *metric = qs_metric_find(name);
+    return qs_raced_is_partial(&row->raced) && metric != NULL && (metric->task & (QS_TASK_PPL | QS_TASK_KLD)) != 0;
+}
+
+static qs_err write_gate(qs_csv_writer *w, const qs_config_row *row, const qs_gate *gate, bool any_raced)
 {
     bool measured = gate->verdict != QS_VERDICT_NOT_EVALUABLE;
     /* A stand-in is named, so that nobody takes its figure for the gate's metric. A joint gate keeps its
      * name. */
     bool stand_in = strcmp(gate->metric, gate->part->metric) != 0;
-    qs_table_put_text(w, id);
+    qs_table_put_text(w, row->id);
     qs_table_put_text(w, stand_in ? gate->metric : gate->budget->name);
     qs_csv_put_real(w, gate->estimate.value);
     qs_csv_put_real(w, gate->estimate.lo);
@@ -235,6 +255,7 @@ static qs_err write_gate(qs_csv_writer *w, const char *id, const qs_gate *gate)
     qs_csv_put_int(w, gate->estimate.n);
     qs_csv_put_text(w, qs_verdict_name(gate->verdict));
     qs_csv_put_text(w, !measured ? "" : gate->decided ? "yes" : "no");
+    if (any_raced) qs_csv_put_text(w, !measured ? "" : is_partial(row, gate->metric) ? "yes" : "no");
     return qs_csv_end_row(w);
 }
 
@@ -242,12 +263,14 @@ static qs_err write_verdicts(FILE *stream, const qs_sweep *sweep, const qs_selec
 {
     (void)selection;
     static const char *const header[] = {"config", "gate",   "value", "lo",      "hi",     "op",
-                                         "limit",  "source", "n",     "verdict", "decided"};
+                                         "limit",  "source", "n",     "verdict", "decided", "partial"};
     qs_csv_writer w;
-    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    int64_t n_raced, n_partial;
+    qs_sweep_count_raced(sweep, &n_raced, &n_partial);
+    qs_csv_begin(&w, stream, header, (int64_t)(sizeof header / sizeof *header) - (n_raced > 0 ? 0 : 1));
     for (int64_t i = 0; i < sweep->n; i++)
         for (int64_t j = 0; j < sweep->configs[i].judgement.n_gates; j++) {
-            qs_err err = write_gate(&w, sweep->configs[i].row.id, &sweep->configs[i].judgement.gates[j]);
+            qs_err err = write_gate(&w, &sweep->configs[i].row, &sweep->configs[i].judgement.gates[j], n_raced > 0);
             if (err != QS_OK) return err;
         }
     return QS_OK;
@@ -400,7 +423,9 @@ void qs_tables_print_markdown(FILE *stream)
     (void)fprintf(stream, "\nColumns of `summary.csv`, in this order:");
     for (int i = 0; i < N_SUMMARY; i++)
         (void)fprintf(stream, "%s`%s`", i % 8 == 0 ? "\n" : " ", summary_columns[i].name);
-    (void)fprintf(stream, "\n");
+    (void)fprintf(stream, "\n\n`tokens` (on which the figures of quality rest) and `race` (accepted, dropped, or whole) are there "
+                          "where a configuration raced (`evaluate --race`), and so is `partial` in `verdicts.csv`: yes for "
+                          "what is a mean over a part of the windows.\n");
 }
 
 qs_err qs_tables_write(const qs_sweep *sweep, const qs_selection *selection, const char *dir)

@@ -127,7 +127,11 @@ static void put_verdict(qs_text_cell *cell, const qs_sweep *sweep, const qs_swee
     }
     for (int64_t i = 0; i < config->judgement.n_gates; i++)
         undecided = undecided || is_undecided(&config->judgement.gates[i]);
-    (void)snprintf(cell->text, sizeof cell->text, "%s%s", qs_verdict_name(verdict), undecided ? " ?" : "");
+    /* Dropped by other budgets than these: it does not pass here either. */
+    bool dropped = !config->passes && config->row.raced.decision == QS_RACE_DROPPED && verdict != QS_VERDICT_FAIL;
+    (void)snprintf(cell->text, sizeof cell->text, "%s%s%s%s", qs_verdict_name(verdict), dropped ? ", dropped" : "",
+                   undecided ? " ?" : "",
+                   qs_raced_is_partial(&config->row.raced) ? " *" : "");
     if (color) cell->paint = paints[verdict];
 }
 
@@ -162,9 +166,28 @@ static void put_row(qs_text_table *table, int64_t row, const qs_sweep *sweep, co
     put_verdict(qs_text_table_cell(table, row, VERDICT), sweep, config, color);
 }
 
+void qs_terminal_race(qs_sentence *text, const qs_sweep *sweep)
+{
+    int64_t n_raced, n_partial, n_dropped = 0, n_all = 0, n_read = 0;
+    qs_sweep_count_raced(sweep, &n_raced, &n_partial);
+    if (n_raced == 0) return;
+    for (int64_t i = 0; i < sweep->n; i++) {
+        const qs_raced *raced = &sweep->configs[i].row.raced;
+        n_dropped += raced->raced && raced->decision == QS_RACE_DROPPED;
+        n_all += raced->raced ? raced->n_windows_all : 0;
+        n_read += raced->raced ? raced->n_windows : 0;
+    }
+    qs_sentence_add(text, "*: raced, and decided before all windows were read: its figures are means over a part of them and "
+                    "do not compare with those of other rows to their last digits. ");
+    qs_sentence_add(text, "Of %" PRId64 " that raced %" PRId64 " were dropped, %" PRId64 " accepted early; %.0f %% of the "
+                    "windows were read.", n_raced, n_dropped, n_partial - n_dropped,
+                    100.0 * (double)n_read / (double)n_all);
+}
+
 static qs_err print_table(FILE *stream, const qs_sweep *sweep, const qs_terminal_options *options)
 {
     qs_text_table table;
+    qs_sentence race = {0};
     qs_err err;
     QS_TRY(qs_text_table_init(&table, columns, N_COLUMNS, sweep->n));
     for (int64_t i = 0; i < sweep->n; i++)
@@ -178,6 +201,8 @@ static qs_err print_table(FILE *stream, const qs_sweep *sweep, const qs_terminal
         stream,
         "gates: passed / measured / all of the profile. ?: an interval reaches over a budget, so more "
         "samples could change a gate's verdict.");
+    qs_terminal_race(&race, sweep);
+    if (race.used > 0) qs_text_wrap(stream, race.text);
 out:
     qs_text_table_fini(&table);
     return err;

@@ -21,5 +21,7 @@ void qs_terminal_failure(qs_sentence *text, const qs_sweep_config *config);
 
 /* Adds "3 of 8 configurations pass the gates that were measured (of each: 7; not measured: 25)." */
 void qs_terminal_headline(qs_sentence *text, const qs_sweep *sweep);
+/* What a race read and left out, or nothing. */
+void qs_terminal_race(qs_sentence *text, const qs_sweep *sweep);
 
 #endif
