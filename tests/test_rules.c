@@ -177,6 +177,11 @@ static void test_cases(void **state)
     EXPECT("gptq", "damaged-matrix", "G5", 2, LIST("load_error_share", "snippet_divergence"), LIST(1.0 / 28, 0.3));
     EXPECT("rtn", "too-few-bits", "G5", 2, LIST("load_error_share", "top1_agree"), LIST(0, 0.2));
     EXPECT("rtn", "too-few-bits", "G5", 1, LIST("ppl_ratio"), LIST(20));
+    /* Where all that was lost was lost in attention, that is said first, however much it is. */
+    EXPECT("gptq", "coarse-attention", "G7", 4, LIST("load_error_share", "loss_attention", "ppl_ratio", "top1_agree"),
+           LIST(0, 2.8e4, 54.9, 0.1));
+    EXPECT("gptq", "too-few-bits", "G5", 4, LIST("load_error_share", "loss_attention", "ppl_ratio", "top1_agree"),
+           LIST(0, 1.2, 54.9, 0.1));
     EXPECT("rtn", "plain-rounding", "G7", 1, LIST("ppl_ratio"), LIST(1.3));
     EXPECT("nf4", "wrong-quant-type", "B5", 1, LIST("load_error_share"), LIST(1));
     EXPECT("nf4", "drift", "B10", 1, LIST("dS_drift"), LIST(0.15));
