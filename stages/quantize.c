@@ -9,15 +9,15 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "quant/block_loss.h"
 #include "quant/grid.h"
 #include "quant/lint.h"
 #include "quant/quant_points.h"
-#include "quant/sensitivity.h"
 #include "stages/common.h"
 #include "stat/calib_file.h"
 
 typedef struct options {
-    const char *model, *calib, *grid, *out;
+    const char *model, *calib, *grid, *awq_loss, *out;
     qs_arg_list specs;
     qs_common_args common;
 } options;
@@ -28,7 +28,7 @@ typedef struct run {
     qs_grid grid;
     qs_calib_file *calib;
     qs_gram_source grams;
-    int32_t tokens[QS_SENSITIVITY_TOKENS]; /* for budgets */
+    int32_t tokens[QS_BLOCK_LOSS_TOKENS]; /* for budgets and block losses */
     qs_backend *backend;
     qs_quant_inputs inputs;
     qs_quant_plan plan;
@@ -46,6 +46,7 @@ static qs_err take_specs(run *r)
         return qs_fail(QS_E_USAGE, "give either --spec (repeatable) or --grid");
     qs_err err = o->grid != NULL ? qs_grid_load(&r->grid, o->grid)
                                  : qs_grid_from_specs(&r->grid, o->specs.items, o->specs.n);
+    if (err == QS_OK && o->awq_loss != NULL) err = qs_grid_set_awq_loss(&r->grid, o->awq_loss);
     for (int64_t i = 0; err == QS_OK && i < r->grid.n; i++)
         if ((r->grid.specs[i].method->needs & QS_NEED_GRAM) != 0 && o->calib == NULL)
             err = qs_fail(QS_E_USAGE, "%s needs --calib, the file of qsweep-calibrate", r->grid.specs[i].id);
@@ -99,7 +100,7 @@ static qs_err take_calib(run *r)
     if (err != QS_OK) return err;
     r->grams = (qs_gram_source){.get = get_gram, .get_abs = get_abs, .context = r->calib, .tokens = r->tokens,
                                 .get_head = qs_calib_file_has_head(r->calib) ? get_head : NULL,
-                                .n_windows = QS_SENSITIVITY_WINDOWS, .n_ctx = QS_SENSITIVITY_CTX};
+                                .n_windows = QS_BLOCK_LOSS_WINDOWS, .n_ctx = QS_BLOCK_LOSS_CTX};
     err = qs_calib_file_tokens(r->calib, &r->grams.n_windows, &r->grams.n_ctx, r->tokens);
     if (err != QS_OK) return err;
     r->inputs.calib = artifact;
@@ -273,6 +274,8 @@ int main(int argc, char **argv)
         {"calib", QS_ARG_STRING, &o->calib, "FILE", "statistics from qsweep-calibrate", 0, 0, false},
         {"spec", QS_ARG_LIST, &o->specs, "SPEC", "a point: gptq:bits=4,group=64", 0, 0, false},
         {"grid", QS_ARG_STRING, &o->grid, "FILE", "CSV of points: method,bits,group_size,variant", 0, 0, false},
+        {"awq-loss", QS_ARG_STRING, &o->awq_loss, "linear|block",
+         "what all points of AWQ rate their scalings by, as the key loss of a spec", 0, 0, false},
         {"out", QS_ARG_STRING, &o->out, "DIR", "where SPEC-ID.quant.h5 go", 0, 0, false},
         {"keep-going", QS_ARG_FLAG, &r.inputs.keep_going, NULL,
          "record a point that fails in OUT/SPEC-ID.quant.failed, and go on with the others", 0, 0, false},

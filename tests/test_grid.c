@@ -100,12 +100,37 @@ static void test_from_specs(void **state)
     assert_int_equal(qs_grid_from_specs(&grid, bad, 2), QS_E_USAGE);
 }
 
+/* A loss for all points of AWQ; what becomes equal is merged. */
+static void test_awq_loss(void **state)
+{
+    (void)state;
+    static const char text[] = "method,bits,group_size,variant\nrtn,4,64,\nawq,4,64,asym|asym-block\n";
+    qs_grid grid;
+    assert_int_equal(load(&grid, text), QS_OK);
+    assert_int_equal(grid.n, 3);
+    assert_int_equal(qs_grid_set_awq_loss(&grid, "block"), QS_OK);
+    assert_int_equal(grid.n, 2);
+    assert_string_equal(grid.specs[0].id, "rtn-b4-g64-sym");
+    assert_string_equal(grid.specs[1].id, "awq-b4-g64-asym-block");
+    assert_string_equal(grid.specs[1].text, "awq:bits=4,group=64,zero=1,gptq=0,duo=1,clip=1,loss=block,rotate=0");
+    assert_int_equal(qs_grid_set_awq_loss(&grid, "linear"), QS_OK);
+    assert_string_equal(grid.specs[1].id, "awq-b4-g64-asym");
+    assert_int_equal(qs_grid_set_awq_loss(&grid, "cube"), QS_E_USAGE);
+    assert_non_null(strstr(qs_error_text(), "linear or block"));
+    qs_grid_free(&grid);
+    assert_int_equal(load(&grid, "method,bits,group_size,variant\nrtn,4,64,\n"), QS_OK);
+    assert_int_equal(qs_grid_set_awq_loss(&grid, "block"), QS_E_USAGE);
+    assert_non_null(strstr(qs_error_text(), "no point"));
+    qs_grid_free(&grid);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_product),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_from_specs),
+        cmocka_unit_test(test_awq_loss),
     };
     return cmocka_run_group_tests_name("grid", tests, NULL, NULL);
 }

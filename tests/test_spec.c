@@ -27,6 +27,8 @@ static void test_ids(void **state)
         {"gptq:damp=1e-2", "gptq-b4-g64-sym", "sym"},
         {"awq:bits=4,group=64,zero=1", "awq-b4-g64-asym", "asym"},
         {"awq:zero=0,duo=0,clip=0", "awq-b4-g64-sym-noduo-noclip", "sym-noduo-noclip"},
+        {"awq:loss=linear", "awq-b4-g64-asym", "asym"},
+        {"awq:bits=3,loss=block,gptq=1", "awq-b3-g64-asym-gptq-block", "asym-gptq-block"},
         {"awq:bits=3,group=128,gptq=1", "awq-b3-g128-asym-gptq", "asym-gptq"},
         {"gptq:damp=.0123456789", "gptq-b4-g64-sym-damp0.0123457", "sym-damp0.0123457"},
         {"nf4:block=64,dq=1,compute=bf16", "nf4-blk64-dq-bf16", "dq-bf16"},
@@ -83,7 +85,7 @@ static void test_fields(void **state)
     assert_int_equal(qs_spec_parse(&spec, "rtn"), QS_OK);
     assert_true(!spec.group_aware && !spec.search && spec.damping == 0);
     assert_int_equal(qs_spec_parse(&spec, "awq:gptq=1"), QS_OK);
-    assert_string_equal(spec.text, "awq:bits=4,group=64,zero=1,gptq=1,duo=1,clip=0,rotate=0");
+    assert_string_equal(spec.text, "awq:bits=4,group=64,zero=1,gptq=1,duo=1,clip=0,loss=linear,rotate=0");
     assert_true(!spec.sym && spec.then_gptq && !spec.clip && spec.weight_stats && spec.damping == 0);
     assert_int_equal(qs_spec_parse(&spec, "fp4:block=128"), QS_OK);
     assert_string_equal(spec.text, "fp4:block=128,dq=1,compute=bf16,rotate=0");

@@ -161,6 +161,15 @@ out:
     return qs_context(err, "layer %lld, %s", (long long)layer, qs_role_name(role));
 }
 
+qs_err qs_block_load_linears(qs_block *block, const qs_linear_source *linears, unsigned roles)
+{
+    qs_err err = QS_OK;
+    for (qs_role role = 0; role < QS_N_LINEARS; role++)
+        if ((roles >> role & 1) != 0) QS_TRY(load_linear(block, linears, block->layer, role));
+out:
+    return err;
+}
+
 qs_err qs_block_load(qs_block *block, const qs_linear_source *linears, int64_t layer)
 {
     qs_err err = QS_OK;

@@ -35,6 +35,8 @@ QS_MUST_CHECK qs_err qs_block_create(qs_block **out, qs_backend *backend, const 
                                      const qs_block_options *options);
 /* Loads another layer (or source) into the same memory. */
 QS_MUST_CHECK qs_err qs_block_load(qs_block *block, const qs_linear_source *linears, int64_t layer);
+/* Loads the linears of `roles` (1u << role) of the same layer anew and leaves everything else. */
+QS_MUST_CHECK qs_err qs_block_load_linears(qs_block *block, const qs_linear_source *linears, unsigned roles);
 void qs_block_destroy(qs_block *block);
 size_t qs_block_bytes(const qs_block *block);
 

@@ -12,8 +12,8 @@
 static bool searches_alike(const qs_quant_task *a, const qs_quant_task *b)
 {
     const qs_spec *s = a->spec, *t = b->spec;
-    return a->job->factors == b->job->factors && s->bits == t->bits && s->group_size == t->group_size &&
-           s->sym == t->sym && s->weight_stats == t->weight_stats;
+    return !a->given && !b->given && a->job->factors == b->job->factors && s->bits == t->bits &&
+           s->group_size == t->group_size && s->sym == t->sym && s->weight_stats == t->weight_stats;
 }
 
 /* The second moments of the scaled inputs: columns divide both sides of H. */
@@ -75,7 +75,8 @@ static qs_err solve_site(qs_workspace *workspace, const qs_awq_site *site)
     QS_TRY(qs_workspace_host(workspace, QS_HOST_FOLDED, n_weights * (int64_t)sizeof *folded, &folded));
     for (int64_t m = 0; m < site->n; m++) {
         const qs_quant_task *task = &site->tasks[m];
-        QS_TRY(qs_awq_fold_weights(workspace, task, site->h, task->spec->clip, folded));
+        bool clip = task->given ? task->clip : task->spec->clip;
+        QS_TRY(qs_awq_fold_weights(workspace, task, site->h, clip, folded));
         jobs[m] = *task->job;
         jobs[m].weights = folded;
         folded += task->job->n_out * task->job->n_in;
@@ -114,7 +115,7 @@ static qs_err solve(qs_workspace *workspace, const qs_quant_task *tasks, int64_t
         const float *known = known_columns(tasks, &tasks[i], &tasks[i]);
         if (known != NULL)
             memcpy(some[0].columns, known, (size_t)some[0].job->n_in * sizeof *known);
-        else
+        else if (!some[0].given)
             QS_TRY(qs_awq_find_columns(workspace, &site, some[0].columns));
         QS_TRY(solve_site(workspace, &site));
     }

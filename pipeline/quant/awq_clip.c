@@ -10,7 +10,7 @@ typedef struct folding {
     const qs_tile_ops *ops;
     const qs_quant_task *task;
     const float *h;
-    bool clip;
+    bool clip, round;
     float *folded;
     const qs_awq_lane *lanes;
 } folding;
@@ -84,6 +84,18 @@ static void clip_rows(const folding *work, const qs_awq_rows *rows, const qs_awq
             if (clipped[k] < plain[k]) l->x[j * R + k] = l->clipped[j * R + k];
 }
 
+/* l->x becomes what its codes mean to inputs that are not scaled. */
+static void round_rows(const folding *work, const qs_awq_rows *rows, const qs_awq_lane *l)
+{
+    const qs_spec *spec = work->task->spec;
+    int64_t n_in = work->task->job->n_in, group = spec->group_size > 0 ? spec->group_size : n_in;
+    qs_scale_rule rule = {.bits = (int)spec->bits, .sym = spec->sym};
+    for (int64_t g = 0; g < n_in; g += group)
+        qs_awq_round(work->ops, &rule, l->x + g * R, min64(group, n_in - g), l->e + g * R, l->codes);
+    for (int64_t i = 0; i < n_in * R; i++) l->x[i] -= l->e[i];
+    qs_awq_unscale(rows, 0, n_in, l->x);
+}
+
 static void fold_tiles(void *context, int64_t first, int64_t last, int thread)
 {
     const folding *work = context;
@@ -95,20 +107,32 @@ static void fold_tiles(void *context, int64_t first, int64_t last, int thread)
         qs_awq_gather(&rows, l->e);
         qs_awq_scale(&rows, l->e, l->x);
         if (work->clip) clip_rows(work, &rows, l);
+        if (work->round) round_rows(work, &rows, l);
         for (int64_t k = 0; k < R && rows.first + k < job->n_out; k++)
             for (int64_t j = 0; j < job->n_in; j++)
                 work->folded[(rows.first + k) * job->n_in + j] = l->x[j * R + k];
     }
 }
 
+static qs_err fold(qs_workspace *workspace, folding *work)
+{
+    qs_awq_lane *lanes;
+    qs_err err = qs_awq_lanes(&lanes, workspace, work->task->job->n_in);
+    if (err != QS_OK) return err;
+    work->ops = qs_tile_best();
+    work->lanes = lanes;
+    qs_team_run(qs_workspace_team(workspace), (work->task->job->n_out + R - 1) / R, 1, fold_tiles, work);
+    return QS_OK;
+}
+
 qs_err qs_awq_fold_weights(qs_workspace *workspace, const qs_quant_task *task, const float *h, bool clip,
                            float *folded)
 {
-    folding work = {.ops = qs_tile_best(), .task = task, .h = h, .clip = clip, .folded = folded};
-    qs_awq_lane *lanes;
-    qs_err err = qs_awq_lanes(&lanes, workspace, task->job->n_in);
-    if (err != QS_OK) return err;
-    work.lanes = lanes;
-    qs_team_run(qs_workspace_team(workspace), (task->job->n_out + R - 1) / R, 1, fold_tiles, &work);
-    return QS_OK;
+    return fold(workspace, &(folding){.task = task, .h = h, .clip = clip, .folded = folded});
+}
+
+qs_err qs_awq_round_weights(qs_workspace *workspace, const qs_quant_task *task, const float *h, bool clip,
+                            float *rounded)
+{
+    return fold(workspace, &(folding){.task = task, .h = h, .clip = clip, .round = true, .folded = rounded});
 }

@@ -10,7 +10,6 @@ enum {
     R = QS_TILE_ROWS,
     N_RATIOS = 20,
     N_CANDIDATES = 2 * N_RATIOS, /* identity, x^r without r = 0, x^r / w^(1-r) */
-    N_FINALISTS = 3,             /* besides the identity */
     SCREEN_ROWS = 160,           /* about as many rows of a site choose them */
     AT_ONCE = 8,                 /* candidates that a thread tries on one tile */
 };
@@ -171,7 +170,7 @@ static int64_t choose_finalists(const double *losses, int64_t n, int64_t *finali
 {
     int64_t n_finalists = 1;
     finalists[0] = 0;
-    while (n_finalists <= N_FINALISTS) {
+    while (n_finalists < QS_AWQ_FINALISTS) {
         int64_t best = -1;
         for (int64_t c = 1; c < n; c++) {
             bool taken = false;
@@ -184,34 +183,13 @@ static int64_t choose_finalists(const double *losses, int64_t n, int64_t *finali
     return n_finalists;
 }
 
-static qs_err search(qs_workspace *workspace, const qs_awq_site *site, const float *scales, int64_t n,
-                     int64_t *best)
-{
-    int64_t all[N_CANDIDATES], n_rows = 0;
-    double losses[N_CANDIDATES];
-    qs_err err = QS_OK;
-    for (int64_t c = 0; c < n; c++) all[c] = c;
-    for (int64_t m = 0; m < site->n; m++) n_rows += site->tasks[m].job->n_out;
-    if (n_rows >= 2 * SCREEN_ROWS) {
-        QS_TRY(rate(workspace, site, scales, all, n, n_rows / SCREEN_ROWS, losses));
-        n = choose_finalists(losses, n, all);
-    }
-    QS_TRY(rate(workspace, site, scales, all, n, 1, losses));
-    *best = 0; /* a loss that is not finite never wins */
-    for (int64_t c = 1; c < n; c++)
-        if (losses[c] < losses[*best]) *best = c;
-    *best = all[*best];
-out:
-    return err;
-}
-
-qs_err qs_awq_find_columns(qs_workspace *workspace, const qs_awq_site *site, float *columns)
+/* scales [n][n_in] of all candidates, in the workspace. */
+static qs_err make_candidates(qs_workspace *workspace, const qs_awq_site *site, float **scales, int64_t *n)
 {
     const qs_quant_job *job = site->tasks[0].job;
-    int64_t n_in = job->n_in, size = site->tasks[0].spec->group_size, best;
+    int64_t n_in = job->n_in, size = site->tasks[0].spec->group_size;
     int64_t n_groups = size > 0 ? (n_in + size - 1) / size : 1;
     double *x = NULL;
-    float *scales;
     qs_err err;
     QS_TRY(QS_NEW(x, 4 * n_in, "scale search"));
     double *w = x + n_in, *sums = x + 2 * n_in;
@@ -220,12 +198,52 @@ qs_err qs_awq_find_columns(qs_workspace *workspace, const qs_awq_site *site, flo
     qs_team_run(qs_workspace_team(workspace), n_groups, 1, weigh_groups, &work);
     average_tied(job->tied, n_in, x, sums);
     average_tied(job->tied, n_in, w, sums);
-    QS_TRY(
-        qs_workspace_host(workspace, QS_HOST_SCALES, N_CANDIDATES * n_in * (int64_t)sizeof *scales, &scales));
-    int64_t n = fill_candidates(site, x, w, scales);
-    QS_TRY(search(workspace, site, scales, n, &best));
-    memcpy(columns, scales + best * n_in, (size_t)n_in * sizeof *columns);
+    QS_TRY(qs_workspace_host(workspace, QS_HOST_SCALES, N_CANDIDATES * n_in * (int64_t)sizeof **scales, scales));
+    *n = fill_candidates(site, x, w, *scales);
 out:
     qs_mem_free(x);
+    return err;
+}
+
+/* The finalists, in which[*n_left]; where there are many rows some of them decide. */
+static qs_err screen(qs_workspace *workspace, const qs_awq_site *site, const float *scales, int64_t n,
+                     int64_t *which, int64_t *n_left)
+{
+    int64_t n_rows = 0;
+    double losses[N_CANDIDATES];
+    for (int64_t c = 0; c < n; c++) which[c] = c;
+    for (int64_t m = 0; m < site->n; m++) n_rows += site->tasks[m].job->n_out;
+    int64_t stride = n_rows >= 2 * SCREEN_ROWS ? n_rows / SCREEN_ROWS : 1;
+    qs_err err = rate(workspace, site, scales, which, n, stride, losses);
+    *n_left = choose_finalists(losses, n, which);
+    return err;
+}
+
+qs_err qs_awq_find_columns(qs_workspace *workspace, const qs_awq_site *site, float *columns)
+{
+    int64_t n_in = site->tasks[0].job->n_in, which[N_CANDIDATES], n, best = 0;
+    double losses[N_CANDIDATES];
+    float *scales;
+    qs_err err;
+    QS_TRY(make_candidates(workspace, site, &scales, &n));
+    QS_TRY(screen(workspace, site, scales, n, which, &n));
+    QS_TRY(rate(workspace, site, scales, which, n, 1, losses));
+    for (int64_t c = 1; c < n; c++) /* a loss that is not finite never wins */
+        if (losses[c] < losses[best]) best = c;
+    memcpy(columns, scales + which[best] * n_in, (size_t)n_in * sizeof *columns);
+out:
+    return err;
+}
+
+qs_err qs_awq_find_finalists(qs_workspace *workspace, const qs_awq_site *site, float *columns, int64_t *n)
+{
+    int64_t n_in = site->tasks[0].job->n_in, which[N_CANDIDATES], n_all;
+    float *scales;
+    qs_err err;
+    QS_TRY(make_candidates(workspace, site, &scales, &n_all));
+    QS_TRY(screen(workspace, site, scales, n_all, which, n));
+    for (int64_t c = 0; c < *n; c++)
+        memcpy(columns + c * n_in, scales + which[c] * n_in, (size_t)n_in * sizeof *columns);
+out:
     return err;
 }

@@ -19,10 +19,20 @@ typedef struct qs_awq_site {
  * meet the identity on all rows. */
 QS_MUST_CHECK qs_err qs_awq_find_columns(qs_workspace *workspace, const qs_awq_site *site, float *columns);
 
+/* The identity, then the candidates with the least losses, best first: columns[*n][n_in], of which there is room for
+ * QS_AWQ_FINALISTS. Where a site has 320 rows or more, about 160 of them, evenly spread, decide. */
+enum { QS_AWQ_FINALISTS = 4 };
+QS_MUST_CHECK qs_err qs_awq_find_finalists(qs_workspace *workspace, const qs_awq_site *site, float *columns,
+                                           int64_t *n);
+
 /* folded [n_out, n_in]: the scaled weights of a task, with `clip` cut at one of 1, 0.95 ... 0.55 of their
  * group's largest: the one with the least loss within the group, and, of a whole row, only if that loses less
  * altogether. */
 QS_MUST_CHECK qs_err qs_awq_fold_weights(qs_workspace *workspace, const qs_quant_task *task, const float *h,
                                          bool clip, float *folded);
+
+/* The same weights, rounded to nearest, as they act on inputs that are not scaled. Without `clip` h is not looked at. */
+QS_MUST_CHECK qs_err qs_awq_round_weights(qs_workspace *workspace, const qs_quant_task *task, const float *h,
+                                          bool clip, float *rounded);
 
 #endif

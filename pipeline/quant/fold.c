@@ -1,5 +1,7 @@
 #include "quant/fold.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 
 const qs_site qs_fold_site_order[QS_N_SITES] = {QS_SITE_O, QS_SITE_QKV, QS_SITE_DOWN, QS_SITE_GATE_UP};
@@ -33,6 +35,14 @@ void qs_fold_update(qs_fold *fold, const qs_model_config *config)
     int64_t repeats = config->n_heads / config->n_kv_heads, d = config->head_dim;
     for (int64_t i = 0; i < config->n_kv_heads * d; i++)
         fold->v_rows[i] = fold->columns[QS_SITE_O][i / d * repeats * d + i % d];
+}
+
+void qs_fold_copy(qs_fold *to, const qs_fold *from, const qs_model_config *config)
+{
+    for (int site = 0; site < QS_N_SITES; site++)
+        memcpy(to->columns[site], from->columns[site],
+               (size_t)qs_site_width(config, (qs_site)site) * sizeof *to->columns[site]);
+    qs_fold_update(to, config);
 }
 
 void qs_fold_tie_heads(const qs_model_config *config, int32_t *tied)

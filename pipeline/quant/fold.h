@@ -23,6 +23,9 @@ void qs_fold_free(qs_fold *fold);
 /* Fills v_rows from columns[QS_SITE_O]; to be called when these have changed. */
 void qs_fold_update(qs_fold *fold, const qs_model_config *config);
 
+/* The scalings of `from`. */
+void qs_fold_copy(qs_fold *to, const qs_fold *from, const qs_model_config *config);
+
 /* tied[width of o]: the channel of v_proj that an input channel of o_proj comes from. */
 void qs_fold_tie_heads(const qs_model_config *config, int32_t *tied);
 

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "data/csv.h"
+#include "quant/methods.h"
 
 enum { N_COLUMNS = 4, CELL_BYTES = 64 };
 static const char *const columns[N_COLUMNS] = {"method", "bits", "group_size", "variant"};
@@ -128,6 +129,20 @@ qs_err qs_grid_from_specs(qs_grid *out, const char *const *texts, int64_t n_text
 out:
     if (err != QS_OK) qs_grid_free(out);
     return err;
+}
+
+qs_err qs_grid_set_awq_loss(qs_grid *grid, const char *name)
+{
+    int64_t n = grid->n, n_awq = 0;
+    grid->n = 0;
+    for (int64_t i = 0; i < n; i++) {
+        qs_spec spec = grid->specs[i];
+        qs_err err = qs_spec_set_awq_loss(&spec, name);
+        if (err == QS_OK) err = add(grid, &spec);
+        if (err != QS_OK) return err;
+        n_awq += spec.method == &qs_method_awq;
+    }
+    return n_awq > 0 ? QS_OK : qs_fail(QS_E_USAGE, "--awq-loss %s: no point is AWQ's", name);
 }
 
 void qs_grid_free(qs_grid *grid)

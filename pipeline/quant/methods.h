@@ -47,6 +47,8 @@ typedef struct qs_quant_task {
     float *columns;    /* [n_in] chosen by the method, the same memory for all matrices of a spec that share an input;
                           NULL = nothing is folded */
     const float *rows; /* [n_out] given to the method; NULL = ones */
+    bool given;        /* columns are there already, and `clip` says whether ranges are cut (quant/awq_block.h) */
+    bool clip;
 } qs_quant_task;
 
 typedef struct qs_method {

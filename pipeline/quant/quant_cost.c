@@ -3,6 +3,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "quant/awq_block.h"
+#include "quant/block_loss.h"
 #include "quant/budget.h"
 #include "quant/quant_size.h"
 #include "quant/sensitivity.h"
@@ -140,6 +142,22 @@ static void add_heads(qs_quant_cost *cost, const qs_model *model, bool has_grams
     cost->solver_host_bytes += bytes;
 }
 
+/* Blocks that rate AWQ's scalings on the calibration's tokens; points that look for the same do so once. */
+static void add_block_losses(qs_quant_cost *cost, const qs_model *model, const qs_spec *specs, int64_t n_specs)
+{
+    int64_t n = 0, bytes = (int64_t)qs_awq_block_bytes(model, QS_BLOCK_LOSS_TOKENS);
+    for (int64_t i = 0; i < n_specs; i++) {
+        int64_t known = 0;
+        while (known < i && !qs_awq_block_alike(&specs[known], &specs[i])) known++;
+        n += known == i && qs_awq_block_is_for(&specs[i]);
+    }
+    if (n == 0) return;
+    cost->multiply_adds += (double)n * qs_awq_block_cost(model, QS_BLOCK_LOSS_TOKENS);
+    cost->bytes += bytes;
+    cost->solver_host_bytes += bytes;
+    cost->solver_device_bytes += bytes;
+}
+
 qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_grams, const qs_spec *specs,
                                int64_t n_specs)
 {
@@ -183,6 +201,7 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
     cost.multiply_adds *= (double)config->n_layers;
     if (has_grams) add_sensitivity(&cost, model, specs, n_specs);
     add_heads(&cost, model, has_grams, specs, n_specs);
+    if (has_grams) add_block_losses(&cost, model, specs, n_specs);
     return cost;
 }
 

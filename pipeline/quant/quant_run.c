@@ -8,16 +8,6 @@
 #include "quant/quant_run_impl.h"
 #include "quant/quant_size.h"
 
-enum { NAME_BYTES = 48 };
-
-/* The matrices that share an input, loaded. */
-typedef struct site_jobs {
-    int n;
-    qs_role roles[QS_SITE_MATRICES_MAX];
-    qs_quant_job jobs[QS_SITE_MATRICES_MAX];
-    char names[QS_SITE_MATRICES_MAX][NAME_BYTES];
-} site_jobs;
-
 void qs_quant_layer_free(qs_quant_layer *layer)
 {
     for (int i = 0; i < QS_N_LINEARS; i++) qs_packed_free(&layer->linears[i].packed);
@@ -47,26 +37,6 @@ qs_linear_source qs_quant_layer_source(qs_quant_layer *layer)
     return (qs_linear_source){.get = layer_linear, .get_vector = layer_vector, .context = layer};
 }
 
-static int64_t site_weights(const qs_model *model, int64_t layer, int site)
-{
-    int64_t n = 0;
-    for (int role = 0; role < QS_N_LINEARS; role++) {
-        qs_tensor_info info = qs_model_info(model, (qs_role)role, layer);
-        if ((int)qs_role_site((qs_role)role) == site) n += info.n_out * info.n_in;
-    }
-    return n;
-}
-
-static int64_t largest_site(const qs_model *model)
-{
-    int64_t most = 0;
-    for (int site = 0; site < QS_N_SITES; site++) {
-        int64_t n = site_weights(model, 0, site);
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
 static qs_err check_budget(const qs_model *model, const qs_spec *spec)
 {
     double least, most;
@@ -79,7 +49,7 @@ static qs_err check_budget(const qs_model *model, const qs_spec *spec)
 
 qs_err qs_quant_check(const qs_model *model, const qs_spec *specs, int64_t n_specs, bool has_grams)
 {
-    char name[NAME_BYTES];
+    char name[QS_SITE_NAME_BYTES];
     for (int64_t i = 0; i < n_specs; i++) {
         if ((specs[i].method->needs & QS_NEED_GRAM) != 0 && !has_grams)
             return qs_fail(QS_E_USAGE, "%s needs second moments; give a calibration file (--calib)",
@@ -98,7 +68,9 @@ qs_err qs_quant_check(const qs_model *model, const qs_spec *specs, int64_t n_spe
 void qs_quantizer_destroy(qs_quantizer *quantizer)
 {
     if (quantizer == NULL) return;
-    for (int site = 0; site < QS_N_SITES; site++) qs_factor_cache_destroy(quantizer->factors[site]);
+    qs_site_loader_destroy(quantizer->loader);
+    qs_awq_block_destroy(quantizer->block);
+    qs_mem_free(quantizer->choices);
     qs_workspace_destroy(quantizer->workspace);
     for (int64_t i = 0; quantizer->folds != NULL && i < quantizer->n_specs; i++)
         qs_fold_free(&quantizer->folds[i]);
@@ -107,9 +79,6 @@ void qs_quantizer_destroy(qs_quantizer *quantizer)
     qs_sensitivity_destroy(quantizer->sensitivity);
     qs_mem_free(quantizer->perturbed_loss);
     qs_mem_free(quantizer->sample);
-    qs_mem_free(quantizer->tied);
-    qs_mem_free(quantizer->abs_mean);
-    qs_mem_free(quantizer->weights);
     qs_mem_free(quantizer->tasks);
     qs_mem_free(quantizer);
 }
@@ -123,6 +92,19 @@ static qs_err check_basis(const qs_model *model, const qs_spec *specs, int64_t n
             return qs_fail(QS_E_USAGE, "quantize with %s: rotate=%d, and the stream of the model is%s rotated",
                            specs[i].id, (int)specs[i].rotate, turned ? "" : " not");
     return QS_OK;
+}
+
+/* Sensitivities on some of the calibration's tokens, evenly spread over them. */
+static qs_err create_sensitivity(qs_quantizer *q)
+{
+    const qs_gram_source *grams = q->grams;
+    int32_t tokens[QS_SENSITIVITY_TOKENS];
+    int64_t n = grams->n_windows < QS_SENSITIVITY_WINDOWS ? grams->n_windows : QS_SENSITIVITY_WINDOWS;
+    int64_t n_ctx = grams->n_ctx < QS_SENSITIVITY_CTX ? grams->n_ctx : QS_SENSITIVITY_CTX;
+    for (int64_t w = 0; w < n; w++)
+        memcpy(tokens + w * n_ctx, grams->tokens + w * grams->n_windows / n * grams->n_ctx,
+               (size_t)n_ctx * sizeof *tokens);
+    return qs_sensitivity_create(&q->sensitivity, q->backend, q->model, tokens, n, n_ctx);
 }
 
 /* What specs with a budget need to be measured. */
@@ -142,8 +124,7 @@ static qs_err create_budgets(qs_quantizer *q)
     if (q->grams == NULL || q->grams->tokens == NULL) goto out;
     QS_TRY(qs_spec_parse(&q->perturbation, narrowest < 64 ? "rtn:bits=4,group=-1" : "rtn:bits=4,group=64"));
     QS_TRY(QS_NEW(q->perturbed_loss, config->n_layers * QS_N_LINEARS, "losses"));
-    err = qs_sensitivity_create(&q->sensitivity, q->backend, q->model, q->grams->tokens, q->grams->n_windows,
-                                q->grams->n_ctx);
+    err = create_sensitivity(q);
 out:
     return err;
 }
@@ -151,19 +132,14 @@ out:
 /* What folding specs need besides the weights. */
 static qs_err create_folds(qs_quantizer *q)
 {
-    const qs_model_config *config = qs_model_get_config(q->model);
-    int64_t widest = 0;
     qs_err err;
-    for (int site = 0; site < QS_N_SITES; site++) {
-        int64_t width = qs_site_width(config, (qs_site)site);
-        widest = width > widest ? width : widest;
-    }
-    QS_TRY(QS_NEW(q->abs_mean, widest, "mean size of inputs"));
-    QS_TRY(QS_NEW(q->tied, qs_site_width(config, QS_SITE_O), "heads that share a scaling"));
-    qs_fold_tie_heads(config, q->tied);
     QS_TRY(QS_NEW(q->folds, q->n_specs, "scalings"));
     for (int64_t i = 0; i < q->n_specs; i++)
-        if (q->specs[i].method->folds) QS_TRY(qs_fold_create(&q->folds[i], config));
+        if (q->specs[i].method->folds) QS_TRY(qs_fold_create(&q->folds[i], qs_model_get_config(q->model)));
+    QS_TRY(QS_NEW(q->choices, q->n_specs, "scalings"));
+    for (int64_t i = 0; i < q->n_specs; i++)
+        if (q->block == NULL && qs_awq_block_is_for(&q->specs[i]))
+            QS_TRY(qs_context(qs_awq_block_create(&q->block, q->model, q->workspace, q->grams), "%s", q->specs[i].id));
 out:
     return err;
 }
@@ -172,6 +148,7 @@ qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend
                            const qs_gram_source *grams, const qs_spec *specs, int64_t n_specs)
 {
     qs_quantizer *q = NULL;
+    bool needs_abs = false;
     qs_err err;
     QS_TRY(qs_quant_check(model, specs, n_specs, grams != NULL));
     QS_TRY(check_basis(model, specs, n_specs));
@@ -179,79 +156,14 @@ qs_err qs_quantizer_create(qs_quantizer **out, const qs_model *model, qs_backend
     *q = (qs_quantizer){
         .model = model, .backend = backend, .grams = grams, .specs = specs, .n_specs = n_specs};
     QS_TRY(qs_workspace_create(&q->workspace, backend));
-    QS_TRY(QS_NEW(q->weights, largest_site(model), "weights of a site"));
+    for (int64_t i = 0; i < n_specs; i++) needs_abs |= (specs[i].method->needs & QS_NEED_ABS) != 0;
+    QS_TRY(qs_site_loader_create(&q->loader, model, q->workspace, grams, needs_abs));
     QS_TRY(QS_NEW(q->tasks, QS_SITE_MATRICES_MAX * n_specs, "tasks"));
     QS_TRY(create_folds(q));
     QS_TRY(create_budgets(q));
     *out = q;
 out:
     if (err != QS_OK) qs_quantizer_destroy(q);
-    return err;
-}
-
-qs_err qs_quantizer_load_moments(qs_quantizer *q, int64_t width, const float *gram, int64_t n_tokens, const char *name,
-                                 qs_factor_cache **out)
-{
-    int slot = 0;
-    while (qs_site_width(qs_model_get_config(q->model), (qs_site)slot) != width) slot++;
-    qs_err err = q->factors[slot] == NULL
-                     ? qs_factor_cache_create(&q->factors[slot], q->workspace, gram, width, n_tokens, name)
-                     : qs_factor_cache_load(q->factors[slot], gram, n_tokens, name);
-    *out = q->factors[slot];
-    return err;
-}
-
-/* Of a site; NULL without any. */
-static qs_err load_factors(qs_quantizer *q, int64_t layer, qs_site site, qs_factor_cache **out)
-{
-    int64_t width = qs_site_width(qs_model_get_config(q->model), site), n_tokens;
-    const float *gram;
-    char name[NAME_BYTES];
-    *out = NULL;
-    if (q->grams == NULL) return QS_OK;
-    (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", layer, qs_site_name(site));
-    qs_err err = q->grams->get(q->grams->context, layer, site, &gram, &n_tokens);
-    return err == QS_OK ? qs_quantizer_load_moments(q, width, gram, n_tokens, name, out) : err;
-}
-
-/* The mean size of a site's input into q->abs_mean, if a spec asks for it. */
-static qs_err load_abs(qs_quantizer *q, int64_t layer, qs_site site, const float **out)
-{
-    const float *abs_mean;
-    bool needed = false;
-    *out = NULL;
-    for (int64_t i = 0; i < q->n_specs; i++) needed |= (q->specs[i].method->needs & QS_NEED_ABS) != 0;
-    if (!needed || q->grams == NULL || q->grams->get_abs == NULL) return QS_OK;
-    qs_err err = q->grams->get_abs(q->grams->context, layer, site, &abs_mean);
-    if (err != QS_OK) return err;
-    memcpy(q->abs_mean, abs_mean,
-           (size_t)qs_site_width(qs_model_get_config(q->model), site) * sizeof *abs_mean);
-    *out = q->abs_mean;
-    return QS_OK;
-}
-
-static qs_err load_site(qs_quantizer *q, int64_t layer, qs_site site, site_jobs *out)
-{
-    float *weights = q->weights;
-    qs_factor_cache *factors;
-    const float *abs_mean;
-    qs_err err;
-    out->n = 0;
-    QS_TRY(load_factors(q, layer, site, &factors));
-    QS_TRY(load_abs(q, layer, site, &abs_mean));
-    for (int role = 0; role < QS_N_LINEARS; role++) {
-        if (qs_role_site((qs_role)role) != site) continue;
-        qs_tensor_info info = qs_model_info(q->model, (qs_role)role, layer);
-        QS_TRY(qs_model_read_f32(q->model, (qs_role)role, layer, weights));
-        (void)snprintf(out->names[out->n], NAME_BYTES, "layers.%" PRId64 ".%s", layer, qs_role_name((qs_role)role));
-        out->roles[out->n] = (qs_role)role;
-        out->jobs[out->n] = (qs_quant_job){.name = out->names[out->n], .weights = weights, .n_out = info.n_out,
-                                           .n_in = info.n_in, .factors = factors, .backend = q->backend,
-                                           .abs_mean = abs_mean, .tied = site == QS_SITE_O ? q->tied : NULL};
-        weights += info.n_out * info.n_in;
-        out->n++;
-    }
-out:
     return err;
 }
 
@@ -265,6 +177,8 @@ static qs_quant_task make_task(const qs_quantizer *q, int64_t spec, int64_t laye
     if (!task.spec->method->folds) return task;
     task.columns = q->folds[spec].columns[qs_role_site(role)];
     task.rows = qs_fold_rows(&q->folds[spec], role);
+    task.given = qs_awq_block_is_for(task.spec);
+    task.clip = q->choices[spec].clip[role];
     return task;
 }
 
@@ -272,9 +186,9 @@ static qs_quant_task make_task(const qs_quantizer *q, int64_t spec, int64_t laye
 static qs_err solve_site(qs_quantizer *q, int64_t layer, qs_site site, qs_quant_layer *out)
 {
     int64_t n_tasks = 0;
-    site_jobs loaded;
+    qs_site_jobs loaded;
     qs_err err;
-    QS_TRY(load_site(q, layer, site, &loaded));
+    QS_TRY(qs_site_load(q->loader, layer, site, &loaded));
     for (int j = 0; j < loaded.n; j++)
         for (int64_t i = 0; i < q->n_specs; i++)
             q->tasks[n_tasks++] = make_task(q, i, layer, loaded.roles[j], &loaded.jobs[j], &out[i]);
@@ -285,6 +199,27 @@ static qs_err solve_site(qs_quantizer *q, int64_t layer, qs_site site, qs_quant_
         for (int64_t i = 0; i < q->n_specs; i++)
             (void)qs_budgets_spec(q->budgets, i, layer, loaded.roles[j],
                                   &out[i].linears[loaded.roles[j]].predicted);
+out:
+    return err;
+}
+
+/* Scalings that the output of the block decides; specs that look for the same find it once. */
+static qs_err choose_by_block(qs_quantizer *q, int64_t layer)
+{
+    qs_err err = QS_OK;
+    if (q->block == NULL) return QS_OK;
+    QS_TRY(qs_awq_block_layer(q->block, layer));
+    for (int64_t i = 0; i < q->n_specs; i++) {
+        int64_t known = 0;
+        if (!qs_awq_block_is_for(&q->specs[i])) continue;
+        while (known < i && !qs_awq_block_alike(&q->specs[known], &q->specs[i])) known++;
+        if (known == i) {
+            QS_TRY(qs_awq_block_choose(q->block, q->loader, &q->specs[i], &q->folds[i], &q->choices[i]));
+            continue;
+        }
+        qs_fold_copy(&q->folds[i], &q->folds[known], qs_model_get_config(q->model));
+        q->choices[i] = q->choices[known];
+    }
 out:
     return err;
 }
@@ -304,7 +239,7 @@ static void take_sample(qs_quant_job *job, float *rows)
     job->n_out = QS_SAMPLE_ROWS;
 }
 
-static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const site_jobs *loaded)
+static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const qs_site_jobs *loaded)
 {
     qs_quant_result results[QS_SITE_MATRICES_MAX * QS_OPTIONS_MAX];
     qs_quant_task tasks[QS_SITE_MATRICES_MAX * QS_OPTIONS_MAX];
@@ -325,7 +260,7 @@ static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const sit
 }
 
 /* The whole matrices of a site with errors. */
-static qs_err perturb_site(qs_quantizer *q, int64_t layer, const site_jobs *loaded, qs_quant_result *results)
+static qs_err perturb_site(qs_quantizer *q, int64_t layer, const qs_site_jobs *loaded, qs_quant_result *results)
 {
     qs_quant_task tasks[QS_SITE_MATRICES_MAX];
     if (q->sensitivity == NULL) return QS_OK;
@@ -343,10 +278,10 @@ qs_err qs_quantizer_measure(qs_quantizer *quantizer, int64_t layer)
     qs_quantizer *q = quantizer;
     qs_quant_result perturbed[QS_N_LINEARS] = {0};
     const qs_packed *packed[QS_N_LINEARS];
-    site_jobs loaded;
+    qs_site_jobs loaded;
     qs_err err = QS_OK;
     for (int site = 0; q->budgets != NULL && site < QS_N_SITES; site++) {
-        QS_TRY(load_site(q, layer, (qs_site)site, &loaded));
+        QS_TRY(qs_site_load(q->loader, layer, (qs_site)site, &loaded));
         QS_TRY(perturb_site(q, layer, &loaded, perturbed));
         for (int j = 0; j < loaded.n; j++)
             take_sample(&loaded.jobs[j], q->sample + j * QS_SAMPLE_ROWS * loaded.jobs[j].n_in);
@@ -430,6 +365,7 @@ qs_err qs_quantizer_layer(qs_quantizer *quantizer, int64_t layer, qs_quant_layer
     for (int64_t i = 0; i < quantizer->n_specs; i++) out[i] = (qs_quant_layer){0};
     if (quantizer->budgets != NULL && !quantizer->shared)
         return qs_fail(QS_E_USAGE, "quantize layer %" PRId64 ": its budget has not been shared out", layer);
+    QS_TRY(choose_by_block(quantizer, layer));
     for (int i = 0; i < QS_N_SITES; i++) QS_TRY(solve_site(quantizer, layer, qs_fold_site_order[i], out));
     for (int64_t i = 0; i < quantizer->n_specs; i++)
         if (quantizer->specs[i].method->folds)

@@ -5,6 +5,7 @@
 
 #include "model/block.h"
 #include "quant/methods.h"
+#include "quant/site.h"
 
 /* All seven linears of a layer for one spec, and the norms and biases that a folded scaling changes. */
 typedef struct qs_quant_layer {
@@ -15,20 +16,6 @@ void qs_quant_layer_free(qs_quant_layer *layer);
 
 /* A layer as a source for blocks, whatever the number of the layer that is asked for. Borrowed. */
 qs_linear_source qs_quant_layer_source(qs_quant_layer *layer);
-
-/* Gives the second moments of a site as calib.h5 stores them, and the mean size of its input [width]; what is given
- * stays until the next call of either. get_abs may be NULL when no spec needs it. */
-typedef struct qs_gram_source {
-    qs_err (*get)(void *context, int64_t layer, qs_site site, const float **packed_gram, int64_t *n_tokens);
-    void *context;
-    qs_err (*get_abs)(void *context, int64_t layer, qs_site site, const float **abs_mean);
-    /* [n_windows, n_ctx] on which budgets measure how much each matrix's errors matter (quant/sensitivity.h); NULL =
-     * equal losses matter alike. */
-    const int32_t *tokens;
-    int64_t n_windows, n_ctx;
-    /* The same of the head's input, the final norm's output; NULL = not known, which specs that quantise the head refuse. */
-    qs_err (*get_head)(void *context, const float **packed_gram, int64_t *n_tokens);
-} qs_gram_source;
 
 /* Every group fits every row, every method has what it needs, and every budget can be met with this model. QS_E_USAGE
  * names spec and matrix; QS_E_UNSUPPORTED for rows that a format cannot hold. */

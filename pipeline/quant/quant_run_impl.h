@@ -2,12 +2,11 @@
 #ifndef QS_QUANT_QUANT_RUN_IMPL_H
 #define QS_QUANT_QUANT_RUN_IMPL_H
 
+#include "quant/awq_block.h"
 #include "quant/budget.h"
 #include "quant/fold.h"
 #include "quant/quant_run.h"
 #include "quant/sensitivity.h"
-
-enum { QS_SITE_MATRICES_MAX = 3 /* of a site: q, k, v */ };
 
 struct qs_quantizer {
     const qs_model *model;
@@ -16,12 +15,11 @@ struct qs_quantizer {
     const qs_spec *specs;
     int64_t n_specs;
     qs_workspace *workspace;
-    qs_factor_cache *factors[QS_N_SITES]; /* of the first site with that width; NULL before its first use */
-    float *weights;                       /* matrices of a site, one after the other */
+    qs_site_loader *loader;
     qs_quant_task *tasks;                 /* [QS_SITE_MATRICES_MAX * n_specs] */
-    float *abs_mean;                      /* [widest site] */
-    int32_t *tied;                        /* [width of o], see qs_fold_tie_heads */
     qs_fold *folds;                       /* [n_specs], of the layer; empty where nothing is folded */
+    qs_awq_block *block;                  /* NULL = no spec chooses its scalings by the block's output */
+    qs_awq_choice *choices;               /* [n_specs], of the layer */
     qs_budgets *budgets;                  /* NULL = no spec has one */
     bool shared;                          /* qs_quantizer_share has been called */
     float *sample;                        /* [QS_SITE_MATRICES_MAX, QS_SAMPLE_ROWS, widest site] */
@@ -29,9 +27,5 @@ struct qs_quantizer {
     qs_spec perturbation;                 /* whose errors are used for that */
     double *perturbed_loss;               /* [n_layers * QS_N_LINEARS] of these errors */
 };
-
-/* The cache that inputs of one width share, loaded with the second moments of one of them. */
-QS_MUST_CHECK qs_err qs_quantizer_load_moments(qs_quantizer *quantizer, int64_t width, const float *gram, int64_t n_tokens,
-                                               const char *name, qs_factor_cache **out);
 
 #endif

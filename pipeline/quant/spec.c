@@ -65,6 +65,8 @@ static const key_row keys[] = {
      "1 = scales are tried with the weights' mean size too, 0 = with the inputs' alone"},
     {"awq", "clip", KEY_FLAG, AT(clip), 1, 0, 1, NULL, "clip", "noclip", NULL,
      "1 = ranges of groups are cut where that lowers the loss (default when gptq=0)"},
+    {"awq", "loss", KEY_NAME, AT(loss), QS_AWQ_LINEAR, 0, 0, "linear block", NULL, NULL, NULL,
+     "what the best scalings are rated by: errors of the linears' outputs, or of the block's on some tokens"},
     {"nf4 fp4", "block", KEY_INT, AT(group_size), 64, 0, 0, "32 64 128 256 512 1024 2048 4096", NULL, NULL, NULL,
      "weights of the flattened matrix that share a largest magnitude"},
     {"nf4 fp4", "dq", KEY_FLAG, AT(double_quant), 1, 0, 1, NULL, "dq", "nodq", NULL,
@@ -203,7 +205,7 @@ static void format_suffix(char text[VALUE_BYTES], const qs_spec *spec, const key
     text[0] = '\0';
     double value = get_value(spec, row);
     bool always = row->offset == AT(sym) || row->offset == AT(double_quant) || row->offset == AT(head) ||
-                  row->kind == KEY_NAME;
+                  row->offset == AT(compute);
     if ((row->kind == KEY_INT && row->prefix == NULL) || row->offset == AT(bpw) || (!always && value == default_value(spec, row))) return;
     if (is_flag(row))
         (void)snprintf(text, VALUE_BYTES, "%s", value != 0 ? row->suffix_1 : row->suffix_0);
@@ -393,6 +395,16 @@ qs_err qs_spec_parse(qs_spec *out, const char *text)
         rest = comma != NULL ? comma + 1 : NULL;
     }
     return err == QS_OK ? complete(out, given, where) : err;
+}
+
+qs_err qs_spec_set_awq_loss(qs_spec *spec, const char *name)
+{
+    int index = index_of("linear block", name);
+    if (index < 0) return qs_fail(QS_E_USAGE, "--awq-loss %s: linear or block is needed", name);
+    if (find_key(spec->method, AT(loss)) < 0) return QS_OK;
+    spec->loss = index;
+    write_names(spec);
+    return QS_OK;
 }
 
 /* One part of a variant: "asym", "act", "damp0.05". */

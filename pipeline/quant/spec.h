@@ -29,6 +29,9 @@ enum { QS_SPEC_ID_BYTES = 96, QS_SPEC_TEXT_BYTES = 256 };
 
 struct qs_method;
 
+/* Errors of the linears' outputs, from second moments; or of the block's output, on some tokens (quant/awq_block.h). */
+typedef enum qs_awq_loss { QS_AWQ_LINEAR, QS_AWQ_BLOCK } qs_awq_loss;
+
 typedef struct qs_spec {
     const struct qs_method *method;
     char id[QS_SPEC_ID_BYTES];
@@ -49,6 +52,7 @@ typedef struct qs_spec {
     bool weight_stats; /* duo=1: candidates that look at the weights' size besides the inputs' */
     bool clip;         /* clip=1: ranges are cut where that lowers the loss */
     bool then_gptq;    /* gptq=1: scaled weights are coded by GPTQ instead of rounded */
+    int64_t loss;      /* a qs_awq_loss: what the best scalings, and cuts of ranges, are rated by */
     /* bitsandbytes (backend/packed.h): */
     bool double_quant;  /* dq=1: block maxima in 8 bits */
     int64_t compute;    /* a qs_rounding */
@@ -66,6 +70,9 @@ QS_MUST_CHECK qs_err qs_spec_parse(qs_spec *out, const char *text);
  * default). */
 QS_MUST_CHECK qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits,
                                         const char *group_size, const char *variant);
+
+/* The same point of AWQ with another loss, by its name: "linear", "block". Other methods' stay. QS_E_USAGE. */
+QS_MUST_CHECK qs_err qs_spec_set_awq_loss(qs_spec *spec, const char *name);
 
 /* Whether this spec can quantise rows of n_in weights; QS_E_USAGE names the matrix: a group larger than the
  * row. A group that does not divide the row is fine: the last one is shorter. Blocks fit any matrix. EXL2 takes rows
