@@ -69,7 +69,8 @@ static void test_loss_by_hand(void **state)
                             .n_in = 2,
                             .factors = factors,
                             .backend = backend};
-        qs_quant_task task = {&spec, &job, &result, columns, i == 2 ? rows : NULL};
+        qs_quant_task task = {
+            .spec = &spec, .job = &job, .out = &result, .columns = columns, .rows = i == 2 ? rows : NULL};
         if (i > 0) columns[1] = 3;
         OK(qs_awq_fold_weights(workspace, &task, h, false, folded));
         assert_true(folded[0] == 3.0f / (i == 2 ? 4 : 1) &&
