@@ -3,7 +3,7 @@
 #include "base/mem.h"
 #include "model/forward.h"
 #include "model/turned.h"
-#include "quant/sensitivity.h"
+#include "quant/block_loss.h"
 #include "quant/turned_grams.h"
 #include "stat/calib_file.h"
 
@@ -16,8 +16,8 @@ struct qs_propagation {
     qs_gram_source collected, grams; /* as collected, and as the spec's model has them */
     qs_turned_grams *turned_grams;
     qs_quantizer *quantizer;
-    float *rows;                           /* [PROBE_ROWS, d_model], of a rotated stream */
-    int32_t tokens[QS_SENSITIVITY_TOKENS]; /* for budgets */
+    float *rows;                          /* [PROBE_ROWS, d_model], of a rotated stream */
+    int32_t tokens[QS_BLOCK_LOSS_TOKENS]; /* for budgets and block losses */
 };
 
 qs_err qs_propagation_check(qs_model *model, const qs_spec *spec)
@@ -56,7 +56,7 @@ qs_err qs_propagation_create(qs_propagation **out, qs_backend *backend, qs_model
     p->model = model;
     p->collector = collector;
     p->collected = (qs_gram_source){.get = get_gram, .get_abs = get_abs, .context = collector, .tokens = p->tokens,
-                                    .n_windows = QS_SENSITIVITY_WINDOWS, .n_ctx = QS_SENSITIVITY_CTX};
+                                    .n_windows = QS_BLOCK_LOSS_WINDOWS, .n_ctx = QS_BLOCK_LOSS_CTX};
     qs_calib_spread_tokens(windows, n_samples, seqlen, &p->collected.n_windows, &p->collected.n_ctx, p->tokens);
     p->grams = p->collected;
     if (spec->rotate) {

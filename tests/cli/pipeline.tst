@@ -26,7 +26,7 @@
 0 ^1$ for d in a b; do (cd $TMP/$d; $OLDPWD/$QS_BUILD/tests/tool_artifact awq-b4-g32-asym-block.quant.h5); done | sort -u | wc -l
 2 linear.or.block qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec awq:bits=4,group=32 --awq-loss cube --out $TMP/x
 2 no.point qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec rtn:bits=4,group=32 --awq-loss block --out $TMP/x
-2 loss=linear qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --propagate awq:bits=4,group=32,loss=block --out $TMP/x.h5
+0 b4-g32-asym-block qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --propagate awq:bits=4,group=32,loss=block --out $TMP/x.h5
 
 # bitsandbytes' formats need no calibration; compute dtype and double quantisation are axes of a grid.
 0 . printf 'method,bits,group_size,variant\nnf4,4,64,dq-bf16|nodq-fp32\nfp4,,32,dq-fp16\nint8,8,,\n' >$TMP/bnb.csv
