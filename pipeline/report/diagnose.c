@@ -190,12 +190,10 @@ static qs_err write_finding(qs_csv_writer *w, const qs_sweep *sweep, const qs_sw
 
 qs_err qs_write_diagnosis(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
-    static const char *const header[] = {"config", "rank",  "rule", "row",  "symptom",
-                                         "evidence", "cause", "fix",  "next", "page"};
     const qs_rule *rules[QS_RULES_MAX];
     qs_csv_writer w;
     (void)selection;
-    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    qs_columns_begin(&w, stream, qs_diagnosis_columns, false);
     for (int64_t i = 0; i < sweep->n; i++) {
         int n = qs_diagnose(sweep, &sweep->configs[i], rules);
         for (int j = 0; j < n; j++) {

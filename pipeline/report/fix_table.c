@@ -92,11 +92,10 @@ out:
 
 qs_err qs_write_fixes(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
-    static const char *const header[] = {"config", "fix", "metric", "before", "after", "triggered", "change", "counts"};
     qs_csv_writer w;
     qs_err err = QS_OK;
     (void)selection;
-    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    qs_columns_begin(&w, stream, qs_fixes_columns, false);
     for (int64_t i = 0; i < sweep->n && err == QS_OK; i++) err = write_config(&w, &sweep->configs[i]);
     return err;
 }

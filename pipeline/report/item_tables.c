@@ -154,11 +154,6 @@ static qs_err snippet_id(const evidence *e, int64_t snippet, json_t **line, cons
 
 /* ---- items.csv ---- */
 
-static const char *const item_header[] = {
-    "config",    "qid",         "wording",     "seed",     "k",        "headers", "prompt_tokens", "answer_tokens",
-    "stop",      "json_ok",     "citations",   "cited_known", "cited_right", "selected", "anchored", "correct",
-    "refused",   "cov_cited",   "lambda",   "entropy", "entropy_stable", "answer"};
-
 /* An answer, and how it was asked for. */
 typedef struct asked {
     const qs_answer_row *row;
@@ -233,7 +228,7 @@ qs_err qs_write_items(FILE *stream, const qs_sweep *sweep, const qs_selection *s
 {
     qs_csv_writer w;
     (void)selection;
-    qs_csv_begin(&w, stream, item_header, sizeof item_header / sizeof *item_header);
+    qs_columns_begin(&w, stream, qs_items_columns, false);
     return for_each(sweep, write_config_items, &w);
 }
 
@@ -429,12 +424,10 @@ out:
 
 qs_err qs_write_entropy(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
-    static const char *const header[] = {"config", "source", "sequence", "step", "entropy", "entropy_mean", "kld",
-                                         "kld_cumulative", "delta", "lambda"};
     qs_csv_writer w;
     qs_err err = QS_OK;
     (void)selection;
-    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    qs_columns_begin(&w, stream, qs_entropy_columns, false);
     for (int64_t i = 0; i < sweep->n && err == QS_OK; i++) {
         const qs_config_row *config = &sweep->configs[i].row;
         qs_artifact *artifact;

@@ -50,7 +50,8 @@ static void put_key(const qs_page *page)
         qs_html_text(page->stream, method);
         (void)fputs("</span>", page->stream);
     }
-    (void)fputs("a ring: no other passing point is as good in every cost and better in one</p>\n", page->stream);
+    (void)fputs("a ring: no other passing point is as good in every cost and better in one (<a "
+                "href=\"pareto.csv\">pareto.csv</a>)</p>\n", page->stream);
 }
 
 static bool on_front(const qs_selection *selection, const qs_sweep_config *config)
@@ -165,7 +166,7 @@ void qs_page_figures(const qs_page *page)
     const qs_sweep *sweep = page->sweep;
     const plot *quality = choose_quality(sweep);
     qs_page_heading(page, "trade", "Quality and cost",
-                    "Lower and further left is better; the pointer on a dot names it.", "pareto.csv");
+                    "Lower and further left is better; the pointer on a dot names it.", "summary.csv");
     put_key(page);
     (void)fputs("<div class=\"figures\">\n", page->stream);
     for (size_t i = 0; i < sizeof plots / sizeof *plots; i++) put_plot(page, &plots[i], quality);

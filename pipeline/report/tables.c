@@ -10,6 +10,7 @@
 #include "report/fix_table.h"
 #include "report/item_tables.h"
 #include "report/page.h"
+#include "report/table_columns.h"
 
 enum { TEXT_BYTES = 2048 }; /* of the longest cell */
 
@@ -217,10 +218,9 @@ static qs_err write_measure(qs_csv_writer *w, const char *id, const qs_measure *
 
 static qs_err write_metrics(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
-    static const char *const header[] = {"config", "metric", "unit", "value", "lo", "hi", "n"};
     qs_csv_writer w;
     (void)selection;
-    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    qs_columns_begin(&w, stream, qs_metrics_columns, false);
     for (int64_t i = 0; i < sweep->n; i++)
         for (int64_t j = 0; j < sweep->configs[i].row.n_measures; j++) {
             qs_err err = write_measure(&w, sweep->configs[i].row.id, &sweep->configs[i].row.measures[j]);
@@ -262,12 +262,10 @@ static qs_err write_gate(qs_csv_writer *w, const qs_config_row *row, const qs_ga
 static qs_err write_verdicts(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
     (void)selection;
-    static const char *const header[] = {"config", "gate",   "value", "lo",      "hi",     "op",
-                                         "limit",  "source", "n",     "verdict", "decided", "partial"};
     qs_csv_writer w;
     int64_t n_raced, n_partial;
     qs_sweep_count_raced(sweep, &n_raced, &n_partial);
-    qs_csv_begin(&w, stream, header, (int64_t)(sizeof header / sizeof *header) - (n_raced > 0 ? 0 : 1));
+    qs_columns_begin(&w, stream, qs_verdicts_columns, n_raced > 0);
     for (int64_t i = 0; i < sweep->n; i++)
         for (int64_t j = 0; j < sweep->configs[i].judgement.n_gates; j++) {
             qs_err err = write_gate(&w, &sweep->configs[i].row, &sweep->configs[i].judgement.gates[j], n_raced > 0);
@@ -281,9 +279,8 @@ static qs_err write_verdicts(FILE *stream, const qs_sweep *sweep, const qs_selec
 static qs_err write_layers(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
     (void)selection;
-    static const char *const header[] = {"config", "layer", "matrix", "loss"};
     qs_csv_writer w;
-    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    qs_columns_begin(&w, stream, qs_layers_columns, false);
     for (int64_t i = 0; i < sweep->n; i++) {
         const qs_config_row *row = &sweep->configs[i].row;
         for (int64_t j = 0; row->loss != NULL && j < row->n_layers * QS_N_LINEARS; j++) {
@@ -329,10 +326,8 @@ static qs_err put_spread(qs_csv_writer *w, const qs_config_row *row, int q)
 static qs_err write_latency(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
     (void)selection;
-    static const char *const header[] = {"config", "metric",  "unit",   "value",  "lo",       "hi",
-                                         "n",      "backend", "device", "kernel", "n_threads"};
     qs_csv_writer w;
-    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    qs_columns_begin(&w, stream, qs_latency_columns, false);
     for (int64_t i = 0; i < sweep->n; i++) {
         const qs_config_row *row = &sweep->configs[i].row;
         qs_estimate paired = {row->reference_decode_ms_p50, NAN, NAN, 0};
@@ -358,22 +353,8 @@ static const char *yes(bool value) { return value ? "yes" : "no"; }
 static qs_err write_pareto(FILE *stream, const qs_sweep *sweep, const qs_selection *selection)
 {
     (void)sweep;
-    static const char *const header[] = {"config",
-                                         "passes",
-                                         "on_front",
-                                         "recommended",
-                                         "confirmed",
-                                         "bpw",
-                                         "bytes",
-                                         "decode_ms_tok_p50",
-                                         "ppl_ratio_select",
-                                         "select_verdict",
-                                         "ppl_ratio_confirm",
-                                         "confirm_lo",
-                                         "confirm_hi",
-                                         "confirm_verdict"};
     qs_csv_writer w;
-    qs_csv_begin(&w, stream, header, sizeof header / sizeof *header);
+    qs_columns_begin(&w, stream, qs_pareto_columns, false);
     for (int64_t i = 0; i < selection->n; i++) {
         const qs_selection_point *point = &selection->points[i];
         const qs_config_row *row = &point->config->row;
@@ -399,19 +380,19 @@ static qs_err write_pareto(FILE *stream, const qs_sweep *sweep, const qs_selecti
 }
 
 const qs_table qs_tables[] = {
-    {"summary.csv", "a configuration", write_summary},
-    {"verdicts.csv", "a gate of a configuration", write_verdicts},
-    {"layers.csv", "the loss of a matrix", write_layers},
-    {"latency.csv", "a time or rate of a configuration", write_latency},
-    {"pareto.csv", "a configuration as a candidate", write_pareto},
-    {"metrics.csv", "a figure of a configuration with its 95 % interval: everything that was measured", write_metrics},
+    {"summary.csv", "a configuration", write_summary, qs_summary_facts},
+    {"verdicts.csv", "a gate of a configuration", write_verdicts, qs_verdicts_columns},
+    {"layers.csv", "the loss of a matrix", write_layers, qs_layers_columns},
+    {"latency.csv", "a time or rate of a configuration", write_latency, qs_latency_columns},
+    {"pareto.csv", "a configuration as a candidate", write_pareto, qs_pareto_columns},
+    {"metrics.csv", "a figure of a configuration with its 95 % interval: everything that was measured", write_metrics, qs_metrics_columns},
     {"diagnosis.csv", "a symptom of a configuration: figures, likely cause, fix and next command (docs/symptoms.md)",
-     qs_write_diagnosis},
-    {"fixes.csv", "a gate's figure before and after a fix that was tried (docs/fixes.md)", qs_write_fixes},
-    {"items.csv", "an answer: a question in one wording, greedily or with a seed", qs_write_items},
-    {"entropy.csv", "a step of a text: the mean over held-out windows, or one long text", qs_write_entropy},
-    {"report.html", "the page for people: not a table, and all of them", qs_write_page},
-    {"trace.jsonl", "a retrieval: a question in one wording, the snippets offered, and those selected", qs_write_trace},
+     qs_write_diagnosis, qs_diagnosis_columns},
+    {"fixes.csv", "a gate's figure before and after a fix that was tried (docs/fixes.md)", qs_write_fixes, qs_fixes_columns},
+    {"items.csv", "an answer: a question in one wording, greedily or with a seed", qs_write_items, qs_items_columns},
+    {"entropy.csv", "a step of a text: the mean over held-out windows, or one long text", qs_write_entropy, qs_entropy_columns},
+    {"report.html", "the page for people: not a table, and all of them", qs_write_page, NULL},
+    {"trace.jsonl", "a retrieval: a question in one wording, the snippets offered, and those selected", qs_write_trace, NULL},
     {0},
 };
 
@@ -423,9 +404,13 @@ void qs_tables_print_markdown(FILE *stream)
     (void)fprintf(stream, "\nColumns of `summary.csv`, in this order:");
     for (int i = 0; i < N_SUMMARY; i++)
         (void)fprintf(stream, "%s`%s`", i % 8 == 0 ? "\n" : " ", summary_columns[i].name);
-    (void)fprintf(stream, "\n\n`tokens` (on which the figures of quality rest) and `race` (accepted, dropped, or whole) are there "
-                          "where a configuration raced (`evaluate --race`), and so is `partial` in `verdicts.csv`: yes for "
-                          "what is a mean over a part of the windows.\n");
+    (void)fprintf(stream, "\n\nOf these, besides the metrics above:\n\n");
+    qs_columns_print_markdown(stream, qs_summary_facts);
+    for (const qs_table *table = qs_tables + 1; table->file != NULL; table++) {
+        if (table->columns == NULL) continue;
+        (void)fprintf(stream, "\n## Columns of %s\n\n", table->file);
+        qs_columns_print_markdown(stream, table->columns);
+    }
 }
 
 qs_err qs_tables_write(const qs_sweep *sweep, const qs_selection *selection, const char *dir)

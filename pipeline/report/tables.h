@@ -5,11 +5,13 @@
 
 #include "data/csv.h"
 #include "report/selection.h"
+#include "report/table_columns.h"
 
 typedef struct qs_table {
     const char *file; /* "summary.csv" */
     const char *text; /* what a row is */
     qs_err (*write)(FILE *stream, const qs_sweep *sweep, const qs_selection *selection);
+    const qs_column *columns; /* what they mean; of summary.csv those that are no metrics; NULL of what is no CSV */
 } qs_table;
 
 extern const qs_table qs_tables[]; /* ends with file == NULL */
@@ -17,7 +19,7 @@ extern const qs_table qs_tables[]; /* ends with file == NULL */
 /* Writes all of them into `dir`, which is made when missing. */
 QS_MUST_CHECK qs_err qs_tables_write(const qs_sweep *sweep, const qs_selection *selection, const char *dir);
 
-/* The tables, and the columns of summary.csv, for docs/columns.md. */
+/* The tables and their columns, for docs/columns.md. */
 void qs_tables_print_markdown(FILE *stream);
 
 /* A cell of text. A spreadsheet takes what begins like a formula for one; an apostrophe in front marks it as text. */
