@@ -1,5 +1,5 @@
-/* What questions leave in the eval artifacts of the tests: answers, states, the probe, fixes, long texts and times, of any
- * number of items and by rules that can be followed by hand. */
+/* What questions leave in the eval artifacts of the tests: answers, states, the probe, fixes, long texts and
+ * times, of any number of items and by rules that can be followed by hand. */
 #ifndef QS_TESTS_QUESTION_CONTENT_H
 #define QS_TESTS_QUESTION_CONTENT_H
 
@@ -15,10 +15,13 @@
 enum { Q_SNIPPETS = 8, Q_K = 2, Q_LONG_TEXTS = 2, Q_LONG_STEPS = 16, Q_ANSWER_STEPS = 8, Q_LINE_BYTES = 160 };
 
 /* How far a configuration is from the reference: 0 to 4. */
-static inline int q_harm(const eval_spec *s) { return s->bits == 0 ? 0 : s->bits == 2 ? 4 : s->bits == 3 ? 2 : 1; }
+static inline int q_harm(const eval_spec *s)
+{
+    return s->bits == 0 ? 0 : s->bits == 2 ? 4 : s->bits == 3 ? 2 : 1;
+}
 
-/* Every fifth item has no anchor; of the others the reference converges but for one run of every third item, and the more a
- * configuration is harmed, the more runs leave that state. */
+/* Every fifth item has no anchor; of the others the reference converges but for one run of every third item,
+ * and the more a configuration is harmed, the more runs leave that state. */
 static inline int32_t q_state(const eval_spec *s, int64_t item, int64_t run)
 {
     if (item % 5 == 4) return -1;
@@ -29,10 +32,14 @@ static inline int32_t q_state(const eval_spec *s, int64_t item, int64_t run)
 typedef struct q_lines {
     char (*lines)[Q_LINE_BYTES];
 } q_lines;
-static inline const char *q_line(const void *context, int64_t i) { return ((const q_lines *)context)->lines[i]; }
+static inline const char *q_line(const void *context, int64_t i)
+{
+    return ((const q_lines *)context)->lines[i];
+}
 
 /* Lines made by printf with the index. */
-static inline qs_err q_put_lines(qs_artifact *a, const char *path, int64_t n, void (*make)(char *line, int64_t i))
+static inline qs_err q_put_lines(qs_artifact *a, const char *path, int64_t n,
+                                 void (*make)(char *line, int64_t i))
 {
     q_lines all = {0};
     qs_err err = QS_NEW(all.lines, n, "lines");
@@ -45,23 +52,26 @@ static inline qs_err q_put_lines(qs_artifact *a, const char *path, int64_t n, vo
 /* The second item's name is what no page may take for its own. */
 static inline void q_qid(char *line, int64_t i)
 {
-    (void)snprintf(line, Q_LINE_BYTES, i == 1 ? "Q-%03lld</td><script>alert(\"x\")</script>" : "Q-%03lld", (long long)i);
+    (void)snprintf(line, Q_LINE_BYTES, i == 1 ? "Q-%03lld</td><script>alert(\"x\")</script>" : "Q-%03lld",
+                   (long long)i);
 }
 static inline void q_question(char *line, int64_t i)
 {
-    (void)snprintf(line, Q_LINE_BYTES, "What is %lld, in wording %lld?", (long long)(i / QS_WORDINGS), (long long)(i % QS_WORDINGS));
+    (void)snprintf(line, Q_LINE_BYTES, "What is %lld, in wording %lld?", (long long)(i / QS_WORDINGS),
+                   (long long)(i % QS_WORDINGS));
 }
 static inline void q_snippet(char *line, int64_t i)
 {
     (void)snprintf(line, Q_LINE_BYTES,
-                   "{\"snippet_id\":\"S%lld\",\"section_id\":\"C%lld\",\"source_url\":\"u\",\"header\":\"h\",\"start\":%lld,\"end\":%lld,"
+                   "{\"snippet_id\":\"S%lld\",\"section_id\":\"C%lld\",\"source_url\":\"u\",\"header\":\"h\","
+                   "\"start\":%lld,\"end\":%lld,"
                    "\"tokens\":9,\"rev\":\"1\"}",
                    (long long)i, (long long)(i / 2), (long long)(i % 2 * 50), (long long)(i % 2 * 50 + 50));
 }
 static inline void q_answer(char *line, int64_t i)
 {
-    (void)snprintf(line, Q_LINE_BYTES, "{\"answer\":\"=%lld\",\"citations\":[{\"snippet_id\":\"S%lld\"}]}", (long long)i,
-                   (long long)(i % Q_SNIPPETS));
+    (void)snprintf(line, Q_LINE_BYTES, "{\"answer\":\"=%lld\",\"citations\":[{\"snippet_id\":\"S%lld\"}]}",
+                   (long long)i, (long long)(i % Q_SNIPPETS));
 }
 
 static inline qs_err q_put_states(qs_artifact *a, const eval_spec *s)
@@ -73,14 +83,17 @@ static inline qs_err q_put_states(qs_artifact *a, const eval_spec *s)
     QS_TRY(QS_NEW(rows, n * QS_WORDINGS, "rows"));
     QS_TRY(QS_NEW(states, n * QS_LAMBDA_RUNS, "states"));
     QS_TRY(QS_NEW(probe, s->n_probed * QS_PROBE_CELLS, "states"));
-    for (int64_t i = 0; i < n * QS_LAMBDA_RUNS; i++) states[i] = q_state(s, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS);
+    for (int64_t i = 0; i < n * QS_LAMBDA_RUNS; i++)
+        states[i] = q_state(s, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS);
     for (int64_t i = 0; i < s->n_probed * QS_PROBE_CELLS; i++)
         probe[i] = q_state(s, i / QS_PROBE_CELLS, i % QS_PROBE_HEADERS);
     QS_TRY(q_put_lines(a, "/qa/qids", n, q_qid));
-    QS_TRY(qs_artifact_put(a, "/semantic/rows", QS_F64, 2, (int64_t[]){n * QS_WORDINGS, QS_SEMANTIC_COLUMNS}, rows));
+    QS_TRY(qs_artifact_put(a, "/semantic/rows", QS_F64, 2, (int64_t[]){n * QS_WORDINGS, QS_SEMANTIC_COLUMNS},
+                           rows));
     QS_TRY(qs_artifact_put(a, "/semantic/lambda", QS_I32, 2, (int64_t[]){n, QS_LAMBDA_RUNS}, states));
     if (s->n_probed > 0)
-        QS_TRY(qs_artifact_put(a, "/probe/states", QS_I32, 3, (int64_t[]){s->n_probed, QS_PROBE_KS, QS_PROBE_HEADERS}, probe));
+        QS_TRY(qs_artifact_put(a, "/probe/states", QS_I32, 3,
+                               (int64_t[]){s->n_probed, QS_PROBE_KS, QS_PROBE_HEADERS}, probe));
 out:
     qs_mem_free(rows);
     qs_mem_free(states);
@@ -111,7 +124,8 @@ out:
 
 static inline qs_err q_put_answers(qs_artifact *a, const eval_spec *s)
 {
-    int64_t n_runs = s->n_items * QS_RUNS_PER_ITEM, n_prompts = s->n_items * QS_WORDINGS, n_hits = n_prompts * QS_POOL;
+    int64_t n_runs = s->n_items * QS_RUNS_PER_ITEM, n_prompts = s->n_items * QS_WORDINGS,
+            n_hits = n_prompts * QS_POOL;
     qs_answer_row *rows = NULL;
     double *coverage = NULL, *scores = NULL;
     int64_t *ranked = NULL;
@@ -124,14 +138,23 @@ static inline qs_err q_put_answers(qs_artifact *a, const eval_spec *s)
     QS_TRY(QS_NEW(scores, n_hits * 4, "scores"));
     for (int64_t i = 0; i < n_runs; i++) {
         qs_question_run run = qs_questions_run(i);
-        rows[i] = (qs_answer_row){.item = (int32_t)run.item, .wording = (int32_t)run.wording, .seed = run.seed, .n_prompt = 50,
-                                  .n_tokens = 9, .json_ok = 1, .n_citations = 1, .n_known = 1,
-                                  .selected = (int32_t)(i % Q_SNIPPETS), .anchored = 1, .correct = i % 3 != 0};
+        rows[i] = (qs_answer_row){.item = (int32_t)run.item,
+                                  .wording = (int32_t)run.wording,
+                                  .seed = run.seed,
+                                  .n_prompt = 50,
+                                  .n_tokens = 9,
+                                  .json_ok = 1,
+                                  .n_citations = 1,
+                                  .n_known = 1,
+                                  .selected = (int32_t)(i % Q_SNIPPETS),
+                                  .anchored = 1,
+                                  .correct = i % 3 != 0};
         coverage[i] = run.item % 5 == 4 ? NAN : 0.5;
     }
     for (int64_t i = 0; i < n_prompts * Q_K; i++) ranked[i] = i % Q_SNIPPETS;
     for (int64_t i = 0; i < n_hits; i++)
-        for (int j = 0; j < 4; j++) ranks[i * 4 + j] = i % QS_POOL < Q_K ? (int32_t)(j == 0 ? i % Q_SNIPPETS : i % QS_POOL + 1) : -1;
+        for (int j = 0; j < 4; j++)
+            ranks[i * 4 + j] = i % QS_POOL < Q_K ? (int32_t)(j == 0 ? i % Q_SNIPPETS : i % QS_POOL + 1) : -1;
     QS_TRY(qs_artifact_put_int(a, "/qa/@k", Q_K));
     QS_TRY(q_put_lines(a, "/qa/questions", n_prompts, q_question));
     QS_TRY(q_put_lines(a, "/qa/snippets", Q_SNIPPETS, q_snippet));
@@ -160,8 +183,10 @@ static inline qs_err q_put_fixes(qs_artifact *a, const eval_spec *s)
     const struct {
         const char *path;
         double value;
-    } rows[] = {{"/fixes/header-lock/cov_cited/@value", cited + 0.15}, {"/fixes/header-lock/lambda_conv/@value", conv},
-                {"/fixes/rerank/cov_cited/@value", cited + 0.1}, {"/fixes/rerank/lambda_conv/@value", conv - 0.25}};
+    } rows[] = {{"/fixes/header-lock/cov_cited/@value", cited + 0.15},
+                {"/fixes/header-lock/lambda_conv/@value", conv},
+                {"/fixes/rerank/cov_cited/@value", cited + 0.1},
+                {"/fixes/rerank/lambda_conv/@value", conv - 0.25}};
     qs_err err = QS_OK;
     for (size_t i = 0; i < sizeof rows / sizeof *rows && err == QS_OK && s->bits > 0; i++)
         err = qs_artifact_put_real(a, rows[i].path, rows[i].value);
@@ -172,7 +197,8 @@ static inline qs_err q_put_long_texts(qs_artifact *a, const eval_spec *s)
 {
     const int64_t dims[] = {Q_LONG_TEXTS, Q_LONG_STEPS}, windows[] = {EVAL_WINDOWS, EVAL_SCORED};
     int32_t tokens[Q_LONG_TEXTS * Q_LONG_STEPS];
-    float entropy[Q_LONG_TEXTS * Q_LONG_STEPS], kld[Q_LONG_TEXTS * Q_LONG_STEPS], text[EVAL_WINDOWS * EVAL_SCORED];
+    float entropy[Q_LONG_TEXTS * Q_LONG_STEPS], kld[Q_LONG_TEXTS * Q_LONG_STEPS],
+        text[EVAL_WINDOWS * EVAL_SCORED];
     qs_err err;
     for (int i = 0; i < Q_LONG_TEXTS * Q_LONG_STEPS; i++) {
         tokens[i] = i;
@@ -204,7 +230,9 @@ static inline qs_err q_put_wordings(qs_artifact *a, const eval_spec *s)
         int64_t prompt = i / Q_ANSWER_STEPS, t = i % Q_ANSWER_STEPS;
         bool there = prompt / QS_WORDINGS != 1 || t < 5;
         w.tokens[i] = there ? (int32_t)t : -1;
-        w.entropy[i] = there ? 1.0f + 0.125f * (float)t + (prompt % QS_WORDINGS == 2 ? 0.25f * (float)q_harm(s) : 0.0f) : NAN;
+        w.entropy[i] = there ? 1.0f + 0.125f * (float)t +
+                                   (prompt % QS_WORDINGS == 2 ? 0.25f * (float)q_harm(s) : 0.0f)
+                             : NAN;
         stable[prompt] = prompt % QS_WORDINGS != 2 || q_harm(s) < 2;
     }
     QS_TRY(qs_wordings_put(a, &w, s->bits > 0 ? stable : NULL));

@@ -1,5 +1,5 @@
-/* Entropy wording by wording (checklist B15): curves and verdicts by hand, answers against the plain loop, the reference
- * against itself. */
+/* Entropy wording by wording (checklist B15): curves and verdicts by hand, answers against the plain loop,
+ * the reference against itself. */
 #include "figures.h"
 #include "model_files.h"
 
@@ -25,7 +25,8 @@ static void test_curves(void **state)
     for (int t = 0; t < 3; t++) tokens[t] = 7, entropy[t] = first[t];
     tokens[QS_WORDINGS * 3] = 7;
     entropy[QS_WORDINGS * 3] = 4;
-    for (int t = 0; t < 2; t++) tokens[(QS_WORDINGS + 1) * 3 + t] = 7, entropy[(QS_WORDINGS + 1) * 3 + t] = second[t];
+    for (int t = 0; t < 2; t++)
+        tokens[(QS_WORDINGS + 1) * 3 + t] = 7, entropy[(QS_WORDINGS + 1) * 3 + t] = second[t];
     qs_wordings w = {N_PROMPTS, 3, tokens, entropy};
     double mean[3];
     assert_int_equal(qs_wordings_length(&w, 0), 3);
@@ -44,9 +45,9 @@ static void test_curves(void **state)
     assert_true(mean[0] == 1.0);
 }
 
-/* The worked example of docs/entropy.md: a level of 2 nats over 40 steps, hence means of 5; along the second paraphrase the
- * candidate has 2.5 from step 20 on. Four of five such steps make 2.4 = 1.2 x 2: the rise begins at 23, the reference has none,
- * and 17 steps are more than 5. */
+/* The worked example of docs/entropy.md: a level of 2 nats over 40 steps, hence means of 5; along the second
+ * paraphrase the candidate has 2.5 from step 20 on. Four of five such steps make 2.4 = 1.2 x 2: the rise
+ * begins at 23, the reference has none, and 17 steps are more than 5. */
 static void test_verdicts(void **state)
 {
     (void)state;
@@ -64,7 +65,8 @@ static void test_verdicts(void **state)
     figures got = {0};
     assert_ok(qs_wordings_metrics(&own, &reference, 1, take, &got));
     assert_true(figure(&got, "entropy_paraphrase_1")->value == 1.0);
-    assert_true(figure(&got, "entropy_paraphrase_2")->value == 0.0 && figure(&got, "entropy_paraphrase_2")->hi == 0.0);
+    assert_true(figure(&got, "entropy_paraphrase_2")->value == 0.0 &&
+                figure(&got, "entropy_paraphrase_2")->hi == 0.0);
     assert_true(figure(&got, "entropy_paraphrase_3")->value == 1.0);
     assert_true(figure(&got, "entropy_paraphrases")->value == 0.0);
     double rms = 0.0; /* trailing means go up by 0.1 a step from 20 to 24, over the level of 2 */
@@ -89,8 +91,8 @@ typedef struct bench {
 
 static void bench_open(bench *b)
 {
-    static const char *const texts[N_PROMPTS] = {"one two", "the water of the weir", "3",      "Answer:\n",
-                                                 "a keeper", "What is it?",          "pressure", "{"};
+    static const char *const texts[N_PROMPTS] = {"one two",  "the water of the weir", "3",        "Answer:\n",
+                                                 "a keeper", "What is it?",           "pressure", "{"};
     *b = (bench){0};
     assert_ok(qs_model_open(&b->model, "tests/fixtures/tiny"));
     assert_ok(qs_backend_create(&b->backend, "cpu", 0, 1));
@@ -148,7 +150,8 @@ static void assert_same(const qs_wordings *a, const qs_wordings *b)
     assert_int_equal(a->n_steps, b->n_steps);
     assert_memory_equal(a->tokens, b->tokens, n * sizeof *a->tokens);
     for (size_t i = 0; i < n; i++)
-        assert_true(a->entropy[i] == b->entropy[i] || (isnan(a->entropy[i]) && isnan(b->entropy[i]) && a->tokens[i] < 0));
+        assert_true(a->entropy[i] == b->entropy[i] ||
+                    (isnan(a->entropy[i]) && isnan(b->entropy[i]) && a->tokens[i] < 0));
 }
 
 static void test_answers(void **state)
@@ -158,20 +161,23 @@ static void test_answers(void **state)
     qs_wordings f, q;
     figures got = {0};
     bench_open(&b);
-    qs_decoder *four = decoder_of(&b, 4, QS_F16), *three = decoder_of(&b, 3, QS_F16), *other = decoder_of(&b, 2, QS_BF16);
+    qs_decoder *four = decoder_of(&b, 4, QS_F16), *three = decoder_of(&b, 3, QS_F16),
+               *other = decoder_of(&b, 2, QS_BF16);
     assert_ok(qs_wordings_write(&f, b.backend, four, b.tokenizer, b.prompts, N_PROMPTS, N_TOKENS));
     assert_plain(&b, &f);
     assert_ok(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f));
     assert_same(&f, &q);
     assert_ok(qs_wordings_metrics(&q, &f, 1, take, &got));
-    assert_true(figure(&got, "entropy_paraphrases")->value == 1.0 && figure(&got, "entropy_paraphrases_rms")->value == 0.0);
+    assert_true(figure(&got, "entropy_paraphrases")->value == 1.0 &&
+                figure(&got, "entropy_paraphrases_rms")->value == 0.0);
     qs_wordings_free(&q);
     /* The first item alone, as the control has it: still nothing differs. */
     got = (figures){0};
     assert_ok(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, QS_WORDINGS, &f));
     assert_same(&f, &q);
     assert_ok(qs_wordings_metrics(&q, &f, 1, take, &got));
-    assert_true(figure(&got, "entropy_paraphrases")->value == 1.0 && figure(&got, "entropy_paraphrases_rms")->value == 0.0);
+    assert_true(figure(&got, "entropy_paraphrases")->value == 1.0 &&
+                figure(&got, "entropy_paraphrases_rms")->value == 0.0);
     qs_wordings_free(&q);
     assert_ok(qs_wordings_follow(&q, b.backend, other, b.tokenizer, b.prompts, N_PROMPTS, &f));
     got = (figures){0};
@@ -179,9 +185,11 @@ static void test_answers(void **state)
     assert_true(figure(&got, "entropy_paraphrases_rms")->value > 0.0);
     qs_wordings_free(&q);
     f.tokens[0] = V;
-    assert_fails(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT, "no token");
+    assert_fails(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT,
+                 "no token");
     f.n_prompts = QS_WORDINGS;
-    assert_fails(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT, "of 8 prompts");
+    assert_fails(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT,
+                 "of 8 prompts");
     qs_wordings_free(&f);
     qs_decoder_destroy(four);
     qs_decoder_destroy(three);

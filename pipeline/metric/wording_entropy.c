@@ -15,7 +15,7 @@ enum { N_RESAMPLES = 1000 };
 typedef struct watcher {
     qs_wordings *out;
     qs_backend *backend;
-    float *device; /* [n_vocab] */
+    float *device;            /* [n_vocab] */
     int64_t n_vocab, n_steps; /* n_steps of out->entropy while it grows */
 } watcher;
 
@@ -30,22 +30,31 @@ static qs_err watch(void *context, int64_t run, int64_t step, const float *logit
     QS_TRY(qs_backend_upload(w->backend, w->device, logits, (size_t)w->n_vocab * sizeof *logits));
     QS_TRY(qs_op_logit_stats(w->backend, w->device, NULL, 1, w->n_vocab, &stats));
     if (!isfinite(lse))
-        return qs_fail(QS_E_NUMERIC, "answer to prompt %lld, step %lld: the probabilities are not finite", (long long)run,
-                       (long long)step);
+        return qs_fail(QS_E_NUMERIC, "answer to prompt %lld, step %lld: the probabilities are not finite",
+                       (long long)run, (long long)step);
     if (step < w->n_steps) w->out->entropy[run * w->n_steps + step] = entropy;
 out:
     return err;
 }
 
 /* runs [n_prompts] are of these prompts in their order; generations [n_prompts] are filled. */
-static qs_err generate(qs_wordings *out, qs_backend *backend, qs_decoder *decoder, const qs_tokenizer *tokenizer,
-                       const qs_token_list *prompts, const qs_generate_run *runs, int64_t n_tokens_max,
-                       qs_generation *generations)
+static qs_err generate(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
+                       const qs_tokenizer *tokenizer, const qs_token_list *prompts,
+                       const qs_generate_run *runs, int64_t n_tokens_max, qs_generation *generations)
 {
-    watcher w = {.out = out, .backend = backend, .n_vocab = qs_decoder_n_vocab(decoder), .n_steps = n_tokens_max};
+    watcher w = {
+        .out = out, .backend = backend, .n_vocab = qs_decoder_n_vocab(decoder), .n_steps = n_tokens_max};
     int64_t n = out->n_prompts;
-    qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = prompts, .n_prompts = n, .runs = runs,
-                           .n_runs = n, .n_tokens_max = n_tokens_max, .ending = QS_ENDS_LINE, .see = watch, .context = &w};
+    qs_generate_job job = {.decoder = decoder,
+                           .tokenizer = tokenizer,
+                           .prompts = prompts,
+                           .n_prompts = n,
+                           .runs = runs,
+                           .n_runs = n,
+                           .n_tokens_max = n_tokens_max,
+                           .ending = QS_ENDS_LINE,
+                           .see = watch,
+                           .context = &w};
     qs_err err;
     QS_TRY(QS_NEW(out->entropy, n * n_tokens_max, "entropies of answers"));
     for (int64_t i = 0; i < n * n_tokens_max; i++) out->entropy[i] = NAN;
@@ -74,8 +83,9 @@ out:
     return err;
 }
 
-qs_err qs_wordings_write(qs_wordings *out, qs_backend *backend, qs_decoder *decoder, const qs_tokenizer *tokenizer,
-                         const qs_token_list *prompts, int64_t n_prompts, int64_t n_tokens_max)
+qs_err qs_wordings_write(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
+                         const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n_prompts,
+                         int64_t n_tokens_max)
 {
     qs_generate_run *runs = NULL;
     qs_generation *generations = NULL;
@@ -103,16 +113,17 @@ int64_t qs_wordings_length(const qs_wordings *w, int64_t prompt)
 static qs_err check_answers(const qs_wordings *reference, int64_t n_prompts, int64_t n_vocab)
 {
     if (reference->n_prompts < n_prompts)
-        return qs_fail(QS_E_INPUT, "follow answers: the reference has %lld, of %lld prompts", (long long)reference->n_prompts,
-                       (long long)n_prompts);
+        return qs_fail(QS_E_INPUT, "follow answers: the reference has %lld, of %lld prompts",
+                       (long long)reference->n_prompts, (long long)n_prompts);
     for (int64_t i = 0; i < n_prompts * reference->n_steps; i++)
         if (reference->tokens[i] < -1 || reference->tokens[i] >= n_vocab)
             return qs_fail(QS_E_INPUT, "follow answers: %d is no token", reference->tokens[i]);
     return QS_OK;
 }
 
-qs_err qs_wordings_follow(qs_wordings *out, qs_backend *backend, qs_decoder *decoder, const qs_tokenizer *tokenizer,
-                          const qs_token_list *prompts, int64_t n_prompts, const qs_wordings *reference)
+qs_err qs_wordings_follow(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
+                          const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n_prompts,
+                          const qs_wordings *reference)
 {
     int64_t n_steps = reference->n_steps;
     qs_generate_run *runs = NULL;
@@ -129,7 +140,8 @@ qs_err qs_wordings_follow(qs_wordings *out, qs_backend *backend, qs_decoder *dec
     for (int64_t i = 0; i < n_prompts; i++) { /* an empty answer's row is of a token that is not looked at */
         int64_t length = qs_wordings_length(reference, i);
         static int32_t nothing;
-        answers[i] = (qs_token_list){.ids = length > 0 ? out->tokens + i * n_steps : &nothing, .n = length > 0 ? length : 1};
+        answers[i] = (qs_token_list){.ids = length > 0 ? out->tokens + i * n_steps : &nothing,
+                                     .n = length > 0 ? length : 1};
         runs[i] = (qs_generate_run){.prompt = i, .forced = &answers[i]};
     }
     QS_TRY(generate(out, backend, decoder, tokenizer, prompts, runs, n_steps, generations));
@@ -172,8 +184,8 @@ int64_t qs_wordings_reach(const qs_wordings *w, int64_t wording)
     return 0;
 }
 
-void qs_wordings_curve(const qs_wordings *w, int64_t n_items, int64_t wording, const int32_t *counts, int64_t n_steps,
-                       double *mean)
+void qs_wordings_curve(const qs_wordings *w, int64_t n_items, int64_t wording, const int32_t *counts,
+                       int64_t n_steps, double *mean)
 {
     for (int64_t t = 0; t < n_steps; t++) {
         double sum = 0.0, n = 0.0;
@@ -200,8 +212,9 @@ qs_err qs_wordings_stable(const qs_wordings *own, const qs_wordings *reference, 
             room[n + t] = (double)own->entropy[at + t];
         }
         stable[i] = n == 0 ? -1
-                           : qs_curve_compare(&(qs_curve_side){.entropy = room}, &(qs_curve_side){.entropy = room + n}, n,
-                                              room + 2 * n).stable;
+                           : qs_curve_compare(&(qs_curve_side){.entropy = room},
+                                              &(qs_curve_side){.entropy = room + n}, n, room + 2 * n)
+                                 .stable;
     }
     qs_mem_free(room);
     return QS_OK;
@@ -220,7 +233,8 @@ static qs_curve_check check(const compared *c, const int32_t *counts)
     int64_t n_items = c->own->n_prompts / QS_WORDINGS;
     qs_wordings_curve(c->reference, n_items, c->wording, counts, c->n_steps, c->f);
     qs_wordings_curve(c->own, n_items, c->wording, counts, c->n_steps, c->q);
-    return qs_curve_compare(&(qs_curve_side){.entropy = c->f}, &(qs_curve_side){.entropy = c->q}, c->n_steps, c->scratch);
+    return qs_curve_compare(&(qs_curve_side){.entropy = c->f}, &(qs_curve_side){.entropy = c->q}, c->n_steps,
+                            c->scratch);
 }
 
 static double is_stable(const void *context, const int32_t *counts) { return check(context, counts).stable; }
@@ -229,9 +243,11 @@ static double rms_of(const void *context, const int32_t *counts) { return check(
 static qs_err check_pair(const qs_wordings *own, const qs_wordings *reference)
 {
     if (reference->n_prompts >= own->n_prompts && reference->n_steps == own->n_steps) return QS_OK;
-    return qs_fail(QS_E_INPUT, "compare entropies of answers: %lld prompts of up to %lld tokens, the reference has %lld of %lld",
-                   (long long)own->n_prompts, (long long)own->n_steps, (long long)reference->n_prompts,
-                   (long long)reference->n_steps);
+    return qs_fail(
+        QS_E_INPUT,
+        "compare entropies of answers: %lld prompts of up to %lld tokens, the reference has %lld of %lld",
+        (long long)own->n_prompts, (long long)own->n_steps, (long long)reference->n_prompts,
+        (long long)reference->n_steps);
 }
 
 /* Each bound by itself: all paraphrases must be stable, so the worst one speaks. */
@@ -251,7 +267,8 @@ static void take_higher(qs_estimate *worst, const qs_estimate *e)
     worst->hi = fmax(worst->hi, e->hi);
 }
 
-static qs_err measure_paraphrase(compared *c, const qs_bootstrap *options, qs_estimate *stable, qs_estimate *rms)
+static qs_err measure_paraphrase(compared *c, const qs_bootstrap *options, qs_estimate *stable,
+                                 qs_estimate *rms)
 {
     int64_t n_items = c->own->n_prompts / QS_WORDINGS;
     double *room = NULL;
@@ -267,14 +284,17 @@ out:
     return err;
 }
 
-qs_err qs_wordings_metrics(const qs_wordings *own, const qs_wordings *reference, uint64_t seed, qs_metric_sink put,
-                           void *context)
+qs_err qs_wordings_metrics(const qs_wordings *own, const qs_wordings *reference, uint64_t seed,
+                           qs_metric_sink put, void *context)
 {
     qs_bootstrap options = {.seed = seed, .n_resamples = N_RESAMPLES};
     qs_estimate worst = {0}, worst_rms = {0};
     qs_err err = check_pair(own, reference);
     for (int64_t wording = 1; wording < QS_WORDINGS && err == QS_OK; wording++) {
-        compared c = {.own = own, .reference = reference, .wording = wording, .n_steps = qs_wordings_reach(own, wording)};
+        compared c = {.own = own,
+                      .reference = reference,
+                      .wording = wording,
+                      .n_steps = qs_wordings_reach(own, wording)};
         qs_estimate stable, rms;
         char name[32];
         if (c.n_steps == 0) continue; /* the reference answers nothing */
@@ -299,7 +319,8 @@ qs_err qs_wordings_put(qs_artifact *artifact, const qs_wordings *w, const int32_
     qs_err err;
     QS_TRY(qs_artifact_put(artifact, "/wordings/tokens", QS_I32, 2, dims, w->tokens));
     QS_TRY(qs_artifact_put(artifact, "/wordings/entropy", QS_F32, 2, dims, w->entropy));
-    if (stable != NULL) QS_TRY(qs_artifact_put(artifact, "/wordings/stable", QS_I32, 1, &w->n_prompts, stable));
+    if (stable != NULL)
+        QS_TRY(qs_artifact_put(artifact, "/wordings/stable", QS_I32, 1, &w->n_prompts, stable));
 out:
     return err;
 }

@@ -7,7 +7,8 @@ static qs_err read_probe(qs_lambda_states *out, const qs_artifact *artifact)
     qs_dataset_info info;
     qs_err err;
     QS_TRY(qs_artifact_info(artifact, "/probe/states", &info));
-    if (info.rank != 3 || info.dims[0] > out->n_items || info.dims[1] != QS_PROBE_KS || info.dims[2] != QS_PROBE_HEADERS)
+    if (info.rank != 3 || info.dims[0] > out->n_items || info.dims[1] != QS_PROBE_KS ||
+        info.dims[2] != QS_PROBE_HEADERS)
         return qs_fail(QS_E_INPUT, "read /probe/states: it has not the shape of states; re-run %s",
                        qs_artifact_kind_stage(QS_KIND_EVAL));
     QS_TRY(QS_NEW(out->probe, info.n, "states of the probe"));

@@ -12,7 +12,10 @@
 
 /* ---- curves: *mean [*n] is freed by the caller; NULL where the artifact holds none ---- */
 
-static qs_err text_curve(const qs_artifact *artifact, double **mean, int64_t *n) { return qs_text_entropy(artifact, mean, n); }
+static qs_err text_curve(const qs_artifact *artifact, double **mean, int64_t *n)
+{
+    return qs_text_entropy(artifact, mean, n);
+}
 
 /* Mean over the reference's long texts, which every configuration is forced along. */
 static qs_err long_curve(const qs_artifact *artifact, double **mean, int64_t *n)
@@ -43,9 +46,18 @@ out:
     qs_wordings_free(&wordings);
     return err;
 }
-static qs_err first_curve(const qs_artifact *artifact, double **mean, int64_t *n) { return wording_curve(artifact, 1, mean, n); }
-static qs_err second_curve(const qs_artifact *artifact, double **mean, int64_t *n) { return wording_curve(artifact, 2, mean, n); }
-static qs_err third_curve(const qs_artifact *artifact, double **mean, int64_t *n) { return wording_curve(artifact, 3, mean, n); }
+static qs_err first_curve(const qs_artifact *artifact, double **mean, int64_t *n)
+{
+    return wording_curve(artifact, 1, mean, n);
+}
+static qs_err second_curve(const qs_artifact *artifact, double **mean, int64_t *n)
+{
+    return wording_curve(artifact, 2, mean, n);
+}
+static qs_err third_curve(const qs_artifact *artifact, double **mean, int64_t *n)
+{
+    return wording_curve(artifact, 3, mean, n);
+}
 
 typedef struct source {
     const char *label, *across;
@@ -67,7 +79,8 @@ static bool make_line(qs_page_line *out, const qs_config_row *row, const source 
     double *mean = NULL;
     *out = (qs_page_line){.row = row};
     if (qs_artifact_open(&artifact, row->path, QS_KIND_EVAL) != QS_OK) return false;
-    if (s->curve(artifact, &mean, &out->n) == QS_OK && out->n > 0 && QS_NEW(out->y, out->n, "a curve") == QS_OK)
+    if (s->curve(artifact, &mean, &out->n) == QS_OK && out->n > 0 &&
+        QS_NEW(out->y, out->n, "a curve") == QS_OK)
         qs_curve_smooth(mean, out->n, qs_curve_width(out->n), out->y);
     qs_mem_free(mean);
     qs_artifact_close(artifact);
@@ -78,7 +91,8 @@ static bool make_line(qs_page_line *out, const qs_config_row *row, const source 
 static int64_t choose(const qs_page *page, const qs_config_row *rows[QS_PAGE_LINES])
 {
     const qs_selection *selection = page->selection;
-    const qs_config_row *chosen = selection->chosen >= 0 ? &selection->points[selection->chosen].config->row : NULL;
+    const qs_config_row *chosen = selection->chosen >= 0 ? &selection->points[selection->chosen].config->row
+                                                         : NULL;
     int64_t n = 0;
     if (chosen != NULL) rows[n++] = chosen;
     for (int64_t i = 0; i < page->sweep->n && n < QS_PAGE_LINES; i++)
@@ -93,18 +107,30 @@ static bool put_source(const qs_page *page, const qs_config_row *const *rows, in
     for (int64_t i = 0; i < n_rows; i++)
         if (make_line(&lines[n], rows[i], s)) n++;
     if (n > 0)
-        qs_page_lines(page, lines, n, s->label, qs_axis_open(s->across, false), qs_axis_open("entropy, nats", false));
+        qs_page_lines(page, lines, n, s->label, qs_axis_open(s->across, false),
+                      qs_axis_open("entropy, nats", false));
     qs_page_lines_free(lines, n);
     return n > 0;
 }
 
 /* ---- table ---- */
 
-static const char *const metrics[] = {
-    "entropy_stable",       "entropy_rms",         "entropy_stable_64",   "entropy_stable_128",   "entropy_stable_256",
-    "entropy_stable_512",   "entropy_paraphrases", "entropy_paraphrase_1", "entropy_paraphrase_2", "entropy_paraphrase_3",
-    "first_divergence_step", "kld_cumulative",     "mttf",                "mttf_margin",          "e_resonance_drift",
-    "lambda_step_conv"};
+static const char *const metrics[] = {"entropy_stable",
+                                      "entropy_rms",
+                                      "entropy_stable_64",
+                                      "entropy_stable_128",
+                                      "entropy_stable_256",
+                                      "entropy_stable_512",
+                                      "entropy_paraphrases",
+                                      "entropy_paraphrase_1",
+                                      "entropy_paraphrase_2",
+                                      "entropy_paraphrase_3",
+                                      "first_divergence_step",
+                                      "kld_cumulative",
+                                      "mttf",
+                                      "mttf_margin",
+                                      "e_resonance_drift",
+                                      "lambda_step_conv"};
 enum { N_METRICS = sizeof metrics / sizeof *metrics };
 
 static bool is_measured(const qs_sweep *sweep, const char *metric)
@@ -116,13 +142,16 @@ static bool is_measured(const qs_sweep *sweep, const char *metric)
 
 static void put_entropy_table(const qs_page *page)
 {
-        FILE *stream = page->stream;
+    FILE *stream = page->stream;
     bool measured[N_METRICS], any = false;
     for (int m = 0; m < N_METRICS; m++) any = (measured[m] = is_measured(page->sweep, metrics[m])) || any;
     if (!any) return;
-    (void)fputs("<p class=\"small\">Whether curves are stable (1) by the rule of metrics.md, in all, along the first tokens of long texts, "
-                "and paraphrase by paraphrase; where long texts part from the reference's, and how long they hold together: "
-                "<a href=\"metrics.csv\">metrics.csv</a>; what each column means is <a href=\"#reading\">below</a>.</p>\n",
+    (void)fputs("<p class=\"small\">Whether curves are stable (1) by the rule of metrics.md, in all, along "
+                "the first tokens of long texts, "
+                "and paraphrase by paraphrase; where long texts part from the reference's, and how long they "
+                "hold together: "
+                "<a href=\"metrics.csv\">metrics.csv</a>; what each column means is <a "
+                "href=\"#reading\">below</a>.</p>\n",
                 stream);
     (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th>", stream);
     for (int m = 0; m < N_METRICS; m++)
@@ -151,14 +180,18 @@ void qs_page_entropy(const qs_page *page)
     int64_t n_rows = choose(page, rows);
     bool any = false;
     qs_page_heading(page, "entropy", "Entropy",
-                    "How unsure a configuration is of the next token, step by step: mean over windows, texts or questions, "
+                    "How unsure a configuration is of the next token, step by step: mean over windows, texts "
+                    "or questions, "
                     "smoothed.",
                     "entropy.csv");
     if (page->sweep->n > QS_PAGE_LINES)
-        (void)fprintf(page->stream, "<p class=\"small\">The figures show %d of %lld configurations, the recommended one among them.</p>\n",
+        (void)fprintf(page->stream,
+                      "<p class=\"small\">The figures show %d of %lld configurations, the recommended one "
+                      "among them.</p>\n",
                       QS_PAGE_LINES, (long long)page->sweep->n);
     (void)fputs("<div class=\"figures\">\n", page->stream);
-    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) any = put_source(page, rows, n_rows, &sources[i]) || any;
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
+        any = put_source(page, rows, n_rows, &sources[i]) || any;
     (void)fputs("</div>\n", page->stream);
     if (!any) (void)fputs("<p>No entropies were measured (--tasks entropy).</p>\n", page->stream);
     put_entropy_table(page);

@@ -15,7 +15,7 @@ static void put_change(FILE *stream, const qs_fix_change *c, bool more)
 {
     const char *change = qs_fix_improves(c->lower_is_better, c->before, c->after)  ? "better"
                          : qs_fix_worsens(c->lower_is_better, c->before, c->after) ? "worse"
-                                                                                    : "as before";
+                                                                                   : "as before";
     if (more) (void)fputs("<br>", stream);
     qs_html_format(stream, "%s %.4g \xE2\x86\x92 %.4g (%s)", c->metric, c->before, c->after, change);
 }
@@ -35,21 +35,23 @@ static void put_changes(FILE *stream, const qs_fix_change *changes, int64_t n, b
         else n_same++;
     }
     if (aimed && n_put == 0) (void)fputs("none was missed", stream);
-    if (n_same > 0)
-        (void)fprintf(stream, "%s%lld within 3 %%", n_put > 0 ? "<br>" : "", (long long)n_same);
+    if (n_same > 0) (void)fprintf(stream, "%s%lld within 3 %%", n_put > 0 ? "<br>" : "", (long long)n_same);
     (void)fputs("</td>", stream);
 }
 
-static void put_row(fixes_page *f, const qs_sweep_config *config, const qs_fix *fix, const qs_fix_change *changes, int64_t n)
+static void put_row(fixes_page *f, const qs_sweep_config *config, const qs_fix *fix,
+                    const qs_fix_change *changes, int64_t n)
 {
     FILE *stream = f->page->stream;
     bool counts = qs_fix_counts(changes, n);
     f->n_counting += counts;
     if (f->n_rows++ >= MAX_ROWS) return;
     if (f->n_rows == 1)
-        (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th><th>fix</th><th>counts</th><th>gates it is meant for, "
-                    "before \xE2\x86\x92 after</th><th>other gates</th></tr></thead><tbody>\n",
-                    stream);
+        (void)fputs(
+            "<div class=\"wide\"><table><thead><tr><th>config</th><th>fix</th><th>counts</th><th>gates it is "
+            "meant for, "
+            "before \xE2\x86\x92 after</th><th>other gates</th></tr></thead><tbody>\n",
+            stream);
     (void)fputs("<tr><td class=\"id\">", stream);
     qs_html_text(stream, config->row.id);
     (void)fputs("</td><td title=\"", stream);
@@ -62,7 +64,8 @@ static void put_row(fixes_page *f, const qs_sweep_config *config, const qs_fix *
     (void)fputs("</tr>\n", stream);
 }
 
-/* What cannot be read any more is left out; fixes.csv, written from the same artifacts, would have said so. */
+/* What cannot be read any more is left out; fixes.csv, written from the same artifacts, would have said so.
+ */
 static void put_config(fixes_page *f, const qs_sweep_config *config)
 {
     qs_artifact *artifact = NULL;
@@ -72,7 +75,8 @@ static void put_config(fixes_page *f, const qs_sweep_config *config)
     if (qs_artifact_has(artifact, "/fixes") &&
         QS_NEW(changes, config->judgement.n_gates, "changes of gates") == QS_OK)
         for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++)
-            if (qs_fix_changes_read(config, artifact, fix, changes, &n) == QS_OK && n > 0) put_row(f, config, fix, changes, n);
+            if (qs_fix_changes_read(config, artifact, fix, changes, &n) == QS_OK && n > 0)
+                put_row(f, config, fix, changes, n);
     qs_mem_free(changes);
     qs_artifact_close(artifact);
 }
@@ -82,18 +86,21 @@ void qs_page_fixes(const qs_page *page)
     fixes_page f = {.page = page};
     FILE *stream = page->stream;
     qs_page_heading(page, "fixes", "Fixes that were tried",
-                    "A fix counts when a gate that it is meant for, and that was missed, gets better by it and no other gate gets "
+                    "A fix counts when a gate that it is meant for, and that was missed, gets better by it "
+                    "and no other gate gets "
                     "worse by more than 3 %.",
                     "fixes.csv");
     for (int64_t i = 0; i < page->sweep->n; i++) put_config(&f, &page->sweep->configs[i]);
     if (f.n_rows == 0) {
-        (void)fputs("<p>None: <code>qsweep evaluate --fix header-lock,rerank</code> tries these two beside what a "
-                    "configuration answers as it is.</p>\n",
-                    stream);
+        (void)fputs(
+            "<p>None: <code>qsweep evaluate --fix header-lock,rerank</code> tries these two beside what a "
+            "configuration answers as it is.</p>\n",
+            stream);
         return;
     }
     (void)fputs("</tbody></table></div>\n", stream);
-    (void)fprintf(stream, "<p class=\"small\">%lld of %lld count", (long long)f.n_counting, (long long)f.n_rows);
+    (void)fprintf(stream, "<p class=\"small\">%lld of %lld count", (long long)f.n_counting,
+                  (long long)f.n_rows);
     if (f.n_rows > MAX_ROWS) (void)fprintf(stream, "; the first %d are above", MAX_ROWS);
     (void)fputs(".</p>\n", stream);
 }

@@ -1,4 +1,5 @@
-/* λ run by run: the states of a few configurations beside the reference's, and the probe over k and headers. */
+/* λ run by run: the states of a few configurations beside the reference's, and the probe over k and headers.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,8 +27,8 @@ typedef struct lambda_page {
 
 /* ---- which ---- */
 
-/* From what tells most: the reference, the recommended one, those that fail, each by how far its states are from the
- * reference's. */
+/* From what tells most: the reference, the recommended one, those that fail, each by how far its states are
+ * from the reference's. */
 static int rank_of(const qs_page *page, const qs_sweep_config *config)
 {
     const qs_selection *selection = page->selection;
@@ -52,7 +53,8 @@ static int64_t choose(const qs_page *page, const qs_sweep_config **list)
         const qs_sweep_config *config = &page->sweep->configs[i];
         if (qs_config_row_find(&config->row, "lambda_conv") == NULL) continue;
         int64_t at = n < MAX_SHOWN ? n++ : MAX_SHOWN - 1;
-        if (at == MAX_SHOWN - 1 && n == MAX_SHOWN && list[at] != NULL && !comes_first(page, config, list[at])) continue;
+        if (at == MAX_SHOWN - 1 && n == MAX_SHOWN && list[at] != NULL && !comes_first(page, config, list[at]))
+            continue;
         for (; at > 0 && comes_first(page, config, list[at - 1]); at--) list[at] = list[at - 1];
         list[at] = config;
     }
@@ -90,7 +92,8 @@ static void load(lambda_page *l)
         if (qs_artifact_open(&artifact, list[i]->row.path, QS_KIND_EVAL) != QS_OK) continue;
         qs_err err = qs_lambda_states_read(&s->states, artifact);
         qs_artifact_close(artifact);
-        bool usable = err == QS_OK && s->states.n_items > 0 && (l->n == 0 || same_items(&s->states, &l->all[0].states));
+        bool usable = err == QS_OK && s->states.n_items > 0 &&
+                      (l->n == 0 || same_items(&s->states, &l->all[0].states));
         if (!usable) {
             qs_lambda_states_free(&s->states);
             continue;
@@ -103,9 +106,10 @@ static void load(lambda_page *l)
 
 /* ---- cells ---- */
 
-static const char *const glyphs[QS_N_LAMBDAS] = {
-    [QS_LAMBDA_CONVERGENT] = "\xE2\x86\x92", [QS_LAMBDA_RECURSIVE] = "\xE2\x97\x87",
-    [QS_LAMBDA_DIVERGENT] = "\xE2\x86\x90", [QS_LAMBDA_CHAOTIC] = "\xC3\x97"};
+static const char *const glyphs[QS_N_LAMBDAS] = {[QS_LAMBDA_CONVERGENT] = "\xE2\x86\x92",
+                                                 [QS_LAMBDA_RECURSIVE] = "\xE2\x97\x87",
+                                                 [QS_LAMBDA_DIVERGENT] = "\xE2\x86\x90",
+                                                 [QS_LAMBDA_CHAOTIC] = "\xC3\x97"};
 
 /* `other` is what it is held against, -1 = nothing; the first of a group of cells has a line on its left. */
 static void put_state(FILE *stream, int32_t state, int32_t other, bool first)
@@ -121,17 +125,21 @@ static void put_state(FILE *stream, int32_t state, int32_t other, bool first)
 static void put_legend(const lambda_page *l)
 {
     static const char *const texts[QS_N_LAMBDAS] = {
-        [QS_LAMBDA_CONVERGENT] = "convergent: cites the right snippet, and the answer agrees with the other runs'",
-        [QS_LAMBDA_RECURSIVE] = "recursive: cites the wrong snippet with the others, or the right one with another answer",
+        [QS_LAMBDA_CONVERGENT] =
+            "convergent: cites the right snippet, and the answer agrees with the other runs'",
+        [QS_LAMBDA_RECURSIVE] =
+            "recursive: cites the wrong snippet with the others, or the right one with another answer",
         [QS_LAMBDA_DIVERGENT] = "divergent: no answer that could be read, or no citation",
         [QS_LAMBDA_CHAOTIC] = "chaotic: cites what no other run cites, or numbers broke down"};
     FILE *stream = l->page->stream;
     (void)fputs("<ul class=\"states small\">", stream);
     for (int state = 0; state < QS_N_LAMBDAS; state++)
         (void)fprintf(stream, "<li><b class=\"l%d\">%s</b> %s</li>\n", state, glyphs[state], texts[state]);
-    (void)fprintf(stream, "<li><b class=\"l0 d\">%s</b> framed: not the state of %s</li></ul>\n", glyphs[0],
-                  l->paired ? "the reference in the same run, or, in the probe, of the canonical headers with the same k"
-                            : "the canonical headers with the same k");
+    (void)fprintf(
+        stream, "<li><b class=\"l0 d\">%s</b> framed: not the state of %s</li></ul>\n", glyphs[0],
+        l->paired
+            ? "the reference in the same run, or, in the probe, of the canonical headers with the same k"
+            : "the canonical headers with the same k");
 }
 
 /* ---- runs ---- */
@@ -166,7 +174,8 @@ typedef struct question {
     int64_t item, weight;
 } question;
 
-/* Runs of an item that another than the reference's state has; without a reference those that are not convergent. */
+/* Runs of an item that another than the reference's state has; without a reference those that are not
+ * convergent. */
 static int64_t weight_of(const lambda_page *l, int64_t item)
 {
     int64_t n = 0;
@@ -213,7 +222,8 @@ static void put_question(const lambda_page *l, int64_t item)
     for (int64_t i = 0; i < l->n; i++)
         for (int run = 0; run < QS_LAMBDA_RUNS; run++) {
             int64_t at = item * QS_LAMBDA_RUNS + run;
-            put_state(stream, l->all[i].states.runs[at], l->paired && i > 0 ? l->all[0].states.runs[at] : -1, run == 0);
+            put_state(stream, l->all[i].states.runs[at], l->paired && i > 0 ? l->all[0].states.runs[at] : -1,
+                      run == 0);
         }
     (void)fputs("</tr>\n", stream);
 }
@@ -226,12 +236,14 @@ static void put_matrix(const lambda_page *l)
     if (QS_NEW(questions, l->n_items, "questions") != QS_OK) return;
     for (int64_t i = 0; i < l->n_items; i++) questions[i] = (question){i, weight_of(l, i)};
     qsort(questions, (size_t)l->n_items, sizeof *questions, compare_questions);
-    (void)fprintf(stream,
-                  "<p class=\"small\">%s%lld of %lld questions, those first where most runs %s; the others are in "
-                  "<a href=\"items.csv\">items.csv</a>. 1a is the first paraphrase with the first seed; an empty cell has no "
-                  "right snippet to cite.</p>\n",
-                  n < l->n_items ? "The first " : "", (long long)n, (long long)l->n_items,
-                  l->paired ? "have another state than the reference's" : "are not convergent");
+    (void)fprintf(
+        stream,
+        "<p class=\"small\">%s%lld of %lld questions, those first where most runs %s; the others are in "
+        "<a href=\"items.csv\">items.csv</a>. 1a is the first paraphrase with the first seed; an empty cell "
+        "has no "
+        "right snippet to cite.</p>\n",
+        n < l->n_items ? "The first " : "", (long long)n, (long long)l->n_items,
+        l->paired ? "have another state than the reference's" : "are not convergent");
     (void)fputs("<div class=\"wide\"><table class=\"lambda\">\n", stream);
     put_group_heads(l);
     for (int64_t i = 0; i < n; i++) put_question(l, questions[i].item);
@@ -289,7 +301,8 @@ static void put_probe_cells(FILE *stream, const shown *s)
     int64_t n = s->states.n_probed < MAX_PROBED ? s->states.n_probed : MAX_PROBED;
     (void)fputs("<details><summary>", stream);
     qs_html_text(stream, s->config->row.id);
-    (void)fprintf(stream, ": the cells of %lld of %lld questions</summary>\n", (long long)n, (long long)s->states.n_probed);
+    (void)fprintf(stream, ": the cells of %lld of %lld questions</summary>\n", (long long)n,
+                  (long long)s->states.n_probed);
     (void)fputs("<div class=\"wide\"><table class=\"lambda\">\n", stream);
     put_probe_heads(stream, "question");
     for (int64_t i = 0; i < n; i++) {
@@ -311,14 +324,19 @@ static void put_probe(const lambda_page *l)
     for (int64_t i = 0; i < l->n; i++) n += l->all[i].states.n_probed > 0;
     (void)fputs("<h3>Other numbers of snippets, other headers</h3>\n<p class=\"small\">", stream);
     if (n == 0) {
-        (void)fputs("Not measured here: <code>qsweep evaluate --probe N</code> asks the first N questions so.</p>\n", stream);
+        (void)fputs(
+            "Not measured here: <code>qsweep evaluate --probe N</code> asks the first N questions so.</p>\n",
+            stream);
         return;
     }
-    (void)fputs("Questions asked greedily with 5, 10 and 20 snippets, their headers as they are, dealt out anew (twice), or "
-                "removed: convergent of all, and in brackets how many have another state than with canonical headers at the "
-                "same k. Numbers: <a href=\"items.csv\">items.csv</a>, <a href=\"metrics.csv\">metrics.csv</a> "
-                "(lambda_probe_flips).</p>\n<div class=\"wide\"><table>\n",
-                stream);
+    (void)fputs(
+        "Questions asked greedily with 5, 10 and 20 snippets, their headers as they are, dealt out anew "
+        "(twice), or "
+        "removed: convergent of all, and in brackets how many have another state than with canonical headers "
+        "at the "
+        "same k. Numbers: <a href=\"items.csv\">items.csv</a>, <a href=\"metrics.csv\">metrics.csv</a> "
+        "(lambda_probe_flips).</p>\n<div class=\"wide\"><table>\n",
+        stream);
     put_probe_heads(stream, "config");
     for (int64_t i = 0; i < l->n; i++)
         if (l->all[i].states.n_probed > 0) put_probe_row(stream, &l->all[i]);
@@ -330,14 +348,16 @@ static void put_probe(const lambda_page *l)
 void qs_page_lambda(const qs_page *page)
 {
     lambda_page *l = NULL;
-    qs_page_heading(page, "lambda", "Answers run by run (\xCE\xBB)",
-                    "Each question in three paraphrases with two seeds each: do the runs of a question hang together?",
-                    "items.csv");
+    qs_page_heading(
+        page, "lambda", "Answers run by run (\xCE\xBB)",
+        "Each question in three paraphrases with two seeds each: do the runs of a question hang together?",
+        "items.csv");
     if (QS_NEW(l, 1, "states") != QS_OK) return;
     l->page = page;
     load(l);
     if (l->n == 0)
-        (void)fputs("<p>No questions were asked: <code>qsweep evaluate --qa DIR</code> asks them.</p>\n", page->stream);
+        (void)fputs("<p>No questions were asked: <code>qsweep evaluate --qa DIR</code> asks them.</p>\n",
+                    page->stream);
     else {
         put_legend(l);
         put_counts(l);

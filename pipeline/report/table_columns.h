@@ -1,4 +1,5 @@
-/* What the columns of the tables mean: their headers are written, and docs/columns.md is generated, from these rows. */
+/* What the columns of the tables mean: their headers are written, and docs/columns.md is generated, from
+ * these rows. */
 #ifndef QS_REPORT_TABLE_COLUMNS_H
 #define QS_REPORT_TABLE_COLUMNS_H
 
