@@ -177,6 +177,39 @@ static inline void rewrite(const char *dir, const char *without, const char *den
     assert_int_equal(rename(fresh, path), 0);
 }
 
+/* Gives one tensor another shape, and zeros. */
+static inline void reshape(const char *dir, const char *prefix, const char *leaf, int64_t rows, int64_t columns)
+{
+    scratch_path path, fresh;
+    char name[192];
+    qs_shards shards;
+    qs_safetensors_writer *writer;
+    static const uint8_t zeros[160 * 160 * 4];
+    (void)snprintf(name, sizeof name, "%s%s", prefix, leaf);
+    OK(qs_path_format(path, "%s/model.safetensors", dir));
+    OK(qs_path_format(fresh, "%s/fresh", dir));
+    OK(qs_shards_open(&shards, dir));
+    OK(qs_safetensors_writer_create(&writer, fresh));
+    OK(qs_safetensors_writer_metadata(writer, "format", "pt"));
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t i = 0; i < shards.n_entries; i++) {
+            const qs_safetensor *t = shards.entries[i].tensor;
+            bool other = strcmp(t->name, name) == 0;
+            int64_t n = 1, shape[2] = {rows, columns};
+            for (int d = 0; d < t->n_dims; d++) n *= t->shape[d];
+            size_t bytes = other ? t->bytes / (size_t)n * (size_t)(rows * columns) : t->bytes;
+            assert_true(!other || bytes <= sizeof zeros);
+            if (pass == 0)
+                OK(qs_safetensors_writer_declare(writer, t->name, t->type, other ? 2 : t->n_dims,
+                                                 other ? shape : t->shape));
+            else
+                OK(qs_safetensors_writer_put(writer, t->name, other ? zeros : t->data, bytes));
+        }
+    OK(qs_safetensors_writer_publish(writer));
+    qs_shards_close(&shards);
+    assert_int_equal(rename(fresh, path), 0);
+}
+
 /* Puts the tensors below `prefix` of another directory in the place of this one's. */
 static inline void graft(const char *dir, const char *from, const char *prefix)
 {

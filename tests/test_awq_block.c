@@ -1,5 +1,5 @@
-/* AWQ's scalings rated by the output of the block (loss=block): the loss against a block in plain C, a model in which the
- * two losses choose differently, and that nothing chosen loses more than rounding to nearest. Checklist A0, A6. */
+/* AWQ's scalings rated by the output of the block (loss=block): the loss against a block in plain C, a model in which
+ * the two losses choose differently, and that nothing chosen loses more than rounding to nearest. Checklist A0, A6. */
 #include "tests/scratch.h"
 
 #include "tests/plain_block.h"
@@ -113,7 +113,8 @@ static double loss_of_codes(const bank *b, const qs_model *model, const qs_quant
     plain_block block = plain_block_of(model, layer);
     for (qs_role role = 0; role < QS_N_LINEARS; role++)
         qs_packed_dequant_rows(&quant->linears[role].packed, 0, quant->linears[role].packed.n_out, block.linears[role]);
-    const float *attn = quant->vectors[QS_ROLE_ATTN_NORM - QS_N_LINEARS], *mlp = quant->vectors[QS_ROLE_MLP_NORM - QS_N_LINEARS];
+    const float *attn = quant->vectors[QS_ROLE_ATTN_NORM - QS_N_LINEARS],
+                *mlp = quant->vectors[QS_ROLE_MLP_NORM - QS_N_LINEARS];
     if (attn != NULL) memcpy(block.attn_norm, attn, D * sizeof *attn);
     if (mlp != NULL) memcpy(block.mlp_norm, mlp, D * sizeof *mlp);
     double loss = loss_of(b, &block, layer);
@@ -246,7 +247,8 @@ static void test_never_worse_than_rtn(void **state)
 static void test_threads(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"awq:bits=3,group=32,loss=block", "awq:bits=3,group=32", "awq:bits=3,group=32,loss=block,gptq=1",
+    static const char *const texts[] = {"awq:bits=3,group=32,loss=block", "awq:bits=3,group=32",
+                                        "awq:bits=3,group=32,loss=block,gptq=1",
                                         "awq:bits=3,group=32,loss=block,clip=0"};
     static qs_quant_layer one[2][8], two[2][8];
     qs_model *model;

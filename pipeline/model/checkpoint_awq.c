@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "model/checkpoint_impl.h"
 
-enum { PER_WORD = 8 };
+enum { PER_WORD = 8, ORDER_ROWS = 16 /* that tell the order */, SIGNS_LOST = 70, SIGNS_FOUND = 85 /* per cent */ };
 
 /* The nibble of channel j of a word. */
 static const int nibble[PER_WORD] = {0, 4, 1, 5, 2, 6, 3, 7};
@@ -41,12 +41,67 @@ out:
     return err;
 }
 
-static unsigned code_at(const qs_safetensor *t, int64_t row, int64_t o)
+static unsigned field_at(const qs_safetensor *t, int64_t row, int64_t o, int field)
 {
     uint32_t word;
     memcpy(&word, t->data + 4 * (row * t->shape[1] + o / PER_WORD), sizeof word);
-    return word >> (4 * nibble[o % PER_WORD]) & 15u;
+    return word >> (4 * field) & 15u;
 }
+
+static unsigned code_at(const qs_safetensor *t, int64_t row, int64_t o)
+{
+    return field_at(t, row, o, nibble[o % PER_WORD]);
+}
+
+/* ---- the order of nibbles ---- */
+
+/* Whose tensors these are; QS_N_LINEARS = nobody's. */
+static qs_role role_of(const char *prefix, int64_t layer)
+{
+    char name[QS_TENSOR_NAME_BYTES];
+    size_t n = strlen(prefix);
+    qs_role role = 0;
+    for (; role < QS_N_LINEARS; role++) {
+        (void)qs_role_tensor_name(name, QS_NAMING_HF, role, layer);
+        if (strncmp(name, prefix, n) == 0 && strcmp(name + n, ".weight") == 0) break;
+    }
+    return role;
+}
+
+/* A scaling that is folded in changes no sign: in the right order nearly all weights have the sign of the model's, in
+ * another one half of them. Files of other versions that say gemm are known by their natural order. */
+static qs_err check_order(const qs_checkpoint *c, const char *prefix, const qs_safetensor *codes,
+                          const qs_safetensor *zeros, const qs_packed *p)
+{
+    qs_role role = role_of(prefix, c->layer);
+    int64_t n_rows = p->n_out < ORDER_ROWS ? p->n_out : ORDER_ROWS, n = 0, same[2] = {0, 0};
+    float *own = NULL;
+    qs_err err = QS_OK;
+    if (role == QS_N_LINEARS) return QS_OK;
+    QS_TRY(QS_NEW(own, n_rows * p->n_in, "rows of the model"));
+    QS_TRY(qs_model_read_rows_f32(c->parent, role, c->layer, 0, n_rows, own));
+    for (int64_t o = 0; o < n_rows; o++)
+        for (int64_t i = 0; i < p->n_in; i++) {
+            float w = own[o * p->n_in + i];
+            for (int k = 0; k < 2; k++) {
+                int field = k == 0 ? nibble[o % PER_WORD] : (int)(o % PER_WORD);
+                int q = (int)field_at(codes, i, o, field) - (int)field_at(zeros, i / p->group_size, o, field);
+                same[k] += (q > 0 && w > 0) || (q < 0 && w < 0) || q == 0;
+            }
+            n++;
+        }
+    if (same[0] * 100 < n * SIGNS_LOST && same[1] * 100 > n * SIGNS_FOUND)
+        err = qs_fail(QS_E_INPUT,
+                      "read checkpoint %s: tensor %s.qweight: in the order of version gemm %lld %% of its weights have "
+                      "the sign of the model's, with the nibbles in their natural order %lld %%: another version "
+                      "packed it",
+                      qs_model_path(c->model), prefix, (long long)(same[0] * 100 / n), (long long)(same[1] * 100 / n));
+out:
+    qs_mem_free(own);
+    return err;
+}
+
+/* ---- one matrix ---- */
 
 static qs_err put_codes(const qs_safetensor *t, qs_packed *p)
 {
@@ -76,6 +131,7 @@ static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t 
     QS_TRY(qs_checkpoint_leaf(&codes, c, prefix, &codes_leaf, " (is it of version gemm?)"));
     QS_TRY(qs_checkpoint_leaf(&zeros, c, prefix, &zeros_leaf, " (does the group size lie?)"));
     QS_TRY(qs_checkpoint_leaf(&scales, c, prefix, &scales_leaf, " (does the group size lie?)"));
+    QS_TRY(check_order(c, prefix, codes, zeros, out));
     QS_TRY(qs_packed_alloc(out, true, false));
     QS_TRY(put_codes(codes, out));
     for (int64_t g = 0; g < out->n_groups; g++)

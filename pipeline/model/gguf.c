@@ -285,9 +285,10 @@ static qs_err place_tensors(qs_gguf *out, const uint64_t *offsets, const cursor 
         qs_gguf_tensor *tensor = &out->tensors[i];
         if (offsets[i] != end)
             return qs_fail(QS_E_INPUT,
-                           "parse %s: tensor %s is at offset %llu of the data, but the sizes before it add"
-                           " up to %zu",
-                           c->name, tensor->name, (unsigned long long)offsets[i], end);
+                           "parse %s: tensor %s is at offset %llu of the data, but the sizes before it add up to"
+                           " %zu%s%s",
+                           c->name, tensor->name, (unsigned long long)offsets[i], end,
+                           i > 0 ? ", the last of them that of " : "", i > 0 ? out->tensors[i - 1].name : "");
         size_t room = c->bytes - start;
         if (end > room || tensor->bytes > room - end)
             return qs_fail(QS_E_INPUT,

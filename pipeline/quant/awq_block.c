@@ -75,8 +75,8 @@ qs_err qs_awq_block_create(qs_awq_block **out, const qs_model *model, qs_workspa
     qs_err err;
     *out = NULL;
     if (grams == NULL || grams->tokens == NULL)
-        return qs_fail(QS_E_USAGE, "loss=block needs tokens of the calibration to run through the blocks, and there are none "
-                                   "here; use loss=linear");
+        return qs_fail(QS_E_USAGE, "loss=block needs tokens of the calibration to run through the blocks, and there are "
+                                   "none here; use loss=linear");
     QS_TRY(QS_NEW(b, 1, "outputs of blocks"));
     *b = (qs_awq_block){.model = model, .config = config, .workspace = workspace};
     QS_TRY(QS_NEW(b->weights, n_weights, "weights of a layer"));
@@ -162,7 +162,8 @@ static qs_err round_layer(qs_awq_block *b, const qs_spec *spec, double *loss)
     }
     QS_TRY(measure(b, loss));
     if (!isfinite(*loss))
-        err = qs_fail(QS_E_NUMERIC, "layer %" PRId64 ": with %s the output of the block is not finite", b->layer, spec->id);
+        err = qs_fail(QS_E_NUMERIC, "layer %" PRId64 ": with %s the output of the block is not finite", b->layer,
+                      spec->id);
 out:
     return err;
 }

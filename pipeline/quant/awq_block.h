@@ -1,9 +1,9 @@
 /* AWQ's scalings and cuts of a whole layer, chosen by what they do to the output of the block (spec key loss=block).
  *
  * The layer starts as rounding to nearest leaves it. Input by input (quant/fold.h), the finalists of the search in
- * the space of second moments (quant/awq_search.h) take their turns, all other matrices as they are by then, and the one
- * with the least loss of the block (quant/block_loss.h) stays; then each of its matrices is cut, if that lowers the
- * loss. What was chosen never loses more than rounding to nearest does. */
+ * the space of second moments (quant/awq_search.h), with the cuts that these give their weights, take their turns, all
+ * other matrices as they are by then, and the one with the least loss of the block (quant/block_loss.h) stays. What was
+ * chosen never loses more than rounding to nearest does. */
 #ifndef QS_QUANT_AWQ_BLOCK_H
 #define QS_QUANT_AWQ_BLOCK_H
 

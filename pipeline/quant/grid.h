@@ -21,8 +21,8 @@ QS_MUST_CHECK qs_err qs_grid_parse(qs_grid *out, const char *text, size_t bytes,
 /* From spec strings; equal points are merged. */
 QS_MUST_CHECK qs_err qs_grid_from_specs(qs_grid *out, const char *const *texts, int64_t n_texts);
 
-/* All points of AWQ get this loss (qs_spec_set_awq_loss), and equal points are merged. QS_E_USAGE, also when there is no
- * such point. */
+/* All points of AWQ get this loss (qs_spec_set_awq_loss), and equal points are merged. QS_E_USAGE, also when there is
+ * no such point. */
 QS_MUST_CHECK qs_err qs_grid_set_awq_loss(qs_grid *grid, const char *name);
 void qs_grid_free(qs_grid *grid);
 

@@ -13,11 +13,11 @@ typedef struct qs_gram_source {
     qs_err (*get)(void *context, int64_t layer, qs_site site, const float **packed_gram, int64_t *n_tokens);
     void *context;
     qs_err (*get_abs)(void *context, int64_t layer, qs_site site, const float **abs_mean);
-    /* [n_windows, n_ctx] of the calibration, for what has to run through the model: how much each matrix's errors matter
-     * to budgets (quant/sensitivity.h), and the outputs of blocks (quant/block_loss.h). NULL = there are none. */
+    /* [n_windows, n_ctx] of the calibration, for what has to run through the model: how much each matrix's errors
+     * matter to budgets (quant/sensitivity.h), and outputs of blocks (quant/block_loss.h). NULL = there are none. */
     const int32_t *tokens;
     int64_t n_windows, n_ctx;
-    /* The same of the head's input, the final norm's output; NULL = not known, which specs that quantise the head refuse. */
+    /* The same of the head's input, the final norm's output; NULL = not known: specs that quantise the head refuse. */
     qs_err (*get_head)(void *context, const float **packed_gram, int64_t *n_tokens);
 } qs_gram_source;
 
