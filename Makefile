@@ -316,10 +316,11 @@ slurm: sweep-start
 slurm-status:
 	@scripts/slurm/status $(OUT) $(plan)
 
-#? make report-picture [OUT=results/demo]  pictures of OUT/report.html into docs/pictures, with Chromium
-.PHONY: report-picture
-report-picture:
-	@scripts/report-picture $(or $(OUT),results/demo)/report.html docs/pictures
+#? make readme-picture [OUT=results/demo]  pictures of OUT/report.html, and of runs and probe of results/demo-full where it
+#?                                is there, into docs/pictures, with Chromium
+.PHONY: readme-picture report-picture
+readme-picture report-picture:
+	@scripts/report-picture $(or $(OUT),results/demo)/report.html docs/pictures $(wildcard results/demo-full/report.html)
 
 #? make golden                     the golden tables and page of the tests anew; look at their git diff
 .PHONY: golden

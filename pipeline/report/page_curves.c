@@ -98,9 +98,13 @@ void qs_page_lines(const qs_page *page, const qs_page_line *lines, int64_t n_lin
     for (int64_t i = 0; i < n_lines; i++)
         qs_figure_line(&figure, 0, 1, lines[i].y, lines[i].n, qs_page_kind(lines[i].row->method), lines[i].row->id);
     qs_figure_end(&figure);
-    (void)fputs("<figcaption>Colours are those of the methods above, the heavy line is the reference; the pointer on a "
-                "line names "
-                "it.</figcaption>\n</figure>\n",
+    (void)fputs("</figure>\n", page->stream);
+}
+
+void qs_page_lines_end(const qs_page *page)
+{
+    (void)fputs("</div>\n<p class=\"small\">Colours are those of the methods above, the heavy line is the reference; the pointer "
+                "on a line names it.</p>\n",
                 page->stream);
 }
 
@@ -135,7 +139,7 @@ static void put_layers(const qs_page *page)
     }
     (void)fputs("<div class=\"figures\">\n", page->stream);
     qs_page_lines(page, lines, n, "loss of each layer", qs_axis_open("layer", false), qs_axis_open("loss", true));
-    (void)fputs("</div>\n", page->stream);
+    qs_page_lines_end(page);
     qs_page_lines_free(lines, n);
 }
 

@@ -180,9 +180,8 @@ void qs_page_entropy(const qs_page *page)
     int64_t n_rows = choose(page, rows);
     bool any = false;
     qs_page_heading(page, "entropy", "Entropy",
-                    "How unsure a configuration is of the next token, step by step: mean over windows, texts "
-                    "or questions, "
-                    "smoothed.",
+                    "How unsure a configuration is of the next token, step by step: mean over windows, texts or "
+                    "questions, smoothed.",
                     "entropy.csv");
     if (page->sweep->n > QS_PAGE_LINES)
         (void)fprintf(page->stream,
@@ -192,7 +191,7 @@ void qs_page_entropy(const qs_page *page)
     (void)fputs("<div class=\"figures\">\n", page->stream);
     for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
         any = put_source(page, rows, n_rows, &sources[i]) || any;
-    (void)fputs("</div>\n", page->stream);
-    if (!any) (void)fputs("<p>No entropies were measured (--tasks entropy).</p>\n", page->stream);
+    if (any) qs_page_lines_end(page);
+    else (void)fputs("</div>\n<p>No entropies were measured (--tasks entropy).</p>\n", page->stream);
     put_entropy_table(page);
 }

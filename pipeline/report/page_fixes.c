@@ -34,7 +34,7 @@ static void put_changes(FILE *stream, const qs_fix_change *changes, int64_t n, b
         if (aimed || notable) put_change(stream, c, n_put++ > 0);
         else n_same++;
     }
-    if (aimed && n_put == 0) (void)fputs("none was missed", stream);
+    if (aimed && n_put == 0) (void)fputs("none", stream);
     if (n_same > 0) (void)fprintf(stream, "%s%lld within 3 %%", n_put > 0 ? "<br>" : "", (long long)n_same);
     (void)fputs("</td>", stream);
 }
@@ -48,9 +48,8 @@ static void put_row(fixes_page *f, const qs_sweep_config *config, const qs_fix *
     if (f->n_rows++ >= MAX_ROWS) return;
     if (f->n_rows == 1)
         (void)fputs(
-            "<div class=\"wide\"><table><thead><tr><th>config</th><th>fix</th><th>counts</th><th>gates it is "
-            "meant for, "
-            "before \xE2\x86\x92 after</th><th>other gates</th></tr></thead><tbody>\n",
+            "<div class=\"wide\"><table><thead><tr><th>config</th><th>fix</th><th>counts</th><th>missed gates "
+            "that it is meant for, before \xE2\x86\x92 after</th><th>other gates</th></tr></thead><tbody>\n",
             stream);
     (void)fputs("<tr><td class=\"id\">", stream);
     qs_html_text(stream, config->row.id);

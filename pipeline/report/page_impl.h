@@ -37,6 +37,8 @@ typedef struct qs_page_line {
 } qs_page_line;
 void qs_page_lines(const qs_page *page, const qs_page_line *lines, int64_t n_lines, const char *label, qs_axis across,
                    qs_axis up);
+/* Closes the <div> that figures of lines stand in, and says how to read them. */
+void qs_page_lines_end(const qs_page *page);
 void qs_page_lines_free(qs_page_line *lines, int64_t n);
 
 void qs_page_points(const qs_page *page);     /* the table of all configurations */

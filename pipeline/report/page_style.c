@@ -26,7 +26,7 @@ const char qs_page_style[] =
     "font-variant-numeric:tabular-nums}\n"
     "tbody tr:hover{background:var(--soft)}tr.chosen td{background:var(--soft);font-weight:600}\n"
     "td.id{white-space:nowrap;max-width:min(22rem,45vw);overflow:hidden;text-overflow:ellipsis;position:sticky;left:0;"
-    "background:var(--back)}tr.chosen td.id,tr:hover td.id{background:var(--soft)}\n"
+    "background:var(--back) padding-box}tr.chosen td.id,tr:hover td.id{background:var(--soft) padding-box}\n"
     "th button{all:unset;cursor:pointer;text-decoration:underline dotted}th[aria-sort=ascending] button::after{content:\" \\2191\"}"
     "th[aria-sort=descending] button::after{content:\" \\2193\"}\n"
     ".v{font-weight:600;white-space:nowrap}.v.pass{color:var(--pass)}.v.warn{color:var(--warn)}.v.fail{color:var(--fail)}\n"
