@@ -1,6 +1,6 @@
 /* EXL2 on the CPU, few rows: the groups of a width become panels as those of integers are (kernels.h), so that the same
  * kernels multiply them, one segment after the other. A row's scales are f16 numbers whatever four bits they were
- * stored in. Codes of 5 and 6 bits lie in panels of 8. The weights' own rounding to f16 (packed.h) is left out, as in
+ * stored in. Codes of 5 and 6 bits lie in panels of 3 and 4 bits and others of 2. The weights' own rounding to f16 (packed.h) is left out, as in
  * the runtime's kernels for few rows: at most 2^-12 of a weight. What does not fit panels goes to the plain kernel. */
 #include <string.h>
 
@@ -8,30 +8,50 @@
 #include "backend/cpu/panels.h"
 #include "base/dtype.h"
 
-static int panel_bits(int bits) { return bits == 5 || bits == 6 ? 8 : bits; }
+enum { LOW_BITS = 2, LOW_STEPS = 1 << LOW_BITS };
+static const float scale_split_max = 65504.0f / LOW_STEPS; /* four times that is the largest f16 */
+
+static bool is_split(int bits) { return bits == 5 || bits == 6; }
+
+static int part_bits(int bits, qs_cpu_part part)
+{
+    return part == QS_PART_WHOLE ? bits : part == QS_PART_LOW ? LOW_BITS : bits - LOW_BITS;
+}
 
 static int64_t group_columns(const qs_packed *packed, int64_t group)
 {
     return qs_packed_group_end(packed, group) - packed->groups[group].first;
 }
 
-/* Number of segments, or 0 when there are too many. */
+/* Appends the segment of groups [g, last); false when there are too many. */
+static bool add_segment(const qs_packed *packed, qs_cpu_segment *segments, int *n, int64_t g, int64_t last,
+                        qs_cpu_part part)
+{
+    qs_packed own = {.bits = part_bits(packed->groups[g].bits, part),
+                     .n_out = packed->n_out,
+                     .n_in = qs_packed_group_end(packed, last - 1) - packed->groups[g].first,
+                     .group_size = group_columns(packed, g),
+                     .n_groups = last - g};
+    if (*n == QS_CPU_SEGMENTS_MAX) return false;
+    segments[*n] = (qs_cpu_segment){.first = packed->groups[g].first, .group = g, .part = part};
+    qs_panels_shape(&segments[(*n)++].panels, &own);
+    return true;
+}
+
+/* Number of segments, or 0 when there are too many, or scales that cannot be multiplied by four. */
 static int find_segments(const qs_packed *packed, qs_cpu_segment *segments)
 {
     int n = 0;
+    for (int64_t g = 0; g < packed->n_groups; g++)
+        if (is_split(packed->groups[g].bits) && qs_exl2_scale(packed->scale_max[g], 15) > scale_split_max) return 0;
     for (int64_t g = 0, last; g < packed->n_groups; g = last) {
         int64_t size = group_columns(packed, g);
         for (last = g + 1; last < packed->n_groups && packed->groups[last].bits == packed->groups[g].bits; last++) {
             if (group_columns(packed, last - 1) != size || group_columns(packed, last) > size) break;
         }
-        if (n == QS_CPU_SEGMENTS_MAX) return 0;
-        qs_packed part = {.bits = panel_bits(packed->groups[g].bits),
-                          .n_out = packed->n_out,
-                          .n_in = qs_packed_group_end(packed, last - 1) - packed->groups[g].first,
-                          .group_size = size,
-                          .n_groups = last - g};
-        segments[n] = (qs_cpu_segment){.first = packed->groups[g].first, .group = g};
-        qs_panels_shape(&segments[n++].panels, &part);
+        bool split = is_split(packed->groups[g].bits);
+        if (!add_segment(packed, segments, &n, g, last, split ? QS_PART_HIGH : QS_PART_WHOLE)) return 0;
+        if (split && !add_segment(packed, segments, &n, g, last, QS_PART_LOW)) return 0;
     }
     return n;
 }
@@ -39,57 +59,74 @@ static int find_segments(const qs_packed *packed, qs_cpu_segment *segments)
 typedef struct filling {
     const qs_packed *packed;
     const qs_cpu_matrix *self;
-    uint8_t *codes; /* [n_threads, n_in] */
+    uint8_t *codes; /* [n_threads, 2, n_in]: of a row, and the part of a segment */
 } filling;
 
-static void fill_segment(const filling *work, const qs_cpu_segment *segment, int64_t row, uint8_t *codes)
+static void fill_segment(const filling *work, const qs_cpu_segment *segment, int64_t row, const uint8_t *codes,
+                         uint8_t *part)
 {
     const qs_packed *packed = work->packed;
     const qs_panels *panels = &segment->panels;
-    int shift = (1 << (panels->bits - 1)) - (1 << (packed->groups[segment->group].bits - 1));
-    for (int64_t j = 0; shift != 0 && j < panels->n_in; j++) codes[j] = (uint8_t)(codes[j] + shift);
+    const float times = segment->part == QS_PART_HIGH ? LOW_STEPS : 1;
+    if (segment->part != QS_PART_WHOLE) {
+        for (int64_t j = 0; j < panels->n_in; j++)
+            part[j] = (uint8_t)(segment->part == QS_PART_LOW ? codes[j] % LOW_STEPS : codes[j] / LOW_STEPS);
+        codes = part;
+    }
     qs_panels_fill_row(panels, row, codes);
     for (int64_t g = 0; g < panels->n_groups; g++) {
         int64_t from = segment->group + g;
         float scale = qs_exl2_scale(packed->scale_max[from], packed->scale_codes[row * packed->n_groups + from]);
         panels->scales[(row / QS_PANEL_ROWS * panels->n_groups + g) * QS_PANEL_ROWS + row % QS_PANEL_ROWS] =
-            qs_f16_from_f32(scale);
+            qs_f16_from_f32(scale * times);
     }
 }
 
 static void fill_rows(void *context, int64_t first, int64_t last, int thread)
 {
     const filling *work = context;
-    uint8_t *codes = work->codes + thread * work->packed->n_in;
+    int64_t n_in = work->packed->n_in;
+    uint8_t *codes = work->codes + thread * 2 * n_in;
     for (int64_t row = first; row < last; row++) {
         qs_packed_get_row(work->packed, row, codes);
         for (int s = 0; s < work->self->n_segments; s++)
-            fill_segment(work, &work->self->segments[s], row, codes + work->self->segments[s].first);
+            fill_segment(work, &work->self->segments[s], row, codes + work->self->segments[s].first, codes + n_in);
     }
 }
 
 static qs_err update_segments(qs_cpu *cpu, qs_cpu_matrix *self, const qs_packed *packed)
 {
-    size_t code_bytes = 0, n_scales = 0;
+    size_t code_bytes = 0, n_scales = 0, n_zeros = 0;
+    int64_t n_sums = 0;
     qs_err err;
     for (int s = 0; s < self->n_segments; s++) {
-        code_bytes += qs_panels_code_bytes(&self->segments[s].panels);
-        n_scales += qs_panels_group_count(&self->segments[s].panels);
+        qs_cpu_segment *segment = &self->segments[s];
+        size_t n_groups = qs_panels_group_count(&segment->panels);
+        code_bytes += qs_panels_code_bytes(&segment->panels);
+        n_scales += n_groups;
+        if (segment->part != QS_PART_LOW) continue;
+        n_zeros = n_groups > n_zeros ? n_groups : n_zeros;
+        segment->sums = n_sums;
+        n_sums += QS_GEMV_MAX_ROWS * segment->panels.n_groups;
     }
     filling work = {.packed = packed, .self = self};
     QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
     QS_TRY(qs_cpu_reserve(cpu, &self->scales, n_scales * sizeof *packed->scale_max, "packed scales"));
-    QS_TRY(qs_cpu_reserve(cpu, &cpu->unpacked, (size_t)(qs_team_n_threads(cpu->team) * packed->n_in), "unpacked codes"));
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->unpacked, (size_t)(qs_team_n_threads(cpu->team) * 2 * packed->n_in), "unpacked codes"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->zeros, n_zeros, "zero points"));
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->x_sums, (size_t)n_sums * sizeof(float), "sums of activations"));
     QS_TRY(qs_cpu_reserve(cpu, &cpu->part, (size_t)(QS_GEMV_MAX_ROWS * packed->n_out) * sizeof(float), "partial sums"));
     work.codes = cpu->unpacked.data;
     memset(self->weights.data, 0, code_bytes); /* rows behind n_out */
     memset(self->scales.data, 0, n_scales * sizeof *packed->scale_max);
+    if (n_zeros > 0) memset(self->zeros.data, 0, n_zeros); /* the same for all */
     uint32_t *codes = self->weights.data;
     uint16_t *scales = self->scales.data;
     for (int s = 0; s < self->n_segments; s++) {
         qs_panels *panels = &self->segments[s].panels;
         panels->codes = codes;
         panels->scales = scales;
+        panels->zeros = self->segments[s].part == QS_PART_LOW ? self->zeros.data : NULL;
         codes += qs_panels_code_bytes(panels) / sizeof *codes;
         scales += qs_panels_group_count(panels);
     }
@@ -166,6 +203,7 @@ static void multiply_panels(void *context, int64_t first, int64_t last, int thre
         part.n_in = segment->panels.n_in;
         part.x += segment->first * part.n;
         part.panels = &segment->panels;
+        part.x_sums = (const float *)work->cpu->x_sums.data + segment->sums;
         if (s > 0) {
             part.bias = NULL;
             part.y = work->cpu->part.data;
@@ -173,6 +211,21 @@ static void multiply_panels(void *context, int64_t first, int64_t last, int thre
         work->cpu->kernels.gemv_int[qs_code_width(segment->panels.bits)].run(&part, begin, end);
         for (int64_t r = 0; s > 0 && r < part.n; r++)
             for (int64_t o = begin; o < end; o++) work->job.y[r * n_out + o] += part.y[r * n_out + o];
+    }
+}
+
+/* Sums of x [n_in, n] over the groups whose low bits stand around no middle. */
+static void sum_groups(const qs_cpu *cpu, const qs_cpu_matrix *self, const float *x, int64_t n)
+{
+    for (int s = 0; s < self->n_segments; s++) {
+        const qs_cpu_segment *segment = &self->segments[s];
+        const qs_panels *panels = &segment->panels;
+        float *sums = (float *)cpu->x_sums.data + segment->sums;
+        if (segment->part != QS_PART_LOW) continue;
+        memset(sums, 0, (size_t)(n * panels->n_groups) * sizeof *sums);
+        for (int64_t j = 0; j < panels->n_in; j++)
+            for (int64_t r = 0; r < n; r++)
+                sums[r * panels->n_groups + j / panels->group_size] += x[(segment->first + j) * n + r];
     }
 }
 
@@ -193,6 +246,7 @@ void qs_cpu_exl2_few(qs_cpu *cpu, const qs_linear_job *job, const float *x, int6
         qs_cpu_run_gemv(cpu, self, &work.job);
         return;
     }
+    sum_groups(cpu, self, stored, n);
     int64_t n_items = (packed->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS;
     qs_team_run(cpu->team, n_items, CHUNK_BYTES / ((int64_t)self->weights.bytes / n_items + 1) + 1, multiply_panels,
                 &work);

@@ -5,10 +5,15 @@
 
 #include "backend/cpu/cpu.h"
 
-/* Neighbouring groups of EXL2 with codes of one width and of one size (the last may be shorter): panels of their own. */
+/* Neighbouring groups of EXL2 with codes of one width and of one size (the last may be shorter): panels of their own.
+ * There are no panels of 5 and 6 bits: such codes are split into the two low bits, with a zero point of 0, and what is
+ * above them, four times as much. */
+typedef enum qs_cpu_part { QS_PART_WHOLE, QS_PART_HIGH, QS_PART_LOW } qs_cpu_part;
 typedef struct qs_cpu_segment {
     int64_t first; /* stored column */
     int64_t group; /* the first of them */
+    qs_cpu_part part;
+    int64_t sums;  /* of x over each group, where the low bits need them: the first in qs_cpu.x_sums */
     qs_panels panels;
 } qs_cpu_segment;
 enum { QS_CPU_SEGMENTS_MAX = 12 };
