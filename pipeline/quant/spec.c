@@ -399,7 +399,7 @@ qs_err qs_spec_parse(qs_spec *out, const char *text)
 
 qs_err qs_spec_set_awq_loss(qs_spec *spec, const char *name)
 {
-    int index = index_of("linear block", name);
+    int index = strchr(name, ' ') == NULL ? index_of("linear block", name) : -1;
     if (index < 0) return qs_fail(QS_E_USAGE, "--awq-loss %s: linear or block is needed", name);
     if (find_key(spec->method, AT(loss)) < 0) return QS_OK;
     spec->loss = index;
