@@ -69,11 +69,14 @@ size_t stage_begin_work(void)
 }
 
 void stage_tell_estimate(const char *what, double seconds, double planned_seconds, size_t held_bytes,
-                         size_t planned_bytes)
+                         size_t planned_bytes, const qs_foretold *foretold)
 {
     char planned[QS_MEM_TEXT_BYTES], peak[QS_MEM_TEXT_BYTES];
     size_t bytes = qs_mem_bytes_peak() - held_bytes;
     if (seconds < 0.1 || planned_seconds <= 0.0) return;
+    if (foretold != NULL && foretold->foretold_s > 0.0)
+        qs_log_info("%s after the first: %.1f s, foretold by it %.1f (%+.0f %%)", what, seconds - foretold->first_s,
+                    foretold->foretold_s, 100.0 * ((seconds - foretold->first_s) / foretold->foretold_s - 1.0));
     qs_log_info("%s against its plan: %.1f s of %.1f (%+.0f %%); memory %s of %s (%+.0f %%)", what, seconds,
                 planned_seconds, 100.0 * (seconds / planned_seconds - 1.0), qs_mem_format(peak, bytes),
                 qs_mem_format(planned, planned_bytes),

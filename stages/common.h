@@ -2,6 +2,7 @@
 #ifndef QS_STAGES_COMMON_H
 #define QS_STAGES_COMMON_H
 
+#include "base/progress.h"
 #include "backend/backend.h"
 #include "base/args.h"
 #include "model/placement.h"
@@ -29,8 +30,8 @@ size_t stage_begin_work(void);
 
 /* At the end: what was planned beside what happened. Nothing is said of work below a tenth of a second. The
  * planned bytes are those that the library allocates (base/mem.h), without HDF5, oneDNN and files, and
- * beyond held_bytes, which stage_begin_work returned. */
+ * beyond held_bytes, which stage_begin_work returned. foretold NULL = nothing was. */
 void stage_tell_estimate(const char *what, double seconds, double planned_seconds, size_t held_bytes,
-                         size_t planned_bytes);
+                         size_t planned_bytes, const qs_foretold *foretold);
 
 #endif

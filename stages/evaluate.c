@@ -43,7 +43,7 @@ typedef struct job {
     qs_evaluation evaluation;
     char recalibrated[QS_PATH_BYTES]; /* where points of --fix recalibrate are */
     double planned_s; /* of the passes */
-    size_t planned_bytes;
+    size_t planned_bytes, held_bytes; /* what there was before measuring the machine's rate */
 } job;
 
 /* ---- take ---- */
@@ -251,6 +251,7 @@ static qs_err print_plan(job *j)
     double seconds = 0.0;
     char a[QS_MEM_TEXT_BYTES], b[QS_MEM_TEXT_BYTES], c[QS_MEM_TEXT_BYTES];
     qs_evaluation_plan(&j->evaluation, &cost);
+    j->held_bytes = qs_mem_bytes();
     qs_err err = estimate_seconds(j, cost.flops, &seconds);
     if (err != QS_OK) return err;
     j->planned_s = seconds;
@@ -345,10 +346,11 @@ static qs_err run(const options *opt)
     QS_TRY(take_inputs(&j));
     QS_TRY(print_plan(&j));
     if (opt->common.dry_run) goto out;
-    size_t held = stage_begin_work();
+    (void)stage_begin_work();
     QS_TRY(qs_evaluation_run(&j.evaluation));
     qs_log_info("evaluated in %.1f s; artifacts in %s", qs_clock_seconds() - started, opt->out);
-    stage_tell_estimate("passes", j.evaluation.pass_s, j.planned_s, held, j.planned_bytes);
+    stage_tell_estimate("passes", j.evaluation.pass_s, j.planned_s, j.held_bytes, j.planned_bytes,
+                        &j.evaluation.foretold);
     if (opt->common.json) QS_TRY(print_json(&j.evaluation));
     QS_TRY(check_failures(&j.evaluation));
 out:

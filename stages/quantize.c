@@ -183,11 +183,12 @@ static qs_err quantize(run *r)
     QS_TRY(qs_dir_create(r->options.out));
     double started = qs_clock_seconds();
     size_t held = stage_begin_work();
+    qs_foretold foretold = {0};
     err = qs_quant_points_run(r->points, r->grid.n, &r->inputs, r->backend,
-                              r->calib != NULL ? &r->grams : NULL);
+                              r->calib != NULL ? &r->grams : NULL, &foretold);
     if (err == QS_OK)
         stage_tell_estimate("quantize", qs_clock_seconds() - started, r->plan.seconds, held,
-                            (size_t)r->plan.bytes);
+                            (size_t)r->plan.bytes, &foretold);
     for (int64_t i = 0; i < r->grid.n; i++) {
         const qs_quant_point *p = &r->points[i];
         if (!p->written) continue;

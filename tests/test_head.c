@@ -61,7 +61,7 @@ static int start(void **state)
     qs_quant_inputs inputs = {.model = f.model};
     for (int i = 0; i < N_POINTS; i++) OK(qs_spec_parse(&specs[i], texts[i]));
     OK(qs_quant_points_find(points, scratch_dir, &inputs, specs, N_POINTS));
-    OK(qs_quant_points_run(points, N_POINTS, &inputs, backend, &grams));
+    OK(qs_quant_points_run(points, N_POINTS, &inputs, backend, &grams, NULL));
     return 0;
 }
 
@@ -206,7 +206,7 @@ static void test_solved(void **state)
     OK(qs_dir_create(scratch(dir, "again")));
     OK(qs_backend_create(&three, "cpu", 0, 3));
     OK(qs_quant_points_find(again, dir, &inputs, some, 2));
-    OK(qs_quant_points_run(again, 2, &inputs, three, &grams));
+    OK(qs_quant_points_run(again, 2, &inputs, three, &grams, NULL));
     qs_backend_destroy(three);
     assert_memory_equal(&again[0].digest, &points[ROTATED].digest, sizeof again[0].digest);
     assert_memory_equal(&again[1].digest, &points[H4].digest, sizeof again[1].digest);

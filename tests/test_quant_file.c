@@ -215,7 +215,7 @@ static void test_points(void **state)
     OK(qs_quant_points_find(points, dir, &inputs, specs, N_SPECS));
     OK(qs_quant_points_plan(&plan, points, N_SPECS, &inputs, backend));
     assert_true(plan.n_points == N_SPECS && plan.bytes > 0 && plan.seconds > 0);
-    OK(qs_quant_points_run(points, N_SPECS, &inputs, backend, &grams));
+    OK(qs_quant_points_run(points, N_SPECS, &inputs, backend, &grams, NULL));
     for (int i = 0; i < N_SPECS; i++) {
         assert_true(points[i].written && !points[i].current && points[i].loss > 0 &&
                     qs_file_exists(points[i].path));
@@ -226,7 +226,7 @@ static void test_points(void **state)
     for (int i = 0; i < N_SPECS; i++) assert_true(again[i].current);
     OK(qs_quant_points_plan(&plan, again, N_SPECS, &inputs, backend));
     assert_true(plan.n_points == 0 && plan.bytes == 0 && plan.seconds == 0);
-    OK(qs_quant_points_run(again, N_SPECS, &inputs, backend, &grams));
+    OK(qs_quant_points_run(again, N_SPECS, &inputs, backend, &grams, NULL));
     for (int i = 0; i < N_SPECS; i++) assert_false(again[i].written);
     OK(qs_quant_points_find(again, dir, &other, specs, N_SPECS));
     for (int i = 0; i < N_SPECS; i++) assert_false(again[i].current);
@@ -240,7 +240,7 @@ static void test_points(void **state)
     /* the one that is missing comes out as it was, alone and on one thread */
     qs_backend *one;
     OK(qs_backend_create(&one, "cpu", 0, 1));
-    OK(qs_quant_points_run(again, N_SPECS, &inputs, one, &grams));
+    OK(qs_quant_points_run(again, N_SPECS, &inputs, one, &grams, NULL));
     qs_backend_destroy(one);
     for (int i = 0; i < N_SPECS; i++) assert_int_equal(again[i].written, i == 2);
     assert_true(again[2].digest.low == points[2].digest.low && again[2].digest.high == points[2].digest.high);

@@ -65,7 +65,7 @@ static int start(void **state)
     OK(qs_quant_points_find(points, scratch_dir, &inputs, specs, N_POINTS));
     OK(qs_quant_points_plan(&plan, points, N_POINTS, &inputs, backend));
     assert_true(plan.n_points == N_POINTS && plan.bytes > 0);
-    OK(qs_quant_points_run(points, N_POINTS, &inputs, backend, &grams));
+    OK(qs_quant_points_run(points, N_POINTS, &inputs, backend, &grams, NULL));
     qs_mem_free(room);
     return 0;
 }

@@ -18,6 +18,11 @@ typedef struct qs_progress {
     char note[QS_PROGRESS_NOTE_BYTES]; /* "" = none */
 } qs_progress;
 
+/* What the first piece of work took, and by that what the rest should take; 0 = not foretold. */
+typedef struct qs_foretold {
+    double first_s, foretold_s;
+} qs_foretold;
+
 void qs_progress_start(qs_progress *progress, const char *label, int64_t n_total);
 /* What the next lines say behind the counts: a loss, a rate. */
 void qs_progress_note(qs_progress *progress, const char *fmt, ...) QS_PRINTF(2, 3);

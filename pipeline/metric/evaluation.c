@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "artifact/failure.h"
+#include "backend/cpu/arena.h"
 #include "base/mem.h"
 #include "model/model_record.h"
 
@@ -274,15 +275,16 @@ qs_quality_job qs_evaluation_job(const qs_evaluation *e)
                             .order = e->order};
 }
 
-/* Twice the multiply-adds of all windows through the blocks and of the scored positions through the head. */
-static double pass_flops(const qs_evaluation *e, bool head_twice)
+/* Twice the multiply-adds of all windows through the blocks and of the scored positions through the head: once its own, and
+ * for the KL divergence its share of the reference's. */
+static double pass_flops(const qs_evaluation *e, double n_heads)
 {
     const qs_windows *w = e->options.windows;
     const qs_model_config *c = qs_model_get_config(e->model);
     double n_tokens = (double)(w->n_windows * w->n_ctx), n_scored = (double)(w->n_windows * w->n_scored);
     double attention =
         (double)(c->n_layers * c->n_heads * c->head_dim) * (double)w->n_ctx; /* q k and p v, half masked */
-    double head = (double)(c->n_vocab * c->d_model) * (head_twice ? 2.0 : 1.0);
+    double head = (double)(c->n_vocab * c->d_model) * n_heads;
     return 2.0 * (n_tokens * ((double)qs_model_n_linear_weights(e->model) + attention) + n_scored * head);
 }
 
@@ -308,31 +310,50 @@ static size_t point_artifact_bytes(const qs_evaluation *e, const qs_eval_point *
     return bytes;
 }
 
-static void add_point(const qs_evaluation *e, const qs_eval_point *point, qs_evaluation_cost *cost)
+static void add_point(const qs_evaluation *e, const qs_eval_point *point, int64_t n_streams, qs_evaluation_cost *cost)
 {
+    bool shares = point->quant_path != NULL && (point->tasks & QS_TASK_KLD) != 0;
     if (point->current) return;
     cost->n_todo++;
     cost->artifact_bytes += point_artifact_bytes(e, point);
     if ((point->tasks & QS_TASKS_QUALITY) != 0)
-        cost->flops += pass_flops(e, (point->tasks & QS_TASK_KLD) != 0);
+        cost->flops += pass_flops(e, shares ? 1.0 + 1.0 / (double)n_streams : 1.0);
     if ((point->tasks & (QS_TASK_LATENCY | QS_TASK_MEMORY)) != 0)
         cost->deployed_bytes =
             3 * (size_t)qs_model_n_weights(e->model); /* 16 bits, and up to 8 beside them */
 }
 
+/* What matrices and scratch of so many bytes take: the CPU has them in slabs. */
+static size_t in_slabs(const qs_evaluation *e, size_t bytes)
+{
+    size_t slab = qs_backend_has_device(e->backend) ? 1 : QS_ARENA_SLAB_BYTES;
+    return (bytes + slab - 1) / slab * slab;
+}
+
+/* The most that the passes hold: while the head is laid out, which is there twice then, or while they run. */
+static size_t pass_bytes(const qs_evaluation *e, const qs_pass_plan *plan)
+{
+    const qs_model_config *c = qs_model_get_config(e->model);
+    size_t row = (size_t)c->d_model * sizeof(float), head = (size_t)c->n_vocab * row;
+    /* On a device the next block is loaded beside the one that computes. */
+    size_t n_blocks = qs_backend_has_device(e->backend) ? 2 : 1;
+    /* Products of a chunk on their way to the sum, and a layer of every stream as it is stored: codes and scales. */
+    size_t rest = (size_t)(plan->chunk_windows * plan->n_ctx) * row + n_blocks * block_bytes(e),
+           stored = (size_t)plan->n_streams * block_bytes(e) / 7, windows = 2 * (size_t)plan->n_ctx * row;
+    size_t small_head = head < in_slabs(e, 1) ? head : 0;
+    size_t always = plan->stream_bytes + plan->scratch_bytes + windows + stored + head - small_head;
+    size_t laid_out = in_slabs(e, small_head + 1) + head,
+           running = in_slabs(e, small_head + rest) + qs_scorer_tile_bytes(c);
+    return always + (laid_out > running ? laid_out : running);
+}
+
 void qs_evaluation_plan(const qs_evaluation *e, qs_evaluation_cost *cost)
 {
-    const qs_model_config *config = qs_model_get_config(e->model);
     qs_quality_job job = qs_evaluation_job(e);
     qs_pass_plan plan;
     *cost = (qs_evaluation_cost){0};
-    if (e->own_reference) add_point(e, &e->reference, cost);
-    for (int64_t i = 0; i < e->n_points; i++) add_point(e, &e->points[i], cost);
-    if (cost->flops <= 0.0) return;
     qs_quality_plan(&plan, &job, e->n_points);
-    /* On a device the next block is loaded beside the one that computes. */
-    size_t n_blocks = qs_backend_has_device(e->backend) ? 2 : 1;
-    cost->pass_bytes = plan.stream_bytes + plan.scratch_bytes + n_blocks * block_bytes(e) +
-                       qs_scorer_tile_bytes(config) +
-                       (size_t)(config->n_vocab * config->d_model) * sizeof(float);
+    if (e->own_reference) add_point(e, &e->reference, plan.n_streams, cost);
+    for (int64_t i = 0; i < e->n_points; i++) add_point(e, &e->points[i], plan.n_streams, cost);
+    if (cost->flops > 0.0) cost->pass_bytes = pass_bytes(e, &plan);
 }

@@ -70,6 +70,7 @@ typedef struct qs_evaluation {
     int64_t *order;   /* [n_windows] of a race; NULL without one */
     int64_t n_failed; /* candidates that keep_going recorded */
     double pass_s;    /* what the passes took that were run */
+    qs_foretold foretold; /* of passes, by the reference's or, where that is there, the first group's; not of a race */
     bool own_reference; /* the reference is a point of this evaluation: no --baseline */
     qs_eval_point reference;
     int64_t n_points;

@@ -448,10 +448,25 @@ static qs_err run_next_group(runner *r, int64_t *first)
     return n > 0 ? run_points(r, points, n, group_quality) : QS_OK;
 }
 
+/* By the rate of what was passed first. */
+static void foretell(qs_evaluation *e, double planned_flops)
+{
+    qs_evaluation_cost rest;
+    if (e->foretold.first_s > 0.0 || e->pass_s <= 0.0 || e->order != NULL) return;
+    qs_evaluation_plan(e, &rest);
+    e->foretold.first_s = e->pass_s;
+    if (rest.flops <= 0.0 || rest.flops >= planned_flops) return;
+    e->foretold.foretold_s = e->pass_s * rest.flops / (planned_flops - rest.flops);
+    if (e->foretold.foretold_s >= 10.0)
+        qs_log_info("passes of the rest: about %.0f s, by the rate of the first", e->foretold.foretold_s);
+}
+
 qs_err qs_evaluation_run(qs_evaluation *e)
 {
     runner r = {.e = e, .lock.fd = -1};
+    qs_evaluation_cost planned;
     qs_err err;
+    qs_evaluation_plan(e, &planned);
     QS_TRY(qs_dir_create(e->options.out_dir));
     QS_TRY(qs_machine_lock_open(&r.lock, e->options.out_dir));
     QS_TRY(qs_machine_lock_share(&r.lock));
@@ -463,7 +478,11 @@ qs_err qs_evaluation_run(qs_evaluation *e)
             QS_TRY(qs_evaluation_check_points(e));
         }
     }
-    for (int64_t i = 0; i < e->n_points;) QS_TRY(run_next_group(&r, &i));
+    foretell(e, planned.flops);
+    for (int64_t i = 0; i < e->n_points;) {
+        QS_TRY(run_next_group(&r, &i));
+        foretell(e, planned.flops);
+    }
 out:
     qs_deployment_destroy(&r.reference);
     qs_machine_lock_close(&r.lock);

@@ -6,8 +6,10 @@
 #include "quant/awq_block.h"
 #include "quant/block_loss.h"
 #include "quant/budget.h"
+#include "quant/loss.h"
 #include "quant/quant_size.h"
 #include "quant/sensitivity.h"
+#include "quant/solver.h"
 #include "quant/tile.h"
 
 static const int64_t exl2_batch_bytes = 512 * 1000 * 1000; /* as quant/exl2.c takes them */
@@ -16,13 +18,15 @@ static const int64_t exl2_batch_bytes = 512 * 1000 * 1000; /* as quant/exl2.c ta
  * gathering, coding, packing and writing. */
 static const double search_per_weight = 320, other_per_weight = 400, awq_per_weight = 1000, exl2_search_per_weight = 400,
                     awq_screened_rows = 40 * 240; /* candidates, and rows of which they are rated first */
+static const int64_t awq_candidates = 40;
 
-/* Factors that a site needs at once: one per order and damping. */
-static int64_t n_factors(const qs_spec *specs, int64_t n_specs)
+/* Factors that a site needs, one per order and damping: at once, or with those that AWQ's scaled inputs need one after the
+ * other. */
+static int64_t n_factors(const qs_spec *specs, int64_t n_specs, bool at_once)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < n_specs; i++) {
-        bool known = specs[i].damping == 0 && !specs[i].then_gptq;
+        bool known = specs[i].damping == 0 && (at_once || !specs[i].then_gptq);
         for (int64_t j = 0; j < i && !known; j++) {
             const qs_spec *a = &specs[i], *b = &specs[j];
             known = !a->then_gptq && b->damping > 0 && a->damping == b->damping &&
@@ -34,12 +38,71 @@ static int64_t n_factors(const qs_spec *specs, int64_t n_specs)
     return n;
 }
 
-/* Where scalings are folded: the weights of a site again, and three copies of a tile for each thread. */
-static int64_t fold_bytes(const qs_spec *specs, int64_t n_specs, int64_t site_weights, int n_threads, int64_t widest)
+/* Of a budget each group length has an order of its own; as many factors more are held while options are measured. */
+static int64_t n_more_orders(const qs_spec *specs, int64_t n_specs)
 {
-    bool folds = false;
-    for (int64_t i = 0; i < n_specs; i++) folds |= specs[i].method->folds;
-    return folds ? (site_weights + n_threads * widest * 3 * QS_TILE_ROWS) * (int64_t)sizeof(float) : 0;
+    qs_spec options[QS_OPTIONS_MAX];
+    int64_t most = 0;
+    for (int64_t i = 0; i < n_specs; i++) {
+        if (specs[i].bpw <= 0 || specs[i].method->format != QS_PACKED_INT || !specs[i].group_aware) continue;
+        int64_t n = specs[i].method->options(&specs[i], options), n_orders = 0;
+        for (int64_t a = 0; a < n; a++) {
+            bool again = false;
+            for (int64_t b = 0; b < a; b++) again = again || options[a].group_size == options[b].group_size;
+            n_orders += !again;
+        }
+        most = n_orders - 1 > most ? n_orders - 1 : most;
+    }
+    return most;
+}
+
+/* Where scalings are folded: the weights of a site again, and candidates of scales. What GPTQ codes after that has second
+ * moments of its own: as they are stored, and five squares as every factor has. */
+static int64_t fold_bytes(const qs_spec *specs, int64_t n_specs, int64_t site_weights, int64_t widest)
+{
+    bool folds = false, factors = false;
+    for (int64_t i = 0; i < n_specs; i++) {
+        folds |= specs[i].method->folds;
+        factors |= specs[i].then_gptq;
+    }
+    int64_t own = factors ? widest * (widest + 1) / 2 + 5 * widest * widest : awq_candidates * widest;
+    return folds ? (site_weights + own) * (int64_t)sizeof(float) : 0;
+}
+
+/* Scratch of each thread: a tile's columns, and as many rows again as are gathered together; AWQ and EXL2 hold three. */
+static int64_t lane_bytes(const qs_spec *specs, int64_t n_specs, int n_threads, int64_t widest)
+{
+    bool three = false;
+    for (int64_t i = 0; i < n_specs; i++)
+        three |= specs[i].method->folds || specs[i].method->format == QS_PACKED_EXL2;
+    int64_t rows = three ? 3 * QS_TILE_ROWS : QS_TILE_ROWS + QS_TILE_ROWS / 4;
+    return n_threads * (widest * rows + QS_LOSS_STRIP * QS_TILE_ROWS) * (int64_t)sizeof(float);
+}
+
+/* What GPTQ keeps of the matrices of a site while it goes from panel to panel. */
+static int64_t panel_bytes(const qs_model *model, const qs_spec *specs, int64_t n_specs)
+{
+    int64_t kept[QS_N_SITES] = {0}, one = 0, shared = 0, most = 0;
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
+        for (int64_t i = 0; i < n_specs; i++) {
+            if ((specs[i].damping == 0 && !specs[i].then_gptq) || specs[i].method->format != QS_PACKED_INT) continue;
+            qs_solver_need need = qs_solver_need_of(info.n_out, info.n_in, specs[i].group_size,
+                                                    qs_spec_static_scales(&specs[i], info.n_in));
+            if (specs[i].bpw > 0) { /* all options of a sample of its rows */
+                qs_spec options[QS_OPTIONS_MAX];
+                int64_t rows = info.n_out < QS_SAMPLE_ROWS ? info.n_out : QS_SAMPLE_ROWS;
+                need.kept_bytes += specs[i].method->options(&specs[i], options) *
+                                   qs_solver_need_of(rows, info.n_in, specs[i].group_size, true).kept_bytes;
+            }
+            kept[qs_role_site((qs_role)role)] += need.kept_bytes;
+            one = need.kept_bytes > one ? need.kept_bytes : one;
+            shared = need.shared_bytes > shared ? need.shared_bytes : shared;
+        }
+    }
+    for (int site = 0; site < QS_N_SITES; site++) most = kept[site] > most ? kept[site] : most;
+    if (most > QS_SOLVER_BATCH_BYTES) most = one > QS_SOLVER_BATCH_BYTES ? one : QS_SOLVER_BATCH_BYTES;
+    return most + shared;
 }
 
 static double matrix_cost(const qs_spec *spec, double n_out, double n_in, bool has_grams)
@@ -117,6 +180,8 @@ static void add_sensitivity(qs_quant_cost *cost, const qs_model *model, const qs
         layer_weights += info.n_out * info.n_in;
     }
     cost->multiply_adds += qs_sensitivity_cost(config, QS_SENSITIVITY_TOKENS, (double)layer_weights);
+    /* A block and the head as the backend keeps them, the head once more on its way there, and a matrix in full. */
+    bytes += (2 * layer_weights + 2 * config->n_vocab * config->d_model) * (int64_t)sizeof(float);
     cost->bytes += bytes;
     cost->solver_device_bytes += bytes;
 }
@@ -162,7 +227,9 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
                                int64_t n_specs)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    int64_t factors = n_factors(specs, n_specs), site_weights[QS_N_SITES] = {0}, most = 0, widest = 0, largest = 0;
+    int64_t factors = n_factors(specs, n_specs, false),
+            at_once = n_factors(specs, n_specs, true) + n_more_orders(specs, n_specs);
+    int64_t site_weights[QS_N_SITES] = {0}, most = 0, widest = 0, largest = 0;
     bool unpacked = false; /* some spec holds the codes of a matrix one to a byte, beside its block maxima */
     qs_quant_cost cost = {0};
     double n_folding = 0;
@@ -185,7 +252,8 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
     cost.bytes += most * (int64_t)sizeof(float) + (unpacked ? largest * 9 / 8 : 0);
     if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
     cost.bytes += exl2_bytes(specs, n_specs, most, widest);
-    cost.bytes += fold_bytes(specs, n_specs, most, n_threads, widest);
+    cost.bytes += fold_bytes(specs, n_specs, most, widest) + lane_bytes(specs, n_specs, n_threads, widest);
+    if (has_grams) cost.bytes += panel_bytes(model, specs, n_specs);
     add_solver_bytes(&cost, model, most, has_grams, n_specs);
     for (int site = 0; site < QS_N_SITES; site++) {
         int64_t width = qs_site_width(config, (qs_site)site);
@@ -195,9 +263,8 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
         if (has_grams) cost.multiply_adds += 0.5 * (double)(factors * width * width * width);
         cost.multiply_adds += n_folding * awq_screened_rows * 0.5 * (double)(width * width);
         if (!counted)
-            cost.bytes += width * width * (int64_t)sizeof(float) * (4 + factors); /* H, three to work with */
+            cost.bytes += width * width * (int64_t)sizeof(float) * (at_once > 0 ? 4 + at_once : 1); /* H, three to work with */
     }
-    cost.bytes += n_threads * widest * 3 * QS_TILE_ROWS * (int64_t)sizeof(float);
     cost.multiply_adds *= (double)config->n_layers;
     if (has_grams) add_sensitivity(&cost, model, specs, n_specs);
     add_heads(&cost, model, has_grams, specs, n_specs);

@@ -20,6 +20,7 @@ typedef struct pass {
     qs_spec specs[QS_POINTS_PER_PASS];
     qs_quant_layer layers[QS_POINTS_PER_PASS];
     qs_quant_result heads[QS_POINTS_PER_PASS];
+    double first_layer_s; /* what its first layer took */
 } pass;
 
 qs_err qs_quant_points_find(qs_quant_point *points, const char *dir, const qs_quant_inputs *inputs,
@@ -197,8 +198,10 @@ static qs_err run_pass(pass *p, const qs_quant_inputs *inputs, qs_backend *backe
                                       p->points[i]->linear_bits));
     }
     for (int64_t layer = 0; layer < n_layers; layer++) {
+        double began = qs_clock_seconds();
         QS_TRY(qs_quantizer_layer(quantizer, layer, p->layers));
         QS_TRY(add_layer(p, layer));
+        if (layer == 0) p->first_layer_s = qs_clock_seconds() - began;
         qs_progress_update(progress, ++*n_done);
     }
     QS_TRY(add_heads(p, quantizer));
@@ -269,10 +272,23 @@ static int64_t n_layer_runs(const qs_quant_point *points, int64_t n_points, bool
     return n;
 }
 
+/* 0 where budgets are measured first, which takes a time of its own. */
+static double n_lots_of(const qs_quant_point *points, int64_t n_points, const pass *first, int64_t n_layers)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < n_points; i++) {
+        if (points[i].current) continue;
+        if (points[i].spec->bpw > 0) return 0;
+        n++;
+    }
+    return (double)(n * n_layers) / (double)first->n;
+}
+
 qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_quant_inputs *inputs,
-                           qs_backend *backend, const qs_gram_source *grams)
+                           qs_backend *backend, const qs_gram_source *grams, qs_foretold *foretold)
 {
     int64_t n_layers = qs_model_get_config(inputs->model)->n_layers, n_done = 0;
+    double first_s = 0, n_lots = 0; /* layers of all points, in units of a layer of the first pass */
     qs_progress progress;
     pass *p;
     qs_err err = QS_NEW(p, 1, "pass");
@@ -283,8 +299,11 @@ qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_qu
         for (int64_t at = 0;;) {
             fill_pass(p, points, n_points, rotated == 1, &at);
             if (p->n == 0) break;
+            if (n_lots <= 0) n_lots = n_lots_of(points, n_points, p, n_layers);
             QS_TRY(run_or_split(p, inputs, backend, grams, &progress, &n_done));
+            if (first_s <= 0) first_s = p->first_layer_s;
         }
+    if (foretold != NULL && n_lots > 0) *foretold = (qs_foretold){first_s, first_s * (n_lots - 1)};
 out:
     qs_progress_finish(&progress);
     qs_mem_free(p);

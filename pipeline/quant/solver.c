@@ -13,7 +13,6 @@ enum {
     BLOCK = 16,  /* columns whose errors meet directly, one after the other */
     ROWS = 16,   /* whose codes are gathered together */
 };
-static const int64_t batch_bytes_max = (int64_t)512 << 20; /* of columns held between panels */
 
 /* A task on its way through the panels. */
 typedef struct progress {
@@ -42,11 +41,15 @@ typedef struct lane {
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
+static int64_t columns_of_panel(int64_t n_in, int64_t group, bool static_scales)
+{
+    if (static_scales || group < 1) return min64(PANEL, n_in);
+    return min64(group >= PANEL ? group : PANEL / group * group, n_in);
+}
+
 static int64_t panel_columns(const qs_solver_task *task)
 {
-    int64_t n_in = task->packed->n_in, group = task->packed->group_size;
-    if (task->static_scales) return min64(PANEL, n_in);
-    return min64(group >= PANEL ? group : PANEL / group * group, n_in);
+    return columns_of_panel(task->packed->n_in, task->packed->group_size, task->static_scales);
 }
 
 /* Most columns of one task that a thread holds at a time: a panel, or a whole group before it. */
@@ -282,13 +285,28 @@ typedef struct kept {
     int64_t host_bytes, device_bytes;
 } kept;
 
-static kept kept_by(const qs_solver_task *task)
+static kept kept_of(int64_t n_in, int64_t width, int64_t panel)
 {
-    int64_t n_in = task->packed->n_in, width = (task->packed->n_out + R - 1) / R * R,
-            panel = panel_columns(task);
-    if (task->u == NULL || panel >= n_in) return (kept){0, 0};
+    if (panel >= n_in) return (kept){0, 0};
     return (kept){.host_bytes = panel * width * (int64_t)sizeof(float) + n_in * width,
                   .device_bytes = (n_in - panel) * width * (int64_t)sizeof(float)};
+}
+
+static int64_t whole_tiles(int64_t n_out) { return (n_out + R - 1) / R * R; }
+
+static kept kept_by(const qs_solver_task *task)
+{
+    if (task->u == NULL) return (kept){0, 0};
+    return kept_of(task->packed->n_in, whole_tiles(task->packed->n_out), panel_columns(task));
+}
+
+qs_solver_need qs_solver_need_of(int64_t n_out, int64_t n_in, int64_t group_size, bool static_scales)
+{
+    int64_t width = whole_tiles(n_out), panel = columns_of_panel(n_in, group_size, static_scales);
+    kept k = kept_of(n_in, width, panel);
+    if (panel >= n_in) return (qs_solver_need){0, 0};
+    return (qs_solver_need){.kept_bytes = k.host_bytes + k.device_bytes,
+                            .shared_bytes = panel * (width + n_in) * (int64_t)sizeof(float)};
 }
 
 /* forms: zeros, one for each tile of all tasks. */
@@ -397,7 +415,7 @@ qs_err qs_solver_run(qs_workspace *workspace, const qs_solver_task *tasks, int64
         for (n = 0; first + n < n_tasks; n++) {
             const qs_solver_task *task = &tasks[first + n];
             bytes += kept_by(task).host_bytes + kept_by(task).device_bytes;
-            if (n > 0 && bytes > batch_bytes_max) break;
+            if (n > 0 && bytes > QS_SOLVER_BATCH_BYTES) break;
             n_items += (task->packed->n_out + R - 1) / R;
         }
         progress *batch;

@@ -30,6 +30,15 @@ typedef struct qs_solver_task {
                            else columns stay and a group must be visited in one go, unless static */
 } qs_solver_task;
 
+/* What the host's solver takes beside the lanes of its threads, for one task that follows a factor: what each task of a
+ * batch keeps between panels, QS_SOLVER_BATCH_BYTES of all of them together if not of one, and what they share to move
+ * errors on. Nothing for rows of one panel. */
+enum { QS_SOLVER_BATCH_BYTES = 512 << 20 };
+typedef struct qs_solver_need {
+    int64_t kept_bytes, shared_bytes;
+} qs_solver_need;
+qs_solver_need qs_solver_need_of(int64_t n_out, int64_t n_in, int64_t group_size, bool static_scales);
+
 /* The codes of a task depend on nothing but the task. */
 QS_MUST_CHECK qs_err qs_solver_run(qs_workspace *workspace, const qs_solver_task *tasks, int64_t n_tasks);
 

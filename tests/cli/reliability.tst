@@ -17,3 +17,9 @@
 0 . rm -f $TMP/full/calib.h5; cp -a $TMP/full $TMP/two; for i in 1 2; do tests/sweep_make $QS_BUILD sweep MODEL=tests/fixtures/tiny GRID=$TMP/kills/grid.csv OUT=$TMP/two GATE=report CALIBRATE='--samples 100 --seqlen 64' EVALUATE='--ctx 64 --windows 4 --tasks ppl,kld' >$TMP/two.$i 2>&1 & pids+=($!); done; for p in ${pids[@]}; do wait $p || { cat $TMP/two.*; exit 1; }; done
 0 the.same tests/same_tables $TMP/kills/calm $TMP/two
 0 0.bad qsweep plan --verify $TMP/two
+
+# Memory stays within a tenth of the plan, and the rest of the passes is foretold by the first.
+0 . qsweep calibrate --model datasets/reader --text datasets/handbook/calibration --samples 4 --out $TMP/reader.h5
+0 memory.*\([+-][0-9]_%\) qsweep quantize --model datasets/reader --calib $TMP/reader.h5 --spec gptq:bits=4,group=64 --spec awq:bits=4,group=64 --spec rtn:bits=4,group=64 --out $TMP/reader
+0 memory.*\([+-][0-9]_%\) qsweep evaluate --model datasets/reader --text datasets/handbook/evaluation --windows 2 --tasks ppl,kld --quant $TMP/reader/gptq-b4-g64-sym.quant.h5 --quant $TMP/reader/rtn-b4-g64-sym.quant.h5 --out $TMP/reader >$TMP/said 2>&1; rc=$?; cat $TMP/said; exit $rc
+0 passes.after.the.first:.*foretold cat $TMP/said

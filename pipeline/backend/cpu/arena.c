@@ -5,8 +5,6 @@
 
 #include "base/mem.h"
 
-enum { SLAB_BYTES = 8 << 20 };
-
 /* In front of every block. Blocks of a slab follow each other without gaps. */
 typedef struct block {
     _Alignas(QS_MEM_ALIGN) size_t bytes; /* with this header */
@@ -44,7 +42,7 @@ size_t qs_arena_bytes(const qs_arena *arena) { return arena->bytes; }
 
 static qs_err add_slab(qs_arena *arena, size_t block_bytes, const char *what)
 {
-    size_t bytes = sizeof(slab) + block_bytes > SLAB_BYTES ? sizeof(slab) + block_bytes : SLAB_BYTES;
+    size_t bytes = sizeof(slab) + block_bytes > QS_ARENA_SLAB_BYTES ? sizeof(slab) + block_bytes : QS_ARENA_SLAB_BYTES;
     slab *fresh;
     qs_err err = qs_mem_alloc(&fresh, bytes, what);
     if (err != QS_OK) return err;

@@ -6,6 +6,9 @@
 
 #include "base/error.h"
 
+/* What blocks come from, unless they are larger. */
+enum { QS_ARENA_SLAB_BYTES = 8 << 20 };
+
 typedef struct qs_arena qs_arena;
 
 QS_MUST_CHECK qs_err qs_arena_create(qs_arena **out);
