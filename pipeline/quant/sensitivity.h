@@ -1,10 +1,13 @@
-/* How much the error of each matrix matters: the KL divergence of next tokens when this matrix alone has
- * errors, the others are as they were. Losses (qs_quant_result) are shares of a matrix's own output; what
- * becomes of that in the residual stream and in the layers behind differs between matrices by orders of
- * magnitude.
+/* How much the error of each matrix matters: its share of the KL divergence of next tokens when the matrices of
+ * its half of a layer (attention, or MLP) have errors and all others are as they were. Losses (qs_quant_result) are
+ * shares of a matrix's own output; what becomes of that in the residual stream and in the layers behind differs
+ * between matrices by orders of magnitude.
  *
- * A stream for every matrix goes through the model, layer by layer: it leaves the reference's at its own
- * layer, with the perturbed matrix, and is held against it after the head. */
+ * Two streams for every layer go through the model: they leave the reference's at their layer, with the matrices of one
+ * half perturbed, and are held against it after the head. What the layers behind make of an error in the residual
+ * stream is much the same wherever in the half it came from, so the divergence is shared out by what each matrix alone
+ * does to the stream right behind the layer: the mean over tokens of |error|^2 / |state|^2. A stream of its own for every
+ * matrix would be three times the work. */
 #ifndef QS_QUANT_SENSITIVITY_H
 #define QS_QUANT_SENSITIVITY_H
 
@@ -31,7 +34,7 @@ double qs_sensitivity_cost(const qs_model_config *config, int64_t n_tokens, doub
 QS_MUST_CHECK qs_err qs_sensitivity_layer(qs_sensitivity *sensitivity, int64_t layer,
                                           const qs_packed *const perturbed[QS_N_LINEARS]);
 
-/* After the last layer: divergence[n_layers * QS_N_LINEARS], means over all tokens in nats. */
+/* After the last layer: divergence[n_layers * QS_N_LINEARS], shares of means over all tokens in nats. */
 QS_MUST_CHECK qs_err qs_sensitivity_finish(qs_sensitivity *sensitivity, double *divergence);
 
 #endif
