@@ -207,8 +207,14 @@ static void test_hostile_names(void **state)
     memset(name, 'n', sizeof name - 1);
     name[sizeof name - 1] = '\0';
     memcpy(name, "</td><script>alert('x')</script>\xE2\x80\xAE\"onload=", 44);
-    spec.id = name;
+    spec.id = name; /* refused, and the refusal is on the page */
+    eval_spec other = eval_specs[EVAL_RTN];
+    other.method = "\"><script>m</script>";
+    other.device = "'><script>d</script>\xE2\x80\xAE";
+    other.more = q_put_all;
+    other.n_items = 5;
     loaded l = {0};
+    add(&l, &other);
     add(&l, &eval_specs[EVAL_FP]);
     add(&l, &spec);
     load(&l);
@@ -217,6 +223,10 @@ static void test_hostile_names(void **state)
     assert_int_equal(count(text, "<script>"), 1); /* the page's own */
     assert_null(strstr(text, "\xE2\x80\xAE"));
     assert_null(strstr(text, "\"onload"));
+    assert_null(strstr(text, "<script>m"));
+    assert_null(strstr(text, "<script>d"));
+    assert_holds(text, "data-method=\"&quot;&gt;&lt;script&gt;m");
+    assert_holds(text, "&#39;&gt;&lt;script&gt;d&lt;/script&gt;\xEF\xBF\xBD");
     free(text);
     unload(&l);
 }
