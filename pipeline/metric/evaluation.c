@@ -208,12 +208,13 @@ qs_err qs_evaluation_open_baseline(qs_evaluation *e)
     return err;
 }
 
-/* A candidate to be compared needs the reference's hidden states, whatever was asked of the reference. */
+/* A candidate to be compared needs the reference's hidden states, whatever was asked of the reference; which figures the
+ * reference has does not depend on whether candidates came in the same call. */
 static void require_reference(qs_evaluation *e)
 {
     for (int64_t i = 0; i < e->n_points && !e->has_baseline; i++)
         if (!e->points[i].current && (e->points[i].tasks & QS_TASKS_COMPARED) != 0) {
-            e->reference.tasks |= QS_TASKS_QUALITY | (e->points[i].tasks & QS_TASKS_ASKED);
+            e->reference.tasks |= QS_TASK_PPL | (e->points[i].tasks & QS_TASKS_COMPARED);
             e->reference.current = false;
         }
 }
