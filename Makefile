@@ -439,4 +439,4 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(objects:.o=.d) $(fuzz_objects:.o=.d) \
-  $(sort $(wildcard $(foreach b,$(BUILD) $(SHARE),$b/stages/*.d $b/tests/*.d $b/datasets/*.d $b/datasets/*/*.d)))
+  $(sort $(wildcard $(foreach b,$(BUILD) $(SHARE),$b/stages/*.d $b/tests/*.d $b/fuzz-objects/tests/fuzz/*.d $b/datasets/*.d $b/datasets/*/*.d)))
