@@ -20,7 +20,7 @@ typedef struct pass {
     qs_spec specs[QS_POINTS_PER_PASS];
     qs_quant_layer layers[QS_POINTS_PER_PASS];
     qs_quant_result heads[QS_POINTS_PER_PASS];
-    double first_layer_s; /* what its first layer took */
+    double first_s, layer_s; /* what its first two layers took, and the second of them, which allocates nothing any more */
 } pass;
 
 qs_err qs_quant_points_find(qs_quant_point *points, const char *dir, const qs_quant_inputs *inputs,
@@ -201,7 +201,10 @@ static qs_err run_pass(pass *p, const qs_quant_inputs *inputs, qs_backend *backe
         double began = qs_clock_seconds();
         QS_TRY(qs_quantizer_layer(quantizer, layer, p->layers));
         QS_TRY(add_layer(p, layer));
-        if (layer == 0) p->first_layer_s = qs_clock_seconds() - began;
+        if (layer < 2) {
+            p->layer_s = qs_clock_seconds() - began;
+            p->first_s = (layer == 0 ? 0 : p->first_s) + p->layer_s;
+        }
         qs_progress_update(progress, ++*n_done);
     }
     QS_TRY(add_heads(p, quantizer));
@@ -288,7 +291,7 @@ qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_qu
                            qs_backend *backend, const qs_gram_source *grams, qs_foretold *foretold)
 {
     int64_t n_layers = qs_model_get_config(inputs->model)->n_layers, n_done = 0;
-    double first_s = 0, n_lots = 0; /* layers of all points, in units of a layer of the first pass */
+    double first_s = 0, layer_s = 0, n_lots = 0; /* layers of all points, in units of a layer of the first pass */
     qs_progress progress;
     pass *p;
     qs_err err = QS_NEW(p, 1, "pass");
@@ -301,9 +304,12 @@ qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_qu
             if (p->n == 0) break;
             if (n_lots <= 0) n_lots = n_lots_of(points, n_points, p, n_layers);
             QS_TRY(run_or_split(p, inputs, backend, grams, &progress, &n_done));
-            if (first_s <= 0) first_s = p->first_layer_s;
+            if (first_s <= 0) {
+                first_s = p->first_s;
+                layer_s = p->layer_s;
+            }
         }
-    if (foretold != NULL && n_lots > 0) *foretold = (qs_foretold){first_s, first_s * (n_lots - 1)};
+    if (foretold != NULL && n_lots > 0) *foretold = (qs_foretold){first_s, layer_s * (n_lots - (n_layers > 1 ? 2 : 1))};
 out:
     qs_progress_finish(&progress);
     qs_mem_free(p);
