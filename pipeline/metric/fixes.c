@@ -108,7 +108,7 @@ const qs_fix *qs_fix_find(const char *name)
 bool qs_fix_aims_at(const qs_fix *fix, const char *metric)
 {
     size_t bytes = strlen(metric);
-    for (const char *at = fix->aims; at != NULL; at = strchr(at, ' '), at += at != NULL)
+    for (const char *at = fix->aims; at != NULL; at = strchr(at, ' '), at = at != NULL ? at + 1 : NULL)
         if (strncmp(at, metric, bytes) == 0 && (at[bytes] == ' ' || at[bytes] == '\0')) return true;
     return false;
 }

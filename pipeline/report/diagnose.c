@@ -107,7 +107,7 @@ void qs_diagnosis_row(const qs_rule *rule, const char *method, char *text, size_
     const char *profile = qs_budgets_profile(method), *at = rule->rows;
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
         for (const char *row = rule->rows; strcmp(pages[i].profile, profile) == 0 && row != NULL;
-             row = strchr(row, ' '), row += row != NULL)
+             row = strchr(row, ' '), row = row != NULL ? row + 1 : NULL)
             if (*row == pages[i].page) {
                 at = row;
                 break;
