@@ -60,7 +60,7 @@ static void test_runs(void **state)
     assert_int_equal(encode(N_TEXTS + 1, again), 0);
 }
 
-/* Of another encoder, of other kernels, damaged: made again, and then right. */
+/* Of another encoder, of other kernels, cut off: made again, and then right. */
 static void test_others(void **state)
 {
     (void)state;
@@ -84,10 +84,9 @@ static void test_others(void **state)
     char *data;
     size_t bytes;
     OK(qs_file_read(&data, &bytes, path, 1 << 20));
-    for (size_t at = bytes / 2; at < bytes / 2 + 64; at++) data[at] ^= 0x55;
-    OK(qs_file_write(path, data, bytes));
+    OK(qs_file_write(path, data, bytes / 2));
     qs_mem_free(data);
-    (void)encode(N_TEXTS, vectors);
+    assert_int_equal(encode(N_TEXTS, vectors), N_TEXTS);
     assert_int_equal(encode(N_TEXTS, vectors), 0);
     qs_vectors_free(&v);
 }
