@@ -289,16 +289,6 @@ static double pass_flops(const qs_evaluation *e, double n_heads)
     return 2.0 * (n_tokens * ((double)qs_model_n_linear_weights(e->model) + attention) + n_scored * head);
 }
 
-static size_t block_bytes(const qs_evaluation *e)
-{
-    size_t bytes = 0;
-    for (int role = 0; role < QS_N_LINEARS; role++) {
-        qs_tensor_info info = qs_model_info(e->model, (qs_role)role, 0);
-        bytes += (size_t)(info.n_out * info.n_in) * sizeof(float);
-    }
-    return bytes;
-}
-
 static size_t point_artifact_bytes(const qs_evaluation *e, const qs_eval_point *point)
 {
     const qs_windows *w = e->options.windows;
@@ -339,8 +329,9 @@ static size_t pass_bytes(const qs_evaluation *e, const qs_pass_plan *plan)
     /* On a device the next block is loaded beside the one that computes. */
     size_t n_blocks = qs_backend_has_device(e->backend) ? 2 : 1;
     /* Products of a chunk on their way to the sum, and a layer of every stream as it is stored: codes and scales. */
-    size_t rest = (size_t)(plan->chunk_windows * plan->n_ctx) * row + n_blocks * block_bytes(e),
-           stored = (size_t)plan->n_streams * block_bytes(e) / 7, windows = 2 * (size_t)plan->n_ctx * row;
+    size_t block = (size_t)qs_model_n_block_weights(e->model) * sizeof(float),
+           rest = (size_t)(plan->chunk_windows * plan->n_ctx) * row + n_blocks * block,
+           stored = (size_t)plan->n_streams * block / 7, windows = 2 * (size_t)plan->n_ctx * row;
     size_t small_head = head < in_slabs(e, 1) ? head : 0;
     size_t always = plan->stream_bytes + plan->scratch_bytes + windows + stored + head - small_head;
     size_t laid_out = in_slabs(e, small_head + 1) + head,

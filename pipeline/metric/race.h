@@ -14,11 +14,12 @@
  * a = 0.05 / k (Bonferroni), so that at most 5 % of configurations, one by one, are decided wrongly.
  *
  * What is assumed: that window means are independent normal numbers of one distribution. They are means of hundreds of
- * tokens, which makes this an approximation and no guarantee: no bound of the NLL or of the KL divergence is known that a
- * distribution-free test could use. Right-skewed windows make the test accept too often: of configurations
- * that lie exactly on a budget and are read on up to 64 windows, 1.6 % are decided where windows are normal, 2.8 % with a
- * gamma distribution of shape 4 (skewness 1), 8.7 % with an exponential one (skewness 2; tests/test_race.c). The random order makes neighbours in the text independent, and since windows are drawn without
- * being put back, the result of the whole text is missed less often still. */
+ * tokens, which makes this an approximation and no guarantee: no bound of the NLL or of the KL divergence is known that
+ * a distribution-free test could use. Right-skewed windows make the test accept too often: of configurations that lie
+ * exactly on a budget and are read on up to 64 windows, 1.6 % are decided where windows are normal, 2.8 % with a gamma
+ * distribution of shape 4 (skewness 1), 8.7 % with an exponential one (skewness 2; tests/test_race.c). The random order
+ * makes neighbours in the text independent, and since windows are drawn without being put back, the result of the whole
+ * text is missed less often still. */
 #ifndef QS_METRIC_RACE_H
 #define QS_METRIC_RACE_H
 

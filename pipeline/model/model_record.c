@@ -4,15 +4,19 @@
 
 #include "base/file.h"
 
-int64_t qs_model_n_linear_weights(const qs_model *model)
+int64_t qs_model_n_block_weights(const qs_model *model)
 {
     int64_t n = 0;
-    for (int64_t layer = 0; layer < qs_model_get_config(model)->n_layers; layer++)
-        for (int role = 0; role < QS_N_LINEARS; role++) {
-            qs_tensor_info info = qs_model_info(model, (qs_role)role, layer);
-            n += info.n_out * info.n_in;
-        }
+    for (int role = 0; role < QS_N_LINEARS; role++) {
+        qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
+        n += info.n_out * info.n_in;
+    }
     return n;
+}
+
+int64_t qs_model_n_linear_weights(const qs_model *model)
+{
+    return qs_model_get_config(model)->n_layers * qs_model_n_block_weights(model);
 }
 
 int64_t qs_model_n_weights(const qs_model *model)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "model/model_record.h"
 #include "quant/awq_search.h"
 #include "quant/block_loss.h"
 
@@ -37,13 +38,6 @@ static int64_t role_weights(const qs_model *model, qs_role role)
     return info.n_out * info.n_in;
 }
 
-static int64_t layer_weights(const qs_model *model)
-{
-    int64_t n = 0;
-    for (qs_role role = 0; role < QS_N_LINEARS; role++) n += role_weights(model, role);
-    return n;
-}
-
 static int64_t widest_site(const qs_model_config *config)
 {
     int64_t widest = 0;
@@ -56,21 +50,21 @@ static int64_t widest_site(const qs_model_config *config)
 
 size_t qs_awq_block_bytes(const qs_model *model, int64_t n_tokens)
 {
-    int64_t floats = 2 * layer_weights(model) + (1 + QS_AWQ_FINALISTS) * widest_site(qs_model_get_config(model));
+    int64_t floats = 2 * qs_model_n_block_weights(model) + (1 + QS_AWQ_FINALISTS) * widest_site(qs_model_get_config(model));
     return qs_block_loss_bytes(model, n_tokens) + (size_t)floats * sizeof(float);
 }
 
 double qs_awq_block_cost(const qs_model *model, int64_t n_tokens)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    return (double)config->n_layers * N_PASSES * (double)n_tokens * (double)layer_weights(model);
+    return (double)config->n_layers * N_PASSES * (double)n_tokens * (double)qs_model_n_block_weights(model);
 }
 
 qs_err qs_awq_block_create(qs_awq_block **out, const qs_model *model, qs_workspace *workspace,
                            const qs_gram_source *grams)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    int64_t n_weights = layer_weights(model), widest = widest_site(config);
+    int64_t n_weights = qs_model_n_block_weights(model), widest = widest_site(config);
     qs_awq_block *b = NULL;
     qs_err err;
     *out = NULL;

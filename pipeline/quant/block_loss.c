@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "model/forward.h"
+#include "model/model_record.h"
 
 enum { BLOCK_ROWS = 1024 };
 
@@ -21,21 +22,12 @@ struct qs_block_loss {
 
 static int64_t rows_at_once(int64_t n_tokens) { return n_tokens < BLOCK_ROWS ? n_tokens : BLOCK_ROWS; }
 
-static size_t layer_bytes(const qs_model *model)
-{
-    size_t n = 0;
-    for (int role = 0; role < QS_N_LINEARS; role++) {
-        qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
-        n += (size_t)(info.n_out * info.n_in);
-    }
-    return n * sizeof(float);
-}
-
 size_t qs_block_loss_bytes(const qs_model *model, int64_t n_tokens)
 {
     const qs_model_config *config = qs_model_get_config(model);
     size_t stream = (size_t)(n_tokens * config->d_model) * sizeof(float);
-    return 5 * stream + qs_scratch_bytes(config, rows_at_once(n_tokens)) + layer_bytes(model);
+    return 5 * stream + qs_scratch_bytes(config, rows_at_once(n_tokens)) +
+           (size_t)qs_model_n_block_weights(model) * sizeof(float);
 }
 
 qs_err qs_block_loss_create(qs_block_loss **out, qs_backend *backend, const qs_model *model, const int32_t *tokens,

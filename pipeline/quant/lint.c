@@ -1,13 +1,9 @@
 #include "quant/lint.h"
 
-#include <string.h>
-
 #include "base/log.h"
 #include "quant/methods.h"
 
-static bool is(const qs_spec *spec, const char *method) { return strcmp(spec->method->name, method) == 0; }
-
-static bool has_integers(const qs_spec *spec) { return is(spec, "rtn") || is(spec, "gptq") || is(spec, "awq"); }
+static bool has_integers(const qs_spec *spec) { return spec->method->format == QS_PACKED_INT; }
 
 /* ---- the rules ---- */
 
@@ -27,19 +23,19 @@ static bool wide_groups(const qs_spec *spec, const qs_model_config *model)
 static bool rotated_rounding(const qs_spec *spec, const qs_model_config *model)
 {
     (void)model;
-    return is(spec, "rtn") && spec->rotate;
+    return spec->method == &qs_method_rtn && spec->rotate;
 }
 
 static bool permuted_inputs(const qs_spec *spec, const qs_model_config *model)
 {
     (void)model;
-    return is(spec, "gptq") && spec->act_order && !spec->static_groups && spec->group_size > 0;
+    return spec->method == &qs_method_gptq && spec->act_order && !spec->static_groups && spec->group_size > 0;
 }
 
 static bool fp4(const qs_spec *spec, const qs_model_config *model)
 {
     (void)model;
-    return is(spec, "fp4");
+    return spec->method == &qs_method_fp4;
 }
 
 /* Rows of the linears have as many weights as the stream, the heads or the MLP are wide. */
