@@ -88,7 +88,7 @@ static void measure_loss(const place *at, const char *text, const float *w, qs_f
     qs_spec spec = parse(text);
     qs_quant_job job = {.name = "m", .weights = w, .n_out = result->packed.n_out, .n_in = result->packed.n_in,
                         .factors = factors, .backend = at->backend};
-    result->form = 0;
+    result->known.form = 0;
     if (qs_loss_measure(at->workspace, &(qs_quant_task){.spec = &spec, .job = &job, .out = result}, 1) != QS_OK)
         fail_msg("%s", qs_error_text());
 }

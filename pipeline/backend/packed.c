@@ -198,6 +198,17 @@ qs_err qs_packed_check(const qs_packed *packed, const char *name)
     return packed->format == QS_PACKED_INT ? check_scales(packed, name) : check_absmax(packed, name);
 }
 
+/* Eight codes beside each other: bytes become pairs, pairs fours, fours one number. */
+static uint64_t join_eight(const uint8_t *codes, int bits)
+{
+    uint64_t word;
+    memcpy(&word, codes, sizeof word);
+    word &= 0x0101010101010101u * ((1u << bits) - 1u);
+    word = (word & 0x00ff00ff00ff00ffu) | (word >> 8 & 0x00ff00ff00ff00ffu) << bits;
+    word = (word & 0x0000ffff0000ffffu) | (word >> 16 & 0x0000ffff0000ffffu) << (2 * bits);
+    return (word & 0x00000000ffffffffu) | word >> 32 << (4 * bits);
+}
+
 void qs_packed_set_row(qs_packed *packed, int64_t row, const uint8_t *codes)
 {
     if (packed->format == QS_PACKED_EXL2) {
@@ -207,7 +218,12 @@ void qs_packed_set_row(qs_packed *packed, int64_t row, const uint8_t *codes)
     uint8_t *dst = packed->codes + row * packed->row_bytes;
     unsigned mask = (1u << packed->bits) - 1u, pending = 0;
     int n_pending = 0;
-    for (int64_t j = 0; j < packed->n_in; j++) {
+    int64_t j = 0;
+    for (; j + 8 <= packed->n_in; j += 8, dst += packed->bits) { /* eight codes are `bits` whole bytes */
+        uint64_t word = join_eight(codes + j, packed->bits);
+        for (int k = 0; k < packed->bits; k++) dst[k] = (uint8_t)(word >> (8 * k));
+    }
+    for (; j < packed->n_in; j++) {
         pending |= (codes[j] & mask) << n_pending;
         n_pending += packed->bits;
         if (n_pending >= 8) {

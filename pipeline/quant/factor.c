@@ -34,6 +34,7 @@ struct qs_factor_cache {
     char name[NAME_BYTES];
     int64_t n_in;
     double diag_mean;
+    bool has_dead;
     float *h, *diag;
     float *host_h;      /* [n_in, n_in]; with a solver, once asked for */
     bool host_current;  /* it is this h */
@@ -170,12 +171,14 @@ qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, in
         return qs_fail(QS_E_NUMERIC, "second moments of %s: element %lld is not finite", name, (long long)at);
     float factor = (float)(1.0 / (double)n_tokens);
     double sum = 0;
+    cache->has_dead = false;
     for (int64_t i = 0; i < n; i++) {
         cache->diag[i] = packed_gram[i * n - i * (i - 1) / 2] * factor;
         if (cache->diag[i] < 0)
             return qs_fail(QS_E_INPUT, "second moments of %s: element %lld of the diagonal is negative", name,
                            (long long)i);
         sum += cache->diag[i];
+        cache->has_dead |= !(cache->diag[i] > 0);
     }
     cache->diag_mean = sum / (double)n;
     if (!(cache->diag_mean > 0))
@@ -208,6 +211,8 @@ out:
 const float *qs_factor_diag(const qs_factor_cache *cache) { return cache->diag; }
 
 double qs_factor_diag_mean(const qs_factor_cache *cache) { return cache->diag_mean; }
+
+bool qs_factor_has_dead(const qs_factor_cache *cache) { return cache->has_dead; }
 
 static qs_err reserve_work(qs_factor_cache *cache)
 {

@@ -33,6 +33,7 @@ QS_MUST_CHECK qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *p
 const float *qs_factor_h(const qs_factor_cache *cache);
 const float *qs_factor_diag(const qs_factor_cache *cache);
 double qs_factor_diag_mean(const qs_factor_cache *cache);
+bool qs_factor_has_dead(const qs_factor_cache *cache); /* some input was 0 in all tokens */
 
 /* H on the host: borrowed until the cache is loaded or destroyed. Where the backend has a solver it is downloaded
  * at the first call. */

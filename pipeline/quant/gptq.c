@@ -82,7 +82,7 @@ static qs_err prepare(qs_solver_task *out, const qs_quant_task *task, const visi
         .order = v->u != NULL ? v->order : NULL,
         .u = v->u,
         .column_weight = v->u != NULL ? v->column_weight : NULL,
-        .form = &task->out->form,
+        .sums = &task->out->known,
         .static_scales = has_static_scales(task),
         .follow_order = follow_order,
     };

@@ -13,9 +13,9 @@ enum {
 };
 static const double least_rest = 0.05; /* of a form that the solver found, without what damping added */
 
-/* Sums of squares, of dead inputs (zero diagonal of H) among them, and tr(E H E^T) of one tile of rows; 0 without H. */
+/* Sum of squares, and tr(E H E^T), of one tile of rows or of all; 0 without H. */
 typedef struct sums {
-    double squares, dead, form;
+    double squares, form;
 } sums;
 
 /* A tile of W - Q, or of W when packed is NULL. */
@@ -23,8 +23,7 @@ typedef struct item {
     const qs_quant_job *job;
     const qs_packed *packed;
     const float *columns, *rows; /* of the task, or NULL */
-    const float *diag;           /* [n_in] of H, to know dead inputs by; NULL = there are none */
-    const float *h;              /* [n_in, n_in]; NULL without second moments, or where the form is known */
+    const float *h;              /* [n_in, n_in]; NULL without second moments */
     int64_t tile;
     sums found;
 } item;
@@ -69,24 +68,14 @@ static void subtract_row(const item *it, int64_t r, float *row)
     for (int64_t j = 0; j < n_in; j++) row[j] = w[j] - row[j];
 }
 
-static double dead_squares(const float *row, const float *diag, int64_t n_in)
-{
-    double sum = 0;
-    for (int64_t j = 0; j < n_in; j++)
-        if (!(diag[j] > 0)) sum += (double)row[j] * (double)row[j];
-    return sum;
-}
-
-/* Squares alone, where the solver knows the form. */
+/* Squares alone, without second moments. */
 static sums sum_errors(const item *it, const lane *l)
 {
     int64_t n_in = it->job->n_in, first = it->tile * R, last = min64(first + R, it->job->n_out);
-    const float *diag = it->diag;
     sums found = {0};
     for (int64_t r = first; r < last; r++) {
         subtract_row(it, r, l->rows);
         found.squares += dot(l->rows, l->rows, n_in);
-        if (diag != NULL) found.dead += dead_squares(l->rows, diag, n_in);
     }
     return found;
 }
@@ -168,16 +157,12 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const qs_quant_tas
     return QS_OK;
 }
 
-static bool has_dead(const qs_factor_cache *factors, int64_t n_in)
+/* What was folded has a form in other units, and dead inputs add to it what is not theirs. */
+static bool form_known(const qs_quant_task *task)
 {
-    const float *diag = qs_factor_diag(factors);
-    for (int64_t j = 0; j < n_in; j++)
-        if (!(diag[j] > 0)) return true;
-    return false;
+    if (!(task->out->known.form > 0) || task->columns != NULL) return false;
+    return !qs_factor_has_dead(task->job->factors);
 }
-
-/* What was folded has a form in other units. */
-static bool form_known(const qs_quant_task *task) { return task->out->form > 0 && task->columns == NULL; }
 
 /* Adds one matrix's tiles to the list: of its errors, or of its own weights. */
 static int64_t add_items(item *items, int64_t n, const qs_quant_task *task, bool errors, const float *h)
@@ -188,10 +173,6 @@ static int64_t add_items(item *items, int64_t n, const qs_quant_task *task, bool
         first.columns = task->columns;
         first.rows = task->rows;
     }
-    if (errors && form_known(task)) {
-        first.h = NULL;
-        if (has_dead(task->job->factors, task->job->n_in)) first.diag = qs_factor_diag(task->job->factors);
-    }
     for (; first.tile * R < task->job->n_out; first.tile++) items[n++] = first;
     return n;
 }
@@ -201,7 +182,6 @@ static sums total(const item *items, int64_t n_out)
     sums all = {0};
     for (int64_t tile = 0; tile * R < n_out; tile++) {
         all.squares += items[tile].found.squares;
-        all.dead += items[tile].found.dead;
         all.form += items[tile].found.form;
     }
     return all;
@@ -222,20 +202,21 @@ static qs_err set_result(const qs_quant_task *task, sums part, sums whole)
     return QS_OK;
 }
 
-/* The form without what damping added to H, and the mean of the diagonal that dead inputs got (quant/factor.h).
- * False when so little is left that the difference of the two says nothing. */
-static bool take_form(const qs_quant_task *task, sums *part)
+/* What the solver found, without what damping added to H. False when so little is left that the difference of the two
+ * says nothing. */
+static bool take_known(const qs_quant_task *task, sums *part)
 {
-    double mean = qs_factor_diag_mean(task->job->factors), whole = task->out->form;
-    part->form = whole - mean * (task->out->damping * part->squares + part->dead);
-    return part->form > least_rest * whole;
+    const qs_error_sums *known = &task->out->known;
+    double added = qs_factor_diag_mean(task->job->factors) * task->out->damping * known->squares;
+    *part = (sums){.squares = known->squares, .form = known->form - added};
+    return part->form > least_rest * known->form;
 }
 
 /* The items stand in the order of the tasks, a job's own weights before its first task. Tasks whose known form says
  * nothing lose it. */
 static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_t n_tasks)
 {
-    sums whole = {0};
+    sums whole = {0}, part;
     for (int64_t i = 0; i < n_tasks; i++) {
         const qs_quant_job *job = tasks[i].job;
         int64_t n_tiles = (job->n_out + R - 1) / R;
@@ -243,9 +224,12 @@ static qs_err take_results(const item *items, const qs_quant_task *tasks, int64_
             whole = total(items, job->n_out);
             items += n_tiles;
         }
-        sums part = total(items, job->n_out);
-        items += n_tiles;
-        if (form_known(&tasks[i]) && !take_form(&tasks[i], &part)) tasks[i].out->form = 0;
+        if (form_known(&tasks[i])) {
+            if (!take_known(&tasks[i], &part)) tasks[i].out->known.form = 0;
+        } else {
+            part = total(items, job->n_out);
+            items += n_tiles;
+        }
         qs_err err = set_result(&tasks[i], part, whole);
         if (err != QS_OK) return err;
     }
@@ -276,7 +260,7 @@ static qs_err upload_errors(qs_workspace *workspace, const qs_quant_job *job, co
     float *device;
     qs_err err;
     QS_TRY(qs_workspace_host(workspace, QS_HOST_PANELS, bytes, &work.e));
-    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_TRAILING, bytes, &device));
+    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_ERRORS, bytes, &device));
     qs_team_run(qs_workspace_team(workspace), job->n_out, ROWS, subtract_rows, &work);
     QS_TRY(qs_backend_upload(qs_workspace_backend(workspace), device, work.e, (size_t)bytes));
     *out = device;
@@ -335,7 +319,7 @@ static qs_err measure_tiles(qs_workspace *workspace, const qs_quant_task *tasks,
         h = NULL;
         if (tasks[i].job->factors != NULL) QS_TRY(qs_factor_h_host(tasks[i].job->factors, &h));
         if (i == 0 || tasks[i].job != tasks[i - 1].job) n = add_items(items, n, &tasks[i], false, h);
-        n = add_items(items, n, &tasks[i], true, h);
+        if (!form_known(&tasks[i])) n = add_items(items, n, &tasks[i], true, h);
     }
     measuring work = {.ops = qs_tile_best(), .items = items, .lanes = lanes};
     qs_team_run(team, n, 1, measure_items, &work);

@@ -5,6 +5,7 @@
 
 #include "backend/backend.h"
 #include "quant/factor.h"
+#include "quant/solver.h"
 #include "quant/spec.h"
 #include "quant/workspace.h"
 
@@ -31,7 +32,7 @@ typedef struct qs_quant_result {
     double predicted;    /* of a matrix with a budget's share: the loss that its share was chosen by */
     double damping;      /* fraction actually used after retries; 0 without H */
     bool fallback;       /* the solver gave up and RTN was used */
-    double form;         /* tr(E H' E^T) where the method found it on the way, H' = H and what damping added; else 0 */
+    qs_error_sums known; /* what the method found on its way, H' = H and what damping added; zeros where it did not */
 } qs_quant_result;
 
 /* A matrix for a spec. Tasks that are solved together share factors and parallel regions, never numbers: each

@@ -82,27 +82,26 @@ static int64_t lane_bytes(const qs_spec *specs, int64_t n_specs, int n_threads, 
 /* What GPTQ keeps of the matrices of a site while it goes from panel to panel. */
 static int64_t panel_bytes(const qs_model *model, const qs_spec *specs, int64_t n_specs)
 {
-    int64_t kept[QS_N_SITES] = {0}, one = 0, shared = 0, most = 0;
+    int64_t kept[QS_N_SITES] = {0}, one = 0, most = 0;
     for (int role = 0; role < QS_N_LINEARS; role++) {
         qs_tensor_info info = qs_model_info(model, (qs_role)role, 0);
         for (int64_t i = 0; i < n_specs; i++) {
             if ((specs[i].damping == 0 && !specs[i].then_gptq) || specs[i].method->format != QS_PACKED_INT) continue;
-            qs_solver_need need = qs_solver_need_of(info.n_out, info.n_in, specs[i].group_size,
-                                                    qs_spec_static_scales(&specs[i], info.n_in));
+            int64_t bytes = qs_solver_kept_bytes(info.n_out, info.n_in, specs[i].group_size,
+                                                 qs_spec_static_scales(&specs[i], info.n_in));
             if (specs[i].bpw > 0) { /* all options of a sample of its rows */
                 qs_spec options[QS_OPTIONS_MAX];
                 int64_t rows = info.n_out < QS_SAMPLE_ROWS ? info.n_out : QS_SAMPLE_ROWS;
-                need.kept_bytes += specs[i].method->options(&specs[i], options) *
-                                   qs_solver_need_of(rows, info.n_in, specs[i].group_size, true).kept_bytes;
+                bytes += specs[i].method->options(&specs[i], options) *
+                         qs_solver_kept_bytes(rows, info.n_in, specs[i].group_size, true);
             }
-            kept[qs_role_site((qs_role)role)] += need.kept_bytes;
-            one = need.kept_bytes > one ? need.kept_bytes : one;
-            shared = need.shared_bytes > shared ? need.shared_bytes : shared;
+            kept[qs_role_site((qs_role)role)] += bytes;
+            one = bytes > one ? bytes : one;
         }
     }
     for (int site = 0; site < QS_N_SITES; site++) most = kept[site] > most ? kept[site] : most;
     if (most > QS_SOLVER_BATCH_BYTES) most = one > QS_SOLVER_BATCH_BYTES ? one : QS_SOLVER_BATCH_BYTES;
-    return most + shared;
+    return most;
 }
 
 static double matrix_cost(const qs_spec *spec, double n_out, double n_in, bool has_grams)

@@ -8,7 +8,7 @@
 
 enum {
     R = QS_TILE_ROWS,
-    PANEL = 512, /* columns: 128 KiB of a tile and 1 MiB of U stay in a core's cache */
+    PANEL = 512, /* columns, of matrices that are not one panel: 128 KiB of a tile and 1 MiB of U */
     RUN = 64,    /* columns brought up to date at a time where groups do not say so */
     BLOCK = 16,  /* columns whose errors meet directly, one after the other */
     ROWS = 16,   /* whose codes are gathered together */
@@ -19,10 +19,10 @@ typedef struct progress {
     const qs_solver_task *task;
     int64_t n_in, n_tiles, panel; /* panel: columns per panel, whole groups */
     int64_t first;                /* of the current panel; n_in = done */
-    float *live; /* [panel, n_tiles * 64] host: the current panel; NULL while there is only one */
-    float *trailing;              /* [n_in - panel, n_tiles * 64] device: columns after the first panel */
+    float *live;                  /* [n_in, n_tiles * 64] errors of the panels before `first`, and columns from there
+                                     on as those have left them; NULL with one panel only */
     uint8_t *codes;               /* [n_tiles, n_in, 64] or NULL: in the thread's scratch */
-    double *forms;                /* [n_tiles], see qs_solver_task.form */
+    qs_error_sums *sums;          /* [n_tiles] */
 } progress;
 
 typedef struct item {
@@ -41,22 +41,19 @@ typedef struct lane {
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int64_t columns_of_panel(int64_t n_in, int64_t group, bool static_scales)
+/* whole: columns that are one panel. */
+static int64_t columns_of_panel(int64_t n_in, int64_t group, bool static_scales, int64_t whole)
 {
+    if (n_in <= whole) return n_in;
     if (static_scales || group < 1) return min64(PANEL, n_in);
     return min64(group >= PANEL ? group : PANEL / group * group, n_in);
 }
 
-static int64_t panel_columns(const qs_solver_task *task)
-{
-    return columns_of_panel(task->packed->n_in, task->packed->group_size, task->static_scales);
-}
-
 /* Most columns of one task that a thread holds at a time: a panel, or a whole group before it. */
-static int64_t lane_columns(const qs_solver_task *task)
+static int64_t lane_columns(const progress *p)
 {
-    int64_t panel = panel_columns(task), group = task->packed->group_size;
-    return task->static_scales && group > panel ? group : panel;
+    int64_t group = p->task->packed->group_size;
+    return p->task->static_scales && group > p->panel ? group : p->panel;
 }
 
 static int64_t column_of(const qs_solver_task *task, int64_t visit)
@@ -143,28 +140,71 @@ static void solve_panel(const qs_tile_ops *ops, const qs_solver_task *task, int6
     }
 }
 
-static void emit_rows(const qs_solver_task *task, int64_t tile, const uint8_t *codes, uint8_t *rows)
+/* Of n values, a multiple of 16; in f64, sixteen sums side by side, so that the order is fixed. */
+static double sum_of_squares(const float *x, int64_t n)
 {
+    typedef double doubles __attribute__((vector_size(64)));
+    typedef float floats __attribute__((vector_size(32)));
+    doubles a = {0}, b = {0};
+    double sum = 0;
+    for (int64_t i = 0; i < n; i += 16) {
+        floats low, high;
+        memcpy(&low, x + i, sizeof low);
+        memcpy(&high, x + i + 8, sizeof high);
+        doubles v = __builtin_convertvector(low, doubles), w = __builtin_convertvector(high, doubles);
+        a += v * v;
+        b += w * w;
+    }
+    for (int k = 0; k < 8; k++) sum += a[k];
+    for (int k = 0; k < 8; k++) sum += b[k];
+    return sum;
+}
+
+/* Of W - Q of one row, whose codes are as they are stored. */
+static double row_squares(const qs_solver_task *task, int64_t row, const uint8_t *codes)
+{
+    enum { CHUNK = 128 };
+    const qs_packed *packed = task->packed;
+    const float *w = task->weights + row * packed->n_in;
+    const int32_t *order = task->follow_order ? task->order : NULL;
+    float e[CHUNK];
+    double sum = 0;
+    for (int64_t g = 0, first = 0, end, n; g < packed->n_groups; g++) {
+        int64_t at = row * packed->n_groups + g;
+        float scale = qs_f32_from_f16(packed->scales[at]);
+        int zero = packed->zeros != NULL ? packed->zeros[at] : 1 << (packed->bits - 1);
+        for (end = min64(first + packed->group_size, packed->n_in); first < end; first += n) {
+            n = min64(CHUNK, end - first);
+            for (int64_t j = 0; j < n && order != NULL; j++) e[j] = w[order[first + j]];
+            if (order == NULL) memcpy(e, w + first, (size_t)n * sizeof *e);
+            int64_t i = 0;
+            for (; i + 16 <= n; i += 16)
+                for (int k = 0; k < 16; k++) e[i + k] -= scale * (float)(codes[first + i + k] - zero);
+            for (; i < n; i++) e[i] -= scale * (float)(codes[first + i] - zero);
+            for (; i % 16 != 0; i++) e[i] = 0;
+            sum += sum_of_squares(e, (n + 15) / 16 * 16);
+        }
+    }
+    return sum;
+}
+
+/* The codes of a tile, [n_in, 64], into the matrix. */
+static void emit_rows(const item *it, const uint8_t *codes, uint8_t *rows)
+{
+    const qs_solver_task *task = it->of->task;
     qs_packed *packed = task->packed;
-    int64_t n_in = packed->n_in, n_rows = min64(R, packed->n_out - tile * R);
+    int64_t n_in = packed->n_in, n_rows = min64(R, packed->n_out - it->tile * R);
     for (int64_t part = 0; part < n_rows; part += ROWS) {
         for (int64_t i = 0; i < n_in; i++) {
             uint8_t *column = rows + (task->follow_order ? i : column_of(task, i));
             for (int64_t r = 0; r < ROWS; r++) column[r * n_in] = codes[i * R + part + r];
         }
-        for (int64_t r = part; r < min64(part + ROWS, n_rows); r++)
-            qs_packed_set_row(packed, tile * R + r, rows + (r - part) * n_in);
+        for (int64_t r = 0; r < min64(ROWS, n_rows - part); r++) {
+            int64_t row = it->tile * R + part + r;
+            qs_packed_set_row(packed, row, rows + r * n_in);
+            if (task->sums != NULL) it->of->sums[it->tile].squares += row_squares(task, row, rows + r * n_in);
+        }
     }
-}
-
-/* Of all errors of a tile's panel; in f64, sixteen sums side by side, so that the order is fixed. */
-static double sum_of_squares(const float *x, int64_t n)
-{
-    double part[16] = {0}, sum = 0;
-    for (int64_t i = 0; i < n; i += 16)
-        for (int k = 0; k < 16; k++) part[k] += (double)x[i + k] * (double)x[i + k];
-    for (int k = 0; k < 16; k++) sum += part[k];
-    return sum;
 }
 
 /* One tile through the current panel; without compensation through all panels, which do not meet. */
@@ -182,74 +222,39 @@ static void solve_item(const qs_tile_ops *ops, const item *it, const lane *l)
     do {
         int64_t first = last, n = min64(p->panel, n_in - first);
         last = first + n;
-        if (first == 0 || task->u == NULL)
+        if (p->live == NULL)
             gather(task, tile, first, n, true, l->x, R);
         else
             for (int64_t i = 0; i < n; i++)
-                memcpy(l->x + i * R, p->live + i * width + tile * R, R * sizeof *l->x);
+                memcpy(l->x + i * R, p->live + (first + i) * width + tile * R, R * sizeof *l->x);
         solve_panel(ops, task, tile, first, last, l, codes);
-        if (task->u != NULL && task->form != NULL) p->forms[tile] += sum_of_squares(l->x, n * R);
+        if (task->u != NULL && task->sums != NULL) p->sums[tile].form += sum_of_squares(l->x, n * R);
     } while (task->u == NULL && last < n_in);
     if (last == n_in)
-        emit_rows(task, tile, codes, l->rows);
+        emit_rows(it, codes, l->rows);
     else
         for (int64_t i = 0; i < last - p->first; i++)
-            memcpy(p->live + i * width + tile * R, l->x + i * R, R * sizeof *l->x);
+            memcpy(p->live + (p->first + i) * width + tile * R, l->x + i * R, R * sizeof *l->x);
 }
 
-typedef struct transposing {
-    const progress *of;
-    int64_t first, n; /* columns */
-} transposing;
-
-static void transpose_tiles(void *context, int64_t first, int64_t last, int thread)
+/* All columns, transposed and in order. */
+static void fill_live(void *context, int64_t first, int64_t last, int thread)
 {
     (void)thread;
-    const transposing *work = context;
-    const progress *p = work->of;
+    const progress *p = context;
     for (int64_t tile = first; tile < last; tile++)
-        gather(p->task, tile, work->first, work->n, true, p->live + tile * R, p->n_tiles * R);
+        gather(p->task, tile, 0, p->n_in, true, p->live + tile * R, p->n_tiles * R);
 }
 
-/* Columns after the first panel, transposed and in order, to the device. */
-static qs_err upload_trailing(qs_workspace *workspace, progress *p)
-{
-    qs_backend *backend = qs_workspace_backend(workspace);
-    int64_t width = p->n_tiles * R;
-    for (int64_t first = p->panel; first < p->n_in; first += p->panel) {
-        int64_t n = min64(p->panel, p->n_in - first);
-        qs_team_run(qs_workspace_team(workspace), p->n_tiles, 1, transpose_tiles,
-                    &(transposing){p, first, n});
-        qs_err err = qs_backend_upload(backend, p->trailing + (first - p->panel) * width, p->live,
-                                       (size_t)(n * width) * sizeof *p->live);
-        if (err != QS_OK) return err;
-    }
-    return QS_OK;
-}
-
-/* After a panel: the columns still to come take up its errors, and the next panel comes back. */
+/* After a panel: the columns still to come take up its errors. */
 static qs_err next_panel(qs_workspace *workspace, progress *p)
 {
-    qs_backend *backend = qs_workspace_backend(workspace);
-    int64_t first = p->first, n = min64(p->panel, p->n_in - first), width = p->n_tiles * R,
-            rest = p->n_in - first - n;
-    p->first += n;
-    if (rest == 0 || p->task->u == NULL) {
-        p->first = p->n_in;
-        return QS_OK;
-    }
-    float *errors, *u, *trailing = p->trailing + (p->first - p->panel) * width;
-    qs_err err;
-    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_PANEL, n * width * (int64_t)sizeof *errors, &errors));
-    QS_TRY(qs_workspace_device(workspace, QS_DEVICE_FACTOR, n * p->n_in * (int64_t)sizeof *u, &u));
-    QS_TRY(qs_backend_upload(backend, errors, p->live, (size_t)(n * width) * sizeof *errors));
-    QS_TRY(qs_backend_upload(backend, u, p->task->u + first * p->n_in, (size_t)(n * p->n_in) * sizeof *u));
-    QS_TRY(qs_op_gemm(backend, true, false, rest, width, n, -1, u + p->first, p->n_in, errors, width, 1,
-                      trailing, width));
-    QS_TRY(qs_backend_download(backend, p->live, trailing,
-                               (size_t)(min64(p->panel, rest) * width) * sizeof *p->live));
-out:
-    return err;
+    int64_t n_in = p->n_in, first = p->first, next = min64(first + p->panel, n_in), width = p->n_tiles * R;
+    p->first = p->task->u != NULL ? next : n_in;
+    if (p->first == n_in) return QS_OK;
+    return qs_op_gemm(qs_workspace_backend(workspace), true, false, n_in - next, width, next - first, -1,
+                      p->task->u + first * n_in + next, n_in, p->live + first * width, width, 1,
+                      p->live + next * width, width);
 }
 
 /* Cuts the slot into one lane per thread. */
@@ -258,7 +263,7 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const progress *ba
     int64_t columns = 1, groups = 1, n_in = 1;
     for (int64_t i = 0; i < n; i++) {
         const qs_solver_task *task = batch[i].task;
-        columns = columns > lane_columns(task) ? columns : lane_columns(task);
+        columns = columns > lane_columns(&batch[i]) ? columns : lane_columns(&batch[i]);
         n_in = n_in > batch[i].n_in ? n_in : batch[i].n_in;
         if (task->static_scales) groups = groups > task->packed->n_groups ? groups : task->packed->n_groups;
     }
@@ -280,72 +285,63 @@ static qs_err make_lanes(lane **out, qs_workspace *workspace, const progress *ba
     return err;
 }
 
-/* What a task keeps between panels: live panel and codes on the host, trailing columns on the device. */
-typedef struct kept {
-    int64_t host_bytes, device_bytes;
-} kept;
-
-static kept kept_of(int64_t n_in, int64_t width, int64_t panel)
+static int64_t kept_bytes(int64_t n_out, int64_t n_in, int64_t panel)
 {
-    if (panel >= n_in) return (kept){0, 0};
-    return (kept){.host_bytes = panel * width * (int64_t)sizeof(float) + n_in * width,
-                  .device_bytes = (n_in - panel) * width * (int64_t)sizeof(float)};
+    if (panel >= n_in) return 0;
+    return n_in * ((n_out + R - 1) / R * R) * (int64_t)(sizeof(float) + sizeof(uint8_t));
 }
 
-static int64_t whole_tiles(int64_t n_out) { return (n_out + R - 1) / R * R; }
-
-static kept kept_by(const qs_solver_task *task)
+int64_t qs_solver_kept_bytes(int64_t n_out, int64_t n_in, int64_t group_size, bool static_scales)
 {
-    if (task->u == NULL) return (kept){0, 0};
-    return kept_of(task->packed->n_in, whole_tiles(task->packed->n_out), panel_columns(task));
+    return kept_bytes(n_out, n_in, columns_of_panel(n_in, group_size, static_scales, QS_WHOLE_PANEL));
 }
 
-qs_solver_need qs_solver_need_of(int64_t n_out, int64_t n_in, int64_t group_size, bool static_scales)
+static int64_t panel_of(const qs_solver_task *task, int64_t whole)
 {
-    int64_t width = whole_tiles(n_out), panel = columns_of_panel(n_in, group_size, static_scales);
-    kept k = kept_of(n_in, width, panel);
-    if (panel >= n_in) return (qs_solver_need){0, 0};
-    return (qs_solver_need){.kept_bytes = k.host_bytes + k.device_bytes,
-                            .shared_bytes = panel * (width + n_in) * (int64_t)sizeof(float)};
+    const qs_packed *packed = task->packed;
+    return columns_of_panel(packed->n_in, packed->group_size, task->static_scales, whole);
 }
 
-/* forms: zeros, one for each tile of all tasks. */
-static qs_err start_batch(qs_workspace *workspace, const qs_solver_task *tasks, int64_t n, progress *batch, double *forms)
+/* What a task keeps between panels. */
+static int64_t kept_by(const qs_solver_task *task, int64_t whole)
 {
-    kept all = {0, 0};
-    char *host = NULL, *device = NULL;
+    return task->u != NULL ? kept_bytes(task->packed->n_out, task->packed->n_in, panel_of(task, whole)) : 0;
+}
+
+/* sums: zeros, one for each tile of all tasks. */
+static qs_err start_batch(qs_workspace *workspace, const qs_solver_task *tasks, int64_t n, progress *batch,
+                          qs_error_sums *sums)
+{
+    int64_t bytes = 0, whole = qs_workspace_whole_panel(workspace);
+    char *at = NULL;
     qs_err err = QS_OK;
+    for (int64_t i = 0; i < n; i++) bytes += kept_by(&tasks[i], whole);
+    if (bytes > 0) QS_TRY(qs_workspace_host(workspace, QS_HOST_PANELS, bytes, &at));
     for (int64_t i = 0; i < n; i++) {
-        kept k = kept_by(&tasks[i]);
-        all = (kept){all.host_bytes + k.host_bytes, all.device_bytes + k.device_bytes};
-    }
-    if (all.host_bytes > 0) {
-        QS_TRY(qs_workspace_host(workspace, QS_HOST_PANELS, all.host_bytes, &host));
-        QS_TRY(qs_workspace_device(workspace, QS_DEVICE_TRAILING, all.device_bytes, &device));
-    }
-    for (int64_t i = 0; i < n; i++) {
-        int64_t n_tiles = (tasks[i].packed->n_out + R - 1) / R, panel = panel_columns(&tasks[i]);
-        batch[i] = (progress){
-            .task = &tasks[i], .n_in = tasks[i].packed->n_in, .n_tiles = n_tiles, .panel = panel, .forms = forms};
-        forms += n_tiles;
-        kept k = kept_by(&tasks[i]);
-        if (k.host_bytes == 0) continue;
-        batch[i].live = (float *)(void *)host;
-        batch[i].codes = (uint8_t *)(batch[i].live + panel * n_tiles * R);
-        batch[i].trailing = (float *)(void *)device;
-        host += k.host_bytes;
-        device += k.device_bytes;
-        QS_TRY(upload_trailing(workspace, &batch[i]));
+        progress *p = &batch[i];
+        int64_t n_tiles = (tasks[i].packed->n_out + R - 1) / R, kept = kept_by(&tasks[i], whole);
+        *p = (progress){.task = &tasks[i], .n_in = tasks[i].packed->n_in, .n_tiles = n_tiles,
+                        .panel = panel_of(&tasks[i], whole), .sums = sums};
+        sums += n_tiles;
+        if (kept == 0) continue;
+        p->live = (float *)(void *)at;
+        p->codes = (uint8_t *)(p->live + p->n_in * n_tiles * R);
+        at += kept;
+        qs_team_run(qs_workspace_team(workspace), n_tiles, 1, fill_live, p);
     }
 out:
     return err;
 }
 
-static void put_form(const progress *p)
+static void put_sums(const progress *p)
 {
-    if (p->task->form == NULL || p->task->u == NULL) return;
-    *p->task->form = 0;
-    for (int64_t tile = 0; tile < p->n_tiles; tile++) *p->task->form += p->forms[tile];
+    qs_error_sums all = {0};
+    if (p->task->sums == NULL) return;
+    for (int64_t tile = 0; tile < p->n_tiles; tile++) {
+        all.form += p->sums[tile].form;
+        all.squares += p->sums[tile].squares;
+    }
+    *p->task->sums = all;
 }
 
 typedef struct solving {
@@ -377,7 +373,7 @@ static qs_err run_batch(qs_workspace *workspace, progress *batch, int64_t n, ite
         for (int64_t i = 0; i < n; i++)
             if (batch[i].first < batch[i].n_in) QS_TRY(next_panel(workspace, &batch[i]));
     }
-    for (int64_t i = 0; i < n; i++) put_form(&batch[i]);
+    for (int64_t i = 0; i < n; i++) put_sums(&batch[i]);
 out:
     return err;
 }
@@ -414,17 +410,17 @@ qs_err qs_solver_run(qs_workspace *workspace, const qs_solver_task *tasks, int64
         int64_t bytes = 0, n_items = 0;
         for (n = 0; first + n < n_tasks; n++) {
             const qs_solver_task *task = &tasks[first + n];
-            bytes += kept_by(task).host_bytes + kept_by(task).device_bytes;
+            bytes += kept_by(task, qs_workspace_whole_panel(workspace));
             if (n > 0 && bytes > QS_SOLVER_BATCH_BYTES) break;
             n_items += (task->packed->n_out + R - 1) / R;
         }
         progress *batch;
-        QS_TRY(qs_workspace_host(workspace, QS_HOST_ITEMS,
-                                 n * (int64_t)sizeof *batch + n_items * (int64_t)(sizeof(item) + sizeof(double)), &batch));
+        int64_t per_item = (int64_t)(sizeof(item) + sizeof(qs_error_sums));
+        QS_TRY(qs_workspace_host(workspace, QS_HOST_ITEMS, n * (int64_t)sizeof *batch + n_items * per_item, &batch));
         item *items = (item *)(void *)(batch + n);
-        double *forms = (double *)(void *)(items + n_items);
-        memset(forms, 0, (size_t)n_items * sizeof *forms);
-        QS_TRY(start_batch(workspace, tasks + first, n, batch, forms));
+        qs_error_sums *sums = (qs_error_sums *)(void *)(items + n_items);
+        memset(sums, 0, (size_t)n_items * sizeof *sums);
+        QS_TRY(start_batch(workspace, tasks + first, n, batch, sums));
         QS_TRY(run_batch(workspace, batch, n, items));
     }
 out:

@@ -1,10 +1,10 @@
 /* The column-by-column solver that RTN and GPTQ share (Frantar et al. 2022): visit columns in an order, give
  * each its code, and let the columns after it take up the error through U.
  *
- * Rows of all tasks are cut into tiles of 64 and shared by the threads. Columns are solved in panels of about
- * 512: inside a panel a thread works on one tile in its cache; between panels the columns still to come are
- * updated by one qs_op_gemm per task. Scales of a group are found from the values its columns have when the
- * group's turn comes, not from values that lag behind.
+ * Rows of all tasks are cut into tiles of 64 and shared by the threads. Up to 2,048 columns are one panel, in
+ * which a thread works on one tile in its cache; more are solved in panels of about 512, and between panels the
+ * columns still to come are updated by one qs_op_gemm per task. Scales of a group are found from the values its
+ * columns have when the group's turn comes, not from values that lag behind.
  *
  * A backend with a solver (backend/solver_ops.h) gets the tasks instead, one after the other: each fills
  * it. */
@@ -13,6 +13,13 @@
 
 #include "quant/scale.h"
 #include "quant/workspace.h"
+
+/* Of E, the weights minus what their codes mean. */
+typedef struct qs_error_sums {
+    double form; /* tr(E H' E^T), H' = inv(U^T U): the sum of the squares of all errors over U's diagonal
+                    (E = e U); 0 where that is not known, as without u */
+    double squares; /* |E|_F^2 */
+} qs_error_sums;
 
 typedef struct qs_solver_task {
     const float *weights;       /* [packed->n_out, packed->n_in] */
@@ -24,20 +31,15 @@ typedef struct qs_solver_task {
     const float *column_weight; /* [n_in] for the scale search, in the order of visits, or by column when
                                    static_scales; NULL = equal */
     bool static_scales; /* groups are of neighbours in the matrix, their scales from the weights as given */
-    double *form; /* NULL, or where tr(E H' E^T) goes, H' = inv(U^T U) and E the weights minus what their codes mean: the
-                     sum of the squares of all errors over U's diagonal (E = e U). Not by a backend's solver, nor without u */
+    qs_error_sums *sums; /* NULL, or where they go; not by a backend's solver */
     bool follow_order;  /* groups are of columns visited in turn, and columns are stored in that order;
                            else columns stay and a group must be visited in one go, unless static */
 } qs_solver_task;
 
-/* What the host's solver takes beside the lanes of its threads, for one task that follows a factor: what each task of a
- * batch keeps between panels, QS_SOLVER_BATCH_BYTES of all of them together if not of one, and what they share to move
- * errors on. Nothing for rows of one panel. */
+/* What a task of these shapes that follows a factor keeps between panels on the host; nothing with one panel.
+ * Tasks are solved beside each other while they keep no more than QS_SOLVER_BATCH_BYTES, or one by one. */
 enum { QS_SOLVER_BATCH_BYTES = 512 << 20 };
-typedef struct qs_solver_need {
-    int64_t kept_bytes, shared_bytes;
-} qs_solver_need;
-qs_solver_need qs_solver_need_of(int64_t n_out, int64_t n_in, int64_t group_size, bool static_scales);
+int64_t qs_solver_kept_bytes(int64_t n_out, int64_t n_in, int64_t group_size, bool static_scales);
 
 /* The codes of a task depend on nothing but the task. */
 QS_MUST_CHECK qs_err qs_solver_run(qs_workspace *workspace, const qs_solver_task *tasks, int64_t n_tasks);

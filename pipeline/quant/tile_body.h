@@ -6,25 +6,39 @@
 enum { STEPS_AT_ONCE = 5 };
 _Static_assert(QS_SCALE_STEPS % STEPS_AT_ONCE == 0, "the search takes whole batches of steps");
 
-/* Part of the tile, VECTORS * LANES rows wide; n_columns is a constant after inlining, so that acc lives in
- * registers. */
+/* A part of -U that stays in the first cache, beside errors of NEAR_ROWS columns, while strips take them up: in U
+ * itself rows lie KiB apart, where they push each other out. Its sign is turned, since compilers make calls of
+ * memcpy from plain copies, which take longer for so few. */
+enum { NEAR_ROWS = 64, NEAR_COLUMNS = 64 };
+
+static inline void bring_near(float *near, int64_t n_columns, int64_t n_rows, const float *u, int64_t ldu)
+{
+    for (int64_t i = 0; i < n_rows; i++, near += NEAR_COLUMNS, u += ldu) {
+        int64_t j = 0;
+        for (; j + LANES <= n_columns; j += LANES) store(near + j, sub(set1(0), load(u + j)));
+        for (; j < n_columns; j++) near[j] = -u[j];
+    }
+}
+
+/* x += near^T e on a part of the tile, VECTORS * LANES rows wide; n_columns is a constant after inlining, so that
+ * acc lives in registers. */
 static inline __attribute__((always_inline)) void
-update_strip(float *x, const float *e, int64_t k, const float *u, int64_t ldu, const int n_columns)
+update_strip(float *x, const float *e, int64_t k, const float *near, const int n_columns)
 {
     VEC acc[COLUMNS][VECTORS];
 #pragma GCC unroll 8
     for (int j = 0; j < n_columns; j++)
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) acc[j][v] = load(x + j * QS_TILE_ROWS + v * LANES);
-    for (int64_t i = 0; i < k; i++, e += QS_TILE_ROWS, u += ldu) {
+    for (int64_t i = 0; i < k; i++, e += QS_TILE_ROWS, near += NEAR_COLUMNS) {
         VEC row[VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) row[v] = load(e + v * LANES);
 #pragma GCC unroll 8
         for (int j = 0; j < n_columns; j++) {
-            VEC factor = set1(u[j]);
+            VEC factor = set1(near[j]);
 #pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; v++) acc[j][v] = fnmadd(factor, row[v], acc[j][v]);
+            for (int v = 0; v < VECTORS; v++) acc[j][v] = fmadd(factor, row[v], acc[j][v]);
         }
     }
 #pragma GCC unroll 8
@@ -33,15 +47,29 @@ update_strip(float *x, const float *e, int64_t k, const float *u, int64_t ldu, c
         for (int v = 0; v < VECTORS; v++) store(x + j * QS_TILE_ROWS + v * LANES, acc[j][v]);
 }
 
-static void update(float *x, int64_t n, const float *e, int64_t k, const float *u, int64_t ldu)
+static void update_near(float *x, int64_t n, const float *e, int64_t k, const float *near)
 {
     for (int64_t part = 0; part < QS_TILE_ROWS; part += VECTORS * LANES) {
+        float *to = x + part;
         int64_t j = 0;
         for (; j + COLUMNS <= n; j += COLUMNS)
-            update_strip(x + j * QS_TILE_ROWS + part, e + part, k, u + j, ldu, COLUMNS);
-        for (; j + 2 <= n; j += 2) update_strip(x + j * QS_TILE_ROWS + part, e + part, k, u + j, ldu, 2);
-        for (; j < n; j++) update_strip(x + j * QS_TILE_ROWS + part, e + part, k, u + j, ldu, 1);
+            update_strip(to + j * QS_TILE_ROWS, e + part, k, near + j, COLUMNS);
+        for (; j + 4 <= n; j += 4) update_strip(to + j * QS_TILE_ROWS, e + part, k, near + j, 4);
+        for (; j + 2 <= n; j += 2) update_strip(to + j * QS_TILE_ROWS, e + part, k, near + j, 2);
+        for (; j < n; j++) update_strip(to + j * QS_TILE_ROWS, e + part, k, near + j, 1);
     }
+}
+
+static void update(float *x, int64_t n, const float *e, int64_t k, const float *u, int64_t ldu)
+{
+    float near[NEAR_ROWS * NEAR_COLUMNS];
+    for (int64_t column = 0; column < n; column += NEAR_COLUMNS)
+        for (int64_t row = 0; row < k; row += NEAR_ROWS) {
+            int64_t n_columns = n - column < NEAR_COLUMNS ? n - column : NEAR_COLUMNS,
+                    n_rows = k - row < NEAR_ROWS ? k - row : NEAR_ROWS;
+            bring_near(near, n_columns, n_rows, u + row * ldu + column, ldu);
+            update_near(x + column * QS_TILE_ROWS, n_columns, e + row * QS_TILE_ROWS, n_rows, near);
+        }
 }
 
 static inline VEC round_scale(VEC scale)

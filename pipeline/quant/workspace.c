@@ -20,6 +20,7 @@ struct qs_workspace {
     qs_team *team;
     buffer host[QS_N_HOST_SLOTS], device[QS_N_DEVICE_SLOTS];
     resident *residents;
+    int64_t whole_panel;
 };
 
 qs_err qs_workspace_create(qs_workspace **out, qs_backend *backend)
@@ -28,6 +29,7 @@ qs_err qs_workspace_create(qs_workspace **out, qs_backend *backend)
     qs_err err;
     QS_TRY(QS_NEW(workspace, 1, "solver workspace"));
     workspace->backend = backend;
+    workspace->whole_panel = QS_WHOLE_PANEL;
     QS_TRY(qs_team_create(&workspace->team, qs_backend_n_threads(backend)));
     *out = workspace;
 out:
@@ -53,6 +55,10 @@ void qs_workspace_destroy(qs_workspace *workspace)
 qs_team *qs_workspace_team(const qs_workspace *workspace) { return workspace->team; }
 
 qs_backend *qs_workspace_backend(const qs_workspace *workspace) { return workspace->backend; }
+
+int64_t qs_workspace_whole_panel(const qs_workspace *workspace) { return workspace->whole_panel; }
+
+void qs_workspace_set_whole_panel(qs_workspace *workspace, int64_t columns) { workspace->whole_panel = columns; }
 
 qs_err qs_workspace_host(qs_workspace *workspace, qs_host_slot slot, int64_t bytes, void *out_pointer)
 {

@@ -20,9 +20,7 @@ typedef enum qs_host_slot {
 } qs_host_slot;
 
 typedef enum qs_device_slot {
-    QS_DEVICE_TRAILING, /* columns that are not solved yet */
-    QS_DEVICE_PANEL,
-    QS_DEVICE_FACTOR,   /* rows of U */
+    QS_DEVICE_ERRORS, /* of formats that the device does not know */
     QS_DEVICE_SOLVER,   /* all that one matrix needs, where the backend has a solver */
     QS_N_DEVICE_SLOTS
 } qs_device_slot;
@@ -34,6 +32,12 @@ void qs_workspace_destroy(qs_workspace *workspace);
 qs_backend *qs_workspace_backend(const qs_workspace *workspace);
 /* As many threads as the backend has, for work on host memory. */
 qs_team *qs_workspace_team(const qs_workspace *workspace);
+
+/* Columns that the host's solver takes as one panel (quant/solver.h): 512 KiB of a tile stay in a core's cache, and
+ * U in that of all cores. Other widths give results that differ by rounding. */
+enum { QS_WHOLE_PANEL = 2048 };
+int64_t qs_workspace_whole_panel(const qs_workspace *workspace);
+void qs_workspace_set_whole_panel(qs_workspace *workspace, int64_t columns);
 
 /* At least `bytes` of the slot; what it held is lost when it grows, and it is not cleared. */
 QS_MUST_CHECK qs_err qs_workspace_host(qs_workspace *workspace, qs_host_slot slot, int64_t bytes,
