@@ -216,11 +216,71 @@ static void test_gguf(void **state)
     assert_int_equal(remove(out), 0);
 }
 
+/* The artifact of a spec that needs no calibration, with codes of the model's weights. */
+static void round_model(scratch_path path, const char *text)
+{
+    qs_quant_inputs inputs = {.model = model};
+    qs_quant_writer *writer;
+    qs_backend *backend;
+    qs_spec spec;
+    OK(qs_spec_parse(&spec, text));
+    OK(qs_quant_path(path, scratch_dir, &spec));
+    OK(qs_backend_create(&backend, "cpu", 0, 1));
+    OK(qs_quant_writer_create(&writer, path, &inputs, &spec, qs_quant_linear_bits(&spec, model)));
+    for (int64_t layer = 0; layer < qs_model_get_config(model)->n_layers; layer++) {
+        qs_quant_layer quant;
+        OK(qs_quantize_layer(model, backend, layer, NULL, &spec, 1, &quant));
+        OK(qs_quant_writer_add(writer, layer, &quant));
+        qs_quant_layer_free(&quant);
+    }
+    OK(qs_quant_writer_finish(writer, 1, NULL));
+    qs_backend_destroy(backend);
+}
+
+/* Asymmetric files that say the wrong format: the model's weights tell (A20). Where codes are not of its weights nothing
+ * can, and the file is believed. */
+static void test_zeros_of_the_other_format(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *format, *other;
+        bool random;
+    } rows[] = {
+        {"rtn:bits=4,group=32,sym=0", "gptq_v2", "gptq", false},
+        {"rtn:bits=2,group=64,sym=0", "gptq_v2", "gptq", false},
+        {"rtn:bits=3,group=-1,sym=0", "gptq_v2", "gptq", false},
+        {"rtn:bits=3,group=-1,sym=0", "gptq", "gptq_v2", false}, /* no zero point is 0 there */
+        {"rtn:bits=4,group=32,sym=0", "gptq_v2", "gptq", true},
+    };
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        scratch_path artifact, out;
+        qs_checkpoint *checkpoint;
+        qs_quant_file *file;
+        qs_matrix_desc made, wanted;
+        bool lies = i % 2 == 1, random = rows[i / 2].random;
+        if (random) (void)made_up_artifact(artifact, model, rows[i / 2].text, 1);
+        else round_model(artifact, rows[i / 2].text);
+        OK(export_to(model, artifact, rows[i / 2].format, NULL, scratch(out, "checkpoint")));
+        if (lies) set_config(out, "checkpoint_format", json_string(rows[i / 2].other));
+        OK(qs_checkpoint_open(&checkpoint, out, model));
+        OK(qs_quant_file_open(&file, artifact, model));
+        qs_linear_source a = qs_checkpoint_source(checkpoint), b = qs_quant_file_source(file);
+        OK(a.get(a.context, 1, QS_ROLE_DOWN, &made));
+        OK(b.get(b.context, 1, QS_ROLE_DOWN, &wanted));
+        size_t n = (size_t)(wanted.packed->n_out * wanted.packed->n_groups);
+        assert_true((memcmp(made.packed->zeros, wanted.packed->zeros, n) == 0) == !(lies && random));
+        qs_quant_file_close(file);
+        qs_checkpoint_close(checkpoint);
+        assert_int_equal(remove(artifact), 0);
+        remove_tree(out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_truncated), cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_nibbles), cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_nibbles), cmocka_unit_test(test_gguf), cmocka_unit_test(test_zeros_of_the_other_format),
     };
     return cmocka_run_group_tests_name("import_bad", tests, start, stop);
 }

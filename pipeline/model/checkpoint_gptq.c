@@ -1,14 +1,16 @@
 /* GPTQ checkpoints of AutoGPTQ, GPTQModel and their like (layout: export/gptq_export.c). Readers of v1 add 1
  * to the packed words of zero points, so that a zero point of 0, whose writer borrowed from the neighbour,
  * comes back as 0; where they hold 3 bits, each field by itself. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/dtype.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/checkpoint_impl.h"
 
-enum { WORD_BITS = 32, HINT_BYTES = 128 };
+enum { WORD_BITS = 32, HINT_BYTES = 128, FIT_ROWS = 16, SIGNS_FOUND = 80 /* per cent */ };
 
 /* ---- configuration ---- */
 
@@ -221,30 +223,6 @@ out:
     return err;
 }
 
-/* Symmetric files tell by themselves whether zero points are stored less one; some say the other thing. */
-static qs_err settle(qs_checkpoint *c)
-{
-    zero_count count = {0};
-    qs_err err = count_all(&count, c);
-    if (err != QS_OK) return err;
-    bool all_v1 = count.v1 == count.n, all_v2 = count.v2 == count.n;
-    if (count.n > 0 && all_v1 != all_v2 && all_v1 != c->config.v1) {
-        qs_log_warn("%s says format %s, but all its zero points are those of %s: read as %s", qs_model_path(c->model),
-                    c->config.v1 ? "gptq" : "gptq_v2", all_v1 ? "gptq" : "gptq_v2", all_v1 ? "gptq" : "gptq_v2");
-        c->config.v1 = all_v1;
-    }
-    if (count.n > 0 && !all_v1 && !all_v2)
-        return qs_fail(QS_E_INPUT,
-                       "open checkpoint %s: it says \"sym\": true, but %lld of its %lld zero points are not the "
-                       "middle; loaders that trust \"sym\" and loaders that read them get different models",
-                       qs_model_path(c->model), (long long)(count.n - (c->config.v1 ? count.v1 : count.v2)),
-                       (long long)count.n);
-    if (c->config.v1 && count.wraps > 0)
-        qs_log_warn("%s: %lld zero points of 0 in format v1, which has no code for them: loaders disagree; read as "
-                    "GPTQModel does", qs_model_path(c->model), (long long)count.wraps);
-    return QS_OK;
-}
-
 /* ---- one matrix ---- */
 
 static void put_zeros(const qs_checkpoint *c, const qs_safetensor *t, qs_packed *p)
@@ -305,6 +283,106 @@ static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t 
     err = qs_packed_check(out, prefix);
 out:
     if (err != QS_OK) qs_packed_free(out);
+    return err;
+}
+
+/* ---- which format it is ---- */
+
+/* How the weights of some rows lie beside the model's: their mean distance in steps of the scale, and the share that
+ * has the model's sign. */
+typedef struct row_fit {
+    double steps, signs;
+} row_fit;
+
+static qs_err fit_rows(row_fit *fit, const qs_checkpoint *c, qs_role role, const qs_packed *p)
+{
+    int64_t n_rows = p->n_out < FIT_ROWS ? p->n_out : FIT_ROWS, n_in = p->n_in;
+    float *own = NULL, *read = NULL;
+    qs_err err;
+    *fit = (row_fit){0};
+    QS_TRY(QS_NEW(own, n_rows * n_in, "rows of the model"));
+    QS_TRY(QS_NEW(read, n_rows * n_in, "rows of the checkpoint"));
+    QS_TRY(qs_model_read_rows_f32(c->parent, role, 0, 0, n_rows, own));
+    qs_packed_dequant_rows(p, 0, n_rows, read);
+    for (int64_t i = 0; i < n_rows * n_in; i++) {
+        int64_t stored = i % n_in; /* of a permuted matrix any scale of the row will do */
+        float scale = qs_f32_from_f16(p->scales[i / n_in * p->n_groups + stored / p->group_size]);
+        fit->steps += (double)((own[i] - read[i]) / scale) / (double)(n_rows * n_in);
+        fit->signs += (own[i] > 0) == (read[i] > 0) || read[i] == 0 ? 1.0 / (double)(n_rows * n_in) : 0;
+    }
+out:
+    qs_mem_free(own);
+    qs_mem_free(read);
+    return err;
+}
+
+/* The first matrix with zero points; QS_N_LINEARS = the first layer has none. */
+static qs_err first_asymmetric(qs_role *role, const qs_checkpoint *c, char prefix[QS_TENSOR_NAME_BYTES])
+{
+    qs_checkpoint_config own;
+    for (*role = 0; *role < QS_N_LINEARS; (*role)++) {
+        if (qs_model_stored_row(c->model, *role, 0, 0) != NULL) continue;
+        (void)qs_role_tensor_name(prefix, QS_NAMING_HF, *role, 0);
+        prefix[strlen(prefix) - strlen(".weight")] = '\0';
+        qs_err err = config_of(&own, c, prefix);
+        if (err != QS_OK || !own.sym) return err;
+    }
+    return QS_OK;
+}
+
+/* Asymmetric files say nothing themselves; but read as the wrong format all weights are one step away from the model's,
+ * whose signs they have (unless they were rotated). */
+static qs_err settle_by_model(qs_checkpoint *c)
+{
+    char prefix[QS_TENSOR_NAME_BYTES];
+    qs_role role;
+    row_fit fit[2]; /* as it says, and as the other format */
+    bool said = c->config.v1;
+    qs_err err;
+    QS_TRY(first_asymmetric(&role, c, prefix));
+    if (role == QS_N_LINEARS) goto out;
+    for (int other = 0; other < 2; other++) {
+        qs_packed packed;
+        qs_tensor_info info = qs_model_info(c->model, role, 0);
+        c->config.v1 = other ? !said : said;
+        err = load(c, prefix, info.n_out, info.n_in, &packed);
+        if (err == QS_OK) err = fit_rows(&fit[other], c, role, &packed);
+        qs_packed_free(&packed);
+        c->config.v1 = said;
+        if (err != QS_OK) goto out;
+    }
+    if (!(fabs(fit[0].steps) > 0.5) || !(fabs(fit[1].steps) < 0.25) || fit[1].signs < SIGNS_FOUND / 100.0) goto out;
+    c->config.v1 = !said;
+    qs_log_warn("%s says format %s, but %s would lie %.2f steps off the model's weights; as %s they lie %.2f off: read "
+                "as %s", qs_model_path(c->model), said ? "gptq" : "gptq_v2", prefix, fit[0].steps,
+                said ? "gptq_v2" : "gptq", fit[1].steps, said ? "gptq_v2" : "gptq");
+out:
+    return err;
+}
+
+/* Symmetric files tell by themselves whether zero points are stored less one; some say the other thing. */
+static qs_err settle(qs_checkpoint *c)
+{
+    zero_count count = {0};
+    qs_err err;
+    QS_TRY(count_all(&count, c));
+    if (count.n == 0) QS_TRY(settle_by_model(c));
+    bool all_v1 = count.v1 == count.n, all_v2 = count.v2 == count.n;
+    if (count.n > 0 && all_v1 != all_v2 && all_v1 != c->config.v1) {
+        qs_log_warn("%s says format %s, but all its zero points are those of %s: read as %s", qs_model_path(c->model),
+                    c->config.v1 ? "gptq" : "gptq_v2", all_v1 ? "gptq" : "gptq_v2", all_v1 ? "gptq" : "gptq_v2");
+        c->config.v1 = all_v1;
+    }
+    if (count.n > 0 && !all_v1 && !all_v2)
+        return qs_fail(QS_E_INPUT,
+                       "open checkpoint %s: it says \"sym\": true, but %lld of its %lld zero points are not the "
+                       "middle; loaders that trust \"sym\" and loaders that read them get different models",
+                       qs_model_path(c->model), (long long)(count.n - (c->config.v1 ? count.v1 : count.v2)),
+                       (long long)count.n);
+    if (c->config.v1 && count.wraps > 0)
+        qs_log_warn("%s: %lld zero points of 0 in format v1, which has no code for them: loaders disagree; read as "
+                    "GPTQModel does", qs_model_path(c->model), (long long)count.wraps);
+out:
     return err;
 }
 
