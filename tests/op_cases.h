@@ -14,6 +14,7 @@
 #include "backend/backend.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "format_data.h"
 #include "scratch.h"
 
 enum { N_SHAPE = 6, N_BLOCKS_MAX = 12 };
@@ -354,8 +355,9 @@ static inline void product_sizes(const float *w, const float *x, const float *bi
         }
 }
 
-/* w: the weights that desc means, for the sizes. QS_E_UNSUPPORTED from creation leaves out empty. */
-static inline void multiply(qs_backend *backend, const qs_matrix_desc *desc, const float *w, unsigned uses,
+/* w: the weights that desc means, for the sizes; spacing: of results, over their size. QS_E_UNSUPPORTED from creation
+ * leaves out empty. */
+static inline void multiply(qs_backend *backend, const qs_matrix_desc *desc, const float *w, double spacing, unsigned uses,
                             qs_compute compute, int64_t n, output *out)
 {
     op_memory m = {.backend = backend};
@@ -375,8 +377,9 @@ static inline void multiply(qs_backend *backend, const qs_matrix_desc *desc, con
     OK(qs_op_linear(backend, matrix, x_device, n, NULL, y));
     const float *without = to_host(&m, y, n * n_out);
     for (int64_t i = 0; i < n * n_out; i++) {
-        double expected = (double)with[i] - (double)bias[i % n_out];
-        assert_true(fabs((double)without[i] - expected) <= 1e-5 * (fabs(expected) + 1.0));
+        double b = (double)bias[i % n_out], expected = (double)with[i] - b;
+        double slack = spacing * (fabs(expected) + fabs(b) + fabs((double)with[i]));
+        assert_true(fabs((double)without[i] - expected) <= 1e-5 * (fabs(expected) + 1.0) + slack);
     }
     qs_matrix_destroy(matrix);
     output_new(out, n * n_out);
@@ -394,7 +397,7 @@ static inline void run_linear_dense(qs_backend *backend, const int64_t s[N_SHAPE
     if (desc.format == QS_MATRIX_F32) desc.dense = w;
     if (desc.format == QS_MATRIX_F16) qs_f16_from_f32_array(half, w, s[0] * s[1]);
     if (desc.format == QS_MATRIX_BF16) qs_bf16_from_f32_array(half, w, s[0] * s[1]);
-    multiply(backend, &desc, w, (unsigned)s[4], (qs_compute)s[5], s[2], out);
+    multiply(backend, &desc, w, 0.0, (unsigned)s[4], (qs_compute)s[5], s[2], out);
     free_all(&m);
 }
 
@@ -432,7 +435,26 @@ static inline void run_linear_int(qs_backend *backend, const int64_t s[N_SHAPE],
     qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = s[0], .n_in = s[1], .packed = &packed};
     float *w = on_host(&m, s[0] * s[1], sizeof *w);
     qs_packed_dequant_rows(&packed, 0, s[0], w);
-    multiply(backend, &desc, w, (unsigned)s[5], s[3] & CASE_BF16 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32, s[2], out);
+    multiply(backend, &desc, w, 0.0, (unsigned)s[5], s[3] & CASE_BF16 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32, s[2], out);
+    qs_packed_free(&packed);
+    free_all(&m);
+}
+
+/* shape: n_out, n_in, rows, format + CASE_ROUND * rounding (+ CASE_NESTED, CASE_BF16), block, uses. Results are rounded:
+ * they may lie in the next place where sums differ in their last bits, but only few of them do. */
+enum { CASE_ROUND = 16, CASE_NESTED = 128 };
+
+static inline void run_linear_format(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
+{
+    op_memory m = {.backend = backend};
+    qs_packed packed;
+    draw_packed(&packed, (qs_packed_format)(s[3] & 15), s[0], s[1], s[4], s[3] & CASE_NESTED,
+                (qs_rounding)(s[3] / CASE_ROUND & 3));
+    qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = s[0], .n_in = s[1], .packed = &packed};
+    double spacing = format_spacing(packed.compute);
+    float *w = on_host(&m, s[0] * s[1], sizeof *w);
+    qs_packed_dequant_rows(&packed, 0, s[0], w);
+    multiply(backend, &desc, w, spacing, (unsigned)s[5], s[3] & CASE_BF16 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32, s[2], out);
     qs_packed_free(&packed);
     free_all(&m);
 }

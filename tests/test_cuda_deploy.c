@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "metric/evaluation.h"
 #include "metric/memory.h"
+#include "quant/quant_run.h"
 #include "scratch.h"
 
 enum { N_PROMPT = 9 };
@@ -181,20 +182,27 @@ static void sweep_close(sweep *s)
     qs_model_close(s->model);
 }
 
-/* Evaluates the reference; 0 or the error. */
-static qs_err evaluate(sweep *s, qs_backend *backend, const char *name, unsigned tasks, char path[QS_PATH_BYTES])
+/* Evaluates the reference, with point its artifact beside it; 0 or the error. */
+static qs_err evaluate_point(sweep *s, qs_backend *backend, const char *name, const char *point, unsigned tasks,
+                             char dir[QS_PATH_BYTES])
 {
     qs_evaluation e;
-    char dir[QS_PATH_BYTES];
     must(qs_path_format(dir, "%s/%s", scratch_dir, name));
-    must(qs_path_format(path, "%s/fp.eval.h5", dir));
     qs_eval_options options = {
         .windows = &s->windows, .tasks = tasks, .seed = 1, .out_dir = dir,
         .latency = {.n_prompt = 8, .n_warmups = 1, .n_prefills = 3, .n_rounds = 4, .round_tokens = 2},
     };
-    must(qs_evaluation_create(&e, backend, s->model, NULL, 0, &options));
+    must(qs_evaluation_create(&e, backend, s->model, &point, point != NULL, &options));
     qs_err err = qs_evaluation_run(&e);
     qs_evaluation_destroy(&e);
+    return err;
+}
+
+static qs_err evaluate(sweep *s, qs_backend *backend, const char *name, unsigned tasks, char path[QS_PATH_BYTES])
+{
+    char dir[QS_PATH_BYTES];
+    qs_err err = evaluate_point(s, backend, name, NULL, tasks, dir);
+    must(qs_path_format(path, "%s/fp.eval.h5", dir));
     return err;
 }
 
@@ -230,6 +238,51 @@ static void test_evaluation(void **state)
     qs_backend_destroy(cpu);
 }
 
+/* Quantised without calibration, on the host. */
+static void quantize(sweep *s, qs_backend *backend, const qs_spec *spec, char path[QS_PATH_BYTES])
+{
+    qs_quant_inputs inputs = {.model = s->model};
+    qs_quant_writer *writer;
+    must(qs_quant_path(path, scratch_dir, spec));
+    must(qs_quant_writer_create(&writer, path, &inputs, spec, qs_quant_linear_bits(spec, s->model)));
+    for (int64_t layer = 0; layer < qs_model_get_config(s->model)->n_layers; layer++) {
+        qs_quant_layer quant;
+        must(qs_quantize_layer(s->model, backend, layer, NULL, spec, 1, &quant));
+        must(qs_quant_writer_add(writer, layer, &quant));
+        qs_quant_layer_free(&quant);
+    }
+    must(qs_quant_writer_finish(writer, 0.5, NULL));
+}
+
+/* Points of bitsandbytes' formats: their perplexity is the CPU's, and they decode. */
+static void test_points_of_formats(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"nf4", "nf4:block=128,dq=0,compute=fp32", "fp4:block=32,compute=fp16", "int8"};
+    qs_backend *cuda = cuda_open(), *cpu = backend_open("cpu", 2);
+    sweep s;
+    sweep_open(&s);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char point[QS_PATH_BYTES], dirs[2][QS_PATH_BYTES], path[QS_PATH_BYTES];
+        double ppl[2];
+        qs_spec spec;
+        must(qs_spec_parse(&spec, texts[i]));
+        quantize(&s, cpu, &spec, point);
+        must(evaluate_point(&s, cuda, "cuda", point, QS_TASK_PPL | QS_TASK_LATENCY | QS_TASK_MEMORY, dirs[0]));
+        must(evaluate_point(&s, cpu, "cpu", point, QS_TASK_PPL, dirs[1]));
+        for (int k = 0; k < 2; k++) {
+            must(qs_path_format(path, "%s/%s.eval.h5", dirs[k], spec.id));
+            ppl[k] = metric_of(path, "ppl");
+            if (k == 0) assert_true(metric_of(path, "decode_ms_tok_p50") > 0.0);
+        }
+        print_message("%s: ppl %.9g on the device, %.9g on the CPU\n", spec.id, ppl[0], ppl[1]);
+        assert_true(fabs(ppl[0] - ppl[1]) <= 1e-3 * ppl[1]);
+    }
+    sweep_close(&s);
+    qs_backend_destroy(cuda);
+    qs_backend_destroy(cpu);
+}
+
 /* The device is lost somewhere in the middle: exit status 7 and no artifact, whole or in parts. */
 static void test_lost_device(void **state)
 {
@@ -256,7 +309,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_budgets),             cmocka_unit_test(test_context),
         cmocka_unit_test(test_maps),                cmocka_unit_test(test_allocation_failures),
-        cmocka_unit_test(test_evaluation),          cmocka_unit_test(test_lost_device),
+        cmocka_unit_test(test_evaluation),          cmocka_unit_test(test_points_of_formats),
+        cmocka_unit_test(test_lost_device),
     };
     qs_log_set_level(QS_LOG_WARN);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -406,25 +406,6 @@ static void test_update_replaces_contents(void **state)
     check_update("cuda");
 }
 
-/* Formats without kernels are refused by name, and the matrix that should have taken one keeps working. */
-static void test_other_formats_refused(void **state)
-{
-    fixture *f = take(state);
-    static const qs_packed_format formats[] = {QS_PACKED_NF4, QS_PACKED_FP4, QS_PACKED_INT8};
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        qs_packed packed;
-        qs_matrix *matrix;
-        bool is_int8 = formats[i] == QS_PACKED_INT8;
-        OK(is_int8 ? qs_packed_shape_int8(&packed, 32, 64, 6)
-                   : qs_packed_shape_blocks(&packed, formats[i], 32, 64, 64, QS_ROUND_F32));
-        OK(qs_packed_alloc_absmax(&packed, false));
-        qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = 32, .n_in = 64, .packed = &packed};
-        FAILS(QS_E_UNSUPPORTED, qs_matrix_create(&matrix, f->cuda, &desc, QS_USE_GEMV, QS_COMPUTE_F32));
-        TEXT_HOLDS(qs_formats[formats[i]].name, "--backend cpu");
-        qs_packed_free(&packed);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,7 +417,6 @@ int main(void)
         cmocka_unit_test(test_broken_numbers_show),
         cmocka_unit_test(test_runs_are_alike),
         cmocka_unit_test(test_update_replaces_contents),
-        cmocka_unit_test(test_other_formats_refused),
     };
     return cmocka_run_group_tests_name("cuda ops", tests, create_backends, destroy_backends);
 }

@@ -1,12 +1,11 @@
 /* Packed formats that are not integers: tables, rounding, checks of contents, and every kernel for few and many rows
  * against the definition in packed.h, over ragged shapes (checklist A22: kernel self-test against a scalar
  * reference). */
-#include "tests/scratch.h"
+#include "tests/format_data.h"
 
 #include <math.h>
 
 #include "backend/backend.h"
-#include "base/rng.h"
 
 static void test_tables(void **state)
 {
@@ -54,34 +53,7 @@ static void test_rounding(void **state)
     assert_true(qs_round_to(0.1f, QS_ROUND_F32) == 0.1f);
 }
 
-/* ---- contents at random ---- */
-
-static void draw_packed(qs_packed *p, qs_packed_format format, int64_t n_out, int64_t n_in, int64_t block, bool nested,
-                        qs_rounding compute)
-{
-    if (format == QS_PACKED_INT8)
-        OK(qs_packed_shape_int8(p, n_out, n_in, block == 0 ? 0.0f : 2.0f));
-    else
-        OK(qs_packed_shape_blocks(p, format, n_out, n_in, block, compute));
-    OK(qs_packed_alloc_absmax(p, nested));
-    uint8_t *codes = malloc((size_t)n_in);
-    for (int64_t o = 0; o < n_out; o++) {
-        for (int64_t j = 0; j < n_in; j++)
-            codes[j] = (uint8_t)(format == QS_PACKED_INT8 ? 1 + qs_rng_below(2, (uint64_t)(o * n_in + j), 255)
-                                                          : qs_rng_below(2, (uint64_t)(o * n_in + j), 16));
-        qs_packed_set_row(p, o, codes);
-    }
-    free(codes);
-    for (int64_t i = 0; i < p->n_absmax; i++) {
-        if (nested)
-            p->absmax_codes[i] = (uint8_t)qs_rng_below(3, (uint64_t)i, 256);
-        else
-            p->absmax[i] = (float)(0.02 + 0.1 * qs_rng_unit(3, (uint64_t)i));
-    }
-    for (int64_t i = 0; nested && i < qs_packed_n_nested(p); i++) p->nested_absmax[i] = 0.03f + 0.01f * (float)i;
-    p->nested_offset = nested ? 0.07f : 0.0f;
-    OK(qs_packed_check(p, "drawn"));
-}
+/* ---- contents ---- */
 
 static void test_bad_contents(void **state)
 {
@@ -147,8 +119,7 @@ static void define(const qs_packed *p, const float *x, const float *bias, int64_
 /* Spacing of results over their size, and what sums in f32 may be off. */
 static double tolerance(qs_rounding compute, double y, double size)
 {
-    static const double unit[QS_N_ROUNDINGS] = {0, 0x1p-7, 0x1p-10};
-    return 0.51 * unit[compute] * fabs(y) + 1e-5 * size;
+    return 0.51 * format_spacing(compute) * fabs(y) + 1e-5 * size;
 }
 
 static int64_t check_products(qs_backend *backend, const qs_packed *p, int64_t n, unsigned uses, qs_compute engine)

@@ -261,6 +261,30 @@ out:
     return err;
 }
 
+/* NF4, FP4 (double-quantised) and int8, some of whose inputs are outliers. */
+static qs_err run_format(trial *t, qs_packed_format format, qs_rounding compute, unsigned uses, int64_t n)
+{
+    const float threshold = 0.95f;
+    bool is_int8 = format == QS_PACKED_INT8, nested = format == QS_PACKED_FP4;
+    qs_packed packed = {0};
+    qs_err err;
+    QS_TRY(is_int8 ? qs_packed_shape_int8(&packed, N_OUT, N_IN, threshold)
+                   : qs_packed_shape_blocks(&packed, format, N_OUT, N_IN, 64, compute));
+    QS_TRY(qs_packed_alloc_absmax(&packed, nested));
+    for (int64_t i = 0; i < packed.n_out * packed.row_bytes; i++)
+        packed.codes[i] = (uint8_t)(1 + qs_rng_below(4, (uint64_t)i, 255));
+    for (int64_t i = 0; i < packed.n_absmax; i++) {
+        if (nested) packed.absmax_codes[i] = (uint8_t)qs_rng_below(5, (uint64_t)i, 256);
+        else packed.absmax[i] = (float)(0.1 + 0.1 * qs_rng_unit(5, (uint64_t)i));
+    }
+    if (nested) packed.nested_absmax[0] = 0.05f, packed.nested_offset = 0.1f; /* there are fewer than 256 blocks */
+    qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = N_OUT, .n_in = N_IN, .packed = &packed};
+    QS_TRY(run_linear(t, &desc, uses, QS_COMPUTE_F32, n));
+out:
+    qs_packed_free(&packed);
+    return err;
+}
+
 static qs_err run_f32_few(trial *t) { return run_dense(t, QS_MATRIX_F32, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
 static qs_err run_f16_few(trial *t) { return run_dense(t, QS_MATRIX_F16, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
 static qs_err run_bf16_few(trial *t) { return run_dense(t, QS_MATRIX_BF16, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
@@ -271,6 +295,12 @@ static qs_err run_int3_few(trial *t) { return run_packed(t, 3, QS_USE_GEMV, FEW)
 static qs_err run_int4_few(trial *t) { return run_packed(t, 4, QS_USE_GEMV, FEW); }
 static qs_err run_int8_few(trial *t) { return run_packed(t, 8, QS_USE_GEMV, FEW); }
 static qs_err run_int4_many(trial *t) { return run_packed(t, 4, QS_USE_GEMM, MANY); }
+static qs_err run_nf4_few(trial *t) { return run_format(t, QS_PACKED_NF4, QS_ROUND_F32, QS_USE_GEMV, FEW); }
+static qs_err run_nf4_bf16(trial *t) { return run_format(t, QS_PACKED_NF4, QS_ROUND_BF16, QS_USE_GEMV, FEW); }
+static qs_err run_nf4_many(trial *t) { return run_format(t, QS_PACKED_NF4, QS_ROUND_F32, QS_USE_GEMM, MANY); }
+static qs_err run_fp4_few(trial *t) { return run_format(t, QS_PACKED_FP4, QS_ROUND_F32, QS_USE_GEMV, FEW); }
+static qs_err run_outliers_few(trial *t) { return run_format(t, QS_PACKED_INT8, QS_ROUND_F16, QS_USE_GEMV, FEW); }
+static qs_err run_outliers_many(trial *t) { return run_format(t, QS_PACKED_INT8, QS_ROUND_F16, QS_USE_GEMM, MANY); }
 
 /* An op by itself, then recorded and played with other data; where nothing is recorded the op runs again. */
 static qs_err run_recording(trial *t)
@@ -320,8 +350,14 @@ static const struct {
     {"linear int3, few rows", run_int3_few, 1e-5},
     {"linear int4, few rows", run_int4_few, 1e-5},
     {"linear int8, few rows", run_int8_few, 1e-5},
+    {"linear nf4, few rows", run_nf4_few, 1e-5},
+    {"linear nf4 in bf16, few rows", run_nf4_bf16, 0x1p-7}, /* results may lie one place apart, here and below */
+    {"linear fp4, few rows", run_fp4_few, 1e-5},
+    {"linear llmint8, few rows", run_outliers_few, 0x1p-10},
     {"linear f32, many rows", run_f32_many, 1e-5},
     {"linear int4, many rows", run_int4_many, 1e-5},
+    {"linear nf4, many rows", run_nf4_many, 1e-5},
+    {"linear llmint8, many rows", run_outliers_many, 0x1p-10},
     {"linear, 16-bit products", run_products_16, 2e-2},
     {"recording", run_recording, 1e-6},
 };
@@ -360,7 +396,7 @@ qs_err qs_backend_self_test(qs_backend *backend, FILE *stream)
         QS_TRY(qs_context(run(reference, rows[i].run, &trials[1]), "self-test of %s, reference", rows[i].name));
         double worst = difference(&trials[0], &trials[1]);
         bool ok = worst <= rows[i].limit;
-        (void)fprintf(stream, "  %-26s difference %.1e, limit %.1e  %s\n", rows[i].name, worst, rows[i].limit,
+        (void)fprintf(stream, "  %-29s difference %.1e, limit %.1e  %s\n", rows[i].name, worst, rows[i].limit,
                       ok ? "ok" : "WRONG");
         n_wrong += !ok;
     }

@@ -24,7 +24,33 @@ static const bench_format formats[] = {
     {"int4-g32-asym", QS_MATRIX_INT, 4, 32, false},
     {"int8-g64-sym", QS_MATRIX_INT, 8, 64, true},
     {"int8-g128-sym", QS_MATRIX_INT, 8, 128, true},
+    {"nf4-b64-dq", QS_MATRIX_INT, 4, 64, true},
+    {"nf4-b64", QS_MATRIX_INT, 4, 64, true},
+    {"fp4-b64", QS_MATRIX_INT, 4, 64, true},
+    {"llmint8", QS_MATRIX_INT, 8, 0, true},
 };
+
+/* bitsandbytes' formats. Random inputs beyond the threshold are as rare as outliers of models: one in 370. */
+#define THRESHOLD 3.0f
+static const struct looked_up {
+    const char *format;
+    qs_packed_format packed;
+    bool nested;
+    double tolerance; /* of results that are rounded, or whose inputs are coded in 8 bits */
+} looked_up[] = {
+    {"nf4-b64-dq", QS_PACKED_NF4, true, 1e-2},
+    {"nf4-b64", QS_PACKED_NF4, false, 1e-2},
+    {"fp4-b64", QS_PACKED_FP4, false, 1e-2},
+    {"llmint8", QS_PACKED_INT8, false, 5e-2},
+};
+
+/* NULL for other formats. */
+static const struct looked_up *looked_up_of(const bench_format *format)
+{
+    for (size_t i = 0; i < sizeof looked_up / sizeof *looked_up; i++)
+        if (strcmp(looked_up[i].format, format->name) == 0) return &looked_up[i];
+    return NULL;
+}
 
 const bench_format *bench_format_find(const char *name)
 {
@@ -105,9 +131,34 @@ out:
     return err;
 }
 
+static qs_err fill_looked_up(bench_contents *c, const bench_format *format, const struct looked_up *f)
+{
+    const float largest = 2.5f * WEIGHT_SCALE;
+    qs_err err = QS_OK;
+    qs_packed *p = &c->packed;
+    QS_TRY(f->packed == QS_PACKED_INT8
+               ? qs_packed_shape_int8(p, c->desc.n_out, c->desc.n_in, THRESHOLD)
+               : qs_packed_shape_blocks(p, f->packed, c->desc.n_out, c->desc.n_in, format->group_size, QS_ROUND_BF16));
+    QS_TRY(qs_packed_alloc_absmax(p, f->nested));
+    int64_t n_bytes = p->n_out * p->row_bytes, first = n_bytes < BENCH_PATTERN ? n_bytes : BENCH_PATTERN;
+    for (int64_t i = 0; i < first; i++) p->codes[i] = (uint8_t)qs_rng_u64(1, (uint64_t)i);
+    spread(p->codes, (size_t)first, (size_t)n_bytes);
+    for (int64_t i = 0; i < p->n_absmax; i++) {
+        if (f->nested) p->absmax_codes[i] = (uint8_t)qs_rng_u64(2, (uint64_t)i);
+        else p->absmax[i] = largest * (0.5f + (float)qs_rng_unit(2, (uint64_t)i));
+    }
+    for (int64_t i = 0; f->nested && i < qs_packed_n_nested(p); i++) p->nested_absmax[i] = 0.5f * largest;
+    if (f->nested) p->nested_offset = largest;
+    c->desc.packed = p;
+    c->bytes = (double)qs_packed_stored_bits(p) / 8;
+out:
+    return err;
+}
+
 qs_err bench_contents_make(bench_contents *c, const bench *b, const bench_format *format, int64_t n_out, int64_t n_in)
 {
     *c = (bench_contents){.desc = {.format = format->format, .n_out = n_out, .n_in = n_in}};
+    if (looked_up_of(format) != NULL) return fill_looked_up(c, format, looked_up_of(format));
     return format->format == QS_MATRIX_INT ? fill_packed(c, format) : fill_dense(c, b, format);
 }
 
@@ -150,6 +201,7 @@ out:
 /* Sums are f32 in every case; what is rounded before it is multiplied differs. */
 static double tolerance(const bench_layers *l, int64_t rows)
 {
+    if (looked_up_of(l->format) != NULL) return looked_up_of(l->format)->tolerance;
     if (l->compute == QS_COMPUTE_F32) return 2e-5;
     return rows > BENCH_FEW_ROWS || l->uses == QS_USE_GEMM ? 1e-2 : 2e-3; /* both sides in bf16; x alone */
 }

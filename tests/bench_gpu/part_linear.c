@@ -14,8 +14,9 @@ static const struct {
     {"f16", QS_COMPUTE_BF16},           {"bf16", QS_COMPUTE_BF16},         {"int2-g64-sym", QS_COMPUTE_BF16},
     {"int2-g128-sym", QS_COMPUTE_BF16}, {"int3-g64-sym", QS_COMPUTE_BF16}, {"int3-g128-sym", QS_COMPUTE_BF16},
     {"int4-g64-sym", QS_COMPUTE_BF16},  {"int4-g128-sym", QS_COMPUTE_BF16}, {"int4-g32-asym", QS_COMPUTE_BF16},
-    {"int8-g64-sym", QS_COMPUTE_BF16},  {"int8-g128-sym", QS_COMPUTE_BF16}, {"f16", QS_COMPUTE_F32},
-    {"int4-g128-sym", QS_COMPUTE_F32},
+    {"int8-g64-sym", QS_COMPUTE_BF16},  {"int8-g128-sym", QS_COMPUTE_BF16}, {"nf4-b64-dq", QS_COMPUTE_BF16},
+    {"nf4-b64", QS_COMPUTE_BF16},       {"fp4-b64", QS_COMPUTE_BF16},      {"llmint8", QS_COMPUTE_BF16},
+    {"f16", QS_COMPUTE_F32},            {"int4-g128-sym", QS_COMPUTE_F32},
 };
 
 typedef struct rotation {

@@ -14,6 +14,8 @@ struct job {
     void *out;
     int n_in, n_chunks, n_groups, group_size;
     bool to_bf16, whole; /* whole: rows of the output can be written 16 bytes at a time */
+    int rounding;        /* of weights from a table */
+    float values[16];
 };
 
 template <int FORMAT> __device__ __forceinline__ float value_of(uint32_t half)
@@ -37,8 +39,42 @@ __device__ __forceinline__ void load_group(const job &j, int64_t tile, int colum
     unpack.set_zeros(zeros & 0xff, zeros >> 8);
 }
 
+/* Of a table: one k-step's weights of rows g and g + 8. One kernel serves all roundings. */
+__device__ __forceinline__ void look_up(const job &j, int64_t tile, int column, int g, uint32_t word,
+                                        const uint32_t *table, float4 v[2])
+{
+    int group = min(column / j.group_size, j.n_groups - 1);
+    float2 absmax = reinterpret_cast<const float2 *>(j.linear.scales)[(tile * j.n_groups + group) * 8 + g];
+    qs_table_offsets at(word);
+    float w[4][2];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        float value = __uint_as_float(at.entry(table, i / 2, i % 2)) * (i / 2 % 2 == 0 ? absmax.x : absmax.y);
+        w[i / 2][i % 2] = qs_cu_round_to(value, j.rounding);
+    }
+    v[0] = make_float4(w[0][0], w[0][1], w[2][0], w[2][1]);
+    v[1] = make_float4(w[1][0], w[1][1], w[3][0], w[3][1]);
+}
+
+/* The same of the other formats. */
 template <int FORMAT>
-__device__ __forceinline__ void unpack_chunk(const job &j, int64_t tile, int chunk, int lane, float *rows)
+__device__ __forceinline__ void unpack_step(const job &j, int64_t tile, int column, int g, const uint32_t *words, int s,
+                                            float4 v[2])
+{
+    qs_unpacker<FORMAT> unpack;
+    float scale[2];
+    uint32_t a[4];
+    load_group<FORMAT>(j, tile, column, g, unpack, scale);
+    unpack.step(words, s, a);
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        v[r] = make_float4(scale[r] * value_of<FORMAT>(a[r] & 0xffff), scale[r] * value_of<FORMAT>(a[r] >> 16),
+                           scale[r] * value_of<FORMAT>(a[r + 2] & 0xffff), scale[r] * value_of<FORMAT>(a[r + 2] >> 16));
+}
+
+template <int FORMAT>
+__device__ __forceinline__ void unpack_chunk(const job &j, int64_t tile, int chunk, int lane, const uint32_t *table,
+                                             float *rows)
 {
     enum { WORDS = qs_unpacker<FORMAT>::WORDS };
     uint32_t words[WORDS];
@@ -46,18 +82,13 @@ __device__ __forceinline__ void unpack_chunk(const job &j, int64_t tile, int chu
     qs_load_words<WORDS>(words, j.linear.words + (tile * j.n_chunks + chunk) * WORDS * 32, lane);
 #pragma unroll
     for (int s = 0; s < 4; s++) {
-        qs_unpacker<FORMAT> unpack;
-        float scale[2];
-        uint32_t a[4];
-        load_group<FORMAT>(j, tile, chunk * QS_CU_CHUNK + 16 * s, g, unpack, scale);
-        unpack.step(words, s, a);
+        float4 v[2];
+        int column = chunk * QS_CU_CHUNK + 16 * s;
+        if constexpr (FORMAT >= QS_CU_TABLE) look_up(j, tile, column, g, words[s], table, v);
+        else unpack_step<FORMAT>(j, tile, column, g, words, s, v);
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float *to = rows + (g + 8 * r) * STRIDE + 16 * s + 4 * t;
-            *reinterpret_cast<float4 *>(to) = make_float4(
-                scale[r] * value_of<FORMAT>(a[r] & 0xffff), scale[r] * value_of<FORMAT>(a[r] >> 16),
-                scale[r] * value_of<FORMAT>(a[r + 2] & 0xffff), scale[r] * value_of<FORMAT>(a[r + 2] >> 16));
-        }
+        for (int r = 0; r < 2; r++)
+            *reinterpret_cast<float4 *>(rows + (g + 8 * r) * STRIDE + 16 * s + 4 * t) = v[r];
     }
 }
 
@@ -86,10 +117,15 @@ __device__ __forceinline__ void store_four(const job &j, int64_t row, int column
 template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant(job j)
 {
     __shared__ __align__(16) float rows[ROWS * STRIDE];
+    __shared__ uint32_t table[16];
     int64_t tile = blockIdx.y;
     int chunk = (int)blockIdx.x * CHUNKS + (int)threadIdx.x / 32, first_column = (int)blockIdx.x * WIDTH;
+    if (FORMAT >= QS_CU_TABLE) {
+        if (threadIdx.x < 16) table[threadIdx.x] = __float_as_uint(j.values[threadIdx.x]);
+        __syncthreads();
+    }
     if (chunk < j.n_chunks)
-        unpack_chunk<FORMAT>(j, tile, chunk, (int)threadIdx.x % 32, rows + threadIdx.x / 32 * QS_CU_CHUNK);
+        unpack_chunk<FORMAT>(j, tile, chunk, (int)threadIdx.x % 32, table, rows + threadIdx.x / 32 * QS_CU_CHUNK);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < ROWS * WIDTH / 4; i += THREADS) {
         int row = i / (WIDTH / 4), column = i % (WIDTH / 4) * 4;
@@ -122,6 +158,11 @@ extern "C" int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, cons
     j.group_size = (int)group_size;
     j.to_bf16 = to_bf16;
     j.whole = perm == nullptr && shape->n_in % 4 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
+    if (shape->format >= QS_CU_TABLE) {
+        j.rounding = (int)shape->format - QS_CU_TABLE;
+        for (int i = 0; i < 16; i++) j.values[i] = shape->values[i];
+        return launch<QS_CU_TABLE>(stream, j);
+    }
     switch (shape->format) {
     case QS_CU_INT2: return launch<QS_CU_INT2>(stream, j);
     case QS_CU_INT3: return launch<QS_CU_INT3>(stream, j);

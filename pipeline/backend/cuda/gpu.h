@@ -37,6 +37,8 @@ typedef struct qs_gpu {
     qs_gpu_buffer stage[4];         /* words, scales, zeros, perm of a matrix that is kept only as dense rows */
     qs_gpu_buffer small;            /* host arguments and results of an op */
     qs_gpu_buffer gram;             /* split terms of second moments */
+    qs_gpu_buffer coded, coded_scale, outliers; /* activations as NF4, FP4 and int8 take them (coded.cu) */
+    qs_gpu_buffer product;          /* what is finished before it is added */
     void *pinned;                   /* page-locked, QS_GPU_PINNED_BYTES: both halves of a stream of uploads */
     void *pinned_free[2];           /* events: the half may be written again */
     int pinned_half;                /* written last */

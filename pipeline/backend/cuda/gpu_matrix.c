@@ -1,20 +1,9 @@
 /* Weight matrices of the CUDA backend: what is kept of them, and the choice between few and many rows. */
 #include "backend/cuda/blas.h"
+#include "backend/cuda/gpu_matrix.h"
 #include "base/mem.h"
 
-/* A matrix as stored: in the layout of the small-batch kernels, or f32 as it is. */
-typedef struct stored {
-    qs_gpu_buffer words, scales, zeros, perm;
-} stored;
-
-typedef struct gpu_matrix {
-    bool is_f32, has_zeros, has_perm;
-    qs_cu_linear_shape shape;
-    stored stored;        /* with QS_USE_GEMV */
-    qs_gpu_buffer dense;  /* with QS_USE_GEMM: [n_out, n_in] f32, or bf16 under QS_COMPUTE_BF16 */
-} gpu_matrix;
-
-static void release_stored(qs_gpu *gpu, stored *s, qs_gpu_use use)
+static void release_stored(qs_gpu *gpu, qs_gpu_stored *s, qs_gpu_use use)
 {
     qs_gpu_release(gpu, &s->words, use);
     qs_gpu_release(gpu, &s->scales, use);
@@ -24,7 +13,7 @@ static void release_stored(qs_gpu *gpu, stored *s, qs_gpu_use use)
 
 void qs_gpu_matrix_destroy(qs_matrix *matrix)
 {
-    gpu_matrix *self = matrix->state;
+    qs_gpu_matrix *self = matrix->state;
     if (self == NULL) return;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     release_stored(gpu, &self->stored, QS_GPU_WEIGHTS);
@@ -33,13 +22,16 @@ void qs_gpu_matrix_destroy(qs_matrix *matrix)
     matrix->state = NULL;
 }
 
-static qs_cu_linear linear_of(const stored *s, bool is_coded, bool has_zeros, int64_t n_out)
+static qs_cu_linear linear_of(const qs_gpu_stored *s, bool is_coded, bool has_zeros, int64_t n_out)
 {
     return (qs_cu_linear){.words = s->words.data, .scales = is_coded ? s->scales.data : NULL,
                           .zeros = has_zeros ? s->zeros.data : NULL, .n_out = n_out};
 }
 
-static bool is_coded(const gpu_matrix *m) { return !m->is_f32 && m->shape.format <= QS_CU_INT8; }
+static bool is_coded(const qs_gpu_matrix *m)
+{
+    return m->shape.format <= QS_CU_INT8 || m->shape.format >= QS_CU_TABLE;
+}
 
 /* ---- contents ---- */
 
@@ -58,8 +50,8 @@ out:
     return err;
 }
 
-static qs_err store_words(qs_backend *backend, const gpu_matrix *self, stored *s, qs_gpu_use use, int64_t n_out,
-                          const void *rows, int64_t row_bytes)
+qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, qs_gpu_use use,
+                          int64_t n_out, const void *rows, int64_t row_bytes)
 {
     enum { PIECE_ROWS = 2 * QS_CU_TILE_ROWS }; /* tiles come in pairs */
     qs_gpu *gpu = qs_gpu_of(backend);
@@ -82,7 +74,7 @@ out:
     return err;
 }
 
-static qs_err store_scales(qs_backend *backend, const gpu_matrix *self, const qs_packed *packed, stored *s,
+static qs_err store_scales(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
                            qs_gpu_use use)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
@@ -106,13 +98,14 @@ out:
     return err;
 }
 
-static qs_err store_int(qs_backend *backend, gpu_matrix *self, const qs_packed *packed, stored *s, qs_gpu_use use)
+static qs_err store_int(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
+                        qs_gpu_use use)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     qs_err err;
     self->has_zeros = packed->zeros != NULL || qs_cu_needs_zeros(&self->shape);
     self->has_perm = packed->perm != NULL;
-    QS_TRY(store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
+    QS_TRY(qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
     QS_TRY(store_scales(backend, self, packed, s, use));
     if (packed->perm != NULL) {
         size_t bytes = (size_t)packed->n_in * sizeof *packed->perm;
@@ -123,19 +116,20 @@ out:
     return err;
 }
 
-static qs_err set_shape(gpu_matrix *self, const qs_matrix_desc *desc)
+static qs_err set_shape(qs_gpu_matrix *self, const qs_matrix_desc *desc)
 {
     static const qs_cu_format coded[] = {[2] = QS_CU_INT2, [3] = QS_CU_INT3, [4] = QS_CU_INT4, [8] = QS_CU_INT8};
     self->is_f32 = desc->format == QS_MATRIX_F32;
     self->has_zeros = self->has_perm = false;
+    self->format = QS_PACKED_INT;
+    self->compute = QS_ROUND_F32;
+    self->threshold = 0.0f;
     self->shape = (qs_cu_linear_shape){.n_in = desc->n_in, .group_size = desc->n_in};
     if (desc->format != QS_MATRIX_INT) {
         self->shape.format = desc->format == QS_MATRIX_BF16 ? QS_CU_BF16 : QS_CU_F16;
         return QS_OK;
     }
-    if (desc->packed->format != QS_PACKED_INT)
-        return qs_fail(QS_E_UNSUPPORTED, "create matrix: the CUDA backend has no kernels for %s; use --backend cpu",
-                       qs_formats[desc->packed->format].name);
+    if (desc->packed->format != QS_PACKED_INT) return qs_gpu_format_shape(self, desc->packed);
     self->shape.format = coded[desc->packed->bits];
     self->shape.group_size = desc->packed->group_size;
     if (desc->packed->group_size % 16 != 0 && desc->packed->group_size < desc->n_in)
@@ -151,9 +145,9 @@ static size_t dense_bytes(const qs_matrix *matrix)
 }
 
 /* The stored matrix as dense rows in the precision of its products. */
-static qs_err dequantise(const qs_matrix *matrix, const stored *s, void *out)
+static qs_err dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, void *out)
 {
-    const gpu_matrix *self = matrix->state;
+    const qs_gpu_matrix *self = matrix->state;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     bool bf16 = matrix->compute == QS_COMPUTE_BF16;
     qs_cu_linear linear = linear_of(s, is_coded(self), self->has_zeros, matrix->n_out);
@@ -163,7 +157,7 @@ static qs_err dequantise(const qs_matrix *matrix, const stored *s, void *out)
 
 static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
-    gpu_matrix *self = matrix->state;
+    qs_gpu_matrix *self = matrix->state;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     int64_t n = desc->n_out * desc->n_in;
     size_t bytes = (size_t)n * sizeof(float);
@@ -193,18 +187,21 @@ out:
 /* Coded and 16-bit matrices: into the layout, kept or in passing, and from there into dense rows. */
 static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
-    gpu_matrix *self = matrix->state;
+    qs_gpu_matrix *self = matrix->state;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     qs_err err;
-    bool keep = (matrix->uses & QS_USE_GEMV) != 0;
-    stored passing = {.words = gpu->stage[0], .scales = gpu->stage[1], .zeros = gpu->stage[2], .perm = gpu->stage[3]};
-    stored *s = keep ? &self->stored : &passing;
+    bool keep = (matrix->uses & QS_USE_GEMV) != 0 || self->format == QS_PACKED_INT8; /* outliers meet its weights */
+    qs_gpu_stored passing = {.words = gpu->stage[0], .scales = gpu->stage[1], .zeros = gpu->stage[2],
+                             .perm = gpu->stage[3]};
+    qs_gpu_stored *s = keep ? &self->stored : &passing;
     qs_gpu_use use = keep ? QS_GPU_WEIGHTS : QS_GPU_WORKSPACE;
-    if (desc->format == QS_MATRIX_INT) {
+    if (self->format != QS_PACKED_INT) {
+        QS_TRY(qs_gpu_format_store(matrix->backend, self, desc->packed, s, use));
+    } else if (desc->format == QS_MATRIX_INT) {
         QS_TRY(store_int(matrix->backend, self, desc->packed, s, use));
     } else {
         int64_t row_bytes = desc->n_in * (int64_t)sizeof(uint16_t);
-        QS_TRY(store_words(matrix->backend, self, s, use, desc->n_out, desc->dense, row_bytes));
+        QS_TRY(qs_gpu_store_words(matrix->backend, self, s, use, desc->n_out, desc->dense, row_bytes));
     }
     if ((matrix->uses & QS_USE_GEMM) != 0) {
         QS_TRY(qs_gpu_reserve(gpu, &self->dense, dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
@@ -235,9 +232,10 @@ out:
 qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
     static const char *const kernels[] = {"linear_int2_mma", "linear_int3_mma", "linear_int4_mma", "linear_int8_mma",
-                                          "linear_f16_mma", "linear_bf16_mma"};
+                                          "linear_f16_mma", "linear_bf16_mma", "linear_table_mma",
+                                          "linear_table_bf16_mma", "linear_table_f16_mma"};
     qs_err err = QS_OK;
-    gpu_matrix *self = matrix->state;
+    qs_gpu_matrix *self = matrix->state;
     if (self == NULL) {
         QS_TRY(QS_NEW(self, 1, "matrix of the CUDA backend"));
         matrix->state = self;
@@ -247,9 +245,10 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
     QS_TRY(self->is_f32 ? update_f32(matrix, desc) : update_stored(matrix, desc));
     if ((matrix->uses & QS_USE_GEMV) != 0) {
         QS_TRY(reserve_terms(qs_gpu_of(matrix->backend), desc->n_in));
+        QS_TRY(qs_gpu_format_reserve(qs_gpu_of(matrix->backend), matrix));
         matrix->kernel = self->is_f32 ? "linear_f32" : kernels[self->shape.format];
     }
-    const stored *s = &self->stored;
+    const qs_gpu_stored *s = &self->stored;
     matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + self->dense.bytes;
 out:
     return err;
@@ -257,29 +256,39 @@ out:
 
 /* ---- products ---- */
 
-static bool takes_few(const qs_matrix *matrix, int64_t n)
+bool qs_gpu_takes_few(const qs_matrix *matrix, int64_t n)
 {
-    const gpu_matrix *self = matrix->state;
+    const qs_gpu_matrix *self = matrix->state;
     return (matrix->uses & QS_USE_GEMV) != 0 && !self->is_f32 && n <= QS_CU_ROWS_MAX;
 }
 
 /* Matrices that one launch serves: the same form of weights, and x in the same order. */
 static bool fits_beside(const qs_matrix *a, const qs_matrix *b)
 {
-    const gpu_matrix *m = a->state, *o = b->state;
+    const qs_gpu_matrix *m = a->state, *o = b->state;
     return m->shape.format == o->shape.format && m->shape.group_size == o->shape.group_size && !m->has_perm &&
-           !o->has_perm && m->has_zeros == o->has_zeros && m->is_f32 == o->is_f32 && a->compute == b->compute;
+           !o->has_perm && m->has_zeros == o->has_zeros && m->is_f32 == o->is_f32 && a->compute == b->compute &&
+           m->format == o->format && m->threshold == o->threshold;
 }
 
-static qs_err run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+/* Terms of x: those of integers carry what f32 holds unless products are to be of 16 bits; a table says it itself, and
+ * codes of int8 need one. */
+static int n_terms_of(const qs_matrix *matrix)
+{
+    const qs_gpu_matrix *self = matrix->state;
+    if (self->format != QS_PACKED_INT) return self->shape.format == QS_CU_TABLE_F32 ? 2 : 1;
+    return matrix->compute == QS_COMPUTE_BF16 ? 1 : 2;
+}
+
+qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     const qs_matrix *first = jobs[0].matrix;
-    const gpu_matrix *self = first->state;
+    const qs_gpu_matrix *self = first->state;
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_cu_x terms = {.terms = gpu->x_terms.data, .scale = gpu->x_scale.data, .n = n,
-                     .n_terms = first->compute == QS_COMPUTE_BF16 ? 1 : 2};
+                     .n_terms = n_terms_of(first)};
     for (int64_t i = 0; i < n_jobs; i++) {
-        const gpu_matrix *m = jobs[i].matrix->state;
+        const qs_gpu_matrix *m = jobs[i].matrix->state;
         linears[i] = linear_of(&m->stored, is_coded(m), m->has_zeros, jobs[i].matrix->n_out);
         linears[i].bias = jobs[i].bias;
         linears[i].y = jobs[i].y;
@@ -295,7 +304,7 @@ static qs_err run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, co
 /* Dense weights in the precision of the products: kept, or made in passing. */
 static qs_err dense_of(qs_gpu *gpu, const qs_matrix *matrix, const void **out)
 {
-    const gpu_matrix *self = matrix->state;
+    const qs_gpu_matrix *self = matrix->state;
     qs_err err = QS_OK;
     if ((matrix->uses & QS_USE_GEMM) != 0) {
         *out = self->dense.data;
@@ -316,8 +325,7 @@ out:
     return err;
 }
 
-/* x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
-static qs_err run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, bool *x_is_rounded)
+qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, bool *x_is_rounded)
 {
     const qs_matrix *m = job->matrix;
     const void *w;
@@ -346,7 +354,7 @@ out:
 static qs_err run_f32(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n)
 {
     const qs_matrix *m = job->matrix;
-    const gpu_matrix *self = m->state;
+    const qs_gpu_matrix *self = m->state;
     return qs_gpu_check(gpu, qs_cu_linear_f32(gpu->stream, self->stored.words.data, m->n_out, m->n_in, x, n, job->bias,
                                               job->add, job->y), "run linear");
 }
@@ -358,17 +366,20 @@ qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
     bool x_is_rounded = false;
     for (int64_t i = 0, end; i < n_jobs; i = end) {
         const qs_matrix *m = jobs[i].matrix;
-        const gpu_matrix *self = m->state;
+        const qs_gpu_matrix *self = m->state;
+        bool few = qs_gpu_takes_few(m, n), together = few || self->format != QS_PACKED_INT;
         end = i + 1;
-        if (takes_few(m, n)) {
-            while (end < n_jobs && end - i < QS_CU_LINEARS_MAX && takes_few(jobs[end].matrix, n) &&
-                   fits_beside(m, jobs[end].matrix))
-                end++;
-            QS_TRY(run_few(gpu, jobs + i, end - i, x, n));
+        while (together && end < n_jobs && end - i < QS_CU_LINEARS_MAX &&
+               qs_gpu_takes_few(jobs[end].matrix, n) == few && fits_beside(m, jobs[end].matrix))
+            end++;
+        if (self->format != QS_PACKED_INT) {
+            QS_TRY(qs_gpu_format_linears(gpu, jobs + i, end - i, x, n));
+        } else if (few) {
+            QS_TRY(qs_gpu_run_few(gpu, jobs + i, end - i, x, n));
         } else if ((m->uses & QS_USE_GEMV) != 0 && self->is_f32 && n <= QS_GEMV_MAX_ROWS) {
             QS_TRY(run_f32(gpu, &jobs[i], x, n));
         } else {
-            QS_TRY(run_many(gpu, &jobs[i], x, n, &x_is_rounded));
+            QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &x_is_rounded));
         }
     }
 out:

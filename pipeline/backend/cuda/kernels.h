@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/formats.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -67,11 +69,19 @@ int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *
  *   f16, bf16  pair p is word p
  * Words lie as [tile][chunk][words / v][lane][v], v = 4, for 2 bits 2, for 3 bits 1, and memory goes on for
  * QS_CU_PIECE_CHUNKS - 1 chunks behind the last, whatever is there. Scales are pairs (row g low, row g
- * + 8 high) [tile][group][8], zero points pairs of u8 in the same order. */
+ * + 8 high) [tile][group][8], zero points pairs of u8 in the same order.
+ *
+ * Codes of tables (NF4, FP4) lie as other 4 bits do, and their largest magnitudes as scales in f32. How a weight is
+ * rounded is part of the format: QS_CU_TABLE + qs_rounding. */
 enum { QS_CU_ROWS_MAX = 32, /* rows of x that the small-batch kernels take at once */
        QS_CU_TILE_ROWS = 16, QS_CU_CHUNK = 64, QS_CU_LINEARS_MAX = 3 };
 
-typedef enum qs_cu_format { QS_CU_INT2, QS_CU_INT3, QS_CU_INT4, QS_CU_INT8, QS_CU_F16, QS_CU_BF16 } qs_cu_format;
+typedef enum qs_cu_format {
+    QS_CU_INT2, QS_CU_INT3, QS_CU_INT4, QS_CU_INT8, QS_CU_F16, QS_CU_BF16, QS_CU_TABLE,
+    QS_CU_TABLE_F32 = QS_CU_TABLE + QS_ROUND_F32,
+    QS_CU_TABLE_BF16 = QS_CU_TABLE + QS_ROUND_BF16,
+    QS_CU_TABLE_F16 = QS_CU_TABLE + QS_ROUND_F16,
+} qs_cu_format;
 
 /* Tiles of a matrix, always an even number: kernels may take two at a time. Chunks of a row. */
 static inline int64_t qs_cu_n_tiles(int64_t n_out) { return (n_out + 31) / 32 * 2; }
@@ -80,14 +90,14 @@ static inline int64_t qs_cu_n_chunks(int64_t n_in) { return (n_in + QS_CU_CHUNK 
 /* 32-bit words that a lane holds of a chunk. */
 static inline int qs_cu_words(qs_cu_format format)
 {
-    static const int words[] = {2, 3, 4, 8, 16, 16};
+    static const int words[] = {2, 3, 4, 8, 16, 16, 4, 4, 4};
     return words[format];
 }
 
 /* A stored matrix, and where its part of a fused product goes. */
 typedef struct qs_cu_linear {
     const uint32_t *words;
-    const uint32_t *scales; /* pairs of f16; NULL for f16 and bf16 */
+    const uint32_t *scales; /* pairs of f16, for tables of f32; NULL for f16 and bf16 */
     const uint16_t *zeros;  /* pairs of u8; NULL = 2^(bits-1) */
     const float *bias;      /* [n_out] or NULL */
     float *y;               /* [n, n_out] */
@@ -98,7 +108,8 @@ typedef struct qs_cu_linear {
 /* What the products of one input share. */
 typedef struct qs_cu_linear_shape {
     qs_cu_format format;
-    int64_t n_in, group_size; /* a multiple of 16, or at least n_in; n_in for f16 and bf16 */
+    int64_t n_in, group_size; /* a multiple of 16, of tables of 32, or at least n_in; n_in for f16 and bf16 */
+    const float *values;      /* host [16]: the table, else NULL */
 } qs_cu_linear_shape;
 
 /* Into that layout from row bit streams (packed.h) or dense 16-bit rows [n_out, n_in]. */
@@ -143,7 +154,8 @@ int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *p
 /* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
  * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_sms:
  * multiprocessors of the device; shared_bytes: of a block at most. soon: the weights were in place before the
- * kernel before this one began, so the first of them may be read while that still runs. */
+ * kernel before this one began, so the first of them may be read while that still runs. Tables round bias and y as they
+ * round weights; of x they take what 16 bits hold of it: rounded here to bf16, before to f16. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
                      const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes,
                      bool soon);
@@ -152,6 +164,26 @@ int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, 
                      const float *bias, bool add, float *y);
 /* y[n, n_out] += bias */
 int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t n_out);
+
+/* ---- coded.cu: what inputs of NF4, FP4 and int8 become, and results (packed.h, cpu/cpu_formats.c) ---- */
+int qs_cu_round(void *stream, const float *x, int64_t n, qs_rounding rounding, float *out);
+/* Rows of x for int8: codes [n, n_in] as whole numbers, 0 for outliers; scale [n] their largest magnitude, NaN in a row
+ * with NaN or infinity; outliers: bits [n, qs_cu_outlier_words(n_in)] of columns at or above the threshold. */
+static inline int64_t qs_cu_outlier_words(int64_t n_in) { return (n_in + 127) / 128 * 4; }
+int qs_cu_code_rows(void *stream, const float *x, int64_t n, int64_t n_in, float threshold, float *codes, float *scale,
+                    uint32_t *outliers);
+/* y = c(product + c(bias)), or y += that; product [n, n_out] may be y itself. With x not NULL, product holds sums of
+ * products of int8's codes: they are scaled, and outliers of x meet their weights, read from `words`. */
+typedef struct qs_cu_finish {
+    qs_rounding compute;
+    int64_t n, n_out, n_in;
+    const float *product, *bias; /* bias [n_out] or NULL */
+    float *y;
+    bool add;
+    const float *x, *scale, *absmax; /* [n, n_in], [n], [n_out] */
+    const uint32_t *outliers, *words; /* words in the layout of QS_CU_INT8 */
+} qs_cu_finish;
+int qs_cu_finish_rows(void *stream, const qs_cu_finish *finish);
 
 /* ---- gemm.cu: for a machine without cuBLAS, and for the shim ---- */
 int qs_cu_gemm(void *stream, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,

@@ -232,7 +232,7 @@ __global__ void add_bias(float *y, const float *bias, int64_t n, int64_t n_out)
 
 int bits_of(qs_cu_format format)
 {
-    static const int bits[] = {2, 3, 4, 8, 16, 16};
+    static const int bits[] = {2, 3, 4, 8, 16, 16, 4, 4, 4};
     return bits[format];
 }
 

@@ -25,10 +25,13 @@
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/linear_ring.h"
+#include "backend/cuda/rounding.h"
 #include "backend/cuda/terms.h"
 #include "backend/cuda/unpack.h"
 
 namespace {
+
+template <int FORMAT> constexpr bool IS_BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16;
 
 /* ---- activations ---- */
 
@@ -97,7 +100,7 @@ template <bool BF16> __device__ __forceinline__ float split_x(const job &j, uint
 
 template <int FORMAT> __device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
-    if (FORMAT == QS_CU_BF16) qs_mma_bf16(c, a, b);
+    if (IS_BF16<FORMAT>) qs_mma_bf16(c, a, b);
     else qs_mma_f16(c, a, b);
 }
 
@@ -119,36 +122,60 @@ template <int WORDS> __device__ __forceinline__ void take_words(uint32_t *dst, c
     }
 }
 
-/* Chunk h of a tile's piece against COLUMNS columns of 8; STEPS k-steps lie in one group. */
-template <int FORMAT, int STEPS, bool ZEROS, int COLUMNS>
-__device__ __forceinline__ void add_chunk(float (&total)[COLUMNS][4], const uint4 *tile, int h,
-                                          const uint32_t (&b)[COLUMNS][8], int lane)
+/* One k-step: the weights of a table that are not rounded come in two terms. */
+template <int FORMAT, int COLUMNS>
+__device__ __forceinline__ void add_step(float (&sum)[COLUMNS][4], const qs_unpacker<FORMAT> &unpack,
+                                         const uint32_t *words, int k, const uint32_t (&b)[COLUMNS][8])
+{
+    uint32_t a[4], rest[4];
+    if constexpr (FORMAT == QS_CU_TABLE_F32) unpack.step(words, k, a, rest);
+    else unpack.step(words, k, a);
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) {
+        multiply<FORMAT>(sum[c], a, &b[c][2 * k]);
+        if (FORMAT == QS_CU_TABLE_F32) multiply<FORMAT>(sum[c], rest, &b[c][2 * k]);
+    }
+}
+
+/* Readies the unpacker for group i of chunk h, and scale for its sums of rows g and g + 8. meta: behind the words. */
+template <int FORMAT, int STEPS, bool ZEROS>
+__device__ __forceinline__ void take_group(qs_unpacker<FORMAT> &unpack, float scale[2], const uint4 *meta,
+                                           const uint32_t *table, int group, int lane)
 {
     using part = piece<FORMAT, STEPS, ZEROS>;
     constexpr uint32_t middle = 1u << (qs_unpacker<FORMAT>::BITS - 1);
-    const uint32_t *scales = reinterpret_cast<const uint32_t *>(tile + part::WORD_VECTORS);
-    const uint16_t *zeros = reinterpret_cast<const uint16_t *>(tile + part::WORD_VECTORS + part::SCALE_VECTORS);
+    int at = group * 8 + lane / 4;
+    if constexpr (part::TABLE) {
+        float2 pair = reinterpret_cast<const float2 *>(meta)[at];
+        unpack.table = table;
+        if constexpr (FORMAT == QS_CU_TABLE_F32) scale[0] = pair.x / QS_TABLE_UP, scale[1] = pair.y / QS_TABLE_UP;
+        else unpack.absmax[0] = pair.x, unpack.absmax[1] = pair.y;
+    } else if constexpr (part::CODED) {
+        uint32_t pair = reinterpret_cast<const uint32_t *>(meta)[at];
+        scale[0] = qs_f32_of_f16((uint16_t)(pair & 0xffff));
+        scale[1] = qs_f32_of_f16((uint16_t)(pair >> 16));
+        const uint16_t *zeros = reinterpret_cast<const uint16_t *>(meta + part::SCALE_VECTORS);
+        if (ZEROS) unpack.set_zeros(zeros[at] & 0xff, zeros[at] >> 8);
+        else unpack.set_zeros(middle, middle);
+    }
+}
+
+/* Chunk h of a tile's piece against COLUMNS columns of 8; STEPS k-steps lie in one group. */
+template <int FORMAT, int STEPS, bool ZEROS, int COLUMNS>
+__device__ __forceinline__ void add_chunk(float (&total)[COLUMNS][4], const uint4 *tile, const uint32_t *table, int h,
+                                          const uint32_t (&b)[COLUMNS][8], int lane)
+{
+    using part = piece<FORMAT, STEPS, ZEROS>;
     uint32_t words[part::WORDS];
     take_words<part::WORDS>(words, tile + h * part::CHUNK_VECTORS, lane);
 #pragma unroll
     for (int i = 0; i < 4 / STEPS; i++) {
         qs_unpacker<FORMAT> unpack;
         float scale[2] = {1.0f, 1.0f}, sum[COLUMNS][4] = {};
-        if (part::CODED) {
-            int at = (h * part::CHUNK_GROUPS + i) * 8 + lane / 4;
-            uint32_t pair = scales[at];
-            scale[0] = qs_f32_of_f16((uint16_t)(pair & 0xffff));
-            scale[1] = qs_f32_of_f16((uint16_t)(pair >> 16));
-            if (ZEROS) unpack.set_zeros(zeros[at] & 0xff, zeros[at] >> 8);
-            else unpack.set_zeros(middle, middle);
-        }
+        take_group<FORMAT, STEPS, ZEROS>(unpack, scale, tile + part::WORD_VECTORS, table, h * part::CHUNK_GROUPS + i,
+                                         lane);
 #pragma unroll
-        for (int k = i * STEPS; k < (i + 1) * STEPS; k++) {
-            uint32_t a[4];
-            unpack.step(words, k, a);
-#pragma unroll
-            for (int c = 0; c < COLUMNS; c++) multiply<FORMAT>(sum[c], a, &b[c][2 * k]);
-        }
+        for (int k = i * STEPS; k < (i + 1) * STEPS; k++) add_step<FORMAT, COLUMNS>(sum, unpack, words, k, b);
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++)
 #pragma unroll
@@ -159,8 +186,8 @@ __device__ __forceinline__ void add_chunk(float (&total)[COLUMNS][4], const uint
 /* b: B fragments of the piece's first chunk; those of the next piece's on return, unless they come from shared
  * memory. */
 template <int FORMAT, int STEPS, bool ZEROS, int COLUMNS, int TILES, bool OWN>
-__device__ __forceinline__ void add_piece(float (&total)[TILES][COLUMNS][4], const uint4 *slot, const lane_x &x, int at,
-                                          int next, uint32_t (&b)[COLUMNS][8], int lane)
+__device__ __forceinline__ void add_piece(float (&total)[TILES][COLUMNS][4], const uint4 *slot, const uint32_t *table,
+                                          const lane_x &x, int at, int next, uint32_t (&b)[COLUMNS][8], int lane)
 {
     using part = piece<FORMAT, STEPS, ZEROS>;
 #pragma unroll
@@ -170,7 +197,7 @@ __device__ __forceinline__ void add_piece(float (&total)[TILES][COLUMNS][4], con
         else load_x<COLUMNS, OWN>(ahead, x, h + 1 < part::CHUNKS ? at * part::CHUNKS + h + 1 : next * part::CHUNKS);
 #pragma unroll
         for (int r = 0; r < TILES; r++)
-            add_chunk<FORMAT, STEPS, ZEROS, COLUMNS>(total[r], slot + r * part::VECTORS, h, b, lane);
+            add_chunk<FORMAT, STEPS, ZEROS, COLUMNS>(total[r], slot + r * part::VECTORS, table, h, b, lane);
 #pragma unroll
         for (int i = 0; i < (OWN ? 0 : 8 * COLUMNS); i++) b[i / 8][i % 8] = ahead[i / 8][i % 8];
     }
@@ -210,11 +237,23 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
     for (int s = 0; s < SLICES; s++, at += ROWS * j.width) y += j.n_terms == 2 ? at[0] + at[1] : at[0];
     y *= scale[x_row];
     float *to = l.y + x_row * l.n_out + out;
-    if (l.bias != nullptr) y += l.bias[out];
+    if (l.bias != nullptr) y += qs_cu_round_to(l.bias[out], j.rounding);
+    y = qs_cu_round_to(y, j.rounding);
     *to = l.add ? *to + y : y;
 }
 
 /* ---- the kernel ---- */
+
+/* The table as the unpackers take it; read behind the next barrier. */
+template <int FORMAT> __device__ __forceinline__ void put_table(const job &j, uint32_t *table)
+{
+    if (FORMAT < QS_CU_TABLE || threadIdx.x >= 16) return;
+    float value = j.values[threadIdx.x];
+    uint16_t term[2];
+    qs_cu_split(value * QS_TABLE_UP, false, &term[0], &term[1]);
+    table[threadIdx.x] = FORMAT == QS_CU_TABLE_F32 ? (uint32_t)term[0] | (uint32_t)term[1] << 16
+                                                   : __float_as_uint(value);
+}
 
 template <int FORMAT, int STEPS, bool ZEROS, int COLUMNS, bool OWN>
 __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_few(job j)
@@ -224,10 +263,12 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SLOT = shape::SLOT, SUMS = shape::SUMS };
     QS_DYNAMIC_SHARED(uint4, shared);
     __shared__ float own[SLICES * shape::TEAMS + 1]; /* maxima of the warps, scale of the row */
+    __shared__ uint32_t table[part::TABLE ? 16 : 1];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slice = warp % SLICES, team = warp / SLICES;
     const int n_teams = blockDim.x / TEAM, item_step = n_teams * (int)gridDim.x;
     uint4 *ring = shared + warp * DEPTH * SLOT;
     float *tables = reinterpret_cast<float *>(shared + n_teams * SLICES * DEPTH * SLOT);
+    put_table<FORMAT>(j, table);
     feeder<FORMAT, STEPS, ZEROS, TILES> next;
     next.start(j, (int)blockIdx.x + team * (int)gridDim.x, slice, lane);
     for (int i = 0; i < DEPTH - 1; i++) next.feed(j, ring + i * SLOT, slice, item_step, lane);
@@ -240,13 +281,14 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     x.n_columns = j.n_columns;
     if (OWN) {
         uint16_t *terms = reinterpret_cast<uint16_t *>(tables + n_teams * SUMS);
-        float down = split_x<FORMAT == QS_CU_BF16>(j, terms, own);
+        float down = split_x<IS_BF16<FORMAT>>(j, terms, own);
         if (threadIdx.x == 0) own[SLICES * shape::TEAMS] = down; /* read behind the next barrier */
         scale = own + SLICES * shape::TEAMS;
         x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (lane % 4);
     } else {
         x.fragments = reinterpret_cast<const uint4 *>(j.terms) + lane;
     }
+    if (part::TABLE && !OWN) __syncthreads(); /* split_x ends with one */
     uint32_t b[COLUMNS][8] = {};
     const int first_piece = min(slice * j.slice_pieces, j.n_pieces - 1);
     if (!OWN) load_x<COLUMNS, OWN>(b, x, first_piece * part::CHUNKS);
@@ -263,7 +305,8 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
                 int at = slice * j.slice_pieces + step;
                 if (at < j.n_pieces) {
                     int then = step + 1 < j.slice_pieces && at + 1 < j.n_pieces ? at + 1 : first_piece;
-                    add_piece<FORMAT, STEPS, ZEROS, COLUMNS, TILES, OWN>(total, ring + full * SLOT, x, at, then, b, lane);
+                    add_piece<FORMAT, STEPS, ZEROS, COLUMNS, TILES, OWN>(total, ring + full * SLOT, table, x, at, then, b,
+                                                                        lane);
                 }
                 empty = full;
                 full = full + 1 == DEPTH ? 0 : full + 1;
@@ -344,36 +387,57 @@ int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
     return qs_launch_status();
 }
 
-template <int FORMAT, int STEPS, bool ZEROS> int launch(void *stream, job *j, const how *h)
+/* FULL: all the kernels; else those for 8 and 16 columns, for forms that are rare. */
+template <int FORMAT, int STEPS, bool ZEROS, bool FULL = true> int launch(void *stream, job *j, const how *h)
 {
     enum { VECTORS = piece<FORMAT, STEPS, ZEROS>::VECTORS, TEAMS = cut<1, VECTORS, true>::TEAMS };
     int n_columns = j->n * j->n_terms;
-    size_t x_bytes = (size_t)(n_columns * j->x_stride) * sizeof(uint16_t);
-    int n_teams = teams_of<1, VECTORS, true>(h, x_bytes);
-    if (j->n == 1 && h->perm == nullptr && j->n_in % 4 == 0 && j->n_in <= n_teams * (QS_CU_OWN_COLUMNS_MAX / TEAMS) &&
-        reinterpret_cast<uintptr_t>(h->x) % 16 == 0)
-        return launch_from<FORMAT, STEPS, ZEROS, 1, true>(stream, j, h, n_teams, x_bytes);
+    if constexpr (FULL) {
+        size_t x_bytes = (size_t)(n_columns * j->x_stride) * sizeof(uint16_t);
+        int n_teams = teams_of<1, VECTORS, true>(h, x_bytes);
+        if (j->n == 1 && h->perm == nullptr && j->n_in % 4 == 0 &&
+            j->n_in <= n_teams * (QS_CU_OWN_COLUMNS_MAX / TEAMS) && reinterpret_cast<uintptr_t>(h->x) % 16 == 0)
+            return launch_from<FORMAT, STEPS, ZEROS, 1, true>(stream, j, h, n_teams, x_bytes);
+    }
     int status = qs_cu_prepare_x(stream, h->x, j->n_in, h->perm, h->is_bf16, h->terms);
     if (status != 0) return status;
     if (n_columns <= 8)
         return launch_from<FORMAT, STEPS, ZEROS, 1, false>(stream, j, h, teams_of<1, VECTORS, false>(h, 0), 0);
-    if (n_columns <= 16)
-        return launch_from<FORMAT, STEPS, ZEROS, 2, false>(stream, j, h, teams_of<2, VECTORS, false>(h, 0), 0);
-    return launch_from<FORMAT, STEPS, ZEROS, 4, false>(stream, j, h, teams_of<4, VECTORS, false>(h, 0), 0);
+    if constexpr (FULL)
+        if (n_columns > 16)
+            return launch_from<FORMAT, STEPS, ZEROS, 4, false>(stream, j, h, teams_of<4, VECTORS, false>(h, 0), 0);
+    return launch_from<FORMAT, STEPS, ZEROS, 2, false>(stream, j, h, teams_of<2, VECTORS, false>(h, 0), 0);
 }
+
+bool has_whole_chunks(const job *j, int64_t group_size) { return j->n_groups == 1 || group_size % QS_CU_CHUNK == 0; }
 
 /* Without zero points there is a kernel for groups of whole chunks only (qs_cu_needs_zeros). */
 template <int FORMAT> int launch_steps(void *stream, job *j, const how *h, int64_t group_size)
 {
-    if (j->n_groups == 1 || group_size % QS_CU_CHUNK == 0)
+    if (has_whole_chunks(j, group_size))
         return j->linears[0].zeros != nullptr ? launch<FORMAT, 4, true>(stream, j, h) : launch<FORMAT, 4, false>(stream, j, h);
     if (group_size % 32 == 0) return launch<FORMAT, 2, true>(stream, j, h);
     return launch<FORMAT, 1, true>(stream, j, h);
 }
 
+/* bf16 is what is computed in by default. Other groups are blocks of 32, or in rows that are no multiple of 64. */
+bool is_rare(const job *j, qs_cu_format format, int64_t group_size)
+{
+    return format >= QS_CU_TABLE && (format != QS_CU_TABLE_BF16 || !has_whole_chunks(j, group_size));
+}
+
+template <int FORMAT> int launch_table(void *stream, job *j, const how *h, int64_t group_size)
+{
+    if (has_whole_chunks(j, group_size)) return launch<FORMAT, 4, false, FORMAT == QS_CU_TABLE_BF16>(stream, j, h);
+    return launch<FORMAT, 2, false, false>(stream, j, h);
+}
+
 int run(void *stream, job *j, const how *h, qs_cu_format format, int64_t group_size)
 {
     switch (format) {
+    case QS_CU_TABLE_F32: return launch_table<QS_CU_TABLE_F32>(stream, j, h, group_size);
+    case QS_CU_TABLE_BF16: return launch_table<QS_CU_TABLE_BF16>(stream, j, h, group_size);
+    case QS_CU_TABLE_F16: return launch_table<QS_CU_TABLE_F16>(stream, j, h, group_size);
     case QS_CU_INT2: return launch_steps<QS_CU_INT2>(stream, j, h, group_size);
     case QS_CU_INT3: return launch_steps<QS_CU_INT3>(stream, j, h, group_size);
     case QS_CU_INT4: return launch_steps<QS_CU_INT4>(stream, j, h, group_size);
@@ -391,7 +455,6 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
 {
     /* More rows take a launch more; where shared memory does not hold sums of 32 columns beside rings, half as many. */
     enum { WIDE_BYTES = 110 << 10 };
-    int rows_max = (shared_bytes >= WIDE_BYTES ? 32 : 16) / terms->n_terms;
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
     job j = {};
     j.n_groups = (int)((shape->n_in + group_size - 1) / group_size);
@@ -404,10 +467,15 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
     j.terms = terms->terms;
     j.scale = terms->scale;
     j.n_terms = terms->n_terms;
+    j.rounding = shape->format > QS_CU_TABLE ? (int)shape->format - QS_CU_TABLE : (int)QS_ROUND_F32;
+    for (int i = 0; i < 16; i++) j.values[i] = shape->values != nullptr ? shape->values[i] : 0.0f;
+    int n_columns_max = shared_bytes >= WIDE_BYTES && !is_rare(&j, shape->format, group_size) ? 32 : 16;
+    int rows_max = n_columns_max / terms->n_terms;
     for (int64_t first = 0; first < terms->n; first += rows_max) {
         qs_cu_x part = *terms;
         part.n = terms->n - first < rows_max ? terms->n - first : rows_max;
-        how h = {n_sms, shared_bytes, soon || first > 0, shape->format == QS_CU_BF16, x + first * shape->n_in, perm, &part};
+        how h = {n_sms, shared_bytes, soon || first > 0,
+                 shape->format == QS_CU_BF16 || shape->format == QS_CU_TABLE_BF16, x + first * shape->n_in, perm, &part};
         j.x = h.x;
         j.n = (int)part.n;
         for (int i = 0; i < n_linears; i++) {

@@ -26,6 +26,8 @@ struct job {
     int n, n_terms;     /* rows of x; a row's terms are neighbouring columns of B */
     int n_columns, width; /* n n_terms; of a row in the table of sums, odd for the sake of its banks */
     int batch;          /* items of a team between two additions */
+    int rounding;       /* of bias and y */
+    float values[16];   /* of a table */
 };
 
 /* ---- weights ---- */
@@ -34,11 +36,12 @@ struct job {
  * zero points [groups][8 pairs]. */
 template <int FORMAT, int STEPS, bool ZEROS> struct piece {
     enum {
-        WORDS = qs_unpacker<FORMAT>::WORDS, CODED = qs_unpacker<FORMAT>::CODED,
+        WORDS = qs_unpacker<FORMAT>::WORDS, CODED = qs_unpacker<FORMAT>::CODED, TABLE = FORMAT >= QS_CU_TABLE,
+        PAIRS_VECTORS = TABLE ? 4 : 2, /* the scales of a group */
         CHUNKS = WORDS <= 4 ? QS_CU_PIECE_CHUNKS : 1,
         CHUNK_GROUPS = CODED ? 4 / STEPS : 0, GROUPS = CHUNKS * CHUNK_GROUPS,
         CHUNK_VECTORS = WORDS * 8, WORD_VECTORS = CHUNKS * CHUNK_VECTORS,
-        SCALE_VECTORS = 2 * GROUPS, ZERO_VECTORS = ZEROS ? GROUPS : 0, META_VECTORS = SCALE_VECTORS + ZERO_VECTORS,
+        SCALE_VECTORS = PAIRS_VECTORS * GROUPS, ZERO_VECTORS = ZEROS ? GROUPS : 0, META_VECTORS = SCALE_VECTORS + ZERO_VECTORS,
         VECTORS = WORD_VECTORS + META_VECTORS,
     };
     static_assert(META_VECTORS <= 32, "one copy of a warp");
@@ -91,7 +94,7 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
                 ((tile * j.n_chunks + chunk) * part::CHUNK_VECTORS + lane) * (int64_t)sizeof(uint4);
         bool is_scale = lane < part::SCALE_VECTORS;
         meta = reinterpret_cast<const char *>(is_scale ? (const void *)l.scales : (const void *)l.zeros) +
-               tile * j.n_groups * meta_unit + (is_scale ? lane % 2 * 16 : 0);
+               tile * j.n_groups * meta_unit + (is_scale ? lane % part::PAIRS_VECTORS * 16 : 0);
     }
     __device__ __forceinline__ void start(const job &j, int first_item, int slice, int lane)
     {
@@ -99,8 +102,8 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
         step = 0;
         words = meta = reinterpret_cast<const char *>(j.linears[0].words); /* a warp without items steps them too */
         bool is_scale = lane < part::SCALE_VECTORS;
-        meta_step = STEPS * (is_scale ? lane / 2 : lane - part::SCALE_VECTORS);
-        meta_unit = is_scale ? 32 : 16;
+        meta_step = STEPS * (is_scale ? lane / part::PAIRS_VECTORS : lane - part::SCALE_VECTORS);
+        meta_unit = is_scale ? 16 * part::PAIRS_VECTORS : 16;
         find(j, slice, lane);
     }
     /* Starts the copies of a piece of TILES tiles; a group of copies is counted even when nothing is left. */

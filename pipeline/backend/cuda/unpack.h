@@ -1,4 +1,4 @@
-/* A lane's words of a chunk (kernels.h) and what they mean: pairs of f16 as A fragments (.cu files only).
+/* A lane's words of a chunk (kernels.h) and what they mean: pairs of f16 or bf16 as A fragments (.cu files only).
  *
  * Bits put under the exponent of 1024 are 1024 + code, exactly, and one subtraction (or multiplication and subtraction,
  * when the code sits k bits higher) leaves code - zero, exactly. */
@@ -7,6 +7,7 @@
 
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/rounding.h"
 
 /* The f16 pair -(1024 / 2^k + zero). */
 template <int K> __device__ __forceinline__ uint32_t qs_offset_of(uint32_t zero)
@@ -135,6 +136,59 @@ struct qs_dense_unpacker {
 };
 template <> struct qs_unpacker<QS_CU_F16> : qs_dense_unpacker {};
 template <> struct qs_unpacker<QS_CU_BF16> : qs_dense_unpacker {};
+
+/* Codes that are looked up: 16 words in shared memory, of which no two lie in one bank. Bytes of `even` and `odd` are
+ * offsets of pairs 0, 2 and 1, 3 of a k-step. */
+struct qs_table_offsets {
+    uint32_t even, odd;
+    __device__ __forceinline__ explicit qs_table_offsets(uint32_t word)
+        : even(word << 2 & 0x3c3c3c3cu), odd(word >> 2 & 0x3c3c3c3cu)
+    {
+    }
+    /* Entry of pair r, low or high, r a constant after unrolling. */
+    __device__ __forceinline__ uint32_t entry(const uint32_t *table, int r, int high) const
+    {
+        uint32_t offset = ((r & 1) != 0 ? odd : even) >> (8 * (r / 2) + 16 * high) & 0xffu;
+        return *reinterpret_cast<const uint32_t *>(reinterpret_cast<const char *>(table) + offset);
+    }
+};
+
+/* Entries are f32: times the largest magnitude of the block, then rounded. */
+template <bool BF16> struct qs_rounded_unpacker {
+    enum { WORDS = 4, BITS = 4, CODED = 1 };
+    const uint32_t *table;
+    float absmax[2]; /* [row half] */
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+        qs_table_offsets at(words[s]);
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            float low = __uint_as_float(at.entry(table, r, 0)) * absmax[r & 1];
+            float high = __uint_as_float(at.entry(table, r, 1)) * absmax[r & 1];
+            a[r] = BF16 ? qs_bf16x2_of_f32(low, high)
+                        : qs_f16x2_of_f32(qs_cu_saturated(low), qs_cu_saturated(high));
+        }
+    }
+};
+template <> struct qs_unpacker<QS_CU_TABLE_BF16> : qs_rounded_unpacker<true> {};
+template <> struct qs_unpacker<QS_CU_TABLE_F16> : qs_rounded_unpacker<false> {};
+
+/* Entries are a fraction times QS_TABLE_UP as two f16, the second in the upper half what the first one misses. */
+#define QS_TABLE_UP 256.0f
+template <> struct qs_unpacker<QS_CU_TABLE_F32> {
+    enum { WORDS = 4, BITS = 4, CODED = 1 };
+    const uint32_t *table;
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4], uint32_t rest[4]) const
+    {
+        qs_table_offsets at(words[s]);
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            uint32_t low = at.entry(table, r, 0), high = at.entry(table, r, 1);
+            a[r] = __byte_perm(low, high, 0x5410);
+            rest[r] = __byte_perm(low, high, 0x7632);
+        }
+    }
+};
 
 /* words: of a tile and chunk; each lane takes its own. */
 template <int WORDS> __device__ __forceinline__ void qs_load_words(uint32_t *dst, const uint32_t *words, int lane)

@@ -1,0 +1,201 @@
+/* NF4, FP4 and int8 matrices of the CUDA backend (packed.h says what they mean).
+ *
+ * Codes lie as integers do and go through the same kernels. Those for few rows round NF4 and FP4 themselves; around
+ * int8, and around dense products of many rows, inputs are rounded or coded first and results finished after
+ * (coded.cu). What is an outlier is decided as cpu_formats.c does: by single inputs. */
+#include "backend/cuda/gpu_matrix.h"
+#include "base/mem.h"
+
+/* ---- contents ---- */
+
+qs_err qs_gpu_format_shape(qs_gpu_matrix *self, const qs_packed *packed)
+{
+    self->format = packed->format;
+    self->compute = packed->compute;
+    self->threshold = packed->threshold;
+    if (packed->format == QS_PACKED_INT8) {
+        self->shape.format = QS_CU_INT8;
+        return QS_OK;
+    }
+    const qs_format *format = &qs_formats[packed->format];
+    if (format->values == NULL)
+        return qs_fail(QS_E_UNSUPPORTED, "create matrix: the CUDA backend has no kernels for %s; use --backend cpu",
+                       format->name);
+    /* Blocks run on over the ends of rows. In groups of the largest power of two that divides both, every group lies in
+     * one row and in one block. */
+    int64_t group = packed->n_in & -packed->n_in;
+    self->shape.group_size = group < packed->group_size ? group : packed->group_size;
+    self->shape.format = (qs_cu_format)(QS_CU_TABLE + packed->compute);
+    self->shape.values = format->values;
+    if (group < 32)
+        return qs_fail(QS_E_UNSUPPORTED, "create matrix: %s in rows of %lld columns; the CUDA backend takes multiples of "
+                       "32; use --backend cpu", format->name, (long long)packed->n_in);
+    return QS_OK;
+}
+
+/* Largest magnitudes of blocks in f32 beside the groups of each row, in pairs as scales are; double-quantised ones are
+ * what they mean from here on. */
+static qs_err store_maxima(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
+                           qs_gpu_use use)
+{
+    int64_t n_groups = packed->n_in / self->shape.group_size, n_tiles = qs_cu_n_tiles(packed->n_out);
+    int64_t n = n_tiles * n_groups * QS_CU_TILE_ROWS;
+    float *pairs = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(pairs, n, "largest magnitudes on their way"));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t group = i / QS_CU_TILE_ROWS % n_groups, in_tile = i % QS_CU_TILE_ROWS;
+        int64_t row = i / (QS_CU_TILE_ROWS * n_groups) * QS_CU_TILE_ROWS + in_tile / 2 + in_tile % 2 * 8;
+        int64_t block = (row * packed->n_in + group * self->shape.group_size) / packed->group_size;
+        if (row < packed->n_out) pairs[i] = qs_packed_absmax(packed, block);
+    }
+    QS_TRY(qs_gpu_reserve(qs_gpu_of(backend), &s->scales, (size_t)n * sizeof *pairs, use, "largest magnitudes"));
+    QS_TRY(qs_gpu_upload(backend, s->scales.data, pairs, (size_t)n * sizeof *pairs));
+out:
+    qs_mem_free(pairs);
+    return err;
+}
+
+/* To the kernels of integers rows have the scale 1. */
+static qs_err store_rows8(qs_backend *backend, const qs_packed *packed, qs_gpu_stored *s, qs_gpu_use use)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    int64_t n = qs_cu_n_tiles(packed->n_out) * 8;
+    size_t maxima_bytes = (size_t)packed->n_out * sizeof *packed->absmax;
+    uint32_t *ones = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(ones, n, "scales on their way"));
+    for (int64_t i = 0; i < n; i++) ones[i] = 0x3C003C00u;
+    QS_TRY(qs_gpu_reserve(gpu, &s->scales, (size_t)n * sizeof *ones, use, "scales"));
+    QS_TRY(qs_gpu_upload(backend, s->scales.data, ones, (size_t)n * sizeof *ones));
+    QS_TRY(qs_gpu_reserve(gpu, &s->zeros, maxima_bytes, use, "largest magnitudes"));
+    QS_TRY(qs_gpu_upload(backend, s->zeros.data, packed->absmax, maxima_bytes));
+out:
+    qs_mem_free(ones);
+    return err;
+}
+
+qs_err qs_gpu_format_store(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
+                           qs_gpu_use use)
+{
+    qs_err err = qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes);
+    if (err != QS_OK) return err;
+    return packed->format == QS_PACKED_INT8 ? store_rows8(backend, packed, s, use)
+                                            : store_maxima(backend, self, packed, s, use);
+}
+
+/* ---- products ---- */
+
+static qs_err reserve_inputs(qs_gpu *gpu, const qs_gpu_matrix *self, int64_t n)
+{
+    qs_err err;
+    size_t outlier_bytes = (size_t)(n * qs_cu_outlier_words(self->shape.n_in)) * sizeof(uint32_t);
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->coded, (size_t)(n * self->shape.n_in) * sizeof(float), QS_GPU_WORKSPACE,
+                          "activations"));
+    if (self->format != QS_PACKED_INT8) goto out;
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->coded_scale, (size_t)n * sizeof(float), QS_GPU_WORKSPACE, "activations"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->outliers, outlier_bytes, QS_GPU_WORKSPACE, "outliers"));
+out:
+    return err;
+}
+
+static qs_err reserve_product(qs_gpu *gpu, int64_t n_values)
+{
+    return qs_gpu_reserve(gpu, &gpu->product, (size_t)n_values * sizeof(float), QS_GPU_WORKSPACE, "products");
+}
+
+/* For few rows NF4 and FP4 are rounded on the way, but f16 is no form that x is kept in. */
+static bool codes_few_rows(const qs_gpu_matrix *self)
+{
+    return self->format == QS_PACKED_INT8 || (self->format != QS_PACKED_INT && self->compute == QS_ROUND_F16);
+}
+
+qs_err qs_gpu_format_reserve(qs_gpu *gpu, const qs_matrix *matrix)
+{
+    const qs_gpu_matrix *self = matrix->state;
+    qs_err err = QS_OK;
+    if (!codes_few_rows(self)) return QS_OK;
+    QS_TRY(reserve_inputs(gpu, self, QS_CU_ROWS_MAX));
+    if (self->format == QS_PACKED_INT8) QS_TRY(reserve_product(gpu, QS_CU_ROWS_MAX * matrix->n_out));
+out:
+    return err;
+}
+
+/* x as the format wants it, in gpu->coded. */
+static qs_err code_inputs(qs_gpu *gpu, const qs_gpu_matrix *self, const float *x, int64_t n)
+{
+    int64_t n_in = self->shape.n_in;
+    qs_err err;
+    QS_TRY(reserve_inputs(gpu, self, n));
+    if (self->format == QS_PACKED_INT8)
+        QS_TRY(qs_gpu_check(gpu, qs_cu_code_rows(gpu->stream, x, n, n_in, self->threshold, gpu->coded.data,
+                                                 gpu->coded_scale.data, gpu->outliers.data), "code activations"));
+    else
+        QS_TRY(qs_gpu_check(gpu, qs_cu_round(gpu->stream, x, n * n_in, self->compute, gpu->coded.data),
+                            "round activations"));
+out:
+    return err;
+}
+
+static qs_err finish(qs_gpu *gpu, const qs_linear_job *job, const float *product, const float *x, int64_t n)
+{
+    const qs_gpu_matrix *self = job->matrix->state;
+    qs_cu_finish f = {.compute = self->compute, .n = n, .n_out = job->matrix->n_out, .n_in = job->matrix->n_in,
+                      .product = product, .bias = job->bias, .y = job->y, .add = job->add};
+    if (self->format == QS_PACKED_INT8) {
+        f.x = x;
+        f.scale = gpu->coded_scale.data;
+        f.absmax = self->stored.zeros.data;
+        f.outliers = gpu->outliers.data;
+        f.words = self->stored.words.data;
+    }
+    return qs_gpu_check(gpu, qs_cu_finish_rows(gpu->stream, &f), "finish products");
+}
+
+/* Products without bias, in y itself or, to be added, in scratch. */
+static qs_err lay_aside(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, int64_t n, qs_linear_job *plain)
+{
+    int64_t n_values = 0;
+    for (int64_t i = 0; i < n_jobs; i++) n_values += jobs[i].add ? n * jobs[i].matrix->n_out : 0;
+    qs_err err = n_values > 0 ? reserve_product(gpu, n_values) : QS_OK;
+    float *at = gpu->product.data;
+    for (int64_t i = 0; i < n_jobs; i++) {
+        plain[i] = (qs_linear_job){.matrix = jobs[i].matrix, .y = jobs[i].add ? at : jobs[i].y};
+        if (jobs[i].add) at += n * jobs[i].matrix->n_out;
+    }
+    return err;
+}
+
+static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n, bool few)
+{
+    const qs_gpu_matrix *self = jobs[0].matrix->state;
+    qs_linear_job plain[QS_CU_LINEARS_MAX];
+    bool is_rounded = false;
+    qs_err err;
+    /* Products of many rows in bf16 begin with rounding to it. */
+    bool as_it_is = !few && self->compute == QS_ROUND_BF16 && jobs[0].matrix->compute == QS_COMPUTE_BF16;
+    if (!as_it_is) QS_TRY(code_inputs(gpu, self, x, n));
+    const float *coded = as_it_is ? x : gpu->coded.data;
+    QS_TRY(lay_aside(gpu, jobs, n_jobs, n, plain));
+    if (few) QS_TRY(qs_gpu_run_few(gpu, plain, n_jobs, coded, n));
+    for (int64_t i = 0; !few && i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &is_rounded));
+    for (int64_t i = 0; i < n_jobs; i++) QS_TRY(finish(gpu, &jobs[i], plain[i].y, x, n));
+out:
+    return err;
+}
+
+qs_err qs_gpu_format_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    const qs_gpu_matrix *self = jobs[0].matrix->state;
+    bool few = qs_gpu_takes_few(jobs[0].matrix, n), is_rounded = false;
+    qs_err err = QS_OK;
+    if (self->format == QS_PACKED_INT8 || (!few && self->compute != QS_ROUND_F32))
+        return run_finished(gpu, jobs, n_jobs, x, n, few);
+    if (few) {
+        if (codes_few_rows(self)) QS_TRY(code_inputs(gpu, self, x, n));
+        return qs_gpu_run_few(gpu, jobs, n_jobs, codes_few_rows(self) ? gpu->coded.data : x, n);
+    }
+    for (int64_t i = 0; i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &is_rounded));
+out:
+    return err;
+}

@@ -1,0 +1,44 @@
+/* A weight matrix of the CUDA backend: what is kept of it. gpu_matrix.c serves dense matrices and codes of integers, and
+ * chooses between few and many rows; gpu_formats.c serves the other formats around that. */
+#ifndef QS_BACKEND_CUDA_GPU_MATRIX_H
+#define QS_BACKEND_CUDA_GPU_MATRIX_H
+
+#include "backend/cuda/gpu.h"
+
+/* A matrix as stored: in the layout of the small-batch kernels, or f32 as it is. `scales` holds scales, or largest
+ * magnitudes of NF4 and FP4; `zeros` zero points, or largest magnitudes of int8 [n_out]. */
+typedef struct qs_gpu_stored {
+    qs_gpu_buffer words, scales, zeros, perm;
+} qs_gpu_stored;
+
+typedef struct qs_gpu_matrix {
+    bool is_f32, has_zeros, has_perm;
+    qs_packed_format format; /* QS_PACKED_INT for dense matrices too */
+    qs_rounding compute;     /* of the format */
+    float threshold;         /* of int8 */
+    qs_cu_linear_shape shape;
+    qs_gpu_stored stored;    /* with QS_USE_GEMV, and of int8 */
+    qs_gpu_buffer dense;     /* with QS_USE_GEMM: [n_out, n_in] f32, or bf16 under QS_COMPUTE_BF16 */
+} qs_gpu_matrix;
+
+/* A run of products of one input, as many as one launch serves; scratch is reserved. gpu_matrix.c. */
+QS_MUST_CHECK qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
+/* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
+QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
+                                     bool *x_is_rounded);
+bool qs_gpu_takes_few(const qs_matrix *matrix, int64_t n);
+QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, qs_gpu_use use,
+                                        int64_t n_out, const void *rows, int64_t row_bytes);
+
+/* ---- gpu_formats.c: NF4, FP4 and int8 ---- */
+/* Sets the shape, or says by name what there are no kernels for (QS_E_UNSUPPORTED). */
+QS_MUST_CHECK qs_err qs_gpu_format_shape(qs_gpu_matrix *self, const qs_packed *packed);
+QS_MUST_CHECK qs_err qs_gpu_format_store(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed,
+                                         qs_gpu_stored *s, qs_gpu_use use);
+/* Scratch of products of few rows, before a recording starts. */
+QS_MUST_CHECK qs_err qs_gpu_format_reserve(qs_gpu *gpu, const qs_matrix *matrix);
+/* Products whose matrices all have the first one's format, rounding and threshold. */
+QS_MUST_CHECK qs_err qs_gpu_format_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x,
+                                           int64_t n);
+
+#endif

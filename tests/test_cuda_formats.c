@@ -1,0 +1,343 @@
+/* NF4, FP4 and int8 on the CUDA backend against the plain-C reference: few rows and many, every rounding, single and
+ * double quantisation, outliers; a row's result whatever shares its batch; the same bits in the reverse order of
+ * threads; several matrices at once, added, updated and recorded; NaN that shows.
+ * Proves: products of these formats on a GPU are what packed.h says (checklist A22). */
+#include "op_tables.h"
+
+/* Only where kernels run on the CPU (runtime.h). */
+__attribute__((weak)) void qs_rt_simt_set_reverse(bool reverse);
+
+typedef struct fixture {
+    qs_backend *reference, *cuda;
+} fixture;
+
+static int create_backends(void **state)
+{
+    static fixture f;
+    if (qs_backend_create(&f.cuda, "cuda", 0, 2) != QS_OK) printf("SKIP: %s\n", qs_error_text());
+    OK(qs_backend_create(&f.reference, "reference", 0, 2));
+    *state = &f;
+    return 0;
+}
+
+static int destroy_backends(void **state)
+{
+    fixture *f = *state;
+    qs_backend_destroy(f->cuda);
+    qs_backend_destroy(f->reference);
+    return 0;
+}
+
+static fixture *take(void **state)
+{
+    fixture *f = *state;
+    if (f->cuda == NULL) skip();
+    return f;
+}
+
+/* ---- parity ---- */
+
+#define KIND(format, rounding) (QS_PACKED_##format + CASE_ROUND * QS_ROUND_##rounding)
+
+static const int64_t kinds[] = {
+    KIND(NF4, BF16), KIND(NF4, F32) + CASE_NESTED, KIND(FP4, BF16) + CASE_NESTED, KIND(NF4, F16), KIND(FP4, F32),
+    KIND(FP4, F16) + CASE_NESTED,
+};
+
+static const int64_t shapes[][4] = {
+    /* n_out, n_in, rows, block: groups of a row are 32, 64 or more columns, or all of it; blocks end within rows */
+    {17, 96, 1, 32},    {33, 64, 8, 64},   {40, 576, 1, 64},    {19, 192, 3, 128}, {16, 160, 5, 64},
+    {7, 224, 6, 4096},  {21, 128, 12, 256}, {3, 32, 4, 1024},   {40, 1088, 32, 64}, {70, 2304, 2, 64},
+    {50, 256, 40, 4096}, {35, 448, 20, 128}, {20, 2048, 1, 512}, {1, 32, 1, 32},
+};
+
+/* int8 takes any width. */
+static const int64_t shapes8[][4] = {{1, 1, 1, 1},      {17, 96, 1, 1},   {33, 577, 8, 1}, {40, 576, 1, 0}, {19, 31, 3, 1},
+                                     {40, 2304, 2, 1}, {21, 128, 32, 1}, {50, 260, 40, 1}, {1100, 70, 3, 1}};
+
+typedef struct tally {
+    const fixture *f;
+    int64_t turn, n_cases, n_values, n_apart;
+    double worst; /* over what is allowed */
+} tally;
+
+/* A difference may be one place of the results' format where sums differ in their last bits; that is rare. */
+static void compare_rounded(tally *t, const op_case *row)
+{
+    output got = {0}, expected = {0};
+    double spacing = format_spacing((qs_rounding)(row->shape[3] / CASE_ROUND & 3));
+    int64_t n_apart = 0;
+    row->run(t->f->cuda, row->shape, &got);
+    row->run(t->f->reference, row->shape, &expected);
+    assert_int_equal(got.n, expected.n);
+    for (int64_t i = 0; i < got.n; i++) {
+        double difference = fabs(got.values[i] - expected.values[i]), sum = LINEAR * expected.sizes[i];
+        double share = difference / (sum + 1.01 * spacing * fabs(expected.values[i]));
+        if (!(share <= 1.0))
+            fail_msg("%s %lld x %lld, %lld rows, kind %lld: element %lld is %.9g, not %.9g", row->op,
+                     (long long)row->shape[0], (long long)row->shape[1], (long long)row->shape[2],
+                     (long long)row->shape[3], (long long)i, got.values[i], expected.values[i]);
+        t->worst = fmax(t->worst, share);
+        n_apart += difference > sum;
+    }
+    t->n_cases++;
+    t->n_values += got.n;
+    t->n_apart += n_apart;
+    output_free(&got);
+    output_free(&expected);
+}
+
+/* Dense products in bf16 are exact where weights and inputs are rounded to it, or are whole numbers. */
+static void visit_shape(void (*visit)(void *context, const op_case *row), void *context, const int64_t *s, int64_t kind)
+{
+    bool fits_bf16 = (kind & 15) == QS_PACKED_INT8 || (kind / CASE_ROUND & 3) == QS_ROUND_BF16;
+    unsigned few = s[2] <= QS_GEMV_MAX_ROWS ? QS_USE_GEMV : QS_USE_GEMV | QS_USE_GEMM; /* the reference takes no more */
+    op_case row = {"linear format", LINEAR, run_linear_format, {s[0], s[1], s[2], kind, s[3], few}};
+    visit(context, &row);
+    row.shape[5] = QS_USE_GEMM;
+    if (fits_bf16) row.shape[3] |= CASE_BF16;
+    visit(context, &row);
+}
+
+static void for_each_format(void (*visit)(void *context, const op_case *row), void *context)
+{
+    int64_t n_kinds = sizeof kinds / sizeof *kinds, n8 = sizeof shapes8 / sizeof *shapes8;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int64_t k = 0; k < n_kinds; k++)
+            if (k == 0 || ((int64_t)i + k) % 3 == 0) visit_shape(visit, context, shapes[i], kinds[k]);
+    for (int64_t i = 0; i < n8; i++) visit_shape(visit, context, shapes8[i], KIND(INT8, F16));
+}
+
+static void visit_parity(void *context, const op_case *row) { compare_rounded(context, row); }
+
+static void test_parity(void **state)
+{
+    tally t = {.f = take(state)};
+    for_each_format(visit_parity, &t);
+    printf("cuda       %lld products of formats, worst %.2f of what is allowed; %lld of %lld results lie one place apart\n",
+           (long long)t.n_cases, t.worst, (long long)t.n_apart, (long long)t.n_values);
+    assert_true(t.n_apart * 200 <= t.n_values);
+}
+
+static void visit_again(void *context, const op_case *row)
+{
+    tally *t = context;
+    output first = {0}, again = {0};
+    if (t->turn++ % 3 != 0) return;
+    row->run(t->f->cuda, row->shape, &first);
+    if (qs_rt_simt_set_reverse != NULL) qs_rt_simt_set_reverse(true);
+    row->run(t->f->cuda, row->shape, &again);
+    if (qs_rt_simt_set_reverse != NULL) qs_rt_simt_set_reverse(false);
+    assert_memory_equal(again.values, first.values, (size_t)first.n * sizeof *first.values);
+    output_free(&first);
+    output_free(&again);
+}
+
+static void test_runs_are_alike(void **state)
+{
+    tally t = {.f = take(state)};
+    for_each_format(visit_again, &t);
+}
+
+/* ---- one matrix of each kind ---- */
+
+enum { N_OUT = 50, N_IN = 192, BLOCK = 64, N_ROWS = 40, N_FEW = 32 };
+
+static const int64_t all_kinds[] = {KIND(NF4, BF16), KIND(FP4, F32), KIND(NF4, F16) + CASE_NESTED, KIND(INT8, F16)};
+enum { N_KINDS = sizeof all_kinds / sizeof *all_kinds };
+
+static void draw_kind(qs_packed *packed, int64_t kind, int64_t n_out)
+{
+    draw_packed(packed, (qs_packed_format)(kind & 15), n_out, N_IN, BLOCK, kind & CASE_NESTED,
+                (qs_rounding)(kind / CASE_ROUND & 3));
+}
+
+static qs_matrix *create_kind(qs_backend *backend, int64_t kind, int64_t n_out)
+{
+    qs_packed packed;
+    qs_matrix *matrix;
+    draw_kind(&packed, kind, n_out);
+    qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = n_out, .n_in = N_IN, .packed = &packed};
+    OK(qs_matrix_create(&matrix, backend, &desc, QS_USE_GEMV, QS_COMPUTE_BF16));
+    qs_packed_free(&packed);
+    return matrix;
+}
+
+/* A row is the same alone, in a launch that is full, and where it begins. */
+static void test_rows_of_a_product(void **state)
+{
+    fixture *f = take(state);
+    for (int k = 0; k < N_KINDS; k++) {
+        op_memory m = {.backend = f->cuda};
+        qs_matrix *matrix = create_kind(f->cuda, all_kinds[k], N_OUT);
+        float *x = drawn_on_device(&m, 70, N_FEW * N_IN, 1.0), *y = floats_on_device(&m, NULL, N_FEW * N_OUT);
+        float alone[9 * N_OUT];
+        OK(qs_op_linear(f->cuda, matrix, x, N_FEW, NULL, y));
+        const float *together = to_host(&m, y, N_FEW * N_OUT);
+        for (int64_t n = 1; n <= 9; n += 4)
+            for (int64_t r = 0; r + n <= N_FEW; r += 7) {
+                OK(qs_op_linear(f->cuda, matrix, x + r * N_IN, n, NULL, y));
+                OK(qs_backend_download(f->cuda, alone, y, (size_t)(n * N_OUT) * sizeof *alone));
+                assert_memory_equal(alone, together + r * N_OUT, (size_t)(n * N_OUT) * sizeof *alone);
+            }
+        qs_matrix_destroy(matrix);
+        free_all(&m);
+    }
+}
+
+/* Several matrices of one input, of one kind and of several: each as it is alone, or added to what is there. */
+static void check_together(fixture *f, const int64_t picked[4], int64_t n)
+{
+    static const int64_t n_outs[4] = {48, 17, 33, 50};
+    op_memory m = {.backend = f->cuda};
+    qs_matrix *matrices[4];
+    qs_linear_job jobs[4];
+    float *x = drawn_on_device(&m, 71, n * N_IN, 1.0), *alone[4], *bias = drawn_on_device(&m, 72, N_OUT, 1.0);
+    float *got = on_host(&m, n * N_OUT, sizeof *got);
+    for (int i = 0; i < 4; i++) {
+        matrices[i] = create_kind(f->cuda, picked[i], n_outs[i]);
+        jobs[i] = (qs_linear_job){.matrix = matrices[i], .y = floats_on_device(&m, NULL, n * n_outs[i])};
+        if (i % 2 == 0) jobs[i].bias = bias;
+        OK(qs_op_linear(f->cuda, matrices[i], x, n, jobs[i].bias, jobs[i].y));
+        alone[i] = to_host(&m, jobs[i].y, n * n_outs[i]);
+        jobs[i].add = i > 1;
+    }
+    OK(qs_op_linears(f->cuda, jobs, 4, x, n));
+    for (int i = 0; i < 4; i++) {
+        OK(qs_backend_download(f->cuda, got, jobs[i].y, (size_t)(n * n_outs[i]) * sizeof *got));
+        for (int64_t j = 0; j < n * n_outs[i]; j++) {
+            double expected = (double)alone[i][j] * (jobs[i].add ? 2 : 1), slack = jobs[i].add ? 3e-6 : 0.0;
+            assert_true(fabs((double)got[j] - expected) <= slack * (fabs(expected) + 1.0));
+        }
+        qs_matrix_destroy(matrices[i]);
+    }
+    free_all(&m);
+}
+
+static void test_linears_are_linears(void **state)
+{
+    fixture *f = take(state);
+    for (int k = 0; k < N_KINDS; k++) {
+        const int64_t same[4] = {all_kinds[k], all_kinds[k], all_kinds[k], all_kinds[k]};
+        check_together(f, same, 3);
+        check_together(f, same, N_ROWS);
+    }
+    const int64_t mixed[4] = {all_kinds[0], all_kinds[3], all_kinds[3], all_kinds[1]};
+    check_together(f, mixed, 3);
+}
+
+/* Played with other inputs, a recording does what the ops do: its scratch was there before. */
+static void test_recordings(void **state)
+{
+    fixture *f = take(state);
+    enum { N = 3 };
+    for (int k = 0; k < N_KINDS; k++) {
+        op_memory m = {.backend = f->cuda};
+        qs_matrix *matrix = create_kind(f->cuda, all_kinds[k], N_OUT);
+        float *x = drawn_on_device(&m, 73, N * N_IN, 1.0), *y = floats_on_device(&m, NULL, N * N_OUT);
+        float *other = draw(&m, 74, N * N_IN, 1.0);
+        qs_recording *recording;
+        OK(qs_backend_record_start(f->cuda));
+        OK(qs_op_linear(f->cuda, matrix, x, N, NULL, y));
+        OK(qs_backend_record_stop(f->cuda, &recording));
+        OK(qs_backend_upload(f->cuda, x, other, N * N_IN * sizeof *other));
+        OK(qs_recording_play(recording));
+        const float *played = to_host(&m, y, N * N_OUT);
+        OK(qs_op_linear(f->cuda, matrix, x, N, NULL, y));
+        assert_memory_equal(to_host(&m, y, N * N_OUT), played, N * N_OUT * sizeof *played);
+        qs_recording_destroy(recording);
+        qs_matrix_destroy(matrix);
+        free_all(&m);
+    }
+}
+
+/* Memory is used again, and products follow the contents, from each kind to each. */
+static void test_updates(void **state)
+{
+    fixture *f = take(state);
+    enum { N = 2 };
+    op_memory m = {.backend = f->cuda};
+    float *x = drawn_on_device(&m, 75, N * N_IN, 1.0), *y = floats_on_device(&m, NULL, N * N_OUT), *fresh[N_KINDS];
+    for (int k = 0; k < N_KINDS; k++) {
+        qs_matrix *matrix = create_kind(f->cuda, all_kinds[k], N_OUT);
+        OK(qs_op_linear(f->cuda, matrix, x, N, NULL, y));
+        fresh[k] = to_host(&m, y, N * N_OUT);
+        qs_matrix_destroy(matrix);
+    }
+    qs_matrix *matrix = create_kind(f->cuda, all_kinds[0], N_OUT);
+    qs_backend_memory memory[2];
+    for (int turn = 0; turn < 2 * N_KINDS + 1; turn++) {
+        int k = turn * 3 % N_KINDS;
+        qs_packed packed;
+        float got[N * N_OUT];
+        draw_kind(&packed, all_kinds[k], N_OUT);
+        qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = N_OUT, .n_in = N_IN, .packed = &packed};
+        OK(qs_matrix_update(matrix, &desc));
+        qs_packed_free(&packed);
+        OK(qs_op_linear(f->cuda, matrix, x, N, NULL, y));
+        OK(qs_backend_download(f->cuda, got, y, sizeof got));
+        assert_memory_equal(got, fresh[k], sizeof got);
+        qs_backend_get_memory(f->cuda, &memory[turn > N_KINDS]);
+    }
+    assert_int_equal(memory[0].used_bytes, memory[1].used_bytes);
+    qs_matrix_destroy(matrix);
+    free_all(&m);
+}
+
+/* A NaN or an infinity in a row of x spoils that row and no other. Rounding to f16 saturates, so there an infinity is a
+ * large number. */
+static void test_broken_numbers_show(void **state)
+{
+    fixture *f = take(state);
+    static const float broken[] = {NAN, INFINITY};
+    for (int k = 0; k < N_KINDS; k++)
+        for (int b = 0; b < 2; b++)
+            for (int64_t n = 3; n <= N_ROWS; n += N_ROWS - 3) {
+                bool saturates = b == 1 && (all_kinds[k] & 15) != QS_PACKED_INT8 &&
+                                 (all_kinds[k] / CASE_ROUND & 3) == QS_ROUND_F16;
+                op_memory m = {.backend = f->cuda};
+                qs_matrix *matrix = create_kind(f->cuda, all_kinds[k], N_OUT);
+                float *x = draw(&m, 76, n * N_IN, 1.0), *y = floats_on_device(&m, NULL, n * N_OUT);
+                int64_t n_finite = 0;
+                x[N_IN + 70] = broken[b];
+                OK(qs_op_linear(f->cuda, matrix, floats_on_device(&m, x, n * N_IN), n, NULL, y));
+                const float *got = to_host(&m, y, n * N_OUT);
+                for (int64_t i = 0; i < n * N_OUT; i++) {
+                    if (i / N_OUT != 1) assert_true(isfinite(got[i]));
+                    else n_finite += isfinite(got[i]);
+                }
+                /* An infinity may meet a weight of 0, or another sign's. */
+                if (saturates) assert_int_equal(n_finite, N_OUT);
+                else assert_true(b == 0 ? n_finite == 0 : n_finite < N_OUT / 4);
+                qs_matrix_destroy(matrix);
+                free_all(&m);
+            }
+}
+
+/* Rows that the tensor cores' groups do not fit are refused by name. */
+static void test_odd_rows_refused(void **state)
+{
+    fixture *f = take(state);
+    qs_packed packed;
+    qs_matrix *matrix;
+    draw_packed(&packed, QS_PACKED_NF4, 32, 100, 64, false, QS_ROUND_BF16);
+    qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = 32, .n_in = 100, .packed = &packed};
+    FAILS(QS_E_UNSUPPORTED, qs_matrix_create(&matrix, f->cuda, &desc, QS_USE_GEMV, QS_COMPUTE_F32));
+    TEXT_HOLDS("nf4", "100 columns", "--backend cpu");
+    qs_packed_free(&packed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parity),
+        cmocka_unit_test(test_runs_are_alike),
+        cmocka_unit_test(test_rows_of_a_product),
+        cmocka_unit_test(test_linears_are_linears),
+        cmocka_unit_test(test_recordings),
+        cmocka_unit_test(test_updates),
+        cmocka_unit_test(test_broken_numbers_show),
+        cmocka_unit_test(test_odd_rows_refused),
+    };
+    return cmocka_run_group_tests_name("cuda formats", tests, create_backends, destroy_backends);
+}
