@@ -1,15 +1,13 @@
 /* Entropy curves by hand, long texts against the plain loop, and the reference against itself (metrics.md §3; checklist
  * G14, A14, B16: entropy that collapses or rises earlier). */
 #include "figures.h"
-#include "model_files.h"
-
-#include <math.h>
+#include "text_bench.h"
 
 #include "metric/entropy_curve.h"
 #include "metric/entropy_metrics.h"
 #include "model/sampler.h"
 
-enum { N = 240, V = 384 };
+enum { N = 240 };
 
 static qs_curve_check compare(const double *f, const double *q, const int32_t *tokens_f, const int32_t *tokens_q)
 {
@@ -125,39 +123,6 @@ static void test_certain(void **state)
 
 enum { N_PROMPTS = 4, N_STEPS = 16 };
 
-typedef struct bench {
-    qs_model *model;
-    qs_backend *backend;
-    const qs_tokenizer *tokenizer;
-    qs_token_list prompts[N_PROMPTS];
-} bench;
-
-static void bench_open(bench *b, int n_threads)
-{
-    static const char *const texts[N_PROMPTS] = {"one two", "the water of the weir", "3", "Answer:\n"};
-    *b = (bench){0};
-    assert_ok(qs_model_open(&b->model, "tests/fixtures/tiny"));
-    assert_ok(qs_backend_create(&b->backend, "cpu", 0, n_threads));
-    b->tokenizer = qs_model_get_tokenizer(b->model);
-    for (int i = 0; i < N_PROMPTS; i++)
-        assert_ok(qs_tokenizer_encode(b->tokenizer, texts[i], strlen(texts[i]), false, &b->prompts[i]));
-}
-
-static void bench_close(bench *b)
-{
-    for (int i = 0; i < N_PROMPTS; i++) qs_token_list_free(&b->prompts[i]);
-    qs_backend_destroy(b->backend);
-    qs_model_close(b->model);
-}
-
-static qs_decoder *decoder_of(const bench *b, int64_t batch, qs_dtype dtype)
-{
-    qs_decoder *decoder;
-    qs_decoder_options options = {.batch = batch, .n_ctx_cap = 64, .block = {.dense_dtype = dtype}};
-    assert_ok(qs_decoder_create(&decoder, b->backend, b->model, NULL, &options));
-    return decoder;
-}
-
 static void write_texts(const bench *b, int64_t batch, qs_long_runs *out)
 {
     qs_decoder *decoder = decoder_of(b, batch, QS_F16);
@@ -171,23 +136,16 @@ static void test_writes(void **state)
     (void)state;
     bench b;
     qs_long_runs runs, other;
-    float logits[V];
+    float logits[BENCH_VOCAB];
     bench_open(&b, 1);
     write_texts(&b, 3, &runs);
     qs_decoder *decoder = decoder_of(&b, 1, QS_F16);
     for (int i = 0; i < N_PROMPTS; i++) {
         assert_ok(qs_decoder_prefill(decoder, 0, b.prompts[i].ids, b.prompts[i].n, logits));
         for (int t = 0; t < N_STEPS; t++) {
-            double sum = 0.0, h = 0.0, most = -INFINITY;
-            for (int v = 0; v < V; v++) most = fmax(most, (double)logits[v]);
-            for (int v = 0; v < V; v++) sum += exp((double)logits[v] - most);
-            for (int v = 0; v < V; v++) {
-                double p = exp((double)logits[v] - most) / sum;
-                h -= p * log(p);
-            }
-            int32_t token = qs_sample(logits, V, 0.0, 0, t, qs_tokenizer_eos(b.tokenizer));
+            int32_t token = qs_sample(logits, BENCH_VOCAB, 0.0, 0, t, qs_tokenizer_eos(b.tokenizer));
             assert_int_equal(runs.tokens[i * N_STEPS + t], token);
-            assert_true(fabs((double)runs.entropy[i * N_STEPS + t] - h) < 1e-4);
+            assert_true(fabs((double)runs.entropy[i * N_STEPS + t] - plain_entropy(logits)) < 1e-4);
             if (t + 1 < N_STEPS) assert_ok(qs_decoder_step(decoder, &token, logits));
         }
     }

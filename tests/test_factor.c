@@ -9,27 +9,7 @@
 
 #include "quant/factor.h"
 #include "quant/order.h"
-#include "tests/quant_data.h"
-
-static qs_backend *backend;
-static qs_workspace *workspace;
-
-static int start(void **state)
-{
-    (void)state;
-    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK &&
-                   qs_workspace_create(&workspace, backend) == QS_OK
-               ? 0
-               : -1;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    qs_workspace_destroy(workspace);
-    qs_backend_destroy(backend);
-    return 0;
-}
+#include "tests/solver_fixture.h"
 
 /* Largest |U H U^T - I|, which is 0 exactly when U^T U = inv(H). */
 static double residual(const qs_factor_cache *cache, const float *u, const int32_t *order, double damping,
@@ -224,5 +204,5 @@ int main(void)
         cmocka_unit_test(test_refused),     cmocka_unit_test(test_orders),
         cmocka_unit_test(test_threads),
     };
-    return cmocka_run_group_tests_name("factor", tests, start, stop);
+    return cmocka_run_group_tests_name("factor", tests, solver_start, solver_stop);
 }

@@ -231,8 +231,7 @@ static void test_sees_every_step_and_refuses(void **state)
     assert_ok(qs_backend_create(&backend, "cpu", 0, 1));
     qs_decoder *decoder = decoder_of(w, backend, 3, 40);
     qs_generate_job job = job_of(w, decoder, QS_ENDS_NEVER);
-    job.see = count_steps;
-    job.context = n_steps;
+    job.watch = (qs_generate_watch){count_steps, n_steps};
     assert_ok(QS_NEW(out, N_RUNS, "generations"));
     assert_ok(qs_generate(&job, out));
     for (int i = 0; i < N_RUNS; i++) assert_int_equal(n_steps[i], N_NEW);

@@ -8,53 +8,15 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "quant/methods.h"
 #include "quant/order.h"
 #include "quant/scale.h"
-#include "tests/quant_data.h"
-
-static qs_backend *backend;
-static qs_workspace *workspace;
+#include "tests/solver_fixture.h"
 
 static int start(void **state)
 {
-    (void)state;
-    bool made = qs_backend_create(&backend, "cpu", 0, 2) == QS_OK && qs_workspace_create(&workspace, backend) == QS_OK;
-    if (made) qs_workspace_set_whole_panel(workspace, 512); /* so that 640 columns are two panels */
-    return made ? 0 : -1;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    qs_workspace_destroy(workspace);
-    qs_backend_destroy(backend);
+    if (solver_start(state) != 0) return -1;
+    qs_workspace_set_whole_panel(workspace, 512); /* so that 640 columns are two panels */
     return 0;
-}
-
-static qs_spec parse(const char *text)
-{
-    qs_spec spec;
-    if (qs_spec_parse(&spec, text) != QS_OK) fail_msg("%s", qs_error_text());
-    return spec;
-}
-
-static qs_quant_result solve_in(qs_workspace *ws, const char *text, const float *w, int64_t n_out,
-                                int64_t n_in, qs_factor_cache *factors)
-{
-    qs_spec spec = parse(text);
-    qs_quant_result result;
-    qs_quant_job job = {.name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .factors = factors,
-                        .backend = qs_workspace_backend(ws)};
-    qs_quant_task task = {.spec = &spec, .job = &job, .out = &result};
-    if (qs_quant_solve(ws, &task, 1) != QS_OK) fail_msg("%s", qs_error_text());
-    return result;
-}
-
-static qs_quant_result solve(const char *text, const float *w, int64_t n_out, int64_t n_in,
-                             qs_factor_cache *factors)
-{
-    return solve_in(workspace, text, w, n_out, n_in, factors);
 }
 
 static void assert_same_codes(const qs_quant_result *a, const qs_quant_result *b)
@@ -492,5 +454,5 @@ int main(void)
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_needs_second_moments),
     };
-    return cmocka_run_group_tests_name("gptq", tests, start, stop);
+    return cmocka_run_group_tests_name("gptq", tests, start, solver_stop);
 }

@@ -8,32 +8,7 @@
 #include <math.h>
 
 #include "quant/loss.h"
-#include "tests/quant_data.h"
-
-static qs_backend *backend;
-static qs_workspace *workspace;
-
-static int start(void **state)
-{
-    (void)state;
-    bool made = qs_backend_create(&backend, "cpu", 0, 2) == QS_OK && qs_workspace_create(&workspace, backend) == QS_OK;
-    return made ? 0 : -1;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    qs_workspace_destroy(workspace);
-    qs_backend_destroy(backend);
-    return 0;
-}
-
-static qs_spec parse(const char *text)
-{
-    qs_spec spec;
-    if (qs_spec_parse(&spec, text) != QS_OK) fail_msg("%s", qs_error_text());
-    return spec;
-}
+#include "tests/solver_fixture.h"
 
 /* The compensation identity gives the loss on the way; measured with H it is the same, in how many panels and in which
  * order ever. With dead inputs, which damping weighs too, it is measured. */
@@ -107,5 +82,5 @@ int main(void)
         cmocka_unit_test(test_loss_found_on_the_way),
         cmocka_unit_test(test_loss_measured_where_damping_rules),
     };
-    return cmocka_run_group_tests_name("gptq_loss", tests, start, stop);
+    return cmocka_run_group_tests_name("gptq_loss", tests, solver_start, solver_stop);
 }

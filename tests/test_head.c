@@ -1,39 +1,18 @@
 /* The output head as one more EXL2 matrix (exl2:head=): solved with the second moments of its own input, in the
  * artifact, in front of logits by every path, in the sizes, and with a rotated stream (formats §4.6; checklist E0,
  * A20). */
-#include "tests/export_fixtures.h"
-#include "tests/model_fixtures.h"
+static const char *const point_texts[] = {"exl2:bpw=7.5,head=16", "exl2:bpw=7.5,head=8", "exl2:bpw=7.5,head=6",
+                                          "exl2:bpw=7.5,head=4", "exl2:bpw=7.5,head=2", "exl2:bpw=7.5,head=4,rotate=1"};
+enum { N_POINTS = sizeof point_texts / sizeof *point_texts, H16 = 0, H4 = 3, H2 = 4, ROTATED = 5 };
+
+#include "tests/point_fixture.h"
 
 #include "metric/memory.h"
 #include "metric/score.h"
 #include "model/turned.h"
-#include "quant/quant_points.h"
 #include "stat/stats.h"
 
-static const char *const texts[] = {"exl2:bpw=7.5,head=16", "exl2:bpw=7.5,head=8", "exl2:bpw=7.5,head=6",
-                                    "exl2:bpw=7.5,head=4", "exl2:bpw=7.5,head=2", "exl2:bpw=7.5,head=4,rotate=1"};
-enum { N_POINTS = sizeof texts / sizeof *texts, H16 = 0, H4 = 3, H2 = 4, ROTATED = 5 };
-
-static fixture f;
-static qs_backend *backend;
-static qs_spec specs[N_POINTS];
-static qs_quant_point points[N_POINTS];
-static float *room;
-
-/* White inputs of the blocks; of the head those of the fixture's tokens. */
-static qs_err get_gram(void *context, int64_t layer, qs_site site, const float **packed, int64_t *n_tokens)
-{
-    (void)context;
-    (void)layer;
-    float *to = room;
-    int64_t width = qs_site_width(f.config, site);
-    for (int64_t i = 0; i < width; i++)
-        for (int64_t j = i; j < width; j++) *to++ = i == j ? 100 : 1;
-    *packed = room;
-    *n_tokens = 100;
-    return QS_OK;
-}
-
+/* The head's input: of the fixture's tokens. */
 static qs_err get_head_gram(void *context, const float **packed, int64_t *n_tokens)
 {
     (void)context;
@@ -52,33 +31,7 @@ static qs_err get_head_gram(void *context, const float **packed, int64_t *n_toke
 
 static const qs_gram_source grams = {.get = get_gram, .get_head = get_head_gram};
 
-static int start(void **state)
-{
-    if (scratch_create(state) != 0) return -1;
-    f = fixture_open("qwen2");
-    room = floats(512 * 512);
-    OK(qs_backend_create(&backend, "cpu", 0, 2));
-    qs_quant_inputs inputs = {.model = f.model};
-    for (int i = 0; i < N_POINTS; i++) OK(qs_spec_parse(&specs[i], texts[i]));
-    OK(qs_quant_points_find(points, scratch_dir, &inputs, specs, N_POINTS));
-    OK(qs_quant_points_run(points, N_POINTS, &inputs, backend, &grams, NULL));
-    return 0;
-}
-
-static int stop(void **state)
-{
-    qs_backend_destroy(backend);
-    qs_mem_free(room);
-    fixture_close(&f);
-    return scratch_remove(state);
-}
-
-static qs_quant_file *open_point(int i)
-{
-    qs_quant_file *file;
-    OK(qs_quant_file_open(&file, points[i].path, f.model));
-    return file;
-}
+static int start(void **state) { return points_start(state, &grams); }
 
 /* Final hidden states [N_TOKENS, d_model] of a point. */
 static float *hidden_of(qs_quant_file *file)
@@ -103,13 +56,6 @@ static float *defined_logits(const qs_packed *head, const float *hidden)
         }
     qs_mem_free(w);
     return logits;
-}
-
-static double largest_logit(void)
-{
-    double largest = 0;
-    for (int64_t i = 0; i < N_TOKENS * f.config->n_vocab; i++) largest = fmax(largest, fabs((double)f.logits[i]));
-    return largest;
 }
 
 /* Scored from whole windows and decoded token by token, logits are the head's; fewer bits are further from those of the
@@ -325,5 +271,5 @@ int main(void)
         cmocka_unit_test(test_logits),  cmocka_unit_test(test_solved),     cmocka_unit_test(test_size),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_statistics),
     };
-    return cmocka_run_group_tests_name("head", tests, start, stop);
+    return cmocka_run_group_tests_name("head", tests, start, points_stop);
 }

@@ -1,87 +1,34 @@
 /* Points with rotate=1 from spec to runtime: solved beside others, read back, scored, decoded, exported and
  * imported, with the rotated embedding, norms and head around them. */
-#include "tests/export_fixtures.h"
-#include "tests/model_fixtures.h"
+static const char *const point_texts[] = {"rtn:bits=8,group=32", "rtn:bits=8,group=32,rotate=1",
+                                    "gptq:bits=8,group=32,rotate=1",
+                                    "nf4:compute=fp32,rotate=1", "int8:rotate=1",
+                                    "awq:bits=8,group=32,rotate=1"};
+enum { N_POINTS = sizeof point_texts / sizeof *point_texts, N_LAYERS = 2 };
+
+#include "tests/point_fixture.h"
 
 #include "metric/memory.h"
 #include "metric/pass.h"
 #include "model/checkpoint.h"
 #include "model/turned.h"
-#include "quant/quant_points.h"
-
-static const char *const texts[] = {"rtn:bits=8,group=32", "rtn:bits=8,group=32,rotate=1",
-                                    "gptq:bits=8,group=32,rotate=1",
-                                    "nf4:compute=fp32,rotate=1", "int8:rotate=1",
-                                    "awq:bits=8,group=32,rotate=1"};
-enum { N_POINTS = sizeof texts / sizeof *texts, N_LAYERS = 2 };
 
 /* How far logits may be from the reference's, in parts of their largest: 8 bits, and 4 (NF4). */
 static const double close_to[N_POINTS] = {0.06, 0.06, 0.06, 0.5, 0.1, 0.06};
 
-static fixture f;
-static qs_backend *backend;
-static qs_spec specs[N_POINTS];
-static qs_quant_point points[N_POINTS];
-
-static double largest_logit(void)
-{
-    double largest = 0;
-    for (int64_t i = 0; i < N_TOKENS * f.config->n_vocab; i++) largest = fmax(largest, fabs((double)f.logits[i]));
-    return largest;
-}
-
-/* White inputs; rotated ones are, too. */
-static qs_err get_gram(void *context, int64_t layer, qs_site site, const float **packed, int64_t *n_tokens)
-{
-    (void)layer;
-    float *to = context;
-    int64_t width = qs_site_width(f.config, site);
-    for (int64_t i = 0; i < width; i++)
-        for (int64_t j = i; j < width; j++) *to++ = i == j ? 100 : 1;
-    *packed = context;
-    *n_tokens = 100;
-    return QS_OK;
-}
-
 static qs_err get_abs(void *context, int64_t layer, qs_site site, const float **abs_mean)
 {
     (void)layer;
-    float *to = context;
-    for (int64_t i = 0; i < qs_site_width(f.config, site); i++) to[i] = 1 + (float)(i % 5);
-    *abs_mean = context;
+    (void)context;
+    for (int64_t i = 0; i < qs_site_width(f.config, site); i++) room[i] = 1 + (float)(i % 5);
+    *abs_mean = room;
     return QS_OK;
 }
 
 static int start(void **state)
 {
-    if (scratch_create(state) != 0) return -1;
-    f = fixture_open("qwen2");
-    OK(qs_backend_create(&backend, "cpu", 0, 2));
-    float *room = floats(512 * 512);
-    qs_quant_inputs inputs = {.model = f.model};
-    qs_gram_source grams = {.get = get_gram, .get_abs = get_abs, .context = room};
-    qs_quant_plan plan;
-    for (int i = 0; i < N_POINTS; i++) OK(qs_spec_parse(&specs[i], texts[i]));
-    OK(qs_quant_points_find(points, scratch_dir, &inputs, specs, N_POINTS));
-    OK(qs_quant_points_plan(&plan, points, N_POINTS, &inputs, backend));
-    assert_true(plan.n_points == N_POINTS && plan.bytes > 0);
-    OK(qs_quant_points_run(points, N_POINTS, &inputs, backend, &grams, NULL));
-    qs_mem_free(room);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    qs_backend_destroy(backend);
-    fixture_close(&f);
-    return scratch_remove(state);
-}
-
-static qs_quant_file *open_point(int i)
-{
-    qs_quant_file *file;
-    OK(qs_quant_file_open(&file, points[i].path, f.model));
-    return file;
+    const qs_gram_source grams = {.get = get_gram, .get_abs = get_abs};
+    return points_start(state, &grams);
 }
 
 /* Logits [N_TOKENS, n_vocab] of linears with the model around them. */
@@ -241,5 +188,5 @@ int main(void)
         cmocka_unit_test(test_points),   cmocka_unit_test(test_pass),    cmocka_unit_test(test_deployed),
         cmocka_unit_test(test_exported), cmocka_unit_test(test_refused),
     };
-    return cmocka_run_group_tests_name("rotated", tests, start, stop);
+    return cmocka_run_group_tests_name("rotated", tests, start, points_stop);
 }

@@ -7,41 +7,7 @@
 
 #include <cmocka.h>
 
-#include "quant/methods.h"
-#include "tests/quant_data.h"
-
-static qs_backend *backend;
-static qs_workspace *workspace;
-
-static int start(void **state)
-{
-    (void)state;
-    return qs_backend_create(&backend, "cpu", 0, 2) == QS_OK &&
-                   qs_workspace_create(&workspace, backend) == QS_OK
-               ? 0
-               : -1;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    qs_workspace_destroy(workspace);
-    qs_backend_destroy(backend);
-    return 0;
-}
-
-static qs_quant_result solve(const char *text, const float *w, int64_t n_out, int64_t n_in,
-                             qs_factor_cache *factors)
-{
-    qs_spec spec;
-    qs_quant_result result;
-    qs_quant_job job = {
-        .name = "m", .weights = w, .n_out = n_out, .n_in = n_in, .factors = factors, .backend = backend};
-    qs_quant_task task = {.spec = &spec, .job = &job, .out = &result};
-    if (qs_spec_parse(&spec, text) != QS_OK || qs_quant_solve(workspace, &task, 1) != QS_OK)
-        fail_msg("%s", qs_error_text());
-    return result;
-}
+#include "tests/solver_fixture.h"
 
 static void test_by_hand(void **state)
 {
@@ -211,5 +177,5 @@ int main(void)
         cmocka_unit_test(test_loss_uses_second_moments),
         cmocka_unit_test(test_refused),
     };
-    return cmocka_run_group_tests_name("rtn", tests, start, stop);
+    return cmocka_run_group_tests_name("rtn", tests, solver_start, solver_stop);
 }

@@ -1,13 +1,11 @@
 /* Entropy wording by wording (checklist B15): curves and verdicts by hand, answers against the plain loop,
  * the reference against itself. */
 #include "figures.h"
-#include "model_files.h"
-
-#include <math.h>
+#include "text_bench.h"
 
 #include "metric/wording_entropy.h"
 
-enum { V = 384, N_ITEMS = 2, N_PROMPTS = N_ITEMS * QS_WORDINGS, N_TOKENS = 12 };
+enum { N_ITEMS = 2, N_PROMPTS = N_ITEMS * QS_WORDINGS, N_TOKENS = 12 };
 
 /* ---- by hand ---- */
 
@@ -82,61 +80,19 @@ static void test_verdicts(void **state)
 
 /* ---- a model ---- */
 
-typedef struct bench {
-    qs_model *model;
-    qs_backend *backend;
-    const qs_tokenizer *tokenizer;
-    qs_token_list prompts[N_PROMPTS];
-} bench;
-
-static void bench_open(bench *b)
-{
-    static const char *const texts[N_PROMPTS] = {"one two",  "the water of the weir", "3",        "Answer:\n",
-                                                 "a keeper", "What is it?",           "pressure", "{"};
-    *b = (bench){0};
-    assert_ok(qs_model_open(&b->model, "tests/fixtures/tiny"));
-    assert_ok(qs_backend_create(&b->backend, "cpu", 0, 1));
-    b->tokenizer = qs_model_get_tokenizer(b->model);
-    for (int i = 0; i < N_PROMPTS; i++)
-        assert_ok(qs_tokenizer_encode(b->tokenizer, texts[i], strlen(texts[i]), false, &b->prompts[i]));
-}
-
-static void bench_close(bench *b)
-{
-    for (int i = 0; i < N_PROMPTS; i++) qs_token_list_free(&b->prompts[i]);
-    qs_backend_destroy(b->backend);
-    qs_model_close(b->model);
-}
-
-static qs_decoder *decoder_of(const bench *b, int64_t batch, qs_dtype dtype)
-{
-    qs_decoder *decoder;
-    qs_decoder_options options = {.batch = batch, .n_ctx_cap = 64, .block = {.dense_dtype = dtype}};
-    assert_ok(qs_decoder_create(&decoder, b->backend, b->model, NULL, &options));
-    return decoder;
-}
-
 /* An answer's tokens and entropies by the plain loop, in double precision. */
 static void assert_plain(const bench *b, const qs_wordings *w)
 {
     qs_decoder *decoder = decoder_of(b, 1, QS_F16);
-    float logits[V];
+    float logits[BENCH_VOCAB];
     for (int i = 0; i < N_PROMPTS; i++) {
         assert_ok(qs_decoder_prefill(decoder, 0, b->prompts[i].ids, b->prompts[i].n, logits));
         for (int64_t t = 0; t < qs_wordings_length(w, i); t++) {
-            double sum = 0.0, h = 0.0, most = -INFINITY;
             int32_t token = 0;
-            for (int v = 0; v < V; v++) {
-                if ((double)logits[v] > most) token = v;
-                most = fmax(most, (double)logits[v]);
-            }
-            for (int v = 0; v < V; v++) sum += exp((double)logits[v] - most);
-            for (int v = 0; v < V; v++) {
-                double p = exp((double)logits[v] - most) / sum;
-                h -= p * log(p);
-            }
+            for (int v = 1; v < BENCH_VOCAB; v++)
+                if (logits[v] > logits[token]) token = v;
             assert_int_equal(w->tokens[i * w->n_steps + t], token);
-            assert_true(fabs((double)w->entropy[i * w->n_steps + t] - h) < 1e-4);
+            assert_true(fabs((double)w->entropy[i * w->n_steps + t] - plain_entropy(logits)) < 1e-4);
             assert_ok(qs_decoder_step(decoder, &token, logits));
         }
     }
@@ -154,16 +110,39 @@ static void assert_same(const qs_wordings *a, const qs_wordings *b)
                     (isnan(a->entropy[i]) && isnan(b->entropy[i]) && a->tokens[i] < 0));
 }
 
+/* The reference's answers, watched among runs with random numbers that do not count. */
+static void answer(const bench *b, qs_decoder *decoder, qs_wordings *out)
+{
+    enum { N_RUNS = N_ITEMS * QS_RUNS_PER_ITEM };
+    qs_generate_run runs[N_RUNS];
+    qs_generation *generations;
+    qs_wordings_watch watch;
+    for (int i = 0; i < N_RUNS; i++) {
+        qs_question_run run = qs_questions_run(i);
+        bool greedy = run.seed == QS_GREEDY;
+        runs[i] = (qs_generate_run){.prompt = run.prompt, .temperature = greedy ? 0.0 : 2.0, .key = (uint64_t)i};
+    }
+    assert_ok(qs_wordings_watch_init(&watch, b->backend, BENCH_VOCAB, N_PROMPTS, N_TOKENS));
+    qs_generate_job job = {.decoder = decoder, .tokenizer = b->tokenizer, .prompts = b->prompts, .n_prompts = N_PROMPTS,
+                           .runs = runs, .n_runs = N_RUNS, .n_tokens_max = N_TOKENS, .ending = QS_ENDS_LINE,
+                           .watch = qs_wordings_watch_of(&watch)};
+    assert_ok(QS_NEW(generations, N_RUNS, "answers"));
+    assert_ok(qs_generate(&job, generations));
+    assert_ok(qs_wordings_take(out, &watch, generations));
+    qs_wordings_watch_fini(&watch);
+    qs_generations_free(generations, N_RUNS);
+}
+
 static void test_answers(void **state)
 {
     (void)state;
     bench b;
     qs_wordings f, q;
     figures got = {0};
-    bench_open(&b);
+    bench_open(&b, 1);
     qs_decoder *four = decoder_of(&b, 4, QS_F16), *three = decoder_of(&b, 3, QS_F16),
                *other = decoder_of(&b, 2, QS_BF16);
-    assert_ok(qs_wordings_write(&f, b.backend, four, b.tokenizer, b.prompts, N_PROMPTS, N_TOKENS));
+    answer(&b, four, &f);
     assert_plain(&b, &f);
     assert_ok(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f));
     assert_same(&f, &q);
@@ -184,7 +163,7 @@ static void test_answers(void **state)
     assert_ok(qs_wordings_metrics(&q, &f, 1, take, &got));
     assert_true(figure(&got, "entropy_paraphrases_rms")->value > 0.0);
     qs_wordings_free(&q);
-    f.tokens[0] = V;
+    f.tokens[0] = BENCH_VOCAB;
     assert_fails(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT,
                  "no token");
     f.n_prompts = QS_WORDINGS;
@@ -205,7 +184,7 @@ static void test_empty_answers(void **state)
     int32_t tokens[N_PROMPTS * 2], stable[N_PROMPTS];
     float entropy[N_PROMPTS * 2];
     figures got = {0};
-    bench_open(&b);
+    bench_open(&b, 1);
     for (int i = 0; i < N_PROMPTS * 2; i++) {
         tokens[i] = -1;
         entropy[i] = NAN;

@@ -96,8 +96,8 @@ static qs_err answers_alloc(qs_answers *out, const qs_questions *q)
     *out = (qs_answers){.n_runs = q->n_runs, .n_prompts = q->n_prompts, .k = q->options.k};
     QS_TRY(QS_NEW(out->rankings, out->n_prompts, "rankings"));
     QS_TRY(QS_NEW(out->ranked, out->n_prompts * out->k, "ranked snippets"));
-    QS_TRY(QS_NEW(out->prompts, out->n_prompts, "prompts"));
     QS_TRY(QS_NEW(out->texts, out->n_runs, "answers"));
+    QS_TRY(QS_NEW(out->generations, out->n_runs, "generations"));
     QS_TRY(QS_NEW(out->rows, out->n_runs, "answers"));
     QS_TRY(QS_NEW(out->coverage, out->n_runs, "coverage"));
 out:
@@ -106,16 +106,10 @@ out:
 
 static qs_err build_prompts(qs_answers *out, const qs_questions *q, const qs_tokenizer *tokenizer)
 {
-    qs_err err;
     qs_gold_frame_snippets(out->rankings, q, out->ranked);
     for (int64_t i = 0; q->serving.by_place && i < out->n_prompts; i++)
         qs_questions_order(q, QS_ORDER_PLACE, out->ranked + i * out->k, out->k);
-    QS_TRY(qs_questions_prompts(q, tokenizer, out->ranked, out->prompts));
-    for (int64_t i = 0; i < out->n_prompts; i++)
-        if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
-    out->n_ctx += qs_questions_tokens_max(q);
-out:
-    return err;
+    return qs_questions_prompts(&out->prompts, q, tokenizer, out->ranked);
 }
 
 qs_err qs_answers_prepare(qs_answers *out, const qs_questions *q, const qs_gold_frame *frame,
@@ -142,15 +136,15 @@ out:
     return err;
 }
 
-static qs_err take_answer(qs_answers *a, const qs_questions *q, const qs_tokenizer *tokenizer, int64_t i,
-                          const qs_generation *generation)
+static qs_err take_answer(qs_answers *a, const qs_questions *q, const qs_tokenizer *tokenizer, int64_t i)
 {
     qs_question_run run = qs_questions_run(i);
+    const qs_generation *generation = &a->generations[i];
     qs_answer_row *row = &a->rows[i];
     qs_err err;
     QS_TRY(qs_tokenizer_decode(tokenizer, generation->tokens, generation->n_tokens, true, &a->texts[i]));
     a->texts[i][strcspn(a->texts[i], "\r\n")] = '\0';
-    row->n_prompt = (int32_t)a->prompts[run.prompt].n;
+    row->n_prompt = (int32_t)a->prompts.lists[run.prompt].n;
     row->n_tokens = (int32_t)generation->n_tokens;
     row->stop = (int32_t)generation->stop;
     QS_TRY(qs_answer_score(q, &run, a->ranked + run.prompt * a->k, a->texts[i], row, &a->coverage[i]));
@@ -159,37 +153,35 @@ out:
 }
 
 qs_err qs_answers_generate(qs_answers *a, const qs_questions *q, const qs_tokenizer *tokenizer, qs_decoder *decoder,
-                           uint64_t seed)
+                           uint64_t seed, const qs_generate_watch *watch)
 {
     qs_generate_run *runs = NULL;
-    qs_generation *generations = NULL;
     qs_err err;
     QS_TRY(QS_NEW(runs, a->n_runs, "runs"));
-    QS_TRY(QS_NEW(generations, a->n_runs, "generations"));
     for (int64_t i = 0; i < a->n_runs; i++) {
         qs_question_run run = qs_questions_run(i);
         bool greedy = run.seed == QS_GREEDY;
         runs[i] = (qs_generate_run){.prompt = run.prompt, .temperature = greedy ? 0.0 : q->serving.temperature,
                                     .clamp = q->serving.clamp, .key = greedy ? 0 : qs_questions_key(q, &run, seed)};
     }
-    qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = a->prompts,
-                           .n_prompts = a->n_prompts, .runs = runs, .n_runs = a->n_runs,
+    qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = a->prompts.lists,
+                           .n_prompts = a->prompts.n, .runs = runs, .n_runs = a->n_runs,
                            .n_tokens_max = qs_questions_tokens_max(q), .ending = QS_ENDS_LINE};
-    QS_TRY(qs_generate(&job, generations));
-    for (int64_t i = 0; i < a->n_runs; i++) QS_TRY(take_answer(a, q, tokenizer, i, &generations[i]));
+    if (watch != NULL) job.watch = *watch;
+    QS_TRY(qs_generate(&job, a->generations));
+    for (int64_t i = 0; i < a->n_runs; i++) QS_TRY(take_answer(a, q, tokenizer, i));
 out:
-    qs_generations_free(generations, a->n_runs);
     qs_mem_free(runs);
     return err;
 }
 
 void qs_answers_free(qs_answers *a)
 {
-    for (int64_t i = 0; a->prompts != NULL && i < a->n_prompts; i++) qs_token_list_free(&a->prompts[i]);
+    qs_prompts_free(&a->prompts);
+    qs_generations_free(a->generations, a->n_runs);
     for (int64_t i = 0; a->texts != NULL && i < a->n_runs; i++) qs_mem_free(a->texts[i]);
     qs_mem_free(a->rankings);
     qs_mem_free(a->ranked);
-    qs_mem_free(a->prompts);
     qs_mem_free((void *)a->texts);
     qs_mem_free(a->rows);
     qs_mem_free(a->coverage);

@@ -28,9 +28,9 @@ typedef struct qs_answers {
     int64_t n_runs, n_prompts, k;
     qs_ranking *rankings;   /* [n_prompts] what was retrieved, re-ranked */
     int64_t *ranked;        /* [n_prompts, k] snippets */
-    qs_token_list *prompts; /* [n_prompts]; NULL when read from an artifact */
-    int64_t n_ctx;          /* tokens that a decoder needs room for */
+    qs_prompts prompts;     /* n_prompts of them; none when read from an artifact */
     char **texts;           /* [n_runs] the line that was answered */
+    qs_generation *generations; /* [n_runs] its tokens; NULL when read from an artifact */
     qs_answer_row *rows;    /* [n_runs] */
     double *coverage;       /* [n_runs] share of the anchor's words in cited snippets; NaN for unanswerable items */
 } qs_answers;
@@ -41,9 +41,11 @@ QS_MUST_CHECK qs_err qs_answers_prepare(qs_answers *out, const qs_questions *que
 /* The same over rankings [n_prompts] that are there already. */
 QS_MUST_CHECK qs_err qs_answers_prepare_ranked(qs_answers *out, const qs_questions *questions, const qs_ranking *rankings,
                                                const qs_tokenizer *tokenizer);
-/* Answers them with a decoder of any batch and at least n_ctx tokens, and scores the answers. */
+/* Answers them with a decoder of any batch and at least prompts.n_ctx tokens, and scores the answers. Runs are
+ * those of qs_questions_run; watch NULL = nobody watches. */
 QS_MUST_CHECK qs_err qs_answers_generate(qs_answers *answers, const qs_questions *questions,
-                                         const qs_tokenizer *tokenizer, qs_decoder *decoder, uint64_t seed);
+                                         const qs_tokenizer *tokenizer, qs_decoder *decoder, uint64_t seed,
+                                         const qs_generate_watch *watch);
 void qs_answers_free(qs_answers *answers);
 
 /* Scores one run's text: fills row and coverage from run, ranked [k] and text. */

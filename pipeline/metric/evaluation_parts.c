@@ -73,7 +73,7 @@ out:
 }
 
 static qs_err answer(const qs_evaluation *e, const qs_deployed *what, const qs_questions *questions, int64_t batch,
-                     qs_answers *answers)
+                     const qs_generate_watch *watch, qs_answers *answers)
 {
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(e->model);
     qs_deployment deployment = {0};
@@ -82,8 +82,8 @@ static qs_err answer(const qs_evaluation *e, const qs_deployed *what, const qs_q
     qs_err err;
     QS_TRY(qs_answers_prepare(answers, questions, &e->frame, tokenizer,
                               questions->options.rerank ? &reranker : NULL));
-    QS_TRY(qs_deploy(e, &deployment, what, batch, answers->n_ctx));
-    QS_TRY(qs_answers_generate(answers, questions, tokenizer, deployment.decoder, e->options.seed));
+    QS_TRY(qs_deploy(e, &deployment, what, batch, answers->prompts.n_ctx));
+    QS_TRY(qs_answers_generate(answers, questions, tokenizer, deployment.decoder, e->options.seed, watch));
 out:
     qs_deployment_destroy(&deployment);
     return err;
@@ -123,9 +123,9 @@ qs_err qs_answered_metrics(const qs_evaluation *e, const qs_eval_point *point, c
 }
 
 static qs_err answer_and_measure(const qs_evaluation *e, const qs_deployed *what, const qs_questions *questions,
-                                 int64_t batch, qs_answered *out)
+                                 int64_t batch, const qs_generate_watch *watch, qs_answered *out)
 {
-    qs_err err = answer(e, what, questions, batch, &out->answers);
+    qs_err err = answer(e, what, questions, batch, watch, &out->answers);
     return err != QS_OK ? err : qs_semantics_measure(&out->semantics, &e->frame, questions, &out->answers);
 }
 
@@ -137,7 +137,7 @@ static qs_err put_answer_control(const qs_evaluation *e, const qs_eval_point *po
     qs_deployed what = qs_deployed_reference(e);
     qs_err err;
     qs_questions_limit(&some, CONTROL_ITEMS);
-    QS_TRY(answer_and_measure(e, &what, &some, CONTROL_BATCH, &again));
+    QS_TRY(answer_and_measure(e, &what, &some, CONTROL_BATCH, NULL, &again));
     QS_TRY(qs_answered_metrics(e, point, &some, &again, first, QS_QUALITY_PAIRED, put_metric, artifact));
 out:
     qs_answered_free(&again);
@@ -152,7 +152,7 @@ static qs_err probe(const qs_evaluation *e, const qs_deployed *what, const qs_qu
     qs_probe probe;
     qs_err err;
     QS_TRY(qs_probe_prepare(&probe, questions, own->answers.rankings, tokenizer, questions->options.n_probe));
-    QS_TRY(qs_deploy(e, &deployment, what, QS_ANSWER_BATCH, probe.n_ctx));
+    QS_TRY(qs_deploy(e, &deployment, what, QS_ANSWER_BATCH, probe.prompts.n_ctx));
     QS_TRY(qs_probe_run(&probe, questions, &e->frame, tokenizer, deployment.decoder));
     QS_TRY(qs_probe_put(&probe, e->options.seed, artifact));
 out:
@@ -163,81 +163,56 @@ out:
 
 /* ---- entropy of answers, wording by wording ---- */
 
-typedef struct asked {
-    int64_t n, n_ctx;
-    qs_token_list *prompts; /* [n] as the reference was asked */
-} asked;
-
-static void asked_free(asked *a)
-{
-    for (int64_t i = 0; a->prompts != NULL && i < a->n; i++) qs_token_list_free(&a->prompts[i]);
-    qs_mem_free(a->prompts);
-}
-
-static qs_err asked_make(asked *out, const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *ranked)
-{
-    qs_err err;
-    *out = (asked){.n = q->n_prompts};
-    QS_TRY(QS_NEW(out->prompts, out->n, "prompts"));
-    QS_TRY(qs_questions_prompts(q, tokenizer, ranked, out->prompts));
-    for (int64_t i = 0; i < out->n; i++)
-        if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
-    out->n_ctx += qs_questions_tokens_max(q);
-out:
-    return err;
-}
-
 /* The first n prompts once more, by the same or another configuration, in some batch. */
-static qs_err follow_answers(const qs_evaluation *e, const qs_deployed *what, const asked *a, int64_t n, int64_t batch,
-                             const qs_wordings *reference, qs_wordings *out)
+static qs_err follow_answers(const qs_evaluation *e, const qs_deployed *what, const qs_prompts *prompts,
+                             int64_t n, int64_t batch, const qs_wordings *reference, qs_wordings *out)
 {
     qs_deployment deployment = {0};
     qs_err err;
-    QS_TRY(qs_deploy(e, &deployment, what, batch, a->n_ctx));
-    QS_TRY(qs_wordings_follow(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), a->prompts, n, reference));
+    QS_TRY(qs_deploy(e, &deployment, what, batch, prompts->n_ctx));
+    QS_TRY(qs_wordings_follow(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), prompts->lists, n,
+                              reference));
 out:
     qs_deployment_destroy(&deployment);
     return err;
 }
 
-static qs_err write_answers(const qs_evaluation *e, const qs_deployed *what, const asked *a, qs_wordings *out)
+/* Of the reference itself; its first items are the control, as everywhere. */
+static qs_err own_wordings(const qs_evaluation *e, const qs_deployed *what, const qs_answers *answers,
+                           const qs_wordings_watch *watch, qs_artifact *artifact)
 {
-    qs_deployment deployment = {0};
+    int64_t n_prompts = answers->prompts.n, n_control = CONTROL_ITEMS * QS_WORDINGS;
+    qs_wordings own = {0}, again = {0};
     qs_err err;
-    QS_TRY(qs_deploy(e, &deployment, what, QS_ANSWER_BATCH, a->n_ctx));
-    QS_TRY(qs_wordings_write(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), a->prompts, a->n,
-                             qs_questions_tokens_max(e->options.questions)));
+    QS_TRY(qs_wordings_take(&own, watch, answers->generations));
+    QS_TRY(follow_answers(e, what, &answers->prompts, n_prompts < n_control ? n_prompts : n_control, CONTROL_BATCH,
+                          &own, &again));
+    QS_TRY(qs_wordings_put(artifact, &own, NULL));
+    QS_TRY(qs_wordings_metrics(&again, &own, e->options.seed, put_metric, artifact));
 out:
-    qs_deployment_destroy(&deployment);
+    qs_wordings_free(&own);
+    qs_wordings_free(&again);
     return err;
 }
 
-/* ranked: of the reference's prompts. Of the reference itself its first items are the control, as everywhere. */
-static qs_err wordings(const qs_evaluation *e, const qs_deployed *what, const int64_t *ranked, qs_artifact *artifact)
+/* Of a candidate, over the reference's prompts. */
+static qs_err followed_wordings(const qs_evaluation *e, const qs_deployed *what, const qs_answers *reference,
+                                qs_artifact *artifact)
 {
-    const qs_questions *q = e->options.questions;
-    asked prompts = {0};
+    qs_prompts prompts = {0};
     qs_wordings own = {0}, other = {0};
     int32_t *stable = NULL;
-    int64_t n_control = CONTROL_ITEMS * QS_WORDINGS;
     qs_err err;
-    if (!what->reference && !qs_artifact_has(e->baseline.artifact, "/wordings/tokens")) return QS_OK;
-    QS_TRY(asked_make(&prompts, q, qs_model_get_tokenizer(e->model), ranked));
-    if (what->reference) {
-        QS_TRY(write_answers(e, what, &prompts, &own));
-        QS_TRY(follow_answers(e, what, &prompts, prompts.n < n_control ? prompts.n : n_control, CONTROL_BATCH, &own, &other));
-        QS_TRY(qs_wordings_put(artifact, &own, NULL));
-        QS_TRY(qs_wordings_metrics(&other, &own, e->options.seed, put_metric, artifact));
-    } else {
-        QS_TRY(qs_wordings_read(&other, e->baseline.artifact));
-        QS_TRY(follow_answers(e, what, &prompts, prompts.n, QS_ANSWER_BATCH, &other, &own));
-        QS_TRY(QS_NEW(stable, own.n_prompts, "verdicts"));
-        QS_TRY(qs_wordings_stable(&own, &other, stable));
-        QS_TRY(qs_wordings_put(artifact, &own, stable));
-        QS_TRY(qs_wordings_metrics(&own, &other, e->options.seed, put_metric, artifact));
-    }
+    if (!qs_artifact_has(e->baseline.artifact, "/wordings/tokens")) return QS_OK;
+    QS_TRY(qs_questions_prompts(&prompts, e->options.questions, qs_model_get_tokenizer(e->model), reference->ranked));
+    QS_TRY(qs_wordings_read(&other, e->baseline.artifact));
+    QS_TRY(follow_answers(e, what, &prompts, prompts.n, QS_ANSWER_BATCH, &other, &own));
+    QS_TRY(QS_NEW(stable, own.n_prompts, "verdicts"));
+    QS_TRY(qs_wordings_stable(&own, &other, stable));
+    QS_TRY(qs_wordings_put(artifact, &own, stable));
+    QS_TRY(qs_wordings_metrics(&own, &other, e->options.seed, put_metric, artifact));
 out:
-    asked_free(&prompts);
+    qs_prompts_free(&prompts);
     qs_wordings_free(&own);
     qs_wordings_free(&other);
     qs_mem_free(stable);
@@ -245,6 +220,12 @@ out:
 }
 
 /* ---- all about questions ---- */
+
+static qs_err watch_answers(const qs_evaluation *e, const qs_questions *q, qs_wordings_watch *watch)
+{
+    return qs_wordings_watch_init(watch, e->backend, qs_model_get_config(e->model)->n_vocab, q->n_prompts,
+                                  qs_questions_tokens_max(q));
+}
 
 /* One frame for all, or, where the encoder is the model under test, that of this point. */
 static qs_err need_frame(qs_evaluation *e, const qs_deployed *what)
@@ -268,6 +249,9 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
     const qs_questions *questions = &served;
     qs_answered own = {0}, reference = {0};
     double started = qs_clock_seconds();
+    bool watches = candidate == NULL && (point->tasks & QS_TASK_ENTROPY) != 0;
+    qs_wordings_watch watch = {0};
+    const qs_generate_watch see = qs_wordings_watch_of(&watch);
     qs_deployed what = qs_deployed_candidate(e, candidate);
     qs_quality_part part = candidate != NULL ? QS_QUALITY_ALL : QS_QUALITY_OWN;
     qs_err err;
@@ -276,7 +260,8 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
     if (candidate != NULL) served.serving = e->options.serving;
     QS_TRY(need_frame(e, &what));
     if (candidate != NULL) QS_TRY(read_answered(&reference, e->baseline.artifact));
-    QS_TRY(answer_and_measure(e, &what, questions, QS_ANSWER_BATCH, &own));
+    if (watches) QS_TRY(watch_answers(e, questions, &watch));
+    QS_TRY(answer_and_measure(e, &what, questions, QS_ANSWER_BATCH, watches ? &see : NULL, &own));
     QS_TRY(qs_answers_put(artifact, questions, &own.answers));
     QS_TRY(qs_semantics_put(artifact, &e->frame, &own.semantics));
     QS_TRY(qs_answered_metrics(e, point, questions, &own, candidate != NULL ? &reference : NULL, part, put_metric,
@@ -284,10 +269,12 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
     if (candidate == NULL) QS_TRY(put_answer_control(e, point, &own, artifact));
     if (candidate != NULL) QS_TRY(qs_fix_arms_run(e, point, &what, questions, &own.answers, &reference, artifact));
     if ((point->tasks & QS_TASK_PROBE) != 0) QS_TRY(probe(e, &what, questions, &own, artifact));
-    if ((point->tasks & QS_TASK_ENTROPY) != 0)
-        QS_TRY(wordings(e, &what, candidate != NULL ? reference.answers.ranked : own.answers.ranked, artifact));
+    if (watches) QS_TRY(own_wordings(e, &what, &own.answers, &watch, artifact));
+    else if ((point->tasks & QS_TASK_ENTROPY) != 0)
+        QS_TRY(followed_wordings(e, &what, &reference.answers, artifact));
     QS_TRY(qs_artifact_put_real(artifact, "/timing/@answers_s", qs_clock_seconds() - started));
 out:
+    qs_wordings_watch_fini(&watch);
     qs_answered_free(&own);
     qs_answered_free(&reference);
     return qs_context(err, "answer questions");
@@ -295,32 +282,8 @@ out:
 
 /* ---- entropy ---- */
 
-typedef struct long_prompts {
-    int64_t n, n_ctx;
-    qs_token_list *prompts; /* [n] */
-} long_prompts;
-
-static void long_prompts_free(long_prompts *p)
-{
-    for (int64_t i = 0; p->prompts != NULL && i < p->n; i++) qs_token_list_free(&p->prompts[i]);
-    qs_mem_free(p->prompts);
-}
-
-static qs_err long_prompts_make(long_prompts *out, const qs_questions *q, const qs_tokenizer *tokenizer)
-{
-    qs_err err;
-    *out = (long_prompts){.n = q->n_longforms};
-    QS_TRY(QS_NEW(out->prompts, out->n, "long-form prompts"));
-    QS_TRY(qs_questions_long_prompts(q, tokenizer, QS_ORDER_GIVEN, out->prompts));
-    for (int64_t i = 0; i < out->n; i++)
-        if (out->prompts[i].n > out->n_ctx) out->n_ctx = out->prompts[i].n;
-    out->n_ctx += q->options.n_long_tokens;
-out:
-    return err;
-}
-
 /* The texts of a candidate, deployed beside the reference. */
-static qs_err follow(const qs_evaluation *e, const qs_deployed *what, const long_prompts *p, int64_t n, int64_t batch,
+static qs_err follow(const qs_evaluation *e, const qs_deployed *what, const qs_prompts *p, int64_t n, int64_t batch,
                      const qs_long_runs *reference, qs_long_runs *out)
 {
     qs_deployment own = {0}, other = {0};
@@ -328,7 +291,7 @@ static qs_err follow(const qs_evaluation *e, const qs_deployed *what, const long
     qs_err err;
     QS_TRY(qs_deploy(e, &own, what, batch, p->n_ctx));
     QS_TRY(qs_deploy(e, &other, &reference_model, batch, p->n_ctx));
-    QS_TRY(qs_long_follow(out, e->backend, own.decoder, other.decoder, qs_model_get_tokenizer(e->model), p->prompts, n,
+    QS_TRY(qs_long_follow(out, e->backend, own.decoder, other.decoder, qs_model_get_tokenizer(e->model), p->lists, n,
                           reference));
 out:
     qs_deployment_destroy(&own);
@@ -336,13 +299,13 @@ out:
     return err;
 }
 
-static qs_err write_reference(const qs_evaluation *e, const long_prompts *p, qs_long_runs *out)
+static qs_err write_reference(const qs_evaluation *e, const qs_prompts *p, qs_long_runs *out)
 {
     qs_deployment deployment = {0};
     qs_deployed what = qs_deployed_reference(e);
     qs_err err;
     QS_TRY(qs_deploy(e, &deployment, &what, QS_LONG_BATCH, p->n_ctx));
-    QS_TRY(qs_long_write(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), p->prompts, p->n,
+    QS_TRY(qs_long_write(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), p->lists, p->n,
                          e->options.questions->options.n_long_tokens));
 out:
     qs_deployment_destroy(&deployment);
@@ -350,7 +313,7 @@ out:
 }
 
 /* Long texts of a point: its own, and what they are compared with, which is the control's for the reference. */
-static qs_err long_texts(const qs_evaluation *e, const qs_candidate *candidate, const long_prompts *p,
+static qs_err long_texts(const qs_evaluation *e, const qs_candidate *candidate, const qs_prompts *p,
                          qs_long_runs *own, qs_long_runs *paired, qs_long_runs *reference)
 {
     qs_deployed what = qs_deployed_candidate(e, candidate);
@@ -389,14 +352,15 @@ qs_err qs_evaluate_entropy(qs_evaluation *e, const qs_eval_point *point, const q
                            const qs_curve_pair *text, qs_artifact *artifact)
 {
     const qs_questions *q = e->options.questions;
-    long_prompts prompts = {0};
+    qs_prompts prompts = {0};
     qs_long_runs own = {0}, control = {0}, reference = {0};
     qs_entropy_input input = {.text = *text, .part = QS_QUALITY_PAIRED, .seed = e->options.seed};
     double started = qs_clock_seconds();
     qs_err err = QS_OK;
     if ((point->tasks & QS_TASK_ENTROPY) == 0) return QS_OK;
     if (q != NULL && q->n_longforms > 0) {
-        QS_TRY(long_prompts_make(&prompts, q, qs_model_get_tokenizer(e->model)));
+        QS_TRY(qs_questions_long_prompts(&prompts, q, qs_model_get_tokenizer(e->model), QS_ORDER_GIVEN,
+                                         q->options.n_long_tokens));
         QS_TRY(long_texts(e, candidate, &prompts, &own, &control, &reference));
         QS_TRY(qs_long_put(artifact, q, &own));
         input.runs = candidate != NULL ? &own : &control;
@@ -406,14 +370,14 @@ qs_err qs_evaluate_entropy(qs_evaluation *e, const qs_eval_point *point, const q
     }
     if (candidate != NULL && reference.n > 0) {
         qs_deployed what = qs_deployed_candidate(e, candidate);
-        QS_TRY(qs_fix_arms_long(e, point, &what, prompts.prompts, prompts.n_ctx, &own, &reference, artifact));
+        QS_TRY(qs_fix_arms_long(e, point, &what, &prompts, &own, &reference, artifact));
     }
     QS_TRY(qs_entropy_measure(&input, put_metric, artifact));
     input = (qs_entropy_input){.runs = own.n > 0 ? &own : NULL, .part = QS_QUALITY_OWN, .seed = e->options.seed};
     QS_TRY(qs_entropy_measure(&input, put_metric, artifact));
     QS_TRY(qs_artifact_put_real(artifact, "/timing/@entropy_s", qs_clock_seconds() - started));
 out:
-    long_prompts_free(&prompts);
+    qs_prompts_free(&prompts);
     qs_long_free(&own);
     qs_long_free(&control);
     qs_long_free(&reference);

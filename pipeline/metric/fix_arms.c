@@ -51,8 +51,8 @@ static qs_err answer(const qs_evaluation *e, const qs_deployed *what, const qs_q
     qs_deployment deployment = {0};
     qs_err err;
     QS_TRY(qs_answers_prepare_ranked(out, q, rankings, tokenizer));
-    QS_TRY(qs_deploy(e, &deployment, what, QS_ANSWER_BATCH, out->n_ctx));
-    QS_TRY(qs_answers_generate(out, q, tokenizer, deployment.decoder, e->options.seed));
+    QS_TRY(qs_deploy(e, &deployment, what, QS_ANSWER_BATCH, out->prompts.n_ctx));
+    QS_TRY(qs_answers_generate(out, q, tokenizer, deployment.decoder, e->options.seed, NULL));
 out:
     qs_deployment_destroy(&deployment);
     return err;
@@ -176,8 +176,7 @@ out:
 typedef struct long_job {
     const qs_evaluation *e;
     const qs_deployed *what;
-    const qs_token_list *prompts;
-    int64_t n_ctx;
+    const qs_prompts *prompts;
     const qs_long_runs *own, *reference;
 } long_job;
 
@@ -190,8 +189,8 @@ static qs_err write_bridges(const long_job *j, qs_resonance *out, char told[64])
     qs_long_runs made = {0};
     int64_t n_bridges;
     qs_err err;
-    QS_TRY(qs_deploy(j->e, &deployment, j->what, 1, j->n_ctx));
-    QS_TRY(qs_bridge_write(&made, q->encoder, q, tokenizer, deployment.decoder, j->prompts, j->reference->n,
+    QS_TRY(qs_deploy(j->e, &deployment, j->what, 1, j->prompts->n_ctx));
+    QS_TRY(qs_bridge_write(&made, q->encoder, q, tokenizer, deployment.decoder, j->prompts->lists, j->reference->n,
                            j->reference->n_steps, &n_bridges));
     QS_TRY(qs_resonance_measure(out, q->encoder, q, tokenizer, &made));
     (void)snprintf(told, 64, "%lld bridges in %lld texts", (long long)n_bridges, (long long)made.n);
@@ -205,23 +204,17 @@ static qs_err write_in_order(const long_job *j, qs_snippet_order order, qs_reson
 {
     const qs_questions *q = j->e->options.questions;
     const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->e->model);
-    qs_token_list *prompts = NULL;
+    qs_prompts prompts = {0};
     qs_deployment deployment = {0};
     qs_long_runs made = {0};
     qs_err err;
-    QS_TRY(QS_NEW(prompts, q->n_longforms, "long-form prompts"));
-    QS_TRY(qs_questions_long_prompts(q, tokenizer, order, prompts));
-    /* Other orders of the same texts may cut into a few tokens more. */
-    int64_t n_ctx = j->n_ctx;
-    for (int64_t i = 0; i < q->n_longforms; i++)
-        if (prompts[i].n + j->reference->n_steps > n_ctx) n_ctx = prompts[i].n + j->reference->n_steps;
-    QS_TRY(qs_deploy(j->e, &deployment, j->what, QS_LONG_BATCH, n_ctx));
-    QS_TRY(qs_long_write(&made, j->e->backend, deployment.decoder, tokenizer, prompts, j->reference->n,
+    QS_TRY(qs_questions_long_prompts(&prompts, q, tokenizer, order, j->reference->n_steps));
+    QS_TRY(qs_deploy(j->e, &deployment, j->what, QS_LONG_BATCH, prompts.n_ctx));
+    QS_TRY(qs_long_write(&made, j->e->backend, deployment.decoder, tokenizer, prompts.lists, j->reference->n,
                          j->reference->n_steps));
     QS_TRY(qs_resonance_measure(out, q->encoder, q, tokenizer, &made));
 out:
-    for (int64_t i = 0; prompts != NULL && i < q->n_longforms; i++) qs_token_list_free(&prompts[i]);
-    qs_mem_free(prompts);
+    qs_prompts_free(&prompts);
     qs_long_free(&made);
     qs_deployment_destroy(&deployment);
     return err;
@@ -247,11 +240,10 @@ out:
 }
 
 qs_err qs_fix_arms_long(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what,
-                        const qs_token_list *prompts, int64_t n_ctx, const qs_long_runs *own,
-                        const qs_long_runs *reference, qs_artifact *artifact)
+                        const qs_prompts *prompts, const qs_long_runs *own, const qs_long_runs *reference, qs_artifact *artifact)
 {
     const qs_questions *q = e->options.questions;
-    const long_job j = {e, what, prompts, n_ctx, own, reference};
+    const long_job j = {e, what, prompts, own, reference};
     qs_resonance theirs = {0}, made = {0};
     qs_err err = QS_OK;
     for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) {

@@ -12,9 +12,9 @@ QS_MUST_CHECK qs_err qs_fix_arms_run(const qs_evaluation *evaluation, const qs_e
                                      qs_artifact *artifact);
 
 /* Fixes of long texts that are asked for: over prompts [n] of the texts own, whose distances are held against the
- * reference's texts. n_ctx: room for a prompt and n_steps. */
+ * reference's texts. */
 QS_MUST_CHECK qs_err qs_fix_arms_long(const qs_evaluation *evaluation, const qs_eval_point *point, const qs_deployed *what,
-                                      const qs_token_list *prompts, int64_t n_ctx, const qs_long_runs *own,
+                                      const qs_prompts *prompts, const qs_long_runs *own,
                                       const qs_long_runs *reference, qs_artifact *artifact);
 
 #endif

@@ -42,9 +42,8 @@ static qs_err prepare_item(qs_probe *p, const qs_questions *q, const qs_ranking 
     qs_gold_frame_snippets(&rankings[item * QS_WORDINGS], &one, ranked);
     for (int64_t cell = 0; cell < QS_PROBE_CELLS; cell++) {
         qs_questions asked = cell_of(q, cell);
-        qs_token_list *prompt = &p->prompts[item * QS_PROBE_CELLS + cell];
+        qs_token_list *prompt = &p->prompts.lists[item * QS_PROBE_CELLS + cell];
         QS_TRY(qs_questions_prompt(&asked, tokenizer, item * QS_WORDINGS, ranked, asked.options.k, prompt));
-        if (prompt->n > p->n_ctx) p->n_ctx = prompt->n;
     }
 out:
     return err;
@@ -56,13 +55,13 @@ qs_err qs_probe_prepare(qs_probe *out, const qs_questions *q, const qs_ranking *
     qs_err err;
     *out = (qs_probe){.n_items = n_items < q->n_items ? n_items : q->n_items};
     int64_t n = out->n_items * QS_PROBE_CELLS;
-    QS_TRY(QS_NEW(out->prompts, n, "prompts of the probe"));
+    QS_TRY(qs_prompts_init(&out->prompts, n));
     QS_TRY(QS_NEW(out->ranked, out->n_items * QS_QUESTION_SNIPPETS_MAX, "snippets of the probe"));
     QS_TRY(QS_NEW(out->texts, n, "answers of the probe"));
     QS_TRY(QS_NEW(out->rows, n, "answers of the probe"));
     QS_TRY(QS_NEW(out->states, n, "states of the probe"));
     for (int64_t item = 0; item < out->n_items; item++) QS_TRY(prepare_item(out, q, rankings, tokenizer, item));
-    out->n_ctx += qs_questions_tokens_max(q);
+    qs_prompts_fit(&out->prompts, qs_questions_tokens_max(q));
 out:
     if (err != QS_OK) qs_probe_free(out);
     return err;
@@ -71,9 +70,8 @@ out:
 void qs_probe_free(qs_probe *p)
 {
     int64_t n = p->n_items * QS_PROBE_CELLS;
-    for (int64_t i = 0; p->prompts != NULL && i < n; i++) qs_token_list_free(&p->prompts[i]);
+    qs_prompts_free(&p->prompts);
     for (int64_t i = 0; p->texts != NULL && i < n; i++) qs_mem_free(p->texts[i]);
-    qs_mem_free(p->prompts);
     qs_mem_free(p->ranked);
     qs_mem_free((void *)p->texts);
     qs_mem_free(p->rows);
@@ -93,7 +91,7 @@ static qs_err take_answers(qs_probe *p, const qs_questions *q, const qs_tokenize
         double coverage;
         QS_TRY(qs_tokenizer_decode(tokenizer, generations[i].tokens, generations[i].n_tokens, true, &p->texts[i]));
         p->texts[i][strcspn(p->texts[i], "\r\n")] = '\0';
-        row->n_prompt = (int32_t)p->prompts[i].n;
+        row->n_prompt = (int32_t)p->prompts.lists[i].n;
         row->n_tokens = (int32_t)generations[i].n_tokens;
         row->stop = (int32_t)generations[i].stop;
         QS_TRY(qs_answer_score(&asked, &run, p->ranked + item * QS_QUESTION_SNIPPETS_MAX, p->texts[i], row, &coverage));
@@ -158,7 +156,7 @@ qs_err qs_probe_run(qs_probe *p, const qs_questions *q, const qs_gold_frame *fra
     QS_TRY(QS_NEW(runs, n, "runs"));
     QS_TRY(QS_NEW(generations, n, "generations"));
     for (int64_t i = 0; i < n; i++) runs[i] = (qs_generate_run){.prompt = i};
-    qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = p->prompts, .n_prompts = n,
+    qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = p->prompts.lists, .n_prompts = n,
                            .runs = runs, .n_runs = n, .n_tokens_max = qs_questions_tokens_max(q), .ending = QS_ENDS_LINE};
     QS_TRY(qs_generate(&job, generations));
     QS_TRY(take_answers(p, q, tokenizer, generations));

@@ -15,8 +15,7 @@ extern const char *const qs_probe_headers[QS_PROBE_HEADERS]; /* "canonical", "sh
 
 typedef struct qs_probe {
     int64_t n_items;
-    qs_token_list *prompts; /* [n_items * QS_PROBE_CELLS] */
-    int64_t n_ctx;          /* tokens that a decoder needs room for */
+    qs_prompts prompts;     /* n_items * QS_PROBE_CELLS of them */
     int64_t *ranked;        /* [n_items, QS_QUESTION_SNIPPETS_MAX] snippets; a cell's are the first k */
     char **texts;           /* [n_items * QS_PROBE_CELLS] */
     qs_answer_row *rows;    /* [n_items * QS_PROBE_CELLS] */
@@ -27,7 +26,7 @@ typedef struct qs_probe {
  * are no more items and snippets. */
 QS_MUST_CHECK qs_err qs_probe_prepare(qs_probe *out, const qs_questions *questions, const qs_ranking *rankings,
                                       const qs_tokenizer *tokenizer, int64_t n_items);
-/* Answers with a decoder of any batch and at least n_ctx tokens, and finds the states. */
+/* Answers with a decoder of any batch and at least prompts.n_ctx tokens, and finds the states. */
 QS_MUST_CHECK qs_err qs_probe_run(qs_probe *probe, const qs_questions *questions, const qs_gold_frame *frame,
                                   const qs_tokenizer *tokenizer, qs_decoder *decoder);
 void qs_probe_free(qs_probe *probe);

@@ -141,6 +141,27 @@ uint64_t qs_questions_key(const qs_questions *q, const qs_question_run *run, uin
 
 /* ---- prompts ---- */
 
+qs_err qs_prompts_init(qs_prompts *out, int64_t n)
+{
+    *out = (qs_prompts){.n = n};
+    return QS_NEW(out->lists, n, "prompts");
+}
+
+void qs_prompts_fit(qs_prompts *prompts, int64_t n_tokens_max)
+{
+    int64_t longest = 0;
+    for (int64_t i = 0; i < prompts->n; i++)
+        if (prompts->lists[i].n > longest) longest = prompts->lists[i].n;
+    prompts->n_ctx = longest + n_tokens_max;
+}
+
+void qs_prompts_free(qs_prompts *prompts)
+{
+    for (int64_t i = 0; prompts->lists != NULL && i < prompts->n; i++) qs_token_list_free(&prompts->lists[i]);
+    qs_mem_free(prompts->lists);
+    *prompts = (qs_prompts){0};
+}
+
 static qs_err append_text(const qs_tokenizer *tokenizer, const char *text, qs_token_list *list)
 {
     return qs_tokenizer_encode(tokenizer, text, strlen(text), false, list);
@@ -179,13 +200,17 @@ qs_err qs_questions_prompt(const qs_questions *q, const qs_tokenizer *tokenizer,
     return one_prompt(q, tokenizer, snippets, n_snippets, prompt, list);
 }
 
-qs_err qs_questions_prompts(const qs_questions *q, const qs_tokenizer *tokenizer, const int64_t *ranked,
-                            qs_token_list *prompts)
+qs_err qs_questions_prompts(qs_prompts *out, const qs_questions *q, const qs_tokenizer *tokenizer,
+                            const int64_t *ranked)
 {
-    qs_err err = QS_OK;
-    for (int64_t i = 0; i < q->n_prompts; i++)
-        QS_TRY(qs_questions_prompt(q, tokenizer, i, ranked + i * q->options.k, q->options.k, &prompts[i]));
+    int64_t k = q->options.k;
+    qs_err err;
+    QS_TRY(qs_prompts_init(out, q->n_prompts));
+    for (int64_t i = 0; i < out->n; i++)
+        QS_TRY(qs_questions_prompt(q, tokenizer, i, ranked + i * k, k, &out->lists[i]));
+    qs_prompts_fit(out, qs_questions_tokens_max(q));
 out:
+    if (err != QS_OK) qs_prompts_free(out);
     return qs_context(err, "build prompts");
 }
 
@@ -205,21 +230,24 @@ void qs_questions_order(const qs_questions *q, qs_snippet_order order, int64_t *
     }
 }
 
-qs_err qs_questions_long_prompts(const qs_questions *q, const qs_tokenizer *tokenizer, qs_snippet_order order,
-                                 qs_token_list *prompts)
+qs_err qs_questions_long_prompts(qs_prompts *out, const qs_questions *q, const qs_tokenizer *tokenizer,
+                                 qs_snippet_order order, int64_t n_tokens)
 {
     int64_t *snippets = NULL;
-    qs_err err = QS_OK;
-    for (int64_t i = 0; i < q->n_longforms; i++) {
+    qs_err err;
+    QS_TRY(qs_prompts_init(out, q->n_longforms));
+    for (int64_t i = 0; i < out->n; i++) {
         const qs_gold_longform *longform = &q->set.longforms[i];
         qs_prompt prompt = {.question = longform->question}; /* no JSON is asked for */
         qs_mem_free(snippets);
         QS_TRY(QS_NEW(snippets, longform->n_snippets, "snippets of a prompt"));
         memcpy(snippets, longform->snippets, (size_t)longform->n_snippets * sizeof *snippets);
         qs_questions_order(q, order, snippets, longform->n_snippets);
-        QS_TRY(one_prompt(q, tokenizer, snippets, longform->n_snippets, prompt, &prompts[i]));
+        QS_TRY(one_prompt(q, tokenizer, snippets, longform->n_snippets, prompt, &out->lists[i]));
     }
+    qs_prompts_fit(out, n_tokens);
 out:
     qs_mem_free(snippets);
+    if (err != QS_OK) qs_prompts_free(out);
     return qs_context(err, "build prompts");
 }

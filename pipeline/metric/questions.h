@@ -64,9 +64,20 @@ qs_question_run qs_questions_run(int64_t run);
 const char *qs_questions_text(const qs_questions *questions, int64_t prompt); /* the wording's */
 int64_t qs_questions_tokens_max(const qs_questions *questions); /* of an answer */
 
-/* Prompts as tokens: prompts [n_prompts], each freed with qs_token_list_free. */
-QS_MUST_CHECK qs_err qs_questions_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,
-                                          const int64_t *ranked, qs_token_list *prompts);
+/* Prompts as tokens, and what a decoder needs to answer them. */
+typedef struct qs_prompts {
+    int64_t n;
+    qs_token_list *lists; /* [n] */
+    int64_t n_ctx;        /* tokens of the longest with what may be written behind it */
+} qs_prompts;
+/* n empty ones; qs_prompts_fit finds their n_ctx when they are there. */
+QS_MUST_CHECK qs_err qs_prompts_init(qs_prompts *out, int64_t n);
+void qs_prompts_fit(qs_prompts *prompts, int64_t n_tokens_max);
+void qs_prompts_free(qs_prompts *prompts);
+
+/* All of them, over ranked [n_prompts, k]. Nothing to free after failure, here and below. */
+QS_MUST_CHECK qs_err qs_questions_prompts(qs_prompts *out, const qs_questions *questions,
+                                          const qs_tokenizer *tokenizer, const int64_t *ranked);
 
 /* One of them, over any number of snippets. */
 QS_MUST_CHECK qs_err qs_questions_prompt(const qs_questions *questions, const qs_tokenizer *tokenizer, int64_t prompt,
@@ -76,9 +87,10 @@ QS_MUST_CHECK qs_err qs_questions_prompt(const qs_questions *questions, const qs
 typedef enum qs_snippet_order { QS_ORDER_GIVEN, QS_ORDER_REVERSED, QS_ORDER_PLACE, QS_N_ORDERS } qs_snippet_order;
 void qs_questions_order(const qs_questions *questions, qs_snippet_order order, int64_t *snippets, int64_t n);
 
-/* Long-form prompts as tokens: prompts [n_longforms]. */
-QS_MUST_CHECK qs_err qs_questions_long_prompts(const qs_questions *questions, const qs_tokenizer *tokenizer,
-                                               qs_snippet_order order, qs_token_list *prompts);
+/* The long-form prompts, each with room for n_tokens. */
+QS_MUST_CHECK qs_err qs_questions_long_prompts(qs_prompts *out, const qs_questions *questions,
+                                               const qs_tokenizer *tokenizer, qs_snippet_order order,
+                                               int64_t n_tokens);
 
 /* Key of a run's random numbers: a function of seed, qid and wording alone. */
 uint64_t qs_questions_key(const qs_questions *questions, const qs_question_run *run, uint64_t seed);

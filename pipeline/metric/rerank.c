@@ -126,8 +126,8 @@ qs_err qs_rerank_run(const qs_rerank_plan *plan, qs_backend *backend, qs_decoder
         runs[i] = (qs_generate_run){.prompt = plan->prompt_of[i], .forced = &plan->questions[i]};
     qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = plan->prompts,
                            .n_prompts = plan->n_prompts, .runs = runs, .n_runs = plan->n_pairs,
-                           .n_tokens_max = plan->n_tokens_max, .ending = QS_ENDS_NEVER, .see = add_token,
-                           .context = &s};
+                           .n_tokens_max = plan->n_tokens_max, .ending = QS_ENDS_NEVER,
+                           .watch = {add_token, &s}};
     QS_TRY(qs_generate(&job, generations));
 out:
     qs_generations_free(generations, plan->n_pairs);

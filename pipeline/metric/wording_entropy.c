@@ -12,17 +12,29 @@ enum { N_RESAMPLES = 1000 };
 
 /* ---- along answers ---- */
 
-typedef struct watcher {
-    qs_wordings *out;
-    qs_backend *backend;
-    float *device;            /* [n_vocab] */
-    int64_t n_vocab, n_steps; /* n_steps of out->entropy while it grows */
-} watcher;
-
-/* The step that chooses to end an answer is behind its last token and counts no more. */
-static qs_err watch(void *context, int64_t run, int64_t step, const float *logits)
+qs_err qs_wordings_watch_init(qs_wordings_watch *out, qs_backend *backend, int64_t n_vocab, int64_t n_prompts,
+                              int64_t n_steps)
 {
-    watcher *w = context;
+    qs_err err;
+    *out = (qs_wordings_watch){.backend = backend, .n_vocab = n_vocab, .n_prompts = n_prompts, .n_steps = n_steps};
+    QS_TRY(QS_NEW(out->entropy, n_prompts * n_steps, "entropies of answers"));
+    QS_TRY(qs_backend_alloc(backend, &out->device, (size_t)n_vocab * sizeof(float), "logits"));
+out:
+    if (err != QS_OK) qs_wordings_watch_fini(out);
+    return err;
+}
+
+void qs_wordings_watch_fini(qs_wordings_watch *w)
+{
+    if (w->device != NULL) qs_backend_free(w->backend, w->device);
+    qs_mem_free(w->entropy);
+    *w = (qs_wordings_watch){0};
+}
+
+/* The step that chooses to end an answer is behind its last token and may be one too many. */
+static qs_err see_prompt(void *context, int64_t prompt, int64_t step, const float *logits)
+{
+    qs_wordings_watch *w = context;
     double lse;
     float entropy;
     qs_logit_stats stats = {.lse = &lse, .entropy = &entropy};
@@ -31,76 +43,53 @@ static qs_err watch(void *context, int64_t run, int64_t step, const float *logit
     QS_TRY(qs_op_logit_stats(w->backend, w->device, NULL, 1, w->n_vocab, &stats));
     if (!isfinite(lse))
         return qs_fail(QS_E_NUMERIC, "answer to prompt %lld, step %lld: the probabilities are not finite",
-                       (long long)run, (long long)step);
-    if (step < w->n_steps) w->out->entropy[run * w->n_steps + step] = entropy;
+                       (long long)prompt, (long long)step);
+    if (step < w->n_steps) w->entropy[prompt * w->n_steps + step] = entropy;
 out:
     return err;
 }
 
-/* runs [n_prompts] are of these prompts in their order; generations [n_prompts] are filled. */
-static qs_err generate(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
-                       const qs_tokenizer *tokenizer, const qs_token_list *prompts,
-                       const qs_generate_run *runs, int64_t n_tokens_max, qs_generation *generations)
+static qs_err see_question_run(void *context, int64_t i, int64_t step, const float *logits)
 {
-    watcher w = {
-        .out = out, .backend = backend, .n_vocab = qs_decoder_n_vocab(decoder), .n_steps = n_tokens_max};
-    int64_t n = out->n_prompts;
-    qs_generate_job job = {.decoder = decoder,
-                           .tokenizer = tokenizer,
-                           .prompts = prompts,
-                           .n_prompts = n,
-                           .runs = runs,
-                           .n_runs = n,
-                           .n_tokens_max = n_tokens_max,
-                           .ending = QS_ENDS_LINE,
-                           .see = watch,
-                           .context = &w};
-    qs_err err;
-    QS_TRY(QS_NEW(out->entropy, n * n_tokens_max, "entropies of answers"));
-    for (int64_t i = 0; i < n * n_tokens_max; i++) out->entropy[i] = NAN;
-    QS_TRY(qs_backend_alloc(backend, &w.device, (size_t)w.n_vocab * sizeof(float), "logits"));
-    QS_TRY(qs_generate(&job, generations));
-out:
-    qs_backend_free(backend, w.device);
-    return err;
+    qs_question_run run = qs_questions_run(i);
+    return run.seed == QS_GREEDY ? see_prompt(context, run.prompt, step, logits) : QS_OK;
 }
 
-/* Keeps as many steps as the longest answer has: rows of n_tokens_max become rows of n_steps. */
-static qs_err take_answers(qs_wordings *out, const qs_generation *generations, int64_t n_tokens_max)
+qs_generate_watch qs_wordings_watch_of(qs_wordings_watch *w) { return (qs_generate_watch){see_question_run, w}; }
+
+/* of [n_prompts]: what was generated for each prompt. */
+static qs_err take_answers(qs_wordings *out, const qs_wordings_watch *w, const qs_generation *const *of)
 {
     qs_err err;
-    out->n_steps = 1;
+    *out = (qs_wordings){.n_prompts = w->n_prompts, .n_steps = 1};
     for (int64_t i = 0; i < out->n_prompts; i++)
-        if (generations[i].n_tokens > out->n_steps) out->n_steps = generations[i].n_tokens;
+        if (of[i]->n_tokens > out->n_steps) out->n_steps = of[i]->n_tokens;
     QS_TRY(QS_NEW(out->tokens, out->n_prompts * out->n_steps, "answers"));
+    QS_TRY(QS_NEW(out->entropy, out->n_prompts * out->n_steps, "entropies of answers"));
     for (int64_t i = 0; i < out->n_prompts; i++)
         for (int64_t t = 0; t < out->n_steps; t++) {
-            bool there = t < generations[i].n_tokens;
-            out->tokens[i * out->n_steps + t] = there ? generations[i].tokens[t] : -1;
-            out->entropy[i * out->n_steps + t] = there ? out->entropy[i * n_tokens_max + t] : NAN;
+            bool there = t < of[i]->n_tokens;
+            out->tokens[i * out->n_steps + t] = there ? of[i]->tokens[t] : -1;
+            out->entropy[i * out->n_steps + t] = there ? w->entropy[i * w->n_steps + t] : NAN;
         }
 out:
+    if (err != QS_OK) qs_wordings_free(out);
     return err;
 }
 
-qs_err qs_wordings_write(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
-                         const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n_prompts,
-                         int64_t n_tokens_max)
+qs_err qs_wordings_take(qs_wordings *out, const qs_wordings_watch *w, const qs_generation *generations)
 {
-    qs_generate_run *runs = NULL;
-    qs_generation *generations = NULL;
-    qs_err err;
-    *out = (qs_wordings){.n_prompts = n_prompts};
-    QS_TRY(QS_NEW(runs, n_prompts, "runs"));
-    QS_TRY(QS_NEW(generations, n_prompts, "answers"));
-    for (int64_t i = 0; i < n_prompts; i++) runs[i] = (qs_generate_run){.prompt = i};
-    QS_TRY(generate(out, backend, decoder, tokenizer, prompts, runs, n_tokens_max, generations));
-    QS_TRY(take_answers(out, generations, n_tokens_max));
-out:
-    qs_generations_free(generations, n_prompts);
-    qs_mem_free(runs);
-    if (err != QS_OK) qs_wordings_free(out);
-    return qs_context(err, "entropy of answers");
+    const qs_generation **greedy = NULL;
+    int64_t n_runs = w->n_prompts / QS_WORDINGS * QS_RUNS_PER_ITEM;
+    qs_err err = QS_NEW(greedy, w->n_prompts, "answers");
+    if (err != QS_OK) return err;
+    for (int64_t i = 0; i < n_runs; i++) {
+        qs_question_run run = qs_questions_run(i);
+        if (run.seed == QS_GREEDY) greedy[run.prompt] = &generations[i];
+    }
+    err = take_answers(out, w, greedy);
+    qs_mem_free(greedy);
+    return err;
 }
 
 int64_t qs_wordings_length(const qs_wordings *w, int64_t prompt)
@@ -121,36 +110,55 @@ static qs_err check_answers(const qs_wordings *reference, int64_t n_prompts, int
     return QS_OK;
 }
 
-qs_err qs_wordings_follow(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
-                          const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n_prompts,
-                          const qs_wordings *reference)
+/* The first n_prompts prompts, each along its answer. An empty answer's run takes a token that is not looked at. */
+static qs_err follow(qs_wordings *out, qs_wordings_watch *w, qs_decoder *decoder, const qs_tokenizer *tokenizer,
+                     const qs_token_list *prompts)
 {
-    int64_t n_steps = reference->n_steps;
+    static int32_t nothing;
+    int64_t n = out->n_prompts;
     qs_generate_run *runs = NULL;
     qs_generation *generations = NULL;
     qs_token_list *answers = NULL;
     qs_err err;
-    *out = (qs_wordings){.n_prompts = n_prompts, .n_steps = n_steps};
-    QS_TRY(check_answers(reference, n_prompts, qs_decoder_n_vocab(decoder)));
-    QS_TRY(QS_NEW(out->tokens, n_prompts * n_steps, "answers"));
-    memcpy(out->tokens, reference->tokens, (size_t)(n_prompts * n_steps) * sizeof *out->tokens);
-    QS_TRY(QS_NEW(runs, n_prompts, "runs"));
-    QS_TRY(QS_NEW(generations, n_prompts, "answers"));
-    QS_TRY(QS_NEW(answers, n_prompts, "answers"));
-    for (int64_t i = 0; i < n_prompts; i++) { /* an empty answer's row is of a token that is not looked at */
-        int64_t length = qs_wordings_length(reference, i);
-        static int32_t nothing;
-        answers[i] = (qs_token_list){.ids = length > 0 ? out->tokens + i * n_steps : &nothing,
+    QS_TRY(QS_NEW(runs, n, "runs"));
+    QS_TRY(QS_NEW(generations, n, "answers"));
+    QS_TRY(QS_NEW(answers, n, "answers"));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t length = qs_wordings_length(out, i);
+        answers[i] = (qs_token_list){.ids = length > 0 ? out->tokens + i * out->n_steps : &nothing,
                                      .n = length > 0 ? length : 1};
         runs[i] = (qs_generate_run){.prompt = i, .forced = &answers[i]};
     }
-    QS_TRY(generate(out, backend, decoder, tokenizer, prompts, runs, n_steps, generations));
-    for (int64_t i = 0; i < n_prompts; i++)
-        if (qs_wordings_length(reference, i) == 0) out->entropy[i * n_steps] = NAN;
+    qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = prompts, .n_prompts = n,
+                           .runs = runs, .n_runs = n, .n_tokens_max = out->n_steps, .ending = QS_ENDS_LINE,
+                           .watch = {see_prompt, w}};
+    QS_TRY(qs_generate(&job, generations));
 out:
-    qs_generations_free(generations, n_prompts);
+    qs_generations_free(generations, n);
     qs_mem_free(runs);
     qs_mem_free(answers);
+    return err;
+}
+
+qs_err qs_wordings_follow(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
+                          const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n_prompts,
+                          const qs_wordings *reference)
+{
+    int64_t n = n_prompts * reference->n_steps, n_vocab = qs_decoder_n_vocab(decoder);
+    qs_wordings_watch watch = {0};
+    qs_err err;
+    *out = (qs_wordings){.n_prompts = n_prompts, .n_steps = reference->n_steps};
+    QS_TRY(check_answers(reference, n_prompts, n_vocab));
+    QS_TRY(QS_NEW(out->tokens, n, "answers"));
+    memcpy(out->tokens, reference->tokens, (size_t)n * sizeof *out->tokens);
+    QS_TRY(qs_wordings_watch_init(&watch, backend, n_vocab, n_prompts, out->n_steps));
+    QS_TRY(follow(out, &watch, decoder, tokenizer, prompts));
+    out->entropy = watch.entropy;
+    watch.entropy = NULL;
+    for (int64_t i = 0; i < n; i++)
+        if (out->tokens[i] < 0) out->entropy[i] = NAN;
+out:
+    qs_wordings_watch_fini(&watch);
     if (err != QS_OK) qs_wordings_free(out);
     return qs_context(err, "entropy of answers");
 }

@@ -127,8 +127,8 @@ static qs_err choose(generator *g, int64_t at, const float *logits)
     slot *s = &g->slots[at];
     const qs_generate_run *run = &job->runs[s->run];
     qs_generation *generation = &g->out[s->run];
-    if (job->see != NULL) {
-        qs_err err = job->see(job->context, s->run, generation->n_tokens, logits);
+    if (job->watch.see != NULL) {
+        qs_err err = job->watch.see(job->watch.context, s->run, generation->n_tokens, logits);
         if (err != QS_OK) return err;
     }
     if (run->forced != NULL) {

@@ -29,6 +29,12 @@ typedef struct qs_generate_run {
     const qs_token_list *forced; /* what it is made to take, at most n_tokens_max and at least one; NULL = it chooses */
 } qs_generate_run;
 
+/* Called with the logits that each step of a run chooses from, step 0 being the prompt's last. */
+typedef struct qs_generate_watch {
+    qs_err (*see)(void *context, int64_t run, int64_t step, const float *logits); /* NULL = nobody watches */
+    void *context;
+} qs_generate_watch;
+
 typedef struct qs_generate_job {
     qs_decoder *decoder;
     const qs_tokenizer *tokenizer;
@@ -37,9 +43,7 @@ typedef struct qs_generate_job {
     const qs_generate_run *runs; /* [n_runs] */
     int64_t n_runs, n_tokens_max;
     qs_ending ending;
-    /* Called with the logits that each step of a run chooses from, step 0 being the prompt's last; NULL = not. */
-    qs_err (*see)(void *context, int64_t run, int64_t step, const float *logits);
-    void *context;
+    qs_generate_watch watch;
 } qs_generate_job;
 
 typedef struct qs_generation {
