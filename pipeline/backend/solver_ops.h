@@ -26,8 +26,20 @@ typedef struct qs_loss_job {
     const float *weights; /* [n_out, n_in] */
     int64_t n_out, n_in;
     const qs_packed *packed; /* host; NULL = the weights themselves instead of what quantising changed */
+    const float *columns, *rows; /* host [n_in], [n_out] of a folded scaling (quant/methods.h), each NULL = ones */
     const float *h; /* [n_in, n_in] symmetric; NULL = no form */
 } qs_loss_job;
+
+/* A matrix whose columns are scaled before it is rounded to nearest, and its inputs the other way (quant/awq_search.h,
+ * which is the definition). */
+typedef struct qs_scaling_job {
+    const float *weights; /* [n_out, n_in] */
+    int64_t n_out, n_in, group_size;
+    int bits;
+    bool sym;
+    const float *rows; /* host [n_out] that divide the rows; NULL = ones */
+    const float *h;    /* [n_in, n_in] symmetric */
+} qs_scaling_job;
 
 struct qs_solver_ops {
     size_t (*solve_bytes)(const qs_solve_job *job);
@@ -38,6 +50,14 @@ struct qs_solver_ops {
     /* squares = |E|_F^2 and form = tr(E H E^T), sums in f64. */
     qs_err (*loss)(qs_backend *backend, const qs_loss_job *job, void *workspace, double *squares,
                    double *form);
+
+    size_t (*scaling_bytes)(const qs_scaling_job *job);
+    /* loss = tr(E H E^T) of every stride-th row with columns (host [n_in]), E on inputs that are not scaled. */
+    qs_err (*scaling_loss)(qs_backend *backend, const qs_scaling_job *job, const float *columns, int64_t stride,
+                           void *workspace, double *loss);
+    /* scaled (host [n_out, n_in]) = weights * column / row; with `clip` cut where that loses less. */
+    qs_err (*scale_columns)(qs_backend *backend, const qs_scaling_job *job, const float *columns, bool clip,
+                            void *workspace, float *scaled);
 
     /* h[n, n] = factor * the symmetric matrix whose upper triangle by rows is packed[n (n + 1) / 2]. */
     qs_err (*unpack_moments)(qs_backend *backend, const float *packed, int64_t n, float factor, float *h);

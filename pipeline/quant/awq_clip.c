@@ -125,9 +125,21 @@ static qs_err fold(qs_workspace *workspace, folding *work)
     return QS_OK;
 }
 
+static qs_err fold_on_device(qs_workspace *workspace, const qs_quant_task *task, bool clip, float *folded)
+{
+    qs_backend *backend = qs_workspace_backend(workspace);
+    qs_scaling_job job;
+    void *scratch;
+    qs_err err = qs_awq_device_job(&job, &scratch, workspace, task);
+    if (err != QS_OK) return err;
+    return qs_backend_solver(backend)->scale_columns(backend, &job, task->columns, clip, scratch, folded);
+}
+
 qs_err qs_awq_fold_weights(qs_workspace *workspace, const qs_quant_task *task, const float *h, bool clip,
                            float *folded)
 {
+    if (qs_backend_solver(qs_workspace_backend(workspace)) != NULL)
+        return fold_on_device(workspace, task, clip, folded);
     return fold(workspace, &(folding){.task = task, .h = h, .clip = clip, .folded = folded});
 }
 

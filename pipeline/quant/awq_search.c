@@ -138,10 +138,33 @@ static void list_items(item *items, const qs_awq_site *site, int64_t n, int64_t 
                 items[at++] = (item){&site->tasks[m], r, c, min64(c + AT_ONCE, n)};
 }
 
+static qs_err rate_on_device(qs_workspace *workspace, const qs_awq_site *site, const float *scales,
+                             const int64_t *which, int64_t n, int64_t stride, double *losses)
+{
+    qs_backend *backend = qs_workspace_backend(workspace);
+    qs_err err = QS_OK;
+    memset(losses, 0, (size_t)n * sizeof *losses);
+    for (int64_t m = 0; m < site->n; m++) {
+        qs_scaling_job job;
+        void *scratch;
+        QS_TRY(qs_awq_device_job(&job, &scratch, workspace, &site->tasks[m]));
+        for (int64_t c = 0; c < n; c++) {
+            double loss;
+            QS_TRY(qs_backend_solver(backend)->scaling_loss(backend, &job, scales + which[c] * job.n_in, stride,
+                                                            scratch, &loss));
+            losses[c] += loss;
+        }
+    }
+out:
+    return err;
+}
+
 /* losses[i] of scales + which[i] * n_in, over every stride-th row of each matrix. */
 static qs_err rate(qs_workspace *workspace, const qs_awq_site *site, const float *scales,
                    const int64_t *which, int64_t n, int64_t stride, double *losses)
 {
+    if (qs_backend_solver(qs_workspace_backend(workspace)) != NULL)
+        return rate_on_device(workspace, site, scales, which, n, stride, losses);
     int64_t n_tiles = 0;
     rating work = {.ops = qs_tile_best(), .h = site->h, .scales = scales, .which = which, .stride = stride};
     qs_awq_lane *lanes;

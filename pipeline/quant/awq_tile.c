@@ -28,6 +28,21 @@ qs_err qs_awq_lanes(qs_awq_lane **out, qs_workspace *workspace, int64_t n_in)
     return QS_OK;
 }
 
+qs_err qs_awq_device_job(qs_scaling_job *job, void **scratch, qs_workspace *workspace, const qs_quant_task *task)
+{
+    const qs_spec *spec = task->spec;
+    int64_t n_out = task->job->n_out, n_in = task->job->n_in;
+    const qs_solver_ops *solver = qs_backend_solver(qs_workspace_backend(workspace));
+    qs_err err;
+    *job = (qs_scaling_job){.n_out = n_out, .n_in = n_in, .bits = (int)spec->bits, .sym = spec->sym,
+                            .group_size = spec->group_size > 0 ? spec->group_size : n_in,
+                            .rows = task->rows, .h = qs_factor_h(task->job->factors)};
+    QS_TRY(qs_workspace_weights(workspace, task->job->weights, n_out * n_in, &job->weights));
+    err = qs_workspace_device(workspace, QS_DEVICE_SOLVER, (int64_t)solver->scaling_bytes(job), scratch);
+out:
+    return err;
+}
+
 void qs_awq_gather(const qs_awq_rows *rows, float *x)
 {
     const qs_quant_job *job = rows->task->job;

@@ -3,8 +3,13 @@
 #ifndef QS_QUANT_AWQ_TILE_H
 #define QS_QUANT_AWQ_TILE_H
 
+#include "backend/solver_ops.h"
 #include "quant/methods.h"
 #include "quant/tile.h"
+
+/* The matrix of a task as a backend's solver takes it, and that solver's scratch for it. */
+QS_MUST_CHECK qs_err qs_awq_device_job(qs_scaling_job *job, void **scratch, qs_workspace *workspace,
+                                       const qs_quant_task *task);
 
 /* Scratch of one thread, for matrices of n_in columns. */
 typedef struct qs_awq_lane {

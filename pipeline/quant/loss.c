@@ -268,14 +268,20 @@ out:
     return err;
 }
 
-static qs_err sum_on_device(qs_workspace *workspace, const qs_quant_job *job, const qs_packed *packed,
-                            sums *out)
+/* The task's errors, or without `errors` its weights. */
+static qs_err sum_on_device(qs_workspace *workspace, const qs_quant_task *task, bool errors, sums *out)
 {
+    const qs_quant_job *job = task->job;
+    const qs_packed *packed = errors ? &task->out->packed : NULL;
     qs_backend *backend = qs_workspace_backend(workspace);
     const qs_solver_ops *solver = qs_backend_solver(backend);
     bool known = packed == NULL || packed->format == QS_PACKED_INT;
     qs_loss_job loss = {.n_out = job->n_out, .n_in = job->n_in, .packed = known ? packed : NULL,
                         .h = job->factors != NULL ? qs_factor_h(job->factors) : NULL};
+    if (errors && task->columns != NULL) { /* methods that fold have codes that the device knows */
+        loss.columns = task->columns;
+        loss.rows = task->rows;
+    }
     void *scratch;
     qs_err err;
     if (known)
@@ -294,10 +300,9 @@ static qs_err measure_on_device(qs_workspace *workspace, const qs_quant_task *ta
     const qs_quant_job *job = NULL;
     qs_err err = QS_OK;
     for (int64_t i = 0; i < n_tasks; i++) {
-        if (tasks[i].columns != NULL) continue;
-        if (job != tasks[i].job) QS_TRY(sum_on_device(workspace, tasks[i].job, NULL, &whole));
+        if (job != tasks[i].job) QS_TRY(sum_on_device(workspace, &tasks[i], false, &whole));
         job = tasks[i].job;
-        QS_TRY(sum_on_device(workspace, job, &tasks[i].out->packed, &part));
+        QS_TRY(sum_on_device(workspace, &tasks[i], true, &part));
         QS_TRY(set_result(&tasks[i], part, whole));
     }
 out:
@@ -346,20 +351,9 @@ out:
     return err;
 }
 
-/* What was folded is measured on the host: the device's kernel knows codes and weights of one scale only. */
 qs_err qs_loss_measure(qs_workspace *workspace, const qs_quant_task *tasks, int64_t n_tasks)
 {
     if (qs_backend_solver(qs_workspace_backend(workspace)) == NULL)
         return measure_on_host(workspace, tasks, n_tasks);
-    qs_quant_task *folded = NULL;
-    int64_t n = 0;
-    qs_err err;
-    QS_TRY(measure_on_device(workspace, tasks, n_tasks));
-    QS_TRY(QS_NEW(folded, n_tasks, "tasks"));
-    for (int64_t i = 0; i < n_tasks; i++)
-        if (tasks[i].columns != NULL) folded[n++] = tasks[i];
-    if (n > 0) QS_TRY(measure_on_host(workspace, folded, n));
-out:
-    qs_mem_free(folded);
-    return err;
+    return measure_on_device(workspace, tasks, n_tasks);
 }

@@ -5,6 +5,7 @@
 #include "backend/backend_impl.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/runtime.h"
+#include "backend/solver_ops.h"
 
 /* What device memory is held for. */
 typedef enum qs_gpu_use { QS_GPU_BUFFERS, QS_GPU_WEIGHTS, QS_GPU_WORKSPACE, QS_N_GPU_USES } qs_gpu_use;
@@ -104,6 +105,23 @@ qs_err qs_gpu_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, i
 qs_err qs_gpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks);
 
 /* gpu_solver.c */
+enum { QS_GPU_FORM_STRIP = 1024 }; /* columns of E H held at a time */
 extern const qs_solver_ops qs_gpu_solver;
+/* forms[n_rows] (f64) = e H e^T of each row of e [n_rows, n]; product holds n_rows * min(QS_GPU_FORM_STRIP, n). */
+qs_err qs_gpu_row_forms(qs_backend *backend, const float *e, int64_t n_rows, int64_t n, const float *h, float *product,
+                        double *forms);
+/* Cuts a workspace; from NULL it only adds up the bytes. */
+typedef struct qs_gpu_cutter {
+    char *at;
+    size_t bytes;
+} qs_gpu_cutter;
+void *qs_gpu_cut(qs_gpu_cutter *cutter, int64_t n, size_t size);
+
+/* gpu_awq.c; the contracts are those of backend/solver_ops.h */
+size_t qs_gpu_scaling_bytes(const qs_scaling_job *job);
+qs_err qs_gpu_scaling_loss(qs_backend *backend, const qs_scaling_job *job, const float *columns, int64_t stride,
+                           void *workspace, double *loss);
+qs_err qs_gpu_scale_columns(qs_backend *backend, const qs_scaling_job *job, const float *columns, bool clip,
+                            void *workspace, float *scaled);
 
 #endif

@@ -5,23 +5,14 @@
 #include "backend/solver_ops.h"
 #include "base/mem.h"
 
-enum {
-    ALIGN = 256,
-    STRIP = 1024, /* columns of E H held at a time */
-};
+enum { ALIGN = 256, STRIP = QS_GPU_FORM_STRIP };
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Cuts a workspace; from NULL it only adds up the bytes. */
-typedef struct cutter {
-    char *at;
-    size_t bytes;
-} cutter;
-
-static void *cut(cutter *c, int64_t n, size_t size)
+void *qs_gpu_cut(qs_gpu_cutter *cutter, int64_t n, size_t size)
 {
-    void *part = c->at != NULL ? c->at + c->bytes : NULL;
-    c->bytes += ((size_t)n * size + ALIGN - 1) / ALIGN * ALIGN;
+    void *part = cutter->at != NULL ? cutter->at + cutter->bytes : NULL;
+    cutter->bytes += ((size_t)n * size + ALIGN - 1) / ALIGN * ALIGN;
     return part;
 }
 
@@ -42,23 +33,23 @@ static size_t cut_solving(solving *s, const qs_solve_job *job, void *workspace)
 {
     const qs_packed *p = job->packed;
     int64_t n_in = p->n_in, width = (p->n_out + QS_CU_SOLVE_ROWS - 1) / QS_CU_SOLVE_ROWS * QS_CU_SOLVE_ROWS;
-    cutter c = {.at = workspace};
+    qs_gpu_cutter c = {.at = workspace};
     *s = (solving){.job = job,
                    .n_out = p->n_out,
                    .n_in = n_in,
                    .width = width,
                    .rule = {.bits = p->bits, .sym = job->sym, .search = job->search}};
-    s->live = cut(&c, n_in * width, sizeof *s->live);
-    s->scale = cut(&c, p->n_groups * width, sizeof *s->scale);
-    s->zero = cut(&c, p->n_groups * width, sizeof *s->zero);
-    s->codes = cut(&c, n_in * width, sizeof *s->codes);
-    s->packed = cut(&c, p->n_out * p->row_bytes, sizeof *s->packed);
-    s->scales = cut(&c, p->n_out * p->n_groups, sizeof *s->scales);
-    s->zeros = cut(&c, p->n_out * p->n_groups, sizeof *s->zeros);
-    s->order = cut(&c, n_in, sizeof *s->order);
-    s->position = cut(&c, n_in, sizeof *s->position);
-    s->group = cut(&c, n_in, sizeof *s->group);
-    s->column_weight = cut(&c, n_in, sizeof *s->column_weight);
+    s->live = qs_gpu_cut(&c, n_in * width, sizeof *s->live);
+    s->scale = qs_gpu_cut(&c, p->n_groups * width, sizeof *s->scale);
+    s->zero = qs_gpu_cut(&c, p->n_groups * width, sizeof *s->zero);
+    s->codes = qs_gpu_cut(&c, n_in * width, sizeof *s->codes);
+    s->packed = qs_gpu_cut(&c, p->n_out * p->row_bytes, sizeof *s->packed);
+    s->scales = qs_gpu_cut(&c, p->n_out * p->n_groups, sizeof *s->scales);
+    s->zeros = qs_gpu_cut(&c, p->n_out * p->n_groups, sizeof *s->zeros);
+    s->order = qs_gpu_cut(&c, n_in, sizeof *s->order);
+    s->position = qs_gpu_cut(&c, n_in, sizeof *s->position);
+    s->group = qs_gpu_cut(&c, n_in, sizeof *s->group);
+    s->column_weight = qs_gpu_cut(&c, n_in, sizeof *s->column_weight);
     return c.bytes;
 }
 
@@ -233,22 +224,25 @@ typedef struct measuring {
     uint8_t *codes, *zeros;
     uint16_t *scales;
     int32_t *perm;
+    float *columns, *rows;
 } measuring;
 
 static size_t cut_measuring(measuring *m, const qs_loss_job *job, void *workspace)
 {
     const qs_packed *p = job->packed;
-    cutter c = {.at = workspace};
+    qs_gpu_cutter c = {.at = workspace};
     *m = (measuring){0};
-    m->squares = cut(&c, 2 * job->n_out, sizeof *m->squares);
+    m->squares = qs_gpu_cut(&c, 2 * job->n_out, sizeof *m->squares);
     m->form = m->squares != NULL ? m->squares + job->n_out : NULL;
-    if (job->h != NULL) m->product = cut(&c, job->n_out * min64(STRIP, job->n_in), sizeof *m->product);
+    if (job->h != NULL) m->product = qs_gpu_cut(&c, job->n_out * min64(STRIP, job->n_in), sizeof *m->product);
     if (p == NULL) return c.bytes;
-    m->errors = cut(&c, job->n_out * job->n_in, sizeof *m->errors);
-    m->codes = cut(&c, p->n_out * p->row_bytes, sizeof *m->codes);
-    m->scales = cut(&c, p->n_out * p->n_groups, sizeof *m->scales);
-    if (p->zeros != NULL) m->zeros = cut(&c, p->n_out * p->n_groups, sizeof *m->zeros);
-    if (p->perm != NULL) m->perm = cut(&c, p->n_in, sizeof *m->perm);
+    m->errors = qs_gpu_cut(&c, job->n_out * job->n_in, sizeof *m->errors);
+    m->codes = qs_gpu_cut(&c, p->n_out * p->row_bytes, sizeof *m->codes);
+    m->scales = qs_gpu_cut(&c, p->n_out * p->n_groups, sizeof *m->scales);
+    if (p->zeros != NULL) m->zeros = qs_gpu_cut(&c, p->n_out * p->n_groups, sizeof *m->zeros);
+    if (p->perm != NULL) m->perm = qs_gpu_cut(&c, p->n_in, sizeof *m->perm);
+    if (job->columns != NULL) m->columns = qs_gpu_cut(&c, job->n_in, sizeof *m->columns);
+    if (job->rows != NULL) m->rows = qs_gpu_cut(&c, job->n_out, sizeof *m->rows);
     return c.bytes;
 }
 
@@ -272,13 +266,18 @@ static qs_err fill_errors(qs_backend *backend, const qs_loss_job *job, const mea
                            .codes = m->codes,
                            .scales = m->scales,
                            .zeros = m->zeros,
-                           .perm = m->perm};
+                           .perm = m->perm,
+                           .columns = m->columns,
+                           .rows = m->rows};
     qs_err err;
     QS_TRY(qs_backend_upload(backend, m->codes, p->codes, (size_t)(p->n_out * p->row_bytes)));
     QS_TRY(qs_backend_upload(backend, m->scales, p->scales, n_scales * sizeof *p->scales));
     if (p->zeros != NULL) QS_TRY(qs_backend_upload(backend, m->zeros, p->zeros, n_scales));
     if (p->perm != NULL)
         QS_TRY(qs_backend_upload(backend, m->perm, p->perm, (size_t)p->n_in * sizeof *p->perm));
+    if (job->columns != NULL)
+        QS_TRY(qs_backend_upload(backend, m->columns, job->columns, (size_t)job->n_in * sizeof *m->columns));
+    if (job->rows != NULL) QS_TRY(qs_backend_upload(backend, m->rows, job->rows, (size_t)job->n_out * sizeof *m->rows));
     QS_TRY(qs_gpu_check(qs_gpu_of(backend),
                         qs_cu_quant_errors(qs_gpu_of(backend)->stream, job->weights, &device, m->errors),
                         "compare weights"));
@@ -286,23 +285,21 @@ out:
     return err;
 }
 
-/* Rows of E H E^T, strip by strip of columns. H is symmetric: what is left of the diagonal block counts
- * twice. */
-static qs_err add_form(qs_backend *backend, const qs_loss_job *job, const float *e, const measuring *m)
+/* Strip by strip of columns. H is symmetric: what is left of the diagonal block counts twice. */
+qs_err qs_gpu_row_forms(qs_backend *backend, const float *e, int64_t n_rows, int64_t n, const float *h, float *product,
+                        double *forms)
 {
-    int64_t n = job->n_in, n_out = job->n_out;
     qs_err err = QS_OK;
     for (int64_t first = 0; first < n; first += STRIP) {
         int64_t width = min64(STRIP, n - first);
-        const float *h = job->h + first;
+        const float *strip = h + first;
         if (first > 0)
-            QS_TRY(
-                qs_op_gemm(backend, false, false, n_out, width, first, 2, e, n, h, n, 0, m->product, width));
-        QS_TRY(qs_op_gemm(backend, false, false, n_out, width, width, 1, e + first, n, h + first * n, n,
-                          first > 0 ? 1 : 0, m->product, width));
+            QS_TRY(qs_op_gemm(backend, false, false, n_rows, width, first, 2, e, n, strip, n, 0, product, width));
+        QS_TRY(qs_op_gemm(backend, false, false, n_rows, width, width, 1, e + first, n, strip + first * n, n,
+                          first > 0 ? 1 : 0, product, width));
         QS_TRY(qs_gpu_check(qs_gpu_of(backend),
-                            qs_cu_row_dots(qs_gpu_of(backend)->stream, m->product, width, e + first, n, n_out,
-                                           width, first > 0, m->form),
+                            qs_cu_row_dots(qs_gpu_of(backend)->stream, product, width, e + first, n, n_rows, width,
+                                           first > 0, forms),
                             "measure errors"));
     }
 out:
@@ -326,7 +323,8 @@ static qs_err loss(qs_backend *backend, const qs_loss_job *job, void *workspace,
                         qs_cu_row_dots(qs_gpu_of(backend)->stream, e, job->n_in, e, job->n_in, job->n_out,
                                        job->n_in, false, m.squares),
                         "measure errors"));
-    if (job->h != NULL) QS_TRY(add_form(backend, job, e, &m));
+    if (job->h != NULL)
+        QS_TRY(qs_gpu_row_forms(backend, e, job->n_out, job->n_in, job->h, m.product, m.form));
     QS_TRY(qs_backend_download(backend, rows, m.squares,
                                (size_t)((job->h != NULL ? 2 : 1) * job->n_out) * sizeof *rows));
     *squares = *form = 0;
@@ -375,6 +373,9 @@ const qs_solver_ops qs_gpu_solver = {
     .solve = solve,
     .loss_bytes = loss_bytes,
     .loss = loss,
+    .scaling_bytes = qs_gpu_scaling_bytes,
+    .scaling_loss = qs_gpu_scaling_loss,
+    .scale_columns = qs_gpu_scale_columns,
     .unpack_moments = unpack_moments,
     .order_moments = order_moments,
     .factor_leaf = factor_leaf,

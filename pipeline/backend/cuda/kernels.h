@@ -241,7 +241,8 @@ int qs_cu_order_moments(void *stream, const float *h, const int32_t *order, int6
                         float *a, float *u);
 int qs_cu_factor_leaf(void *stream, const float *a, float *u, int64_t ld, int64_t n, int32_t *status);
 int qs_cu_check_factor(void *stream, const float *u, int64_t n, int32_t *status);
-/* errors[n_out, n_in] = weights - the packed matrix, whose arrays are device pointers; perm, zeros or NULL. */
+/* errors[n_out, n_in] = weights - the packed matrix, whose arrays are device pointers; perm, zeros or NULL. With columns
+ * [n_in] weights are codes' times rows [n_out] (or NULL) over columns. */
 typedef struct qs_cu_packed {
     int bits;
     int64_t n_out, n_in, group_size, n_groups, row_bytes;
@@ -249,11 +250,35 @@ typedef struct qs_cu_packed {
     const uint16_t *scales;
     const uint8_t *zeros;
     const int32_t *perm;
+    const float *columns, *rows;
 } qs_cu_packed;
 int qs_cu_quant_errors(void *stream, const float *weights, const qs_cu_packed *packed, float *errors);
 /* sum[n_rows] (f64) = (add ? sum : 0) + row dots of a and b [n_rows, n], leading dimensions lda, ldb. */
 int qs_cu_row_dots(void *stream, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t n_rows, int64_t n,
                    bool add, double *sum);
+
+/* ---- awq.cu: rows of weights with scaled columns (quant/awq_search.h); x, errors [n, n_in] ---- */
+typedef struct qs_cu_scaled {
+    int bits;
+    bool sym;
+    int64_t n, n_in, group_size; /* n = every stride-th row of the matrix, from the first on */
+    int64_t stride;
+    const float *columns; /* [n_in] */
+    const float *rows;    /* of the matrix, or NULL = ones */
+} qs_cu_scaled;
+/* The steps of cutting a group's range: step s leaves 1 - s / QS_CU_CUT_STEPS of its largest weight. */
+enum { QS_CU_CUT_STEPS = 20 };
+/* x = weights * column / row */
+int qs_cu_awq_scale(void *stream, const qs_cu_scaled *scaled, const float *weights, float *x);
+/* errors = x less what rounding the cut x means, for inputs that are not scaled. cuts [n_groups, n]: the step of each
+ * group of each row; NULL = `step` everywhere. */
+int qs_cu_awq_errors(void *stream, const qs_cu_scaled *scaled, const float *x, int step, const uint8_t *cuts,
+                     float *errors);
+/* best, cuts [n] take form [n] and `step` where that is less, or always at step 0. */
+int qs_cu_awq_take_less(void *stream, const double *form, int64_t n, int step, double *best, uint8_t *cuts);
+/* Rows of x whose `cut` form is less than `whole` are cut. */
+int qs_cu_awq_cut(void *stream, const qs_cu_scaled *scaled, const uint8_t *cuts, const double *cut, const double *whole,
+                  float *x);
 
 #ifdef __cplusplus
 }

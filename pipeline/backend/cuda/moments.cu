@@ -106,24 +106,21 @@ __global__ void errors_kernel(const float *weights, qs_cu_packed p, float *error
     int code = (int)(pair >> (bit % 8) & ((1u << p.bits) - 1u));
     int zero = p.zeros != NULL ? p.zeros[g] : 1 << (p.bits - 1);
     int64_t at = row * p.n_in + (p.perm != NULL ? p.perm[j] : j);
-    errors[at] = weights[at] - qs_f32_of_f16(p.scales[g]) * (float)(code - zero); /* the product is exact */
+    float weight = qs_f32_of_f16(p.scales[g]) * (float)(code - zero); /* exact */
+    if (p.columns != NULL) weight = weight * (p.rows != NULL ? p.rows[row] : 1.0f) / p.columns[at - row * p.n_in];
+    errors[at] = weights[at] - weight;
 }
 
-/* A row a block; the halves of the block's sums are added in a fixed order. */
-__global__ void dots_kernel(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t n, bool add,
-                            double *sum)
+/* A row a warp; the halves of its lanes' sums are added in a fixed order. */
+__global__ void dots_kernel(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t n_rows, int64_t n,
+                            bool add, double *sum)
 {
-    __shared__ double part[THREADS];
-    int64_t row = blockIdx.x;
-    int t = (int)threadIdx.x;
+    int64_t row = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    if (row >= n_rows) return;
     double own = 0;
-    for (int64_t j = t; j < n; j += THREADS) own += (double)a[row * lda + j] * (double)b[row * ldb + j];
-    part[t] = own;
-    for (int half = THREADS / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (t < half) part[t] += part[t + half];
-    }
-    if (t == 0) sum[row] = (add ? sum[row] : 0.0) + part[0];
+    for (int64_t j = threadIdx.x % 32; j < n; j += 32) own += (double)a[row * lda + j] * (double)b[row * ldb + j];
+    for (int distance = 16; distance > 0; distance /= 2) own += __shfl_xor_sync(0xffffffffu, own, distance);
+    if (threadIdx.x % 32 == 0) sum[row] = (add ? sum[row] : 0.0) + own;
 }
 
 }
@@ -167,6 +164,7 @@ extern "C" int qs_cu_quant_errors(void *stream, const float *weights, const qs_c
 extern "C" int qs_cu_row_dots(void *stream, const float *a, int64_t lda, const float *b, int64_t ldb,
                               int64_t n_rows, int64_t n, bool add, double *sum)
 {
-    QS_LAUNCH(dots_kernel, dim3((unsigned)n_rows), dim3(THREADS), 0, stream, a, lda, b, ldb, n, add, sum);
+    QS_LAUNCH(dots_kernel, dim3(ceil_div(n_rows, THREADS / 32)), dim3(THREADS), 0, stream, a, lda, b, ldb, n_rows, n,
+              add, sum);
     return qs_launch_status();
 }

@@ -16,7 +16,7 @@
  * that wait for each other, each two divisions and a few products long. */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
-#include "backend/scale_steps.h"
+#include "backend/cuda/scales.h"
 
 namespace {
 
@@ -39,19 +39,13 @@ struct exchange {
 
 /* The search of one lane: its row's range, and the candidates of its warp. */
 struct search {
-    float low, base, maxq, middle;
+    float low, base, maxq;
     float scale[STEPS], inverse[STEPS], floor[STEPS], error[STEPS];
 };
 
-__device__ __forceinline__ float round_scale(float scale)
-{
-    return fmaxf(qs_f32_of_f16(qs_f16_of_f32(fminf(scale, QS_SCALE_MAX))), QS_SCALE_MIN);
-}
-
 __device__ __forceinline__ void candidate(const search &s, bool sym, float factor, float *scale, float *zero)
 {
-    *scale = round_scale(factor * s.base);
-    *zero = sym ? s.middle : rintf(fminf(fmaxf(-(factor * s.low) / *scale, 0.0f), s.maxq));
+    qs_cu_scale_of(s.low, s.base, s.maxq, sym, factor, scale, zero);
 }
 
 /* Widens low and high by the warp's share of n columns [n][ROWS]. */
@@ -75,16 +69,8 @@ __device__ __forceinline__ void start_search(search *s, const qs_cu_scale_rule &
         low = fminf(low, ex->low[w][lane]);
         high = fmaxf(high, ex->high[w][lane]);
     }
-    if (rule.sym) {
-        high = fmaxf(high, -low);
-        low = -high;
-    }
-    if (!(low < high)) { /* both are 0 */
-        low = -1.0f;
-        high = 1.0f;
-    }
+    qs_cu_settle_range(rule.sym, &low, &high);
     s->maxq = (float)((1 << rule.bits) - 1);
-    s->middle = (float)(1 << (rule.bits - 1));
     s->low = low;
     s->base = (high - low) / s->maxq;
     if (!rule.search) return;
