@@ -36,7 +36,8 @@ static const struct part {
     {"prefill", "a layer for 512 and 2048 tokens", bench_part_prefill},
     {"gram", "second moments of 8192 activations", bench_part_gram},
     {"ops", "the ops between the products", bench_part_ops},
-    {"gptq", "quantising one block", bench_part_gptq},
+    {"gptq", "quantising one block with GPTQ", bench_part_gptq},
+    {"awq", "quantising one block with AWQ", bench_part_awq},
 };
 enum { N_PARTS = sizeof parts / sizeof *parts };
 

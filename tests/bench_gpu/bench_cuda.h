@@ -143,6 +143,7 @@ qs_err bench_part_prefill(bench *b);
 qs_err bench_part_decoder(bench *b);
 qs_err bench_part_gram(bench *b);
 qs_err bench_part_gptq(bench *b);
+qs_err bench_part_awq(bench *b);
 qs_err bench_part_ops(bench *b);
 
 #endif

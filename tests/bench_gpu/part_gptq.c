@@ -1,6 +1,7 @@
-/* Quantising one block with GPTQ (4 bits, groups of 128, scale search): reading second moments in, the factor, and the
- * solver with the loss it reports, per input of the block. Weights and activations are random: the time does not depend
- * on the values. */
+/* Quantising one block at 4 bits in groups of 128, per input of the block: reading second moments in, and GPTQ with scale
+ * search (the factor by itself, then the solver with the loss it reports) or AWQ (its search, cuts, codes and loss).
+ * Weights and activations are random: the time does not depend on the values. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,7 +12,6 @@
 #include "tests/bench_gpu/bench_cuda.h"
 
 enum { N_SITES = 4, SITE_LINEARS_MAX = 3 };
-#define SPEC "gptq:bits=4,group=128"
 #define REPEAT_BELOW_SECONDS 8.0
 
 static const struct {
@@ -27,6 +27,7 @@ typedef struct quantizer {
     float *grams[N_SITES];             /* packed; likewise */
     float *weights;                    /* of a site's linears */
     int32_t *order;
+    float *abs_mean, *columns;         /* AWQ: mean sizes of inputs; the scaling that it finds */
 } quantizer;
 
 static int64_t site_width(const bench *b, int site)
@@ -68,7 +69,7 @@ out:
     return err;
 }
 
-static qs_err open_quantizer(quantizer *q, bench *b)
+static qs_err open_quantizer(quantizer *q, bench *b, const char *spec)
 {
     qs_err err = QS_OK;
     int64_t most = 0, widest = 0;
@@ -83,9 +84,12 @@ static qs_err open_quantizer(quantizer *q, bench *b)
         widest = width > widest ? width : widest;
         if (width_slot(b, site) == site) QS_TRY(make_gram(b, width, &q->grams[site]));
     }
-    QS_TRY(qs_spec_parse(&q->spec, SPEC));
+    QS_TRY(qs_spec_parse(&q->spec, spec));
     QS_TRY(qs_workspace_create(&q->workspace, b->backend));
     QS_TRY(QS_NEW(q->order, widest, "order"));
+    QS_TRY(QS_NEW(q->abs_mean, widest, "sizes of inputs"));
+    QS_TRY(QS_NEW(q->columns, widest, "scaling"));
+    for (int64_t i = 0; i < widest; i++) q->abs_mean[i] = 0.1f + fabsf(b->normal[i % BENCH_PATTERN]);
     QS_TRY(QS_NEW(q->weights, most, "weights"));
     for (int64_t i = 0; i < most; i++) q->weights[i] = 0.02f * b->normal[i % BENCH_PATTERN];
 out:
@@ -101,6 +105,8 @@ static void close_quantizer(quantizer *q)
     qs_workspace_destroy(q->workspace);
     qs_mem_free(q->weights);
     qs_mem_free(q->order);
+    qs_mem_free(q->abs_mean);
+    qs_mem_free(q->columns);
 }
 
 /* The factor that the solver will ask for, so that it is timed by itself. */
@@ -109,6 +115,7 @@ static qs_err make_factor(quantizer *q, qs_factor_cache *factors, int64_t width)
     qs_err err = QS_OK;
     const float *u;
     double damping_used;
+    if (q->spec.damping == 0) return QS_OK;
     if (q->spec.group_aware) QS_TRY(qs_order_group_aware(qs_factor_diag(factors), width, q->spec.group_size, q->order));
     QS_TRY(qs_factor_get(factors, q->spec.group_aware ? q->order : NULL, q->spec.damping, &u, &damping_used));
 out:
@@ -126,9 +133,10 @@ static qs_err solve(quantizer *q, int site, qs_factor_cache *factors)
     const float *weights = q->weights;
     for (int i = 0; i < sites[site].n; i++) {
         jobs[i] = (qs_quant_job){.name = sites[site].name, .weights = weights, .factors = factors,
-                                 .backend = q->b->backend};
+                                 .backend = q->b->backend, .abs_mean = q->abs_mean};
         bench_linear_shape(&q->b->shape, sites[site].first + i, &jobs[i].n_out, &jobs[i].n_in);
-        tasks[i] = (qs_quant_task){.spec = &q->spec, .job = &jobs[i], .out = &results[i]};
+        tasks[i] = (qs_quant_task){.spec = &q->spec, .job = &jobs[i], .out = &results[i],
+                                   .columns = q->spec.method->folds ? q->columns : NULL};
         weights += jobs[i].n_out * jobs[i].n_in;
     }
     QS_TRY(qs_quant_solve(q->workspace, tasks, sites[site].n));
@@ -162,21 +170,22 @@ out:
     return err;
 }
 
-static void print_step(const bench *b, const char *site, const char *name, double seconds)
+static void print_step(const quantizer *q, const char *site, const char *name, double seconds)
 {
     char text[32];
     (void)snprintf(text, sizeof text, "%s-%s", site, name);
-    bench_print(b, &(bench_row){.part = "gptq", .name = text, .format = "int4-g128-sym", .rows = b->shape.gptq_rows,
-                                .time = {seconds, seconds, seconds, 1}, .error = -1});
+    bench_print(q->b, &(bench_row){.part = q->spec.method->name, .name = text,
+                                   .format = q->spec.sym ? "int4-g128-sym" : "int4-g128-asym",
+                                   .rows = q->b->shape.gptq_rows, .time = {seconds, seconds, seconds, 1}, .error = -1});
 }
 
-qs_err bench_part_gptq(bench *b)
+static qs_err run_block(bench *b, const char *spec)
 {
     static const char *const names[N_STEPS] = {"load", "factor", "solve"};
     qs_err err = QS_OK;
     quantizer q = {0};
     double seconds[N_SITES][N_STEPS], total = 0.0;
-    QS_TRY(open_quantizer(&q, b));
+    QS_TRY(open_quantizer(&q, b, spec));
     /* The first pass grows the buffers that every later layer re-uses; it stands when another would take too long. */
     for (int pass = 0; pass < 2 && (pass == 0 || total < REPEAT_BELOW_SECONDS); pass++) {
         total = 0.0;
@@ -186,9 +195,14 @@ qs_err bench_part_gptq(bench *b)
         }
     }
     for (int site = 0; site < N_SITES; site++)
-        for (int s = 0; s < N_STEPS; s++) print_step(b, sites[site].name, names[s], seconds[site][s]);
-    print_step(b, "block", "all", total);
+        for (int s = 0; s < N_STEPS; s++)
+            if (s != FACTOR || q.spec.damping > 0) print_step(&q, sites[site].name, names[s], seconds[site][s]);
+    print_step(&q, "block", "all", total);
 out:
     close_quantizer(&q);
     return err;
 }
+
+qs_err bench_part_gptq(bench *b) { return run_block(b, "gptq:bits=4,group=128"); }
+
+qs_err bench_part_awq(bench *b) { return run_block(b, "awq:bits=4,group=128"); }
