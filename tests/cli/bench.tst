@@ -5,7 +5,8 @@
 
 # Every row has every column; results are checked against f64 before they are timed.
 0 qsweep,decode,step,int4-g128-sym,1, $QS_BUILD/tests/bench_cuda --tiny --backend cpu --samples 2 --sample-ms 0.1 | tee $TMP/bench_cuda.csv
-0 ^110$ awk -F, 'NF == 18' $TMP/bench_cuda.csv | wc -l
+# Every part has rows; the second column of the first row is its name.
+0 ^awq.decode.decoder.gptq.gram.linear.ops.part.peaks.prefill.$ awk -F, 'NF == 18 { print $2 }' $TMP/bench_cuda.csv | sort -u | tr '\n' ' '
 0 . ! awk -F, 'NF != 18' $TMP/bench_cuda.csv | grep .
 # The same through recordings and device kernels, where `make test` built them for the CPU.
 0 . ! test -x $QS_BUILD/shim/tests/bench_cuda || $QS_BUILD/shim/tests/bench_cuda --tiny --only decode,decoder,gram,gptq --samples 1 --sample-ms 0.01
