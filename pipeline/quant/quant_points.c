@@ -96,6 +96,16 @@ static qs_err check_rotation(const qs_quant_inputs *inputs, const qs_spec *specs
     return err == QS_OK && inputs->calib != NULL ? qs_turned_grams_check(turned, heads) : err;
 }
 
+/* specs [n_points] of the points that are to do, those that are not rotated first; how many. */
+static int64_t specs_to_do(const qs_quant_point *points, int64_t n_points, qs_spec *specs)
+{
+    int64_t n = 0;
+    for (int rotated = 0; rotated < 2; rotated++)
+        for (int64_t i = 0; i < n_points; i++)
+            if (!points[i].current && points[i].spec->rotate == (rotated == 1)) specs[n++] = *points[i].spec;
+    return n;
+}
+
 qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, int64_t n_points,
                             const qs_quant_inputs *inputs, qs_backend *backend)
 {
@@ -105,10 +115,7 @@ qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, in
     qs_err err;
     *out = (qs_quant_plan){0};
     QS_TRY(QS_NEW(specs, n_points, "plan"));
-    for (int rotated = 0; rotated < 2; rotated++)
-        for (int64_t i = 0; i < n_points; i++)
-            if (!points[i].current && points[i].spec->rotate == (rotated == 1))
-                specs[out->n_points++] = *points[i].spec;
+    out->n_points = specs_to_do(points, n_points, specs);
     if (out->n_points == 0) goto out;
     if (specs[out->n_points - 1].rotate) QS_TRY(check_rotation(inputs, specs, out->n_points));
     QS_TRY(measure_rate(backend, &rate));
@@ -275,34 +282,46 @@ static int64_t n_layer_runs(const qs_quant_point *points, int64_t n_points, bool
     return n;
 }
 
-/* 0 where budgets are measured first, which takes a time of its own. */
-static double n_lots_of(const qs_quant_point *points, int64_t n_points, const pass *first, int64_t n_layers)
+/* What all passes cost, in units of a layer of the first: passes of GPTQ take half as long again as those of RTN. 0 where
+ * budgets are measured first, which takes a time of its own. */
+static qs_err count_lots(double *out, const qs_quant_point *points, int64_t n_points, const qs_quant_inputs *inputs,
+                         int n_threads)
 {
-    int64_t n = 0;
-    for (int64_t i = 0; i < n_points; i++) {
-        if (points[i].current) continue;
-        if (points[i].spec->bpw > 0) return 0;
-        n++;
+    int64_t n_layers = qs_model_get_config(inputs->model)->n_layers;
+    double first_cost = 0, all = 0;
+    bool budget = false;
+    qs_spec *specs = NULL;
+    qs_err err = QS_NEW(specs, n_points, "plan");
+    if (err != QS_OK) return err;
+    int64_t n_specs = specs_to_do(points, n_points, specs);
+    for (int64_t i = 0; i < n_specs; i++) budget = budget || specs[i].bpw > 0;
+    for (int64_t first = 0, n; first < n_specs; first += n) {
+        n = pass_length(specs + first, n_specs - first);
+        qs_quant_cost cost = qs_quant_cost_of(inputs->model, n_threads, inputs->calib != NULL, specs + first, n);
+        if (first == 0) first_cost = cost.multiply_adds;
+        all += cost.multiply_adds;
     }
-    return (double)(n * n_layers) / (double)first->n;
+    *out = budget || first_cost <= 0 ? 0 : all / first_cost * (double)n_layers;
+    qs_mem_free(specs);
+    return QS_OK;
 }
 
 qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points, const qs_quant_inputs *inputs,
                            qs_backend *backend, const qs_gram_source *grams, qs_foretold *foretold)
 {
     int64_t n_layers = qs_model_get_config(inputs->model)->n_layers, n_done = 0;
-    double first_s = 0, layer_s = 0, n_lots = 0; /* layers of all points, in units of a layer of the first pass */
-    qs_progress progress;
-    pass *p;
-    qs_err err = QS_NEW(p, 1, "pass");
-    if (err != QS_OK) return err;
+    double first_s = 0, layer_s = 0, n_lots;
+    qs_progress progress = {0};
+    pass *p = NULL;
+    qs_err err;
+    QS_TRY(QS_NEW(p, 1, "pass"));
+    QS_TRY(count_lots(&n_lots, points, n_points, inputs, qs_backend_n_threads(backend)));
     int64_t n_runs = n_layer_runs(points, n_points, false) + n_layer_runs(points, n_points, true);
     qs_progress_start(&progress, "quantize: layer", n_runs * n_layers);
     for (int rotated = 0; rotated < 2; rotated++)
         for (int64_t at = 0;;) {
             fill_pass(p, points, n_points, rotated == 1, &at);
             if (p->n == 0) break;
-            if (n_lots <= 0) n_lots = n_lots_of(points, n_points, p, n_layers);
             QS_TRY(run_or_split(p, inputs, backend, grams, &progress, &n_done));
             if (first_s <= 0) {
                 first_s = p->first_s;
