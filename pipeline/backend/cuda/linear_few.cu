@@ -222,7 +222,7 @@ __device__ __forceinline__ void leave_sums(const job &j, const float (&total)[TI
 
 /* Slices in their order, terms of a row of x together, and bias; out to y. e counts rows of the item and, above those,
  * rows of x. */
-template <int TILES>
+template <int TILES, bool TABLE>
 __device__ __forceinline__ void finish(const job &j, int item, const float *sums, const float *scale, int e)
 {
     enum { ROWS = TILES * QS_CU_TILE_ROWS };
@@ -237,8 +237,8 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
     for (int s = 0; s < SLICES; s++, at += ROWS * j.width) y += j.n_terms == 2 ? at[0] + at[1] : at[0];
     y *= scale[x_row];
     float *to = l.y + x_row * l.n_out + out;
-    if (l.bias != nullptr) y += qs_cu_round_to(l.bias[out], j.rounding);
-    y = qs_cu_round_to(y, j.rounding);
+    if (l.bias != nullptr) y += TABLE ? qs_cu_round_to(l.bias[out], j.rounding) : l.bias[out];
+    if (TABLE) y = qs_cu_round_to(y, j.rounding);
     *to = l.add ? *to + y : y;
 }
 
@@ -321,7 +321,7 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
             int which = task / n_parts, e = task % n_parts * 32 + lane;
             int turn = which / n_teams, of = which % n_teams, done = first + turn * item_step + of * (int)gridDim.x;
             if (done < j.n_items && e < ROWS * j.n)
-                finish<TILES>(j, done, tables + of * SUMS + turn * SLICES * ROWS * j.width, scale, e);
+                finish<TILES, part::TABLE != 0>(j, done, tables + of * SUMS + turn * SLICES * ROWS * j.width, scale, e);
         }
         if (!is_last) __syncthreads();
         kept = 0;
