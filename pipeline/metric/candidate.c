@@ -21,7 +21,8 @@ void qs_candidate_close(qs_candidate *candidate)
     *candidate = (qs_candidate){0};
 }
 
-static qs_err identify_quant(const char *path, qs_model *model, char *id, qs_digest *digest, bool *own_head)
+static qs_err identify_quant(const char *path, qs_model *model, char *id, qs_digest *digest,
+                             qs_candidate_head *head)
 {
     qs_artifact *artifact = NULL;
     qs_err err;
@@ -29,23 +30,25 @@ static qs_err identify_quant(const char *path, qs_model *model, char *id, qs_dig
     QS_TRY(qs_model_check_record(model, artifact, path));
     QS_TRY(qs_artifact_get_text(artifact, "/spec/@id", id, QS_SPEC_ID_BYTES));
     *digest = qs_artifact_digest(artifact);
-    *own_head = qs_artifact_has(artifact, QS_QUANT_HEAD_CODES);
+    *head = qs_artifact_has(artifact, QS_QUANT_HEAD_CODES)   ? QS_HEAD_OWN
+            : qs_artifact_has(artifact, "/rotation/@digest") ? QS_HEAD_ROTATED
+                                                             : QS_HEAD_REFERENCE;
 out:
     qs_artifact_close(artifact);
     return err;
 }
 
 qs_err qs_candidate_identify(qs_candidate_kind kind, const char *path, qs_model *model, char *id, qs_digest *digest,
-                             bool *own_head)
+                             qs_candidate_head *head)
 {
     qs_candidate candidate;
-    if (kind == QS_CANDIDATE_QUANT) return identify_quant(path, model, id, digest, own_head);
+    if (kind == QS_CANDIDATE_QUANT) return identify_quant(path, model, id, digest, head);
     qs_err err = qs_candidate_open(&candidate, kind, path, model);
     if (err != QS_OK) return err;
     const qs_checkpoint_facts *facts = qs_checkpoint_get_facts(candidate.checkpoint);
     (void)snprintf(id, QS_SPEC_ID_BYTES, "%s", facts->id);
     *digest = facts->digest;
-    *own_head = true;
+    *head = QS_HEAD_OWN;
     qs_candidate_close(&candidate);
     return QS_OK;
 }

@@ -18,10 +18,13 @@ typedef struct qs_candidate {
 QS_MUST_CHECK qs_err qs_candidate_open(qs_candidate *out, qs_candidate_kind kind, const char *path, qs_model *model);
 void qs_candidate_close(qs_candidate *candidate);
 
-/* What identifies it, without holding it open: id[QS_SPEC_ID_BYTES] and digest; and whether it brings a head of its
- * own, as large as the reference's. */
+/* The head that its logits come from: the reference's, that of the rotated model, which all rotated points share, or
+ * its own. The last two are held beside the reference's, each as large. */
+typedef enum qs_candidate_head { QS_HEAD_REFERENCE, QS_HEAD_ROTATED, QS_HEAD_OWN } qs_candidate_head;
+
+/* What identifies it, without holding it open: id[QS_SPEC_ID_BYTES] and digest; and its head. */
 QS_MUST_CHECK qs_err qs_candidate_identify(qs_candidate_kind kind, const char *path, qs_model *model, char *id,
-                                           qs_digest *digest, bool *own_head);
+                                           qs_digest *digest, qs_candidate_head *head);
 
 qs_linear_source qs_candidate_source(const qs_candidate *candidate);
 qs_quant_size qs_candidate_size(const qs_candidate *candidate, const qs_model *model);

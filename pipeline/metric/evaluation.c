@@ -35,7 +35,7 @@ static qs_err take_candidate(qs_evaluation *e, qs_eval_point *point, qs_candidat
     qs_err err;
     point->kind = kind;
     point->quant_path = path;
-    QS_TRY(qs_candidate_identify(kind, path, e->model, point->id, &point->quant, &point->own_head));
+    QS_TRY(qs_candidate_identify(kind, path, e->model, point->id, &point->quant, &point->head));
     if (strcmp(point->id, e->reference.id) == 0)
         return qs_fail(QS_E_USAGE, "evaluate %s: the id %s is the reference's; rename it", path, point->id);
     QS_TRY(qs_path_format(point->path, "%s/%s.eval.h5", e->options.out_dir, point->id));
@@ -321,7 +321,17 @@ static size_t in_slabs(const qs_evaluation *e, size_t bytes)
     return (bytes + slab - 1) / slab * slab;
 }
 
-/* The most that the passes hold: while the head is laid out, which is there twice then, or while they run. */
+/* Whether any point that is to do brings a head besides the reference's; never are two of them there at a time. */
+static bool has_second_head(const qs_evaluation *e)
+{
+    bool second = false;
+    for (int64_t i = 0; i < e->n_points; i++)
+        second = second || (!e->points[i].current && (e->points[i].tasks & QS_TASKS_QUALITY) != 0 &&
+                            e->points[i].head != QS_HEAD_REFERENCE);
+    return second;
+}
+
+/* The most that the passes hold: while a head is laid out, which is there twice then, or while they run. */
 static size_t pass_bytes(const qs_evaluation *e, const qs_pass_plan *plan)
 {
     const qs_model_config *c = qs_model_get_config(e->model);
@@ -336,6 +346,11 @@ static size_t pass_bytes(const qs_evaluation *e, const qs_pass_plan *plan)
     size_t always = plan->stream_bytes + plan->scratch_bytes + windows + stored + head - small_head;
     size_t laid_out = in_slabs(e, small_head + 1) + head,
            running = in_slabs(e, small_head + rest) + qs_scorer_tile_bytes(c);
+    if (has_second_head(e)) { /* laid out beside what the scorer has by then */
+        size_t second = small_head > 0 ? in_slabs(e, head) : head;
+        laid_out += second + qs_scorer_tile_bytes(c);
+        running += second;
+    }
     return always + (laid_out > running ? laid_out : running);
 }
 

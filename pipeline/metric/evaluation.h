@@ -56,7 +56,7 @@ typedef struct qs_eval_point {
     qs_digest quant;
     char twin_path[QS_PATH_BYTES]; /* its eval artifact when quantised otherwise (requantised); "" = none */
     qs_digest served;         /* of what it is asked, how, and of the twin */
-    bool own_head;            /* a candidate with a head as large as the reference's */
+    qs_candidate_head head;   /* of a candidate */
     unsigned tasks, dumps;    /* what it will hold: what is asked, and what is there already */
     bool current;             /* nothing to do */
     qs_raced raced;           /* what a race left of it in its artifact */

@@ -439,7 +439,7 @@ static qs_err run_next_group(runner *r, int64_t *first)
             continue;
         }
         /* Heads are large: whoever brings its own goes alone. */
-        bool alone = point->own_head || (n > 0 && points[0]->own_head);
+        bool alone = point->head == QS_HEAD_OWN || (n > 0 && points[0]->head == QS_HEAD_OWN);
         if (n > 0 && (alone || quality != group_quality)) break;
         tell_stale(point);
         group_quality = quality;
