@@ -285,6 +285,26 @@ out:
     return err;
 }
 
+/* EXL2: every width, and groups that begin within a block of columns. */
+static qs_err run_exl2(trial *t, unsigned uses, int64_t n)
+{
+    static const qs_packed_group groups[] = {{0, 8}, {32, 6}, {64, 5}, {96, 4}, {128, 2}};
+    enum { N_GROUPS = sizeof groups / sizeof *groups };
+    qs_packed packed = {0};
+    qs_err err;
+    QS_TRY(qs_packed_shape_exl2(&packed, N_OUT, N_IN, groups, N_GROUPS));
+    QS_TRY(qs_packed_alloc_exl2(&packed, groups));
+    for (int64_t i = 0; i < N_OUT * packed.row_bytes; i++) packed.codes[i] = (uint8_t)qs_rng_below(4, (uint64_t)i, 256);
+    for (int64_t i = 0; i < N_OUT * N_GROUPS; i++) packed.scale_codes[i] = (uint8_t)qs_rng_below(5, (uint64_t)i, 16);
+    for (int64_t g = 0; g < N_GROUPS; g++) packed.scale_max[g] = qs_f16_from_f32(0.5f / (float)(1 << groups[g].bits));
+    for (int64_t j = 0; j < N_IN; j++) packed.perm[j] = (int32_t)(j * 7 % N_IN);
+    qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = N_OUT, .n_in = N_IN, .packed = &packed};
+    QS_TRY(run_linear(t, &desc, uses, QS_COMPUTE_F32, n));
+out:
+    qs_packed_free(&packed);
+    return err;
+}
+
 static qs_err run_f32_few(trial *t) { return run_dense(t, QS_MATRIX_F32, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
 static qs_err run_f16_few(trial *t) { return run_dense(t, QS_MATRIX_F16, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
 static qs_err run_bf16_few(trial *t) { return run_dense(t, QS_MATRIX_BF16, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
@@ -301,6 +321,9 @@ static qs_err run_nf4_many(trial *t) { return run_format(t, QS_PACKED_NF4, QS_RO
 static qs_err run_fp4_few(trial *t) { return run_format(t, QS_PACKED_FP4, QS_ROUND_F32, QS_USE_GEMV, FEW); }
 static qs_err run_outliers_few(trial *t) { return run_format(t, QS_PACKED_INT8, QS_ROUND_F16, QS_USE_GEMV, FEW); }
 static qs_err run_outliers_many(trial *t) { return run_format(t, QS_PACKED_INT8, QS_ROUND_F16, QS_USE_GEMM, MANY); }
+static qs_err run_exl2_one(trial *t) { return run_exl2(t, QS_USE_GEMV, 1); }
+static qs_err run_exl2_few(trial *t) { return run_exl2(t, QS_USE_GEMV, FEW); }
+static qs_err run_exl2_many(trial *t) { return run_exl2(t, QS_USE_GEMM, MANY); }
 
 /* An op by itself, then recorded and played with other data; where nothing is recorded the op runs again. */
 static qs_err run_recording(trial *t)
@@ -354,10 +377,13 @@ static const struct {
     {"linear nf4 in bf16, few rows", run_nf4_bf16, 0x1p-7}, /* results may lie one place apart, here and below */
     {"linear fp4, few rows", run_fp4_few, 1e-5},
     {"linear llmint8, few rows", run_outliers_few, 0x1p-10},
+    {"linear exl2, one row", run_exl2_one, 1e-3}, /* the CPU's kernels leave the weights' rounding to f16 out */
+    {"linear exl2, few rows", run_exl2_few, 1e-3},
     {"linear f32, many rows", run_f32_many, 1e-5},
     {"linear int4, many rows", run_int4_many, 1e-5},
     {"linear nf4, many rows", run_nf4_many, 1e-5},
     {"linear llmint8, many rows", run_outliers_many, 0x1p-10},
+    {"linear exl2, many rows", run_exl2_many, 1e-5},
     {"linear, 16-bit products", run_products_16, 2e-2},
     {"recording", run_recording, 1e-6},
 };

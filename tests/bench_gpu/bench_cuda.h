@@ -73,7 +73,7 @@ QS_MUST_CHECK qs_err bench_zero(bench *b, double *device, int64_t n);
 typedef struct bench_format {
     const char *name;
     qs_matrix_format format;
-    int bits; /* of a code; of an element when dense */
+    int bits; /* of a code, about; of an element when dense */
     int64_t group_size;
     bool sym;
 } bench_format;

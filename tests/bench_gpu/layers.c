@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "quant/mix.h"
 #include "tests/bench_gpu/bench_cuda.h"
 
 enum { LAYERS_MIN = 2, LAYERS_MAX = 8, CHECKED_OUTPUTS = 48 };
@@ -22,6 +23,9 @@ static const bench_format formats[] = {
     {"int4-g64-sym", QS_MATRIX_INT, 4, 64, true},
     {"int4-g128-sym", QS_MATRIX_INT, 4, 128, true},
     {"int4-g32-asym", QS_MATRIX_INT, 4, 32, false},
+    {"exl2-2.5", QS_MATRIX_INT, 2, 64, true},
+    {"exl2-4.1", QS_MATRIX_INT, 4, 64, true},
+    {"exl2-6.5", QS_MATRIX_INT, 6, 64, true},
     {"int8-g64-sym", QS_MATRIX_INT, 8, 64, true},
     {"int8-g128-sym", QS_MATRIX_INT, 8, 128, true},
     {"nf4-b64-dq", QS_MATRIX_INT, 4, 64, true},
@@ -49,6 +53,24 @@ static const struct looked_up *looked_up_of(const bench_format *format)
 {
     for (size_t i = 0; i < sizeof looked_up / sizeof *looked_up; i++)
         if (strcmp(looked_up[i].format, format->name) == 0) return &looked_up[i];
+    return NULL;
+}
+
+/* Widths and groups of EXL2: rows of quant/mix.c. */
+static const struct {
+    const char *format, *mix;
+} mixes[] = {
+    {"exl2-2.5", "0.05:5b32 0.3:3b64 0.65:2b64"},
+    {"exl2-4.1", "0.1:5b64 0.9:4b64"},
+    {"exl2-6.5", "0.25:8b64 0.75:6b64"},
+};
+
+/* NULL for other formats. */
+static const qs_mix *mix_of(const bench_format *format)
+{
+    for (size_t i = 0; i < sizeof mixes / sizeof *mixes; i++)
+        for (int64_t m = 0; m < qs_n_mixes && strcmp(mixes[i].format, format->name) == 0; m++)
+            if (strcmp(mixes[i].mix, qs_mixes[m].name) == 0) return &qs_mixes[m];
     return NULL;
 }
 
@@ -155,10 +177,41 @@ out:
     return err;
 }
 
+/* Channels in one order for all matrices of an input, as their importance has it. */
+static qs_err fill_exl2(bench_contents *c, const qs_mix *mix)
+{
+    qs_err err = QS_OK;
+    qs_packed *p = &c->packed;
+    int64_t n_in = c->desc.n_in, n_groups;
+    qs_packed_group *groups = NULL;
+    QS_TRY(QS_NEW(groups, QS_MIX_GROUPS_MAX, "groups"));
+    n_groups = qs_mix_groups(mix, n_in, groups);
+    QS_TRY(qs_packed_shape_exl2(p, c->desc.n_out, n_in, groups, n_groups));
+    QS_TRY(qs_packed_alloc_exl2(p, groups));
+    int64_t n_bytes = p->n_out * p->row_bytes, first = n_bytes < BENCH_PATTERN ? n_bytes : BENCH_PATTERN;
+    for (int64_t i = 0; i < first; i++) p->codes[i] = (uint8_t)qs_rng_u64(1, (uint64_t)i);
+    spread(p->codes, (size_t)first, (size_t)n_bytes);
+    for (int64_t i = 0; i < p->n_out * n_groups; i++) p->scale_codes[i] = (uint8_t)qs_rng_below(2, (uint64_t)i, 16);
+    for (int64_t g = 0; g < n_groups; g++)
+        p->scale_max[g] = qs_f16_from_f32(2 * WEIGHT_SCALE / (float)(1 << (groups[g].bits - 1)));
+    for (int64_t j = n_in - 1; j > 0; j--) {
+        int64_t other = qs_rng_below(3, (uint64_t)j, j + 1);
+        int32_t kept = p->perm[j];
+        p->perm[j] = p->perm[other];
+        p->perm[other] = kept;
+    }
+    c->desc.packed = p;
+    c->bytes = (double)n_bytes + (double)(p->n_out * n_groups) * 2; /* scales are kept as f16 */
+out:
+    qs_mem_free(groups);
+    return err;
+}
+
 qs_err bench_contents_make(bench_contents *c, const bench *b, const bench_format *format, int64_t n_out, int64_t n_in)
 {
     *c = (bench_contents){.desc = {.format = format->format, .n_out = n_out, .n_in = n_in}};
     if (looked_up_of(format) != NULL) return fill_looked_up(c, format, looked_up_of(format));
+    if (mix_of(format) != NULL) return fill_exl2(c, mix_of(format));
     return format->format == QS_MATRIX_INT ? fill_packed(c, format) : fill_dense(c, b, format);
 }
 

@@ -5,7 +5,7 @@
 enum { CACHE_ROOM = 128, N_BATCHES = 4 };
 static const int64_t batches[N_BATCHES] = {1, 4, 16, 32};
 static const char *const formats[] = {"f16", "int8-g128-sym", "int4-g128-sym", "int4-g32-asym", "int3-g128-sym",
-                                      "nf4-b64-dq", "llmint8"};
+                                      "nf4-b64-dq", "llmint8", "exl2-4.1"};
 
 typedef struct model {
     bench_activations activations;

@@ -16,6 +16,7 @@ static const struct {
     {"int4-g64-sym", QS_COMPUTE_BF16},  {"int4-g128-sym", QS_COMPUTE_BF16}, {"int4-g32-asym", QS_COMPUTE_BF16},
     {"int8-g64-sym", QS_COMPUTE_BF16},  {"int8-g128-sym", QS_COMPUTE_BF16}, {"nf4-b64-dq", QS_COMPUTE_BF16},
     {"nf4-b64", QS_COMPUTE_BF16},       {"fp4-b64", QS_COMPUTE_BF16},      {"llmint8", QS_COMPUTE_BF16},
+    {"exl2-2.5", QS_COMPUTE_BF16},      {"exl2-4.1", QS_COMPUTE_BF16},     {"exl2-6.5", QS_COMPUTE_BF16},
     {"f16", QS_COMPUTE_F32},            {"int4-g128-sym", QS_COMPUTE_F32},
 };
 

@@ -10,6 +10,7 @@ static const struct {
 } cases[] = {
     {"f16", QS_COMPUTE_BF16, true}, {"int4-g128-sym", QS_COMPUTE_BF16, true}, {"bf16", QS_COMPUTE_BF16, false},
     {"f32", QS_COMPUTE_F32, false}, {"nf4-b64-dq", QS_COMPUTE_BF16, true}, {"llmint8", QS_COMPUTE_BF16, true},
+    {"exl2-4.1", QS_COMPUTE_BF16, true},
 };
 
 typedef struct prompt {

@@ -16,7 +16,7 @@ static void cuda_destroy(qs_backend *backend)
     qs_blas_destroy(gpu->blas, gpu);
     qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->small,
                                 &gpu->gram, &gpu->raw, &gpu->stage[0], &gpu->stage[1], &gpu->stage[2], &gpu->stage[3],
-                                &gpu->coded, &gpu->coded_scale, &gpu->outliers, &gpu->product};
+                                &gpu->stage[4], &gpu->coded, &gpu->coded_scale, &gpu->outliers, &gpu->product};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_gpu_release(gpu, buffers[i], QS_GPU_WORKSPACE);
     for (int i = 0; i < 2; i++)
         if (gpu->pinned_free[i] != NULL) (void)qs_rt_event_destroy(gpu->pinned_free[i]);
@@ -160,7 +160,8 @@ static void cuda_print_ops(const qs_backend *backend, FILE *stream)
         {"embed", "rows.cu"}, {"rmsnorm", "rows.cu"}, {"rope", "rows.cu"}, {"silu_mul", "rows.cu"}, {"add", "rows.cu"},
         {"attention", "attention.cu"}, {"attention_decode", "attention_decode.cu"}, {"logit_stats", "logits.cu"},
         {"kld", "logits.cu"}, {"gram", "stats.cu"}, {"abs_stats", "stats.cu"}, {"linear few rows", "linear_few.cu"},
-        {"linear f32", "linear.cu"}, {"dequant", "dequant.cu"}, {"round, code, finish", "coded.cu"},
+        {"linear exl2", "linear_mixed.cu"}, {"linear f32", "linear.cu"}, {"dequant", "dequant.cu"},
+        {"round, code, finish", "coded.cu"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         (void)fprintf(stream, "%-18s %s\n", rows[i].op, rows[i].from);

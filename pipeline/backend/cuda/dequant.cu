@@ -72,13 +72,65 @@ __device__ __forceinline__ void unpack_step(const job &j, int64_t tile, int colu
                            scale[r] * value_of<FORMAT>(a[r + 2] & 0xffff), scale[r] * value_of<FORMAT>(a[r + 2] >> 16));
 }
 
+/* Rows g and g + 8 of k-step s. */
+__device__ __forceinline__ void put_step(const float4 v[2], int s, int lane, float *rows)
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        *reinterpret_cast<float4 *>(rows + (lane / 4 + 8 * r) * STRIDE + 16 * s + 4 * (lane % 4)) = v[r];
+}
+
+/* A chunk of a mixed piece; weights are f16 numbers. */
+template <int FORMAT>
+__device__ __forceinline__ void unpack_part(const job &j, int64_t tile, const qs_cu_mixed_piece *piece, int within,
+                                            int lane, float *rows)
+{
+    using unpacker = qs_unpacker<FORMAT>;
+    enum { WORDS = unpacker::WORDS };
+    constexpr uint32_t middle = 1u << (unpacker::BITS - 1), minus_zero = 0x80008000u;
+    const qs_cu_mixed_plan *plan = j.linear.plan;
+    uint32_t words[WORDS];
+    unpacker unpack;
+    unpack.set_zeros(middle, middle);
+    qs_load_words<WORDS>(words, j.linear.words + (tile * plan->tile_vectors + piece->at) * 4 + within * WORDS * 32, lane);
+#pragma unroll
+    for (int s = 0; s < 4; s++) {
+        int group = piece->group[2 * within + s / 2];
+        uint32_t a[4], pair = j.linear.scales[(tile * plan->n_groups + group) * 8 + lane / 4];
+        float4 v[2];
+        unpack.step(words, s, a);
+#pragma unroll
+        for (int r = 0; r < 4; r++)
+            a[r] = qs_f16x2_fma(a[r], r % 2 == 0 ? qs_pair_of_low(pair) : qs_pair_of_high(pair), minus_zero);
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            v[r] = make_float4(value_of<FORMAT>(a[r] & 0xffff), value_of<FORMAT>(a[r] >> 16),
+                               value_of<FORMAT>(a[r + 2] & 0xffff), value_of<FORMAT>(a[r + 2] >> 16));
+        put_step(v, s, lane, rows);
+    }
+}
+
+__device__ __forceinline__ void unpack_mixed(const job &j, int64_t tile, int chunk, int lane, float *rows)
+{
+    const qs_cu_mixed_piece *piece = qs_piece_at(j.linear.plan, chunk);
+    int within = chunk - piece->chunk;
+    switch (piece->bits) {
+    case 2: return unpack_part<QS_CU_INT2>(j, tile, piece, within, lane, rows);
+    case 3: return unpack_part<QS_CU_INT3>(j, tile, piece, within, lane, rows);
+    case 4: return unpack_part<QS_CU_INT4>(j, tile, piece, within, lane, rows);
+    case 5: return unpack_part<QS_CU_INT5>(j, tile, piece, within, lane, rows);
+    case 6: return unpack_part<QS_CU_INT6>(j, tile, piece, within, lane, rows);
+    default: return unpack_part<QS_CU_INT8>(j, tile, piece, within, lane, rows);
+    }
+}
+
 template <int FORMAT>
 __device__ __forceinline__ void unpack_chunk(const job &j, int64_t tile, int chunk, int lane, const uint32_t *table,
                                              float *rows)
 {
     enum { WORDS = qs_unpacker<FORMAT>::WORDS };
     uint32_t words[WORDS];
-    int g = lane / 4, t = lane % 4;
+    int g = lane / 4;
     qs_load_words<WORDS>(words, j.linear.words + (tile * j.n_chunks + chunk) * WORDS * 32, lane);
 #pragma unroll
     for (int s = 0; s < 4; s++) {
@@ -86,9 +138,7 @@ __device__ __forceinline__ void unpack_chunk(const job &j, int64_t tile, int chu
         int column = chunk * QS_CU_CHUNK + 16 * s;
         if constexpr (FORMAT >= QS_CU_TABLE) look_up(j, tile, column, g, words[s], table, v);
         else unpack_step<FORMAT>(j, tile, column, g, words, s, v);
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            *reinterpret_cast<float4 *>(rows + (g + 8 * r) * STRIDE + 16 * s + 4 * t) = v[r];
+        put_step(v, s, lane, rows);
     }
 }
 
@@ -124,7 +174,9 @@ template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant(job j)
         if (threadIdx.x < 16) table[threadIdx.x] = __float_as_uint(j.values[threadIdx.x]);
         __syncthreads();
     }
-    if (chunk < j.n_chunks)
+    if constexpr (FORMAT == QS_CU_MIXED) {
+        if (chunk < j.n_chunks) unpack_mixed(j, tile, chunk, (int)threadIdx.x % 32, rows + threadIdx.x / 32 * QS_CU_CHUNK);
+    } else if (chunk < j.n_chunks)
         unpack_chunk<FORMAT>(j, tile, chunk, (int)threadIdx.x % 32, table, rows + threadIdx.x / 32 * QS_CU_CHUNK);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < ROWS * WIDTH / 4; i += THREADS) {
@@ -169,6 +221,7 @@ extern "C" int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, cons
     case QS_CU_INT4: return launch<QS_CU_INT4>(stream, j);
     case QS_CU_INT8: return launch<QS_CU_INT8>(stream, j);
     case QS_CU_F16: return launch<QS_CU_F16>(stream, j);
+    case QS_CU_MIXED: return launch<QS_CU_MIXED>(stream, j);
     default: return launch<QS_CU_BF16>(stream, j);
     }
 }

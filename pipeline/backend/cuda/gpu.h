@@ -35,7 +35,7 @@ typedef struct qs_gpu {
     qs_gpu_buffer x_bf16;           /* activations for many rows */
     qs_gpu_buffer attention;        /* partial sums of decoding */
     qs_gpu_buffer raw;              /* weights as uploaded, before they are laid out */
-    qs_gpu_buffer stage[4];         /* words, scales, zeros, perm of a matrix that is kept only as dense rows */
+    qs_gpu_buffer stage[5];         /* words, scales, zeros, perm, plan of a matrix that is kept only as dense rows */
     qs_gpu_buffer small;            /* host arguments and results of an op */
     qs_gpu_buffer gram;             /* split terms of second moments */
     qs_gpu_buffer coded, coded_scale, outliers; /* activations as NF4, FP4 and int8 take them (coded.cu) */
@@ -78,6 +78,11 @@ void qs_gpu_get_memory(const qs_backend *backend, qs_backend_memory *memory);
 qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
 void qs_gpu_matrix_destroy(qs_matrix *matrix);
 qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
+
+/* gpu_exl2.c: both into memory that the caller frees. The plan with all that lies behind its head; scales [n_out,
+ * n_groups]. */
+QS_MUST_CHECK qs_err qs_gpu_plan_mixed(const qs_packed *packed, qs_cu_mixed_plan **out, size_t *bytes);
+QS_MUST_CHECK qs_err qs_gpu_mixed_scales(const qs_packed *packed, uint16_t **out);
 
 /* gpu_ops.c */
 qs_err qs_gpu_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out);

@@ -9,6 +9,7 @@ static void release_stored(qs_gpu *gpu, qs_gpu_stored *s, qs_gpu_use use)
     qs_gpu_release(gpu, &s->scales, use);
     qs_gpu_release(gpu, &s->zeros, use);
     qs_gpu_release(gpu, &s->perm, use);
+    qs_gpu_release(gpu, &s->plan, use);
 }
 
 void qs_gpu_matrix_destroy(qs_matrix *matrix)
@@ -25,13 +26,11 @@ void qs_gpu_matrix_destroy(qs_matrix *matrix)
 static qs_cu_linear linear_of(const qs_gpu_stored *s, bool is_coded, bool has_zeros, int64_t n_out)
 {
     return (qs_cu_linear){.words = s->words.data, .scales = is_coded ? s->scales.data : NULL,
-                          .zeros = has_zeros ? s->zeros.data : NULL, .n_out = n_out};
+                          .zeros = has_zeros ? s->zeros.data : NULL, .plan = s->plan.data, .n_out = n_out};
 }
 
-static bool is_coded(const qs_gpu_matrix *m)
-{
-    return m->shape.format <= QS_CU_INT8 || m->shape.format >= QS_CU_TABLE;
-}
+static bool is_coded(const qs_gpu_matrix *m) { return !m->is_f32 && qs_cu_is_coded(m->shape.format); }
+static bool is_mixed(const qs_gpu_matrix *m) { return !m->is_f32 && m->shape.format == QS_CU_MIXED; }
 
 /* ---- contents ---- */
 
@@ -55,20 +54,22 @@ qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu
 {
     enum { PIECE_ROWS = 2 * QS_CU_TILE_ROWS }; /* tiles come in pairs */
     qs_gpu *gpu = qs_gpu_of(backend);
-    int64_t tile_words = qs_cu_n_chunks(self->shape.n_in) * 32 * qs_cu_words(self->shape.format);
     int64_t step = RAW_BYTES / (row_bytes * PIECE_ROWS) * PIECE_ROWS;
     void *raw;
     qs_err err;
     if (step < PIECE_ROWS) step = PIECE_ROWS;
-    int64_t behind = (QS_CU_PIECE_CHUNKS - 1) * 32 * qs_cu_words(self->shape.format); /* read with the last chunk */
-    QS_TRY(qs_gpu_reserve(gpu, &s->words, (size_t)(qs_cu_n_tiles(n_out) * tile_words + behind) * sizeof(uint32_t), use,
-                          "weights"));
+    /* Read with the last chunk; mixed pieces are whole. */
+    int64_t behind = is_mixed(self) ? 0 : (QS_CU_PIECE_CHUNKS - 1) * 32 * qs_cu_words(self->shape.format);
+    size_t bytes = (size_t)(qs_cu_n_tiles(n_out) * self->tile_words + behind) * sizeof(uint32_t);
+    QS_TRY(qs_gpu_reserve(gpu, &s->words, bytes, use, "weights"));
     for (int64_t row = 0; row < n_out; row += step) {
         int64_t n = n_out - row < step ? n_out - row : step;
-        uint32_t *words = (uint32_t *)s->words.data + row / QS_CU_TILE_ROWS * tile_words;
+        uint32_t *words = (uint32_t *)s->words.data + row / QS_CU_TILE_ROWS * self->tile_words;
         QS_TRY(upload_raw(backend, (const char *)rows + row * row_bytes, (size_t)(n * row_bytes), &raw));
-        QS_TRY(qs_gpu_check(gpu, qs_cu_lay_out(gpu->stream, &self->shape, n, raw, row_bytes, words),
-                            "lay out weights"));
+        int status = is_mixed(self) ? qs_cu_lay_out_mixed(gpu->stream, s->plan.data, n, self->shape.n_in, raw, row_bytes,
+                                                          words)
+                                    : qs_cu_lay_out(gpu->stream, &self->shape, n, raw, row_bytes, words);
+        QS_TRY(qs_gpu_check(gpu, status, "lay out weights"));
     }
 out:
     return err;
@@ -98,21 +99,50 @@ out:
     return err;
 }
 
+static qs_err store_perm(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
+                         qs_gpu_use use)
+{
+    size_t bytes = (size_t)packed->n_in * sizeof *packed->perm;
+    qs_err err = QS_OK;
+    self->has_perm = packed->perm != NULL;
+    if (!self->has_perm) goto out;
+    self->perm_id = qs_hash(packed->perm, bytes);
+    QS_TRY(qs_gpu_reserve(qs_gpu_of(backend), &s->perm, bytes, use, "permutation"));
+    QS_TRY(qs_gpu_upload(backend, s->perm.data, packed->perm, bytes));
+out:
+    return err;
+}
+
 static qs_err store_int(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
                         qs_gpu_use use)
 {
-    qs_gpu *gpu = qs_gpu_of(backend);
     qs_err err;
     self->has_zeros = packed->zeros != NULL || qs_cu_needs_zeros(&self->shape);
-    self->has_perm = packed->perm != NULL;
     QS_TRY(qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
     QS_TRY(store_scales(backend, self, packed, s, use));
-    if (packed->perm != NULL) {
-        size_t bytes = (size_t)packed->n_in * sizeof *packed->perm;
-        QS_TRY(qs_gpu_reserve(gpu, &s->perm, bytes, use, "permutation"));
-        QS_TRY(qs_gpu_upload(backend, s->perm.data, packed->perm, bytes));
-    }
+    QS_TRY(store_perm(backend, self, packed, s, use));
 out:
+    return err;
+}
+
+static qs_err store_mixed(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
+                          qs_gpu_use use)
+{
+    qs_cu_mixed_plan *plan = NULL;
+    qs_packed scales = {.n_out = packed->n_out, .n_groups = packed->n_groups, .bits = QS_EXL2_BITS_MAX};
+    size_t bytes;
+    qs_err err;
+    QS_TRY(qs_gpu_plan_mixed(packed, &plan, &bytes));
+    QS_TRY(qs_gpu_mixed_scales(packed, &scales.scales));
+    QS_TRY(qs_gpu_reserve(qs_gpu_of(backend), &s->plan, bytes, use, "plan of mixed widths"));
+    QS_TRY(qs_gpu_upload(backend, s->plan.data, plan, bytes));
+    self->tile_words = (int64_t)plan->tile_vectors * 4;
+    QS_TRY(qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
+    QS_TRY(store_scales(backend, self, &scales, s, use));
+    QS_TRY(store_perm(backend, self, packed, s, use));
+out:
+    qs_mem_free(plan);
+    qs_mem_free(scales.scales);
     return err;
 }
 
@@ -127,6 +157,10 @@ static qs_err set_shape(qs_gpu_matrix *self, const qs_matrix_desc *desc)
     self->shape = (qs_cu_linear_shape){.n_in = desc->n_in, .group_size = desc->n_in};
     if (desc->format != QS_MATRIX_INT) {
         self->shape.format = desc->format == QS_MATRIX_BF16 ? QS_CU_BF16 : QS_CU_F16;
+        return QS_OK;
+    }
+    if (desc->packed->format == QS_PACKED_EXL2) {
+        self->shape.format = QS_CU_MIXED;
         return QS_OK;
     }
     if (desc->packed->format != QS_PACKED_INT) return qs_gpu_format_shape(self, desc->packed);
@@ -192,10 +226,13 @@ static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
     qs_err err;
     bool keep = (matrix->uses & QS_USE_GEMV) != 0 || self->format == QS_PACKED_INT8; /* outliers meet its weights */
     qs_gpu_stored passing = {.words = gpu->stage[0], .scales = gpu->stage[1], .zeros = gpu->stage[2],
-                             .perm = gpu->stage[3]};
+                             .perm = gpu->stage[3], .plan = gpu->stage[4]};
     qs_gpu_stored *s = keep ? &self->stored : &passing;
     qs_gpu_use use = keep ? QS_GPU_WEIGHTS : QS_GPU_WORKSPACE;
-    if (self->format != QS_PACKED_INT) {
+    if (!is_mixed(self)) self->tile_words = qs_cu_n_chunks(desc->n_in) * 32 * qs_cu_words(self->shape.format);
+    if (is_mixed(self)) {
+        QS_TRY(store_mixed(matrix->backend, self, desc->packed, s, use));
+    } else if (self->format != QS_PACKED_INT) {
         QS_TRY(qs_gpu_format_store(matrix->backend, self, desc->packed, s, use));
     } else if (desc->format == QS_MATRIX_INT) {
         QS_TRY(store_int(matrix->backend, self, desc->packed, s, use));
@@ -213,6 +250,7 @@ out:
         gpu->stage[1] = passing.scales;
         gpu->stage[2] = passing.zeros;
         gpu->stage[3] = passing.perm;
+        gpu->stage[4] = passing.plan;
     }
     return err;
 }
@@ -231,9 +269,12 @@ out:
 
 qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
-    static const char *const kernels[] = {"linear_int2_mma", "linear_int3_mma", "linear_int4_mma", "linear_int8_mma",
-                                          "linear_f16_mma", "linear_bf16_mma", "linear_table_mma",
-                                          "linear_table_bf16_mma", "linear_table_f16_mma"};
+    static const char *const kernels[] = {
+        [QS_CU_INT2] = "linear_int2_mma", [QS_CU_INT3] = "linear_int3_mma", [QS_CU_INT4] = "linear_int4_mma",
+        [QS_CU_INT8] = "linear_int8_mma", [QS_CU_F16] = "linear_f16_mma",   [QS_CU_BF16] = "linear_bf16_mma",
+        [QS_CU_MIXED] = "linear_exl2_mma", [QS_CU_TABLE_F32] = "linear_table_mma",
+        [QS_CU_TABLE_BF16] = "linear_table_bf16_mma", [QS_CU_TABLE_F16] = "linear_table_f16_mma",
+    };
     qs_err err = QS_OK;
     qs_gpu_matrix *self = matrix->state;
     if (self == NULL) {
@@ -249,7 +290,7 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
         matrix->kernel = self->is_f32 ? "linear_f32" : kernels[self->shape.format];
     }
     const qs_gpu_stored *s = &self->stored;
-    matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + self->dense.bytes;
+    matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + s->plan.bytes + self->dense.bytes;
 out:
     return err;
 }
@@ -266,8 +307,10 @@ bool qs_gpu_takes_few(const qs_matrix *matrix, int64_t n)
 static bool fits_beside(const qs_matrix *a, const qs_matrix *b)
 {
     const qs_gpu_matrix *m = a->state, *o = b->state;
-    return m->shape.format == o->shape.format && m->shape.group_size == o->shape.group_size && !m->has_perm &&
-           !o->has_perm && m->has_zeros == o->has_zeros && m->is_f32 == o->is_f32 && a->compute == b->compute &&
+    bool same_order = m->has_perm == o->has_perm && (!m->has_perm || (m->perm_id.low == o->perm_id.low &&
+                                                                      m->perm_id.high == o->perm_id.high));
+    return m->shape.format == o->shape.format && m->shape.group_size == o->shape.group_size && same_order &&
+           m->has_zeros == o->has_zeros && m->is_f32 == o->is_f32 && a->compute == b->compute &&
            m->format == o->format && m->threshold == o->threshold;
 }
 
@@ -297,8 +340,13 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, co
     const int32_t *perm = self->has_perm ? self->stored.perm.data : NULL;
     bool soon = !gpu->weights_are_fresh;
     gpu->weights_are_fresh = false;
-    return qs_gpu_check(gpu, qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms,
-                                              gpu->device.n_sms, gpu->device.shared_bytes_max, soon), "run linear");
+    int n_sms = gpu->device.n_sms;
+    size_t shared_bytes = gpu->device.shared_bytes_max;
+    int status = is_mixed(self) ? qs_cu_linear_mixed(gpu->stream, first->n_in, linears, (int)n_jobs, x, perm, &terms, n_sms,
+                                                     shared_bytes, soon)
+                                : qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms, n_sms,
+                                                   shared_bytes, soon);
+    return qs_gpu_check(gpu, status, "run linear");
 }
 
 /* Dense weights in the precision of the products: kept, or made in passing. */

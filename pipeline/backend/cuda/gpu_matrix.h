@@ -4,19 +4,22 @@
 #define QS_BACKEND_CUDA_GPU_MATRIX_H
 
 #include "backend/cuda/gpu.h"
+#include "base/hash.h"
 
 /* A matrix as stored: in the layout of the small-batch kernels, or f32 as it is. `scales` holds scales, or largest
- * magnitudes of NF4 and FP4; `zeros` zero points, or largest magnitudes of int8 [n_out]. */
+ * magnitudes of NF4 and FP4; `zeros` zero points, or largest magnitudes of int8 [n_out]; `plan` that of EXL2. */
 typedef struct qs_gpu_stored {
-    qs_gpu_buffer words, scales, zeros, perm;
+    qs_gpu_buffer words, scales, zeros, perm, plan;
 } qs_gpu_stored;
 
 typedef struct qs_gpu_matrix {
     bool is_f32, has_zeros, has_perm;
-    qs_packed_format format; /* QS_PACKED_INT for dense matrices too */
+    qs_packed_format format; /* QS_PACKED_INT for dense matrices and EXL2 too, which go the same ways */
     qs_rounding compute;     /* of the format */
     float threshold;         /* of int8 */
     qs_cu_linear_shape shape;
+    int64_t tile_words;      /* of 16 rows */
+    qs_digest perm_id;       /* equal for equal permutations */
     qs_gpu_stored stored;    /* with QS_USE_GEMV, and of int8 */
     qs_gpu_buffer dense;     /* with QS_USE_GEMM: [n_out, n_in] f32, or bf16 under QS_COMPUTE_BF16 */
 } qs_gpu_matrix;

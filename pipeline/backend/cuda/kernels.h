@@ -66,8 +66,11 @@ int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *
  *   8 bits  word p / 2, bits 8 (p % 2) and 16 above
  *   2 bits  word p / 8, bits 2 (p % 8) and 16 above
  *   3 bits  p < 15: word p / 5, bits 3 (p % 5) and 16 above; p = 15: bit i of the codes is bits 15 and 31 of word i
+ *   5 bits  p < 15: word p / 3, bits 5 (p % 3) and 16 above; p = 15 as with 3 bits
+ *   6 bits  p < 12: word p / 2, bits 6 (p % 2) and 16 above; p = 12 + 2 i + e: its low four bits are bits 12 and 28 of
+ *           word 3 i + 2 e, its high two bits 12 + 2 e and 28 + 2 e of word 3 i + 1
  *   f16, bf16  pair p is word p
- * Words lie as [tile][chunk][words / v][lane][v], v = 4, for 2 bits 2, for 3 bits 1, and memory goes on for
+ * Words lie as [tile][chunk][words / v][lane][v], v = 4, for 2 and 6 bits 2, for 3 and 5 bits 1, and memory goes on for
  * QS_CU_PIECE_CHUNKS - 1 chunks behind the last, whatever is there. Scales are pairs (row g low, row g
  * + 8 high) [tile][group][8], zero points pairs of u8 in the same order.
  *
@@ -76,29 +79,52 @@ int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *
 enum { QS_CU_ROWS_MAX = 32, /* rows of x that the small-batch kernels take at once */
        QS_CU_TILE_ROWS = 16, QS_CU_CHUNK = 64, QS_CU_LINEARS_MAX = 3 };
 
+/* 5 and 6 bits: in mixed matrices alone. */
 typedef enum qs_cu_format {
-    QS_CU_INT2, QS_CU_INT3, QS_CU_INT4, QS_CU_INT8, QS_CU_F16, QS_CU_BF16, QS_CU_TABLE,
+    QS_CU_INT2, QS_CU_INT3, QS_CU_INT4, QS_CU_INT5, QS_CU_INT6, QS_CU_INT8, QS_CU_F16, QS_CU_BF16, QS_CU_MIXED, QS_CU_TABLE,
     QS_CU_TABLE_F32 = QS_CU_TABLE + QS_ROUND_F32,
     QS_CU_TABLE_BF16 = QS_CU_TABLE + QS_ROUND_BF16,
     QS_CU_TABLE_F16 = QS_CU_TABLE + QS_ROUND_F16,
 } qs_cu_format;
+static inline bool qs_cu_is_coded(qs_cu_format format) { return format != QS_CU_F16 && format != QS_CU_BF16; }
 
 /* Tiles of a matrix, always an even number: kernels may take two at a time. Chunks of a row. */
 static inline int64_t qs_cu_n_tiles(int64_t n_out) { return (n_out + 31) / 32 * 2; }
 static inline int64_t qs_cu_n_chunks(int64_t n_in) { return (n_in + QS_CU_CHUNK - 1) / QS_CU_CHUNK; }
 
-/* 32-bit words that a lane holds of a chunk. */
+/* 32-bit words that a lane holds of a chunk; not of mixed ones. */
 static inline int qs_cu_words(qs_cu_format format)
 {
-    static const int words[] = {2, 3, 4, 8, 16, 16, 4, 4, 4};
+    static const int words[] = {2, 3, 4, 5, 6, 8, 16, 16, 0, 4, 4, 4};
     return words[format];
 }
+
+/* A mixed matrix (EXL2) has codes of 2, 3, 4, 5, 6 and 8 bits, wider ones first. Its columns are cut into blocks of
+ * QS_CU_PIECE_CHUNKS chunks, and all codes of a block are as wide as its first one: narrower ones have been moved to the
+ * middle of the wider. A piece is such a block, or a chunk of it above 4 bits; words of a tile are its pieces one behind
+ * the other. A plan says where: this head, then the pieces, then how rows were packed. Scales lie as those of other
+ * matrices, [tile][group][8]; groups begin and end at multiples of 32 columns. */
+enum { QS_CU_MIXED_SLICES = 8, QS_CU_UNIT = 32 };
+typedef struct qs_cu_mixed_plan {
+    int32_t first[QS_CU_MIXED_SLICES + 1]; /* piece of each slice, of about equal bytes; one slice a warp */
+    int32_t tile_vectors;                  /* of 16 bytes */
+    int32_t n_groups, n_pieces;
+} qs_cu_mixed_plan;
+typedef struct qs_cu_mixed_piece {
+    int32_t at, bits, chunk; /* vectors of the tile before it; first chunk of x */
+    int32_t then;            /* the chunk that its slice comes to next: that of its first piece after the last */
+    int32_t group[4];        /* of each 32 columns; two for a single chunk */
+} qs_cu_mixed_piece;
+typedef struct qs_cu_mixed_unit {
+    int32_t at, bits; /* of QS_CU_UNIT columns in a packed row: first bit, width of a code */
+} qs_cu_mixed_unit;
 
 /* A stored matrix, and where its part of a fused product goes. */
 typedef struct qs_cu_linear {
     const uint32_t *words;
     const uint32_t *scales; /* pairs of f16, for tables of f32; NULL for f16 and bf16 */
     const uint16_t *zeros;  /* pairs of u8; NULL = 2^(bits-1) */
+    const qs_cu_mixed_plan *plan; /* of mixed matrices */
     const float *bias;      /* [n_out] or NULL */
     float *y;               /* [n, n_out] */
     int64_t n_out;
@@ -115,6 +141,9 @@ typedef struct qs_cu_linear_shape {
 /* Into that layout from row bit streams (packed.h) or dense 16-bit rows [n_out, n_in]. */
 int qs_cu_lay_out(void *stream, const qs_cu_linear_shape *shape, int64_t n_out, const void *rows, int64_t row_bytes,
                   uint32_t *words);
+/* The same of mixed rows; plan is a device pointer, with n_pieces pieces. */
+int qs_cu_lay_out_mixed(void *stream, const qs_cu_mixed_plan *plan, int64_t n_out, int64_t n_in, const void *rows,
+                        int64_t row_bytes, uint32_t *words);
 /* scales, zeros [n_out, n_groups] into pairs; zeros NULL = all of them `middle`; zero_pairs NULL = none wanted. */
 int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales, const uint8_t *zeros,
                          int middle, uint32_t *scale_pairs, uint16_t *zero_pairs);
@@ -159,6 +188,9 @@ int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *p
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
                      const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes,
                      bool soon);
+/* The same of mixed matrices, whose plans may differ. */
+int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear *linears, int n_linears, const float *x,
+                       const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes, bool soon);
 /* The same for dense f32 weights [n_out, n_in] and any n. */
 int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
                      const float *bias, bool add, float *y);

@@ -3,6 +3,7 @@
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/terms.h"
+#include "backend/cuda/unpack.h"
 
 namespace {
 
@@ -10,19 +11,32 @@ enum { THREADS = 256 };
 
 int blocks_for(int64_t n) { return (int)((n + THREADS - 1) / THREADS); }
 
-/* Where pair p of a lane's 16 lies: word and lowest bit. */
-__host__ __device__ __forceinline__ void place_of(int bits, int p, int *word, int *bit)
+/* lane_words[word] |= v, without an index that is known at run time alone. */
+__device__ __forceinline__ void put_bits(uint32_t lane_words[8], int word, uint32_t v)
 {
-    int per_word = bits == 3 ? 5 : 16 / bits;
-    *word = p / per_word;
-    *bit = p % per_word * bits;
+    for (int w = 0; w < 8; w++)
+        if (w == word) lane_words[w] |= v;
 }
 
-/* Code j of a row's bit stream, least significant bit first. */
-__device__ __forceinline__ uint32_t code_at(const uint8_t *row, int64_t row_bytes, int64_t j, int bits)
+/* Pair p of a lane's 16 into its words (kernels.h). */
+__device__ __forceinline__ void put_pair(int bits, int p, uint32_t pair, uint32_t lane_words[8])
 {
-    int64_t at = j * bits / 8;
-    int shift = (int)(j * bits % 8);
+    int per_word = 16 / bits, i = (p - 12) / 2, odd = p % 2;
+    if (bits % 2 == 1 && p == 15) {
+        for (int b = 0; b < bits; b++) put_bits(lane_words, b, (pair >> b & 0x00010001u) << 15);
+    } else if (bits == 6 && p >= 12) {
+        put_bits(lane_words, 3 * i + 2 * odd, (pair & 0x000f000fu) << 12);
+        put_bits(lane_words, 3 * i + 1, (pair >> 4 & 0x00030003u) << (12 + 2 * odd));
+    } else {
+        put_bits(lane_words, p / per_word, pair << (p % per_word * bits));
+    }
+}
+
+/* The code that begins at a bit of a row's stream, least significant bit first. */
+__device__ __forceinline__ uint32_t code_at(const uint8_t *row, int64_t row_bytes, int64_t first_bit, int bits)
+{
+    int64_t at = first_bit / 8;
+    int shift = (int)(first_bit % 8);
     uint32_t v = row[at];
     if (at + 1 < row_bytes) v |= (uint32_t)row[at + 1] << 8;
     return v >> shift & ((1u << bits) - 1);
@@ -56,8 +70,14 @@ __device__ __forceinline__ int64_t column_of(const position &p, int pair)
 /* Word w of a lane lies at this offset from the words of its tile and chunk. */
 __device__ __forceinline__ int64_t word_offset(int n_words, int lane, int w)
 {
-    int v = n_words % 4 == 0 ? 4 : n_words == 2 ? 2 : 1;
+    int v = n_words % 4 == 0 ? 4 : n_words % 2 == 0 ? 2 : 1;
     return (w / v * 32 + lane) * v + w % v;
+}
+
+__device__ __forceinline__ void store_words(const uint32_t lane_words[8], int n_words, int lane, uint32_t *to)
+{
+    for (int w = 0; w < 8; w++)
+        if (w < n_words) to[word_offset(n_words, lane, w)] = lane_words[w];
 }
 
 __global__ void lay_out_codes(int bits, int64_t n_out, int64_t n_in, int64_t n_tiles, int64_t n_chunks,
@@ -70,20 +90,43 @@ __global__ void lay_out_codes(int bits, int64_t n_out, int64_t n_in, int64_t n_t
     for (int p = 0; p < 16; p++) {
         int64_t row = row_of(at, p), column = column_of(at, p);
         uint32_t low = 0, high = 0;
-        if (row < n_out && column < n_in) low = code_at(rows + row * row_bytes, row_bytes, column, bits);
-        if (row < n_out && column + 1 < n_in) high = code_at(rows + row * row_bytes, row_bytes, column + 1, bits);
-        if (bits == 3 && p == 15) {
-            for (int b = 0; b < 3; b++) lane_words[b] |= (low >> b & 1) << 15 | (high >> b & 1) << 31;
-            continue;
-        }
-        int word, bit;
-        place_of(bits, p, &word, &bit);
-        for (int w = 0; w < 8; w++)
-            if (w == word) lane_words[w] |= low << bit | high << (16 + bit);
+        if (row < n_out && column < n_in) low = code_at(rows + row * row_bytes, row_bytes, column * bits, bits);
+        if (row < n_out && column + 1 < n_in) high = code_at(rows + row * row_bytes, row_bytes, (column + 1) * bits, bits);
+        put_pair(bits, p, low | high << 16, lane_words);
     }
-    uint32_t *to = words + (at.tile * n_chunks + at.chunk) * n_words * 32;
-    for (int w = 0; w < 8; w++)
-        if (w < n_words) to[word_offset(n_words, at.lane, w)] = lane_words[w];
+    store_words(lane_words, n_words, at.lane, words + (at.tile * n_chunks + at.chunk) * n_words * 32);
+}
+
+/* A code of one unit of a mixed row as one of `bits` bits, around their middle. */
+__device__ __forceinline__ uint32_t mixed_code_at(const uint8_t *row, int64_t row_bytes, const qs_cu_mixed_unit *units,
+                                                  int64_t column, int bits)
+{
+    qs_cu_mixed_unit unit = units[column / QS_CU_UNIT];
+    uint32_t code = code_at(row, row_bytes, unit.at + column % QS_CU_UNIT * unit.bits, unit.bits);
+    return code + (1u << (bits - 1)) - (1u << (unit.bits - 1));
+}
+
+__global__ void lay_out_mixed(const qs_cu_mixed_plan *plan, int64_t n_out, int64_t n_in, int64_t n_tiles,
+                              int64_t n_chunks, const uint8_t *rows, int64_t row_bytes, uint32_t *words)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= n_tiles * n_chunks * 32) return;
+    position at = position_of(i, n_chunks);
+    const qs_cu_mixed_piece *piece = qs_piece_at(plan, (int)at.chunk);
+    const qs_cu_mixed_unit *units = reinterpret_cast<const qs_cu_mixed_unit *>(qs_pieces_of(plan) + plan->n_pieces);
+    int bits = piece->bits, within = (int)at.chunk - piece->chunk;
+    if (within >= qs_chunks_of(piece)) return;
+    uint32_t lane_words[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    for (int p = 0; p < 16; p++) {
+        int64_t row = row_of(at, p), column = column_of(at, p);
+        uint32_t low = 0, high = 0;
+        if (row < n_out && column < n_in) { /* a multiple of QS_CU_UNIT */
+            low = mixed_code_at(rows + row * row_bytes, row_bytes, units, column, bits);
+            high = mixed_code_at(rows + row * row_bytes, row_bytes, units, column + 1, bits);
+        }
+        put_pair(bits, p, low | high << 16, lane_words);
+    }
+    store_words(lane_words, bits, at.lane, words + (at.tile * plan->tile_vectors + piece->at) * 4 + within * bits * 32);
 }
 
 __global__ void lay_out_dense(int64_t n_out, int64_t n_in, int64_t n_tiles, int64_t n_chunks, const uint16_t *rows,
@@ -232,7 +275,7 @@ __global__ void add_bias(float *y, const float *bias, int64_t n, int64_t n_out)
 
 int bits_of(qs_cu_format format)
 {
-    static const int bits[] = {2, 3, 4, 8, 16, 16, 4, 4, 4};
+    static const int bits[] = {2, 3, 4, 5, 6, 8, 16, 16, 0, 4, 4, 4};
     return bits[format];
 }
 
@@ -249,6 +292,15 @@ extern "C" int qs_cu_lay_out(void *stream, const qs_cu_linear_shape *shape, int6
     else
         QS_LAUNCH(lay_out_codes, dim3(n_blocks), dim3(THREADS), 0, stream, bits, n_out, shape->n_in, n_tiles, n_chunks,
                   static_cast<const uint8_t *>(rows), row_bytes, qs_cu_words(shape->format), words);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_lay_out_mixed(void *stream, const qs_cu_mixed_plan *plan, int64_t n_out, int64_t n_in,
+                                   const void *rows, int64_t row_bytes, uint32_t *words)
+{
+    int64_t n_tiles = qs_cu_n_tiles(n_out), n_chunks = qs_cu_x_width(n_in) / QS_CU_CHUNK;
+    QS_LAUNCH(lay_out_mixed, dim3(blocks_for(n_tiles * n_chunks * 32)), dim3(THREADS), 0, stream, plan, n_out, n_in,
+              n_tiles, n_chunks, static_cast<const uint8_t *>(rows), row_bytes, words);
     return qs_launch_status();
 }
 

@@ -22,6 +22,7 @@ struct job {
     const uint16_t *terms;
     const float *scale; /* [n] */
     const float *x;     /* [n_in], where blocks split it for themselves */
+    const int32_t *perm;
     int n_in, x_stride; /* elements between rows of terms in shared memory */
     int n, n_terms;     /* rows of x; a row's terms are neighbouring columns of B */
     int n_columns, width; /* n n_terms; of a row in the table of sums, odd for the sake of its banks */
@@ -78,7 +79,7 @@ template <int TILES> __device__ __forceinline__ place place_of(const job &j, int
 }
 
 /* Fills a warp's ring: where its next piece comes from. */
-template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
+template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct even_feeder {
     using part = piece<FORMAT, STEPS, ZEROS>;
     const char *words, *meta; /* of the lane: of the next piece; of its vector of the first group */
     int meta_step, meta_unit; /* k-step of the lane's group within a piece; bytes of a group, 0 for lanes without */
@@ -96,7 +97,7 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct feeder {
         meta = reinterpret_cast<const char *>(is_scale ? (const void *)l.scales : (const void *)l.zeros) +
                tile * j.n_groups * meta_unit + (is_scale ? lane % part::PAIRS_VECTORS * 16 : 0);
     }
-    __device__ __forceinline__ void start(const job &j, int first_item, int slice, int lane)
+    __device__ __forceinline__ void start(const job &j, int first_item, int slice, int, int lane)
     {
         item = first_item;
         step = 0;

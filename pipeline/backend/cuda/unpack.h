@@ -125,6 +125,60 @@ template <> struct qs_unpacker<QS_CU_INT3> {
     }
 };
 
+template <> struct qs_unpacker<QS_CU_INT5> {
+    enum { WORDS = 5, BITS = 5, CODED = 1 };
+    uint32_t offset[2][2];
+    __device__ __forceinline__ void set_zeros(uint32_t low, uint32_t high)
+    {
+        offset[0][0] = qs_offset_of<0>(low), offset[0][1] = qs_offset_of<5>(low);
+        offset[1][0] = qs_offset_of<0>(high), offset[1][1] = qs_offset_of<5>(high);
+    }
+    __device__ __forceinline__ uint32_t pair(const uint32_t *words, int p) const
+    {
+        const uint32_t *o = offset[p & 1];
+        if (p == 15) {
+            uint32_t code = words[0] >> 15 & 0x00010001u;
+#pragma unroll
+            for (int i = 1; i < 5; i++) code = qs_and_or(words[i] >> (15 - i), 0x00010001u << i, code);
+            return qs_take<5, 0>(code, o[0]);
+        }
+        uint32_t w = words[p / 3];
+        switch (p % 3) {
+        case 0: return qs_take<5, 0>(w, o[0]);
+        case 1: return qs_take<5, 5>(w, o[1]);
+        default: return qs_take<5, 0>(w >> 10, o[0]);
+        }
+    }
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+#pragma unroll
+        for (int r = 0; r < 4; r++) a[r] = pair(words, 4 * s + r);
+    }
+};
+
+template <> struct qs_unpacker<QS_CU_INT6> {
+    enum { WORDS = 6, BITS = 6, CODED = 1 };
+    uint32_t offset[2];
+    __device__ __forceinline__ void set_zeros(uint32_t low, uint32_t high)
+    {
+        offset[0] = qs_offset_of<0>(low);
+        offset[1] = qs_offset_of<0>(high);
+    }
+    __device__ __forceinline__ uint32_t pair(const uint32_t *words, int p) const
+    {
+        if (p < 12) return qs_take<6, 0>(p % 2 == 0 ? words[p / 2] : words[p / 2] >> 6, offset[p & 1]);
+        const uint32_t *w = words + 3 * ((p - 12) / 2);
+        int odd = p % 2;
+        uint32_t code = qs_and_or(w[1] >> (8 + 2 * odd), 0x00300030u, w[2 * odd] >> 12 & 0x000f000fu);
+        return qs_take<6, 0>(code, offset[p & 1]);
+    }
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+#pragma unroll
+        for (int r = 0; r < 4; r++) a[r] = pair(words, 4 * s + r);
+    }
+};
+
 struct qs_dense_unpacker {
     enum { WORDS = 16, BITS = 16, CODED = 0 };
     __device__ __forceinline__ void set_zeros(uint32_t, uint32_t) {}
@@ -199,13 +253,45 @@ template <int WORDS> __device__ __forceinline__ void qs_load_words(uint32_t *dst
             uint4 v = qs_load_stream(reinterpret_cast<const uint4 *>(words) + i * 32 + lane);
             dst[4 * i] = v.x, dst[4 * i + 1] = v.y, dst[4 * i + 2] = v.z, dst[4 * i + 3] = v.w;
         }
-    } else if (WORDS == 2) {
-        uint2 v = qs_load_stream(reinterpret_cast<const uint2 *>(words) + lane);
-        dst[0] = v.x, dst[1] = v.y;
+    } else if (WORDS % 2 == 0) {
+#pragma unroll
+        for (int i = 0; i < WORDS / 2; i++) {
+            uint2 v = qs_load_stream(reinterpret_cast<const uint2 *>(words) + i * 32 + lane);
+            dst[2 * i] = v.x, dst[2 * i + 1] = v.y;
+        }
     } else {
 #pragma unroll
         for (int i = 0; i < WORDS; i++) dst[i] = qs_load_stream(words + i * 32 + lane);
     }
 }
+
+/* ---- mixed matrices ---- */
+
+__device__ __forceinline__ const qs_cu_mixed_piece *qs_pieces_of(const qs_cu_mixed_plan *plan)
+{
+    return reinterpret_cast<const qs_cu_mixed_piece *>(plan + 1);
+}
+
+__device__ __forceinline__ int qs_chunks_of(const qs_cu_mixed_piece *piece)
+{
+    return piece->bits <= 4 ? QS_CU_PIECE_CHUNKS : 1;
+}
+
+/* The piece that has a chunk; the last one for chunks behind it. */
+__device__ __forceinline__ const qs_cu_mixed_piece *qs_piece_at(const qs_cu_mixed_plan *plan, int chunk)
+{
+    const qs_cu_mixed_piece *pieces = qs_pieces_of(plan);
+    int low = 0, high = plan->n_pieces - 1;
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (pieces[middle].chunk <= chunk) low = middle;
+        else high = middle - 1;
+    }
+    return pieces + low;
+}
+
+/* One half of a pair of f16 in both. */
+__device__ __forceinline__ uint32_t qs_pair_of_low(uint32_t pair) { return (pair & 0xffffu) | pair << 16; }
+__device__ __forceinline__ uint32_t qs_pair_of_high(uint32_t pair) { return pair >> 16 | (pair & 0xffff0000u); }
 
 #endif

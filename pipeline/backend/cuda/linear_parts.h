@@ -1,0 +1,359 @@
+/* What the kernels of few rows of x share (linear_few.cu, linear_mixed.cu): x as B fragments, products of a piece,
+ * sums, the way of a warp through its pieces, and launches (.cu files only). */
+#ifndef QS_BACKEND_CUDA_LINEAR_PARTS_H
+#define QS_BACKEND_CUDA_LINEAR_PARTS_H
+
+#include "backend/cuda/device.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/linear_ring.h"
+#include "backend/cuda/rounding.h"
+#include "backend/cuda/terms.h"
+#include "backend/cuda/unpack.h"
+
+namespace {
+
+/* ---- activations ---- */
+
+/* Where a lane finds its B fragments of a chunk: rows of terms in shared memory, or fragments as they are
+ * (qs_cu_prepare_x) in global memory, which the L1 cache keeps for the other tiles. */
+struct lane_x {
+    const uint16_t *row;    /* shared */
+    const uint4 *fragments; /* global */
+    int column, n_columns;
+};
+
+template <int COLUMNS, bool OWN>
+__device__ __forceinline__ void load_x(uint32_t (&b)[COLUMNS][8], const lane_x &x, int chunk)
+{
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) {
+        uint4 low = make_uint4(0, 0, 0, 0), high = low;
+        const uint4 *from = OWN ? reinterpret_cast<const uint4 *>(x.row + chunk * QS_CU_CHUNK)
+                                : x.fragments + (chunk * COLUMNS + c) * 64;
+        if (OWN || 8 * c + x.column < x.n_columns) low = from[0], high = from[OWN ? 1 : 32];
+        b[c][0] = low.x, b[c][1] = low.y, b[c][2] = low.z, b[c][3] = low.w;
+        b[c][4] = high.x, b[c][5] = high.y, b[c][6] = high.z, b[c][7] = high.w;
+    }
+}
+
+template <bool PERM> __device__ __forceinline__ float4 quad_of(const job &j, int column)
+{
+    if (!PERM || j.perm == nullptr) return *reinterpret_cast<const float4 *>(j.x + column);
+    int4 from = *reinterpret_cast<const int4 *>(j.perm + column);
+    return make_float4(j.x[from.x], j.x[from.y], j.x[from.z], j.x[from.w]);
+}
+
+/* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x; returns what its scale
+ * undoes. */
+template <bool BF16, bool PERM> __device__ __forceinline__ float split_x(const job &j, uint16_t *shared, float *maxima)
+{
+    enum { KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * OWN_TEAMS * TEAM) };
+    int n_quads = (j.x_stride - X_PAD) / 4, n_threads = blockDim.x;
+    float largest = 0.0f;
+    float4 v[KEPT];
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int column = 4 * ((int)threadIdx.x + i * n_threads);
+        v[i] = column < j.n_in ? quad_of<PERM>(j, column) : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < KEPT; i++)
+        largest = fmaxf(fmaxf(largest, fmaxf(fabsf(v[i].x), fabsf(v[i].y))), fmaxf(fabsf(v[i].z), fabsf(v[i].w)));
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    if (threadIdx.x % 32 == 0) maxima[threadIdx.x / 32] = largest;
+    __syncthreads();
+    largest = (int)threadIdx.x % 32 < n_threads / 32 ? maxima[threadIdx.x % 32] : 0.0f;
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    qs_cu_power power = qs_cu_power_of(largest);
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int quad = (int)threadIdx.x + i * n_threads;
+        if (quad >= n_quads) break;
+        uint16_t term[2][4];
+        qs_cu_split_four(v[i], power.up, BF16, term);
+        uint16_t *to = shared + quad / 16 * QS_CU_CHUNK + 16 * (quad % 4) + 4 * (quad % 16 / 4);
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+            if (k < j.n_terms) *reinterpret_cast<uint2 *>(to + k * j.x_stride) = qs_cu_pack_four(term[k]);
+    }
+    __syncthreads();
+    return power.down;
+}
+
+/* ---- products ---- */
+
+template <bool BF16> __device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], const uint32_t b[2])
+{
+    if (BF16) qs_mma_bf16(c, a, b);
+    else qs_mma_f16(c, a, b);
+}
+
+/* A lane's words of a chunk in a ring. */
+template <int WORDS> __device__ __forceinline__ void take_words(uint32_t *dst, const uint4 *words, int lane)
+{
+    if (WORDS % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < WORDS / 4; i++) {
+            uint4 v = words[i * 32 + lane];
+            dst[4 * i] = v.x, dst[4 * i + 1] = v.y, dst[4 * i + 2] = v.z, dst[4 * i + 3] = v.w;
+        }
+    } else if (WORDS % 2 == 0) {
+#pragma unroll
+        for (int i = 0; i < WORDS / 2; i++) {
+            uint2 v = reinterpret_cast<const uint2 *>(words)[i * 32 + lane];
+            dst[2 * i] = v.x, dst[2 * i + 1] = v.y;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < WORDS; i++) dst[i] = reinterpret_cast<const uint32_t *>(words)[i * 32 + lane];
+    }
+}
+
+/* A piece from its first chunk on. b: B fragments of that chunk; those of chunk `then` on return, unless they come from
+ * shared memory. */
+template <class PART, int COLUMNS, int TILES, bool OWN>
+__device__ __forceinline__ void add_piece(float (&total)[TILES][COLUMNS][4], const uint4 *slot, const uint32_t *table,
+                                          const lane_x &x, int chunk, int then, uint32_t (&b)[COLUMNS][8], int lane)
+{
+#pragma unroll
+    for (int h = 0; h < PART::CHUNKS; h++) {
+        uint32_t ahead[COLUMNS][8];
+        if (OWN) load_x<COLUMNS, OWN>(b, x, chunk + h);
+        else load_x<COLUMNS, OWN>(ahead, x, h + 1 < PART::CHUNKS ? chunk + h + 1 : then);
+#pragma unroll
+        for (int r = 0; r < TILES; r++)
+            PART::template add_chunk<COLUMNS>(total[r], slot + r * PART::VECTORS, table, h, b, lane);
+#pragma unroll
+        for (int i = 0; i < (OWN ? 0 : 8 * COLUMNS); i++) b[i / 8][i % 8] = ahead[i / 8][i % 8];
+    }
+}
+
+/* ---- sums ---- */
+
+/* Where the warps of a team leave what they have of an item: [slice][row][width]. */
+template <int COLUMNS, int TILES>
+__device__ __forceinline__ void leave_sums(const job &j, const float (&total)[TILES][COLUMNS][4], float *sums, int lane)
+{
+#pragma unroll
+    for (int r = 0; r < TILES; r++)
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int column = 8 * c + 2 * (lane % 4) + e % 2, row = r * QS_CU_TILE_ROWS + lane / 4 + e / 2 * 8;
+                if (column < j.n_columns) sums[row * j.width + column] = total[r][c][e];
+            }
+}
+
+/* Slices in their order, terms of a row of x together, and bias; out to y. e counts rows of the item and, above those,
+ * rows of x. */
+template <int TILES, bool TABLE>
+__device__ __forceinline__ void finish(const job &j, int item, const float *sums, const float *scale, int e)
+{
+    enum { ROWS = TILES * QS_CU_TILE_ROWS };
+    place p = place_of<TILES>(j, item);
+    const qs_cu_linear &l = j.linears[p.which];
+    int x_row = e / ROWS, row = e % ROWS;
+    int64_t out = (int64_t)p.tile * QS_CU_TILE_ROWS + row;
+    if (out >= l.n_out) return;
+    const float *at = sums + row * j.width + x_row * j.n_terms;
+    float y = 0.0f;
+#pragma unroll
+    for (int s = 0; s < SLICES; s++, at += ROWS * j.width) y += j.n_terms == 2 ? at[0] + at[1] : at[0];
+    y *= scale[x_row];
+    float *to = l.y + x_row * l.n_out + out;
+    if (l.bias != nullptr) y += TABLE ? qs_cu_round_to(l.bias[out], j.rounding) : l.bias[out];
+    if (TABLE) y = qs_cu_round_to(y, j.rounding);
+    *to = l.add ? *to + y : y;
+}
+
+/* ---- the kernel ---- */
+
+/* WORK: what pieces are like. It has VECTORS of a piece's place in a ring; BF16, elements of both factors; PERM, whether
+ * a row of x that blocks split for themselves may have to be put in order; TABLE and put_table, whether weights are looked
+ * up in 16 words, and where they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a warp through the pieces of an item in the order that they were fed in. */
+template <class WORK, int COLUMNS, bool OWN>
+__global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_few(job j)
+{
+    using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
+    enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SLOT = shape::SLOT, SUMS = shape::SUMS };
+    QS_DYNAMIC_SHARED(uint4, shared);
+    __shared__ float own[SLICES * shape::TEAMS + 1]; /* maxima of the warps, scale of the row */
+    __shared__ uint32_t table[WORK::TABLE ? 16 : 1];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slice = warp % SLICES, team = warp / SLICES;
+    const int n_teams = blockDim.x / TEAM, item_step = n_teams * (int)gridDim.x;
+    uint4 *ring = shared + warp * DEPTH * SLOT;
+    float *tables = reinterpret_cast<float *>(shared + n_teams * SLICES * DEPTH * SLOT);
+    WORK::put_table(j, table);
+    typename WORK::template feeder<TILES> next;
+    next.start(j, (int)blockIdx.x + team * (int)gridDim.x, slice, item_step, lane);
+    for (int i = 0; i < DEPTH - 1; i++) next.feed(j, ring + i * SLOT, slice, item_step, lane);
+    /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
+    qs_wait_for_previous();
+    qs_let_next_begin();
+    lane_x x = {};
+    const float *scale = j.scale;
+    x.column = lane / 4;
+    x.n_columns = j.n_columns;
+    if (OWN) {
+        uint16_t *terms = reinterpret_cast<uint16_t *>(tables + n_teams * SUMS);
+        float down = split_x<WORK::BF16, WORK::PERM>(j, terms, own);
+        if (threadIdx.x == 0) own[SLICES * shape::TEAMS] = down; /* read behind the next barrier */
+        scale = own + SLICES * shape::TEAMS;
+        x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (lane % 4);
+    } else {
+        x.fragments = reinterpret_cast<const uint4 *>(j.terms) + lane;
+    }
+    if (WORK::TABLE && !OWN) __syncthreads(); /* split_x ends with one */
+    typename WORK::template walker<COLUMNS, TILES, OWN> walk;
+    walk.start(j, x, slice);
+    int full = 0, empty = DEPTH - 1, kept = 0, first = blockIdx.x; /* slots; items since the last addition, and the first */
+    for (int base = blockIdx.x; base < j.n_items; base += item_step) {
+        int item = base + team * (int)gridDim.x;
+        if (item < j.n_items) {
+            float total[TILES][COLUMNS][4] = {};
+            int n_steps = walk.enter(j, x, slice, item);
+#pragma unroll 1
+            for (int step = 0; step < n_steps; step++) {
+                qs_copy_async_wait<DEPTH - 2>();
+                __syncwarp(); /* copies of all lanes are there, and all have read what is written next */
+                next.feed(j, ring + empty * SLOT, slice, item_step, lane);
+                walk.add(total, j, ring + full * SLOT, table, x, slice, step, lane);
+                empty = full;
+                full = full + 1 == DEPTH ? 0 : full + 1;
+            }
+            leave_sums<COLUMNS, TILES>(j, total, tables + team * SUMS + (kept * SLICES + slice) * ROWS * j.width, lane);
+        }
+        bool is_last = base + item_step >= j.n_items;
+        if (++kept < j.batch && !is_last) continue;
+        __syncthreads();
+        int n_parts = (ROWS * j.n + 31) / 32; /* a warp's share of an item's results */
+        for (int task = warp; task < kept * n_teams * n_parts; task += n_teams * SLICES) {
+            int which = task / n_parts, e = task % n_parts * 32 + lane;
+            int turn = which / n_teams, of = which % n_teams, done = first + turn * item_step + of * (int)gridDim.x;
+            if (done < j.n_items && e < ROWS * j.n)
+                finish<TILES, WORK::TABLE != 0>(j, done, tables + of * SUMS + turn * SLICES * ROWS * j.width, scale, e);
+        }
+        if (!is_last) __syncthreads();
+        kept = 0;
+        first = base + item_step;
+    }
+}
+
+/* ---- launch ---- */
+
+/* How a launch goes: multiprocessors of the device, shared memory that a block may have, x and its scratch. */
+struct how {
+    int n_sms;
+    size_t shared_bytes;
+    bool soon, is_bf16, is_rare; /* rare: without kernels for one row and for 32 columns */
+    const float *x;
+    const int32_t *perm;
+    const qs_cu_x *terms;
+};
+
+enum { SYSTEM_BYTES = 1024 /* of each block's shared memory */ };
+
+/* Shared memory of a block of n_teams. */
+template <int COLUMNS, int VECTORS, bool OWN> size_t bytes_of(int n_teams, size_t x_bytes)
+{
+    using shape = cut<COLUMNS, VECTORS, OWN>;
+    return n_teams * (SLICES * shape::DEPTH * shape::SLOT * sizeof(uint4) + shape::SUMS * sizeof(float)) + x_bytes;
+}
+
+/* As many teams as fit; 0 = not even one. */
+template <int COLUMNS, int VECTORS, bool OWN> int teams_of(const how *h, size_t x_bytes)
+{
+    int n = cut<COLUMNS, VECTORS, OWN>::TEAMS;
+    while (n > 0 && bytes_of<COLUMNS, VECTORS, OWN>(n, x_bytes) > h->shared_bytes - SYSTEM_BYTES) n--;
+    return n;
+}
+
+template <class WORK, int COLUMNS, bool OWN>
+int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
+{
+    using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
+    size_t bytes = bytes_of<COLUMNS, WORK::VECTORS, OWN>(n_teams, x_bytes), half = h->shared_bytes / 2;
+    if (bytes <= half) bytes = half + SYSTEM_BYTES;
+    int n_blocks = h->n_sms;
+    j->n_items = 0;
+    for (int i = 0; i < j->n_linears; i++) {
+        j->first_item[i] = j->n_items;
+        j->n_items += (int)(qs_cu_n_tiles(j->linears[i].n_out) / shape::TILES);
+    }
+    n_blocks = j->n_items < n_blocks ? j->n_items : n_blocks;
+    j->n_columns = j->n * j->n_terms;
+    j->width = j->n_columns | 1;
+    j->batch = shape::SUMS / (SLICES * shape::ROWS * j->width);
+    j->n_pieces = (j->n_chunks + WORK::CHUNKS - 1) / WORK::CHUNKS;
+    j->slice_pieces = (j->n_pieces + SLICES - 1) / SLICES;
+    int status = qs_allow_shared(linear_few<WORK, COLUMNS, OWN>, bytes);
+    if (status != 0) return status;
+    if (h->soon)
+        QS_LAUNCH_SOON((linear_few<WORK, COLUMNS, OWN>), dim3(n_blocks), dim3(n_teams * TEAM), bytes, stream,
+                       *j);
+    else
+        QS_LAUNCH((linear_few<WORK, COLUMNS, OWN>), dim3(n_blocks), dim3(n_teams * TEAM), bytes, stream, *j);
+    return qs_launch_status();
+}
+
+/* n rows of x that one launch takes. FULL: all the kernels; else those for 8 and 16 columns, for forms that are rare. */
+template <class WORK, bool FULL = true> int launch(void *stream, job *j, const how *h)
+{
+    enum { VECTORS = WORK::VECTORS, TEAMS = cut<1, VECTORS, true>::TEAMS };
+    int n_columns = j->n * j->n_terms;
+    if constexpr (FULL) {
+        size_t x_bytes = (size_t)(n_columns * j->x_stride) * sizeof(uint16_t);
+        int n_teams = teams_of<1, VECTORS, true>(h, x_bytes);
+        if (j->n == 1 && (WORK::PERM || h->perm == nullptr) && j->n_in % 4 == 0 &&
+            j->n_in <= n_teams * (QS_CU_OWN_COLUMNS_MAX / TEAMS) && reinterpret_cast<uintptr_t>(h->x) % 16 == 0)
+            return launch_from<WORK, 1, true>(stream, j, h, n_teams, x_bytes);
+    }
+    int status = qs_cu_prepare_x(stream, h->x, j->n_in, h->perm, h->is_bf16, h->terms);
+    if (status != 0) return status;
+    if (n_columns <= 8) return launch_from<WORK, 1, false>(stream, j, h, teams_of<1, VECTORS, false>(h, 0), 0);
+    if constexpr (FULL)
+        if (n_columns > 16) return launch_from<WORK, 4, false>(stream, j, h, teams_of<4, VECTORS, false>(h, 0), 0);
+    return launch_from<WORK, 2, false>(stream, j, h, teams_of<2, VECTORS, false>(h, 0), 0);
+}
+
+/* All rows of x: run(stream, job, how) for as many of them at a time as a launch takes. `j` holds what is said of the
+ * columns. */
+template <class RUN>
+int for_rows(void *stream, job *j, how h, const qs_cu_linear *linears, int n_linears, const qs_cu_x *terms, RUN run)
+{
+    /* More rows take a launch more; where shared memory does not hold sums of 32 columns beside rings, half as many. */
+    enum { WIDE_BYTES = 110 << 10 };
+    int rows_max = (h.shared_bytes >= WIDE_BYTES && !h.is_rare ? 32 : 16) / terms->n_terms;
+    const float *x = h.x;
+    bool soon = h.soon;
+    j->n_linears = n_linears;
+    j->x_stride = (int)qs_cu_x_width(j->n_in) + X_PAD;
+    j->n_chunks = (int)qs_cu_n_chunks(j->n_in);
+    j->perm = h.perm;
+    j->terms = terms->terms;
+    j->scale = terms->scale;
+    j->n_terms = terms->n_terms;
+    for (int64_t first = 0; first < terms->n; first += rows_max) {
+        qs_cu_x part = *terms;
+        part.n = terms->n - first < rows_max ? terms->n - first : rows_max;
+        h.x = x + first * j->n_in;
+        h.terms = &part;
+        h.soon = soon || first > 0;
+        j->x = h.x;
+        j->n = (int)part.n;
+        for (int i = 0; i < n_linears; i++) {
+            j->linears[i] = linears[i];
+            j->linears[i].y += first * linears[i].n_out;
+        }
+        int status = run(stream, j, &h);
+        if (status != 0) return status;
+    }
+    return 0;
+}
+
+} // namespace
+
+#endif
