@@ -53,7 +53,7 @@ static qs_err print_machine(const options *opt, qs_backend **backend)
     qs_err err = stage_backend_create(backend, &opt->common, opt->n_threads, &opt->map, &nothing);
     if (err != QS_OK) return err;
     qs_backend_peaks peaks;
-    err = qs_backend_measure_peaks(*backend, &peaks);
+    err = qs_backend_measure_peaks(*backend, QS_PEAKS_ALL, &peaks);
     if (err != QS_OK) return err;
     (void)printf("qsweep             %s\n", QS_VERSION);
     (void)printf("backend            %s on %s, %d threads\n", qs_backend_name(*backend), qs_backend_device(*backend),

@@ -236,9 +236,9 @@ static qs_err estimate_seconds(const job *j, double flops, double *seconds)
     qs_backend_peaks peaks;
     *seconds = flops / 1e11;
     if (*seconds < 1.0) return QS_OK;
-    qs_err err = qs_backend_measure_peaks(j->backend, &peaks);
-    if (err != QS_OK) return err;
     bool bf16 = j->evaluation.options.compute == QS_COMPUTE_BF16;
+    qs_err err = qs_backend_measure_peaks(j->backend, bf16 ? QS_PEAK_BF16 : QS_PEAK_F32, &peaks);
+    if (err != QS_OK) return err;
     *seconds = flops / (0.6 * (bf16 ? peaks.gemm_bf16_flops : peaks.gemm_f32_flops));
     return QS_OK;
 }

@@ -313,7 +313,7 @@ static qs_err run(const options *opt)
     if (opt->model != NULL) {
         QS_TRY(qs_model_open(&model, opt->model));
         QS_TRY(qs_backend_create(&backend, opt->common.backend, opt->common.device, opt->n_threads));
-        QS_TRY(qs_backend_measure_peaks(backend, &peaks));
+        QS_TRY(qs_backend_measure_peaks(backend, QS_PEAK_F32, &peaks));
     }
     QS_TRY(print_points(opt, &grid, model, peaks.gemm_f32_flops));
     qs_lint_tell(grid.specs, grid.n, model != NULL ? qs_model_get_config(model) : NULL);

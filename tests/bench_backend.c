@@ -431,7 +431,7 @@ int main(int argc, char **argv)
     const char *prefix = argc > 3 ? argv[3] : "";
     QS_TRY(qs_backend_create(&backend, argc > 2 ? argv[2] : "cpu", 0, argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0));
     QS_TRY(qs_backend_create(&reference, "reference", 0, qs_backend_n_threads(backend)));
-    QS_TRY(qs_backend_measure_peaks(backend, &peaks));
+    QS_TRY(qs_backend_measure_peaks(backend, QS_PEAKS_ALL, &peaks));
     printf("%s, %d threads, %s\n", qs_backend_device(backend), qs_backend_n_threads(backend),
            qs_backend_describe(backend));
     printf("ceilings: read %.1f GB/s, f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s\n", peaks.read_bytes * 1e-9,

@@ -392,10 +392,10 @@ qs_err qs_op_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, in
     return backend->ops->gemm(backend, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
-qs_err qs_backend_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks)
+qs_err qs_backend_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks)
 {
     *peaks = (qs_backend_peaks){0};
-    return backend->ops->measure_peaks(backend, peaks);
+    return backend->ops->measure_peaks(backend, which, peaks);
 }
 
 void qs_backend_print_ops(const qs_backend *backend, FILE *stream) { backend->ops->print_ops(backend, stream); }

@@ -186,13 +186,14 @@ QS_MUST_CHECK qs_err qs_op_gemm(qs_backend *backend, bool trans_a, bool trans_b,
 typedef struct qs_solver_ops qs_solver_ops;
 const qs_solver_ops *qs_backend_solver(const qs_backend *backend);
 
-/* Measured ceilings of this device, for benchmarks and cost estimates: f32 and bf16 GEMM rate and copy
- * bandwidth. Takes about a second. */
+/* Measured ceilings of this device, for benchmarks and cost estimates: those that `which` asks for, a quarter of a second
+ * each, and for the bandwidth as long again to fill memory of twice the last cache; 0 for the others. */
+enum { QS_PEAK_F32 = 1, QS_PEAK_BF16 = 2, QS_PEAK_READ = 4, QS_PEAKS_ALL = 7 };
 typedef struct qs_backend_peaks {
     double gemm_f32_flops, gemm_bf16_flops; /* per second */
     double read_bytes;                      /* per second, streaming reads of a buffer beyond the caches */
 } qs_backend_peaks;
-QS_MUST_CHECK qs_err qs_backend_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks);
+QS_MUST_CHECK qs_err qs_backend_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks);
 
 /* One line per op: entry name and where it comes from (reference, avx2, avx512, oneDNN). */
 void qs_backend_print_ops(const qs_backend *backend, FILE *stream);

@@ -60,7 +60,7 @@ static qs_err measure_rate(qs_backend *backend, double *rate)
         *rate *= rate_share * qs_backend_n_threads(backend);
         return err;
     }
-    err = qs_backend_measure_peaks(backend, &peaks);
+    err = qs_backend_measure_peaks(backend, QS_PEAK_F32, &peaks);
     if (err == QS_OK) *rate = device_rate_share * peaks.gemm_f32_flops / 2;
     return err;
 }

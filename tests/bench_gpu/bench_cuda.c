@@ -90,7 +90,7 @@ static void print_peak(const bench *b, const char *name, double bytes, double fl
 
 static qs_err measure_peaks(bench *b)
 {
-    qs_err err = qs_backend_measure_peaks(b->backend, &b->peaks);
+    qs_err err = qs_backend_measure_peaks(b->backend, QS_PEAKS_ALL, &b->peaks);
     if (err != QS_OK) return err;
     print_peak(b, "read", b->peaks.read_bytes, 0.0);
     print_peak(b, "gemm_f32", 0.0, b->peaks.gemm_f32_flops);

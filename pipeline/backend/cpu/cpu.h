@@ -85,6 +85,6 @@ qs_err qs_cpu_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, i
                    const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 /* cpu_peaks.c */
-qs_err qs_cpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks);
+qs_err qs_cpu_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks);
 
 #endif

@@ -95,12 +95,12 @@ out:
     return err;
 }
 
-qs_err qs_cpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks)
+qs_err qs_cpu_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks)
 {
     qs_err err = QS_OK;
-    QS_TRY(measure_gemm(backend, QS_COMPUTE_F32, &peaks->gemm_f32_flops));
-    QS_TRY(measure_gemm(backend, QS_COMPUTE_BF16, &peaks->gemm_bf16_flops));
-    QS_TRY(measure_read(qs_cpu_of(backend), &peaks->read_bytes));
+    if ((which & QS_PEAK_F32) != 0) QS_TRY(measure_gemm(backend, QS_COMPUTE_F32, &peaks->gemm_f32_flops));
+    if ((which & QS_PEAK_BF16) != 0) QS_TRY(measure_gemm(backend, QS_COMPUTE_BF16, &peaks->gemm_bf16_flops));
+    if ((which & QS_PEAK_READ) != 0) QS_TRY(measure_read(qs_cpu_of(backend), &peaks->read_bytes));
 out:
     return err;
 }

@@ -107,7 +107,7 @@ qs_err qs_gpu_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, i
                    const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 /* gpu_peaks.c */
-qs_err qs_gpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks);
+qs_err qs_gpu_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks);
 
 /* gpu_solver.c */
 enum { QS_GPU_FORM_STRIP = 1024 }; /* columns of E H held at a time */

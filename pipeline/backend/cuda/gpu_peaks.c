@@ -77,7 +77,7 @@ out:
     return err;
 }
 
-qs_err qs_gpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks)
+qs_err qs_gpu_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     const sizes *s = gpu->device.emulated ? &emulated_sizes : &real_sizes;
@@ -92,12 +92,18 @@ qs_err qs_gpu_measure_peaks(qs_backend *backend, qs_backend_peaks *peaks)
     QS_TRY(qs_gpu_check(gpu, qs_rt_event_create(&p.start), "measure"));
     QS_TRY(qs_gpu_check(gpu, qs_rt_event_create(&p.stop), "measure"));
     QS_TRY(fill(backend, p.data, fill_bytes));
-    QS_TRY(time_best(&p, run_f32, &seconds));
-    peaks->gemm_f32_flops = 2.0 * n32 * n32 * n32 / seconds;
-    QS_TRY(time_best(&p, run_bf16, &seconds));
-    peaks->gemm_bf16_flops = 2.0 * n16 * n16 * n16 / seconds;
-    QS_TRY(time_best(&p, run_read, &seconds));
-    peaks->read_bytes = (double)s->read_bytes / seconds;
+    if ((which & QS_PEAK_F32) != 0) {
+        QS_TRY(time_best(&p, run_f32, &seconds));
+        peaks->gemm_f32_flops = 2.0 * n32 * n32 * n32 / seconds;
+    }
+    if ((which & QS_PEAK_BF16) != 0) {
+        QS_TRY(time_best(&p, run_bf16, &seconds));
+        peaks->gemm_bf16_flops = 2.0 * n16 * n16 * n16 / seconds;
+    }
+    if ((which & QS_PEAK_READ) != 0) {
+        QS_TRY(time_best(&p, run_read, &seconds));
+        peaks->read_bytes = (double)s->read_bytes / seconds;
+    }
 out:
     if (p.start != NULL) (void)qs_rt_event_destroy(p.start);
     if (p.stop != NULL) (void)qs_rt_event_destroy(p.stop);
