@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "backend/cpu/team.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "metric/bootstrap.h"
@@ -32,6 +33,20 @@ static void measure_row(const checker *c, const qs_matrix_desc *desc, int64_t ro
     }
 }
 
+typedef struct measuring {
+    const checker *checker;
+    const qs_matrix_desc *desc;
+    int64_t first;
+    double rows[ROWS][2];
+} measuring;
+
+static void measure_rows(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    measuring *work = context;
+    for (int64_t i = first; i < last; i++) measure_row(work->checker, work->desc, work->first + i, i, work->rows[i]);
+}
+
 /* The same of a matrix. */
 static qs_err measure(const checker *c, int64_t layer, qs_role role, const qs_matrix_desc *desc, double squares[2])
 {
@@ -39,14 +54,13 @@ static qs_err measure(const checker *c, int64_t layer, qs_role role, const qs_ma
     squares[0] = squares[1] = 0.0;
     for (int64_t first = 0; first < desc->n_out; first += ROWS) {
         int64_t n = desc->n_out - first < ROWS ? desc->n_out - first : ROWS;
-        double rows[ROWS][2];
+        measuring work = {.checker = c, .desc = desc, .first = first};
         QS_TRY(qs_model_read_rows_f32(c->model, role, layer, first, n, c->own));
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < n; i++) measure_row(c, desc, first + i, i, rows[i]);
+        qs_team_run_shared(n, 1, measure_rows, &work);
         /* In the order of rows, however many threads there are. */
         for (int64_t i = 0; i < n; i++) {
-            squares[0] += rows[i][0];
-            squares[1] += rows[i][1];
+            squares[0] += work.rows[i][0];
+            squares[1] += work.rows[i][1];
         }
     }
 out:

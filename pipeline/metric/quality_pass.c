@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+enum { CONTROL_TOKENS = 512 };
+
 /* What a pass over all windows holds. */
 typedef struct run {
     const qs_quality_job *job;
@@ -124,7 +126,8 @@ static qs_err run_control(run *r, qs_control *control)
     const qs_windows *windows = r->job->windows;
     const qs_linear_source *reference = NULL;
     qs_err err;
-    control->n_windows = least(r->plan.chunk_windows, windows->n_windows);
+    control->n_windows = least((CONTROL_TOKENS + windows->n_ctx - 1) / windows->n_ctx,
+                               least(r->plan.chunk_windows, windows->n_windows));
     QS_TRY(qs_token_scores_alloc(&control->scores, control->n_windows * windows->n_scored, true));
     QS_TRY(
         QS_NEW(r->control, control->n_windows * windows->n_ctx * r->d_model, "hidden states of the control"));

@@ -34,8 +34,8 @@ typedef struct qs_quality_stream {
     double forward_s, score_s; /* out */
 } qs_quality_stream;
 
-/* The reference: writes /reference/hidden to its artifact. As the negative control the first windows take a
- * second, separate pass and are scored as a candidate would be: control [control_windows * n_scored]. */
+/* The reference: writes /reference/hidden to its artifact. As the negative control the first windows, as many as hold
+ * 512 tokens, take a second, separate pass and are scored as a candidate would be: control [n_windows * n_scored]. */
 typedef struct qs_control {
     int64_t n_windows;
     qs_token_scores scores;

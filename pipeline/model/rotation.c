@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "backend/cpu/team.h"
 #include "base/mem.h"
 #include "base/rng.h"
 
@@ -161,20 +162,34 @@ static void turn_tile(const turning *t, int64_t first, int64_t n_lanes, double *
                 (float)(x[i * n_lanes + l] * (t->after != NULL ? (double)t->after[i] : 1));
 }
 
+/* A strip of tiles with scratch of its own, whoever works on it. */
+typedef struct strips {
+    const turning *turning;
+    double *scratch;
+    int64_t n_parts, n_tiles, tile_floats;
+} strips;
+
+static void turn_strips(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const strips *work = context;
+    const turning *t = work->turning;
+    for (int64_t part = first; part < last; part++)
+        for (int64_t tile = part; tile < work->n_tiles; tile += work->n_parts) {
+            int64_t row = tile * LANES, n = t->n - row < LANES ? t->n - row : LANES;
+            turn_tile(t, row, n, work->scratch + part * work->tile_floats);
+        }
+}
+
 static qs_err turn(const turning *t)
 {
     const int64_t n_lanes = t->n < LANES ? t->n : LANES, n_tiles = (t->n + LANES - 1) / LANES;
     const int64_t tile_floats = 2 * t->rotation->width * n_lanes;
-    const int64_t n_parts = n_tiles < 16 ? n_tiles : 16; /* whoever runs them, each has scratch of its own */
+    const int64_t n_parts = n_tiles < 16 ? n_tiles : 16;
     double *scratch = NULL;
     qs_err err = QS_NEW(scratch, n_parts * tile_floats, "rows to be rotated");
     if (err != QS_OK) return err;
-#pragma omp parallel for schedule(static) if (n_parts > 1)
-    for (int64_t part = 0; part < n_parts; part++)
-        for (int64_t tile = part; tile < n_tiles; tile += n_parts) {
-            int64_t first = tile * LANES, n = t->n - first < LANES ? t->n - first : LANES;
-            turn_tile(t, first, n, scratch + part * tile_floats);
-        }
+    qs_team_run_shared(n_parts, 1, turn_strips, &(strips){t, scratch, n_parts, n_tiles, tile_floats});
     qs_mem_free(scratch);
     return QS_OK;
 }

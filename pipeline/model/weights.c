@@ -1,8 +1,10 @@
 #include "model/weights.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/team.h"
 #include "base/dtype.h"
 #include "base/mem.h"
 #include "model/dequant.h"
@@ -163,20 +165,51 @@ static qs_err fail_nonfinite(const qs_slot *slot, const geometry *g, int64_t row
                    slot->info.name, (double)x[col], (long long)row, (long long)col);
 }
 
+/* Rows of a tensor on their way to dst, in f32 or in 16 bits as they are. */
+typedef struct reading {
+    const qs_slot *slot;
+    const geometry *g;
+    int64_t first;
+    float *f32;
+    uint16_t *as_stored;
+    uint16_t exponent; /* whose bits all set mean NaN or Inf in 16 bits */
+    _Atomic int64_t bad_row; /* the first one that is not finite; INT64_MAX = none */
+} reading;
+
+static void note_bad(reading *work, int64_t row)
+{
+    int64_t known = atomic_load(&work->bad_row);
+    while (row < known && !atomic_compare_exchange_weak(&work->bad_row, &known, row)) {}
+}
+
+static void read_f32(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    reading *work = context;
+    const geometry *g = work->g;
+    for (int64_t i = first; i < last; i++) {
+        const uint8_t *src = work->slot->data + (size_t)stored_row(g, work->first + i) * g->row_bytes;
+        float *row = work->f32 + i * g->n_cols;
+        qs_storage_to_f32(work->slot->info.storage, row, src, g->n_cols);
+        if (!is_finite(row, g->n_cols)) note_bad(work, i);
+    }
+}
+
+/* All rows of dst by as many threads as the process has; a share of them is worth a thread from 65536 weights on. */
+static int64_t read_by_all(reading *work, int64_t n_rows, qs_team_work read)
+{
+    int64_t share = 65536 / work->g->n_cols;
+    atomic_init(&work->bad_row, INT64_MAX);
+    qs_team_run_shared(n_rows, share > 1 ? share : 1, read, work);
+    release_rows(work->slot, work->g, work->first, n_rows);
+    return atomic_load(&work->bad_row);
+}
+
 static qs_err read_rows(const qs_slot *slot, const geometry *g, int64_t first, int64_t n_rows, float *dst)
 {
     qs_err err = qs_mapped_check(slot->file);
     if (err != QS_OK) return err;
-    int64_t bad_row = INT64_MAX;
-#pragma omp parallel for schedule(static) reduction(min \
-                                                    : bad_row) if (n_rows > 1 && n_rows * g->n_cols > 65536)
-    for (int64_t i = 0; i < n_rows; i++) {
-        const uint8_t *src = slot->data + (size_t)stored_row(g, first + i) * g->row_bytes;
-        float *row = dst + i * g->n_cols;
-        qs_storage_to_f32(slot->info.storage, row, src, g->n_cols);
-        if (!is_finite(row, g->n_cols) && i < bad_row) bad_row = i;
-    }
-    release_rows(slot, g, first, n_rows);
+    int64_t bad_row = read_by_all(&(reading){.slot = slot, .g = g, .first = first, .f32 = dst}, n_rows, read_f32);
     return bad_row == INT64_MAX ? QS_OK : fail_nonfinite(slot, g, first + bad_row, dst + bad_row * g->n_cols);
 }
 
@@ -213,6 +246,18 @@ static bool is_finite_16(const uint16_t *x, int64_t n, uint16_t exponent)
     return most != exponent;
 }
 
+static void read_16(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    reading *work = context;
+    const geometry *g = work->g;
+    for (int64_t i = first; i < last; i++) {
+        uint16_t *row = work->as_stored + i * g->n_cols;
+        memcpy(row, work->slot->data + (size_t)stored_row(g, i) * g->row_bytes, g->row_bytes);
+        if (!is_finite_16(row, g->n_cols, work->exponent)) note_bad(work, i);
+    }
+}
+
 qs_err qs_model_read_16(const qs_model *model, qs_role role, int64_t layer, uint16_t *dst)
 {
     const qs_slot *slot = find_slot(model, role, layer);
@@ -224,15 +269,9 @@ qs_err qs_model_read_16(const qs_model *model, qs_role role, int64_t layer, uint
     qs_err err = qs_mapped_check(slot->file);
     if (err != QS_OK) return err;
     geometry g = geometry_of(slot);
-    uint16_t exponent = storage == QS_STORE_F16 ? 0x7c00 : 0x7f80;
-    int64_t bad_row = INT64_MAX;
-#pragma omp parallel for schedule(static) reduction(min : bad_row) if (g.n_rows > 1 && g.n_rows * g.n_cols > 65536)
-    for (int64_t i = 0; i < g.n_rows; i++) {
-        uint16_t *row = dst + i * g.n_cols;
-        memcpy(row, slot->data + (size_t)stored_row(&g, i) * g.row_bytes, g.row_bytes);
-        if (!is_finite_16(row, g.n_cols, exponent) && i < bad_row) bad_row = i;
-    }
-    release_rows(slot, &g, 0, g.n_rows);
+    reading work = {
+        .slot = slot, .g = &g, .as_stored = dst, .exponent = storage == QS_STORE_F16 ? 0x7c00 : 0x7f80};
+    int64_t bad_row = read_by_all(&work, g.n_rows, read_16);
     if (bad_row == INT64_MAX) return QS_OK;
     float *bad;
     err = QS_NEW(bad, g.n_cols, "a row of weights");

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cpu/team.h"
 #include "base/dtype.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -307,6 +308,18 @@ static void softmax(float *row, int64_t n)
 }
 
 /* mixed = softmax(q k^T / sqrt(head_dim)) v, head by head, every token seeing every other. */
+typedef struct elements {
+    float *x;
+    int64_t n; /* of a row */
+} elements;
+
+static void softmax_rows(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const elements *work = context;
+    for (int64_t i = first; i < last; i++) softmax(work->x + i * work->n, work->n);
+}
+
 static qs_err attend(qs_bert *b, int64_t n)
 {
     int64_t d = b->config.d_model, n_heads = b->config.n_heads, head = d / n_heads;
@@ -315,8 +328,7 @@ static qs_err attend(qs_bert *b, int64_t n)
     for (int64_t h = 0; h < n_heads; h++)
         QS_TRY(qs_op_gemm(b->backend, false, true, n, n, head, scale, b->q + h * head, d, b->k + h * head, d, 0,
                           b->scores + h * n * n, n));
-#pragma omp parallel for schedule(static) num_threads(qs_backend_n_threads(b->backend))
-    for (int64_t i = 0; i < n_heads * n; i++) softmax(b->scores + i * n, n);
+    qs_team_run_shared(n_heads * n, 16, softmax_rows, &(elements){b->scores, n});
     for (int64_t h = 0; h < n_heads; h++)
         QS_TRY(qs_op_gemm(b->backend, false, false, n, head, n, 1, b->scores + h * n * n, n, b->v + h * head, d, 0,
                           b->mixed + h * head, d));
@@ -324,10 +336,11 @@ out:
     return err;
 }
 
-static void gelu(const qs_bert *b, float *x, int64_t n)
+static void gelu(void *context, int64_t first, int64_t last, int thread)
 {
-#pragma omp parallel for schedule(static) num_threads(qs_backend_n_threads(b->backend))
-    for (int64_t i = 0; i < n; i++) x[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678f));
+    (void)thread;
+    float *x = ((const elements *)context)->x;
+    for (int64_t i = first; i < last; i++) x[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678f));
 }
 
 static qs_err run_layer(qs_bert *b, const layer *y, float *x, int64_t n)
@@ -341,7 +354,7 @@ static qs_err run_layer(qs_bert *b, const layer *y, float *x, int64_t n)
     QS_TRY(qs_op_linear(b->backend, y->output.matrix, b->mixed, n, y->output.bias, b->q));
     add_norm(b, &y->attention_norm, x, b->q, n);
     QS_TRY(qs_op_linear(b->backend, y->wide.matrix, x, n, y->wide.bias, b->wide));
-    gelu(b, b->wide, n * b->config.d_ffn);
+    qs_team_run_shared(n * b->config.d_ffn, 4096, gelu, &(elements){b->wide, 1});
     QS_TRY(qs_op_linear(b->backend, y->narrow.matrix, b->wide, n, y->narrow.bias, b->q));
     add_norm(b, &y->output_norm, x, b->q, n);
 out:

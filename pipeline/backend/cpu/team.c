@@ -165,3 +165,15 @@ void qs_team_run(qs_team *team, int64_t n_items, int64_t chunk_min, qs_team_work
             (void)sched_yield();
     }
 }
+
+void qs_team_run_shared(int64_t n_items, int64_t chunk_min, qs_team_work work, void *context)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static qs_team *team; /* lives as long as the process */
+    bool locked = pthread_mutex_trylock(&lock) == 0;
+    if (locked && (team != NULL || qs_team_create(&team, omp_get_max_threads()) == QS_OK))
+        qs_team_run(team, n_items, chunk_min, work, context);
+    else if (n_items > 0)
+        work(context, 0, n_items, 0);
+    if (locked) (void)pthread_mutex_unlock(&lock);
+}

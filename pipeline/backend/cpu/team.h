@@ -28,4 +28,8 @@ typedef void (*qs_team_work)(void *context, int64_t first, int64_t last, int thr
 /* Runs work over items [0, n_items) in chunks of at least `chunk_min` items, and returns when all are done. */
 void qs_team_run(qs_team *team, int64_t n_items, int64_t chunk_min, qs_team_work work, void *context);
 
+/* The same by a team of the process, for work without a backend: as many threads as OpenMP would take when it is first
+ * asked for. Who comes while it is busy, or where threads cannot be had, works alone. */
+void qs_team_run_shared(int64_t n_items, int64_t chunk_min, qs_team_work work, void *context);
+
 #endif
