@@ -130,7 +130,7 @@ static void test_products(void **state)
 static void compare_reversed(const op_case *row, void *context)
 {
     output first = {0}, again = {0};
-    if (++*(int *)context % 2 == 0) return; /* half of them show as much */
+    if (++*(int *)context % 3 != 0) return; /* a third of them shows as much */
     row->run(cuda, row->shape, &first);
     if (qs_rt_simt_set_reverse != NULL) qs_rt_simt_set_reverse(true);
     row->run(cuda, row->shape, &again);
@@ -219,7 +219,7 @@ static void test_memory(void **state)
 
 /* ---- a point ---- */
 
-enum { N_CTX = 48, N_WINDOWS = 5 };
+enum { N_CTX = 32, N_WINDOWS = 2 };
 
 static qs_model *model;
 static float *room;
