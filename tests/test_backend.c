@@ -31,8 +31,8 @@ static void test_parity(void **state)
 
 /* ---- threads ---- */
 
-enum { N_TEAMS = 4 };
-static const int team_sizes[N_TEAMS] = {1, 2, 4, 2};
+enum { N_TEAMS = 3 };
+static const int team_sizes[N_TEAMS] = {1, 2, 4};
 
 typedef struct teams {
     qs_backend *backends[N_TEAMS];

@@ -5,7 +5,7 @@
 #include "backend/backend_impl.h"
 #include "stat/stats.h"
 
-enum { N_STEPS = 7, N_PROMPT = 9 };
+enum { N_STEPS = 5, N_PROMPT = 9 };
 static const double limit = 2e-3;
 
 typedef struct form {
@@ -74,17 +74,23 @@ static void test_golden(void **state)
     qs_backend_destroy(backend);
 }
 
+/* Every architecture in f16 and 4 bits; what f32 and bf16 change is the products alone, which two show. */
 static void test_decodes_like_cpu(void **state)
 {
     (void)state;
-    static const qs_dtype types[] = {QS_F32, QS_F16, QS_BF16};
+    static const struct {
+        qs_dtype dense;
+        bool packed, everywhere;
+    } forms[] = {{QS_F16, false, true}, {QS_F16, true, true}, {QS_F32, false, false}, {QS_BF16, false, false}};
     qs_backend *cuda = cuda_open(), *cpu = backend_open("cpu", 2);
     for (size_t i = 0; i < N_FIXTURES; i++) {
         fixture f = fixture_open(fixture_names[i]);
         made_up m;
         made_up_create(&m, f.model, (made_up_options){.bits = 4, .group_size = 32, .zeros = true});
-        for (size_t t = 0; t < 4; t++) {
-            form how = {.dense = t < 3 ? types[t] : QS_F16, .source = t < 3 ? NULL : &m.packed_source};
+        bool all = strcmp(fixture_names[i], "llama2") == 0 || strcmp(fixture_names[i], "qwen3") == 0;
+        for (size_t t = 0; t < sizeof forms / sizeof *forms; t++) {
+            if (!all && !forms[t].everywhere) continue;
+            form how = {.dense = forms[t].dense, .source = forms[t].packed ? &m.packed_source : NULL};
             float *got = decode(&f, cuda, how), *expected = decode(&f, cpu, how);
             check_logits(fixture_names[i], &f, got, expected);
             qs_mem_free(got);
@@ -168,8 +174,8 @@ static void test_recordings(void **state)
         for (int64_t step = 0; step < N_STEPS; step++) {
             float *row = played + (step + 1) * f.config->n_vocab;
             must(qs_decoder_step(decoder, f.tokens + N_PROMPT + step, row));
-            if (step == 2) qs_mem_free(decode(&f, fresh, (form){.dense = QS_F16, .batch = 4}));
-            if (step == 4)
+            if (step == 1) qs_mem_free(decode(&f, fresh, (form){.dense = QS_F16, .batch = 4}));
+            if (step == 3)
                 must(qs_forward_hidden(fresh, f.model, NULL, QS_COMPUTE_F32, f.tokens, 1, N_TOKENS, NULL, f.hidden));
         }
         assert_memory_equal(plain, played, bytes);
@@ -186,7 +192,7 @@ static void test_recordings(void **state)
 static void test_batches(void **state)
 {
     (void)state;
-    static const int64_t batches[] = {2, 5, 8, 13};
+    static const int64_t batches[] = {3, 13};
     qs_backend *cuda = cuda_open();
     fixture f = fixture_open("mistral");
     made_up m;
