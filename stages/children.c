@@ -53,6 +53,8 @@ qs_err stage_run(const char *name, const char *const *arguments)
         if (errno != EINTR) return qs_fail(QS_E_RESOURCE, "wait for %s: %s", path, strerror(errno));
     qs_watchdog_resume();
     if (status == 0) return QS_OK;
-    if (WIFSIGNALED(status)) return qs_fail(code_of(status), "run qsweep-%s: ended by signal %d", name, WTERMSIG(status));
-    return qs_fail(code_of(status), "run qsweep-%s: it ended with exit status %d, see above", name, WEXITSTATUS(status));
+    if (WIFSIGNALED(status))
+        return qs_fail(code_of(status), "run qsweep-%s: ended by signal %d", name, WTERMSIG(status));
+    return qs_fail(code_of(status), "run qsweep-%s: it ended with exit status %d, see above", name,
+                   WEXITSTATUS(status));
 }

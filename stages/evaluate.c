@@ -61,7 +61,8 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
         err = qs_fail(QS_E_USAGE, "--tasks semantic and json need --qa DIR or FILE");
     QS_TRY(err);
     if (opt->questions.n_probe > 0) out->tasks |= QS_TASK_PROBE;
-    if (opt->questions.n_probe > 0 && opt->questions.gold == NULL) err = qs_fail(QS_E_USAGE, "--probe needs --qa DIR or FILE");
+    if (opt->questions.n_probe > 0 && opt->questions.gold == NULL)
+        err = qs_fail(QS_E_USAGE, "--probe needs --qa DIR or FILE");
     QS_TRY(err);
     out->serving = opt->serving;
     out->serving.header_seed = (uint64_t)opt->header_seed;
@@ -85,7 +86,9 @@ static qs_err check_options(const options *opt, qs_eval_options *out, const qs_p
     if ((out->dumps & ~(unsigned)QS_DUMP_EMBEDDINGS) != 0 && (out->tasks & QS_TASKS_QUALITY) == 0)
         err = qs_fail(QS_E_USAGE, "--dump needs the pass that --tasks ppl or kld makes");
     if (opt->race != NULL && ((out->tasks & QS_TASKS_QUALITY) == 0 || opt->dump != NULL || opt->fix != NULL))
-        err = qs_fail(QS_E_USAGE, "--race needs --tasks ppl or kld, and goes without --dump and --fix: they want all windows");
+        err = qs_fail(
+            QS_E_USAGE,
+            "--race needs --tasks ppl or kld, and goes without --dump and --fix: they want all windows");
 out:
     return err;
 }
@@ -126,8 +129,8 @@ static size_t probe_bytes(const qs_corpus *corpus)
     return n;
 }
 
-/* Questions of the pages' quick probes: 20 for ExLlamaV2, 10 for the others (checklist G10, A11, B10, E11). All points of a
- * call are asked the same. */
+/* Questions of the pages' quick probes: 20 for ExLlamaV2, 10 for the others (checklist G10, A11, B10, E11). All
+ * points of a call are asked the same. */
 static qs_err count_quick(const options *opt, int64_t *n_items)
 {
     *n_items = 10;
@@ -335,7 +338,8 @@ static qs_err check_failures(const qs_evaluation *e)
             qs_log_warn("evaluate: %lld points failed; %s/*.eval.failed say why", (long long)e->n_failed, dir);
             return QS_OK;
         }
-    return qs_fail(QS_E_INPUT, "evaluate: all %lld points failed; %s/*.eval.failed say why", (long long)e->n_failed, dir);
+    return qs_fail(QS_E_INPUT, "evaluate: all %lld points failed; %s/*.eval.failed say why",
+                   (long long)e->n_failed, dir);
 }
 
 static qs_err run(const options *opt)
@@ -392,29 +396,34 @@ int main(int argc, char **argv)
         {"ctx", QS_ARG_INT, &opt.n_ctx, "N", "tokens in a window", 2, 1e6, false},
         {"windows", QS_ARG_INT, &opt.n_windows, "N", "the first N windows; 0 = all", 0, 1e9, false},
         {"tasks", QS_ARG_STRING, &opt.tasks, "LIST",
-         "of ppl, kld, latency, memory, semantic, json, entropy; default all that the inputs allow", 0, 0, false},
-        {"qa", QS_ARG_STRING, &opt.questions.gold, "DIR|FILE.jsonl", "a gold set of questions to answer", 0, 0,
+         "of ppl, kld, latency, memory, semantic, json, entropy; default all that the inputs allow", 0, 0,
          false},
+        {"qa", QS_ARG_STRING, &opt.questions.gold, "DIR|FILE.jsonl", "a gold set of questions to answer", 0,
+         0, false},
         {"corpus", QS_ARG_STRING, &opt.questions.corpus, "FILE.jsonl",
          "its snippets; default corpus.jsonl in the directory of --qa", 0, 0, false},
         {"k", QS_ARG_INT, &opt.questions.k, "N", "snippets in a prompt", 1, QS_QUESTION_SNIPPETS_MAX, false},
         {"items", QS_ARG_INT, &opt.questions.n_items, "N", "the first N gold items; 0 = all", 0, 1e9, false},
         {"quick", QS_ARG_FLAG, &opt.quick, NULL,
          "as many items as the pages' quick probes: 10, with a point of EXL2 20", 0, 0, false},
-        {"long-tokens", QS_ARG_INT, &opt.questions.n_long_tokens, "N", "length of the long texts of the entropy task",
-         8, 4096, false},
+        {"long-tokens", QS_ARG_INT, &opt.questions.n_long_tokens, "N",
+         "length of the long texts of the entropy task", 8, 4096, false},
         {"encoder", QS_ARG_STRING, &opt.questions.encoder, "NAME",
-         "what distances and dense retrieval rest on: minilm, self, tfidf, or auto = minilm where it was fetched, else self", 0, 0, false},
-        {"encoder-dir", QS_ARG_STRING, &opt.questions.encoder_dir, "DIR", "of minilm (scripts/fetch-model minilm)", 0, 0,
-         false},
-        {"embed", QS_ARG_STRING, &opt.embed, "FILE", "lines to embed into the artifacts (--dump embeddings)", 0, 0, false},
+         "what distances and dense retrieval rest on: minilm, self, tfidf, or auto = minilm where it was "
+         "fetched, else self",
+         0, 0, false},
+        {"encoder-dir", QS_ARG_STRING, &opt.questions.encoder_dir, "DIR",
+         "of minilm (scripts/fetch-model minilm)", 0, 0, false},
+        {"embed", QS_ARG_STRING, &opt.embed, "FILE", "lines to embed into the artifacts (--dump embeddings)",
+         0, 0, false},
         {"no-rerank", QS_ARG_FLAG, &opt.no_rerank, NULL,
          "offer what was retrieved as it is, not in the order of the model under test", 0, 0, false},
         {"instruct", QS_ARG_FLAG, &opt.questions.instruct, NULL,
          "begin prompts with the instruction for models not trained on the format", 0, 0, false},
         {"headers", QS_ARG_STRING, &opt.headers, "NAME",
-         "of snippets in prompts of configurations: canonical, shuffled or removed; the reference's are canonical", 0, 0,
-         false},
+         "of snippets in prompts of configurations: canonical, shuffled or removed; the reference's are "
+         "canonical",
+         0, 0, false},
         {"header-seed", QS_ARG_INT, &opt.header_seed, "N", "of shuffled headers", 0, 1e9, false},
         {"temperature", QS_ARG_REAL, &opt.serving.temperature, "T",
          "of a configuration's runs with seeds; the reference's is 0.2", 0, 100, false},
@@ -423,17 +432,20 @@ int main(int argc, char **argv)
         {"fix", QS_ARG_STRING, &opt.fix, "LIST",
          "answer again with each of these fixes, beside the configuration as it is (--list)", 0, 0, false},
         {"fix-text", QS_ARG_STRING, &opt.fix_text, "FILE|DIR",
-         "another calibration text, for --fix recalibrate: points are quantised with it and evaluated too, in OUT/recalibrated",
+         "another calibration text, for --fix recalibrate: points are quantised with it and evaluated too, "
+         "in OUT/recalibrated",
          0, 0, false},
         {"probe", QS_ARG_INT, &opt.questions.n_probe, "N",
-         "ask the first N items with 5, 10 and 20 snippets, and headers canonical, shuffled and removed; 0 = none", 0, 1e9,
-         false},
+         "ask the first N items with 5, 10 and 20 snippets, and headers canonical, shuffled and removed; 0 = "
+         "none",
+         0, 1e9, false},
         {"compute", QS_ARG_STRING, &opt.compute, "TYPE", "f32 or bf16: precision of large products", 0, 0,
          false},
-        {"dump", QS_ARG_STRING, &opt.dump, "LIST", "raw arrays into the artifacts: tokens, logits, hidden, embeddings", 0,
-         0, false},
+        {"dump", QS_ARG_STRING, &opt.dump, "LIST",
+         "raw arrays into the artifacts: tokens, logits, hidden, embeddings", 0, 0, false},
         {"race", QS_ARG_STRING, &opt.race, "FILE.csv",
-         "stop reading a configuration once it has missed or met these budgets for sure (docs/sweeps.md)", 0, 0, false},
+         "stop reading a configuration once it has missed or met these budgets for sure (docs/sweeps.md)", 0,
+         0, false},
         {"keep-going", QS_ARG_FLAG, &opt.keep_going, NULL,
          "record a point that fails in OUT/ID.eval.failed, and go on with the others", 0, 0, false},
         {"out", QS_ARG_STRING, &opt.out, "DIR", "where ID.eval.h5 of each point goes", 0, 0, false},

@@ -203,8 +203,10 @@ qs_err stage_recalibrate(char dir[QS_PATH_BYTES], const stage_recalibration *r)
     QS_TRY(read_twins(twins, &n, r->quants));
     if (n == 0) goto out;
     if (r->common->dry_run) {
-        qs_log_info("recalibrate: first %" PRId64 " windows of %s are calibrated with, and %" PRId64 " points quantised and "
-                    "evaluated again in %s", twins[0].n_samples, r->text, n, dir);
+        qs_log_info("recalibrate: first %" PRId64 " windows of %s are calibrated with, and %" PRId64
+                    " points quantised and "
+                    "evaluated again in %s",
+                    twins[0].n_samples, r->text, n, dir);
         goto out;
     }
     QS_TRY(qs_dir_create(dir));

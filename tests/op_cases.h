@@ -357,8 +357,8 @@ static inline void product_sizes(const float *w, const float *x, const float *bi
 
 /* w: the weights that desc means, for the sizes; spacing: of results, over their size. QS_E_UNSUPPORTED from creation
  * leaves out empty. */
-static inline void multiply(qs_backend *backend, const qs_matrix_desc *desc, const float *w, double spacing, unsigned uses,
-                            qs_compute compute, int64_t n, output *out)
+static inline void multiply(qs_backend *backend, const qs_matrix_desc *desc, const float *w, double spacing,
+                            unsigned uses, qs_compute compute, int64_t n, output *out)
 {
     op_memory m = {.backend = backend};
     qs_matrix *matrix;
@@ -440,8 +440,8 @@ static inline void run_linear_int(qs_backend *backend, const int64_t s[N_SHAPE],
     free_all(&m);
 }
 
-/* shape: n_out, n_in, rows, format + CASE_ROUND * rounding (+ CASE_NESTED, CASE_BF16), block, uses. Results are rounded:
- * they may lie in the next place where sums differ in their last bits, but only few of them do. */
+/* shape: n_out, n_in, rows, format + CASE_ROUND * rounding (+ CASE_NESTED, CASE_BF16), block, uses. Results are
+ * rounded: they may lie in the next place where sums differ in their last bits, but only few of them do. */
 enum { CASE_ROUND = 16, CASE_NESTED = 128 };
 
 static inline void run_linear_format(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
@@ -454,7 +454,8 @@ static inline void run_linear_format(qs_backend *backend, const int64_t s[N_SHAP
     double spacing = format_spacing(packed.compute);
     float *w = on_host(&m, s[0] * s[1], sizeof *w);
     qs_packed_dequant_rows(&packed, 0, s[0], w);
-    multiply(backend, &desc, w, spacing, (unsigned)s[5], s[3] & CASE_BF16 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32, s[2], out);
+    multiply(backend, &desc, w, spacing, (unsigned)s[5], s[3] & CASE_BF16 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32,
+             s[2], out);
     qs_packed_free(&packed);
     free_all(&m);
 }

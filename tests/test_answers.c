@@ -106,7 +106,7 @@ static void test_score(void **state)
          {.json_ok = 1, .n_citations = 1, .n_known = 1, .n_correct = 1, .selected = 0, .anchored = 1, .correct = 1}, 1},
         {0, "{\"answer\":\"green\",\"citations\":[{\"snippet_id\":\"S2\"}]}",
          {.json_ok = 1, .n_citations = 1, .n_known = 1, .selected = 1, .anchored = 1}, 0},
-        {0, "{\"answer\":\"red\",\"citations\":[{\"snippet_id\":\"S3\"},{\"snippet_id\":\"S1\"}]}", /* S3 is not offered */
+        {0, "{\"answer\":\"red\",\"citations\":[{\"snippet_id\":\"S3\"},{\"snippet_id\":\"S1\"}]}", /* not S3 */
          {.json_ok = 1, .n_citations = 2, .n_known = 1, .n_correct = 1, .selected = 0, .anchored = 1, .correct = 1}, 1},
         {0, "{\"answer\":\"red\",\"citations\":[{\"snippet_id\":\"S1\"", /* cut off, and yet right */
          {.selected = 1, .anchored = 1, .correct = 1}, 0},
@@ -143,10 +143,13 @@ static void test_coverage_is_a_union(void **state)
     double coverage;
     q->set.snippets[0].text = both; /* offsets stay */
     q->set.items[0].anchor_end = 26;
-    assert_ok(qs_answer_score(q, &run, ranked, "{\"answer\":\"\",\"citations\":[{\"snippet_id\":\"S1\"}]}", &row, &coverage));
+    assert_ok(qs_answer_score(q, &run, ranked, "{\"answer\":\"\",\"citations\":[{\"snippet_id\":\"S1\"}]}",
+                              &row, &coverage));
     assert_true(coverage == 3.0 / 5.0);
-    assert_ok(qs_answer_score(q, &run, ranked, "{\"answer\":\"\",\"citations\":[{\"snippet_id\":\"S2\"},{\"snippet_id\":"
-                              "\"S1\"},{\"snippet_id\":\"S1\"}]}", &row, &coverage));
+    assert_ok(qs_answer_score(q, &run, ranked,
+                              "{\"answer\":\"\",\"citations\":[{\"snippet_id\":\"S2\"},{\"snippet_id\":"
+                              "\"S1\"},{\"snippet_id\":\"S1\"}]}",
+                              &row, &coverage));
     assert_true(coverage == 1.0);
     q->set.items[0] = saved;
     q->set.snippets[0].text = text;
@@ -175,7 +178,8 @@ static void answer_with(qs_answers *a, const qs_questions *q, const char *const 
 static void expect(const figures *f, const char *name, double value, int64_t n)
 {
     const qs_estimate *e = figure(f, name);
-    if (!(fabs(e->value - value) <= 1e-15) || e->n != n) fail_msg("%s = %.17g (n %lld)", name, e->value, (long long)e->n);
+    if (!(fabs(e->value - value) <= 1e-15) || e->n != n)
+        fail_msg("%s = %.17g (n %lld)", name, e->value, (long long)e->n);
     assert_true(e->lo <= e->value && e->value <= e->hi);
 }
 

@@ -295,7 +295,9 @@ static void test_mapped_file_shrinks(void **state)
         bool done;
         qs_file_map map;
         FILE *stream = fopen(scratch(path, "shrinks"), "w");
-        if (dup2(ends[1], STDERR_FILENO) < 0 || qs_args_parse(&args, 1, argv, stdout, &done) != QS_OK || stream == NULL) _exit(1);
+        if (dup2(ends[1], STDERR_FILENO) < 0 || qs_args_parse(&args, 1, argv, stdout, &done) != QS_OK ||
+            stream == NULL)
+            _exit(1);
         if (ftruncate(fileno(stream), BYTES) != 0 || qs_file_map_open(&map, path) != QS_OK) _exit(1);
         if (ftruncate(fileno(stream), 0) != 0) _exit(1);
         _exit(((const volatile uint8_t *)map.data)[BYTES - 1]);

@@ -74,7 +74,8 @@ static void free_layers(qs_quant_layer layers[N_LAYERS][N_SPECS])
 static double loss_of(qs_quant_layer layers[N_LAYERS][N_SPECS], int spec)
 {
     double sum = 0;
-    for (int i = 0; i < N_LAYERS * QS_N_LINEARS; i++) sum += layers[i / QS_N_LINEARS][spec].linears[i % QS_N_LINEARS].loss;
+    for (int i = 0; i < N_LAYERS * QS_N_LINEARS; i++)
+        sum += layers[i / QS_N_LINEARS][spec].linears[i % QS_N_LINEARS].loss;
     return sum;
 }
 
@@ -113,7 +114,9 @@ static void test_shares(void **state)
             assert_true(r->predicted > 0.8 * r->loss && r->predicted < 1.25 * r->loss);
         }
         assert_true(sum == bits[s]);
-        if (specs[s].bpw > 0) assert_true((double)sum <= specs[s].bpw * weights && (double)sum > (specs[s].bpw - 0.3) * weights);
+        if (specs[s].bpw > 0)
+            assert_true((double)sum <= specs[s].bpw * weights &&
+                        (double)sum > (specs[s].bpw - 0.3) * weights);
     }
     assert_true(loss_of(layers, 1) < 0.6 * loss_of(layers, 0));
     /* Chosen against uniform: weights at random leave nothing to choose between, and gate and up were measured on a

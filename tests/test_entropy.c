@@ -222,9 +222,9 @@ static void test_slope(void **state)
     assert_true(figure(&got, "entropy_slope_change")->value == 0);
 }
 
-/* Of one run of 256 tokens every length up to it is judged. The level rises from 2 to 3 at step 118: nothing in the first 64. Of the
- * first 128 means are of 16 steps, the seventh new one makes 2 + 7/16 = 1.22 times the level, and four steps above 1.2, 124 to 127, are
- * no rise, which takes five (checklist A5, B20). */
+/* Of one run of 256 tokens every length up to it is judged. The level rises from 2 to 3 at step 118: nothing in
+ * the first 64. Of the first 128 means are of 16 steps, the seventh new one makes 2 + 7/16 = 1.22 times the
+ * level, and four steps above 1.2, 124 to 127, are no rise, which takes five (checklist A5, B20). */
 static void test_lengths(void **state)
 {
     (void)state;

@@ -283,7 +283,9 @@ static void test_exact(void **state)
             for (int64_t j = 0, g = 0; j < WIDTH; j++) {
                 while (g + 1 < n_groups && groups[g + 1].first <= j) g++;
                 int top = (1 << (groups[g].bits - 1)) - 1, level = o % 16 + 1;
-                int code = j == groups[g].first ? top : (int)qs_rng_below(7, (uint64_t)(o * WIDTH + j), 2 * (uint64_t)top) - top;
+                int code = j == groups[g].first
+                               ? top
+                               : (int)qs_rng_below(7, (uint64_t)(o * WIDTH + j), 2 * (uint64_t)top) - top;
                 w[o * WIDTH + j] = (float)(code * level * level) * 0x1p-10f;
             }
         qs_quant_result result = solve(workspace, &qs_mixes[m], w, N_OUT, WIDTH, gram);

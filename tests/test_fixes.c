@@ -127,7 +127,8 @@ static void test_counts(void **state)
 {
     (void)state;
     /* metric, lower is better, missed, aimed at, before, after */
-    qs_fix_change trigger = {"lambda_conv", false, true, true, 0.5, 0.9}, other = {"json_ok", false, false, false, 1, 1};
+    qs_fix_change trigger = {"lambda_conv", false, true, true, 0.5, 0.9},
+                  other = {"json_ok", false, false, false, 1, 1};
     qs_fix_change changes[] = {trigger, other};
     assert_true(qs_fix_counts(changes, 2));
     changes[1].after = 0.975; /* worse by 2.5 % */

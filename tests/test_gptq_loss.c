@@ -29,7 +29,8 @@ static void check_found(bool dead, int64_t whole_panel)
     assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 800, "t"), QS_OK);
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         qs_spec spec = parse(specs[i]);
-        qs_quant_job job = {.name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .factors = factors, .backend = backend};
+        qs_quant_job job = {
+            .name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .factors = factors, .backend = backend};
         qs_quant_result found;
         qs_quant_task task = {.spec = &spec, .job = &job, .out = &found};
         assert_int_equal(qs_quant_solve(workspace, &task, 1), QS_OK);
@@ -65,7 +66,8 @@ static void test_loss_measured_where_damping_rules(void **state)
     qs_factor_cache *factors;
     assert_int_equal(qs_factor_cache_create(&factors, workspace, gram, N_IN, 1, "t"), QS_OK);
     qs_spec spec = parse("gptq:bits=4,group=32,damp=1");
-    qs_quant_job job = {.name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .factors = factors, .backend = backend};
+    qs_quant_job job = {
+        .name = "m", .weights = w, .n_out = N_OUT, .n_in = N_IN, .factors = factors, .backend = backend};
     qs_quant_result r;
     qs_quant_task task = {.spec = &spec, .job = &job, .out = &r};
     assert_int_equal(qs_quant_solve(workspace, &task, 1), QS_OK);

@@ -38,7 +38,8 @@ static float *hidden_of(qs_quant_file *file)
 {
     qs_linear_source source = qs_quant_file_source(file);
     float *hidden = floats(N_TOKENS * f.config->d_model);
-    OK(qs_forward_hidden(backend, qs_quant_file_model(file), &source, QS_COMPUTE_F32, f.tokens, 1, N_TOKENS, NULL, hidden));
+    OK(qs_forward_hidden(backend, qs_quant_file_model(file), &source, QS_COMPUTE_F32, f.tokens, 1, N_TOKENS,
+                         NULL, hidden));
     return hidden;
 }
 
@@ -158,7 +159,8 @@ static void test_solved(void **state)
     assert_memory_equal(&again[1].digest, &points[H4].digest, sizeof again[1].digest);
 }
 
-/* By hand: 320 x 64 in 32 columns of 6 and 32 of 4 bits; the embedding stays as it was, in f16. bpw is of the blocks. */
+/* By hand: 320 x 64 in 32 columns of 6 and 32 of 4 bits; the embedding stays as it was, in f16. bpw is of the
+ * blocks. */
 static void test_size(void **state)
 {
     (void)state;
@@ -174,7 +176,10 @@ static void test_size(void **state)
     /* deployed: the embedding counts beside it */
     qs_linear_source source = qs_quant_file_source(with);
     qs_deployment deployment;
-    qs_deployment_options options = {.backend = "cpu", .n_threads = 1, .n_ctx_cap = 4, .expected_bytes = (size_t)size.bytes};
+    qs_deployment_options options = {.backend = "cpu",
+                                     .n_threads = 1,
+                                     .n_ctx_cap = 4,
+                                     .expected_bytes = (size_t)size.bytes};
     OK(qs_deployment_create(&deployment, f.model, &source, &options));
     double held = (double)deployment.use.measured_bytes, expected = (double)size.bytes;
     assert_true(fabs(held - expected) < 0.1 * expected);
@@ -183,7 +188,8 @@ static void test_size(void **state)
     qs_quant_file_close(with);
     qs_quant_file_close(without);
     /* planned before, too */
-    qs_quant_cost a = qs_quant_cost_of(f.model, 2, true, &specs[H16], 1), b = qs_quant_cost_of(f.model, 2, true, &specs[H4], 1);
+    qs_quant_cost a = qs_quant_cost_of(f.model, 2, true, &specs[H16], 1),
+                  b = qs_quant_cost_of(f.model, 2, true, &specs[H4], 1);
     assert_true(b.bytes >= a.bytes + 320 * 64 * 9 && b.multiply_adds > a.multiply_adds);
 }
 

@@ -237,8 +237,8 @@ static void round_model(scratch_path path, const char *text)
     qs_backend_destroy(backend);
 }
 
-/* Asymmetric files that say the wrong format: the model's weights tell (A20). Where codes are not of its weights nothing
- * can, and the file is believed. */
+/* Asymmetric files that say the wrong format: the model's weights tell (A20). Where codes are not of its
+ * weights nothing can, and the file is believed. */
 static void test_zeros_of_the_other_format(void **state)
 {
     (void)state;

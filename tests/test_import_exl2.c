@@ -69,7 +69,8 @@ static void draw(qs_packed *p, int64_t n_out, int64_t n_in, uint64_t key)
         qs_packed_set_row(p, o, codes);
     }
     for (int64_t i = 0; i < n_out * n; i++) p->scale_codes[i] = (uint8_t)qs_rng_below(key + 1, (uint64_t)i, 16);
-    for (int64_t g = 0; g < n; g++) p->scale_max[g] = qs_f16_from_f32(1e-4f + 0.01f * (float)qs_rng_unit(key + 2, (uint64_t)g));
+    for (int64_t g = 0; g < n; g++)
+        p->scale_max[g] = qs_f16_from_f32(1e-4f + 0.01f * (float)qs_rng_unit(key + 2, (uint64_t)g));
     for (int64_t j = 0; j < n_in; j++) p->perm[j] = (int32_t)((7 * j + 3) % n_in);
 }
 
@@ -199,7 +200,8 @@ static const char *copy_fixture(scratch_path out)
 {
     char command[4 * QS_PATH_BYTES];
     (void)scratch(out, "checkpoint");
-    (void)snprintf(command, sizeof command, "mkdir '%s' && cp %s/config.json '%s' && cp %s/output.safetensors '%s/model.safetensors'",
+    (void)snprintf(command, sizeof command,
+                   "mkdir '%s' && cp %s/config.json '%s' && cp %s/output.safetensors '%s/model.safetensors'",
                    out, fixture, out, fixture, out);
     assert_int_equal(system(command), 0);
     return out;
@@ -282,6 +284,7 @@ static void test_shapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_fixture), cmocka_unit_test(test_round_trip),
-                                       cmocka_unit_test(test_head), cmocka_unit_test(test_lies), cmocka_unit_test(test_shapes)};
+                                       cmocka_unit_test(test_head), cmocka_unit_test(test_lies),
+                                       cmocka_unit_test(test_shapes)};
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -274,7 +274,8 @@ static void count_of(char *cell, size_t bytes, const eval_spec *s, int32_t state
         n += found >= 0;
         n_state += found == state;
     }
-    (void)snprintf(cell, bytes, "<td class=\"n\">%lld (%.0f %%)</td>", (long long)n_state, 100.0 * (double)n_state / (double)n);
+    (void)snprintf(cell, bytes, "<td class=\"n\">%lld (%.0f %%)</td>", (long long)n_state,
+                   100.0 * (double)n_state / (double)n);
 }
 
 /* Cells, counts and frames against the rule of the fixture; checklist A12, B11, E12, G13. */
@@ -295,7 +296,8 @@ static void test_states_of_runs(void **state)
         assert_holds(text, cell);
     }
     for (int64_t i = 0; i < 6 * QS_LAMBDA_RUNS; i++) {
-        int32_t a = q_state(&fp, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS), b = q_state(&q, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS);
+        int32_t a = q_state(&fp, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS),
+                b = q_state(&q, i / QS_LAMBDA_RUNS, i % QS_LAMBDA_RUNS);
         n_framed += b >= 0 && a != b;
         n_cells += (a >= 0) + (b >= 0);
         n_empty += (a < 0) + (b < 0);
@@ -314,7 +316,8 @@ static void test_states_of_runs(void **state)
     char *lambda = strstr(text, "<h2 id=\"lambda\"");
     assert_int_equal(count(lambda, "<td class=\"l"), n_cells);
     assert_int_equal(count(lambda, " d\">") + count(lambda, " d f\">") - 1, n_framed); /* one is in the legend */
-    assert_int_equal(count(lambda, "<td></td>") + count(lambda, "<td class=\"f\"></td>") - 1, n_empty); /* of the counts */
+    /* one of the counts */
+    assert_int_equal(count(lambda, "<td></td>") + count(lambda, "<td class=\"f\"></td>") - 1, n_empty);
     assert_holds(lambda, "Q-001&lt;/td&gt;&lt;script&gt;");
     assert_null(strstr(lambda, "<script>"));
     free(text);
@@ -331,7 +334,9 @@ static void test_fixes(void **state)
     add(&l, &q);
     load(&l);
     char *text = page_of(&l.sweep, &l.selection);
-    assert_holds(text, ">header-lock</td><td class=\"v pass\">yes</td><td>cov_cited 0.5 \xE2\x86\x92 0.65 (better)</td>");
+    assert_holds(
+        text,
+        ">header-lock</td><td class=\"v pass\">yes</td><td>cov_cited 0.5 \xE2\x86\x92 0.65 (better)</td>");
     assert_holds(text, "2 of 2 count");
     free(text);
     unload(&l);

@@ -1,5 +1,5 @@
-/* Racing (metric/race.h): the test of a mean against its integral, decisions on both sides of a budget, and how often they
- * are wrong. */
+/* Racing (metric/race.h): the test of a mean against its integral, decisions on both sides of a budget, and how
+ * often they are wrong. */
 #include "scratch.h"
 
 #include <math.h>
@@ -197,8 +197,9 @@ static double noise(shape s, uint64_t key, uint64_t at)
     return (sum - n) / sqrt(n);
 }
 
-/* Share of runs that end in a decision which the true mean, `mean` spreads above the budget, does not bear out; `centred`:
- * of this very text, whose windows are drawn without being put back. *n gets the windows read in a run. */
+/* Share of runs that end in a decision which the true mean, `mean` spreads above the budget, does not bear out;
+ * `centred`: of this very text, whose windows are drawn without being put back. *n gets the windows read in a
+ * run. */
 static double wrong(shape s, double mean, bool centred, double *n)
 {
     qs_budgets budgets = budgets_of("*,ppl_ratio,<=,1.05,fail,x\n");

@@ -168,7 +168,8 @@ static void check_invariance(qs_backend *backend, qs_model *model, const int32_t
 {
     const qs_model_config *c = qs_model_get_config(model);
     int64_t n = N_TOKENS * c->d_model, n_logits = N_TOKENS * c->n_vocab;
-    float *hidden = floats(n), *logits = floats(n_logits), *turned_hidden = floats(n), *turned_logits = floats(n_logits);
+    float *hidden = floats(n), *logits = floats(n_logits), *turned_hidden = floats(n),
+          *turned_logits = floats(n_logits);
     qs_model *turned, *again;
     OK(qs_model_turn(model, &turned));
     OK(qs_model_turn(model, &again));

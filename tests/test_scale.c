@@ -195,7 +195,8 @@ static void test_tables_agree_on_errors(void **state)
             for (int weighted = 0; weighted < 2; weighted++) {
                 qs_tile_reference.errors(x, 37, weighted ? column_weight : NULL, bits, scale[0], error[0]);
                 tables[t]->errors(x, 37, weighted ? column_weight : NULL, bits, scale[0], error[1]);
-                for (int r = 0; r < R; r++) assert_true(fabsf(error[1][r] - error[0][r]) <= 1e-4f * error[0][r] + 1e-9f);
+                for (int r = 0; r < R; r++)
+                    assert_true(fabsf(error[1][r] - error[0][r]) <= 1e-4f * error[0][r] + 1e-9f);
             }
         }
     }

@@ -6,7 +6,8 @@
 #include "model/forward.h"
 #include "rag/encoder.h"
 
-static const char *const texts[] = {"The pump is red.", "", "a gate", "What is the weir, and where does it stand?", "x"};
+static const char *const texts[] = {"The pump is red.", "", "a gate",
+                                    "What is the weir, and where does it stand?", "x"};
 enum { N = sizeof texts / sizeof *texts, D_MAX = 256 };
 
 static qs_model *model;

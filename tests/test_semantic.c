@@ -19,7 +19,8 @@ static void assert_near(double a, double b, double tolerance)
 static void delta_s_by_hand(void **state)
 {
     (void)state;
-    const float x[] = {1, 0}, y[] = {0, 2}, diagonal[] = {3, 3}, back[] = {-1, 0}, zero[] = {0, 0}, three_four[] = {3, 4};
+    const float x[] = {1, 0}, y[] = {0, 2}, diagonal[] = {3, 3}, back[] = {-1, 0}, zero[] = {0, 0},
+                three_four[] = {3, 4};
     assert_near(qs_delta_s(x, x, 2), 0.0, 0);
     assert_near(qs_delta_s(x, y, 2), 1.0, 0);
     assert_near(qs_delta_s(x, diagonal, 2), 1.0 - sqrt(0.5), 1e-15);

@@ -58,10 +58,12 @@ static void answer(qs_answers *a, style how)
             cited = questions.set.snippets[ranked[0] == item->anchor ? ranked[1] : ranked[0]].id;
         }
         OK(qs_mem_alloc(&a->texts[i], 512, "text"));
-        if (how == NOTHING && run.item == 1) (void)snprintf(a->texts[i], 512, "{\"answer\":\"%s\",\"citations\":[]}", text);
+        if (how == NOTHING && run.item == 1)
+            (void)snprintf(a->texts[i], 512, "{\"answer\":\"%s\",\"citations\":[]}", text);
         else if (how == BROKEN && run.item == 2) (void)snprintf(a->texts[i], 512, "%s", text);
         else
-            (void)snprintf(a->texts[i], 512, "{\"answer\":\"%s\",\"citations\":[{\"snippet_id\":\"%s\"}]}", text, cited);
+            (void)snprintf(a->texts[i], 512, "{\"answer\":\"%s\",\"citations\":[{\"snippet_id\":\"%s\"}]}",
+                           text, cited);
         OK(qs_answer_score(&questions, &run, ranked, a->texts[i], &a->rows[i], &a->coverage[i]));
     }
 }

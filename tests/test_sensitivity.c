@@ -1,5 +1,5 @@
-/* How much the error of a matrix matters: against the whole model run with the matrices of a half of a layer in place of
- * its own, nothing shared between streams, and against single layers run by themselves. */
+/* How much the error of a matrix matters: against the whole model run with the matrices of a half of a layer in
+ * place of its own, nothing shared between streams, and against single layers run by themselves. */
 #include "tests/model_fixtures.h"
 #include "tests/scratch.h"
 
@@ -97,7 +97,10 @@ static void local_errors(qs_backend *backend, const fixture *f, const made_up *m
         run_layer(backend, f, &r, layer, after);
         for (int role = 0; role < QS_N_LINEARS; role++) {
             double *to = &error[layer * QS_N_LINEARS + role];
-            r = (replaced){.model = f->model, .packed = &m->packed[layer * QS_N_LINEARS], .layer = layer, .weights = r.weights};
+            r = (replaced){.model = f->model,
+                           .packed = &m->packed[layer * QS_N_LINEARS],
+                           .layer = layer,
+                           .weights = r.weights};
             r.which[role] = true;
             memcpy(own, before, (size_t)(N_TOKENS * d) * sizeof *own);
             run_layer(backend, f, &r, layer, own);

@@ -129,7 +129,8 @@ qs_digest qs_artifact_digest(const qs_artifact *artifact) { return artifact->dig
 
 /* ---- datasets ---- */
 
-/* Where damage hides the answer it is yes, so that reading says what is wrong: what is optional must not seem absent. */
+/* Where damage hides the answer it is yes, so that reading says what is wrong: what is optional must not seem
+ * absent. */
 bool qs_artifact_has(const qs_artifact *artifact, const char *path)
 {
     char object[QS_SCHEMA_PATH_BYTES];

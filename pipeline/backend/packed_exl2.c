@@ -12,8 +12,8 @@ static qs_err check_group(const qs_packed_group *groups, int64_t g, int64_t n_in
 {
     int64_t first = groups[g].first, bits = groups[g].bits;
     if (!is_width(bits))
-        return qs_fail(QS_E_INPUT, "shape packed matrix: group %lld has %lld bits, not 2, 3, 4, 5, 6 or 8", (long long)g,
-                       (long long)bits);
+        return qs_fail(QS_E_INPUT, "shape packed matrix: group %lld has %lld bits, not 2, 3, 4, 5, 6 or 8",
+                       (long long)g, (long long)bits);
     if (first < 0 || first >= n_in || first % QS_EXL2_UNIT != 0 || (g == 0) != (first == 0) ||
         (g > 0 && first <= groups[g - 1].first))
         return qs_fail(QS_E_INPUT,
@@ -21,8 +21,10 @@ static qs_err check_group(const qs_packed_group *groups, int64_t g, int64_t n_in
                        "behind the other, from 0 to %lld", (long long)g, (long long)first, QS_EXL2_UNIT,
                        (long long)n_in);
     if (g > 0 && bits > groups[g - 1].bits)
-        return qs_fail(QS_E_INPUT, "shape packed matrix: group %lld has %lld bits and the one before it %d; wider codes "
-                       "come first", (long long)g, (long long)bits, (int)groups[g - 1].bits);
+        return qs_fail(QS_E_INPUT,
+                       "shape packed matrix: group %lld has %lld bits and the one before it %d; wider codes "
+                       "come first",
+                       (long long)g, (long long)bits, (int)groups[g - 1].bits);
     return QS_OK;
 }
 

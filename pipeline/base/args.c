@@ -113,7 +113,8 @@ static qs_err parse_option(qs_args *args, int argc, char **argv, int *index)
  * which the library leaves to the program. Parts of artifacts stay for the next writer to remove. */
 static void on_bus_error(int signal)
 {
-    static const char text[] = "error: read a mapped file: it became shorter while it was read; run again with it whole\n";
+    static const char text[] =
+        "error: read a mapped file: it became shorter while it was read; run again with it whole\n";
     (void)signal;
     if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(QS_E_INPUT);
     _exit(QS_E_INPUT);

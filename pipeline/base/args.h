@@ -1,6 +1,7 @@
 /* Command line: one table of options per stage; parsing, --help and defaults come from the rows.
  *
- * Long options only, "--name value" or "--name=value"; "--" ends them; the rest are positional. Misuse is QS_E_USAGE. */
+ * Long options only, "--name value" or "--name=value"; "--" ends them; the rest are positional. Misuse is
+ * QS_E_USAGE. */
 #ifndef QS_BASE_ARGS_H
 #define QS_BASE_ARGS_H
 

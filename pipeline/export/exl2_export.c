@@ -72,7 +72,8 @@ static void put_words(const qs_packed *p, const uint8_t *zero_row, uint8_t *dst)
     int64_t n_out = padded(p->n_out), n_words = p->row_bytes / WORD_BYTES;
     for (int64_t o = 0; o < n_out; o++) {
         const uint8_t *row = o < p->n_out ? p->codes + o * p->row_bytes : zero_row;
-        for (int64_t r = 0; r < n_words; r++) memcpy(dst + (r * n_out + o) * WORD_BYTES, row + r * WORD_BYTES, WORD_BYTES);
+        for (int64_t r = 0; r < n_words; r++)
+            memcpy(dst + (r * n_out + o) * WORD_BYTES, row + r * WORD_BYTES, WORD_BYTES);
     }
 }
 

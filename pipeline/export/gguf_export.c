@@ -132,8 +132,10 @@ static qs_err check(const qs_export_job *job)
     const qs_gguf_kind *kind;
     bool aimed;
     if (qs_export_has_head(job))
-        return qs_fail(QS_E_UNSUPPORTED, "export %s: its output head is quantised too, for which no type of GGUF is written; "
-                       "use --format exl2, or quantise with head=16", qs_quant_file_spec(job->quant)->id);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "export %s: its output head is quantised too, for which no type of GGUF is written; "
+                       "use --format exl2, or quantise with head=16",
+                       qs_quant_file_spec(job->quant)->id);
     return choose_kind(job, &kind, &aimed);
 }
 

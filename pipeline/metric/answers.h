@@ -39,8 +39,8 @@ typedef struct qs_answers {
 QS_MUST_CHECK qs_err qs_answers_prepare(qs_answers *out, const qs_questions *questions, const qs_gold_frame *frame,
                                         const qs_tokenizer *tokenizer, const qs_reranker *reranker);
 /* The same over rankings [n_prompts] that are there already. */
-QS_MUST_CHECK qs_err qs_answers_prepare_ranked(qs_answers *out, const qs_questions *questions, const qs_ranking *rankings,
-                                               const qs_tokenizer *tokenizer);
+QS_MUST_CHECK qs_err qs_answers_prepare_ranked(qs_answers *out, const qs_questions *questions,
+                                               const qs_ranking *rankings, const qs_tokenizer *tokenizer);
 /* Answers them with a decoder of any batch and at least prompts.n_ctx tokens, and scores the answers. Runs are
  * those of qs_questions_run; watch NULL = nobody watches. */
 QS_MUST_CHECK qs_err qs_answers_generate(qs_answers *answers, const qs_questions *questions,

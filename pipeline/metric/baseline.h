@@ -24,7 +24,8 @@ void qs_baseline_close(qs_baseline *baseline);
 QS_MUST_CHECK qs_err qs_baseline_hidden(const qs_baseline *baseline, int64_t window, float *hidden);
 
 /* The scores made again from the hidden states must be those that are stored: a damaged file, another head or
- * another arithmetic must not pass for a quantisation effect. nll [n] of all scored positions; NaN where it was not made. */
+ * another arithmetic must not pass for a quantisation effect. nll [n] of all scored positions; NaN where it was
+ * not made. */
 QS_MUST_CHECK qs_err qs_baseline_check(const qs_baseline *baseline, const float *nll);
 
 #endif

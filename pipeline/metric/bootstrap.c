@@ -100,8 +100,8 @@ qs_err qs_bootstrap_sums(const qs_bootstrap *options, const double *sums, int64_
 
 static double ratio_of(const double *sums) { return sums[1] > 0.0 ? sums[0] / sums[1] : NAN; }
 
-qs_err qs_bootstrap_ratio(const qs_bootstrap *options, const double *ratios, int64_t n_blocks, bool share, bool *defined,
-                          qs_estimate *out)
+qs_err qs_bootstrap_ratio(const qs_bootstrap *options, const double *ratios, int64_t n_blocks, bool share,
+                          bool *defined, qs_estimate *out)
 {
     double above = 0.0, below = 0.0;
     int64_t n_with = 0;

@@ -114,8 +114,9 @@ out:
     return err;
 }
 
-qs_err qs_bridge_write(qs_long_runs *out, qs_encoder *encoder, const qs_questions *q, const qs_tokenizer *tokenizer,
-                       qs_decoder *decoder, const qs_token_list *prompts, int64_t n, int64_t n_steps, int64_t *n_bridges)
+qs_err qs_bridge_write(qs_long_runs *out, qs_encoder *encoder, const qs_questions *q,
+                       const qs_tokenizer *tokenizer, qs_decoder *decoder, const qs_token_list *prompts,
+                       int64_t n, int64_t n_steps, int64_t *n_bridges)
 {
     writer w = {.encoder = encoder, .tokenizer = tokenizer, .decoder = decoder, .n_steps = n_steps};
     int64_t n_vocab = qs_decoder_n_vocab(decoder);

@@ -53,4 +53,7 @@ qs_coverage qs_coverage_of_section(const qs_goldset *set, const char *section, c
     return sum;
 }
 
-double qs_coverage_share(const qs_coverage *c) { return c->n_words > 0 ? (double)c->n_covered / (double)c->n_words : 0.0; }
+double qs_coverage_share(const qs_coverage *c)
+{
+    return c->n_words > 0 ? (double)c->n_covered / (double)c->n_words : 0.0;
+}

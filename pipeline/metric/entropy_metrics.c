@@ -93,7 +93,8 @@ out:
     return err;
 }
 
-/* A greedy text of one length begins as a longer one does, and so do the entropies along it: one run tells of every length. */
+/* A greedy text of one length begins as a longer one does, and so do the entropies along it: one run tells of
+ * every length. */
 static qs_err judge_lengths(const qs_entropy_input *in, const qs_curve_pair *pair, qs_metric_sink put, void *context)
 {
     static const struct {

@@ -9,7 +9,8 @@
 
 /* ---- what is asked ---- */
 
-/* The artifact of the fixes that change weights, where there is one: what the point's own holds of it follows from it. */
+/* The artifact of the fixes that change weights, where there is one: what the point's own holds of it follows
+ * from it. */
 static qs_err take_twin(const qs_evaluation *e, qs_eval_point *point)
 {
     qs_artifact *artifact = NULL;
@@ -130,7 +131,8 @@ out:
 }
 
 /* A point that stopped early is held against the windows it saw, which a race by other rules would not have left it. */
-static qs_err check_raced(const qs_evaluation *e, qs_eval_point *point, const qs_artifact *artifact, qs_subject *subject)
+static qs_err check_raced(const qs_evaluation *e, qs_eval_point *point, const qs_artifact *artifact,
+                          qs_subject *subject)
 {
     const qs_windows *all = e->options.windows;
     qs_raced_part part = {0};
@@ -208,8 +210,8 @@ qs_err qs_evaluation_open_baseline(qs_evaluation *e)
     return err;
 }
 
-/* A candidate to be compared needs the reference's hidden states, whatever was asked of the reference; which figures the
- * reference has does not depend on whether candidates came in the same call. */
+/* A candidate to be compared needs the reference's hidden states, whatever was asked of the reference; which
+ * figures the reference has does not depend on whether candidates came in the same call. */
 static void require_reference(qs_evaluation *e)
 {
     for (int64_t i = 0; i < e->n_points && !e->has_baseline; i++)
@@ -276,8 +278,8 @@ qs_quality_job qs_evaluation_job(const qs_evaluation *e)
                             .order = e->order};
 }
 
-/* Twice the multiply-adds of all windows through the blocks and of the scored positions through the head: once its own, and
- * for the KL divergence its share of the reference's. */
+/* Twice the multiply-adds of all windows through the blocks and of the scored positions through the head: once
+ * its own, and for the KL divergence its share of the reference's. */
 static double pass_flops(const qs_evaluation *e, double n_heads)
 {
     const qs_windows *w = e->options.windows;

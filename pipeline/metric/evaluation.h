@@ -27,7 +27,8 @@ typedef struct qs_eval_options {
     const qs_questions *questions; /* NULL without QS_TASKS_ANSWERS */
     qs_serving serving;            /* of candidates; the reference is served plainly */
     unsigned fixes;                /* arms of candidates, bits of qs_fixes (metric/fixes.h) */
-    const char *requantised; /* directory with eval artifacts of the same ids, quantised otherwise, for fixes of weights; NULL = none */
+    const char *requantised; /* directory with eval artifacts of the same ids, quantised otherwise, for fixes
+                                of weights; NULL = none */
     const qs_embeddings *embeddings; /* NULL without QS_DUMP_EMBEDDINGS */
     qs_compute compute;
     uint64_t seed;

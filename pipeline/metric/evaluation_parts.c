@@ -102,8 +102,8 @@ static qs_err read_answered(qs_answered *out, const qs_artifact *artifact)
 }
 
 qs_err qs_answered_metrics(const qs_evaluation *e, const qs_eval_point *point, const qs_questions *questions,
-                           const qs_answered *own, const qs_answered *reference, qs_quality_part part, qs_metric_sink put,
-                           void *context)
+                           const qs_answered *own, const qs_answered *reference, qs_quality_part part,
+                           qs_metric_sink put, void *context)
 {
     qs_answer_input input = {.questions = questions,
                              .answers = &own->answers,

@@ -347,7 +347,8 @@ static qs_err finish_race(runner *r, qs_eval_point *point, const qs_candidate *c
 {
     const qs_evaluation *e = r->e;
     qs_err err;
-    QS_TRY(qs_raced_part_make(part, e->options.windows, &stream->scores, &e->baseline.scores, e->order, stream->n_windows));
+    QS_TRY(qs_raced_part_make(part, e->options.windows, &stream->scores, &e->baseline.scores, e->order,
+                              stream->n_windows));
     QS_TRY(begin_point(r, point, candidate, &part->windows, stream));
     point->raced = result_of_race(e, stream);
     QS_TRY(qs_raced_put(stream->artifact, &point->raced));

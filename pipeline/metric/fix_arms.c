@@ -112,8 +112,8 @@ out:
     return err;
 }
 
-static qs_err run_arm(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what, const qs_questions *q,
-                      const qs_answers *own, const qs_answered *reference, arm *a)
+static qs_err run_arm(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what,
+                      const qs_questions *q, const qs_answers *own, const qs_answered *reference, arm *a)
 {
     qs_questions asked = *q;
     qs_ranking *rankings = NULL;
@@ -128,7 +128,8 @@ static qs_err run_arm(const qs_evaluation *e, const qs_eval_point *point, const 
     else QS_TRY(answer(e, what, &asked, rankings, &made.answers));
     QS_TRY(qs_semantics_measure(&made.semantics, &e->frame, &asked, &made.answers));
     QS_TRY(qs_answered_metrics(e, point, &asked, &made, reference, QS_QUALITY_ALL, put_metric, a));
-    qs_log_info("%s, fix %s: %s", point->id, a->fix->name, a->said[0] != '\0' ? a->said : "no change of what it is for");
+    qs_log_info("%s, fix %s: %s", point->id, a->fix->name,
+                a->said[0] != '\0' ? a->said : "no change of what it is for");
 out:
     qs_answered_free(&made);
     qs_mem_free(rankings);
@@ -150,14 +151,16 @@ static qs_err take_over(const qs_eval_point *point, arm *a)
         QS_TRY(qs_metric_get(twin, metric, &estimate, &present));
         if (present) QS_TRY(put_metric(a, metric, &estimate));
     }
-    qs_log_info("%s, fix %s: %s", point->id, a->fix->name, a->said[0] != '\0' ? a->said : "no change of what it is for");
+    qs_log_info("%s, fix %s: %s", point->id, a->fix->name,
+                a->said[0] != '\0' ? a->said : "no change of what it is for");
 out:
     qs_artifact_close(twin);
     return qs_context(err, "fix %s", a->fix->name);
 }
 
-qs_err qs_fix_arms_run(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what, const qs_questions *q,
-                       const qs_answers *own, const qs_answered *reference, qs_artifact *artifact)
+qs_err qs_fix_arms_run(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what,
+                       const qs_questions *q, const qs_answers *own, const qs_answered *reference,
+                       qs_artifact *artifact)
 {
     qs_err err = QS_OK;
     for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) {
@@ -240,7 +243,8 @@ out:
 }
 
 qs_err qs_fix_arms_long(const qs_evaluation *e, const qs_eval_point *point, const qs_deployed *what,
-                        const qs_prompts *prompts, const qs_long_runs *own, const qs_long_runs *reference, qs_artifact *artifact)
+                        const qs_prompts *prompts, const qs_long_runs *own, const qs_long_runs *reference,
+                        qs_artifact *artifact)
 {
     const qs_questions *q = e->options.questions;
     const long_job j = {e, what, prompts, own, reference};

@@ -144,7 +144,9 @@ static int64_t next_snippet(const qs_goldset *set, const int64_t *list, int64_t 
 {
     int64_t best = -1;
     for (int64_t i = 0; i < set->n_snippets; i++)
-        if (!holds(list, n, i) && (best < 0 || qs_snippet_compare(&set->snippets[i], &set->snippets[best]) < 0)) best = i;
+        if (!holds(list, n, i) &&
+            (best < 0 || qs_snippet_compare(&set->snippets[i], &set->snippets[best]) < 0))
+            best = i;
     return best;
 }
 

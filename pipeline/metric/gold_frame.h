@@ -27,6 +27,7 @@ void qs_gold_frame_snippets(const qs_ranking *rankings, const qs_questions *ques
 
 /* ΔS of a vector [dim] to the nearest section beside an item's target that does not hold its answer: the decoy, and the
  * sections before and behind the target in the corpus. */
-double qs_gold_frame_distractor(const qs_gold_frame *frame, const qs_questions *questions, int64_t item, const float *vector);
+double qs_gold_frame_distractor(const qs_gold_frame *frame, const qs_questions *questions, int64_t item,
+                                const float *vector);
 
 #endif

@@ -31,8 +31,8 @@ static qs_questions cell_of(const qs_questions *q, int64_t cell)
 
 /* ---- asking ---- */
 
-static qs_err prepare_item(qs_probe *p, const qs_questions *q, const qs_ranking *rankings, const qs_tokenizer *tokenizer,
-                           int64_t item)
+static qs_err prepare_item(qs_probe *p, const qs_questions *q, const qs_ranking *rankings,
+                           const qs_tokenizer *tokenizer, int64_t item)
 {
     int64_t *ranked = p->ranked + item * QS_QUESTION_SNIPPETS_MAX;
     qs_err err = QS_OK;
@@ -111,7 +111,8 @@ static void find_states(const qs_probe *p, const qs_gold_frame *f, int64_t first
         const qs_answer_row *row = &p->rows[first + i];
         cited[i] = row->n_known > 0 ? qs_retriever_place(f->retriever, row->selected) : -1;
     }
-    int64_t medoid = qs_medoid(vectors, QS_PROBE_HEADERS, f->dim), consensus = qs_lambda_consensus(cited, QS_PROBE_HEADERS);
+    int64_t medoid = qs_medoid(vectors, QS_PROBE_HEADERS, f->dim),
+            consensus = qs_lambda_consensus(cited, QS_PROBE_HEADERS);
     for (int i = 0; i < QS_PROBE_HEADERS; i++) {
         const qs_answer_row *row = &p->rows[first + i];
         qs_lambda_run run = {.finite = row->stop != QS_STOP_NONFINITE,
@@ -156,8 +157,14 @@ qs_err qs_probe_run(qs_probe *p, const qs_questions *q, const qs_gold_frame *fra
     QS_TRY(QS_NEW(runs, n, "runs"));
     QS_TRY(QS_NEW(generations, n, "generations"));
     for (int64_t i = 0; i < n; i++) runs[i] = (qs_generate_run){.prompt = i};
-    qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = p->prompts.lists, .n_prompts = n,
-                           .runs = runs, .n_runs = n, .n_tokens_max = qs_questions_tokens_max(q), .ending = QS_ENDS_LINE};
+    qs_generate_job job = {.decoder = decoder,
+                           .tokenizer = tokenizer,
+                           .prompts = p->prompts.lists,
+                           .n_prompts = n,
+                           .runs = runs,
+                           .n_runs = n,
+                           .n_tokens_max = qs_questions_tokens_max(q),
+                           .ending = QS_ENDS_LINE};
     QS_TRY(qs_generate(&job, generations));
     QS_TRY(take_answers(p, q, tokenizer, generations));
     QS_TRY(find_all_states(p, q, frame));

@@ -32,8 +32,9 @@ QS_MUST_CHECK qs_err qs_quality_measure(const qs_quality_input *input, qs_metric
 enum { QS_QUALITY_SUMS = 9 };
 void qs_quality_sum_window(const qs_quality_input *input, int64_t window, double sums[QS_QUALITY_SUMS]);
 
-/* Metrics that lie above this limit exactly where a mean over windows lies above 0; and the number of one window that is to be
- * averaged for it: of ppl_ratio the mean difference of its NLL less the limit's logarithm. */
+/* Metrics that lie above this limit exactly where a mean over windows lies above 0; and the number of one
+ * window that is to be averaged for it: of ppl_ratio the mean difference of its NLL less the limit's
+ * logarithm. */
 bool qs_quality_is_mean(const char *metric, double limit);
 double qs_quality_excess(const char *metric, double limit, const double sums[QS_QUALITY_SUMS]);
 

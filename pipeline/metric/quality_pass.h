@@ -43,7 +43,8 @@ typedef struct qs_control {
 QS_MUST_CHECK qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream,
                                           qs_control *control);
 
-/* A group of candidates; n <= QS_GROUP_MAX. In a race those that are decided stop; what they have no scores of stays 0. */
+/* A group of candidates; n <= QS_GROUP_MAX. In a race those that are decided stop; what they have no scores of
+ * stays 0. */
 QS_MUST_CHECK qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *baseline,
                                            qs_quality_stream *streams, int64_t n);
 

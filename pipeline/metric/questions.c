@@ -23,8 +23,13 @@ static qs_err digest_of(qs_questions *q, const gold_files *files)
     struct {
         qs_digest files[3], encoder;
         int64_t k, n_items, n_tokens_max, n_long_tokens, instruct, rerank;
-    } parts = {.encoder = qs_encoder_digest(q->encoder), .k = o->k, .n_items = q->n_items, .n_tokens_max = o->n_tokens_max,
-               .n_long_tokens = o->n_long_tokens, .instruct = o->instruct, .rerank = o->rerank};
+    } parts = {.encoder = qs_encoder_digest(q->encoder),
+               .k = o->k,
+               .n_items = q->n_items,
+               .n_tokens_max = o->n_tokens_max,
+               .n_long_tokens = o->n_long_tokens,
+               .instruct = o->instruct,
+               .rerank = o->rerank};
     qs_err err = QS_OK;
     for (int i = 0; i < (files->has_longform ? 3 : 2); i++) {
         qs_file_map map;

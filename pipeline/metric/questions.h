@@ -20,7 +20,7 @@ enum {
 };
 
 typedef struct qs_question_options {
-    const char *gold, *corpus; /* a directory with gold.jsonl, corpus.jsonl and, perhaps, longform.jsonl, or two files */
+    const char *gold, *corpus; /* a directory with gold.jsonl, corpus.jsonl and, perhaps, longform.jsonl; or files */
     int64_t k;                 /* snippets in a prompt */
     int64_t n_items;           /* the first ones only; 0 = all */
     int64_t n_tokens_max;      /* of an answer */

@@ -41,7 +41,8 @@ static qs_err add_gate(qs_race *race, const qs_budget *budget, const qs_budget_p
         return QS_OK;
     }
     if (race->n_gates == QS_RACE_GATES_MAX)
-        return qs_fail(QS_E_INPUT, "race: more than %d budgets of one profile are means over windows", QS_RACE_GATES_MAX);
+        return qs_fail(QS_E_INPUT, "race: more than %d budgets of one profile are means over windows",
+                       QS_RACE_GATES_MAX);
     race->gates[race->n_gates++] = (qs_race_gate){.part = part, .level = budget->level};
     return QS_OK;
 }

@@ -1,6 +1,7 @@
-/* What a race leaves in an eval artifact (metric/race.h). A point that stopped early holds the windows that it was read on,
- * in the order of the text, and no others: its tokens are not those of the whole text, so no evaluation of the whole takes
- * it for current. A point that went to the end is whole, and says that it raced. */
+/* What a race leaves in an eval artifact (metric/race.h). A point that stopped early holds the windows that it
+ * was read on, in the order of the text, and no others: its tokens are not those of the whole text, so no
+ * evaluation of the whole takes it for current. A point that went to the end is whole, and says that it
+ * raced. */
 #ifndef QS_METRIC_RACED_H
 #define QS_METRIC_RACED_H
 

@@ -38,8 +38,8 @@ static qs_err encode_run(qs_encoder *encoder, const qs_questions *q, const qs_to
     if (subject == NULL) return qs_fail(QS_E_RESOURCE, "read long texts: out of memory");
     QS_TRY(QS_NEW(texts, 1 + n_steps, "texts so far"));
     for (int64_t step = 0; step < n_steps; step++)
-        QS_TRY(qs_tokenizer_decode(tokenizer, runs->tokens + run * runs->n_steps, (step + 1) * QS_RESONANCE_TOKENS, true,
-                                   &texts[1 + step]));
+        QS_TRY(qs_tokenizer_decode(tokenizer, runs->tokens + run * runs->n_steps,
+                                   (step + 1) * QS_RESONANCE_TOKENS, true, &texts[1 + step]));
     texts[0] = subject;
     err = qs_encoder_encode(encoder, (const char *const *)texts, 1 + n_steps, vectors);
 out:
@@ -66,7 +66,8 @@ qs_err qs_resonance_measure(qs_resonance *out, qs_encoder *encoder, const qs_que
     for (int64_t run = 0; run < runs->n; run++) {
         double *delta = out->delta + run * n_steps;
         QS_TRY(encode_run(encoder, q, tokenizer, runs, run, n_steps, vectors));
-        for (int64_t step = 0; step < n_steps; step++) delta[step] = qs_delta_s(vectors + (1 + step) * dim, vectors, dim);
+        for (int64_t step = 0; step < n_steps; step++)
+            delta[step] = qs_delta_s(vectors + (1 + step) * dim, vectors, dim);
         qs_e_resonance(delta, n_steps, e);
         qs_lambda_of_steps(delta, e, NULL, n_steps, states);
         for (int64_t step = 0; step < n_steps; step++) out->states[run * n_steps + step] = (int32_t)states[step];

@@ -12,7 +12,7 @@ enum { QS_RESONANCE_TOKENS = 8, QS_MTTF_TOKENS = 40 };
 typedef struct qs_resonance {
     int64_t n, n_steps, n_tokens; /* n_steps = n_tokens / 8 */
     double *delta;                /* [n, n_steps] ΔS(text so far, question and snippets) */
-    int32_t *states;              /* [n, n_steps] qs_lambda of each step (metric/lambda.h); contradictions are not looked for */
+    int32_t *states;              /* [n, n_steps] qs_lambda of each step (metric/lambda.h), never of contradictions */
 } qs_resonance;
 
 /* What a long-form question is about: the question and the snippets that it is to be answered from; from malloc,

@@ -105,7 +105,10 @@ static void no_states(int32_t *states)
     for (int i = 0; i < QS_LAMBDA_RUNS; i++) states[i] = -1;
 }
 
-static int compare_documents(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_documents(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* Snippets that are indexed under the same words as another (checklist E7). */
 static qs_err count_duplicates(qs_semantics *out, const qs_gold_frame *f, const qs_questions *q)
@@ -175,7 +178,8 @@ qs_err qs_semantics_put(qs_artifact *artifact, const qs_gold_frame *f, const qs_
                                 qs_digest_format(text, qs_retriever_corpus_hash(f->retriever))));
     QS_TRY(qs_artifact_put(artifact, "/semantic/rows", QS_F64, 2, (int64_t[]){s->n_prompts, QS_SEMANTIC_COLUMNS},
                            s->rows));
-    QS_TRY(qs_artifact_put(artifact, "/semantic/lambda", QS_I32, 2, (int64_t[]){s->n_items, QS_LAMBDA_RUNS}, s->states));
+    QS_TRY(qs_artifact_put(artifact, "/semantic/lambda", QS_I32, 2, (int64_t[]){s->n_items, QS_LAMBDA_RUNS},
+                           s->states));
 out:
     return err;
 }

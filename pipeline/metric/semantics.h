@@ -33,7 +33,8 @@ typedef struct qs_semantics {
 /* What answers say as vectors [n, dim]: the "answer" of a line, or the whole line where that cannot be read;
  * answered[n]: it can, and is not empty. All go to the encoder together, which for some costs a pass of a whole
  * model. */
-QS_MUST_CHECK qs_err qs_answers_encode(qs_encoder *encoder, char *const *lines, int64_t n, float *vectors, bool *answered);
+QS_MUST_CHECK qs_err qs_answers_encode(qs_encoder *encoder, char *const *lines, int64_t n, float *vectors,
+                                       bool *answered);
 
 /* questions may be limited to fewer items than the frame's. Errors of the encoder. */
 QS_MUST_CHECK qs_err qs_semantics_measure(qs_semantics *out, const qs_gold_frame *frame, const qs_questions *questions,

@@ -32,8 +32,9 @@ QS_MUST_CHECK qs_err qs_wordings_take(qs_wordings *out, const qs_wordings_watch 
                                       const qs_generation *generations);
 void qs_wordings_watch_fini(qs_wordings_watch *watch);
 
-/* prompts: each with room for n_steps more in the decoder, of any batch. A configuration is forced along the reference's answers to its first n_prompts prompts. QS_E_INPUT when
- * there are fewer, or tokens that are none of the vocabulary. */
+/* prompts: each with room for n_steps more in the decoder, of any batch. A configuration is forced along the
+ * reference's answers to its first n_prompts prompts. QS_E_INPUT when there are fewer, or tokens that are none
+ * of the vocabulary. */
 QS_MUST_CHECK qs_err qs_wordings_follow(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
                                         const qs_tokenizer *tokenizer, const qs_token_list *prompts,
                                         int64_t n_prompts, const qs_wordings *reference);

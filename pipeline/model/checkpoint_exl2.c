@@ -46,8 +46,10 @@ static uint32_t word_at(const qs_safetensor *t, int64_t i)
 static qs_err read_groups(const qs_safetensor *t, int64_t n_words, int64_t n_in, qs_packed_group *groups, int64_t *n)
 {
     int64_t column = 0;
-    if (t->type != QS_ST_I16 || t->n_dims != 1 || t->shape[0] < 2 || t->shape[0] % 2 != 0 || t->shape[0] > 2 * GROUPS_MAX)
-        return qs_fail(QS_E_INPUT, "tensor %s is not I16 with two numbers for each of 1 to %d groups", t->name, GROUPS_MAX);
+    if (t->type != QS_ST_I16 || t->n_dims != 1 || t->shape[0] < 2 || t->shape[0] % 2 != 0 ||
+        t->shape[0] > 2 * GROUPS_MAX)
+        return qs_fail(QS_E_INPUT, "tensor %s is not I16 with two numbers for each of 1 to %d groups",
+                       t->name, GROUPS_MAX);
     *n = t->shape[0] / 2;
     for (int64_t g = 0; g < *n; g++) {
         int64_t bits = int16_at(t, 2 * g), first = int16_at(t, 2 * g + 1);
@@ -56,8 +58,8 @@ static qs_err read_groups(const qs_safetensor *t, int64_t n_words, int64_t n_in,
             return qs_fail(QS_E_INPUT, "tensor %s: group %lld has %lld bits, not 2, 3, 4, 5, 6 or 8", t->name,
                            (long long)g, (long long)bits);
         if (first < 0 || (g == 0 && first != 0) || end <= first || end > n_words)
-            return qs_fail(QS_E_INPUT, "tensor %s: group %lld takes word rows %lld to %lld of %lld", t->name, (long long)g,
-                           (long long)first, (long long)end, (long long)n_words);
+            return qs_fail(QS_E_INPUT, "tensor %s: group %lld takes word rows %lld to %lld of %lld", t->name,
+                           (long long)g, (long long)first, (long long)end, (long long)n_words);
         if ((end - first) * 32 % bits != 0 || column >= n_in)
             return qs_fail(QS_E_INPUT, "tensor %s: %lld word rows of group %lld hold no whole number of %lld-bit codes "
                            "within rows of %lld (do its bits lie?)", t->name, (long long)(end - first), (long long)g,
@@ -109,7 +111,8 @@ static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t 
     const qs_leaf words_leaf = {".q_weight", QS_ST_I32, QS_ST_I32, 2, {n_words, padded}, false};
     QS_TRY(qs_checkpoint_leaf(&words, c, prefix, &words_leaf, " (rows are free, columns are outputs in whole 32)"));
     QS_TRY(find(&groups, c, prefix, ".q_groups"));
-    QS_TRY(qs_context(read_groups(groups, n_words, n_in, table, &n_groups), "read checkpoint %s", qs_model_path(c->model)));
+    QS_TRY(qs_context(read_groups(groups, n_words, n_in, table, &n_groups), "read checkpoint %s",
+                      qs_model_path(c->model)));
     const qs_leaf scales_leaf = {".q_scale", QS_ST_I32, QS_ST_I32, 2, {n_groups, padded / PER_WORD}, false};
     const qs_leaf largest_leaf = {".q_scale_max", QS_ST_F16, QS_ST_F16, 1, {n_groups, 0}, false};
     const qs_leaf places_leaf = {".q_invperm", QS_ST_I32, QS_ST_I32, 1, {n_in, 0}, false};

@@ -147,7 +147,8 @@ static bool is_finite(const float *x, int64_t n)
     return most != 0x7f800000u;
 }
 
-/* A model is read block by block: what was read of a large tensor need not stay in memory beside what was made of it. */
+/* A model is read block by block: what was read of a large tensor need not stay in memory beside what was made
+ * of it. */
 static void release_rows(const qs_slot *slot, const geometry *g, int64_t first, int64_t n_rows)
 {
     size_t bytes = (size_t)n_rows * g->row_bytes;

@@ -108,10 +108,11 @@ static qs_err check_fused(const qs_shards *shards)
     for (int64_t i = 0; i < shards->n_entries; i++)
         for (const char *const *name = names; *name != NULL; name++)
             if (strstr(shards->entries[i].tensor->name, *name) != NULL)
-                return qs_fail(QS_E_UNSUPPORTED,
-                               "open %s: tensor %s is of a fused linear, which is not read; give a model whose q, k, v, "
-                               "gate and up are tensors of their own",
-                               shards->entries[i].shard->file.path, shards->entries[i].tensor->name);
+                return qs_fail(
+                    QS_E_UNSUPPORTED,
+                    "open %s: tensor %s is of a fused linear, which is not read; give a model whose q, k, v, "
+                    "gate and up are tensors of their own",
+                    shards->entries[i].shard->file.path, shards->entries[i].tensor->name);
     return QS_OK;
 }
 

@@ -10,7 +10,8 @@
 
 typedef struct qs_slot {
     qs_tensor_info info; /* name == NULL: the model does not have this role */
-    const uint8_t *data; /* NULL: a linear (or head) in the layout of a quantised checkpoint, which only its reader understands */
+    const uint8_t *data; /* NULL: a linear (or head) in the layout of a quantised checkpoint, which only its
+                            reader understands */
     const qs_mapped *file;
     int64_t n_rotated_heads; /* rows are in GGUF's pair order within each of these heads; 0 = as they are */
 } qs_slot;
@@ -35,7 +36,8 @@ struct qs_model {
     qs_digest digest;
     bool has_digest;
     qs_model *turned;      /* owned, NULL until qs_model_turn */
-    qs_model *origin;      /* of a turned model: what its weights are made from, and what it borrows all but slots from */
+    qs_model *origin; /* of a turned model: what its weights are made from, and what it borrows all but slots
+                         from */
     qs_rotation *rotation; /* of a turned model */
 };
 

@@ -96,8 +96,8 @@ static qs_err load_tensor(float **out, const loader *l, const char *name, int n_
         return qs_fail(QS_E_INPUT, "read %s: tensor %s is not [%lld, %lld]", l->path, full, (long long)rows,
                        (long long)columns);
     if (t->type != QS_ST_F32 && t->type != QS_ST_F16 && t->type != QS_ST_BF16)
-        return qs_fail(QS_E_UNSUPPORTED, "read %s: tensor %s has dtype %s; encoders are F32, F16 or BF16", l->path, full,
-                       qs_safetensor_type_name(t->type));
+        return qs_fail(QS_E_UNSUPPORTED, "read %s: tensor %s has dtype %s; encoders are F32, F16 or BF16",
+                       l->path, full, qs_safetensor_type_name(t->type));
     qs_err err = QS_NEW(*out, n, full);
     if (err != QS_OK) return err;
     if (t->type == QS_ST_F32) memcpy(*out, t->data, t->bytes);
@@ -108,7 +108,8 @@ static qs_err load_tensor(float **out, const loader *l, const char *name, int n_
     }
     int64_t bad = qs_find_nonfinite(*out, n);
     if (bad >= 0)
-        return qs_fail(QS_E_NUMERIC, "read %s: tensor %s is %g at index %lld", l->path, full, (*out)[bad], (long long)bad);
+        return qs_fail(QS_E_NUMERIC, "read %s: tensor %s is %g at index %lld", l->path, full, (*out)[bad],
+                       (long long)bad);
     return QS_OK;
 }
 

@@ -18,7 +18,8 @@ QS_MUST_CHECK qs_err qs_bert_config_parse(qs_bert_config *out, const char *text,
 typedef struct qs_bert qs_bert;
 /* `backend` has no device of its own and must outlive the encoder. QS_E_INPUT names the tensor that is missing or has
  * another shape or type (F32, F16, BF16); QS_E_NUMERIC names tensor and index of a NaN. */
-QS_MUST_CHECK qs_err qs_bert_open(qs_bert **out, qs_backend *backend, const char *config_path, const char *weights_path);
+QS_MUST_CHECK qs_err qs_bert_open(qs_bert **out, qs_backend *backend, const char *config_path,
+                                  const char *weights_path);
 void qs_bert_destroy(qs_bert *bert);
 
 const qs_bert_config *qs_bert_get_config(const qs_bert *bert);

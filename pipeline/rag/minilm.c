@@ -123,7 +123,8 @@ qs_err qs_minilm_open(qs_encoder **out, const qs_encoder_options *options)
     qs_digest vocabulary;
     qs_err err;
     if (dir == NULL || !qs_path_is_dir(dir))
-        return qs_fail(QS_E_INPUT, "%s is no directory; scripts/fetch-model minilm brings one", dir != NULL ? dir : "it");
+        return qs_fail(QS_E_INPUT, "%s is no directory; scripts/fetch-model minilm brings one",
+                       dir != NULL ? dir : "it");
     QS_TRY(QS_NEW(m, 1, "encoder"));
     model.state = m;
     QS_TRY(qs_path_format(config, "%s/config.json", dir));

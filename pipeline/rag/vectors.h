@@ -32,7 +32,8 @@ typedef struct qs_vectors_source {
 
 /* Adds the rows of an artifact (kind embed) of the same source; of another source, damaged or missing ones none.
  * *n: rows added. QS_E_RESOURCE when memory runs out. */
-QS_MUST_CHECK qs_err qs_vectors_recall(qs_vectors *vectors, const char *path, const qs_vectors_source *source, int64_t *n);
+QS_MUST_CHECK qs_err qs_vectors_recall(qs_vectors *vectors, const char *path, const qs_vectors_source *source,
+                                       int64_t *n);
 /* Writes all rows. */
 QS_MUST_CHECK qs_err qs_vectors_keep(const qs_vectors *vectors, const char *path, const qs_vectors_source *source);
 

@@ -365,7 +365,8 @@ static qs_err read_decode_times(qs_config_row *row, const qs_artifact *artifact)
     QS_TRY(read_times(artifact, "/timing/reference_decode_ms", &reference, &n));
     if (n > 0) row->reference_decode_ms_p50 = qs_quantile_sorted(reference, n, 0.5);
     QS_TRY(read_times(artifact, "/timing/decode_ms", &own, &n));
-    for (int i = 0; i < QS_N_SPREAD && n > 0; i++) row->decode_ms_spread[i] = qs_quantile_sorted(own, n, qs_spread_shares[i]);
+    for (int i = 0; i < QS_N_SPREAD && n > 0; i++)
+        row->decode_ms_spread[i] = qs_quantile_sorted(own, n, qs_spread_shares[i]);
     row->n_decoded = n;
 out:
     qs_mem_free(own);

@@ -72,8 +72,8 @@ QS_MUST_CHECK qs_err qs_config_row_load(qs_config_row *out, const char *path);
 void qs_config_row_free(qs_config_row *row);
 
 /* The measure with this name, or NULL when it was not measured. Besides the metrics of the artifact there are
- * the facts calibration_size, calibration_js, calibration_median_ratio, qa_pairs, tokenizer_same and loss_attention (mean loss
- * of q, k, v and o over that of the other matrices), and those of
+ * the facts calibration_size, calibration_js, calibration_median_ratio, qa_pairs, tokenizer_same and
+ * loss_attention (mean loss of q, k, v and o over that of the other matrices), and those of
  * qs_config_row_compare. */
 const qs_measure *qs_config_row_find(const qs_config_row *row, const char *name);
 /* Its value, or NaN. */
@@ -82,8 +82,9 @@ double qs_config_row_value(const qs_config_row *row, const char *name);
 /* Whether a gate's metric is one of these facts. */
 bool qs_config_row_is_fact(const char *name);
 
-/* Adds the facts that two artifacts tell together, where both say enough: index_same, whether both were retrieved from one
- * revision of the corpus (checklist E7), and build_same, whether one program with the same kernels evaluated them (E10). */
+/* Adds the facts that two artifacts tell together, where both say enough: index_same, whether both were
+ * retrieved from one revision of the corpus (checklist E7), and build_same, whether one program with the same
+ * kernels evaluated them (E10). */
 void qs_config_row_compare(qs_config_row *row, const qs_config_row *reference);
 
 /* QS_OK, or QS_E_INPUT that names both files and what differs: model, tokens or protocol. */

@@ -115,9 +115,12 @@ void qs_diagnosis_row(const qs_rule *rule, const char *method, char *text, size_
     (void)snprintf(text, bytes, "%.*s", (int)strcspn(at, " "), at);
 }
 
-static void add_condition(qs_sentence *text, const qs_sweep *sweep, const qs_sweep_config *config, const qs_condition *c)
+static void add_condition(qs_sentence *text, const qs_sweep *sweep, const qs_sweep_config *config,
+                          const qs_condition *c)
 {
-    static const char *const words[] = {[QS_IF_ABOVE] = "above", [QS_IF_BELOW] = "below", [QS_IF_NOT_ABOVE] = "not above",
+    static const char *const words[] = {[QS_IF_ABOVE] = "above",
+                                        [QS_IF_BELOW] = "below",
+                                        [QS_IF_NOT_ABOVE] = "not above",
                                         [QS_IF_ROSE] = "above the reference's by more than",
                                         [QS_IF_FELL] = "below the reference's by more than"};
     const qs_gate *gate = c->kind == QS_IF_MISSED || c->kind == QS_IF_BASELINE ? find_gate(config, c) : NULL;

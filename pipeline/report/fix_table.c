@@ -51,7 +51,8 @@ qs_err qs_fix_changes_read(const qs_sweep_config *config, const qs_artifact *art
     return QS_OK;
 }
 
-static qs_err write_changes(qs_csv_writer *w, const char *id, const qs_fix *fix, const qs_fix_change *changes, int64_t n)
+static qs_err write_changes(qs_csv_writer *w, const char *id, const qs_fix *fix, const qs_fix_change *changes,
+                            int64_t n)
 {
     bool counts = qs_fix_counts(changes, n);
     for (int64_t i = 0; i < n; i++) {

@@ -277,7 +277,8 @@ static qs_err write_trace(FILE *stream, const qs_config_row *config, const evide
                               e->qids.lines[row->item], "wording", (int)row->wording, "question",
                               e->questions.lines[prompt], "k", (json_int_t)e->k, "headers", e->headers, "retrieved",
                               retrieved(e, prompt), "selected", selected, "cited", citations(e->answers.texts[run]));
-    if (trace == NULL || json_dumpf(trace, stream, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0 || fputc('\n', stream) == EOF)
+    if (trace == NULL || json_dumpf(trace, stream, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0 ||
+        fputc('\n', stream) == EOF)
         err = qs_fail(QS_E_RESOURCE, "write trace of %s: out of memory or disk", config->id);
     json_decref(trace);
     json_decref(line);

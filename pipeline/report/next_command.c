@@ -156,7 +156,8 @@ static void value_of(const qs_config_row *row, const char *name, size_t name_byt
     for (size_t i = 0; i < sizeof words_of_commands / sizeof *words_of_commands; i++) {
         const char *known = words_of_commands[i].word;
         if (strlen(known) != name_bytes || strncmp(known, name, name_bytes) != 0) continue;
-        if (!words_of_commands[i].put(row, text, bytes)) (void)snprintf(text, bytes, "%s", words_of_commands[i].unknown);
+        if (!words_of_commands[i].put(row, text, bytes))
+            (void)snprintf(text, bytes, "%s", words_of_commands[i].unknown);
         return;
     }
     (void)snprintf(text, bytes, "{%.*s}", (int)name_bytes, name);

@@ -21,8 +21,8 @@ void qs_page_heading(const qs_page *page, const char *id, const char *title, con
 /* Classes m0 .. m7 of a method's points and lines, by its place in the list of methods. */
 const char *qs_page_kind(const char *method);
 
-/* A table's cell with a value on a scale from lo to hi: a line from lo to hi of the bar (none when hi < lo), a box around its
- * middle (none when empty), a dot, an upright bar at the limit (NaN = none). */
+/* A table's cell with a value on a scale from lo to hi: a line from lo to hi of the bar (none when hi < lo), a
+ * box around its middle (none when empty), a dot, an upright bar at the limit (NaN = none). */
 typedef struct qs_bar {
     double value, lo, hi, box_lo, box_hi, limit;
 } qs_bar;

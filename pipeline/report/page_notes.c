@@ -73,7 +73,8 @@ void qs_page_diagnosis(const qs_page *page)
 static void put_controls(const qs_page *page)
 {
     const qs_control *controls = page->controls;
-    qs_page_heading(page, "controls", "Controls", "What must come out in a certain way whatever the model is.", "metrics.csv");
+    qs_page_heading(page, "controls", "Controls",
+                    "What must come out in a certain way whatever the model is.", "metrics.csv");
     (void)fputs("<div class=\"wide\"><table><tbody>\n", page->stream);
     for (int i = 0; i < QS_N_CONTROLS; i++) {
         const char *kind = controls[i].status == QS_CONTROL_OK       ? "pass"

@@ -45,8 +45,8 @@ bool qs_calib_is_current(const char *path, qs_model *model, const qs_calib_plan 
                    same_int(artifact, "/calibration/@n_samples", plan->n_samples) &&
                    same_int(artifact, "/calibration/@seqlen", plan->seqlen) &&
                    same_text(artifact, "/calibration/@compute", plan->compute) &&
-                   same_text(artifact, "/calibration/@propagate_spec", plan->propagate_spec) && same_windows(artifact, plan) &&
-                   qs_artifact_has(artifact, QS_CALIB_HEAD "/gram");
+                   same_text(artifact, "/calibration/@propagate_spec", plan->propagate_spec) &&
+                   same_windows(artifact, plan) && qs_artifact_has(artifact, QS_CALIB_HEAD "/gram");
     qs_artifact_close(artifact);
     return current;
 }
@@ -142,7 +142,10 @@ out:
     return err;
 }
 
-bool qs_calib_file_has_head(const qs_calib_file *file) { return qs_artifact_has(file->artifact, QS_CALIB_HEAD "/gram"); }
+bool qs_calib_file_has_head(const qs_calib_file *file)
+{
+    return qs_artifact_has(file->artifact, QS_CALIB_HEAD "/gram");
+}
 
 qs_err qs_calib_file_head_gram(qs_calib_file *file, const float **packed, int64_t *n_tokens)
 {
@@ -186,8 +189,8 @@ out:
     return err;
 }
 
-void qs_calib_spread_tokens(const int32_t *windows, int64_t n_samples, int64_t seqlen, int64_t *n_windows, int64_t *n_ctx,
-                            int32_t *tokens)
+void qs_calib_spread_tokens(const int32_t *windows, int64_t n_samples, int64_t seqlen, int64_t *n_windows,
+                            int64_t *n_ctx, int32_t *tokens)
 {
     if (*n_windows > n_samples) *n_windows = n_samples;
     if (*n_ctx > seqlen) *n_ctx = seqlen;

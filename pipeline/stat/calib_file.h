@@ -41,11 +41,12 @@ QS_MUST_CHECK qs_err qs_calib_file_abs_mean(qs_calib_file *file, int64_t layer, 
 
 /* Beginnings of windows[n_samples, seqlen], evenly spread: tokens[*n_windows, *n_ctx], of which there will be no
  * more than are asked for; both get how many there are. */
-void qs_calib_spread_tokens(const int32_t *windows, int64_t n_samples, int64_t seqlen, int64_t *n_windows, int64_t *n_ctx,
-                            int32_t *tokens);
+void qs_calib_spread_tokens(const int32_t *windows, int64_t n_samples, int64_t seqlen, int64_t *n_windows,
+                            int64_t *n_ctx, int32_t *tokens);
 /* The same of a file's windows: tokens[*n_windows, *n_ctx], of which there will be no more than are asked for; both
  * get how many there are. */
-QS_MUST_CHECK qs_err qs_calib_file_tokens(const qs_calib_file *file, int64_t *n_windows, int64_t *n_ctx, int32_t *tokens);
+QS_MUST_CHECK qs_err qs_calib_file_tokens(const qs_calib_file *file, int64_t *n_windows, int64_t *n_ctx,
+                                          int32_t *tokens);
 
 /* Copies the attributes that gates judge (sample count, window length, divergence to production) into an artifact
  * made from this one; those that are absent stay absent. `from` may be a calib or a quant artifact. */

@@ -156,7 +156,8 @@ static const char *leaf_path(char path[CALIB_PATH_BYTES], const char *group, con
 }
 
 /* What a site holds, into `group`; the layer is for messages. */
-static qs_err write_site(qs_collector *collector, int64_t layer, qs_site which, const char *group, qs_artifact *artifact)
+static qs_err write_site(qs_collector *collector, int64_t layer, qs_site which, const char *group,
+                         qs_artifact *artifact)
 {
     const qs_site_stats *site = &collector->sites[which];
     int64_t d = site->width, n_packed = d * (d + 1) / 2;

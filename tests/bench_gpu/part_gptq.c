@@ -1,6 +1,6 @@
-/* Quantising one block at 4 bits in groups of 128, per input of the block: reading second moments in, and GPTQ with scale
- * search (the factor by itself, then the solver with the loss it reports) or AWQ (its search, cuts, codes and loss).
- * Weights and activations are random: the time does not depend on the values. */
+/* Quantising one block at 4 bits in groups of 128, per input of the block: reading second moments in, and GPTQ
+ * with scale search (the factor by itself, then the solver with the loss it reports) or AWQ (its search, cuts,
+ * codes and loss). Weights and activations are random: the time does not depend on the values. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,8 @@
-/* EXL2 on the CPU, few rows: the groups of a width become panels as those of integers are (kernels.h), so that the same
- * kernels multiply them, one segment after the other. A row's scales are f16 numbers whatever four bits they were
- * stored in. Codes of 5 and 6 bits lie in panels of 3 and 4 bits and others of 2. The weights' own rounding to f16 (packed.h) is left out, as in
- * the runtime's kernels for few rows: at most 2^-12 of a weight. What does not fit panels goes to the plain kernel. */
+/* EXL2 on the CPU, few rows: the groups of a width become panels as those of integers are (kernels.h), so that
+ * the same kernels multiply them, one segment after the other. A row's scales are f16 numbers whatever four
+ * bits they were stored in. Codes of 5 and 6 bits lie in panels of 3 and 4 bits and others of 2. The weights'
+ * own rounding to f16 (packed.h) is left out, as in the runtime's kernels for few rows: at most 2^-12 of a
+ * weight. What does not fit panels goes to the plain kernel. */
 #include <string.h>
 
 #include "backend/cpu/cpu_matrix.h"
@@ -112,7 +113,8 @@ static qs_err update_segments(qs_cpu *cpu, qs_cpu_matrix *self, const qs_packed 
     filling work = {.packed = packed, .self = self};
     QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
     QS_TRY(qs_cpu_reserve(cpu, &self->scales, n_scales * sizeof *packed->scale_max, "packed scales"));
-    QS_TRY(qs_cpu_reserve(cpu, &cpu->unpacked, (size_t)(qs_team_n_threads(cpu->team) * 2 * packed->n_in), "unpacked codes"));
+    QS_TRY(qs_cpu_reserve(cpu, &cpu->unpacked, (size_t)(qs_team_n_threads(cpu->team) * 2 * packed->n_in),
+                          "unpacked codes"));
     QS_TRY(qs_cpu_reserve(cpu, &self->zeros, n_zeros, "zero points"));
     QS_TRY(qs_cpu_reserve(cpu, &cpu->x_sums, (size_t)n_sums * sizeof(float), "sums of activations"));
     QS_TRY(qs_cpu_reserve(cpu, &cpu->part, (size_t)(QS_GEMV_MAX_ROWS * packed->n_out) * sizeof(float), "partial sums"));
@@ -138,12 +140,14 @@ out:
 /* The plain kernel's view: everything as it is, groups and their scales in one buffer. */
 static qs_err update_plain(qs_cpu *cpu, qs_cpu_matrix *self, const qs_packed *packed)
 {
-    size_t code_bytes = (size_t)(packed->n_out * packed->row_bytes), n_scales = (size_t)(packed->n_out * packed->n_groups);
+    size_t code_bytes = (size_t)(packed->n_out * packed->row_bytes),
+           n_scales = (size_t)(packed->n_out * packed->n_groups);
     size_t group_bytes = (size_t)packed->n_groups * sizeof *packed->groups;
     qs_err err;
     QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
     QS_TRY(qs_cpu_reserve(cpu, &self->zeros, n_scales, "codes of scales"));
-    QS_TRY(qs_cpu_reserve(cpu, &self->scales, group_bytes + (size_t)packed->n_groups * sizeof *packed->scale_max, "groups"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->scales,
+                          group_bytes + (size_t)packed->n_groups * sizeof *packed->scale_max, "groups"));
     self->packed.codes = self->weights.data;
     self->packed.scale_codes = self->zeros.data;
     self->packed.groups = self->scales.data;

@@ -76,7 +76,8 @@ void qs_panels_fill(const qs_panels *panels, const qs_packed *packed, int64_t fi
 void qs_panels_fill_row(const qs_panels *panels, int64_t row, const uint8_t *codes)
 {
     int64_t columns = qs_panel_chunk_columns(panels->bits), n_words = qs_panel_chunk_words(panels->bits);
-    uint32_t *dst = panels->codes + row / QS_PANEL_ROWS * panels->n_chunks * n_words * QS_PANEL_ROWS + row % QS_PANEL_ROWS;
+    uint32_t *dst = panels->codes + row / QS_PANEL_ROWS * panels->n_chunks * n_words * QS_PANEL_ROWS +
+                    row % QS_PANEL_ROWS;
     uint32_t middle = 1u << (panels->bits - 1);
     for (int64_t c = 0; c < panels->n_chunks; c++, codes += columns) {
         uint32_t words[3] = {0, 0, 0}, last_two = 0;
