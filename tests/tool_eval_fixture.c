@@ -1,5 +1,7 @@
 /* Writes the sweep of eval_content.h into a directory, for tests/cli: one file for each configuration, and
  * further ones that must not be mixed with them. */
+#include <stdlib.h>
+
 #include "base/file.h"
 #include "base/log.h"
 #include "tests/question_content.h"
@@ -12,7 +14,7 @@ static qs_err write_one(const char *dir, const char *name, const eval_spec *spec
 }
 
 /* DIR/asked: the same configurations with questions, for the golden page (make golden). */
-static qs_err write_asked(const char *parent)
+static qs_err write_asked(const char *parent, int64_t n_items)
 {
     char dir[QS_PATH_BYTES];
     qs_err err;
@@ -21,7 +23,7 @@ static qs_err write_asked(const char *parent)
     for (int i = 0; i < EVAL_N_SPECS; i++) {
         eval_spec asked = eval_specs[i];
         asked.more = q_put_all;
-        asked.n_items = 6;
+        asked.n_items = n_items;
         asked.n_probed = 2;
         QS_TRY(write_one(dir, asked.id, &asked));
     }
@@ -29,7 +31,7 @@ out:
     return err;
 }
 
-static qs_err write_all(const char *dir)
+static qs_err write_all(const char *dir, int64_t n_items)
 {
     eval_spec odd = eval_specs[EVAL_GPTQ4];
     qs_err err;
@@ -54,18 +56,19 @@ static qs_err write_all(const char *dir)
     odd = eval_specs[EVAL_FP];
     odd.lattice = true;
     QS_TRY(write_one(dir, "lattice", &odd));
-    QS_TRY(write_asked(dir));
+    QS_TRY(write_asked(dir, n_items));
 out:
     return err;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        qs_log_error("usage: tool_eval_fixture DIR");
+    int64_t n_items = argc == 3 ? atoll(argv[2]) : 6;
+    if (argc < 2 || argc > 3 || n_items < 2) {
+        qs_log_error("usage: tool_eval_fixture DIR [QUESTIONS]");
         return QS_E_USAGE;
     }
-    qs_err err = write_all(argv[1]);
+    qs_err err = write_all(argv[1], n_items);
     if (err != QS_OK) qs_log_error("%s", qs_error_text());
     return (int)err;
 }
