@@ -167,7 +167,7 @@ __device__ __forceinline__ void store_four(const job &j, int64_t row, int column
 template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant(job j)
 {
     __shared__ __align__(16) float rows[ROWS * STRIDE];
-    __shared__ uint32_t table[16];
+    __shared__ __align__(256) uint32_t table[16]; /* qs_table_entry */
     int64_t tile = blockIdx.y;
     int chunk = (int)blockIdx.x * CHUNKS + (int)threadIdx.x / 32, first_column = (int)blockIdx.x * WIDTH;
     if (FORMAT >= QS_CU_TABLE) {

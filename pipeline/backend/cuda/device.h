@@ -114,6 +114,15 @@ __device__ __forceinline__ uint32_t qs_and_or(uint32_t a, uint32_t mask, uint32_
     return r;
 }
 
+/* Entry at byte k of `offsets`, in bytes, of a table in shared memory that lies at a multiple of 256: the offset takes the
+ * place of the address's lowest byte, in one instruction. k is a constant after unrolling. */
+__device__ __forceinline__ uint32_t qs_table_entry(const uint32_t *table, uint32_t offsets, int k)
+{
+    uint32_t v, at = __byte_perm(offsets, (uint32_t)__cvta_generic_to_shared(table), 0x7650 + k);
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
+    return v;
+}
+
 /* c[16, 8] += a[16, 16] b[16, 8] of one warp (PTX mma.m16n8k16, sums in f32). With g = lane / 4, t = lane % 4:
  *   a[0] (row g, columns 2t, 2t+1)  a[1] (row g+8, same)  a[2] (row g, columns 2t+8, 2t+9)  a[3] (row g+8, same)
  *   b[0] (rows 2t, 2t+1 of column g)  b[1] (rows 2t+8, 2t+9)

@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SLOT = shape::SLOT, SUMS = shape::SUMS };
     QS_DYNAMIC_SHARED(uint4, shared);
     __shared__ float own[SLICES * shape::TEAMS + 1]; /* maxima of the warps, scale of the row */
-    __shared__ uint32_t table[WORK::TABLE ? 16 : 1];
+    __shared__ __align__(WORK::TABLE ? 256 : 4) uint32_t table[WORK::TABLE ? 16 : 1]; /* qs_table_entry */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slice = warp % SLICES, team = warp / SLICES;
     const int n_teams = blockDim.x / TEAM, item_step = n_teams * (int)gridDim.x;
     uint4 *ring = shared + warp * DEPTH * SLOT;

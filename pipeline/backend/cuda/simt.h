@@ -192,6 +192,10 @@ static inline void qs_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b
 static inline uint4 qs_load_stream(const uint4 *p) { return *p; }
 static inline uint2 qs_load_stream(const uint2 *p) { return *p; }
 static inline uint32_t qs_load_stream(const uint32_t *p) { return *p; }
+static inline uint32_t qs_table_entry(const uint32_t *table, uint32_t offsets, int k)
+{
+    return table[(offsets >> (8 * k) & 0xffu) / sizeof *table];
+}
 static inline void qs_copy_async16(void *shared, const void *global, QS_SIMT_CALLER)
 {
     /* Read here and now, so that a sanitizer names this place. */

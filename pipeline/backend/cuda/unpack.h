@@ -202,8 +202,7 @@ struct qs_table_offsets {
     /* Entry of pair r, low or high, r a constant after unrolling. */
     __device__ __forceinline__ uint32_t entry(const uint32_t *table, int r, int high) const
     {
-        uint32_t offset = ((r & 1) != 0 ? odd : even) >> (8 * (r / 2) + 16 * high) & 0xffu;
-        return *reinterpret_cast<const uint32_t *>(reinterpret_cast<const char *>(table) + offset);
+        return qs_table_entry(table, (r & 1) != 0 ? odd : even, r / 2 + 2 * high);
     }
 };
 
