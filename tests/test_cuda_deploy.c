@@ -182,9 +182,9 @@ static void sweep_close(sweep *s)
     qs_model_close(s->model);
 }
 
-/* Evaluates the reference, with point its artifact beside it; 0 or the error. */
-static qs_err evaluate_point(sweep *s, qs_backend *backend, const char *name, const char *point, unsigned tasks,
-                             char dir[QS_PATH_BYTES])
+/* Evaluates the reference, and points beside it; 0 or the error. */
+static qs_err evaluate_points(sweep *s, qs_backend *backend, const char *name, const char *const *points,
+                              int64_t n_points, unsigned tasks, char dir[QS_PATH_BYTES])
 {
     qs_evaluation e;
     must(qs_path_format(dir, "%s/%s", scratch_dir, name));
@@ -192,7 +192,7 @@ static qs_err evaluate_point(sweep *s, qs_backend *backend, const char *name, co
         .windows = &s->windows, .tasks = tasks, .seed = 1, .out_dir = dir,
         .latency = {.n_prompt = 8, .n_warmups = 1, .n_prefills = 3, .n_rounds = 4, .round_tokens = 2},
     };
-    must(qs_evaluation_create(&e, backend, s->model, &point, point != NULL, &options));
+    must(qs_evaluation_create(&e, backend, s->model, points, n_points, &options));
     qs_err err = qs_evaluation_run(&e);
     qs_evaluation_destroy(&e);
     return err;
@@ -201,7 +201,7 @@ static qs_err evaluate_point(sweep *s, qs_backend *backend, const char *name, co
 static qs_err evaluate(sweep *s, qs_backend *backend, const char *name, unsigned tasks, char path[QS_PATH_BYTES])
 {
     char dir[QS_PATH_BYTES];
-    qs_err err = evaluate_point(s, backend, name, NULL, tasks, dir);
+    qs_err err = evaluate_points(s, backend, name, NULL, 0, tasks, dir);
     must(qs_path_format(path, "%s/fp.eval.h5", dir));
     return err;
 }
@@ -258,24 +258,29 @@ static void quantize(sweep *s, qs_backend *backend, const qs_spec *spec, char pa
 static void test_points_of_formats(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"nf4", "int8"};
+    enum { N_POINTS = 2 };
+    static const char *const texts[N_POINTS] = {"nf4", "int8"};
     qs_backend *cuda = cuda_open(), *cpu = backend_open("cpu", 2);
+    char paths[N_POINTS][QS_PATH_BYTES], dirs[2][QS_PATH_BYTES], path[QS_PATH_BYTES];
+    const char *points[N_POINTS];
+    qs_spec specs[N_POINTS];
     sweep s;
     sweep_open(&s);
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        char point[QS_PATH_BYTES], dirs[2][QS_PATH_BYTES], path[QS_PATH_BYTES];
+    for (int i = 0; i < N_POINTS; i++) {
+        must(qs_spec_parse(&specs[i], texts[i]));
+        quantize(&s, cpu, &specs[i], paths[i]);
+        points[i] = paths[i];
+    }
+    must(evaluate_points(&s, cuda, "cuda", points, N_POINTS, QS_TASK_PPL | QS_TASK_LATENCY, dirs[0]));
+    must(evaluate_points(&s, cpu, "cpu", points, N_POINTS, QS_TASK_PPL, dirs[1]));
+    for (int i = 0; i < N_POINTS; i++) {
         double ppl[2];
-        qs_spec spec;
-        must(qs_spec_parse(&spec, texts[i]));
-        quantize(&s, cpu, &spec, point);
-        must(evaluate_point(&s, cuda, "cuda", point, QS_TASK_PPL | QS_TASK_LATENCY | QS_TASK_MEMORY, dirs[0]));
-        must(evaluate_point(&s, cpu, "cpu", point, QS_TASK_PPL, dirs[1]));
         for (int k = 0; k < 2; k++) {
-            must(qs_path_format(path, "%s/%s.eval.h5", dirs[k], spec.id));
+            must(qs_path_format(path, "%s/%s.eval.h5", dirs[k], specs[i].id));
             ppl[k] = metric_of(path, "ppl");
             if (k == 0) assert_true(metric_of(path, "decode_ms_tok_p50") > 0.0);
         }
-        print_message("%s: ppl %.9g on the device, %.9g on the CPU\n", spec.id, ppl[0], ppl[1]);
+        print_message("%s: ppl %.9g on the device, %.9g on the CPU\n", specs[i].id, ppl[0], ppl[1]);
         assert_true(fabs(ppl[0] - ppl[1]) <= 1e-3 * ppl[1]);
     }
     sweep_close(&s);
