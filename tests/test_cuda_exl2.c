@@ -2,7 +2,7 @@
  * results of a row whatever shares its batch or its launch, memory, and a whole point evaluated as on the CPU (formats
  * §4.2, 4.3; checklist E0, A20). Skipped where backend "cuda" cannot be made. */
 #include "tests/cuda_model.h"
-#include "tests/op_cases.h"
+#include "tests/op_compare.h"
 
 #include "base/log.h"
 #include "metric/evaluation.h"
