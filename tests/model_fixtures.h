@@ -92,6 +92,16 @@ static inline double max_abs_diff(const float *a, const float *b, int64_t n)
     return worst;
 }
 
+/* The most probable tokens behind a decoder's last step, chosen where its logits are. */
+static inline void choose_greedily(qs_decoder *decoder, int64_t batch, int32_t *tokens)
+{
+    qs_sample_rule rules[QS_GEMV_MAX_ROWS];
+    qs_backend *backend;
+    const float *logits = qs_decoder_logits(decoder, &backend);
+    for (int64_t i = 0; i < batch; i++) rules[i] = (qs_sample_rule){.banned = -1};
+    must(qs_op_sample(backend, logits, rules, batch, qs_decoder_n_vocab(decoder), tokens));
+}
+
 static inline int32_t argmax(const float *x, int64_t n)
 {
     int32_t best = 0;

@@ -296,6 +296,38 @@ static inline void run_logit_stats(qs_backend *backend, const int64_t s[N_SHAPE]
     free_all(&m);
 }
 
+/* Greedy, at several temperatures, clamped, with the best token banned: the rules of sampler.h row by row; a row that is
+ * not finite gives -1. s[2]: rows are flat, so that noise decides. */
+static inline void run_sample(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
+{
+    op_memory m = {.backend = backend};
+    int64_t n = s[0], n_vocab = s[1];
+    float *logits = draw_logits(&m, n, n_vocab);
+    qs_sample_rule *rules = on_host(&m, n, sizeof *rules);
+    int32_t *tokens = on_host(&m, n, sizeof *tokens);
+    if (n_vocab > 3) logits[1] = 0.5f; /* finite, but for the last row */
+    for (int64_t i = 0; s[2] != 0 && i < n * n_vocab; i++) logits[i] *= 0.05f;
+    if (n > 2) logits[n * n_vocab - 1] = NAN;
+    for (int64_t i = 0; i < n; i++)
+        rules[i] = (qs_sample_rule){.temperature = i % 3 == 0 ? 0.0 : 0.4 * (double)(i % 7), .clamp = i % 4 == 1 ? 0.1 : 0.0,
+                                    .key = (uint64_t)(77 + i), .step = 5 * i,
+                                    .banned = i % 5 == 3 ? (int32_t)(n_vocab / 2) : -1};
+    const float *on_device = floats_on_device(&m, logits, n * n_vocab);
+    OK(qs_op_sample(backend, on_device, rules, n, n_vocab, tokens));
+    output_new(out, n);
+    for (int64_t i = 0; i < n; i++) {
+        out->values[i] = (double)tokens[i];
+        assert_int_equal(tokens[i], qs_sample_by(logits + i * n_vocab, n_vocab, &rules[i]));
+        if (i % 5 == 3) assert_int_not_equal(tokens[i], n_vocab / 2);
+    }
+    if (n > 2) assert_int_equal(tokens[n - 1], -1);
+    /* A row does not depend on those beside it. */
+    int32_t alone;
+    OK(qs_op_sample(backend, on_device + (n / 2) * n_vocab, rules + n / 2, 1, n_vocab, &alone));
+    assert_int_equal(alone, tokens[n / 2]);
+    free_all(&m);
+}
+
 static inline void run_kld(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
 {
     op_memory m = {.backend = backend};

@@ -73,6 +73,7 @@ static const op_case more_cases[] = {
     {"abs_stats", 1e-12, run_abs_stats, {1, 1000}},
     {"logit_stats", 1e-6, run_logit_stats, {33, 4099}},
     {"logit_stats", 1e-6, run_logit_stats, {1, 32000}},
+    {"sample", 0.0, run_sample, {40, 2053, 1}},
     {"kld", 3e-7, run_kld, {33, 4099}},
     {"kld", 3e-7, run_kld, {1, 32000}},
     {"gemm", 2e-6, run_gemm, {129, 257, 65, 0, 3, 1}},

@@ -6,7 +6,7 @@
 
 #include "base/rng.h"
 #include "model/generate.h"
-#include "model/sampler.h"
+#include "backend/sampler.h"
 
 enum { V = 50, N_DRAWS = 20000 };
 
@@ -214,11 +214,11 @@ static void test_stops(void **state)
     qs_generations_free(free_run, N_RUNS);
 }
 
-static qs_err count_steps(void *context, int64_t run, int64_t step, const float *logits)
+static qs_err count_steps(void *context, int64_t run, int64_t step, const qs_generate_look *look)
 {
     int64_t *n_steps = context;
     assert_int_equal(step, n_steps[run]++);
-    assert_true(isfinite(logits[0]));
+    assert_true(isfinite(look->lse) && look->nll >= 0.0f && look->entropy > 0.0f);
     return QS_OK;
 }
 
@@ -231,7 +231,7 @@ static void test_sees_every_step_and_refuses(void **state)
     assert_ok(qs_backend_create(&backend, "cpu", 0, 1));
     qs_decoder *decoder = decoder_of(w, backend, 3, 40);
     qs_generate_job job = job_of(w, decoder, QS_ENDS_NEVER);
-    job.watch = (qs_generate_watch){count_steps, n_steps};
+    job.watch = (qs_generate_watch){count_steps, n_steps, true};
     assert_ok(QS_NEW(out, N_RUNS, "generations"));
     assert_ok(qs_generate(&job, out));
     for (int i = 0; i < N_RUNS; i++) assert_int_equal(n_steps[i], N_NEW);

@@ -37,7 +37,7 @@ static void score(const qs_model *model, int n_threads, int64_t batch, const qs_
     assert_ok(qs_backend_create(&backend, "cpu", 0, n_threads));
     assert_ok(qs_rerank_plan_make(&plan, tokenizer, list, n));
     qs_decoder *decoder = decoder_of(backend, model, batch, plan.n_ctx);
-    assert_ok(qs_rerank_run(&plan, backend, decoder, tokenizer, scores));
+    assert_ok(qs_rerank_run(&plan, decoder, tokenizer, scores));
     qs_decoder_destroy(decoder);
     qs_rerank_plan_free(&plan);
     qs_backend_destroy(backend);
@@ -123,7 +123,7 @@ static void test_refuses(void **state)
     assert_int_equal(plan.n_prompts, 3);
     assert_ok(qs_backend_create(&backend, "cpu", 0, 1));
     qs_decoder *decoder = decoder_of(backend, model, 2, plan.n_ctx - 1);
-    assert_fails(qs_rerank_run(&plan, backend, decoder, tokenizer, scores), QS_E_USAGE, "do not fit");
+    assert_fails(qs_rerank_run(&plan, decoder, tokenizer, scores), QS_E_USAGE, "do not fit");
     qs_decoder_destroy(decoder);
     qs_rerank_plan_free(&plan);
     qs_backend_destroy(backend);

@@ -122,7 +122,7 @@ static void answer(const bench *b, qs_decoder *decoder, qs_wordings *out)
         bool greedy = run.seed == QS_GREEDY;
         runs[i] = (qs_generate_run){.prompt = run.prompt, .temperature = greedy ? 0.0 : 2.0, .key = (uint64_t)i};
     }
-    assert_ok(qs_wordings_watch_init(&watch, b->backend, BENCH_VOCAB, N_PROMPTS, N_TOKENS));
+    assert_ok(qs_wordings_watch_init(&watch, N_PROMPTS, N_TOKENS));
     qs_generate_job job = {.decoder = decoder, .tokenizer = b->tokenizer, .prompts = b->prompts, .n_prompts = N_PROMPTS,
                            .runs = runs, .n_runs = N_RUNS, .n_tokens_max = N_TOKENS, .ending = QS_ENDS_LINE,
                            .watch = qs_wordings_watch_of(&watch)};
@@ -144,7 +144,7 @@ static void test_answers(void **state)
                *other = decoder_of(&b, 2, QS_BF16);
     answer(&b, four, &f);
     assert_plain(&b, &f);
-    assert_ok(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f));
+    assert_ok(qs_wordings_follow(&q, three, b.tokenizer, b.prompts, N_PROMPTS, &f));
     assert_same(&f, &q);
     assert_ok(qs_wordings_metrics(&q, &f, 1, take, &got));
     assert_true(figure(&got, "entropy_paraphrases")->value == 1.0 &&
@@ -152,22 +152,22 @@ static void test_answers(void **state)
     qs_wordings_free(&q);
     /* The first item alone, as the control has it: still nothing differs. */
     got = (figures){0};
-    assert_ok(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, QS_WORDINGS, &f));
+    assert_ok(qs_wordings_follow(&q, three, b.tokenizer, b.prompts, QS_WORDINGS, &f));
     assert_same(&f, &q);
     assert_ok(qs_wordings_metrics(&q, &f, 1, take, &got));
     assert_true(figure(&got, "entropy_paraphrases")->value == 1.0 &&
                 figure(&got, "entropy_paraphrases_rms")->value == 0.0);
     qs_wordings_free(&q);
-    assert_ok(qs_wordings_follow(&q, b.backend, other, b.tokenizer, b.prompts, N_PROMPTS, &f));
+    assert_ok(qs_wordings_follow(&q, other, b.tokenizer, b.prompts, N_PROMPTS, &f));
     got = (figures){0};
     assert_ok(qs_wordings_metrics(&q, &f, 1, take, &got));
     assert_true(figure(&got, "entropy_paraphrases_rms")->value > 0.0);
     qs_wordings_free(&q);
     f.tokens[0] = BENCH_VOCAB;
-    assert_fails(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT,
+    assert_fails(qs_wordings_follow(&q, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT,
                  "no token");
     f.n_prompts = QS_WORDINGS;
-    assert_fails(qs_wordings_follow(&q, b.backend, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT,
+    assert_fails(qs_wordings_follow(&q, three, b.tokenizer, b.prompts, N_PROMPTS, &f), QS_E_INPUT,
                  "of 8 prompts");
     qs_wordings_free(&f);
     qs_decoder_destroy(four);
@@ -191,7 +191,7 @@ static void test_empty_answers(void **state)
     }
     qs_wordings f = {N_PROMPTS, 2, tokens, entropy}, q;
     qs_decoder *decoder = decoder_of(&b, 3, QS_F16);
-    assert_ok(qs_wordings_follow(&q, b.backend, decoder, b.tokenizer, b.prompts, N_PROMPTS, &f));
+    assert_ok(qs_wordings_follow(&q, decoder, b.tokenizer, b.prompts, N_PROMPTS, &f));
     assert_same(&f, &q);
     assert_ok(qs_wordings_metrics(&q, &f, 1, take, &got));
     assert_int_equal(got.n, 0);

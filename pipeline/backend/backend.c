@@ -132,6 +132,18 @@ qs_err qs_backend_copy(qs_backend *backend, void *dst, const void *src, size_t b
     return bytes == 0 ? QS_OK : backend->ops->copy(backend, dst, src, bytes);
 }
 
+qs_err qs_backend_bring(qs_backend *backend, void *dst, qs_backend *from, const void *src, size_t bytes)
+{
+    qs_err err;
+    if (!from->has_device) return qs_backend_upload(backend, dst, src, bytes);
+    if (!backend->has_device) return qs_backend_download(from, dst, src, bytes);
+    QS_TRY(qs_backend_sync(from));
+    QS_TRY(qs_backend_copy(backend, dst, src, bytes));
+    QS_TRY(qs_backend_sync(backend)); /* what the other backend does next may change the source */
+out:
+    return err;
+}
+
 qs_err qs_backend_sync(qs_backend *backend)
 {
     qs_watchdog_beat("waiting for the device");
@@ -370,6 +382,14 @@ qs_err qs_op_logit_stats(qs_backend *backend, const float *logits, const int32_t
                            (long long)i, targets[i], (long long)n_vocab);
     qs_watchdog_beat("statistics of logits");
     return backend->ops->logit_stats(backend, logits, targets, n, n_vocab, out);
+}
+
+qs_err qs_op_sample(qs_backend *backend, const float *logits, const qs_sample_rule *rules, int64_t n,
+                    int64_t n_vocab, int32_t *tokens)
+{
+    CHECK_OP("sample", n, n_vocab > 0 && n_vocab <= 1 << 30 && logits != NULL && rules != NULL && tokens != NULL);
+    qs_watchdog_beat("choosing tokens");
+    return backend->ops->sample(backend, logits, rules, n, n_vocab, tokens);
 }
 
 qs_err qs_op_kld(qs_backend *backend, const float *logits_f, const double *lse_f, const float *logits_q,

@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "backend/packed.h"
+#include "backend/sampler.h"
 #include "base/dtype.h"
 #include "base/error.h"
 
@@ -43,6 +44,9 @@ QS_MUST_CHECK qs_err qs_backend_upload(qs_backend *backend, void *dst, const voi
 QS_MUST_CHECK qs_err qs_backend_download(qs_backend *backend, void *dst, const void *src, size_t bytes);
 /* Device to device; the ranges do not overlap. */
 QS_MUST_CHECK qs_err qs_backend_copy(qs_backend *backend, void *dst, const void *src, size_t bytes);
+/* From a device pointer of another backend, after its ops: within a device, from one to another, from or to the host.
+ * Done when it returns. */
+QS_MUST_CHECK qs_err qs_backend_bring(qs_backend *backend, void *dst, qs_backend *from, const void *src, size_t bytes);
 QS_MUST_CHECK qs_err qs_backend_sync(qs_backend *backend);
 
 /* Loading beside computing: what is uploaded, and matrices that are updated, between begin and end (which is called in
@@ -172,6 +176,11 @@ typedef struct qs_logit_stats {
 } qs_logit_stats;
 QS_MUST_CHECK qs_err qs_op_logit_stats(qs_backend *backend, const float *logits, const int32_t *targets, int64_t n,
                                        int64_t n_vocab, const qs_logit_stats *out);
+/* tokens[n] (host) from logits [n, n_vocab] by rules[n] (host), as qs_sample_by gives them row by row: -1 where a logit
+ * is not finite. A device's logarithms may round otherwise than the host's, which decides between two tokens only if
+ * their scores are equal to some 1e-15 of their size. */
+QS_MUST_CHECK qs_err qs_op_sample(qs_backend *backend, const float *logits, const qs_sample_rule *rules, int64_t n,
+                                  int64_t n_vocab, int32_t *tokens);
 /* kld[n] = sum p_f (ln p_f - ln p_q) over the full vocabulary, from logits and their lse; never below 0
  * by more than rounding, clamped at 0. Host output. */
 QS_MUST_CHECK qs_err qs_op_kld(qs_backend *backend, const float *logits_f, const double *lse_f,

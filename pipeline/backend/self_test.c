@@ -170,8 +170,10 @@ static qs_err run_logits(trial *t)
     enum { N = 3, V = 1001 };
     static const int32_t targets[N] = {0, 17, V - 1};
     double lse[2][N];
+    static const qs_sample_rule rules[N] = {{.banned = -1}, {.temperature = 0.7, .key = 5, .banned = 3},
+                                            {.temperature = 2.0, .clamp = 0.1, .step = 9, .banned = -1}};
     float nll[N], entropy[N], kld[N], *f, *q;
-    int32_t argmax[N];
+    int32_t argmax[N], tokens[N];
     qs_logit_stats stats = {.lse = lse[0], .nll = nll, .argmax = argmax, .entropy = entropy};
     qs_err err;
     QS_TRY(put_floats(t, &f, N * V, 1));
@@ -180,8 +182,10 @@ static qs_err run_logits(trial *t)
     stats = (qs_logit_stats){.lse = lse[1]};
     QS_TRY(qs_op_logit_stats(t->backend, q, NULL, N, V, &stats));
     QS_TRY(qs_op_kld(t->backend, f, lse[0], q, lse[1], N, V, kld));
+    QS_TRY(qs_op_sample(t->backend, f, rules, N, V, tokens));
     for (int i = 0; i < N; i++) {
-        const double row[] = {lse[0][i], (double)nll[i], (double)argmax[i] / V, (double)entropy[i], (double)kld[i]};
+        const double row[] = {lse[0][i], (double)nll[i], (double)argmax[i] / V, (double)entropy[i], (double)kld[i],
+                              (double)tokens[i] / V};
         for (size_t j = 0; j < sizeof row / sizeof *row; j++) t->out[t->n_out++] = row[j];
     }
 out:
@@ -364,7 +368,7 @@ static const struct {
     {"attention_decode", run_attention_decode, 1e-5},
     {"silu_mul, add", run_elementwise, 1e-5},
     {"gram, abs_stats", run_statistics, 2e-6},
-    {"logit_stats, kld", run_logits, 1e-5},
+    {"logit_stats, sample, kld", run_logits, 1e-5},
     {"gemm", run_gemm, 1e-5},
     {"linear f32, few rows", run_f32_few, 1e-5},
     {"linear f16, few rows", run_f16_few, 1e-5},

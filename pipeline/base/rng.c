@@ -2,23 +2,11 @@
 
 #include <math.h>
 
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
+#include "base/rng_mix.h"
 
-uint64_t qs_rng_u64(uint64_t key, uint64_t counter)
-{
-    const uint64_t golden = 0x9e3779b97f4a7c15u;
-    return mix(mix(key + golden) ^ (counter * golden + golden));
-}
+uint64_t qs_rng_u64(uint64_t key, uint64_t counter) { return qs_rng_mix_u64(key, counter); }
 
-double qs_rng_unit(uint64_t key, uint64_t counter)
-{
-    return (double)(qs_rng_u64(key, counter) >> 11) * 0x1p-53;
-}
+double qs_rng_unit(uint64_t key, uint64_t counter) { return qs_rng_mix_unit(key, counter); }
 
 int64_t qs_rng_below(uint64_t key, uint64_t counter, int64_t n)
 {

@@ -7,7 +7,6 @@
 #include "base/mem.h"
 #include "metric/delta_s.h"
 #include "metric/resonance.h"
-#include "model/sampler.h"
 
 static const double lost = 0.85;
 enum { LOST_STEPS = 3 };
@@ -20,7 +19,6 @@ typedef struct writer {
     const qs_token_list *prompt;
     int64_t n_steps, n; /* tokens wanted and written */
     int32_t *tokens;    /* [n_steps] */
-    float *logits;      /* [n_vocab] behind the last token */
     float *vectors;     /* [2, dim] of the subject and of the text so far */
     qs_token_list bridge;
     int64_t n_bridges;
@@ -42,11 +40,11 @@ out:
     return err;
 }
 
-/* Appends a token and brings logits up to date, unless it was the last. */
+/* Appends a token and brings the decoder's logits up to date, unless it was the last. */
 static qs_err take(writer *w, int32_t token)
 {
     w->tokens[w->n++] = token;
-    return w->n < w->n_steps ? qs_decoder_step(w->decoder, &token, w->logits) : QS_OK;
+    return w->n < w->n_steps ? qs_decoder_step(w->decoder, &token, NULL) : QS_OK;
 }
 
 /* Distance of the text so far. */
@@ -70,7 +68,7 @@ static qs_err cross(writer *w, int64_t n)
     w->n = n;
     /* All but the last token kept: feeding that one gives the logits behind it. */
     QS_TRY(qs_decoder_continue(w->decoder, 0, 0, w->prompt->n + w->n - 1));
-    QS_TRY(qs_decoder_step(w->decoder, &w->tokens[w->n - 1], w->logits));
+    QS_TRY(qs_decoder_step(w->decoder, &w->tokens[w->n - 1], NULL));
     for (int64_t i = 0; i < w->bridge.n && w->n < w->n_steps; i++) QS_TRY(take(w, w->bridge.ids[i]));
     w->n_bridges++;
 out:
@@ -91,16 +89,28 @@ static int64_t best_end(const streak *s)
     return s->ends[best];
 }
 
-static qs_err write_one(writer *w, int64_t n_vocab)
+/* The most probable token that does not end the text. */
+static qs_err choose(const writer *w, int32_t *token)
+{
+    qs_sample_rule rule = {.banned = qs_tokenizer_eos(w->tokenizer)};
+    qs_backend *backend;
+    const float *logits = qs_decoder_logits(w->decoder, &backend);
+    qs_err err;
+    QS_TRY(qs_op_sample(backend, logits, &rule, 1, qs_decoder_n_vocab(w->decoder), token));
+    if (*token < 0) err = qs_fail(QS_E_NUMERIC, "write over a bridge: a logit is not finite");
+out:
+    return err;
+}
+
+static qs_err write_one(writer *w)
 {
     qs_err err;
-    int32_t eos = qs_tokenizer_eos(w->tokenizer);
+    int32_t token;
     streak s = {0};
     w->n = w->n_bridges = 0;
-    QS_TRY(qs_decoder_prefill(w->decoder, 0, w->prompt->ids, w->prompt->n, w->logits));
+    QS_TRY(qs_decoder_prefill(w->decoder, 0, w->prompt->ids, w->prompt->n, NULL));
     while (w->n < w->n_steps) {
-        int32_t token = qs_sample(w->logits, n_vocab, 0.0, 0, w->n, eos);
-        if (token < 0) return qs_fail(QS_E_NUMERIC, "write over a bridge: a logit is not finite");
+        QS_TRY(choose(w, &token));
         QS_TRY(take(w, token));
         if (w->n % QS_RESONANCE_TOKENS != 0 || w->n == w->n_steps || w->n_bridges == QS_BRIDGES_MAX) continue;
         QS_TRY(measure(w, &s.delta[s.n]));
@@ -119,12 +129,10 @@ qs_err qs_bridge_write(qs_long_runs *out, qs_encoder *encoder, const qs_question
                        int64_t n, int64_t n_steps, int64_t *n_bridges)
 {
     writer w = {.encoder = encoder, .tokenizer = tokenizer, .decoder = decoder, .n_steps = n_steps};
-    int64_t n_vocab = qs_decoder_n_vocab(decoder);
     qs_err err;
     *out = (qs_long_runs){.n = n, .n_steps = n_steps};
     *n_bridges = 0;
     QS_TRY(QS_NEW(out->tokens, n * n_steps, "long texts"));
-    QS_TRY(QS_NEW(w.logits, n_vocab, "logits"));
     QS_TRY(QS_NEW(w.vectors, 2 * qs_encoder_dim(encoder), "vectors of a long text"));
     for (int64_t i = 0; i < n; i++) {
         char *subject = qs_resonance_subject(q, i);
@@ -135,11 +143,10 @@ qs_err qs_bridge_write(qs_long_runs *out, qs_encoder *encoder, const qs_question
         w.prompt = &prompts[i];
         w.tokens = out->tokens + i * n_steps;
         QS_TRY(make_bridge(&w, q, i));
-        QS_TRY(write_one(&w, n_vocab));
+        QS_TRY(write_one(&w));
         *n_bridges += w.n_bridges;
     }
 out:
-    qs_mem_free(w.logits);
     qs_mem_free(w.vectors);
     qs_token_list_free(&w.bridge);
     if (err != QS_OK) qs_long_free(out);

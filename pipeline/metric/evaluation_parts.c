@@ -27,7 +27,8 @@ qs_deployed qs_deployed_candidate(const qs_evaluation *e, const qs_candidate *ca
                          .size = qs_candidate_size(candidate, e->model)};
 }
 
-qs_err qs_deploy(const qs_evaluation *e, qs_deployment *out, const qs_deployed *what, int64_t batch, int64_t n_ctx)
+static qs_err deploy(const qs_evaluation *e, qs_deployment *out, const qs_deployed *what, int64_t batch, int64_t n_ctx,
+                     bool exact)
 {
     qs_deployment_options options = {
         .backend = e->options.backend != NULL ? e->options.backend : qs_backend_name(e->backend),
@@ -38,8 +39,19 @@ qs_err qs_deploy(const qs_evaluation *e, qs_deployment *out, const qs_deployed *
         .n_ctx_cap = n_ctx,
         .batch = batch,
         .expected_bytes = (size_t)what->size.bytes,
+        .exact = exact,
     };
     return qs_deployment_create(out, what->model, what->reference ? NULL : &what->source, &options);
+}
+
+qs_err qs_deploy(const qs_evaluation *e, qs_deployment *out, const qs_deployed *what, int64_t batch, int64_t n_ctx)
+{
+    return deploy(e, out, what, batch, n_ctx, e->options.compute == QS_COMPUTE_F32);
+}
+
+qs_err qs_deploy_timed(const qs_evaluation *e, qs_deployment *out, const qs_deployed *what, int64_t n_ctx)
+{
+    return deploy(e, out, what, 1, n_ctx, false);
 }
 
 static qs_err put_metric(void *context, const qs_metric *metric, const qs_estimate *estimate)
@@ -65,7 +77,7 @@ static qs_err rerank(void *context, const qs_rerank_pair *pairs, int64_t n_pairs
     qs_err err;
     QS_TRY(qs_rerank_plan_make(&plan, tokenizer, pairs, n_pairs));
     QS_TRY(qs_deploy(c->e, &deployment, c->what, c->batch, plan.n_ctx));
-    QS_TRY(qs_rerank_run(&plan, c->e->backend, deployment.decoder, tokenizer, scores));
+    QS_TRY(qs_rerank_run(&plan, deployment.decoder, tokenizer, scores));
 out:
     qs_rerank_plan_free(&plan);
     qs_deployment_destroy(&deployment);
@@ -170,7 +182,7 @@ static qs_err follow_answers(const qs_evaluation *e, const qs_deployed *what, co
     qs_deployment deployment = {0};
     qs_err err;
     QS_TRY(qs_deploy(e, &deployment, what, batch, prompts->n_ctx));
-    QS_TRY(qs_wordings_follow(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), prompts->lists, n,
+    QS_TRY(qs_wordings_follow(out, deployment.decoder, qs_model_get_tokenizer(e->model), prompts->lists, n,
                               reference));
 out:
     qs_deployment_destroy(&deployment);
@@ -221,12 +233,6 @@ out:
 
 /* ---- all about questions ---- */
 
-static qs_err watch_answers(const qs_evaluation *e, const qs_questions *q, qs_wordings_watch *watch)
-{
-    return qs_wordings_watch_init(watch, e->backend, qs_model_get_config(e->model)->n_vocab, q->n_prompts,
-                                  qs_questions_tokens_max(q));
-}
-
 /* One frame for all, or, where the encoder is the model under test, that of this point. */
 static qs_err need_frame(qs_evaluation *e, const qs_deployed *what)
 {
@@ -260,7 +266,7 @@ qs_err qs_evaluate_answers(qs_evaluation *e, const qs_eval_point *point, const q
     if (candidate != NULL) served.serving = e->options.serving;
     QS_TRY(need_frame(e, &what));
     if (candidate != NULL) QS_TRY(read_answered(&reference, e->baseline.artifact));
-    if (watches) QS_TRY(watch_answers(e, questions, &watch));
+    if (watches) QS_TRY(qs_wordings_watch_init(&watch, questions->n_prompts, qs_questions_tokens_max(questions)));
     QS_TRY(answer_and_measure(e, &what, questions, QS_ANSWER_BATCH, watches ? &see : NULL, &own));
     QS_TRY(qs_answers_put(artifact, questions, &own.answers));
     QS_TRY(qs_semantics_put(artifact, &e->frame, &own.semantics));
@@ -291,7 +297,7 @@ static qs_err follow(const qs_evaluation *e, const qs_deployed *what, const qs_p
     qs_err err;
     QS_TRY(qs_deploy(e, &own, what, batch, p->n_ctx));
     QS_TRY(qs_deploy(e, &other, &reference_model, batch, p->n_ctx));
-    QS_TRY(qs_long_follow(out, e->backend, own.decoder, other.decoder, qs_model_get_tokenizer(e->model), p->lists, n,
+    QS_TRY(qs_long_follow(out, own.decoder, other.decoder, qs_model_get_tokenizer(e->model), p->lists, n,
                           reference));
 out:
     qs_deployment_destroy(&own);
@@ -305,7 +311,7 @@ static qs_err write_reference(const qs_evaluation *e, const qs_prompts *p, qs_lo
     qs_deployed what = qs_deployed_reference(e);
     qs_err err;
     QS_TRY(qs_deploy(e, &deployment, &what, QS_LONG_BATCH, p->n_ctx));
-    QS_TRY(qs_long_write(out, e->backend, deployment.decoder, qs_model_get_tokenizer(e->model), p->lists, p->n,
+    QS_TRY(qs_long_write(out, deployment.decoder, qs_model_get_tokenizer(e->model), p->lists, p->n,
                          e->options.questions->options.n_long_tokens));
 out:
     qs_deployment_destroy(&deployment);

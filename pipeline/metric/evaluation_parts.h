@@ -19,6 +19,9 @@ qs_deployed qs_deployed_candidate(const qs_evaluation *evaluation, const qs_cand
 /* `what` must outlive the call alone. Errors as qs_deployment_create. */
 QS_MUST_CHECK qs_err qs_deploy(const qs_evaluation *evaluation, qs_deployment *out, const qs_deployed *what,
                                int64_t batch, int64_t n_ctx);
+/* One sequence, in the arithmetic of a server: 16-bit activations on a GPU whatever --compute says. */
+QS_MUST_CHECK qs_err qs_deploy_timed(const qs_evaluation *evaluation, qs_deployment *out, const qs_deployed *what,
+                                     int64_t n_ctx);
 
 /* What a point and, for the paired part, what it is compared with have answered. */
 typedef struct qs_answered {

@@ -23,7 +23,7 @@ static qs_err need_reference(runner *r)
 {
     if (r->reference.decoder != NULL) return QS_OK;
     qs_deployed what = qs_deployed_reference(r->e);
-    return qs_deploy(r->e, &r->reference, &what, 1, qs_latency_ctx(&r->e->options.latency));
+    return qs_deploy_timed(r->e, &r->reference, &what, qs_latency_ctx(&r->e->options.latency));
 }
 
 static qs_err put_machine(qs_artifact *artifact, const qs_deployment *deployment, int64_t device)
@@ -79,7 +79,7 @@ static qs_err measure_deployed(runner *r, const qs_eval_point *point, const qs_c
         QS_TRY(time_deployment(r, &r->reference, NULL, point->tasks, artifact));
     } else {
         qs_deployed what = qs_deployed_candidate(r->e, candidate);
-        QS_TRY(qs_deploy(r->e, &own, &what, 1, qs_latency_ctx(&r->e->options.latency)));
+        QS_TRY(qs_deploy_timed(r->e, &own, &what, qs_latency_ctx(&r->e->options.latency)));
         QS_TRY(time_deployment(r, &own, &r->reference, point->tasks, artifact));
     }
     QS_TRY(qs_machine_lock_share(&r->lock));

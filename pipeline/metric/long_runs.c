@@ -1,50 +1,44 @@
 #include "metric/long_runs.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "base/mem.h"
-#include "model/sampler.h"
 
 /* A few runs side by side. */
 typedef struct group {
     qs_long_runs *out;
     const qs_token_list *prompts; /* of the first run */
     int64_t first, n, batch, n_vocab;
-    qs_backend *backend;
-    float *device_f, *device_q;   /* [batch, n_vocab] where statistics are computed */
-    float *logits, *logits_f, *prompt_logits; /* host [batch, n_vocab] */
+    qs_backend *backend;   /* the decoder's, whose device pointers the next are, [batch, n_vocab] each */
+    const float *logits;   /* of the decoder's last step, or prompt_logits */
+    float *prompt_logits;  /* behind the prompts */
+    float *logits_f;       /* the reference's */
     int32_t tokens[QS_LONG_BATCH];
     int32_t eos;
 } group;
 
-static qs_err group_init(group *g, qs_long_runs *out, qs_backend *backend, const qs_decoder *decoder,
-                         const qs_tokenizer *tokenizer)
+static size_t logits_bytes(const group *g, int64_t n_rows) { return (size_t)(n_rows * g->n_vocab) * sizeof(float); }
+
+static qs_err group_init(group *g, qs_long_runs *out, const qs_decoder *decoder, const qs_tokenizer *tokenizer,
+                         bool candidate)
 {
     qs_err err;
     *g = (group){.out = out, .batch = qs_decoder_batch(decoder), .n_vocab = qs_decoder_n_vocab(decoder),
-                 .backend = backend, .eos = qs_tokenizer_eos(tokenizer)};
-    int64_t n = g->batch * g->n_vocab;
+                 .eos = qs_tokenizer_eos(tokenizer)};
+    g->logits = qs_decoder_logits(decoder, &g->backend);
     if (g->batch > QS_LONG_BATCH)
         return qs_fail(QS_E_USAGE, "write long texts: batch %lld, at most %d", (long long)g->batch, QS_LONG_BATCH);
-    QS_TRY(qs_backend_alloc(backend, &g->device_f, (size_t)n * sizeof(float), "logits"));
-    QS_TRY(qs_backend_alloc(backend, &g->device_q, (size_t)n * sizeof(float), "logits"));
-    QS_TRY(QS_NEW(g->logits, n, "logits"));
-    QS_TRY(QS_NEW(g->logits_f, n, "logits"));
-    QS_TRY(QS_NEW(g->prompt_logits, n, "logits of prompts"));
+    QS_TRY(qs_backend_alloc(g->backend, &g->prompt_logits, logits_bytes(g, g->batch), "logits of prompts"));
+    if (candidate) QS_TRY(qs_backend_alloc(g->backend, &g->logits_f, logits_bytes(g, g->batch), "logits"));
 out:
     return err;
 }
 
 static void group_fini(group *g)
 {
-    if (g->backend != NULL) {
-        qs_backend_free(g->backend, g->device_f);
-        qs_backend_free(g->backend, g->device_q);
-    }
-    qs_mem_free(g->logits);
-    qs_mem_free(g->logits_f);
-    qs_mem_free(g->prompt_logits);
+    if (g->backend == NULL) return;
+    qs_backend_free(g->backend, g->prompt_logits);
+    qs_backend_free(g->backend, g->logits_f);
 }
 
 static qs_err runs_alloc(qs_long_runs *out, int64_t n, int64_t n_steps, bool candidate)
@@ -61,24 +55,29 @@ out:
 
 /* ---- steps ---- */
 
+/* logits of this group's prompts, on its backend. */
 static qs_err prefill(const group *g, qs_decoder *decoder, float *logits)
 {
+    qs_backend *from;
+    const float *row = qs_decoder_logits(decoder, &from);
     qs_err err = QS_OK;
-    for (int64_t i = 0; i < g->n; i++)
-        QS_TRY(qs_decoder_prefill(decoder, i, g->prompts[i].ids, g->prompts[i].n, logits + i * g->n_vocab));
+    for (int64_t i = 0; i < g->n; i++) {
+        QS_TRY(qs_decoder_prefill(decoder, i, g->prompts[i].ids, g->prompts[i].n, NULL));
+        QS_TRY(qs_backend_bring(g->backend, logits + i * g->n_vocab, from, row, logits_bytes(g, 1)));
+    }
 out:
     return err;
 }
 
 /* Sequences without a run stay empty. */
-static qs_err step(group *g, qs_decoder *decoder, float *logits)
+static qs_err step(group *g, qs_decoder *decoder)
 {
     qs_err err = QS_OK;
     for (int64_t i = g->n; i < g->batch; i++) {
         g->tokens[i] = 0;
         QS_TRY(qs_decoder_continue(decoder, i, i, 0));
     }
-    QS_TRY(qs_decoder_step(decoder, g->tokens, logits));
+    QS_TRY(qs_decoder_step(decoder, g->tokens, NULL));
 out:
     return err;
 }
@@ -103,36 +102,54 @@ static qs_err measure(group *g, int64_t t, float *entropy, float *kld)
 {
     double lse[QS_LONG_BATCH], lse_f[QS_LONG_BATCH];
     float rows[QS_LONG_BATCH];
-    size_t bytes = (size_t)(g->n * g->n_vocab) * sizeof(float);
     qs_err err;
-    QS_TRY(qs_backend_upload(g->backend, g->device_q, g->logits, bytes));
     qs_logit_stats stats = {.lse = lse, .entropy = rows};
-    QS_TRY(qs_op_logit_stats(g->backend, g->device_q, NULL, g->n, g->n_vocab, &stats));
+    QS_TRY(qs_op_logit_stats(g->backend, g->logits, NULL, g->n, g->n_vocab, &stats));
     QS_TRY(check_finite(g, lse, t));
     scatter(g, rows, t, entropy);
     if (kld == NULL) goto out;
-    QS_TRY(qs_backend_upload(g->backend, g->device_f, g->logits_f, bytes));
     stats = (qs_logit_stats){.lse = lse_f};
-    QS_TRY(qs_op_logit_stats(g->backend, g->device_f, NULL, g->n, g->n_vocab, &stats));
+    QS_TRY(qs_op_logit_stats(g->backend, g->logits_f, NULL, g->n, g->n_vocab, &stats));
     QS_TRY(check_finite(g, lse_f, t));
-    QS_TRY(qs_op_kld(g->backend, g->device_f, lse_f, g->device_q, lse, g->n, g->n_vocab, rows));
+    QS_TRY(qs_op_kld(g->backend, g->logits_f, lse_f, g->logits, lse, g->n, g->n_vocab, rows));
     scatter(g, rows, t, kld);
 out:
     return err;
 }
 
-/* The configuration's own text from g->logits, those of the prompts, on. */
+static qs_err own_step(group *g, qs_decoder *decoder)
+{
+    qs_err err;
+    QS_TRY(step(g, decoder));
+    g->logits = qs_decoder_logits(decoder, &g->backend);
+out:
+    return err;
+}
+
+static qs_err reference_step(group *g, qs_decoder *decoder)
+{
+    qs_backend *from;
+    const float *logits = qs_decoder_logits(decoder, &from);
+    qs_err err;
+    QS_TRY(step(g, decoder));
+    QS_TRY(qs_backend_bring(g->backend, g->logits_f, from, logits, logits_bytes(g, g->n)));
+out:
+    return err;
+}
+
+/* The configuration's own text from the prompts on. */
 static qs_err write_text(group *g, qs_decoder *decoder, float *entropy)
 {
+    qs_sample_rule rules[QS_LONG_BATCH];
     qs_err err = QS_OK;
     int64_t n_steps = g->out->n_steps;
+    for (int64_t i = 0; i < g->n; i++) rules[i] = (qs_sample_rule){.banned = g->eos};
+    g->logits = g->prompt_logits;
     for (int64_t t = 0; t < n_steps; t++) {
         QS_TRY(measure(g, t, entropy, NULL));
-        for (int64_t i = 0; i < g->n; i++) {
-            g->tokens[i] = qs_sample(g->logits + i * g->n_vocab, g->n_vocab, 0.0, 0, t, g->eos);
-            g->out->tokens[(g->first + i) * n_steps + t] = g->tokens[i];
-        }
-        if (t + 1 < n_steps) QS_TRY(step(g, decoder, g->logits));
+        QS_TRY(qs_op_sample(g->backend, g->logits, rules, g->n, g->n_vocab, g->tokens));
+        for (int64_t i = 0; i < g->n; i++) g->out->tokens[(g->first + i) * n_steps + t] = g->tokens[i];
+        if (t + 1 < n_steps) QS_TRY(own_step(g, decoder));
     }
 out:
     return err;
@@ -143,12 +160,13 @@ static qs_err follow_text(group *g, qs_decoder *decoder, qs_decoder *reference_d
     qs_err err = QS_OK;
     int64_t n_steps = g->out->n_steps;
     QS_TRY(prefill(g, reference_decoder, g->logits_f));
+    g->logits = g->prompt_logits;
     for (int64_t t = 0; t < n_steps; t++) {
         QS_TRY(measure(g, t, g->out->entropy, g->out->kld));
         for (int64_t i = 0; i < g->n; i++) g->tokens[i] = reference->tokens[(g->first + i) * n_steps + t];
         if (t + 1 == n_steps) break;
-        QS_TRY(step(g, decoder, g->logits));
-        QS_TRY(step(g, reference_decoder, g->logits_f));
+        QS_TRY(own_step(g, decoder));
+        QS_TRY(reference_step(g, reference_decoder));
     }
 out:
     return err;
@@ -156,17 +174,17 @@ out:
 
 /* ---- all runs ---- */
 
-qs_err qs_long_write(qs_long_runs *out, qs_backend *backend, qs_decoder *decoder, const qs_tokenizer *tokenizer,
+qs_err qs_long_write(qs_long_runs *out, qs_decoder *decoder, const qs_tokenizer *tokenizer,
                      const qs_token_list *prompts, int64_t n, int64_t n_steps)
 {
     group g;
     qs_err err;
-    QS_TRY(group_init(&g, out, backend, decoder, tokenizer));
+    QS_TRY(group_init(&g, out, decoder, tokenizer, false));
     QS_TRY(runs_alloc(out, n, n_steps, false));
     for (g.first = 0; g.first < n; g.first += g.batch) {
         g.n = n - g.first < g.batch ? n - g.first : g.batch;
         g.prompts = prompts + g.first;
-        QS_TRY(prefill(&g, decoder, g.logits));
+        QS_TRY(prefill(&g, decoder, g.prompt_logits));
         QS_TRY(write_text(&g, decoder, out->entropy));
     }
 out:
@@ -174,23 +192,20 @@ out:
     return err;
 }
 
-qs_err qs_long_follow(qs_long_runs *out, qs_backend *backend, qs_decoder *decoder, qs_decoder *reference_decoder,
+qs_err qs_long_follow(qs_long_runs *out, qs_decoder *decoder, qs_decoder *reference_decoder,
                       const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n,
                       const qs_long_runs *reference)
 {
     group g;
     qs_err err;
-    QS_TRY(group_init(&g, out, backend, decoder, tokenizer));
+    QS_TRY(group_init(&g, out, decoder, tokenizer, true));
     QS_TRY(runs_alloc(out, n, reference->n_steps, true));
     for (g.first = 0; g.first < n; g.first += g.batch) {
         g.n = n - g.first < g.batch ? n - g.first : g.batch;
         g.prompts = prompts + g.first;
-        size_t bytes = (size_t)(g.batch * g.n_vocab) * sizeof(float);
-        QS_TRY(prefill(&g, decoder, g.logits));
-        memcpy(g.prompt_logits, g.logits, bytes);
+        QS_TRY(prefill(&g, decoder, g.prompt_logits));
         QS_TRY(follow_text(&g, decoder, reference_decoder, reference));
         for (int64_t i = 0; i < g.n; i++) QS_TRY(qs_decoder_continue(decoder, i, i, g.prompts[i].n));
-        memcpy(g.logits, g.prompt_logits, bytes);
         QS_TRY(write_text(&g, decoder, out->free_entropy));
     }
 out:

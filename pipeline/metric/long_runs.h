@@ -19,16 +19,15 @@ typedef struct qs_long_runs {
 } qs_long_runs;
 
 /* The reference writes. prompts [n]; the decoder works on at most QS_LONG_BATCH sequences, each with room for a prompt
- * and n_steps tokens. `backend` computes statistics and need not be the decoder's. QS_E_NUMERIC names run and step. */
-QS_MUST_CHECK qs_err qs_long_write(qs_long_runs *out, qs_backend *backend, qs_decoder *decoder,
-                                   const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n,
-                                   int64_t n_steps);
+ * and n_steps tokens. QS_E_NUMERIC names run and step. */
+QS_MUST_CHECK qs_err qs_long_write(qs_long_runs *out, qs_decoder *decoder, const qs_tokenizer *tokenizer,
+                                   const qs_token_list *prompts, int64_t n, int64_t n_steps);
 
 /* The candidate follows the reference's text for its first n runs beside the reference's own decoder, which must have
  * the same batch, then writes. */
-QS_MUST_CHECK qs_err qs_long_follow(qs_long_runs *out, qs_backend *backend, qs_decoder *decoder,
-                                    qs_decoder *reference_decoder, const qs_tokenizer *tokenizer,
-                                    const qs_token_list *prompts, int64_t n, const qs_long_runs *reference);
+QS_MUST_CHECK qs_err qs_long_follow(qs_long_runs *out, qs_decoder *decoder, qs_decoder *reference_decoder,
+                                    const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n,
+                                    const qs_long_runs *reference);
 void qs_long_free(qs_long_runs *runs);
 
 /* /longform of an eval artifact. */

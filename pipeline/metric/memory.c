@@ -43,11 +43,12 @@ static qs_decoder_options decoder_options(const qs_deployment *d, const qs_model
     (void)qs_model_is_lattice(model, &storage);
     /* Deployments on a GPU multiply 16-bit activations with sums in f32, as vLLM and llama.cpp do, and a time is
      * worth comparing only on the same arithmetic. On a CPU f32 activations are the habit and cost nothing. Caches
-     * stay in f32 on both. */
+     * stay in f32 on both. What is said of answers is to be the same on both. */
+    bool narrow = qs_backend_has_device(d->backend) && !options->exact;
     return (qs_decoder_options){
         .batch = batch_of(options),
         .n_ctx_cap = options->n_ctx_cap,
-        .block = {.compute = qs_backend_has_device(d->backend) ? QS_COMPUTE_BF16 : QS_COMPUTE_F32,
+        .block = {.compute = narrow ? QS_COMPUTE_BF16 : QS_COMPUTE_F32,
                   .dense_dtype = storage == QS_STORE_BF16 ? QS_BF16 : QS_F16},
     };
 }

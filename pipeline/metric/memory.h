@@ -39,6 +39,7 @@ typedef struct qs_deployment_options {
     int64_t n_ctx_cap;
     int64_t batch; /* sequences; 0 = 1 */
     size_t expected_bytes;
+    bool exact; /* products on a device as good as f32, for answers, instead of 16-bit activations, as served and timed */
     double linear_bits; /* stored bits per weight of the linears, to place them; 0 = 16 */
     qs_device_map map;
 } qs_deployment_options;

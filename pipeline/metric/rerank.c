@@ -90,36 +90,24 @@ void qs_rerank_plan_free(qs_rerank_plan *plan)
 
 typedef struct scorer {
     const qs_rerank_plan *plan;
-    qs_backend *backend;
-    float *device; /* [n_vocab] */
-    int64_t n_vocab;
     double *scores;
 } scorer;
 
-static qs_err add_token(void *context, int64_t run, int64_t step, const float *logits)
+static qs_err add_token(void *context, int64_t run, int64_t step, const qs_generate_look *look)
 {
+    (void)step;
     scorer *s = context;
-    const qs_token_list *question = &s->plan->questions[run];
-    float nll;
-    double lse;
-    qs_logit_stats stats = {.lse = &lse, .nll = &nll};
-    qs_err err;
-    QS_TRY(qs_backend_upload(s->backend, s->device, logits, (size_t)s->n_vocab * sizeof *logits));
-    QS_TRY(qs_op_logit_stats(s->backend, s->device, &question->ids[step], 1, s->n_vocab, &stats));
-    s->scores[s->plan->order[run]] -= (double)nll / (double)question->n;
-out:
-    return err;
+    s->scores[s->plan->order[run]] -= (double)look->nll / (double)s->plan->questions[run].n;
+    return QS_OK;
 }
 
-qs_err qs_rerank_run(const qs_rerank_plan *plan, qs_backend *backend, qs_decoder *decoder,
-                     const qs_tokenizer *tokenizer, double *scores)
+qs_err qs_rerank_run(const qs_rerank_plan *plan, qs_decoder *decoder, const qs_tokenizer *tokenizer, double *scores)
 {
-    scorer s = {.plan = plan, .backend = backend, .n_vocab = qs_decoder_n_vocab(decoder), .scores = scores};
+    scorer s = {.plan = plan, .scores = scores};
     qs_generate_run *runs = NULL;
     qs_generation *generations = NULL;
     qs_err err;
     memset(scores, 0, (size_t)plan->n_pairs * sizeof *scores);
-    QS_TRY(qs_backend_alloc(backend, &s.device, (size_t)s.n_vocab * sizeof(float), "logits"));
     QS_TRY(QS_NEW(runs, plan->n_pairs, "runs"));
     QS_TRY(QS_NEW(generations, plan->n_pairs, "runs"));
     for (int64_t i = 0; i < plan->n_pairs; i++)
@@ -127,11 +115,10 @@ qs_err qs_rerank_run(const qs_rerank_plan *plan, qs_backend *backend, qs_decoder
     qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = plan->prompts,
                            .n_prompts = plan->n_prompts, .runs = runs, .n_runs = plan->n_pairs,
                            .n_tokens_max = plan->n_tokens_max, .ending = QS_ENDS_NEVER,
-                           .watch = {add_token, &s}};
+                           .watch = {add_token, &s, false}};
     QS_TRY(qs_generate(&job, generations));
 out:
     qs_generations_free(generations, plan->n_pairs);
     qs_mem_free(runs);
-    qs_backend_free(backend, s.device);
     return qs_context(err, "re-rank");
 }

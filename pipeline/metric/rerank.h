@@ -20,9 +20,8 @@ QS_MUST_CHECK qs_err qs_rerank_plan_make(qs_rerank_plan *out, const qs_tokenizer
                                          const qs_rerank_pair *pairs, int64_t n_pairs);
 void qs_rerank_plan_free(qs_rerank_plan *plan);
 
-/* scores[n_pairs] = mean ln p of the question's tokens, NaN where a logit is not finite. `backend` computes
- * statistics and need not be the decoder's. */
-QS_MUST_CHECK qs_err qs_rerank_run(const qs_rerank_plan *plan, qs_backend *backend, qs_decoder *decoder,
-                                   const qs_tokenizer *tokenizer, double *scores);
+/* scores[n_pairs] = mean ln p of the question's tokens, NaN where a logit is not finite. */
+QS_MUST_CHECK qs_err qs_rerank_run(const qs_rerank_plan *plan, qs_decoder *decoder, const qs_tokenizer *tokenizer,
+                                   double *scores);
 
 #endif

@@ -12,50 +12,36 @@ enum { N_RESAMPLES = 1000 };
 
 /* ---- along answers ---- */
 
-qs_err qs_wordings_watch_init(qs_wordings_watch *out, qs_backend *backend, int64_t n_vocab, int64_t n_prompts,
-                              int64_t n_steps)
+qs_err qs_wordings_watch_init(qs_wordings_watch *out, int64_t n_prompts, int64_t n_steps)
 {
-    qs_err err;
-    *out = (qs_wordings_watch){.backend = backend, .n_vocab = n_vocab, .n_prompts = n_prompts, .n_steps = n_steps};
-    QS_TRY(QS_NEW(out->entropy, n_prompts * n_steps, "entropies of answers"));
-    QS_TRY(qs_backend_alloc(backend, &out->device, (size_t)n_vocab * sizeof(float), "logits"));
-out:
-    if (err != QS_OK) qs_wordings_watch_fini(out);
-    return err;
+    *out = (qs_wordings_watch){.n_prompts = n_prompts, .n_steps = n_steps};
+    return QS_NEW(out->entropy, n_prompts * n_steps, "entropies of answers");
 }
 
 void qs_wordings_watch_fini(qs_wordings_watch *w)
 {
-    if (w->device != NULL) qs_backend_free(w->backend, w->device);
     qs_mem_free(w->entropy);
     *w = (qs_wordings_watch){0};
 }
 
 /* The step that chooses to end an answer is behind its last token and may be one too many. */
-static qs_err see_prompt(void *context, int64_t prompt, int64_t step, const float *logits)
+static qs_err see_prompt(void *context, int64_t prompt, int64_t step, const qs_generate_look *look)
 {
     qs_wordings_watch *w = context;
-    double lse;
-    float entropy;
-    qs_logit_stats stats = {.lse = &lse, .entropy = &entropy};
-    qs_err err;
-    QS_TRY(qs_backend_upload(w->backend, w->device, logits, (size_t)w->n_vocab * sizeof *logits));
-    QS_TRY(qs_op_logit_stats(w->backend, w->device, NULL, 1, w->n_vocab, &stats));
-    if (!isfinite(lse))
+    if (!isfinite(look->lse))
         return qs_fail(QS_E_NUMERIC, "answer to prompt %lld, step %lld: the probabilities are not finite",
                        (long long)prompt, (long long)step);
-    if (step < w->n_steps) w->entropy[prompt * w->n_steps + step] = entropy;
-out:
-    return err;
+    if (step < w->n_steps) w->entropy[prompt * w->n_steps + step] = look->entropy;
+    return QS_OK;
 }
 
-static qs_err see_question_run(void *context, int64_t i, int64_t step, const float *logits)
+static qs_err see_question_run(void *context, int64_t i, int64_t step, const qs_generate_look *look)
 {
     qs_question_run run = qs_questions_run(i);
-    return run.seed == QS_GREEDY ? see_prompt(context, run.prompt, step, logits) : QS_OK;
+    return run.seed == QS_GREEDY ? see_prompt(context, run.prompt, step, look) : QS_OK;
 }
 
-qs_generate_watch qs_wordings_watch_of(qs_wordings_watch *w) { return (qs_generate_watch){see_question_run, w}; }
+qs_generate_watch qs_wordings_watch_of(qs_wordings_watch *w) { return (qs_generate_watch){see_question_run, w, true}; }
 
 /* of [n_prompts]: what was generated for each prompt. */
 static qs_err take_answers(qs_wordings *out, const qs_wordings_watch *w, const qs_generation *const *of)
@@ -131,7 +117,7 @@ static qs_err follow(qs_wordings *out, qs_wordings_watch *w, qs_decoder *decoder
     }
     qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = prompts, .n_prompts = n,
                            .runs = runs, .n_runs = n, .n_tokens_max = out->n_steps, .ending = QS_ENDS_LINE,
-                           .watch = {see_prompt, w}};
+                           .watch = {see_prompt, w, true}};
     QS_TRY(qs_generate(&job, generations));
 out:
     qs_generations_free(generations, n);
@@ -140,18 +126,17 @@ out:
     return err;
 }
 
-qs_err qs_wordings_follow(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
-                          const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n_prompts,
-                          const qs_wordings *reference)
+qs_err qs_wordings_follow(qs_wordings *out, qs_decoder *decoder, const qs_tokenizer *tokenizer,
+                          const qs_token_list *prompts, int64_t n_prompts, const qs_wordings *reference)
 {
-    int64_t n = n_prompts * reference->n_steps, n_vocab = qs_decoder_n_vocab(decoder);
+    int64_t n = n_prompts * reference->n_steps;
     qs_wordings_watch watch = {0};
     qs_err err;
     *out = (qs_wordings){.n_prompts = n_prompts, .n_steps = reference->n_steps};
-    QS_TRY(check_answers(reference, n_prompts, n_vocab));
+    QS_TRY(check_answers(reference, n_prompts, qs_decoder_n_vocab(decoder)));
     QS_TRY(QS_NEW(out->tokens, n, "answers"));
     memcpy(out->tokens, reference->tokens, (size_t)n * sizeof *out->tokens);
-    QS_TRY(qs_wordings_watch_init(&watch, backend, n_vocab, n_prompts, out->n_steps));
+    QS_TRY(qs_wordings_watch_init(&watch, n_prompts, out->n_steps));
     QS_TRY(follow(out, &watch, decoder, tokenizer, prompts));
     out->entropy = watch.entropy;
     watch.entropy = NULL;

@@ -17,14 +17,11 @@ typedef struct qs_wordings {
 
 /* Watches the reference answer, so that nothing is computed again: the greedy runs of qs_answers_generate. */
 typedef struct qs_wordings_watch {
-    qs_backend *backend; /* computes statistics and need not be the decoder's */
-    float *device;       /* [n_vocab] */
-    float *entropy;      /* [n_prompts, n_steps] nats, as far as the answers go */
-    int64_t n_vocab, n_prompts, n_steps;
+    float *entropy; /* [n_prompts, n_steps] nats, as far as the answers go */
+    int64_t n_prompts, n_steps;
 } qs_wordings_watch;
 /* n_steps: tokens that an answer may have. */
-QS_MUST_CHECK qs_err qs_wordings_watch_init(qs_wordings_watch *out, qs_backend *backend, int64_t n_vocab,
-                                            int64_t n_prompts, int64_t n_steps);
+QS_MUST_CHECK qs_err qs_wordings_watch_init(qs_wordings_watch *out, int64_t n_prompts, int64_t n_steps);
 /* For a job whose runs are those of qs_questions_run; it fails with QS_E_NUMERIC, naming prompt and step. */
 qs_generate_watch qs_wordings_watch_of(qs_wordings_watch *watch);
 /* generations [n_runs]: what that job made. */
@@ -35,9 +32,9 @@ void qs_wordings_watch_fini(qs_wordings_watch *watch);
 /* prompts: each with room for n_steps more in the decoder, of any batch. A configuration is forced along the
  * reference's answers to its first n_prompts prompts. QS_E_INPUT when there are fewer, or tokens that are none
  * of the vocabulary. */
-QS_MUST_CHECK qs_err qs_wordings_follow(qs_wordings *out, qs_backend *backend, qs_decoder *decoder,
-                                        const qs_tokenizer *tokenizer, const qs_token_list *prompts,
-                                        int64_t n_prompts, const qs_wordings *reference);
+QS_MUST_CHECK qs_err qs_wordings_follow(qs_wordings *out, qs_decoder *decoder, const qs_tokenizer *tokenizer,
+                                        const qs_token_list *prompts, int64_t n_prompts,
+                                        const qs_wordings *reference);
 void qs_wordings_free(qs_wordings *wordings);
 
 /* Tokens of a prompt's answer. */

@@ -239,6 +239,7 @@ out:
 
 static qs_err download_logits(qs_decoder *d, int64_t n, float *logits)
 {
+    if (logits == NULL) return QS_OK;
     return qs_backend_download(last_side(d)->backend, logits, d->logits,
                                (size_t)(n * d->config->n_vocab) * sizeof *logits);
 }
@@ -324,6 +325,12 @@ int64_t qs_decoder_batch(const qs_decoder *decoder) { return decoder->batch; }
 int64_t qs_decoder_n_ctx(const qs_decoder *decoder) { return decoder->n_ctx_cap; }
 int64_t qs_decoder_n_vocab(const qs_decoder *decoder) { return decoder->config->n_vocab; }
 
+const float *qs_decoder_logits(const qs_decoder *decoder, qs_backend **backend)
+{
+    *backend = decoder->sides[decoder->n_sides - 1].backend;
+    return decoder->logits;
+}
+
 /* ---- steps ---- */
 
 static qs_err run_ops(qs_decoder *d, side *s)
@@ -399,18 +406,6 @@ qs_err qs_decoder_step(qs_decoder *decoder, const int32_t *tokens, float *logits
     qs_err err;
     QS_TRY(step(decoder, tokens));
     QS_TRY(download_logits(decoder, decoder->batch, logits));
-    advance(decoder);
-out:
-    return err;
-}
-
-qs_err qs_decoder_step_argmax(qs_decoder *decoder, const int32_t *tokens, int32_t *next_tokens)
-{
-    qs_err err;
-    qs_logit_stats stats = {.argmax = next_tokens};
-    QS_TRY(step(decoder, tokens));
-    QS_TRY(qs_op_logit_stats(last_side(decoder)->backend, decoder->logits, NULL, decoder->batch,
-                             decoder->config->n_vocab, &stats));
     advance(decoder);
 out:
     return err;

@@ -41,7 +41,8 @@ QS_MUST_CHECK qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, co
 void qs_decoder_destroy(qs_decoder *decoder);
 /* Bytes of weights (blocks, head, embedding as deployed) and of the KV caches. */
 void qs_decoder_bytes(const qs_decoder *decoder, size_t *weights_bytes, size_t *kv_bytes);
-/* Starts sequence `index` afresh with a prompt; logits [n_vocab] (host) of its last token. */
+/* Starts sequence `index` afresh with a prompt; logits [n_vocab] (host) of its last token, NULL = they stay where they
+ * are. */
 QS_MUST_CHECK qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, const int32_t *tokens, int64_t n,
                                         float *logits);
 /* Sequence `to` goes on from the first n tokens of sequence `from`, whose cache it gets a copy of; from == to goes
@@ -50,9 +51,11 @@ QS_MUST_CHECK qs_err qs_decoder_continue(qs_decoder *decoder, int64_t from, int6
 int64_t qs_decoder_batch(const qs_decoder *decoder);
 int64_t qs_decoder_n_ctx(const qs_decoder *decoder); /* tokens that a sequence can hold */
 int64_t qs_decoder_n_vocab(const qs_decoder *decoder);
-/* Feeds tokens[batch] (one per sequence); logits [batch, n_vocab] (host). QS_E_USAGE when the cache is full. */
+/* Feeds tokens[batch] (one per sequence); logits [batch, n_vocab] (host), NULL = they stay where they are. QS_E_USAGE
+ * when the cache is full. */
 QS_MUST_CHECK qs_err qs_decoder_step(qs_decoder *decoder, const int32_t *tokens, float *logits);
-/* The same, and gives the most probable next_tokens[batch] (lowest id among equals): logits do not travel. */
-QS_MUST_CHECK qs_err qs_decoder_step_argmax(qs_decoder *decoder, const int32_t *tokens, int32_t *next_tokens);
+/* Where they are: device [batch, n_vocab] of `backend`, for its ops; of the last step every row, of the last prefill the
+ * first. The next of either overwrites them. */
+const float *qs_decoder_logits(const qs_decoder *decoder, qs_backend **backend);
 
 #endif

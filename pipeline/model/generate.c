@@ -1,10 +1,8 @@
 #include "model/generate.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/sampler.h"
 
 const char *qs_stop_name(qs_stop stop)
 {
@@ -15,20 +13,29 @@ const char *qs_stop_name(qs_stop stop)
 
 /* One of the decoder's sequences. */
 typedef struct slot {
-    int64_t run;          /* that it works on; -1 = idle */
-    int64_t prompt;       /* that its cache begins with; -1 = none */
-    float *prompt_logits; /* [n_vocab] of the prompt's last token */
+    int64_t run;    /* that it works on; -1 = idle */
+    int64_t prompt; /* that its cache begins with; -1 = none */
 } slot;
+
+/* What a step says about its rows, host [batch] each. */
+typedef struct rows {
+    qs_sample_rule *rules;
+    int32_t *tokens, *targets; /* chosen; those that nll is of */
+    double *lse;
+    float *nll, *entropy;
+} rows;
 
 typedef struct generator {
     const qs_generate_job *job;
     qs_generation *out;
     int64_t batch, n_vocab, next_run;
-    slot *slots;         /* [batch] */
-    float *prompt_logits; /* [batch, n_vocab] */
-    float *logits;       /* [batch, n_vocab] */
-    int32_t *tokens;     /* [batch] fed in the next step */
-    uint8_t *ends_line;  /* [n_vocab]; NULL when lines do not matter */
+    slot *slots;          /* [batch] */
+    qs_backend *backend;  /* where the logits are */
+    const float *logits;  /* device [batch, n_vocab] of the last step or, in its first row, prompt */
+    float *prompt_logits; /* device [batch, n_vocab] of the prompts' last tokens */
+    rows rows;
+    int32_t *tokens;      /* [batch] fed in the next step */
+    uint8_t *ends_line;   /* [n_vocab]; NULL when lines do not matter */
     int32_t eos;
 } generator;
 
@@ -64,19 +71,44 @@ static qs_err check_job(const qs_generate_job *job)
     return QS_OK;
 }
 
+static size_t row_bytes(const generator *g) { return (size_t)g->n_vocab * sizeof(float); }
+
+static qs_err rows_init(rows *r, int64_t batch)
+{
+    qs_err err;
+    QS_TRY(QS_NEW(r->rules, batch, "rules"));
+    QS_TRY(QS_NEW(r->tokens, batch, "tokens"));
+    QS_TRY(QS_NEW(r->targets, batch, "tokens"));
+    QS_TRY(QS_NEW(r->lse, batch, "statistics"));
+    QS_TRY(QS_NEW(r->nll, batch, "statistics"));
+    QS_TRY(QS_NEW(r->entropy, batch, "statistics"));
+out:
+    return err;
+}
+
+static void rows_fini(rows *r)
+{
+    qs_mem_free(r->rules);
+    qs_mem_free(r->tokens);
+    qs_mem_free(r->targets);
+    qs_mem_free(r->lse);
+    qs_mem_free(r->nll);
+    qs_mem_free(r->entropy);
+}
+
 static qs_err generator_init(generator *g, const qs_generate_job *job, qs_generation *out)
 {
     qs_err err;
     *g = (generator){.job = job, .out = out, .batch = qs_decoder_batch(job->decoder),
                      .n_vocab = qs_decoder_n_vocab(job->decoder), .eos = qs_tokenizer_eos(job->tokenizer)};
+    g->logits = qs_decoder_logits(job->decoder, &g->backend);
     QS_TRY(check_job(job));
     QS_TRY(QS_NEW(g->slots, g->batch, "sequences"));
-    QS_TRY(QS_NEW(g->prompt_logits, g->batch * g->n_vocab, "logits of prompts"));
-    QS_TRY(QS_NEW(g->logits, g->batch * g->n_vocab, "logits"));
+    QS_TRY(qs_backend_alloc(g->backend, &g->prompt_logits, (size_t)g->batch * row_bytes(g), "logits of prompts"));
+    QS_TRY(rows_init(&g->rows, g->batch));
     QS_TRY(QS_NEW(g->tokens, g->batch, "tokens"));
     if (job->ending == QS_ENDS_LINE) QS_TRY(find_line_ends(g));
-    for (int64_t i = 0; i < g->batch; i++)
-        g->slots[i] = (slot){.run = -1, .prompt = -1, .prompt_logits = g->prompt_logits + i * g->n_vocab};
+    for (int64_t i = 0; i < g->batch; i++) g->slots[i] = (slot){.run = -1, .prompt = -1};
     for (int64_t i = 0; i < job->n_runs; i++)
         QS_TRY(QS_NEW(out[i].tokens, job->n_tokens_max, "generated tokens"));
 out:
@@ -85,9 +117,9 @@ out:
 
 static void generator_fini(generator *g)
 {
+    if (g->backend != NULL) qs_backend_free(g->backend, g->prompt_logits);
+    rows_fini(&g->rows);
     qs_mem_free(g->slots);
-    qs_mem_free(g->prompt_logits);
-    qs_mem_free(g->logits);
     qs_mem_free(g->tokens);
     qs_mem_free(g->ends_line);
 }
@@ -101,45 +133,23 @@ static void finish(slot *s, qs_generation *generation, qs_stop stop)
 }
 
 /* What is forced ends by itself alone. */
-static void take_forced(generator *g, int64_t at, const qs_token_list *forced)
+static void take_forced(generator *g, int64_t at, int32_t token)
 {
     slot *s = &g->slots[at];
     qs_generation *generation = &g->out[s->run];
-    int32_t token = forced->ids[generation->n_tokens];
     generation->tokens[generation->n_tokens++] = g->tokens[at] = token;
-    if (generation->n_tokens == forced->n) finish(s, generation, QS_STOP_LIMIT);
+    if (generation->n_tokens == g->job->runs[s->run].forced->n) finish(s, generation, QS_STOP_LIMIT);
 }
 
-/* The temperature that has the effect of multiplying the logits by exp(-clamp * sigma), sigma over the vocabulary. */
-static double clamped(double temperature, double clamp, const float *logits, int64_t n)
-{
-    double sum = 0.0, squares = 0.0;
-    if (clamp == 0.0 || temperature <= 0.0) return temperature;
-    for (int64_t i = 0; i < n; i++) sum += (double)logits[i];
-    for (int64_t i = 0; i < n; i++)
-        squares += ((double)logits[i] - sum / (double)n) * ((double)logits[i] - sum / (double)n);
-    return temperature / exp(-clamp * sqrt(squares / (double)n));
-}
-
-/* The next token of a run from its logits, and whether it was the last. */
-static qs_err choose(generator *g, int64_t at, const float *logits)
+/* The next token of a run, and whether it was the last. */
+static void take(generator *g, int64_t at, int32_t token)
 {
     const qs_generate_job *job = g->job;
     slot *s = &g->slots[at];
-    const qs_generate_run *run = &job->runs[s->run];
     qs_generation *generation = &g->out[s->run];
-    if (job->watch.see != NULL) {
-        qs_err err = job->watch.see(job->watch.context, s->run, generation->n_tokens, logits);
-        if (err != QS_OK) return err;
-    }
-    if (run->forced != NULL) {
-        take_forced(g, at, run->forced);
-        return QS_OK;
-    }
-    int32_t banned = job->ending == QS_ENDS_NEVER ? g->eos : -1;
-    double temperature = clamped(run->temperature, run->clamp, logits, g->n_vocab);
-    int32_t token = qs_sample(logits, g->n_vocab, temperature, run->key, generation->n_tokens, banned);
-    if (token < 0) {
+    if (job->runs[s->run].forced != NULL) {
+        take_forced(g, at, token);
+    } else if (token < 0) {
         finish(s, generation, QS_STOP_NONFINITE);
     } else if (token == g->eos) {
         finish(s, generation, QS_STOP_EOS);
@@ -148,24 +158,80 @@ static qs_err choose(generator *g, int64_t at, const float *logits)
         if (g->ends_line != NULL && g->ends_line[token] != 0) finish(s, generation, QS_STOP_LINE);
         else if (generation->n_tokens == job->n_tokens_max) finish(s, generation, QS_STOP_LIMIT);
     }
-    return QS_OK;
+}
+
+/* g->rows.tokens [n] of the sequences from `first` on, whose logits are these; of idle ones it does not matter which. */
+static qs_err choose(generator *g, int64_t first, int64_t n, const float *logits)
+{
+    const qs_generate_job *job = g->job;
+    int64_t n_free = 0;
+    qs_err err = QS_OK;
+    for (int64_t i = 0; i < n; i++) {
+        const slot *s = &g->slots[first + i];
+        const qs_generate_run *run = s->run >= 0 ? &job->runs[s->run] : NULL;
+        g->rows.rules[i] = (qs_sample_rule){.banned = -1};
+        if (run == NULL || run->forced != NULL) continue;
+        n_free++;
+        g->rows.rules[i] = (qs_sample_rule){.temperature = run->temperature, .clamp = run->clamp, .key = run->key,
+                                            .step = g->out[s->run].n_tokens,
+                                            .banned = job->ending == QS_ENDS_NEVER ? g->eos : -1};
+    }
+    if (n_free > 0) QS_TRY(qs_op_sample(g->backend, logits, g->rows.rules, n, g->n_vocab, g->rows.tokens));
+    for (int64_t i = 0; i < n; i++) {
+        const slot *s = &g->slots[first + i];
+        const qs_token_list *forced = s->run >= 0 ? job->runs[s->run].forced : NULL;
+        if (forced != NULL) g->rows.tokens[i] = forced->ids[g->out[s->run].n_tokens];
+    }
+out:
+    return err;
+}
+
+static qs_err look(generator *g, int64_t first, int64_t n, const float *logits)
+{
+    const qs_generate_job *job = g->job;
+    const rows *r = &g->rows;
+    qs_logit_stats stats = {.lse = r->lse, .nll = r->nll, .entropy = job->watch.want_entropy ? r->entropy : NULL};
+    qs_err err = QS_OK;
+    if (job->watch.see == NULL) return QS_OK;
+    for (int64_t i = 0; i < n; i++) r->targets[i] = g->slots[first + i].run >= 0 && r->tokens[i] > 0 ? r->tokens[i] : 0;
+    QS_TRY(qs_op_logit_stats(g->backend, logits, r->targets, n, g->n_vocab, &stats));
+    for (int64_t i = 0; i < n; i++) {
+        const slot *s = &g->slots[first + i];
+        qs_generate_look seen = {.lse = r->lse[i], .nll = r->nll[i], .entropy = r->entropy[i]};
+        if (s->run >= 0) QS_TRY(job->watch.see(job->watch.context, s->run, g->out[s->run].n_tokens, &seen));
+    }
+out:
+    return err;
+}
+
+/* A step of the n sequences from `first` on, whose logits [n, n_vocab] (device) these are. */
+static qs_err advance(generator *g, int64_t first, int64_t n, const float *logits)
+{
+    qs_err err;
+    QS_TRY(choose(g, first, n, logits));
+    QS_TRY(look(g, first, n, logits));
+    for (int64_t i = 0; i < n; i++)
+        if (g->slots[first + i].run >= 0) take(g, first + i, g->rows.tokens[i]);
+out:
+    return err;
 }
 
 /* Puts a prompt in front of a sequence: from another that has it, or computed. */
 static qs_err put_prompt(generator *g, int64_t at, int64_t prompt)
 {
     const qs_token_list *tokens = &g->job->prompts[prompt];
-    slot *s = &g->slots[at];
+    float *own = g->prompt_logits + at * g->n_vocab;
     qs_err err;
     for (int64_t i = 0; i < g->batch; i++) {
         if (g->slots[i].prompt != prompt) continue;
         QS_TRY(qs_decoder_continue(g->job->decoder, i, at, tokens->n));
-        if (i != at) memcpy(s->prompt_logits, g->slots[i].prompt_logits, (size_t)g->n_vocab * sizeof *s->prompt_logits);
-        s->prompt = prompt;
+        if (i != at) QS_TRY(qs_backend_copy(g->backend, own, g->prompt_logits + i * g->n_vocab, row_bytes(g)));
+        g->slots[at].prompt = prompt;
         goto out;
     }
-    QS_TRY(qs_decoder_prefill(g->job->decoder, at, tokens->ids, tokens->n, s->prompt_logits));
-    s->prompt = prompt;
+    QS_TRY(qs_decoder_prefill(g->job->decoder, at, tokens->ids, tokens->n, NULL));
+    QS_TRY(qs_backend_copy(g->backend, own, g->logits, row_bytes(g)));
+    g->slots[at].prompt = prompt;
 out:
     return err;
 }
@@ -178,7 +244,7 @@ static qs_err refill(generator *g, int64_t at)
         int64_t run = g->next_run++;
         QS_TRY(put_prompt(g, at, g->job->runs[run].prompt));
         g->slots[at].run = run;
-        QS_TRY(choose(g, at, g->slots[at].prompt_logits));
+        QS_TRY(advance(g, at, 1, g->prompt_logits + at * g->n_vocab));
     }
 out:
     return err;
@@ -205,9 +271,8 @@ qs_err qs_generate(const qs_generate_job *job, qs_generation *out)
             else n_busy++;
         }
         if (n_busy == 0) break;
-        QS_TRY(qs_decoder_step(job->decoder, g.tokens, g.logits));
-        for (int64_t i = 0; i < g.batch; i++)
-            if (g.slots[i].run >= 0) QS_TRY(choose(&g, i, g.logits + i * g.n_vocab));
+        QS_TRY(qs_decoder_step(job->decoder, g.tokens, NULL));
+        QS_TRY(advance(&g, 0, g.batch, g.logits));
     }
 out:
     generator_fini(&g);

@@ -1,6 +1,7 @@
 /* Generating: many runs over a few prompts through one decoder. A decoder's sequences work side by side, and one that
  * has finished takes the next run; since a sequence's logits do not depend on what shares its step, neither the size of
- * the batch nor the order of the runs changes a token. Runs of one prompt compute it once. */
+ * the batch nor the order of the runs changes a token. Runs of one prompt compute it once. Tokens are chosen, and
+ * statistics taken, where the logits are: what comes to the host is a few numbers per step. */
 #ifndef QS_MODEL_GENERATE_H
 #define QS_MODEL_GENERATE_H
 
@@ -29,10 +30,18 @@ typedef struct qs_generate_run {
     const qs_token_list *forced; /* what it is made to take, at most n_tokens_max and at least one; NULL = it chooses */
 } qs_generate_run;
 
-/* Called with the logits that each step of a run chooses from, step 0 being the prompt's last. */
+/* What the logits say that a step chooses from. */
+typedef struct qs_generate_look {
+    double lse;    /* ln sum exp of the logits */
+    float nll;     /* -ln p of the token taken; of token 0 where none could be */
+    float entropy; /* nats; only with want_entropy */
+} qs_generate_look;
+
+/* Called at each step of a run, step 0 choosing from the prompt's last logits. */
 typedef struct qs_generate_watch {
-    qs_err (*see)(void *context, int64_t run, int64_t step, const float *logits); /* NULL = nobody watches */
+    qs_err (*see)(void *context, int64_t run, int64_t step, const qs_generate_look *look); /* NULL = nobody watches */
     void *context;
+    bool want_entropy;
 } qs_generate_watch;
 
 typedef struct qs_generate_job {

@@ -90,11 +90,15 @@ out:
 
 static qs_err run_steps(subject *s, bool argmax, int64_t n)
 {
+    static const qs_sample_rule rules[BENCH_FEW_ROWS]; /* greedy; token 0 is not chosen, which costs nothing else */
+    qs_backend *backend;
+    const float *logits = qs_decoder_logits(s->decoder, &backend);
     qs_err err = QS_OK;
     for (int64_t i = 0; i < n; i++, s->position++) {
         if (argmax) {
             int32_t next[BENCH_FEW_ROWS];
-            QS_TRY(qs_decoder_step_argmax(s->decoder, s->tokens, next));
+            QS_TRY(qs_decoder_step(s->decoder, s->tokens, NULL));
+            QS_TRY(qs_op_sample(backend, logits, rules, s->batch, s->b->shape.n_vocab, next));
         } else {
             QS_TRY(qs_decoder_step(s->decoder, s->tokens, s->logits));
         }

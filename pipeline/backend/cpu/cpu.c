@@ -278,6 +278,7 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
     for (size_t i = 0; i < sizeof engine_ops / sizeof *engine_ops; i++)
         (void)fprintf(stream, "%-19s %s\n", engine_ops[i], cpu->engine->from);
     (void)fprintf(stream, "%-19s %s\n", "embed", "memcpy");
+    (void)fprintf(stream, "%-19s %s\n", "sample", "reference");
 }
 
 /* They differ only in how the kernel table is filled. */
@@ -293,8 +294,8 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
         .rmsnorm = qs_cpu_rmsnorm, .rope = qs_cpu_rope, .attention = qs_cpu_attention,                      \
         .attention_decode = qs_cpu_attention_decode, .silu_mul = qs_cpu_silu_mul, .add = qs_cpu_add,        \
         .gram = qs_cpu_gram, .abs_stats = qs_cpu_abs_stats, .logit_stats = qs_cpu_logit_stats,              \
-        .kld = qs_cpu_kld, .gemm = qs_cpu_gemm, .measure_peaks = qs_cpu_measure_peaks,                      \
-        .print_ops = cpu_print_ops,                                                                         \
+        .sample = qs_cpu_sample, .kld = qs_cpu_kld, .gemm = qs_cpu_gemm,                                    \
+        .measure_peaks = qs_cpu_measure_peaks, .print_ops = cpu_print_ops,                                  \
     }
 
 const qs_backend_ops qs_cpu_backend = CPU_OPS("cpu", create_best);

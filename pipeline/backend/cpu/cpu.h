@@ -79,6 +79,8 @@ qs_err qs_cpu_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, do
 qs_err qs_cpu_abs_stats(qs_backend *backend, const float *x, int64_t n, int64_t d, double *abs_sum, float *abs_max);
 qs_err qs_cpu_logit_stats(qs_backend *backend, const float *logits, const int32_t *targets, int64_t n,
                           int64_t n_vocab, const qs_logit_stats *out);
+qs_err qs_cpu_sample(qs_backend *backend, const float *logits, const qs_sample_rule *rules, int64_t n, int64_t n_vocab,
+                     int32_t *tokens);
 qs_err qs_cpu_kld(qs_backend *backend, const float *logits_f, const double *lse_f, const float *logits_q,
                   const double *lse_q, int64_t n, int64_t n_vocab, float *kld);
 qs_err qs_cpu_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,

@@ -327,6 +327,29 @@ qs_err qs_cpu_logit_stats(qs_backend *backend, const float *logits, const int32_
     return QS_OK;
 }
 
+typedef struct sample_job {
+    const float *logits;
+    const qs_sample_rule *rules;
+    int64_t n_vocab;
+    int32_t *tokens;
+} sample_job;
+
+static void sample_rows(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const sample_job *job = context;
+    for (int64_t i = first; i < last; i++)
+        job->tokens[i] = qs_sample_by(job->logits + i * job->n_vocab, job->n_vocab, &job->rules[i]);
+}
+
+qs_err qs_cpu_sample(qs_backend *backend, const float *logits, const qs_sample_rule *rules, int64_t n, int64_t n_vocab,
+                     int32_t *tokens)
+{
+    sample_job job = {.logits = logits, .rules = rules, .n_vocab = n_vocab, .tokens = tokens};
+    qs_team_run(qs_cpu_of(backend)->team, n, rows_min(n_vocab), sample_rows, &job);
+    return QS_OK;
+}
+
 static void kld_rows(void *context, int64_t first, int64_t last, int thread)
 {
     (void)thread;

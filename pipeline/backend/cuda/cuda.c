@@ -159,6 +159,7 @@ static void cuda_print_ops(const qs_backend *backend, FILE *stream)
     } rows[] = {
         {"embed", "rows.cu"}, {"rmsnorm", "rows.cu"}, {"rope", "rows.cu"}, {"silu_mul", "rows.cu"}, {"add", "rows.cu"},
         {"attention", "attention.cu"}, {"attention_decode", "attention_decode.cu"}, {"logit_stats", "logits.cu"},
+        {"sample", "sample.cu"},
         {"kld", "logits.cu"}, {"gram", "stats.cu"}, {"abs_stats", "stats.cu"}, {"linear few rows", "linear_few.cu"},
         {"linear exl2", "linear_mixed.cu"}, {"linear f32", "linear.cu"}, {"dequant", "dequant.cu"},
         {"round, code, finish", "coded.cu"},
@@ -200,6 +201,7 @@ const qs_backend_ops qs_cuda_backend = {
     .gram = qs_gpu_gram,
     .abs_stats = qs_gpu_abs_stats,
     .logit_stats = qs_gpu_logit_stats,
+    .sample = qs_gpu_sample,
     .kld = qs_gpu_kld,
     .gemm = qs_gpu_gemm,
     .measure_peaks = qs_gpu_measure_peaks,

@@ -123,6 +123,22 @@ out:
     return err;
 }
 
+qs_err qs_gpu_sample(qs_backend *backend, const float *logits, const qs_sample_rule *rules, int64_t n, int64_t n_vocab,
+                     int32_t *tokens)
+{
+    qs_gpu *gpu = qs_gpu_of(backend);
+    size_t rule_bytes = part_bytes(n, sizeof *rules), bytes = (size_t)n * sizeof *tokens;
+    qs_err err;
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->small, rule_bytes + part_bytes(n, sizeof *tokens), QS_GPU_WORKSPACE, "choices"));
+    char *on_device = gpu->small.data, *chosen = on_device + rule_bytes;
+    QS_TRY(qs_gpu_upload(backend, on_device, rules, (size_t)n * sizeof *rules));
+    QS_TRY(qs_gpu_check(gpu, qs_cu_sample(gpu->stream, logits, (void *)on_device, n, n_vocab, (void *)chosen),
+                        "run sample"));
+    QS_TRY(qs_gpu_download(backend, tokens, chosen, bytes));
+out:
+    return err;
+}
+
 qs_err qs_gpu_kld(qs_backend *backend, const float *logits_f, const double *lse_f, const float *logits_q,
                   const double *lse_q, int64_t n, int64_t n_vocab, float *kld)
 {

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "backend/formats.h"
+#include "backend/sampler.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -48,6 +49,11 @@ int qs_cu_logit_stats(void *stream, const float *logits, const int32_t *targets,
                       double *lse, float *nll, int32_t *argmax, float *entropy);
 int qs_cu_kld(void *stream, const float *logits_f, const double *lse_f, const float *logits_q,
               const double *lse_q, int64_t n, int64_t n_vocab, float *kld);
+
+/* ---- sample.cu ---- */
+/* tokens[n] from logits [n, n_vocab] by rules[n]: backend/sampler.h says how. n_vocab < 2^31. */
+int qs_cu_sample(void *stream, const float *logits, const qs_sample_rule *rules, int64_t n, int64_t n_vocab,
+                 int32_t *tokens);
 
 /* ---- stats.cu ---- */
 /* gram[d, d] f64, upper triangle += x^T x on the tensor cores: the error of an entry against f64 is below 1.3e-6

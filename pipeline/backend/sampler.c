@@ -1,12 +1,9 @@
-#include "model/sampler.h"
+#include "backend/sampler.h"
 
 #include <math.h>
 #include <stdbool.h>
 
 #include "base/rng.h"
-
-/* -ln(-ln u) of the largest u below 1 that 53 bits hold is 36.74. */
-static const double noise_max = 36.75;
 
 static bool all_finite(const float *logits, int64_t n)
 {
@@ -39,7 +36,7 @@ int32_t qs_sample(const float *logits, int64_t n_vocab, double temperature, uint
     double best_score = noisy(logits, best, temperature, step_key);
     /* A token that the largest noise does not lift above the best so far needs none computed. */
     for (int32_t i = 0; i < n_vocab; i++) {
-        if (i == banned || (double)logits[i] / temperature + noise_max < best_score) continue;
+        if (i == banned || (double)logits[i] / temperature + QS_SAMPLE_NOISE_MAX < best_score) continue;
         double score = noisy(logits, i, temperature, step_key);
         if (score > best_score) {
             best_score = score;
@@ -47,4 +44,20 @@ int32_t qs_sample(const float *logits, int64_t n_vocab, double temperature, uint
         }
     }
     return best;
+}
+
+/* The temperature that has the effect of multiplying the logits by exp(-clamp * sigma), sigma over the vocabulary. */
+static double clamped(double temperature, double clamp, const float *logits, int64_t n)
+{
+    double sum = 0.0, squares = 0.0;
+    if (clamp == 0.0 || temperature <= 0.0) return temperature;
+    for (int64_t i = 0; i < n; i++) sum += (double)logits[i];
+    for (int64_t i = 0; i < n; i++) squares += ((double)logits[i] - sum / (double)n) * ((double)logits[i] - sum / (double)n);
+    return temperature / exp(-clamp * sqrt(squares / (double)n));
+}
+
+int32_t qs_sample_by(const float *logits, int64_t n_vocab, const qs_sample_rule *rule)
+{
+    double temperature = clamped(rule->temperature, rule->clamp, logits, n_vocab);
+    return qs_sample(logits, n_vocab, temperature, rule->key, rule->step, rule->banned);
 }
