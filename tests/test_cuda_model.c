@@ -13,15 +13,15 @@ typedef struct form {
     qs_dtype dense;
     qs_compute compute;
     int64_t batch;
-    qs_backend *host;
-    int64_t n_device_layers;
+    const qs_decoder_part *parts;
+    int64_t n_parts;
 } form;
 
 static qs_err decoder_create(qs_decoder **out, const fixture *f, qs_backend *backend, form how)
 {
     qs_decoder_options options = {.batch = how.batch > 0 ? how.batch : 1, .n_ctx_cap = N_TOKENS,
                                   .block = {.compute = how.compute, .dense_dtype = how.dense},
-                                  .host = how.host, .n_device_layers = how.n_device_layers};
+                                  .parts = how.parts, .n_parts = how.n_parts};
     return qs_decoder_create(out, backend, f->model, how.source, &options);
 }
 
@@ -229,8 +229,9 @@ static void test_split(void **state)
             form how = {.dense = QS_F16, .source = s == 0 ? NULL : &m.packed_source};
             float *whole = decode(&f, host, how);
             for (int64_t n = 0; n <= f.config->n_layers; n++) {
-                how.host = host;
-                how.n_device_layers = n;
+                const qs_decoder_part parts[] = {{cuda, n}, {host, f.config->n_layers - n}};
+                how.parts = parts;
+                how.n_parts = 2;
                 how.batch = n % 2 == 0 ? 1 : 3;
                 float *split = decode(&f, cuda, how);
                 check_logits(names[i], &f, split, whole);
@@ -244,6 +245,44 @@ static void test_split(void **state)
     qs_backend_destroy(cuda);
     qs_backend_destroy(host);
 }
+
+/* Over two devices, with and without layers on the host: the unsplit model's logits, bit for bit where every layer is on
+ * a device, since kernels are the same. What one device does with another's memory, other than copy it, shows in the
+ * sanitizer build; launches on another's stream are refused. */
+static void test_two_devices(void **state)
+{
+    (void)state;
+    qs_backend *one = shim_open(), *two = NULL, *host = backend_open("cpu", 2);
+    fixture f = fixture_open("qwen3");
+    int64_t n_layers = f.config->n_layers;
+    qs_rt_simt_set_devices(2);
+    must(qs_backend_create(&two, "cuda", 1, 2));
+    qs_backend *third = NULL;
+    assert_int_equal(qs_backend_create(&third, "cuda", 2, 2), QS_E_UNSUPPORTED);
+    form how = {.dense = QS_F16, .batch = 2};
+    float *whole = decode(&f, one, how);
+    for (int64_t first = 0; first <= n_layers; first++) {
+        const qs_decoder_part parts[] = {{one, first}, {two, n_layers - first}};
+        how.parts = parts;
+        how.n_parts = 2;
+        float *split = decode(&f, one, how);
+        assert_memory_equal(split, whole, (size_t)((N_STEPS + 1) * f.config->n_vocab) * sizeof *whole);
+        qs_mem_free(split);
+    }
+    const qs_decoder_part three[] = {{two, 1}, {one, n_layers - 2}, {host, 1}};
+    how.parts = three;
+    how.n_parts = 3;
+    float *split = decode(&f, one, how);
+    check_logits("qwen3", &f, split, whole);
+    qs_mem_free(split);
+    qs_mem_free(whole);
+    qs_backend_destroy(two);
+    qs_backend_destroy(one);
+    qs_backend_destroy(host);
+    qs_rt_simt_set_devices(1);
+    fixture_close(&f);
+}
+
 /* A kernel that cannot be started is a device error at once, in plain steps and in played ones. */
 static void test_launch_failures(void **state)
 {
@@ -302,8 +341,8 @@ int main(void)
         cmocka_unit_test(test_golden),          cmocka_unit_test(test_decodes_like_cpu),
         cmocka_unit_test(test_16_bit_products), cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_recordings),      cmocka_unit_test(test_batches),
-        cmocka_unit_test(test_split),           cmocka_unit_test(test_launch_failures),
-        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_split),           cmocka_unit_test(test_two_devices),
+        cmocka_unit_test(test_launch_failures), cmocka_unit_test(test_statistics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

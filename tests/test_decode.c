@@ -235,8 +235,9 @@ static void test_split(void **state)
         qs_decoder *decoders[2];
         qs_decoder_options options = {.batch = BATCH, .n_ctx_cap = N_TOKENS, .block = {.dense_dtype = QS_F16}};
         must(qs_decoder_create(&decoders[0], backend, f.model, NULL, &options));
-        options.host = host;
-        options.n_device_layers = seam;
+        const qs_decoder_part parts[] = {{backend, seam / 2}, {host, seam - seam / 2}, {backend, f.config->n_layers - seam}};
+        options.parts = parts;
+        options.n_parts = 3;
         must(qs_decoder_create(&decoders[1], backend, f.model, NULL, &options));
         for (int64_t i = 0; i < BATCH; i++) {
             must(qs_decoder_prefill(decoders[0], i, f.tokens + i, N_PROMPT - 9 * i, whole));
@@ -257,8 +258,9 @@ static void test_split(void **state)
         qs_decoder_destroy(decoders[1]);
     }
     qs_decoder *decoder;
-    qs_decoder_options options = {.batch = 1, .n_ctx_cap = 8, .block = {.dense_dtype = QS_F16}, .host = host,
-                                  .n_device_layers = f.config->n_layers + 1};
+    const qs_decoder_part parts[] = {{backend, 1}, {host, f.config->n_layers}};
+    qs_decoder_options options = {.batch = 1, .n_ctx_cap = 8, .block = {.dense_dtype = QS_F16}, .parts = parts,
+                                  .n_parts = 2};
     assert_int_equal(qs_decoder_create(&decoder, backend, f.model, NULL, &options), QS_E_USAGE);
     qs_mem_free(whole);
     qs_mem_free(split);

@@ -53,10 +53,10 @@ static qs_decoder_options decoder_options(const qs_deployment *d, const qs_model
     };
 }
 
-static qs_placement_request placement_request(const qs_deployment *d, const qs_deployment_options *options)
+static qs_placement_request placement_request(const qs_backend *backend, const qs_deployment_options *options)
 {
     qs_backend_memory memory;
-    qs_backend_get_memory(d->backend, &memory);
+    qs_backend_get_memory(backend, &memory);
     size_t room = memory.free_bytes, budget = options->map.budget_bytes;
     if (budget > 0) {
         size_t left = budget > memory.used_bytes ? budget - memory.used_bytes : 0;
@@ -73,71 +73,172 @@ static qs_placement_request placement_request(const qs_deployment *d, const qs_d
     };
 }
 
-/* How many layers go on the device, said in the log unless all of them do. */
-static qs_err place(qs_deployment *d, const qs_model_config *config, const qs_deployment_options *options,
-                    const qs_placement_request *request)
+static qs_err refuse_host(const qs_model_config *config, const qs_placement_request *request)
 {
-    const qs_device_map *map = &options->map;
-    if (map->fixed && map->n_layers > config->n_layers)
-        return qs_fail(QS_E_USAGE, "--device-map %lld:layers: the model has %lld", (long long)map->n_layers,
-                       (long long)config->n_layers);
-    if (map->fixed) qs_placement_fix(&d->placement, config, request, map->n_layers);
-    else qs_placement_plan(&d->placement, config, request);
-    if (d->placement.kind >= QS_PLACE_STREAM) {
-        char need[QS_MEM_TEXT_BYTES], room[QS_MEM_TEXT_BYTES], host[QS_MEM_TEXT_BYTES];
-        qs_placement all;
-        qs_placement_fix(&all, config, request, 0);
-        return qs_fail(QS_E_RESOURCE, "deploy model: it takes %s, and %s of the device's and %s of the host's memory "
-                       "are free; leave out the tasks latency and memory, or use a larger machine",
-                       qs_mem_format(need, all.host_bytes), qs_mem_format(room, request->device_bytes),
-                       qs_mem_format(host, request->host_bytes));
-    }
-    if (d->placement.kind != QS_PLACE_DEVICE) qs_placement_log(&d->placement, request);
-    return QS_OK;
+    char need[QS_MEM_TEXT_BYTES], room[QS_MEM_TEXT_BYTES], host[QS_MEM_TEXT_BYTES];
+    qs_placement all;
+    qs_placement_fix(&all, config, request, 0);
+    return qs_fail(QS_E_RESOURCE, "deploy model: it takes %s, and %s of the device's and %s of the host's memory "
+                   "are free; leave out the tasks latency and memory, or use a larger machine",
+                   qs_mem_format(need, all.host_bytes), qs_mem_format(room, request->device_bytes),
+                   qs_mem_format(host, request->host_bytes));
 }
 
-/* Loads as d->placement says. What formats take on a device is known exactly only once it is there, so a plan that
- * turns out too tight gives way to one with fewer layers, unless the user fixed it. */
+static qs_backend *backend_of(const qs_deployment *d, int64_t i) { return i == 0 ? d->backend : d->more[i - 1]; }
+
+/* Opens the i-th device unless it is there. False: there is no such device, which ends a plan that is free to choose. */
+static qs_err open_device(qs_deployment *d, const qs_deployment_options *options, int64_t i, bool *found)
+{
+    *found = true;
+    if (backend_of(d, i) != NULL) return QS_OK;
+    qs_err err = qs_backend_create(&d->more[i - 1], "cuda", options->device + i, options->n_threads);
+    *found = err == QS_OK;
+    if (err == QS_E_UNSUPPORTED && !options->map.fixed) return QS_OK;
+    if (err == QS_OK && options->map.budget_bytes > 0)
+        err = qs_backend_set_budget(d->more[i - 1], options->map.budget_bytes);
+    return err;
+}
+
+/* What a device takes of the layers that are left, of which the next ones are to hold what it leaves. */
+static void place_on(qs_placement *p, const qs_model_config *left, const qs_placement_request *request,
+                     const qs_device_map *map, int64_t i, int64_t limit)
+{
+    qs_placement_request roomy = *request;
+    int64_t n = qs_device_map_layers(map, i);
+    roomy.host_bytes = SIZE_MAX;
+    if (!map->fixed) {
+        qs_placement_plan(p, left, &roomy);
+        n = p->n_device_layers;
+    }
+    qs_placement_fix(p, left, &roomy, n < limit ? n : limit);
+}
+
+/* In the log, unless it takes all that there are. */
+static void say_device(int64_t device, const qs_placement *p, const qs_placement_request *request)
+{
+    char need[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];
+    if (device == 0 && p->n_device_layers == p->n_layers) return;
+    qs_log_info("device %lld: %lld of the %lld layers that are left%s, needs %s of %s", (long long)device,
+                (long long)p->n_device_layers, (long long)p->n_layers,
+                p->n_device_layers == p->n_layers ? ", final norm and head" : "", qs_mem_format(need, p->device_bytes),
+                qs_mem_format(have, request->device_bytes));
+}
+
+/* Puts layers on device after device, as the map says or as many as fit and limits[] allow; the rest is the host's. The
+ * first device's plan becomes d->placement. Said in the log unless everything is on one device. */
+static qs_err place(qs_deployment *d, const qs_model_config *config, const qs_deployment_options *options,
+                    const int64_t limits[QS_DEVICES_MAX])
+{
+    const qs_device_map *map = &options->map;
+    qs_model_config left = *config;
+    qs_placement_request request;
+    qs_placement p;
+    qs_err err = QS_OK;
+    if (map->fixed && map->n_layers > config->n_layers)
+        return qs_fail(QS_E_USAGE, "--device-map with %lld layers: the model has %lld", (long long)map->n_layers,
+                       (long long)config->n_layers);
+    memset(d->layers, 0, sizeof d->layers);
+    for (int64_t i = 0; i < QS_DEVICES_MAX && left.n_layers > 0; i++) {
+        bool found, wanted = !map->fixed || i == 0 || qs_device_map_layers(map, i) > 0;
+        if (!wanted) continue;
+        QS_TRY(open_device(d, options, i, &found));
+        if (!found) break;
+        request = placement_request(backend_of(d, i), options);
+        place_on(&p, &left, &request, map, i, limits[i]);
+        if (i == 0) d->placement = p;
+        d->layers[i] = p.n_device_layers;
+        left.n_layers -= p.n_device_layers;
+        say_device(options->device + i, &p, &request);
+    }
+    if (left.n_layers == 0) return QS_OK;
+    qs_placement_fix(&p, &left, &request, 0);
+    if (p.host_bytes > request.host_bytes) return refuse_host(config, &request);
+    qs_placement_log(&p, &request);
+out:
+    return err;
+}
+
+/* The decoder as placed; the host's backend is opened when it has work. */
+static qs_err create_decoder(qs_deployment *d, const qs_model *model, const qs_linear_source *source,
+                             const qs_deployment_options *options)
+{
+    qs_decoder_options decoder = decoder_options(d, model, options);
+    qs_decoder_part parts[QS_DEVICES_MAX + 1];
+    int64_t n = 0, n_layers = qs_model_get_config(model)->n_layers;
+    qs_err err;
+    for (int64_t i = 0; i < QS_DEVICES_MAX; i++) {
+        if (d->layers[i] > 0) parts[n++] = (qs_decoder_part){backend_of(d, i), d->layers[i]};
+        n_layers -= d->layers[i];
+    }
+    if (n_layers > 0 && d->host == NULL) QS_TRY(qs_backend_create(&d->host, "cpu", 0, options->n_threads));
+    if (n_layers > 0) parts[n++] = (qs_decoder_part){d->host, n_layers};
+    decoder.parts = parts;
+    decoder.n_parts = n;
+    d->use.n_linears = d->use.n_quantised = 0;
+    QS_TRY(qs_decoder_create(&d->decoder, d->backend, model, source, &decoder));
+out:
+    return err;
+}
+
+/* What formats take on a device is known exactly only once it is there, so a plan that turns out too tight gives way to
+ * one with fewer layers on every device, unless the user fixed it. */
 static qs_err load_placed(qs_deployment *d, const qs_model *model, const qs_linear_source *source,
                           const qs_deployment_options *options)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    qs_placement_request request = placement_request(d, options);
-    qs_decoder_options decoder = decoder_options(d, model, options);
+    qs_placement_request request = placement_request(d->backend, options);
+    int64_t limits[QS_DEVICES_MAX];
     qs_err err;
-    QS_TRY(place(d, config, options, &request));
+    for (int i = 0; i < QS_DEVICES_MAX; i++) limits[i] = config->n_layers;
     for (;;) {
-        int64_t n = decoder.n_device_layers = d->placement.n_device_layers;
-        if (n < config->n_layers && d->host == NULL)
-            QS_TRY(qs_backend_create(&d->host, "cpu", 0, options->n_threads));
-        decoder.host = d->host;
-        d->use.n_linears = d->use.n_quantised = 0;
-        err = qs_decoder_create(&d->decoder, d->backend, model, source, &decoder);
-        if (err != QS_E_RESOURCE || options->map.fixed || n == 0) break;
+        QS_TRY(place(d, config, options, limits));
+        err = create_decoder(d, model, source, options);
+        int64_t n_device_layers = 0;
+        for (int i = 0; i < QS_DEVICES_MAX; i++) {
+            n_device_layers += d->layers[i];
+            limits[i] = d->layers[i] - (d->layers[i] + 7) / 8;
+        }
+        if (err != QS_E_RESOURCE || options->map.fixed || n_device_layers == 0) break;
         qs_log_info("%s", qs_error_text());
         qs_log_info("trying again with fewer layers on the device");
-        qs_placement_fix(&d->placement, config, &request, n - (n + 7) / 8);
-        qs_placement_log(&d->placement, &request);
     }
     err = qs_placement_context(err, config, &request, d->placement.n_device_layers);
 out:
     return err;
 }
 
-static size_t used_bytes(const qs_deployment *d)
+/* ---- memory of all backends together ---- */
+
+enum { N_BACKENDS = QS_DEVICES_MAX + 1 };
+
+static const qs_backend *nth_backend(const qs_deployment *d, int64_t i)
 {
-    qs_backend_memory memory, host = {0};
-    qs_backend_get_memory(d->backend, &memory);
-    if (d->host != NULL) qs_backend_get_memory(d->host, &host);
-    return memory.used_bytes + host.used_bytes;
+    return i == QS_DEVICES_MAX ? d->host : backend_of(d, i);
 }
 
+static size_t used_bytes(const qs_deployment *d)
+{
+    size_t bytes = 0;
+    for (int64_t i = 0; i < N_BACKENDS; i++) {
+        qs_backend_memory memory;
+        if (nth_backend(d, i) == NULL) continue;
+        qs_backend_get_memory(nth_backend(d, i), &memory);
+        bytes += memory.used_bytes;
+    }
+    return bytes;
+}
+
+/* Of all devices, each with its driver's context. */
 static size_t vram_bytes(const qs_deployment *d)
 {
-    qs_backend_memory memory;
-    if (!qs_backend_has_device(d->backend)) return 0;
-    qs_backend_get_memory(d->backend, &memory);
-    return memory.context_bytes + memory.used_bytes;
+    size_t bytes = 0;
+    for (int64_t i = 0; i < QS_DEVICES_MAX; i++) {
+        qs_backend_memory memory;
+        if (backend_of(d, i) == NULL || !qs_backend_has_device(backend_of(d, i))) continue;
+        qs_backend_get_memory(backend_of(d, i), &memory);
+        bytes += memory.context_bytes + memory.used_bytes;
+    }
+    return bytes;
 }
 
 /* "cpu" needs no device to be opened. */
@@ -189,8 +290,9 @@ out:
 void qs_deployment_destroy(qs_deployment *deployment)
 {
     qs_decoder_destroy(deployment->decoder);
-    qs_backend_destroy(deployment->backend);
+    for (int64_t i = 0; i < QS_DEVICES_MAX; i++) qs_backend_destroy(backend_of(deployment, i));
     qs_backend_destroy(deployment->host);
+    memset(deployment->more, 0, sizeof deployment->more);
     deployment->decoder = NULL;
     deployment->backend = deployment->host = NULL;
 }
@@ -199,18 +301,24 @@ void qs_deployment_measure(qs_deployment *deployment)
 {
     qs_memory_use *use = &deployment->use;
     qs_vram_use *vram = &use->vram;
-    qs_backend_memory memory, host = {0};
-    qs_backend_get_memory(deployment->backend, &memory);
-    if (deployment->host != NULL) qs_backend_get_memory(deployment->host, &host);
-    use->peak_bytes = memory.peak_bytes + host.peak_bytes;
+    size_t buffers = 0;
+    use->peak_bytes = vram->peak_bytes = vram->weights_bytes = vram->kv_bytes = vram->workspace_bytes = 0;
+    vram->context_bytes = 0;
     use->rss_peak_bytes = qs_mem_rss_bytes_peak();
-    if (!qs_backend_has_device(deployment->backend)) return;
-    const qs_placement *p = &deployment->placement;
-    vram->peak_bytes = memory.context_bytes + memory.peak_bytes;
-    vram->weights_bytes = memory.weight_bytes;
-    vram->kv_bytes = (size_t)p->n_device_layers * p->kv_bytes;
-    vram->workspace_bytes = memory.workspace_bytes + memory.buffer_bytes - vram->kv_bytes;
-    vram->context_bytes = memory.context_bytes;
+    for (int64_t i = 0; i < N_BACKENDS; i++) {
+        const qs_backend *backend = nth_backend(deployment, i);
+        qs_backend_memory memory;
+        if (backend == NULL) continue;
+        qs_backend_get_memory(backend, &memory);
+        use->peak_bytes += memory.peak_bytes;
+        if (!qs_backend_has_device(backend)) continue;
+        vram->peak_bytes += memory.context_bytes + memory.peak_bytes;
+        vram->weights_bytes += memory.weight_bytes;
+        vram->kv_bytes += (size_t)deployment->layers[i] * deployment->placement.kv_bytes;
+        vram->context_bytes += memory.context_bytes;
+        buffers += memory.workspace_bytes + memory.buffer_bytes;
+    }
+    vram->workspace_bytes = buffers - vram->kv_bytes;
 }
 
 static qs_err put(qs_artifact *artifact, const char *name, double value)

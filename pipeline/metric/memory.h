@@ -23,12 +23,14 @@ typedef struct qs_memory_use {
     int64_t n_linears, n_quantised;                    /* seen while loading; n_linears = 0: the reference */
 } qs_memory_use;
 
-/* A model loaded as it would be deployed, on a backend of its own, and on a second one where it is split. */
+/* A model loaded as it would be deployed, on a backend of its own, and on others where it is split. */
 typedef struct qs_deployment {
     qs_backend *backend;
+    qs_backend *more[QS_DEVICES_MAX - 1]; /* of the devices behind the first, NULL where none is needed */
     qs_backend *host; /* NULL unless layers are on the host while the backend has a device */
     qs_decoder *decoder;
-    qs_placement placement; /* meaningful where the backend has a device */
+    qs_placement placement; /* meaningful where the backend has a device: of what the first device takes and leaves */
+    int64_t layers[QS_DEVICES_MAX]; /* on each device */
     qs_memory_use use;
 } qs_deployment;
 
@@ -45,8 +47,8 @@ typedef struct qs_deployment_options {
 } qs_deployment_options;
 
 /* linears NULL = the reference, in 16 bits: bf16 when the file holds that, else f16. A model that does not fit on the
- * device is split, and the plan is logged before it is loaded; QS_E_RESOURCE names a plan that would fit where the
- * map leaves no choice. */
+ * device is split: over the devices numbered after it, as far as there are any, then the host. The plan is logged before
+ * it is loaded; QS_E_RESOURCE names a plan that would fit where the map leaves no choice. */
 QS_MUST_CHECK qs_err qs_deployment_create(qs_deployment *out, const qs_model *model,
                                           const qs_linear_source *linears,
                                           const qs_deployment_options *options);

@@ -31,7 +31,7 @@ struct qs_decoder {
     const qs_model_config *config;
     int64_t batch, n_ctx_cap, n_staged;
     int64_t n_sides;
-    side sides[2];          /* in the order of the layers; the last one has final norm and head */
+    side sides[QS_DECODER_PARTS_MAX]; /* in the order of the layers; the last one has final norm and head */
     qs_block **blocks;      /* [n_layers] */
     qs_kv *kvs;             /* [n_layers] */
     qs_matrix *head;
@@ -117,23 +117,35 @@ out:
 static qs_err check_options(const qs_backend *backend, const qs_model_config *config,
                             const qs_decoder_options *options)
 {
-    int64_t rows = qs_backend_gemv_rows(backend);
-    if (options->host != NULL) rows = least(rows, qs_backend_gemv_rows(options->host));
+    int64_t rows = qs_backend_gemv_rows(backend), n_layers = 0;
+    if (options->n_parts < 0 || options->n_parts > QS_DECODER_PARTS_MAX)
+        return qs_fail(QS_E_USAGE, "create decoder: %lld parts, of at most %d", (long long)options->n_parts,
+                       QS_DECODER_PARTS_MAX);
+    for (int64_t i = 0; options->parts != NULL && i < options->n_parts; i++) {
+        const qs_decoder_part *part = &options->parts[i];
+        if (part->n_layers < 0) return qs_fail(QS_E_USAGE, "create decoder: a part of %lld layers", (long long)part->n_layers);
+        if (part->n_layers > 0) rows = least(rows, qs_backend_gemv_rows(part->backend));
+        n_layers += part->n_layers;
+    }
     if (options->batch < 1 || options->batch > rows || options->n_ctx_cap < 1)
         return qs_fail(QS_E_USAGE, "create decoder: batch %lld (1 to %lld) with room for %lld tokens",
                        (long long)options->batch, (long long)rows, (long long)options->n_ctx_cap);
-    if (options->host != NULL && (options->n_device_layers < 0 || options->n_device_layers > config->n_layers))
-        return qs_fail(QS_E_USAGE, "create decoder: %lld layers on the device, the model has %lld",
-                       (long long)options->n_device_layers, (long long)config->n_layers);
+    if (options->parts != NULL && n_layers != config->n_layers)
+        return qs_fail(QS_E_USAGE, "create decoder: parts of %lld layers together, the model has %lld",
+                       (long long)n_layers, (long long)config->n_layers);
     return QS_OK;
 }
 
-/* Sides that compute nothing are left out. */
+/* Parts without layers are left out. */
 static void lay_out_sides(qs_decoder *d, qs_backend *backend, const qs_decoder_options *options)
 {
-    int64_t n_layers = d->config->n_layers, seam = options->host != NULL ? options->n_device_layers : n_layers;
-    if (seam > 0) d->sides[d->n_sides++] = (side){.backend = backend, .end = seam};
-    if (seam < n_layers) d->sides[d->n_sides++] = (side){.backend = options->host, .first = seam, .end = n_layers};
+    const qs_decoder_part whole = {backend, d->config->n_layers}, *parts = options->parts != NULL ? options->parts : &whole;
+    int64_t n_parts = options->parts != NULL ? options->n_parts : 1, first = 0;
+    for (int64_t i = 0; i < n_parts; i++) {
+        if (parts[i].n_layers == 0) continue;
+        d->sides[d->n_sides++] = (side){.backend = parts[i].backend, .first = first, .end = first + parts[i].n_layers};
+        first += parts[i].n_layers;
+    }
 }
 
 qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *model,
@@ -160,7 +172,7 @@ qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *
     QS_TRY(QS_NEW(d->positions, d->batch, "positions"));
     for (int64_t i = 0; i < d->n_sides; i++) {
         /* What shortens products on a device does nothing for the host's kernels. */
-        if (d->sides[i].backend != backend) block.compute = QS_COMPUTE_F32;
+        if (options->parts != NULL && !qs_backend_has_device(d->sides[i].backend)) block.compute = QS_COMPUTE_F32;
         QS_TRY(create_side(d, &d->sides[i], linears, &block));
     }
     QS_TRY(create_head(d, linears, &block));
@@ -246,19 +258,11 @@ static qs_err download_logits(qs_decoder *d, int64_t n, float *logits)
 
 /* ---- prompts ---- */
 
-/* hidden [n, d_model] from one side to the next, through the host. */
+/* hidden [n, d_model] from one side to the next. */
 static qs_err cross(qs_decoder *d, const side *from, side *to, int64_t n)
 {
-    qs_err err = QS_OK;
-    int64_t width = d->config->d_model;
-    float *rows = d->staged + rows_offset(d);
-    for (int64_t row = 0; row < n; row += d->n_staged) {
-        size_t bytes = (size_t)(least(n - row, d->n_staged) * width) * sizeof *rows;
-        QS_TRY(qs_backend_download(from->backend, rows, from->hidden + row * width, bytes));
-        QS_TRY(qs_backend_upload(to->backend, to->hidden + row * width, rows, bytes));
-    }
-out:
-    return err;
+    size_t bytes = (size_t)(n * d->config->d_model) * sizeof(float);
+    return qs_backend_bring(to->backend, to->hidden, from->backend, from->hidden, bytes);
 }
 
 qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, const int32_t *tokens, int64_t n, float *logits)
@@ -387,9 +391,8 @@ static qs_err step(qs_decoder *d, const int32_t *tokens)
     memcpy(d->staged, d->positions, (size_t)d->batch * sizeof *d->positions);
     for (int64_t i = 0; i < d->n_sides; i++) {
         side *s = &d->sides[i];
-        if (i > 0)
-            QS_TRY(qs_backend_download(s[-1].backend, d->staged + rows_offset(d), s[-1].hidden, row_bytes));
-        QS_TRY(qs_backend_upload(s->backend, s->input, d->staged, head_bytes + row_bytes));
+        QS_TRY(qs_backend_upload(s->backend, s->input, d->staged, head_bytes + (i == 0 ? row_bytes : 0)));
+        if (i > 0) QS_TRY(cross(d, s - 1, s, d->batch));
         QS_TRY(run_side(d, s));
     }
 out:

@@ -28,13 +28,18 @@ QS_MUST_CHECK qs_err qs_forward_logits(qs_backend *backend, const qs_model *mode
 
 /* Decoding with every layer resident: prompt in, logits out, one step at a time. */
 typedef struct qs_decoder qs_decoder;
+enum { QS_DECODER_PARTS_MAX = 9 }; /* eight devices and the host */
+typedef struct qs_decoder_part {
+    qs_backend *backend;
+    int64_t n_layers;
+} qs_decoder_part;
 typedef struct qs_decoder_options {
     int64_t batch, n_ctx_cap;
     qs_block_options block; /* uses is set by the decoder */
-    /* A model split over two backends: the first n_device_layers on the decoder's own, the others, final norm and
-     * head on this one, and with all of them on the own one the norm and the head too. NULL = no split. */
-    qs_backend *host;
-    int64_t n_device_layers;
+    /* A model split over backends, in the order of the layers, which the parts hold all together; final norm and head
+     * are on the last that has any. NULL = everything on the decoder's own. */
+    const qs_decoder_part *parts; /* [n_parts] */
+    int64_t n_parts;
 } qs_decoder_options;
 QS_MUST_CHECK qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *model,
                                        const qs_linear_source *linears, const qs_decoder_options *options);

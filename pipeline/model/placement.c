@@ -213,16 +213,34 @@ static qs_err parse_budget(size_t *out, const char *text)
     return QS_OK;
 }
 
+int64_t qs_device_map_layers(const qs_device_map *map, int64_t i)
+{
+    if (map->n_devices <= 1) return i == 0 ? map->n_layers : 0;
+    return i < map->n_devices ? map->layers[i] : 0;
+}
+
+/* "20:layers" or "20:layers,12:layers". */
+static bool parse_layers(qs_device_map *out, const char *map)
+{
+    static const char unit[] = ":layers";
+    for (const char *at = map; out->n_devices < QS_DEVICES_MAX; at++) {
+        char *end;
+        errno = 0;
+        int64_t n = strtoll(at, &end, 10);
+        if (errno != 0 || n < 0 || n > INT32_MAX || end == at || strncmp(end, unit, sizeof unit - 1) != 0) return false;
+        out->layers[out->n_devices++] = n;
+        out->n_layers += n;
+        at = end + sizeof unit - 1;
+        if (*at != ',') return *at == '\0';
+    }
+    return false;
+}
+
 qs_err qs_device_map_parse(qs_device_map *out, const char *map, const char *budget)
 {
-    char *end = NULL;
-    *out = (qs_device_map){0};
-    if (strcmp(map, "auto") != 0) {
-        out->fixed = true;
-        errno = 0;
-        if (strcmp(map, "cpu") != 0) out->n_layers = strtoll(map, &end, 10);
-        if (errno != 0 || out->n_layers < 0 || end == map || (end != NULL && strcmp(end, ":layers") != 0))
-            return qs_fail(QS_E_USAGE, "--device-map %s: it is auto, cpu or N:layers, such as 20:layers", map);
-    }
+    *out = (qs_device_map){.fixed = strcmp(map, "auto") != 0};
+    if (out->fixed && strcmp(map, "cpu") != 0 && !parse_layers(out, map))
+        return qs_fail(QS_E_USAGE, "--device-map %s: it is auto, cpu or N:layers, such as 20:layers, or "
+                       "20:layers,12:layers for two of up to %d GPUs", map, QS_DEVICES_MAX);
     return budget != NULL ? parse_budget(&out->budget_bytes, budget) : QS_OK;
 }

@@ -18,19 +18,25 @@ typedef struct qs_placement_request {
     bool with_workspace;  /* the device's kernels take memory for themselves */
 } qs_placement_request;
 
-/* Where the user wants layers to go. All zero: as many of them on the device as fit. */
+enum { QS_DEVICES_MAX = 8 };
+
+/* Where the user wants layers to go. All zero: as many of them on the devices as fit, on each before the next. */
 typedef struct qs_device_map {
-    bool fixed;          /* n_layers was asked for */
-    int64_t n_layers;    /* on the device, from the first on */
-    size_t budget_bytes; /* most bytes that a model may hold there; 0 = what is free */
+    bool fixed;          /* layers were asked for */
+    int64_t n_layers;    /* on devices, from the first on */
+    int64_t n_devices;   /* that they are shared out to; 0 and 1 = one */
+    int64_t layers[QS_DEVICES_MAX]; /* of each, where there are several */
+    size_t budget_bytes; /* most bytes that a model may hold on each; 0 = what is free */
 } qs_device_map;
-/* map: "auto", "cpu" or "N:layers"; budget: bytes, or "4G" (also K, M, T; powers of 1024), NULL = no limit. */
+/* Layers of a fixed map on its i-th device; 0 behind the last. */
+int64_t qs_device_map_layers(const qs_device_map *map, int64_t i);
+/* map: "auto", "cpu" or "N:layers", once for each device, with commas between; budget: bytes, or "4G" (also K, M, T; powers of 1024), NULL = no limit. */
 QS_MUST_CHECK qs_err qs_device_map_parse(qs_device_map *out, const char *map, const char *budget);
 
 /* The options' rows in a stage's table of arguments. */
 #define QS_ARGS_DEVICE_MAP(map, budget)                                                                       \
-    {"device-map", QS_ARG_STRING, (map), "MAP", "auto, cpu or N:layers (N layers on the GPU)", 0, 0, false},  \
-    {"vram-budget", QS_ARG_STRING, (budget), "BYTES", "most of the GPU's memory to hold: 4G, 800M", 0, 0, false}
+    {"device-map", QS_ARG_STRING, (map), "MAP", "auto, cpu or N:layers (on the GPU), M:layers (on the next) ...", 0, 0, false},  \
+    {"vram-budget", QS_ARG_STRING, (budget), "BYTES", "most of a GPU's memory to hold: 4G, 800M", 0, 0, false}
 
 typedef enum qs_placement_kind {
     QS_PLACE_DEVICE, /* everything on the device */

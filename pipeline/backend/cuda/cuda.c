@@ -70,7 +70,7 @@ out:
 /* After a first kernel and cuBLAS, whose code is loaded when first used. */
 static qs_err measure_context(qs_gpu *gpu)
 {
-    size_t free_bytes, total_bytes, held = qs_gpu_held_by_all();
+    size_t free_bytes, total_bytes, held = qs_gpu_held_by_all(gpu->ordinal);
     qs_err err = qs_gpu_check(gpu, qs_rt_memory(&free_bytes, &total_bytes), "ask for the memory");
     if (err != QS_OK) return err;
     size_t taken = total_bytes - free_bytes;
@@ -85,6 +85,7 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     qs_err err = QS_NEW(gpu, 1, "CUDA backend");
     if (err != QS_OK) return err;
     backend->state = gpu;
+    gpu->ordinal = (int)device;
     backend->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
     backend->has_device = backend->can_record = true;
     backend->scratch_moves = &gpu->scratch_moves;

@@ -20,6 +20,7 @@ typedef struct qs_blas qs_blas; /* blas.h */
 
 typedef struct qs_gpu {
     qs_rt_device device;
+    int ordinal; /* its number */
     void *stream, *load_stream; /* the second one for loading beside computing; swapped while that is done */
     void *load_event;           /* the mark, and afterwards the end of loading */
     bool loading;
@@ -50,7 +51,14 @@ typedef struct qs_gpu {
 
 enum { QS_GPU_PINNED_BYTES = 32 << 20 };
 
-static inline qs_gpu *qs_gpu_of(const qs_backend *backend) { return backend->state; }
+/* Every entry begins with this, so that what it does is done on the backend's device. A failure shows in the call that
+ * follows. */
+static inline qs_gpu *qs_gpu_of(const qs_backend *backend)
+{
+    qs_gpu *gpu = backend->state;
+    if (gpu != NULL) (void)qs_rt_use(gpu->ordinal);
+    return gpu;
+}
 
 /* Turns a code of the runtime into an error: QS_OK; out of memory QS_E_RESOURCE; else QS_E_DEVICE. */
 QS_MUST_CHECK qs_err qs_gpu_check(const qs_gpu *gpu, int code, const char *what);
@@ -64,7 +72,7 @@ QS_MUST_CHECK qs_err qs_gpu_reserve(qs_gpu *gpu, qs_gpu_buffer *buffer, size_t b
 void qs_gpu_release(qs_gpu *gpu, qs_gpu_buffer *buffer, qs_gpu_use use);
 
 /* gpu_memory.c */
-size_t qs_gpu_held_by_all(void);
+size_t qs_gpu_held_by_all(int ordinal); /* on one device */
 qs_err qs_gpu_alloc(qs_backend *backend, void **out, size_t bytes, const char *what);
 void qs_gpu_free(qs_backend *backend, void *pointer);
 qs_err qs_gpu_upload(qs_backend *backend, void *dst, const void *src, size_t bytes);

@@ -17,10 +17,12 @@ qs_err qs_gpu_check(const qs_gpu *gpu, int code, const char *what)
                    "dmesg and nvidia-smi when it fails again", what, qs_rt_error_text(code));
 }
 
-/* What all backends of this process hold: what is taken beyond that belongs to the driver, or to other processes. */
-static _Atomic size_t held_by_all;
+/* What all backends of this process hold on a device (those with high numbers share a counter): what is taken beyond
+ * that belongs to the driver, or to other processes. */
+enum { N_COUNTERS = 64 };
+static _Atomic size_t held_by_all[N_COUNTERS];
 
-size_t qs_gpu_held_by_all(void) { return held_by_all; }
+size_t qs_gpu_held_by_all(int ordinal) { return held_by_all[ordinal % N_COUNTERS]; }
 
 static size_t held_bytes(const qs_gpu *gpu)
 {
@@ -54,7 +56,7 @@ qs_err qs_gpu_take(qs_gpu *gpu, void *out_pointer, size_t bytes, qs_gpu_use use,
     if (code == QS_RT_OUT_OF_MEMORY) return refuse(gpu, bytes, what);
     if (code != QS_RT_OK) return qs_context(qs_gpu_check(gpu, code, "allocate"), "%s", what);
     gpu->used_bytes[use] += bytes;
-    held_by_all += bytes;
+    held_by_all[gpu->ordinal % N_COUNTERS] += bytes;
     if (held_bytes(gpu) > gpu->peak_bytes) gpu->peak_bytes = held_bytes(gpu);
     memcpy(out_pointer, &pointer, sizeof pointer);
     return QS_OK;
@@ -65,7 +67,7 @@ void qs_gpu_give(qs_gpu *gpu, void *pointer, size_t bytes, qs_gpu_use use)
     if (pointer == NULL) return;
     (void)qs_rt_free(pointer);
     gpu->used_bytes[use] -= bytes;
-    held_by_all -= bytes;
+    held_by_all[gpu->ordinal % N_COUNTERS] -= bytes;
 }
 
 qs_err qs_gpu_reserve(qs_gpu *gpu, qs_gpu_buffer *buffer, size_t bytes, qs_gpu_use use, const char *what)

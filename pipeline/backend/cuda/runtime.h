@@ -39,6 +39,9 @@ const char *qs_rt_architectures(void);
 int qs_rt_n_devices(int *n);
 /* Makes `device` the current one and describes it. */
 int qs_rt_open(int device, qs_rt_device *out);
+/* Makes an opened device the calling thread's current one: what is allocated, created, launched and asked about from
+ * now on is its. Costs nothing where it is that already. */
+int qs_rt_use(int device);
 
 int qs_rt_malloc(void **out, size_t bytes);
 int qs_rt_free(void *pointer);
@@ -50,6 +53,7 @@ int qs_rt_stream_create(void **stream);
 int qs_rt_stream_destroy(void *stream);
 int qs_rt_stream_sync(void *stream);
 
+/* ON_DEVICE: or from one device to another. */
 typedef enum qs_rt_way { QS_RT_TO_DEVICE, QS_RT_TO_HOST, QS_RT_ON_DEVICE } qs_rt_way;
 int qs_rt_copy(void *dst, const void *src, size_t bytes, qs_rt_way way, void *stream);
 int qs_rt_fill_zero(void *dst, size_t bytes, void *stream);
@@ -72,8 +76,10 @@ int qs_rt_graph_destroy(void *graph);
  * one until this is called with code 0. */
 void qs_rt_simt_fail_malloc(int64_t n_allocations, int code);
 void qs_rt_simt_fail_launch(int64_t n_launches, int code);
-/* Bytes that the pretended device has; default 8 GiB. */
+/* Bytes that a pretended device has; default 8 GiB. */
 void qs_rt_simt_set_memory(size_t total_bytes);
+/* How many devices are pretended, up to 8; default 1, or what QS_SIMT_DEVICES in the environment says. */
+void qs_rt_simt_set_devices(int n);
 /* Blocks, and threads within a block, run first to last (false) or last to first. */
 void qs_rt_simt_set_reverse(bool reverse);
 

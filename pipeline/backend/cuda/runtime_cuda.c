@@ -48,10 +48,21 @@ static int describe(int device, qs_rt_device *out)
     return code;
 }
 
+/* A thread's first is 0, as the runtime has it. */
+static _Thread_local int current;
+
+int qs_rt_use(int device)
+{
+    if (device == current) return 0;
+    int code = done(cudaSetDevice(device));
+    if (code == 0) current = device;
+    return code;
+}
+
 int qs_rt_open(int device, qs_rt_device *out)
 {
     memset(out, 0, sizeof *out);
-    int code = done(cudaSetDevice(device));
+    int code = qs_rt_use(device);
     if (code == 0) code = done(cudaFree(NULL)); /* makes the context now, so that its failure shows here */
     return code == 0 ? describe(device, out) : code;
 }
@@ -95,7 +106,7 @@ int qs_rt_copy(void *dst, const void *src, size_t bytes, qs_rt_way way, void *st
     static const enum cudaMemcpyKind kinds[] = {
         [QS_RT_TO_DEVICE] = cudaMemcpyHostToDevice,
         [QS_RT_TO_HOST] = cudaMemcpyDeviceToHost,
-        [QS_RT_ON_DEVICE] = cudaMemcpyDeviceToDevice,
+        [QS_RT_ON_DEVICE] = cudaMemcpyDefault, /* or from one device to another */
     };
     return done(cudaMemcpyAsync(dst, src, bytes, kinds[way], stream));
 }
@@ -160,4 +171,5 @@ void qs_rt_simt_fail_launch(int64_t n_launches, int code)
 }
 
 void qs_rt_simt_set_memory(size_t total_bytes) { (void)total_bytes; }
+void qs_rt_simt_set_devices(int n) { (void)n; }
 void qs_rt_simt_set_reverse(bool reverse) { (void)reverse; }

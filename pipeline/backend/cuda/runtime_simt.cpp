@@ -19,13 +19,18 @@ pthread_mutex_t qs_simt_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 namespace {
 
+enum { N_DEVICES_MAX = 8 };
+
 struct allocation {
     void *at;
     size_t bytes;
+    int device;
     allocation *next;
 };
 allocation *device_memory, *pinned_memory;
-size_t used_bytes, total_bytes = (size_t)8 << 30;
+size_t used_bytes[N_DEVICES_MAX], total_bytes = (size_t)8 << 30;
+int n_devices; /* 0 = nobody has asked yet */
+__thread int current_device;
 
 /* A failure that tests have ordered: after so many successes, for ever. */
 struct fault {
@@ -66,6 +71,7 @@ int allocate(void **out, size_t bytes, allocation **list)
         return QS_RT_OUT_OF_MEMORY;
     }
     a->bytes = bytes;
+    a->device = current_device;
     a->next = *list;
     *list = a;
     *out = a->at;
@@ -122,13 +128,29 @@ const char *qs_rt_architectures(void) { return "cpu"; }
 
 int qs_rt_n_devices(int *n)
 {
-    *n = 1;
+    qs_simt_lock locked;
+    const char *asked = getenv("QS_SIMT_DEVICES");
+    if (n_devices == 0) n_devices = asked != NULL ? atoi(asked) : 1;
+    if (n_devices < 1 || n_devices > N_DEVICES_MAX) n_devices = 1;
+    *n = n_devices;
     return 0;
 }
 
+int qs_rt_use(int device)
+{
+    int n;
+    (void)qs_rt_n_devices(&n);
+    if (device < 0 || device >= n) return QS_SIMT_INVALID_DEVICE;
+    current_device = device;
+    return 0;
+}
+
+int qs_simt_device(void) { return current_device; }
+
 int qs_rt_open(int device, qs_rt_device *out)
 {
-    if (device != 0) return QS_SIMT_INVALID_DEVICE;
+    int code = qs_rt_use(device);
+    if (code != 0) return code;
     *out = {};
     snprintf(out->name, sizeof out->name, "CUDA kernels on the CPU");
     out->major = 9;
@@ -147,13 +169,13 @@ int qs_rt_open(int device, qs_rt_device *out)
 int qs_rt_malloc(void **out, size_t bytes)
 {
     qs_simt_lock locked;
-    if (bytes > total_bytes - used_bytes) {
+    if (bytes > total_bytes - used_bytes[current_device]) {
         *out = NULL;
         return QS_RT_OUT_OF_MEMORY;
     }
     int code = allocate(out, bytes, &device_memory);
     if (*out == NULL) return code;
-    used_bytes += bytes;
+    used_bytes[current_device] += bytes;
     memset(*out, 0xff, bytes); /* a NaN in every float format, until it is written */
     ASAN_POISON_MEMORY_REGION(*out, bytes);
     return 0;
@@ -166,7 +188,7 @@ int qs_rt_free(void *pointer)
     allocation **link = find(&device_memory, pointer);
     if (link == NULL) return QS_SIMT_INVALID_VALUE;
     qs_simt_flush_all(); /* as on a GPU, it waits for what may still use the memory */
-    used_bytes -= (*link)->bytes;
+    used_bytes[(*link)->device] -= (*link)->bytes;
     ASAN_UNPOISON_MEMORY_REGION(pointer, (*link)->bytes);
     release(link);
     return 0;
@@ -192,7 +214,7 @@ int qs_rt_free_host(void *pointer)
 int qs_rt_memory(size_t *free_bytes, size_t *all_bytes)
 {
     qs_simt_lock locked;
-    *free_bytes = total_bytes - used_bytes;
+    *free_bytes = total_bytes - used_bytes[current_device];
     *all_bytes = total_bytes;
     return 0;
 }
@@ -201,9 +223,10 @@ bool qs_simt_is_device(const void *at, size_t bytes) { return holds(device_memor
 bool qs_simt_is_pinned(const void *at, size_t bytes) { return holds(pinned_memory, at, bytes); }
 int qs_simt_take_launch_fault(void) { return launch_fault.take(); }
 
-void qs_simt_let_touch(bool allowed)
+void qs_simt_let_touch(int device, bool allowed)
 {
     for (const allocation *a = device_memory; a != NULL; a = a->next) {
+        if (device >= 0 && a->device != device) continue;
         if (allowed)
             ASAN_UNPOISON_MEMORY_REGION(a->at, a->bytes);
         else
@@ -229,6 +252,12 @@ void qs_rt_simt_set_memory(size_t bytes)
 {
     qs_simt_lock locked;
     total_bytes = bytes;
+}
+
+void qs_rt_simt_set_devices(int n)
+{
+    qs_simt_lock locked;
+    n_devices = n;
 }
 
 void qs_rt_simt_set_reverse(bool reverse)

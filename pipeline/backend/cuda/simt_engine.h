@@ -39,7 +39,9 @@ void qs_simt_flush_all(void);
 bool qs_simt_is_device(const void *at, size_t bytes);
 bool qs_simt_is_pinned(const void *at, size_t bytes);
 int qs_simt_take_launch_fault(void);
-void qs_simt_let_touch(bool allowed); /* device memory */
+int qs_simt_device(void); /* the calling thread's current one */
+/* Memory of a device; -1 = of all. */
+void qs_simt_let_touch(int device, bool allowed);
 }
 
 struct qs_simt_lock {

@@ -37,6 +37,7 @@ struct operations {
 struct stream {
     operations pending, recorded;
     bool is_recording, is_broken; /* by a call that cannot be recorded */
+    int device;
     stream *next;
 };
 
@@ -69,15 +70,24 @@ void clear(operations *list)
     *list = {NULL, 0, 0};
 }
 
-void run(const operations *list)
+/* The only work that may reach from one device to another. */
+void copy(const operation *op, int device)
+{
+    qs_simt_let_touch(-1, true);
+    memmove(op->dst, op->src, op->bytes);
+    qs_simt_let_touch(-1, false);
+    qs_simt_let_touch(device, true);
+}
+
+void run(const operations *list, int device)
 {
     for (size_t i = 0; i < list->n; i++) {
         const operation *op = &list->items[i];
         switch (op->kind) {
         case operation::LAUNCH: qs_simt_run(&op->work); break;
-        case operation::COPY: memmove(op->dst, op->src, op->bytes); break;
+        case operation::COPY: copy(op, device); break;
         case operation::FILL: memset(op->dst, 0, op->bytes); break;
-        case operation::PLAY: run(op->graph); break;
+        case operation::PLAY: run(op->graph, device); break;
         case operation::RECORD:
             struct timespec now;
             clock_gettime(CLOCK_MONOTONIC, &now);
@@ -91,9 +101,9 @@ void run(const operations *list)
 void flush(stream *s)
 {
     if (s->pending.n == 0) return;
-    qs_simt_let_touch(true);
-    run(&s->pending);
-    qs_simt_let_touch(false);
+    qs_simt_let_touch(s->device, true);
+    run(&s->pending, s->device);
+    qs_simt_let_touch(s->device, false);
     clear(&s->pending);
 }
 
@@ -107,6 +117,7 @@ void put(stream *s, const operation *op)
     }
     if (s == NULL) {
         qs_simt_flush_all();
+        now.device = qs_simt_device();
         s = &now;
     }
     append(&s->pending, op);
@@ -153,6 +164,7 @@ void qs_simt_launch(const qs_simt_launch_config *config, void (*run_kernel)(cons
     qs_simt_lock locked;
     stream *s = static_cast<stream *>(config->stream);
     int code = check_launch(config);
+    if (code == 0 && s != NULL && s->device != qs_simt_device()) code = QS_SIMT_INVALID_HANDLE;
     if (code != 0) {
         launch_error = launch_error == 0 ? code : launch_error;
         (void)breaks_recording(s);
@@ -195,6 +207,7 @@ int qs_rt_stream_create(void **out)
     stream *s = static_cast<stream *>(calloc(1, sizeof *s));
     *out = s;
     if (s == NULL) return QS_RT_OUT_OF_MEMORY;
+    s->device = qs_simt_device();
     s->next = streams;
     streams = s;
     return 0;
