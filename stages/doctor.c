@@ -128,6 +128,7 @@ static qs_err plan_placement(const options *opt, const qs_backend *backend, cons
     request->with_workspace = true;
     qs_placement_plan(placement, config, request);
     if (!opt->map.fixed) return QS_OK;
+    if (opt->map.n_devices > 1) return QS_OK; /* print_devices has it */
     if (opt->map.n_layers > config->n_layers)
         return qs_fail(QS_E_USAGE, "--device-map %lld:layers: the model has %lld", (long long)opt->map.n_layers,
                        (long long)config->n_layers);
@@ -136,6 +137,46 @@ static qs_err plan_placement(const options *opt, const qs_backend *backend, cons
     qs_placement_print(placement, request, stdout);
     return qs_placement_context(qs_fail(QS_E_RESOURCE, "place model as asked: the plan above does not fit"),
                                 config, request, opt->map.n_layers);
+}
+
+/* Which layers each GPU takes when the first does not take them all. */
+static qs_err print_devices(const options *opt, const qs_model_config *config, const qs_placement_request *request)
+{
+    qs_model_config left = *config;
+    qs_backend *backend = NULL;
+    qs_err err = QS_OK;
+    if (opt->map.n_layers > config->n_layers)
+        return qs_fail(QS_E_USAGE, "--device-map with %lld layers: the model has %lld", (long long)opt->map.n_layers,
+                       (long long)config->n_layers);
+    (void)printf("\nover several GPUs:\n");
+    for (int64_t i = 0; i < QS_DEVICES_MAX && left.n_layers > 0; i++) {
+        qs_placement_request own = *request;
+        qs_backend_memory memory;
+        qs_placement p;
+        char need[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];
+        if (opt->map.fixed && i >= opt->map.n_devices) break;
+        err = qs_backend_create(&backend, "cuda", opt->common.device + i, opt->n_threads);
+        if (err == QS_E_UNSUPPORTED && !opt->map.fixed) err = QS_OK;
+        if (err != QS_OK || backend == NULL) break;
+        if (opt->map.budget_bytes > 0) QS_TRY(qs_backend_set_budget(backend, opt->map.budget_bytes));
+        qs_backend_get_memory(backend, &memory);
+        own.device_bytes = memory.free_bytes;
+        qs_placement_take(&p, &left, &own, &opt->map, i, left.n_layers);
+        (void)printf("  device %lld: %lld layers%s, needs %s of %s\n", (long long)(opt->common.device + i),
+                     (long long)p.n_device_layers, p.n_device_layers == p.n_layers ? ", final norm and head" : "",
+                     qs_mem_format(need, p.device_bytes), qs_mem_format(have, own.device_bytes));
+        if (p.device_bytes > own.device_bytes)
+            QS_TRY(qs_fail(QS_E_RESOURCE, "place model as asked: device %lld has no room for %lld layers; give it fewer, "
+                           "or --device-map auto", (long long)(opt->common.device + i), (long long)p.n_device_layers));
+        left.n_layers -= p.n_device_layers;
+        qs_backend_destroy(backend);
+        backend = NULL;
+    }
+    if (err == QS_OK && left.n_layers > 0)
+        (void)printf("  host: %lld layers, final norm and head\n", (long long)left.n_layers);
+out:
+    qs_backend_destroy(backend);
+    return err;
 }
 
 static qs_err check_model(const options *opt, const qs_backend *backend, qs_model *model)
@@ -162,6 +203,8 @@ static qs_err check_model(const options *opt, const qs_backend *backend, qs_mode
     (void)printf("\nplacement of %s, %lld tokens of context:\n", opt->spec != NULL ? spec.id : "the reference in f16",
                  (long long)opt->n_ctx);
     qs_placement_print(&placement, &request, stdout);
+    if (qs_backend_has_device(backend) && (opt->map.n_devices > 1 || (!opt->map.fixed && placement.kind != QS_PLACE_DEVICE)))
+        QS_TRY(print_devices(opt, c, &request));
     size_t most = print_stage_memory(opt, model);
     if (placement.kind == QS_PLACE_NONE || most > request.host_bytes) {
         char need[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];

@@ -109,6 +109,48 @@ static void test_maps(void **state)
     fixture_close(&f);
 }
 
+/* Two devices, each too small for the model: layers on both, then on the host, and each keeps its budget. Maps that name
+ * both are kept, and one that names a device too many is refused. */
+static void test_two_devices(void **state)
+{
+    (void)state;
+    qs_backend_destroy(shim_open());
+    fixture f = fixture_open("llama2");
+    qs_deployment deployment;
+    qs_deployment_options options = deployment_options();
+    must(qs_deployment_create(&deployment, f.model, NULL, &options));
+    use_deployment(&f, &deployment);
+    const qs_vram_use whole = deployment.use.vram;
+    assert_null(deployment.more[0]);
+    qs_deployment_destroy(&deployment);
+
+    qs_rt_simt_set_devices(2);
+    size_t held = whole.peak_bytes - whole.context_bytes;
+    bool seen_both = false;
+    for (int i = 9; i > 3; i -= 2) {
+        options.map = (qs_device_map){.budget_bytes = held * (size_t)i / 10 + 1};
+        must(qs_deployment_create(&deployment, f.model, NULL, &options));
+        use_deployment(&f, &deployment);
+        print_message("budget %zu: %lld and %lld layers on two devices\n", options.map.budget_bytes,
+                      (long long)deployment.layers[0], (long long)deployment.layers[1]);
+        seen_both = seen_both || (deployment.layers[0] > 0 && deployment.layers[1] > 0);
+        assert_true(deployment.use.vram.peak_bytes - deployment.use.vram.context_bytes <= 2 * options.map.budget_bytes);
+        qs_deployment_destroy(&deployment);
+    }
+    assert_true(seen_both);
+    int64_t n_layers = f.config->n_layers;
+    options.map = (qs_device_map){.fixed = true, .n_devices = 2, .layers = {1, n_layers - 1}, .n_layers = n_layers};
+    must(qs_deployment_create(&deployment, f.model, NULL, &options));
+    use_deployment(&f, &deployment);
+    assert_true(deployment.layers[0] == 1 && deployment.layers[1] == n_layers - 1);
+    assert_null(deployment.host);
+    assert_int_equal(deployment.use.vram.kv_bytes, whole.kv_bytes);
+    qs_deployment_destroy(&deployment);
+    qs_rt_simt_set_devices(1);
+    assert_int_equal(qs_deployment_create(&deployment, f.model, NULL, &options), QS_E_UNSUPPORTED);
+    fixture_close(&f);
+}
+
 /* ---- failures ---- */
 
 /* The k-th allocation and all after it fail, for every k: an error with a text, nothing left behind (the sanitizer
@@ -313,7 +355,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_budgets),             cmocka_unit_test(test_context),
-        cmocka_unit_test(test_maps),                cmocka_unit_test(test_allocation_failures),
+        cmocka_unit_test(test_maps),                cmocka_unit_test(test_two_devices),
+        cmocka_unit_test(test_allocation_failures),
         cmocka_unit_test(test_evaluation),          cmocka_unit_test(test_points_of_formats),
         cmocka_unit_test(test_lost_device),
     };

@@ -132,6 +132,48 @@ static void test_workspace(void **state)
     assert_int_equal(p.n_device_layers, 29);
 }
 
+/* Device after device takes what fits or what the map gives it; the head goes with the last layers. */
+static void test_devices(void **state)
+{
+    (void)state;
+    qs_device_map map = {0};
+    qs_placement p;
+    qs_placement_request r = request;
+    qs_model_config left = tiny_llama;
+    int64_t taken[4];
+    qs_placement_fix(&p, &left, &r, 0);
+    size_t layer = p.block_bytes + p.kv_bytes;
+    r.device_bytes = p.scratch_bytes + 12 * layer + layer / 2;
+    r.host_bytes = 1; /* does not count */
+    for (int i = 0; i < 4 && left.n_layers > 0; i++) {
+        qs_placement_take(&p, &left, &r, &map, i, left.n_layers);
+        assert_true(p.device_bytes <= r.device_bytes);
+        taken[i] = p.n_device_layers;
+        left.n_layers -= taken[i];
+    }
+    assert_int_equal(taken[0], 12);
+    assert_int_equal(taken[1], 12);
+    /* 56.6 MB of head are as much as some 16 of these layers: the last 6 find no room beside it, 5 without it do. */
+    assert_int_equal(taken[2], 5);
+    assert_int_equal(taken[3], 0);
+    left = tiny_llama;
+    qs_placement_take(&p, &left, &r, &map, 0, 7);
+    assert_int_equal(p.n_device_layers, 7);
+
+    assert_int_equal(qs_device_map_parse(&map, "20:layers,0:layers,10:layers", "1M"), QS_OK);
+    assert_true(map.fixed && map.n_devices == 3 && map.n_layers == 30 && map.budget_bytes == 1 << 20);
+    assert_int_equal(qs_device_map_layers(&map, 2), 10);
+    assert_int_equal(qs_device_map_layers(&map, 3), 0);
+    qs_placement_take(&p, &left, &r, &map, 0, left.n_layers);
+    assert_int_equal(p.n_device_layers, 20);
+    assert_int_equal(qs_device_map_parse(&map, "20:layers", NULL), QS_OK);
+    assert_int_equal(qs_device_map_layers(&map, 0), 20);
+    static const char *const bad[] = {"20:layers,", ",", "1:layers,2", "1:layers;2:layers", "-1:layers", "1:layers,auto",
+                                      "1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(qs_device_map_parse(&map, bad[i], NULL), QS_E_USAGE);
+}
+
 /* A fixed number of layers is kept; what fits instead is named. */
 static void test_fixed(void **state)
 {
@@ -170,12 +212,12 @@ static void test_maps(void **state)
         const char *map, *budget;
         qs_device_map expected;
     } good[] = {
-        {"auto", NULL, {false, 0, 0}},
-        {"cpu", NULL, {true, 0, 0}},
-        {"12:layers", NULL, {true, 12, 0}},
-        {"0:layers", "1000", {true, 0, 1000}},
-        {"auto", "4G", {false, 0, (size_t)4 << 30}},
-        {"auto", "1.5M", {false, 0, 3 << 19}},
+        {"auto", NULL, {0}},
+        {"cpu", NULL, {.fixed = true}},
+        {"12:layers", NULL, {.fixed = true, .n_layers = 12}},
+        {"0:layers", "1000", {.fixed = true, .budget_bytes = 1000}},
+        {"auto", "4G", {.budget_bytes = (size_t)4 << 30}},
+        {"auto", "1.5M", {.budget_bytes = 3 << 19}},
     };
     static const char *const bad[][2] = {
         {"gpu", NULL}, {"", NULL}, {"12", NULL}, {"-1:layers", NULL}, {"12:layers ", NULL}, {":layers", NULL},
@@ -216,7 +258,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bytes),  cmocka_unit_test(test_scratch), cmocka_unit_test(test_split),
         cmocka_unit_test(test_stream), cmocka_unit_test(test_print),   cmocka_unit_test(test_workspace),
-        cmocka_unit_test(test_fixed),  cmocka_unit_test(test_maps),
+        cmocka_unit_test(test_devices), cmocka_unit_test(test_fixed),  cmocka_unit_test(test_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

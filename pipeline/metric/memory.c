@@ -99,20 +99,6 @@ static qs_err open_device(qs_deployment *d, const qs_deployment_options *options
     return err;
 }
 
-/* What a device takes of the layers that are left, of which the next ones are to hold what it leaves. */
-static void place_on(qs_placement *p, const qs_model_config *left, const qs_placement_request *request,
-                     const qs_device_map *map, int64_t i, int64_t limit)
-{
-    qs_placement_request roomy = *request;
-    int64_t n = qs_device_map_layers(map, i);
-    roomy.host_bytes = SIZE_MAX;
-    if (!map->fixed) {
-        qs_placement_plan(p, left, &roomy);
-        n = p->n_device_layers;
-    }
-    qs_placement_fix(p, left, &roomy, n < limit ? n : limit);
-}
-
 /* In the log, unless it takes all that there are. */
 static void say_device(int64_t device, const qs_placement *p, const qs_placement_request *request)
 {
@@ -144,7 +130,7 @@ static qs_err place(qs_deployment *d, const qs_model_config *config, const qs_de
         QS_TRY(open_device(d, options, i, &found));
         if (!found) break;
         request = placement_request(backend_of(d, i), options);
-        place_on(&p, &left, &request, map, i, limits[i]);
+        qs_placement_take(&p, &left, &request, map, i, limits[i]);
         if (i == 0) d->placement = p;
         d->layers[i] = p.n_device_layers;
         left.n_layers -= p.n_device_layers;

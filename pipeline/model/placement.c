@@ -81,6 +81,19 @@ static void place(qs_placement *p, int64_t n_device_layers)
     p->kind = head_on_device ? QS_PLACE_DEVICE : n > 0 ? QS_PLACE_SPLIT : QS_PLACE_HOST;
 }
 
+void qs_placement_take(qs_placement *out, const qs_model_config *left, const qs_placement_request *request,
+                       const qs_device_map *map, int64_t i, int64_t limit)
+{
+    qs_placement_request roomy = *request;
+    int64_t n = qs_device_map_layers(map, i);
+    roomy.host_bytes = SIZE_MAX;
+    if (!map->fixed) {
+        qs_placement_plan(out, left, &roomy);
+        n = out->n_device_layers;
+    }
+    qs_placement_fix(out, left, &roomy, n < limit ? n : limit);
+}
+
 bool qs_placement_fits(const qs_placement *placement, const qs_placement_request *request)
 {
     return placement->device_bytes <= request->device_bytes && placement->host_bytes <= request->host_bytes;

@@ -69,6 +69,11 @@ void qs_placement_plan(qs_placement *out, const qs_model_config *config, const q
 /* The same with the first n_device_layers on the device, whether they fit or not. */
 void qs_placement_fix(qs_placement *out, const qs_model_config *config, const qs_placement_request *request,
                       int64_t n_device_layers);
+/* What the i-th of several devices takes of the layers that are left (config.n_layers of `left`): those that the map
+ * gives it or, where it leaves the choice, as many as fit, and no more than `limit`. What is behind them is for the
+ * devices that follow, then for the host, so host_bytes of the request does not count. */
+void qs_placement_take(qs_placement *out, const qs_model_config *left, const qs_placement_request *request,
+                       const qs_device_map *map, int64_t i, int64_t limit);
 bool qs_placement_fits(const qs_placement *placement, const qs_placement_request *request);
 
 /* In one line: "20 of 30 layers on the device (3.1 GiB), 10, norm and head on the host (1.2 GiB)". */

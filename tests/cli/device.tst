@@ -10,6 +10,8 @@
 
 2 it.is.auto,.cpu.or.N:layers qsweep doctor --backend cpu --device-map gpu
 2 it.is.auto,.cpu.or.N:layers qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --backend cpu --device-map 3 --out $TMP/d
+2 20:layers,12:layers qsweep doctor --backend cpu --device-map 1:layers,2
+5 there.is.no.GPU qsweep doctor --backend cpu --device-map 1:layers,1:layers
 2 a.number.of.bytes qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --backend cpu --vram-budget 4X --out $TMP/d.h5
 5 there.is.no.GPU qsweep doctor --backend cpu --device-map 1:layers
 5 there.is.no.GPU qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 2 --backend cpu --device-map 1:layers --out $TMP/d
