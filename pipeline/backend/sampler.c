@@ -52,7 +52,8 @@ static double clamped(double temperature, double clamp, const float *logits, int
     double sum = 0.0, squares = 0.0;
     if (clamp == 0.0 || temperature <= 0.0) return temperature;
     for (int64_t i = 0; i < n; i++) sum += (double)logits[i];
-    for (int64_t i = 0; i < n; i++) squares += ((double)logits[i] - sum / (double)n) * ((double)logits[i] - sum / (double)n);
+    for (int64_t i = 0; i < n; i++)
+        squares += ((double)logits[i] - sum / (double)n) * ((double)logits[i] - sum / (double)n);
     return temperature / exp(-clamp * sqrt(squares / (double)n));
 }
 
