@@ -78,10 +78,10 @@ static qs_err open_encoder(qs_questions *q)
 
 void qs_questions_limit(qs_questions *q, int64_t n)
 {
-    q->n_items = n < q->set.n_items ? n : q->set.n_items;
+    q->n_items = n < q->n_items ? n : q->n_items;
     q->n_prompts = q->n_items * QS_WORDINGS;
     q->n_runs = q->n_items * QS_RUNS_PER_ITEM;
-    q->n_longforms = n < q->set.n_longforms ? n : q->set.n_longforms;
+    q->n_longforms = n < q->n_longforms ? n : q->n_longforms;
 }
 
 qs_err qs_questions_load(qs_questions *out, const qs_question_options *options)
@@ -91,6 +91,8 @@ qs_err qs_questions_load(qs_questions *out, const qs_question_options *options)
     *out = (qs_questions){.options = *options, .serving = qs_serving_plain};
     QS_TRY(find_files(options, &files));
     QS_TRY(qs_goldset_load(&out->set, files.gold, files.corpus, files.has_longform ? files.longform : NULL));
+    out->n_items = out->set.n_items;
+    out->n_longforms = out->set.n_longforms;
     qs_questions_limit(out, options->n_items > 0 ? options->n_items : out->set.n_items);
     if (options->k < 1 || options->k > QS_QUESTION_SNIPPETS_MAX || options->k > out->set.n_snippets)
         err = qs_fail(QS_E_USAGE, "--k %lld: it is 1 to %d, and the corpus has %lld snippets", (long long)options->k,

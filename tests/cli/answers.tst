@@ -5,6 +5,8 @@
 0 . qsweep quantize --model tests/fixtures/tiny --spec rtn:bits=8,group=32 --spec rtn:bits=2,group=32 --out $TMP/q
 
 0 asked.3.items,.30.runs.with.2.snippets..encoder.tfidf,.re-ranked qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --encoder tfidf --dry-run --out $TMP/dry
+# One item: the control of the reference takes no more.
+0 fp: qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 1 --qa datasets/world --items 1 --k 2 --encoder tfidf --tasks ppl,semantic,json --out $TMP/one
 
 # One thread, two threads, and killed in the middle: the same digests.
 0 . qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 3 --qa datasets/world --items 3 --k 2 --probe 1 --encoder tfidf --long-tokens 16 --tasks ppl,kld,semantic,json,entropy --threads 1 --out $TMP/a --quant $TMP/q/rtn-b8-g32-sym.quant.h5 --quant $TMP/q/rtn-b2-g32-sym.quant.h5 --quiet --json >$TMP/a.json
