@@ -3,6 +3,7 @@
 #define TESTS_CUDA_MODEL_H
 
 #include "model_fixtures.h"
+#include "sanitized.h"
 
 #include "backend/cuda/runtime.h"
 

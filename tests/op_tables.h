@@ -3,6 +3,7 @@
 #define QS_TESTS_OP_TABLES_H
 
 #include "op_compare.h"
+#include "sanitized.h"
 
 /* Products of up to 1600 terms with f32 sums. A sum of n terms is rounded n times, by 2^-25 of what it has come to on
  * average; a tensor core adds eight terms or more at a time, but cuts digits off: n / 8 times 2^-24. Either stays below
