@@ -285,6 +285,7 @@ static qs_err run(const options *opt)
         .rest_bytes = rest_bytes(&j),
     };
     QS_TRY(stage_backend_create(&j.backend, &opt->common, opt->n_threads, &j.map, &need));
+    QS_TRY(qs_dir_create_for(opt->out));
     QS_TRY(qs_calib_create(&j.artifact, opt->out, j.model, &plan));
     QS_TRY(qs_artifact_set_command(j.artifact, opt->argc, opt->argv));
     QS_TRY(qs_backend_record(j.artifact, j.backend, opt->common.device));

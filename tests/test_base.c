@@ -246,6 +246,10 @@ static void test_paths(void **state)
     OK(qs_dir_create(scratch(path, "a/b/c")));
     OK(qs_dir_create(path)); /* again is fine */
     assert_true(qs_path_is_dir(path) && qs_file_exists(path));
+    OK(qs_dir_create_for(scratch(path, "d/e/file.h5")));
+    assert_true(qs_path_is_dir(scratch(path, "d/e")) && !qs_file_exists(scratch(path, "d/e/file.h5")));
+    OK(qs_dir_create_for("file.h5"));
+    OK(qs_dir_create_for("/file.h5"));
     text_write(scratch(path, "a/z.csv"), "");
     text_write(scratch(path, "a/B.csv"), "");
     text_write(scratch(path, "a/b.csv"), "");

@@ -112,6 +112,15 @@ qs_err qs_dir_create(const char *path)
     return QS_OK;
 }
 
+qs_err qs_dir_create_for(const char *file)
+{
+    char dir[QS_PATH_BYTES];
+    const char *slash = strrchr(file, '/');
+    if (slash == NULL || slash == file) return QS_OK;
+    qs_err err = qs_path_format(dir, "%.*s", (int)(slash - file), file);
+    return err != QS_OK ? err : qs_dir_create(dir);
+}
+
 static int compare_names(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);

@@ -29,6 +29,8 @@ bool qs_path_is_dir(const char *path);
 
 /* Creates the directory and its parents; existing ones are fine. */
 QS_MUST_CHECK qs_err qs_dir_create(const char *path);
+/* The same of the directory that `file` is to lie in. */
+QS_MUST_CHECK qs_err qs_dir_create_for(const char *file);
 
 /* Names (not paths) of the entries of `dir` that end in `suffix`, sorted bytewise, each from malloc. */
 QS_MUST_CHECK qs_err qs_dir_list(char ***out_names, int64_t *n_names, const char *dir, const char *suffix);

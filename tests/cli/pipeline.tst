@@ -1,5 +1,6 @@
 # The whole path on the tiny model: calibrate, quantize, evaluate, report. STATUS PATTERN COMMAND
-0 . mkdir -p $TMP/a $TMP/b
+# The directory of a file is made with it.
+0 . mkdir -p $TMP/b
 0 100.windows qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --production datasets/handbook/production --samples 100 --seqlen 64 --out $TMP/a/calib.h5
 0 current qsweep calibrate --model tests/fixtures/tiny --text datasets/handbook/calibration --production datasets/handbook/production --samples 100 --seqlen 64 --out $TMP/a/calib.h5
 0 . qsweep quantize --model tests/fixtures/tiny --calib $TMP/a/calib.h5 --spec rtn:bits=4,group=32,sym=1 --spec gptq:bits=4,group=32,sym=1 --spec gptq:bits=2,group=64,sym=0,act=1 --spec awq:bits=4,group=32,zero=1 --out $TMP/a
