@@ -1,6 +1,7 @@
 /* Deployments and evaluation on a GPU, or on the CPU that pretends to be one: budgets, maps, memory by its parts, and
  * what happens when memory runs out or the device is lost. Skipped where backend "cuda" cannot be made. */
 #include "cuda_model.h"
+#include "metric_of.h"
 
 #include <unistd.h>
 
@@ -246,18 +247,6 @@ static qs_err evaluate(sweep *s, qs_backend *backend, const char *name, unsigned
     qs_err err = evaluate_points(s, backend, name, NULL, 0, tasks, dir);
     must(qs_path_format(path, "%s/fp.eval.h5", dir));
     return err;
-}
-
-static double metric_of(const char *path, const char *name)
-{
-    qs_artifact *artifact;
-    qs_estimate estimate = {0};
-    bool present = false;
-    must(qs_artifact_open(&artifact, path, QS_KIND_EVAL));
-    must(qs_metric_get(artifact, qs_metric_find(name), &estimate, &present));
-    if (!present) fail_msg("%s: %s is missing", path, name);
-    qs_artifact_close(artifact);
-    return estimate.value;
 }
 
 static void test_evaluation(void **state)

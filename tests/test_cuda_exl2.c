@@ -2,6 +2,7 @@
  * results of a row whatever shares its batch or its launch, memory, and a whole point evaluated as on the CPU (formats
  * §4.2, 4.3; checklist E0, A20). Skipped where backend "cuda" cannot be made. */
 #include "tests/cuda_model.h"
+#include "tests/metric_of.h"
 #include "tests/op_compare.h"
 
 #include "base/log.h"
@@ -245,18 +246,6 @@ static qs_err get_head_gram(void *context, const float **packed, int64_t *n_toke
 {
     (void)context;
     return unit_gram(qs_model_get_config(model)->d_model, packed, n_tokens);
-}
-
-static double metric_of(const char *path, const char *name)
-{
-    qs_artifact *artifact;
-    qs_estimate estimate = {0};
-    bool present = false;
-    must(qs_artifact_open(&artifact, path, QS_KIND_EVAL));
-    must(qs_metric_get(artifact, qs_metric_find(name), &estimate, &present));
-    if (!present) fail_msg("%s: %s is missing", path, name);
-    qs_artifact_close(artifact);
-    return estimate.value;
 }
 
 /* Quality, latency and memory of a point; `path` of its artifact. */

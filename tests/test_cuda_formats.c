@@ -2,38 +2,8 @@
  * double quantisation, outliers; a row's result whatever shares its batch; the same bits in the reverse order of
  * threads; several matrices at once, added, updated and recorded; NaN that shows.
  * Proves: products of these formats on a GPU are what packed.h says (checklist A22). */
+#include "cuda_backends.h"
 #include "op_tables.h"
-
-/* Only where kernels run on the CPU (runtime.h). */
-__attribute__((weak)) void qs_rt_simt_set_reverse(bool reverse);
-
-typedef struct fixture {
-    qs_backend *reference, *cuda;
-} fixture;
-
-static int create_backends(void **state)
-{
-    static fixture f;
-    if (qs_backend_create(&f.cuda, "cuda", 0, 2) != QS_OK) printf("SKIP: %s\n", qs_error_text());
-    OK(qs_backend_create(&f.reference, "reference", 0, 2));
-    *state = &f;
-    return 0;
-}
-
-static int destroy_backends(void **state)
-{
-    fixture *f = *state;
-    qs_backend_destroy(f->cuda);
-    qs_backend_destroy(f->reference);
-    return 0;
-}
-
-static fixture *take(void **state)
-{
-    fixture *f = *state;
-    if (f->cuda == NULL) skip();
-    return f;
-}
 
 /* ---- parity ---- */
 

@@ -98,8 +98,6 @@ static void test_bits(void **state)
     }
 }
 
-/* ---- AWQ's nibbles ---- */
-
 /* The model itself, rounded, in the scratch directory. */
 static const char *rounded_artifact(scratch_path path, const char *text)
 {
@@ -121,6 +119,8 @@ static const char *rounded_artifact(scratch_path path, const char *text)
     qs_backend_destroy(backend);
     return path;
 }
+
+/* ---- AWQ's nibbles ---- */
 
 /* Nibbles from gemm's order into their natural one. */
 static void reorder(const char *dir, const char *leaf, int64_t n_words)
@@ -216,27 +216,6 @@ static void test_gguf(void **state)
     assert_int_equal(remove(out), 0);
 }
 
-/* The artifact of a spec that needs no calibration, with codes of the model's weights. */
-static void round_model(scratch_path path, const char *text)
-{
-    qs_quant_inputs inputs = {.model = model};
-    qs_quant_writer *writer;
-    qs_backend *backend;
-    qs_spec spec;
-    OK(qs_spec_parse(&spec, text));
-    OK(qs_quant_path(path, scratch_dir, &spec));
-    OK(qs_backend_create(&backend, "cpu", 0, 1));
-    OK(qs_quant_writer_create(&writer, path, &inputs, &spec, qs_quant_linear_bits(&spec, model)));
-    for (int64_t layer = 0; layer < qs_model_get_config(model)->n_layers; layer++) {
-        qs_quant_layer quant;
-        OK(qs_quantize_layer(model, backend, layer, NULL, &spec, 1, &quant));
-        OK(qs_quant_writer_add(writer, layer, &quant));
-        qs_quant_layer_free(&quant);
-    }
-    OK(qs_quant_writer_finish(writer, 1, NULL));
-    qs_backend_destroy(backend);
-}
-
 /* Asymmetric files that say the wrong format: the model's weights tell (A20). Where codes are not of its
  * weights nothing can, and the file is believed. */
 static void test_zeros_of_the_other_format(void **state)
@@ -259,7 +238,7 @@ static void test_zeros_of_the_other_format(void **state)
         qs_matrix_desc made, wanted;
         bool lies = i % 2 == 1, random = rows[i / 2].random;
         if (random) (void)made_up_artifact(artifact, model, rows[i / 2].text, 1);
-        else round_model(artifact, rows[i / 2].text);
+        else (void)rounded_artifact(artifact, rows[i / 2].text);
         OK(export_to(model, artifact, rows[i / 2].format, NULL, scratch(out, "checkpoint")));
         if (lies) set_config(out, "checkpoint_format", json_string(rows[i / 2].other));
         OK(qs_checkpoint_open(&checkpoint, out, model));
