@@ -47,7 +47,9 @@ endif
 CUDA_ARCHS ?= 80 86 89 90 120
 CUDA_PTX ?= $(firstword $(CUDA_ARCHS))
 cuda_arch_ptx := $(CUDA_PTX)
-cuda_text := $(CUDA_ARCHS:%=sm_%) compute_$(cuda_arch_ptx)
+# Products of a warpgroup (wgmma.h) are code for 9.0 and no other, not even as PTX.
+cuda_codes := $(patsubst 90,90a,$(CUDA_ARCHS))
+cuda_text := $(cuda_codes:%=sm_%) compute_$(cuda_arch_ptx)
 # The toolkit lies around its compiler; where a distribution has spread it, gcc finds it by itself.
 cuda_home := $(patsubst %/bin/nvcc,%,$(realpath $(nvcc)))
 cuda_include := $(addprefix -isystem ,$(wildcard $(cuda_home)/include))
@@ -59,7 +61,7 @@ empty :=
 space := $(empty) $(empty)
 nvccflags := -O3 -std=c++17 --threads 0 -Werror all-warnings -Ipipeline -I. \
   -Xcompiler -Wall$(comma)-Wextra$(comma)-fopenmp$(comma)$(subst $(space),$(comma),$(cxx_plain)) \
-  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a$(comma)code=sm_$a) \
+  $(foreach a,$(cuda_codes),-gencode arch=compute_$a$(comma)code=sm_$a) \
   -gencode arch=compute_$(cuda_arch_ptx)$(comma)code=compute_$(cuda_arch_ptx)
 # The kernels' twin is for tests, on the machine that compiles it, where fmaf may be an instruction.
 twin_isa := $(if $(filter shim,$(CUDA)),$(if $(shell grep -owm1 fma /proc/cpuinfo),-mavx2 -mfma))
@@ -122,7 +124,7 @@ $(BUILD)/$(cuda_dir)/runtime_cuda.o: defines := -DQS_CUDA_ARCHITECTURES='"$(cuda
 # These files change when what they hold does; objects and the library are made anew then.
 keep_in_file = @mkdir -p $(@D); echo '$1' | cmp -s - $@ || echo '$1' >$@
 $(BUILD)/cuda.config: FORCE
-	$(call keep_in_file,$(CUDA)$(if $(filter 1,$(CUDA)), $(CUDA_ARCHS)))
+	$(call keep_in_file,$(CUDA)$(if $(filter 1,$(CUDA)), $(cuda_codes)))
 $(BUILD)/library.list: FORCE
 	$(call keep_in_file,$(objects))
 .PHONY: FORCE
@@ -174,7 +176,7 @@ $(dataset_programs): $(BUILD)/%: $(BUILD)/%.o $(library)
 	$(link)
 
 # The twin is tried by kernels of its own.
-$(simt_tests): $(BUILD)/tests/simt_cases.cu.o
+$(simt_tests): $(BUILD)/tests/simt_cases.cu.o $(BUILD)/tests/simt_wgmma.cu.o
 
 # One test program: make unit-tokenizer
 .PHONY: unit-%

@@ -1,5 +1,5 @@
 /* Kernels of test_simt.c and test_simt_runtime.c: each uses one thing that the twin of CUDA provides. */
-#include "backend/cuda/device.h"
+#include "backend/cuda/wgmma.h"
 #include "tests/simt_cases.h"
 
 namespace {
@@ -184,6 +184,7 @@ __global__ void mistake(int which, int *out)
 {
     QS_DYNAMIC_SHARED(int, words);
     __shared__ __align__(16) int tile[8];
+    __shared__ uint64_t barrier;
     int lane = (int)threadIdx.x, value = lane;
     switch (which) {
     case QS_CASE_ABSENT_LANE:
@@ -217,6 +218,12 @@ __global__ void mistake(int which, int *out)
     case QS_CASE_BAD_COPY: qs_copy_async16(tile + 1, out + 4); break;
     case QS_CASE_OVERRUN: out[lane + 1] = value; break;
     case QS_CASE_DYNAMIC_OVERRUN: words[lane + 1] = value; break;
+    case QS_CASE_LONELY_BARRIER:
+        if (lane == 0) qs_barrier_init(&barrier, 33);
+        __syncwarp();
+        qs_barrier_arrive(&barrier);
+        qs_barrier_wait(&barrier, 0);
+        break;
     }
     if (which != QS_CASE_OVERRUN) out[lane] = value;
 }

@@ -261,6 +261,7 @@ static void test_mistakes(void **state)
     expect_report(QS_CASE_OUTSIDE, "lane outside of its mask");
     expect_report(QS_CASE_MMA_HALF_WARP, "not reached by every lane");
     expect_report(QS_CASE_BAD_COPY, "not aligned to 16");
+    expect_report(QS_CASE_LONELY_BARRIER, "nobody completes the phase");
 }
 
 #ifdef __SANITIZE_ADDRESS__

@@ -28,12 +28,13 @@ typedef struct qs_rt_device {
     int n_sms, clock_khz;
     size_t total_bytes, l2_bytes, shared_bytes_max; /* per block, after opting in */
     int driver_version, runtime_version;            /* 13000 = 13.0 */
+    bool has_wgmma;                 /* kernels with products of a warpgroup (wgmma.h) run */
     bool emulated;                  /* kernels run on the CPU */
 } qs_rt_device;
 
 /* "cudaErrorInsufficientDriver: CUDA driver version is insufficient ..."; never NULL. */
 const char *qs_rt_error_text(int code);
-/* The architectures that this build holds kernels for: "sm_80 sm_86 ... compute_80" or "cpu". */
+/* The architectures that this build holds kernels for: "sm_80 sm_90a ... compute_80" or "cpu". */
 const char *qs_rt_architectures(void);
 
 int qs_rt_n_devices(int *n);

@@ -38,6 +38,7 @@ static int describe(int device, qs_rt_device *out)
     (void)snprintf(out->name, sizeof out->name, "%.127s", properties.name);
     out->major = properties.major;
     out->minor = properties.minor;
+    out->has_wgmma = properties.major == 9 && properties.minor == 0 && strstr(QS_CUDA_ARCHITECTURES, "sm_90a") != NULL;
     out->n_sms = properties.multiProcessorCount;
     out->total_bytes = properties.totalGlobalMem;
     out->l2_bytes = (size_t)properties.l2CacheSize;

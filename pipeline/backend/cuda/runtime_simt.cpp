@@ -160,7 +160,7 @@ int qs_rt_open(int device, qs_rt_device *out)
     out->l2_bytes = 1 << 20;
     out->shared_bytes_max = QS_SIMT_SHARED_BYTES_MAX;
     out->driver_version = out->runtime_version = 13000;
-    out->emulated = true;
+    out->has_wgmma = out->emulated = true;
     return 0;
 }
 

@@ -15,6 +15,7 @@
 #endif
 
 #include "backend/cuda/simt_fiber.h"
+#include "backend/cuda/wgmma.h"
 
 using namespace qs_simt;
 
@@ -187,19 +188,32 @@ void wait_in(fiber_state state)
 
 /* ---- warps ---- */
 
-/* Until every lane has ended or waits for the block. */
-void run_warp(const warp *w)
+/* What a pass over warps found. */
+struct pass {
+    bool has_moved;
+    const fiber *at_barrier; /* in shared memory; somebody who stays there */
+};
+
+/* Until every lane has ended or waits for others than its warp. */
+void run_warp(const warp *w, pass *p)
 {
     for (;;) {
-        const fiber *waiting = NULL;
+        const fiber *waiting = NULL, *at_barrier = NULL;
         for (unsigned k = 0; k < w->n_lanes; k++) {
             fiber *f = &w->lanes[reversed ? w->n_lanes - 1 - k : k];
-            if (f->state == READY || f->state == RUNNING) run_until_it_waits(f);
+            if (f->state == AT_BARRIER && qs_simt_phase_has_passed(&f->asked)) f->state = RUNNING;
+            if (f->state == READY || f->state == RUNNING) {
+                run_until_it_waits(f);
+                p->has_moved = true;
+            }
             if (f->state == IN_WARP) waiting = f;
+            if (f->state == AT_BARRIER) at_barrier = f;
         }
+        if (at_barrier != NULL) p->at_barrier = at_barrier;
         if (waiting == NULL) return;
-        if (!qs_simt_serve_warp(w))
-            give_up("warp primitive not reached by every lane of its mask", waiting, waiting->asked.place);
+        if (qs_simt_serve_warp(w)) continue;
+        if (at_barrier != NULL) return;
+        give_up("warp primitive not reached by every lane of its mask", waiting, waiting->asked.place);
     }
 }
 
@@ -235,13 +249,21 @@ void run_block(void)
         f->self = {{i % size.x, i / size.x % size.y, i / size.x / size.y}, i % WARP, &here.block};
         f->state = READY;
         f->n_copies = f->n_groups = 0;
+        qs_simt_forget_products(f);
     }
+    qs_simt_forget_copies();
     do {
-        for (unsigned k = 0; k < n_warps; k++) {
-            unsigned first = WARP * (reversed ? n_warps - 1 - k : k), rest = here.n_threads - first;
-            const warp w = {&here.fibers[first], rest < WARP ? rest : (unsigned)WARP};
-            run_warp(&w);
-        }
+        pass p;
+        do {
+            p = {false, NULL};
+            for (unsigned k = 0; k < n_warps; k++) {
+                unsigned first = WARP * (reversed ? n_warps - 1 - k : k), rest = here.n_threads - first;
+                const warp w = {&here.fibers[first], rest < WARP ? rest : (unsigned)WARP};
+                run_warp(&w, &p);
+            }
+        } while (p.at_barrier != NULL && p.has_moved);
+        if (p.at_barrier != NULL)
+            give_up("nobody completes the phase of a barrier in shared memory", p.at_barrier, p.at_barrier->asked.place);
     } while (open_barrier());
 }
 
@@ -249,7 +271,11 @@ void run_block(void)
 void end_worker(void *)
 {
     for (int i = 0; i < here.n_free_stacks; i++) munmap(here.free_stacks[i] - GUARD_BYTES, GUARD_BYTES + stack_bytes);
-    for (int i = 0; i < N_THREADS_MAX; i++) free(here.fibers[i].copies);
+    for (int i = 0; i < N_THREADS_MAX; i++) {
+        free(here.fibers[i].copies);
+        qs_simt_free_products(&here.fibers[i]);
+    }
+    qs_simt_free_copies();
     free(here.free_stacks);
     free(here.fibers);
     here = {};
@@ -290,7 +316,7 @@ static void run_blocks(const qs_simt_work *work, int64_t n_blocks, int64_t *n_ta
     here.block.grid = grid;
     here.block.dynamic_shared = NULL;
     /* Of exactly the asked size, so that a sanitizer sees an access beyond it. */
-    if (work->shared_bytes > 0 && posix_memalign(&here.block.dynamic_shared, 128, work->shared_bytes) != 0) abort();
+    if (work->shared_bytes > 0 && posix_memalign(&here.block.dynamic_shared, 1024, work->shared_bytes) != 0) abort();
     for (;;) {
         int64_t k = __atomic_fetch_add(n_taken, 1, __ATOMIC_RELAXED);
         if (k >= n_blocks) break;
@@ -364,6 +390,37 @@ void qs_simt_mma(float *c, const uint32_t *a, const uint32_t *b, int bf16, qs_si
     asked->b = b;
     asked->bf16 = bf16;
     wait_in(IN_WARP);
+}
+
+/* ---- products of a warpgroup, barriers in shared memory (simt_async.h) ---- */
+
+void qs_simt_give_up(const char *what, qs_simt_place place) { give_up(what, current(), place); }
+
+void qs_simt_wgmma(const qs_simt_product *product, qs_simt_place place)
+{
+    ask(WGMMA, 0xffffffffu, place)->in = product;
+    wait_in(IN_WARP);
+}
+
+void qs_simt_wgmma_commit(qs_simt_place place)
+{
+    (void)ask(WGMMA_COMMIT, 0xffffffffu, place);
+    wait_in(IN_WARP);
+}
+
+void qs_simt_wgmma_wait(int n_pending, qs_simt_place place)
+{
+    ask(WGMMA_WAIT, 0xffffffffu, place)->predicate = n_pending;
+    wait_in(IN_WARP);
+}
+
+void qs_simt_mbarrier_wait(uint64_t *barrier, uint32_t parity, qs_simt_place place)
+{
+    request *asked = &current()->asked;
+    asked->in = barrier;
+    asked->predicate = (int)(parity & 1);
+    asked->place = place;
+    while (!qs_simt_phase_has_passed(asked)) wait_in(AT_BARRIER);
 }
 
 /* ---- copies in the background ---- */

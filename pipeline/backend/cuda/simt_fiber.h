@@ -12,8 +12,8 @@
 namespace qs_simt {
 
 enum { WARP = 32 };
-enum fiber_state { READY, RUNNING, IN_WARP, IN_BLOCK, DONE };
-enum request_kind { SHUFFLE, VOTE, MMA };
+enum fiber_state { READY, RUNNING, IN_WARP, IN_BLOCK, AT_BARRIER /* in shared memory */, DONE };
+enum request_kind { SHUFFLE, VOTE, MMA, WGMMA, WGMMA_COMMIT, WGMMA_WAIT };
 
 struct request { /* what a waiting lane asks of its warp or block */
     request_kind kind;
@@ -47,6 +47,7 @@ struct fiber {
     request asked;
     copy *copies; /* oldest first */
     int n_copies, copies_cap, n_groups;
+    void *products; /* of its warp, in the first lane (simt_async.cpp) */
 };
 
 struct warp {
@@ -61,9 +62,26 @@ static inline bool qs_simt_same_place(qs_simt_place a, qs_simt_place b)
     return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0);
 }
 
+/* Tensor cores align and cut off: one step to f32 towards zero. A kernel that lives with this lives with them. */
+static inline float qs_simt_cut_to_f32(double x)
+{
+    float y = (float)x;
+    return fabs((double)y) > fabs(x) ? __uint_as_float(__float_as_uint(y) - 1u) : y;
+}
+
 extern "C" {
 /* Does what one group of lanes that wait for each other asked for and lets them go on; false if there is no such. */
 bool qs_simt_serve_warp(const qs_simt::warp *w);
+[[noreturn]] void qs_simt_give_up(const char *what, qs_simt_place place); /* in the thread that runs */
+
+/* ---- simt_async.cpp ---- */
+bool qs_simt_phase_has_passed(const qs_simt::request *asked);
+void qs_simt_do_products(const qs_simt::warp *w, const qs_simt::request *asked);
+/* Before a block: what the one before it left. */
+void qs_simt_forget_copies(void);
+void qs_simt_forget_products(qs_simt::fiber *f);
+void qs_simt_free_copies(void);
+void qs_simt_free_products(qs_simt::fiber *f);
 }
 
 #endif

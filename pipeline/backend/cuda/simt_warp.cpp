@@ -13,15 +13,17 @@ bool same_request(const request *x, const request *y)
     return x->kind == y->kind && x->mask == y->mask && qs_simt_same_place(x->place, y->place);
 }
 
+bool needs_all(const request *asked) { return asked->kind >= MMA; } /* a whole warp */
+
 /* Whether all that the mask names have asked for the same. Lanes that have ended need not, as on a GPU. */
 bool is_complete(const warp *w, const request *asked)
 {
     for (unsigned i = 0; i < w->n_lanes; i++) {
         const fiber *f = &w->lanes[i];
-        if (((asked->mask >> i) & 1u) == 0 || (f->state == DONE && asked->kind != MMA)) continue;
+        if (((asked->mask >> i) & 1u) == 0 || (f->state == DONE && !needs_all(asked))) continue;
         if (f->state != IN_WARP || !same_request(&f->asked, asked)) return false;
     }
-    return asked->kind != MMA || w->n_lanes == WARP;
+    return !needs_all(asked) || w->n_lanes == WARP;
 }
 
 void do_shuffle(const warp *w, unsigned members)
@@ -49,14 +51,6 @@ float element(uint32_t pair, unsigned which, int bf16)
 {
     uint16_t bits = (uint16_t)(pair >> (16 * which));
     return bf16 ? qs_f32_of_bf16(bits) : qs_f32_of_f16(bits);
-}
-
-/* Products and their sum in f64, then one step to f32 towards zero: tensor cores align and cut off, and a kernel that
- * lives with this lives with them. */
-float cut_to_f32(double x)
-{
-    float y = (float)x;
-    return fabs((double)y) > fabs(x) ? __uint_as_float(__float_as_uint(y) - 1u) : y;
 }
 
 /* The fragments as matrices, where the PTX manual puts them (mma.m16n8k16). */
@@ -91,7 +85,7 @@ void do_mma(const warp *w, const request *asked)
     multiply(a, b, sums);
     for (unsigned lane = 0; lane < WARP; lane++) {
         float *c = static_cast<float *>(w->lanes[lane].asked.out);
-        for (unsigned i = 0; i < 4; i++) c[i] = cut_to_f32(c[i] + sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
+        for (unsigned i = 0; i < 4; i++) c[i] = qs_simt_cut_to_f32(c[i] + sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
     }
 }
 
@@ -108,6 +102,7 @@ bool qs_simt_serve_warp(const warp *w)
         if (asked.kind == SHUFFLE) do_shuffle(w, members);
         if (asked.kind == VOTE) do_vote(w, members);
         if (asked.kind == MMA) do_mma(w, &asked);
+        if (asked.kind > MMA) qs_simt_do_products(w, &asked);
         for (unsigned j = 0; j < w->n_lanes; j++)
             if (((members >> j) & 1u) != 0) w->lanes[j].state = RUNNING;
         return true;
