@@ -140,15 +140,20 @@ static inline void run_rmsnorm(qs_backend *backend, const int64_t s[N_SHAPE], ou
     keep_f32(&m, y, s[0] * s[1], out);
 }
 
+static inline float *rope_frequencies(op_memory *m, int64_t half)
+{
+    float *inv_freq = on_host(m, half, sizeof *inv_freq);
+    for (int64_t i = 0; i < half; i++) inv_freq[i] = (float)pow(10000.0, -(double)i / (double)half);
+    return floats_on_device(m, inv_freq, half);
+}
+
 static inline void run_rope(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
 {
     op_memory m = {.backend = backend};
-    float *x = drawn_on_device(&m, 3, s[0] * s[1] * s[2], 1.0), *inv_freq = on_host(&m, s[2] / 2, sizeof *inv_freq);
+    float *x = drawn_on_device(&m, 3, s[0] * s[1] * s[2], 1.0), *inv_freq = rope_frequencies(&m, s[2] / 2);
     int32_t *positions = on_host(&m, s[0], sizeof *positions);
     for (int64_t i = 0; i < s[0]; i++) positions[i] = (int32_t)(i * 37 % 1900);
-    for (int64_t i = 0; i < s[2] / 2; i++) inv_freq[i] = (float)pow(10000.0, -2.0 * (double)i / (double)s[2]);
-    OK(qs_op_rope(backend, x, on_device(&m, positions, (size_t)s[0] * sizeof *positions),
-                  floats_on_device(&m, inv_freq, s[2] / 2), s[0], s[1], s[2]));
+    OK(qs_op_rope(backend, x, on_device(&m, positions, (size_t)s[0] * sizeof *positions), inv_freq, s[0], s[1], s[2]));
     keep_f32(&m, x, s[0] * s[1] * s[2], out);
 }
 
@@ -187,13 +192,14 @@ static inline void run_attention(qs_backend *backend, const int64_t s[N_SHAPE], 
 
 /* shape: batch, cache length, heads, kv heads, head_dim, sliding window; sequences at different positions. What lies
  * behind a position in the caches must not matter: it is NaN. The output is y, then what the caches got. */
-static inline void run_attention_decode(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
+static inline void attend_decoding(qs_backend *backend, const int64_t s[N_SHAPE], bool rotate, output *out)
 {
     op_memory m = {.backend = backend};
     qs_attention_shape shape = {s[2], s[3], s[4], s[5]};
     int64_t n = s[0], n_cap = s[1], q_width = s[2] * s[4], width = s[3] * s[4];
     float *q = drawn_on_device(&m, 8, n * q_width, 2.0), *y = floats_on_device(&m, NULL, n * q_width);
     float *k = drawn_on_device(&m, 9, n * width, 2.0), *v = drawn_on_device(&m, 10, n * width, 1.0), *cache[2];
+    float *inv_freq = rotate ? rope_frequencies(&m, s[4] / 2) : NULL;
     int32_t *positions = on_host(&m, n, sizeof *positions);
     for (int64_t b = 0; b < n; b++) positions[b] = (int32_t)((n_cap - 1) * (b + 1) / n);
     for (int c = 0; c < 2; c++) {
@@ -202,7 +208,7 @@ static inline void run_attention_decode(qs_backend *backend, const int64_t s[N_S
             if (i / width % n_cap >= positions[i / width / n_cap]) rows[i] = NAN;
         cache[c] = floats_on_device(&m, rows, n * n_cap * width);
     }
-    OK(qs_op_attention_decode(backend, &shape, q, k, v, cache[0], cache[1],
+    OK(qs_op_attention_decode(backend, &shape, q, k, v, inv_freq, cache[0], cache[1],
                               on_device(&m, positions, (size_t)n * sizeof *positions), n, n_cap, y));
     output_new(out, n * (q_width + 2 * width));
     const float *values = to_host(&m, y, n * q_width);
@@ -215,6 +221,16 @@ static inline void run_attention_decode(qs_backend *backend, const int64_t s[N_S
         }
     }
     free_all(&m);
+}
+
+static inline void run_attention_decode(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
+{
+    attend_decoding(backend, s, false, out);
+}
+
+static inline void run_rope_attention_decode(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
+{
+    attend_decoding(backend, s, true, out);
 }
 
 /* ---- statistics ---- */

@@ -34,6 +34,8 @@ static const op_case cases[] = {
     {"attention_decode", 5e-6, run_attention_decode, {1, 515, 4, 2, 80, 0}},
     {"attention_decode", 5e-6, run_attention_decode, {2, 90, 2, 1, 34, 17}},
     {"attention_decode", 5e-6, run_attention_decode, {8, 40, 2, 2, 128, 0}},
+    {"rope and decode", 5e-6, run_rope_attention_decode, {3, 301, 9, 3, 64, 0}},
+    {"rope and decode", 5e-6, run_rope_attention_decode, {2, 90, 2, 1, 34, 17}},
     {"silu_mul", 1e-6, run_silu_mul, {1}},
     {"silu_mul", 1e-6, run_silu_mul, {1537}},
     {"silu_mul", 1e-6, run_silu_mul, {70001}},

@@ -167,7 +167,7 @@ static void test_refusals(void **state)
     qs_attention_shape shape = {3, 2, 2, 0};
     assert_int_equal(qs_op_attention(backend, &shape, x, x, x, 1, 1, y), QS_E_USAGE);
     shape.n_kv_heads = 3;
-    assert_int_equal(qs_op_attention_decode(backend, &shape, x, x, x, y, y, &position, 1, 0, y), QS_E_USAGE);
+    assert_int_equal(qs_op_attention_decode(backend, &shape, y, y, x, NULL, y, y, &position, 1, 0, y), QS_E_USAGE);
     qs_logit_stats stats = {.nll = y};
     assert_int_equal(qs_op_logit_stats(backend, x, &target, 1, 7, &stats), QS_E_USAGE);
     qs_backend_destroy(backend);

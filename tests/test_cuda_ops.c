@@ -27,6 +27,12 @@ static const op_case more_cases[] = {
     {"attention_decode", 5e-6, run_attention_decode, {1, 2000, 2, 1, 64, 0}},
     {"attention_decode", 5e-6, run_attention_decode, {5, 333, 6, 2, 96, 100}},
     {"attention_decode", 5e-6, run_attention_decode, {2, 70, 3, 3, 256, 0}},
+    {"attention_decode", 5e-6, run_attention_decode, {1, 200, 20, 1, 33, 0}},
+    {"rope and decode", 5e-6, run_rope_attention_decode, {4, 40, 8, 2, 128, 0}},
+    {"rope and decode", 5e-6, run_rope_attention_decode, {1, 700, 18, 1, 128, 0}},
+    {"rope and decode", 5e-6, run_rope_attention_decode, {2, 70, 12, 2, 64, 0}},
+    {"rope and decode", 5e-6, run_rope_attention_decode, {3, 100, 3, 3, 256, 0}},
+    {"rope and decode", 5e-6, run_rope_attention_decode, {1, 150, 20, 1, 72, 60}},
     {"silu_mul", 1e-6, run_silu_mul, {1000003}},
     {"add", 0.0, run_add, {1000003}},
     {"gram", 1e-6, run_gram, {8, 300}},
@@ -305,10 +311,10 @@ static void test_sequences_of_a_batch(void **state)
     float *v = drawn_on_device(&m, 62, N * KV, 1.0), *k_cache = drawn_on_device(&m, 63, N * N_CAP * KV, 2.0);
     float *v_cache = drawn_on_device(&m, 64, N * N_CAP * KV, 1.0), *y = floats_on_device(&m, NULL, N * Q);
     const int32_t *at = on_device(&m, positions, sizeof positions);
-    OK(qs_op_attention_decode(f->cuda, &shape, q, k, v, k_cache, v_cache, at, N, N_CAP, y));
+    OK(qs_op_attention_decode(f->cuda, &shape, q, k, v, NULL, k_cache, v_cache, at, N, N_CAP, y));
     const float *together = to_host(&m, y, N * Q);
     for (int64_t i = 0; i < N; i++) {
-        OK(qs_op_attention_decode(f->cuda, &shape, q + i * Q, k + i * KV, v + i * KV, k_cache + i * N_CAP * KV,
+        OK(qs_op_attention_decode(f->cuda, &shape, q + i * Q, k + i * KV, v + i * KV, NULL, k_cache + i * N_CAP * KV,
                                   v_cache + i * N_CAP * KV, at + i, 1, N_CAP, y));
         float alone[Q];
         OK(qs_backend_download(f->cuda, alone, y, sizeof alone));

@@ -336,15 +336,16 @@ qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, con
     return backend->ops->attention(backend, shape, q, k, v, n_windows, n_ctx, out);
 }
 
-qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
-                              const float *v, float *k_cache, float *v_cache, const int32_t *positions,
-                              int64_t batch, int64_t n_ctx_cap, float *out)
+qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k,
+                              const float *v, const float *inv_freq, float *k_cache, float *v_cache,
+                              const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out)
 {
     CHECK_OP("attention_decode", batch, n_ctx_cap > 0 && attention_shape_fits(shape) && q != NULL && k != NULL &&
-             v != NULL && k_cache != NULL && v_cache != NULL && positions != NULL && out != NULL);
+             v != NULL && k_cache != NULL && v_cache != NULL && positions != NULL && out != NULL &&
+             (inv_freq == NULL || shape->head_dim % 2 == 0));
     qs_watchdog_beat("attention of one token");
-    return backend->ops->attention_decode(backend, shape, q, k, v, k_cache, v_cache, positions, batch, n_ctx_cap,
-                                          out);
+    return backend->ops->attention_decode(backend, shape, q, k, v, inv_freq, k_cache, v_cache, positions, batch,
+                                          n_ctx_cap, out);
 }
 
 qs_err qs_op_silu_mul(qs_backend *backend, const float *gate, const float *up, int64_t n, float *out)

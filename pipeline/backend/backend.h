@@ -150,10 +150,12 @@ typedef struct qs_attention_shape {
 QS_MUST_CHECK qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q,
                                      const float *k, const float *v, int64_t n_windows, int64_t n_ctx, float *out);
 /* Decoding: one query row per sequence. k, v are this step's rows [batch, n_kv_heads * head_dim], written into
- * the caches [batch, n_ctx_cap, n_kv_heads * head_dim] at positions[batch] before attending 0..position. The caller
- * sees to it that positions lie in 0 .. n_ctx_cap - 1: they are on the device, and nothing here looks at them. */
-QS_MUST_CHECK qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q,
-                                            const float *k, const float *v, float *k_cache, float *v_cache,
+ * the caches [batch, n_ctx_cap, n_kv_heads * head_dim] at positions[batch] before attending 0..position. With inv_freq
+ * q and k are first rotated as by qs_op_rope, and hold nothing of use afterwards; NULL = they are. The caller sees to it
+ * that positions lie in 0 .. n_ctx_cap - 1: they are on the device, and nothing here looks at them. Positions and
+ * inv_freq are uploaded or copied, never an op's output. */
+QS_MUST_CHECK qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k,
+                                            const float *v, const float *inv_freq, float *k_cache, float *v_cache,
                                             const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out);
 /* out = silu(gate) * up, elementwise; out may equal gate. */
 QS_MUST_CHECK qs_err qs_op_silu_mul(qs_backend *backend, const float *gate, const float *up, int64_t n, float *out);

@@ -44,8 +44,8 @@ typedef struct qs_backend_ops {
                    int64_t n_heads, int64_t head_dim);
     qs_err (*attention)(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
                         const float *v, int64_t n_windows, int64_t n_ctx, float *out);
-    qs_err (*attention_decode)(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
-                               const float *v, float *k_cache, float *v_cache, const int32_t *positions,
+    qs_err (*attention_decode)(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k, const float *v,
+                               const float *inv_freq, float *k_cache, float *v_cache, const int32_t *positions,
                                int64_t batch, int64_t n_ctx_cap, float *out);
     qs_err (*silu_mul)(qs_backend *backend, const float *gate, const float *up, int64_t n, float *out);
     qs_err (*add)(qs_backend *backend, float *x, const float *y, int64_t n);

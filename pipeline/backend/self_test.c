@@ -112,17 +112,18 @@ out:
 static qs_err run_attention_decode(trial *t)
 {
     static const int32_t at[] = {30, 5};
-    float *q, *k, *v, *k_cache, *v_cache, *out;
+    float *q, *k, *v, *inv_freq, *k_cache, *v_cache, *out;
     int32_t *positions;
     qs_err err;
     QS_TRY(put_floats(t, &q, 2 * 128, 1));
     QS_TRY(put_floats(t, &k, 2 * 64, 2));
     QS_TRY(put_floats(t, &v, 2 * 64, 3));
+    QS_TRY(put_floats(t, &inv_freq, 16, 6));
     QS_TRY(put_floats(t, &k_cache, 2 * 40 * 64, 4));
     QS_TRY(put_floats(t, &v_cache, 2 * 40 * 64, 5));
     QS_TRY(put_floats(t, &out, 2 * 128, 0));
     QS_TRY(put(t, &positions, at, sizeof at));
-    QS_TRY(qs_op_attention_decode(t->backend, &shape, q, k, v, k_cache, v_cache, positions, 2, 40, out));
+    QS_TRY(qs_op_attention_decode(t->backend, &shape, q, k, v, inv_freq, k_cache, v_cache, positions, 2, 40, out));
     QS_TRY(get(t, out, 2 * 128));
     QS_TRY(get(t, k_cache + 30 * 64, 64));
 out:
@@ -365,7 +366,7 @@ static const struct {
     {"rmsnorm", run_rmsnorm, 1e-5},
     {"rope", run_rope, 1e-5},
     {"attention", run_attention, 1e-5},
-    {"attention_decode", run_attention_decode, 1e-5},
+    {"rope, attention_decode", run_attention_decode, 1e-5},
     {"silu_mul, add", run_elementwise, 1e-5},
     {"gram, abs_stats", run_statistics, 2e-6},
     {"logit_stats, sample, kld", run_logits, 1e-5},

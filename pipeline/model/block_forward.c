@@ -165,9 +165,9 @@ static qs_err see(const qs_tap *tap, const qs_block *block, qs_site site, const 
                     qs_site_width(qs_model_get_config(block->model), site));
 }
 
-/* Rotated queries into scratch->q, rotated keys and values into k and v, of n rows of the residual stream. */
-static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden, int64_t n,
-                      const int32_t *positions, float *k, float *v, const qs_tap *tap)
+/* Queries into scratch->q, keys and values into k and v, of n rows of the residual stream. */
+static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden, int64_t n, float *k, float *v,
+                      const qs_tap *tap)
 {
     qs_err err = QS_OK;
     qs_backend *backend = block->backend;
@@ -180,8 +180,17 @@ static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden,
                    3, s->x, n));
     if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
     if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
-    QS_TRY(qs_op_rope(backend, s->q, positions, s->inv_freq, n, c->n_heads, c->head_dim));
-    QS_TRY(qs_op_rope(backend, k, positions, s->inv_freq, n, c->n_kv_heads, c->head_dim));
+out:
+    return err;
+}
+
+/* Queries in scratch->q, and keys. */
+static qs_err rotate(const qs_block *block, qs_scratch *s, int64_t n, float *k)
+{
+    qs_err err = QS_OK;
+    const qs_model_config *c = qs_model_get_config(block->model);
+    QS_TRY(qs_op_rope(block->backend, s->q, s->positions, s->inv_freq, n, c->n_heads, c->head_dim));
+    QS_TRY(qs_op_rope(block->backend, k, s->positions, s->inv_freq, n, c->n_kv_heads, c->head_dim));
 out:
     return err;
 }
@@ -241,7 +250,8 @@ qs_err qs_block_forward(const qs_block *block, qs_scratch *scratch, float *hidde
     for (int64_t first = 0; first < n_windows; first += step) {
         int64_t n = least(n_windows - first, step);
         float *h = hidden + first * n_ctx * d_model;
-        QS_TRY(project(block, scratch, h, n * n_ctx, scratch->positions, scratch->k, scratch->v, tap));
+        QS_TRY(project(block, scratch, h, n * n_ctx, scratch->k, scratch->v, tap));
+        QS_TRY(rotate(block, scratch, n * n_ctx, scratch->k));
         QS_TRY(qs_op_attention(block->backend, &shape, scratch->q, scratch->k, scratch->v, n, n_ctx,
                                scratch->attended));
         QS_TRY(finish(block, scratch, h, n * n_ctx, tap));
@@ -256,9 +266,9 @@ qs_err qs_block_decode(const qs_block *block, qs_scratch *scratch, float *hidden
     qs_err err = QS_OK;
     QS_TRY(check_rows(scratch, kv->batch, "a batch"));
     qs_attention_shape shape = attention_shape(block);
-    QS_TRY(project(block, scratch, hidden, kv->batch, positions, scratch->k, scratch->v, NULL));
-    QS_TRY(qs_op_attention_decode(block->backend, &shape, scratch->q, scratch->k, scratch->v, kv->k, kv->v,
-                                  positions, kv->batch, kv->n_ctx_cap, scratch->attended));
+    QS_TRY(project(block, scratch, hidden, kv->batch, scratch->k, scratch->v, NULL));
+    QS_TRY(qs_op_attention_decode(block->backend, &shape, scratch->q, scratch->k, scratch->v, scratch->inv_freq, kv->k,
+                                  kv->v, positions, kv->batch, kv->n_ctx_cap, scratch->attended));
     QS_TRY(finish(block, scratch, hidden, kv->batch, NULL));
 out:
     return err;
@@ -277,7 +287,8 @@ qs_err qs_block_prefill(const qs_block *block, qs_scratch *scratch, float *hidde
     int64_t offset = index * kv->n_ctx_cap * shape.n_kv_heads * shape.head_dim;
     float *k = kv->k + offset, *v = kv->v + offset;
     QS_TRY(set_positions(scratch, scratch->n_rows));
-    QS_TRY(project(block, scratch, hidden, n_ctx, scratch->positions, k, v, NULL));
+    QS_TRY(project(block, scratch, hidden, n_ctx, k, v, NULL));
+    QS_TRY(rotate(block, scratch, n_ctx, k));
     QS_TRY(qs_op_attention(block->backend, &shape, scratch->q, k, v, 1, n_ctx, scratch->attended));
     QS_TRY(finish(block, scratch, hidden, n_ctx, NULL));
 out:

@@ -97,11 +97,19 @@ static qs_err attend(bench_activations *a, int64_t layer)
 {
     const bench_shape *s = &a->b->shape;
     qs_attention_shape shape = {.n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim};
-    if (a->cap == 0) return qs_op_attention(a->b->backend, &shape, a->q, a->k, a->v, 1, a->rows, a->attended);
-    int64_t cache = a->rows * a->cap * s->n_kv_heads * s->head_dim;
-    float *k_cache = a->caches + 2 * layer * cache;
-    return qs_op_attention_decode(a->b->backend, &shape, a->q, a->k, a->v, k_cache, k_cache + cache, a->positions,
-                                  a->rows, a->cap, a->attended);
+    qs_backend *backend = a->b->backend;
+    if (a->cap > 0) {
+        int64_t cache = a->rows * a->cap * s->n_kv_heads * s->head_dim;
+        float *k_cache = a->caches + 2 * layer * cache;
+        return qs_op_attention_decode(backend, &shape, a->q, a->k, a->v, a->inv_freq, k_cache, k_cache + cache,
+                                      a->positions, a->rows, a->cap, a->attended);
+    }
+    qs_err err = QS_OK;
+    QS_TRY(qs_op_rope(backend, a->q, a->positions, a->inv_freq, a->rows, s->n_heads, s->head_dim));
+    QS_TRY(qs_op_rope(backend, a->k, a->positions, a->inv_freq, a->rows, s->n_kv_heads, s->head_dim));
+    QS_TRY(qs_op_attention(backend, &shape, a->q, a->k, a->v, 1, a->rows, a->attended));
+out:
+    return err;
 }
 
 qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t layer)
@@ -112,8 +120,6 @@ qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t lay
     const double eps = 1e-5;
     QS_TRY(qs_op_rmsnorm(backend, a->hidden, a->norm, a->rows, s->d_model, eps, a->x));
     QS_TRY(multiply_qkv(a, layers, layer));
-    QS_TRY(qs_op_rope(backend, a->q, a->positions, a->inv_freq, a->rows, s->n_heads, s->head_dim));
-    QS_TRY(qs_op_rope(backend, a->k, a->positions, a->inv_freq, a->rows, s->n_kv_heads, s->head_dim));
     QS_TRY(attend(a, layer));
     QS_TRY(multiply(a, layers, layer, BENCH_O, 1, a->attended, &a->hidden));
     QS_TRY(qs_op_rmsnorm(backend, a->hidden, a->norm, a->rows, s->d_model, eps, a->x));

@@ -53,8 +53,8 @@ static qs_err attention_decode(subject *s)
     bench_activations *a = &s->activations;
     qs_attention_shape shape = attention_shape(&a->b->shape);
     float *v_cache = a->caches + a->rows * a->cap * shape.n_kv_heads * shape.head_dim;
-    return qs_op_attention_decode(a->b->backend, &shape, a->q, a->k, a->v, a->caches, v_cache, a->positions, a->rows,
-                                  a->cap, a->attended);
+    return qs_op_attention_decode(a->b->backend, &shape, a->q, a->k, a->v, a->inv_freq, a->caches, v_cache,
+                                  a->positions, a->rows, a->cap, a->attended);
 }
 
 static qs_err silu_mul(subject *s)

@@ -70,9 +70,9 @@ qs_err qs_cpu_rope(qs_backend *backend, float *x, const int32_t *positions, cons
                    int64_t n_heads, int64_t head_dim);
 qs_err qs_cpu_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
                         const float *v, int64_t n_windows, int64_t n_ctx, float *out);
-qs_err qs_cpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
-                               const float *v, float *k_cache, float *v_cache, const int32_t *positions,
-                               int64_t batch, int64_t n_ctx_cap, float *out);
+qs_err qs_cpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k,
+                               const float *v, const float *inv_freq, float *k_cache, float *v_cache,
+                               const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out);
 qs_err qs_cpu_silu_mul(qs_backend *backend, const float *gate, const float *up, int64_t n, float *out);
 qs_err qs_cpu_add(qs_backend *backend, float *x, const float *y, int64_t n);
 qs_err qs_cpu_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, double *gram);

@@ -163,12 +163,17 @@ static void attention_decode_items(void *context, int64_t first, int64_t last, i
         c->kernels->attention_decode.run(&c->job, item / n_heads, item % n_heads);
 }
 
-qs_err qs_cpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
-                               const float *v, float *k_cache, float *v_cache, const int32_t *positions,
-                               int64_t batch, int64_t n_ctx_cap, float *out)
+qs_err qs_cpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k,
+                               const float *v, const float *inv_freq, float *k_cache, float *v_cache,
+                               const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out)
 {
+    qs_err err = QS_OK;
     qs_cpu *cpu = qs_cpu_of(backend);
     int64_t kv_width = shape->n_kv_heads * shape->head_dim, longest = 0;
+    if (inv_freq != NULL) {
+        QS_TRY(qs_cpu_rope(backend, q, positions, inv_freq, batch, shape->n_heads, shape->head_dim));
+        QS_TRY(qs_cpu_rope(backend, k, positions, inv_freq, batch, shape->n_kv_heads, shape->head_dim));
+    }
     for (int64_t b = 0; b < batch; b++) {
         int64_t row = (b * n_ctx_cap + positions[b]) * kv_width;
         memcpy(k_cache + row, k + b * kv_width, (size_t)kv_width * sizeof *k);
@@ -180,7 +185,8 @@ qs_err qs_cpu_attention_decode(qs_backend *backend, const qs_attention_shape *sh
                                    .n_ctx = n_ctx_cap, .positions = positions}};
     int64_t chunk_min = rows_min((longest + 1) * shape->head_dim);
     qs_team_run(cpu->team, batch * shape->n_heads, chunk_min, attention_decode_items, &c);
-    return QS_OK;
+out:
+    return err;
 }
 
 /* ---- elementwise ---- */

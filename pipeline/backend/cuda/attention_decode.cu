@@ -1,39 +1,33 @@
-/* Attention of decoding: one query row per sequence against its cache, which is read once: all the cost.
+/* Attention of decoding: one query row per sequence against its cache, which is read once: all the cost. Rotating
+ * queries and keys, writing the caches and joining the parts are done on the way, so it is one launch.
  *
  * A block takes one sequence, one key/value head with the query heads that share it, and one part of the
- * keys; four warps per block, and 16 or 32 lanes (a "team") per key, so that a load of a warp covers whole
- * rows. Teams walk through the part on their own, with their own running maximum, and meet at its end; a
- * second kernel joins the parts. The grid is fixed by the shape and the capacity of the cache, so a recorded
- * launch serves all positions; how long the parts are follows from the sequence's own position. */
-#include "backend/cuda/device.h"
+ * keys; 16 or 32 lanes (a "team") per key, so that a load of a warp covers whole rows. Teams walk through the
+ * part on their own, with their own running maximum, and meet at its end. The block that ends as the last of
+ * its head's parts joins them all, in their order, so it does not matter which block that is. The grid is fixed
+ * by the shape and the capacity of the cache, so a recorded launch serves all positions; how long the parts are
+ * follows from the sequence's own position. */
+#include "backend/cuda/attention_team.h"
 #include "backend/cuda/kernels.h"
 
 namespace {
 
-constexpr unsigned ALL_LANES = 0xffffffffu;
-constexpr int WARPS = 4, THREADS = 32 * WARPS, COMBINE_THREADS = 256;
 constexpr int SPLITS_MAX = 128;
-/* Blocks of a step with one sequence: about four per multiprocessor of a large GPU, which is what it takes to
- * keep enough loads under way. */
-constexpr int64_t BLOCKS_WANTED = 512;
-
-/* How a block is cut for heads of up to DIM numbers, G query heads at a time. Keys per team and step are what
- * the registers hold beside G queries and G sums. */
-template <int DIM, int G> struct layout {
-    static constexpr int LANES = DIM == 64 ? 16 : 32, TEAMS = THREADS / LANES, VECTORS = DIM / (4 * LANES);
-    static constexpr int KEYS = G * VECTORS == 16 ? 2 : 4, LANES_PER_KEY = LANES / KEYS, UNIT = TEAMS * KEYS;
-    static constexpr int BLOCKS_PER_SM = G * VECTORS == 16 ? 2 : G * VECTORS == 8 ? 3 : 4;
-};
+/* Warps of a step with one sequence: as many as a large GPU holds at a time, which is what it takes to keep enough
+ * loads under way. */
+constexpr int64_t WARPS_WANTED = 2048;
 
 /* Query heads that a block takes at once: 1, 4, 8 or this. */
 constexpr int heads_max(int dim) { return dim == 256 ? 8 : 16; }
 
 struct decode_args {
     const float *q, *k, *v; /* of this step */
+    const float *inv_freq;  /* [head_dim / 2] or NULL: q and k are rotated */
     float *k_cache, *v_cache, *out;
     const int32_t *positions;
     float *partial; /* [batch, n_heads, n_splits, head_dim rounded up to 4] */
     float2 *stats;  /* [batch, n_heads, n_splits]: running maximum (base 2), sum */
+    unsigned *turns; /* [batch, n_kv_heads, n_chunks]: parts that have ended; 0 between launches */
     int n_heads, n_kv_heads, head_dim, window, n_ctx_cap;
     int n_chunks; /* of the query heads of a key/value head */
     int unit, n_splits;
@@ -55,174 +49,69 @@ __device__ __forceinline__ key_range keys_of_split(const decode_args &args, int 
     return {begin, min(begin + per_split, position + 1), (n_keys + per_split - 1) / per_split};
 }
 
-/* Four numbers of a row from `dim` on. Rows of a multiple of 4 numbers are aligned, and a lane behind the
- * row's end reads its beginning, which costs nothing and changes nothing: its query is 0, its sums are not
- * written. */
-template <bool ALIGNED> __device__ __forceinline__ float4 load_four(const float *row, int dim, int head_dim)
+/* ---- heads rotated ---- */
+
+/* What turns the thread's pair of numbers (i, i + head_dim / 2), i = thread % (DIM / 2). The angle is rounded to f32
+ * before sine and cosine, as the CPU does and as models are trained. */
+struct rotation {
+    float sine, cosine;
+};
+
+template <int DIM> __device__ __forceinline__ rotation rotation_of(const decode_args &args, int position)
 {
-    if (ALIGNED) return *reinterpret_cast<const float4 *>(row + (dim < head_dim ? dim : 0));
-    float4 r = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (dim < head_dim) r.x = row[dim];
-    if (dim + 1 < head_dim) r.y = row[dim + 1];
-    if (dim + 2 < head_dim) r.z = row[dim + 2];
-    if (dim + 3 < head_dim) r.w = row[dim + 3];
+    rotation r = {0.0f, 1.0f};
+    int pair = (int)threadIdx.x % (DIM / 2);
+    if (args.inv_freq != nullptr && pair < args.head_dim / 2)
+        sincosf((float)position * args.inv_freq[pair], &r.sine, &r.cosine);
     return r;
 }
 
-__device__ __forceinline__ float dot_four(float4 a, float4 b, float sum)
+/* The block's query heads and, where it is wanted, this step's key behind them: turned[G]. Numbers behind a head's end
+ * become zeros. */
+template <int DIM, int G>
+__device__ __forceinline__ void turn_heads(const decode_args &args, const rotation &r, const float *q, const float *k,
+                                           int n_heads_here, bool with_key, float (*turned)[DIM])
 {
-    return fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, sum))));
-}
-
-/* Sums N values over the LANES lanes of a team. Each exchange halves the values that a lane still carries, so
- * the whole costs little more than N shuffles; lane l ends with the sum of value l / (LANES / N). */
-template <int N, int LANES> __device__ __forceinline__ float team_sums(float values[N], int lane)
-{
+    constexpr int PAIRS = DIM / 2, STEP = layout<DIM, G>::THREADS / PAIRS, N = (G + STEP) / STEP;
+    int pair = (int)threadIdx.x % PAIRS, first = (int)threadIdx.x / PAIRS;
+    int head_dim = args.head_dim, half = (head_dim + 1) / 2; /* odd ones are not rotated */
+    bool has_low = pair < half, has_high = has_low && pair + half < head_dim;
+    float low[N], high[N];
 #pragma unroll
-    for (int distance = LANES / 2, n = N; distance > 0; distance /= 2) {
-        if (n > 1) {
-            n /= 2;
-            bool upper = lane & distance;
-#pragma unroll
-            for (int i = 0; i < n; i++) {
-                float keep = upper ? values[i + n] : values[i], give = upper ? values[i] : values[i + n];
-                values[i] = keep + __shfl_xor_sync(ALL_LANES, give, distance);
-            }
-        } else {
-            values[0] += __shfl_xor_sync(ALL_LANES, values[0], distance);
-        }
+    for (int i = 0; i < N; i++) {
+        int head = first + i * STEP;
+        const float *from = head < n_heads_here ? q + (int64_t)head * head_dim : k;
+        low[i] = has_low ? from[pair] : 0.0f;
+        high[i] = has_high ? from[pair + half] : 0.0f;
     }
-    return values[0];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        int head = first + i * STEP;
+        if (head > n_heads_here || (head == n_heads_here && !with_key)) continue;
+        float *to = turned[head < n_heads_here ? head : G];
+        bool turns = args.inv_freq != nullptr && has_high;
+        to[has_low ? pair : 2 * pair] = turns ? low[i] * r.cosine - high[i] * r.sine : low[i];
+        to[has_low ? pair + half : 2 * pair + 1] = turns ? high[i] * r.cosine + low[i] * r.sine : high[i];
+    }
 }
 
-/* A step's place in the caches: the rows of one sequence and key/value head. */
-struct kv_rows {
-    const float *k_cache, *v_cache, *k_fresh, *v_fresh;
-    int64_t stride;
-    int n_cached; /* keys from here on are not read from the caches: this step's, and those of other parts */
-    int head_dim;
+/* ---- parts ---- */
+
+/* A block's shared memory: what its teams found, later the factors of parts and their sums. */
+template <int DIM, int G> struct pool {
+    using cut = layout<DIM, G>;
+    static constexpr int TEAMS = cut::TEAMS * G * DIM, PARTS = G * SPLITS_MAX + 4 * cut::THREADS;
+    static constexpr int FLOATS = TEAMS > PARTS ? TEAMS : PARTS;
 };
 
-/* What a team carries from step to step; lane l holds numbers 4l .. 4l + 3 of each LANES * 4. */
-template <int DIM, int G> struct team_state {
-    using cut = layout<DIM, G>;
-    float4 keys[cut::KEYS][cut::VECTORS], values[cut::KEYS][cut::VECTORS];
-    float4 queries[G][cut::VECTORS], sums[G][cut::VECTORS];
-    float running_max[G], running_sum[G]; /* the sum over the keys that the lane has scored itself */
-};
-
-/* The rows of KEYS keys. This step's row comes from where it was made, as the cache may not hold it yet; it
- * also stands for rows that do not count, so that loads need no branches. */
-template <bool ALIGNED, int KEYS, int VECTORS, int LANES>
-__device__ __forceinline__ void load_rows(float4 (&rows)[KEYS][VECTORS], const kv_rows &kv,
-                                          const float *cache, const float *fresh, int key, int lane)
-{
-#pragma unroll
-    for (int j = 0; j < KEYS; j++) {
-        const float *row = key + j < kv.n_cached ? cache + (key + j) * kv.stride : fresh;
-#pragma unroll
-        for (int i = 0; i < VECTORS; i++)
-            rows[j][i] = load_four<ALIGNED>(row, i * 4 * LANES + 4 * lane, kv.head_dim);
-    }
-}
-
-template <int DIM, int G, bool ALIGNED>
-__device__ __forceinline__ void load_keys(team_state<DIM, G> &state, const kv_rows &kv, int key, int lane)
-{
-    using cut = layout<DIM, G>;
-    load_rows<ALIGNED, cut::KEYS, cut::VECTORS, cut::LANES>(state.keys, kv, kv.k_cache, kv.k_fresh, key,
-                                                            lane);
-}
-
-template <int DIM, int G, bool ALIGNED>
-__device__ __forceinline__ void load_values(team_state<DIM, G> &state, const kv_rows &kv, int key, int lane)
-{
-    using cut = layout<DIM, G>;
-    load_rows<ALIGNED, cut::KEYS, cut::VECTORS, cut::LANES>(state.values, kv, kv.v_cache, kv.v_fresh, key,
-                                                            lane);
-}
-
-/* Queries scaled so that weights are powers of 2. */
-template <int DIM, int G, bool ALIGNED>
-__device__ __forceinline__ void start(team_state<DIM, G> &state, const float *q, int n_heads_here,
-                                      int head_dim, int lane)
-{
-    using cut = layout<DIM, G>;
-    float scale = 1.44269504f / sqrtf((float)head_dim);
-#pragma unroll
-    for (int g = 0; g < G; g++) {
-        state.running_max[g] = -FLT_MAX;
-        state.running_sum[g] = 0.0f;
-#pragma unroll
-        for (int i = 0; i < cut::VECTORS; i++) {
-            int dim = i * 4 * cut::LANES + 4 * lane;
-            float4 v = load_four<ALIGNED>(q + (int64_t)min(g, n_heads_here - 1) * head_dim, dim, head_dim);
-            bool counts = g < n_heads_here && dim < head_dim;
-            state.queries[g][i] = make_float4(counts ? v.x * scale : 0.0f, counts ? v.y * scale : 0.0f,
-                                              counts ? v.z * scale : 0.0f, counts ? v.w * scale : 0.0f);
-            state.sums[g][i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        }
-    }
-}
-
-/* Scores of one query head and the team's keys to weights, relative to the new running maximum. */
+/* What the teams found, joined: the result where there is one part, else a part's. `row` counts the heads of all
+ * sequences. */
 template <int DIM, int G>
-__device__ __forceinline__ void score(team_state<DIM, G> &state, int g, bool own_key_counts, int lane,
-                                      float *weights)
+__device__ __forceinline__ void join_teams(const decode_args &args, team_state<DIM, G> &state, int team, int lane,
+                                           int64_t row, int n_heads_here, bool is_whole, float *shared)
 {
     using cut = layout<DIM, G>;
-    float dots[cut::KEYS];
-#pragma unroll
-    for (int j = 0; j < cut::KEYS; j++) {
-        dots[j] = 0.0f;
-#pragma unroll
-        for (int i = 0; i < cut::VECTORS; i++)
-            dots[j] = dot_four(state.queries[g][i], state.keys[j][i], dots[j]);
-    }
-    float own = team_sums<cut::KEYS, cut::LANES>(dots, lane);
-    if (!own_key_counts) own = -INFINITY;
-    float new_max = own;
-#pragma unroll
-    for (int distance = cut::LANES / 2; distance >= cut::LANES_PER_KEY; distance /= 2)
-        new_max = fmaxf(new_max, __shfl_xor_sync(ALL_LANES, new_max, distance));
-    new_max = fmaxf(new_max, state.running_max[g]);
-    float weight = exp2f(own - new_max), factor = exp2f(state.running_max[g] - new_max);
-    state.running_max[g] = new_max;
-    state.running_sum[g] = state.running_sum[g] * factor + weight;
-    if (lane % cut::LANES_PER_KEY == 0) weights[lane / cut::LANES_PER_KEY * G + g] = weight;
-#pragma unroll
-    for (int i = 0; i < cut::VECTORS; i++) {
-        float4 v = state.sums[g][i];
-        state.sums[g][i] = make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
-    }
-}
-
-template <int DIM, int G>
-__device__ __forceinline__ void add_values(team_state<DIM, G> &state, const float *weights)
-{
-    using cut = layout<DIM, G>;
-#pragma unroll
-    for (int j = 0; j < cut::KEYS; j++) {
-#pragma unroll
-        for (int g = 0; g < G; g++) {
-            float weight = weights[j * G + g];
-#pragma unroll
-            for (int i = 0; i < cut::VECTORS; i++) {
-                float4 v = state.values[j][i], sum = state.sums[g][i];
-                state.sums[g][i] = make_float4(fmaf(weight, v.x, sum.x), fmaf(weight, v.y, sum.y),
-                                               fmaf(weight, v.z, sum.z), fmaf(weight, v.w, sum.w));
-            }
-        }
-    }
-}
-
-/* What the teams found, joined and written as the part's result. `row` counts the heads of all sequences. */
-template <int DIM, int G>
-__device__ __forceinline__ void join_teams(const decode_args &args, team_state<DIM, G> &state, int team,
-                                           int lane, int64_t row, int n_heads_here)
-{
-    using cut = layout<DIM, G>;
-    __shared__ __align__(16) float numbers[cut::TEAMS][G][DIM];
+    float(*numbers)[G][DIM] = reinterpret_cast<float(*)[G][DIM]>(shared);
     __shared__ float max_of[cut::TEAMS][G], sum_of[cut::TEAMS][G];
 #pragma unroll
     for (int g = 0; g < G; g++) {
@@ -237,7 +126,7 @@ __device__ __forceinline__ void join_teams(const decode_args &args, team_state<D
     }
     __syncthreads();
     int width = (args.head_dim + 3) / 4 * 4;
-    for (int i = (int)threadIdx.x; i < n_heads_here * DIM; i += THREADS) {
+    for (int i = (int)threadIdx.x; i < n_heads_here * DIM; i += cut::THREADS) {
         int g = i / DIM, dim = i % DIM;
         if (dim >= width) continue;
         float max_all = -FLT_MAX, total = 0.0f, number = 0.0f;
@@ -250,22 +139,117 @@ __device__ __forceinline__ void join_teams(const decode_args &args, team_state<D
             number += factor * numbers[t][g][dim];
         }
         int64_t at = (row + g) * args.n_splits + blockIdx.x;
-        args.partial[at * width + dim] = number;
-        if (dim == 0) args.stats[at] = make_float2(max_all, total);
+        if (!is_whole) args.partial[at * width + dim] = number;
+        else if (dim < args.head_dim) args.out[(row + g) * args.head_dim + dim] = number / total;
+        if (!is_whole && dim == 0) args.stats[at] = make_float2(max_all, total);
+    }
+}
+
+/* Whether all other parts of the block's heads have ended and what they wrote is there. */
+__device__ __forceinline__ bool is_last_part(unsigned *turn, int n_parts)
+{
+    __shared__ bool is_last;
+    __threadfence(); /* the thread's results before its block's turn */
+    __syncthreads();
+    if (threadIdx.x == 0) is_last = atomicInc(turn, (unsigned)(n_parts - 1)) == (unsigned)(n_parts - 1);
+    __syncthreads();
+    if (is_last) __threadfence();
+    return is_last;
+}
+
+/* One head's parts by one warp: their factors, and what the sum is to be divided by behind them. */
+__device__ __forceinline__ void weigh_parts(const float2 *stats, int n_parts, float *factors, float *total_of)
+{
+    constexpr int PER_LANE = SPLITS_MAX / 32;
+    int lane = (int)threadIdx.x % 32;
+    float2 own[PER_LANE];
+    float max_all = -FLT_MAX, total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+        own[i] = i * 32 + lane < n_parts ? stats[i * 32 + lane] : make_float2(-FLT_MAX, 0.0f);
+        max_all = fmaxf(max_all, own[i].x);
+    }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2)
+        max_all = fmaxf(max_all, __shfl_xor_sync(ALL_LANES, max_all, distance));
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+        float factor = exp2f(own[i].x - max_all);
+        total += factor * own[i].y;
+        if (i * 32 + lane < n_parts) factors[i * 32 + lane] = factor;
+    }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) total += __shfl_xor_sync(ALL_LANES, total, distance);
+    if (lane == 0) *total_of = total;
+}
+
+/* The parts of n_heads_here heads from `row` on, joined. A thread has four numbers of every STEP-th part. */
+template <int DIM, int G>
+__device__ __forceinline__ void join_parts(const decode_args &args, int n_parts, int64_t row, int n_heads_here,
+                                           float *shared)
+{
+    using cut = layout<DIM, G>;
+    constexpr int COLUMNS = DIM / 4, ROWS = cut::THREADS / COLUMNS, HEADS = G < ROWS ? G : ROWS, STEP = ROWS / HEADS;
+    constexpr int AHEAD = 16; /* loads under way */
+    __shared__ float totals[G];
+    float *factors = shared, *sums = shared + G * SPLITS_MAX; /* [G, SPLITS_MAX], [HEADS, STEP, DIM] */
+    int warp = (int)threadIdx.x / 32, n_vectors = (args.head_dim + 3) / 4;
+    int column = (int)threadIdx.x % COLUMNS, of_row = (int)threadIdx.x / COLUMNS;
+    int head = of_row % HEADS, first = of_row / HEADS;
+    for (int g = 0; g < n_heads_here; g += HEADS) {
+        bool works = g + head < n_heads_here && column < n_vectors;
+        const float4 *partial = reinterpret_cast<const float4 *>(args.partial) +
+                                (row + g + head) * args.n_splits * n_vectors + column;
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        for (int from = first, round = 0; round == 0 || from < n_parts; from += AHEAD * STEP, round++) {
+            float4 held[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                int part = from + i * STEP;
+                held[i] = works && part < n_parts ? partial[(int64_t)part * n_vectors]
+                                                  : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            }
+            if (g == 0 && round == 0) {
+                for (int h = warp; h < n_heads_here; h += cut::WARPS)
+                    weigh_parts(args.stats + (row + h) * args.n_splits, n_parts, factors + h * SPLITS_MAX, &totals[h]);
+                __syncthreads();
+            }
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                int part = from + i * STEP;
+                float factor = works && part < n_parts ? factors[(g + head) * SPLITS_MAX + part] : 0.0f;
+                sum = make_float4(fmaf(factor, held[i].x, sum.x), fmaf(factor, held[i].y, sum.y),
+                                  fmaf(factor, held[i].z, sum.z), fmaf(factor, held[i].w, sum.w));
+            }
+        }
+        if (g > 0) __syncthreads(); /* the sums of the heads before have been read */
+        *reinterpret_cast<float4 *>(&sums[((head * STEP + first) * COLUMNS + column) * 4]) = sum;
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < HEADS * DIM; i += cut::THREADS) {
+            int h = i / DIM, dim = i % DIM;
+            if (g + h >= n_heads_here || dim >= args.head_dim) continue;
+            float number = 0.0f;
+#pragma unroll
+            for (int s = 0; s < STEP; s++) number += sums[(h * STEP + s) * DIM + dim];
+            args.out[(row + g + h) * args.head_dim + dim] = number / totals[g + h];
+        }
     }
 }
 
 template <int DIM, int G, bool ALIGNED>
-__global__ void __launch_bounds__(THREADS, layout<DIM, G>::BLOCKS_PER_SM) attend_part(decode_args args)
+__global__ void __launch_bounds__(layout<DIM, G>::THREADS, layout<DIM, G>::BLOCKS_PER_SM) attend(decode_args args)
 {
     using cut = layout<DIM, G>;
-    __shared__ __align__(16) float weights[cut::TEAMS][cut::KEYS * G];
-    qs_wait_for_previous();
-    qs_let_next_begin();
+    __shared__ __align__(16) float weights[cut::TEAMS][cut::KEYS * G], turned[G + 1][DIM];
+    __shared__ __align__(16) float shared[pool<DIM, G>::FLOATS];
     int sequence = (int)blockIdx.z;
     int kv_head = (int)blockIdx.y / args.n_chunks, chunk = (int)blockIdx.y % args.n_chunks;
+    /* Positions and frequencies are no kernel's output (kernels.h). */
     int position = args.positions[sequence], head_dim = args.head_dim;
     key_range range = keys_of_split(args, position, (int)blockIdx.x);
+    rotation turn = rotation_of<DIM>(args, position);
+    qs_wait_for_previous();
+    qs_let_next_begin();
     if (range.begin >= range.end) return; /* the whole block */
 
     int lane = (int)threadIdx.x % cut::LANES, team = (int)threadIdx.x / cut::LANES;
@@ -281,19 +265,23 @@ __global__ void __launch_bounds__(THREADS, layout<DIM, G>::BLOCKS_PER_SM) attend
     kv.head_dim = head_dim;
     int heads_per_kv = args.n_heads / args.n_kv_heads, n_heads_here = min(G, heads_per_kv - chunk * G);
     int64_t row = (int64_t)sequence * args.n_heads + kv_head * heads_per_kv + chunk * G;
+    bool is_newest = range.end == position + 1, is_whole = range.n_splits == 1;
 
     team_state<DIM, G> state;
     int key = range.begin + team * cut::KEYS;
     load_keys<DIM, G, ALIGNED>(state, kv, key, lane);
     load_values<DIM, G, ALIGNED>(state, kv, key, lane);
-    start<DIM, G, ALIGNED>(state, args.q + row * head_dim, n_heads_here, head_dim, lane);
-    if (range.end == position + 1 && chunk == 0) { /* nobody reads this row of the caches in this step */
-        for (int i = (int)threadIdx.x; i < head_dim; i += THREADS) {
-            args.k_cache[cached + position * stride + i] = kv.k_fresh[i];
+    turn_heads<DIM, G>(args, turn, args.q + row * head_dim, kv.k_fresh, n_heads_here, is_newest, turned);
+    __syncthreads();
+    start<DIM, G>(state, turned, n_heads_here, head_dim, lane);
+    if (is_newest && chunk == 0) { /* nobody reads this row of the caches in this step */
+        for (int i = (int)threadIdx.x; i < head_dim; i += cut::THREADS) {
+            args.k_cache[cached + position * stride + i] = turned[G][i];
             args.v_cache[cached + position * stride + i] = kv.v_fresh[i];
         }
     }
     for (int base = range.begin; base < range.end; base += cut::UNIT, key += cut::UNIT) {
+        take_fresh_key<DIM, G>(state, turned[G], key, position, lane);
 #pragma unroll
         for (int g = 0; g < G; g++)
             score<DIM, G>(state, g, key + lane / cut::LANES_PER_KEY < range.end, lane, weights[team]);
@@ -304,83 +292,9 @@ __global__ void __launch_bounds__(THREADS, layout<DIM, G>::BLOCKS_PER_SM) attend
         load_values<DIM, G, ALIGNED>(state, kv, key + cut::UNIT, lane);
         __syncwarp(); /* the weights have been read */
     }
-    join_teams<DIM, G>(args, state, team, lane, row, n_heads_here);
-}
-
-/* ---- the parts of a query head joined ---- */
-
-/* Every warp finds the maximum and the total for itself; the factors of the parts go to shared memory. */
-__device__ __forceinline__ float part_factors(const float2 *stats, int n_splits, float *factors)
-{
-    constexpr int PER_LANE = SPLITS_MAX / 32;
-    int lane = (int)threadIdx.x % 32;
-    float2 own[PER_LANE];
-    float max_all = -FLT_MAX, total = 0.0f;
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++) {
-        own[i] = i * 32 + lane < n_splits ? stats[i * 32 + lane] : make_float2(-FLT_MAX, 0.0f);
-        max_all = fmaxf(max_all, own[i].x);
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2)
-        max_all = fmaxf(max_all, __shfl_xor_sync(ALL_LANES, max_all, distance));
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++) {
-        float factor = exp2f(own[i].x - max_all);
-        total += factor * own[i].y;
-        if (threadIdx.x < 32) factors[i * 32 + lane] = factor;
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) total += __shfl_xor_sync(ALL_LANES, total, distance);
-    return total;
-}
-
-__global__ void __launch_bounds__(COMBINE_THREADS) join_parts(decode_args args)
-{
-    constexpr int AHEAD = 8; /* loads under way */
-    __shared__ float factors[SPLITS_MAX];
-    __shared__ float4 sums[COMBINE_THREADS];
-    qs_wait_for_previous();
-    qs_let_next_begin();
-    int head = (int)blockIdx.x, sequence = (int)blockIdx.y;
-    key_range range = keys_of_split(args, args.positions[sequence], 0);
-    if (range.n_splits == 0) return; /* the whole block */
-    int n_vectors = (args.head_dim + 3) / 4, n_rows = COMBINE_THREADS / n_vectors;
-    int column = (int)threadIdx.x % n_vectors, first = (int)threadIdx.x / n_vectors;
-    if (first >= n_rows) first = range.n_splits; /* a thread without work */
-    int64_t row = (int64_t)sequence * args.n_heads + head;
-    const float4 *partial =
-        reinterpret_cast<const float4 *>(args.partial) + row * args.n_splits * n_vectors + column;
-
-    float4 held[AHEAD], sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    float total = 0.0f;
-    for (int from = first, round = 0; round == 0 || from < range.n_splits; from += AHEAD * n_rows, round++) {
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            int split = from + i * n_rows;
-            held[i] = split < range.n_splits ? partial[(int64_t)split * n_vectors]
-                                             : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        }
-        if (round == 0) {
-            total = part_factors(args.stats + row * args.n_splits, range.n_splits, factors);
-            __syncthreads();
-        }
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            int split = from + i * n_rows;
-            float factor = split < range.n_splits ? factors[split] : 0.0f;
-            sum = make_float4(fmaf(factor, held[i].x, sum.x), fmaf(factor, held[i].y, sum.y),
-                              fmaf(factor, held[i].z, sum.z), fmaf(factor, held[i].w, sum.w));
-        }
-    }
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    const float *numbers = reinterpret_cast<const float *>(sums);
-    for (int i = (int)threadIdx.x; i < args.head_dim; i += COMBINE_THREADS) {
-        float number = 0.0f;
-        for (int r = 0; r < n_rows; r++) number += numbers[r * n_vectors * 4 + i];
-        args.out[row * args.head_dim + i] = number / total;
-    }
+    join_teams<DIM, G>(args, state, team, lane, row, n_heads_here, is_whole, shared);
+    if (!is_whole && is_last_part(args.turns + (int64_t)sequence * gridDim.y + blockIdx.y, range.n_splits))
+        join_parts<DIM, G>(args, range.n_splits, row, n_heads_here, shared);
 }
 
 /* ---- the plan and the launches ---- */
@@ -390,11 +304,16 @@ struct decode_plan {
     int n_chunks, unit, n_splits;
 };
 
-template <int DIM> int unit_of(int heads)
+struct block_size {
+    int unit, warps;
+};
+
+template <int DIM> block_size size_of(int heads)
 {
-    if (heads == 1) return layout<DIM, 1>::UNIT;
-    if (heads == 4) return layout<DIM, 4>::UNIT;
-    return heads == 8 ? layout<DIM, 8>::UNIT : layout<DIM, heads_max(DIM)>::UNIT;
+    if (heads == 1) return {layout<DIM, 1>::UNIT, layout<DIM, 1>::WARPS};
+    if (heads == 4) return {layout<DIM, 4>::UNIT, layout<DIM, 4>::WARPS};
+    if (heads == 8) return {layout<DIM, 8>::UNIT, layout<DIM, 8>::WARPS};
+    return {layout<DIM, heads_max(DIM)>::UNIT, layout<DIM, heads_max(DIM)>::WARPS};
 }
 
 decode_plan plan_of(const qs_cu_attention_shape *shape, int64_t n_ctx_cap)
@@ -406,34 +325,35 @@ decode_plan plan_of(const qs_cu_attention_shape *shape, int64_t n_ctx_cap)
     if (shape->head_dim % 4 != 0)
         plan.heads = 4; /* rows out of line with 16 bytes are rare, one kernel serves them */
     plan.n_chunks = (int)((heads_per_kv + plan.heads - 1) / plan.heads);
-    plan.unit = unit_of<256>(plan.heads);
-    if (plan.dim == 64) plan.unit = unit_of<64>(plan.heads);
-    if (plan.dim == 128) plan.unit = unit_of<128>(plan.heads);
+    block_size size = plan.dim == 64    ? size_of<64>(plan.heads)
+                      : plan.dim == 128 ? size_of<128>(plan.heads)
+                                        : size_of<256>(plan.heads);
+    plan.unit = size.unit;
     int64_t n_blocks = shape->n_kv_heads * plan.n_chunks, n_units = (n_ctx_cap + plan.unit - 1) / plan.unit;
-    int64_t n_splits = (BLOCKS_WANTED + n_blocks - 1) / n_blocks;
+    int64_t n_splits = (WARPS_WANTED / size.warps + n_blocks - 1) / n_blocks;
     n_splits = n_splits < n_units ? n_splits : n_units;
     plan.n_splits = (int)(n_splits < SPLITS_MAX ? n_splits : SPLITS_MAX);
     return plan;
 }
 
-template <int DIM, int G, bool ALIGNED> void launch_part(void *stream, const decode_args &args, int64_t batch)
+template <int DIM, int G, bool ALIGNED> void launch(void *stream, const decode_args &args, int64_t batch)
 {
     dim3 grid((unsigned)args.n_splits, (unsigned)(args.n_kv_heads * args.n_chunks), (unsigned)batch);
-    QS_LAUNCH_SOON((attend_part<DIM, G, ALIGNED>), grid, THREADS, 0, stream, args);
+    QS_LAUNCH_SOON((attend<DIM, G, ALIGNED>), grid, (layout<DIM, G>::THREADS), 0, stream, args);
 }
 
 template <int DIM> void launch_heads(void *stream, const decode_args &args, int heads, int64_t batch)
 {
     if (args.head_dim % 4 != 0)
-        launch_part<DIM, 4, false>(stream, args, batch);
+        launch<DIM, 4, false>(stream, args, batch);
     else if (heads == 1)
-        launch_part<DIM, 1, true>(stream, args, batch);
+        launch<DIM, 1, true>(stream, args, batch);
     else if (heads == 4)
-        launch_part<DIM, 4, true>(stream, args, batch);
+        launch<DIM, 4, true>(stream, args, batch);
     else if (heads == 8)
-        launch_part<DIM, 8, true>(stream, args, batch);
+        launch<DIM, 8, true>(stream, args, batch);
     else
-        launch_part<DIM, heads_max(DIM), true>(stream, args, batch);
+        launch<DIM, heads_max(DIM), true>(stream, args, batch);
 }
 
 int64_t partial_floats(const qs_cu_attention_shape *shape, int64_t batch, int n_splits)
@@ -451,38 +371,36 @@ extern "C" size_t qs_cu_attention_decode_bytes(const qs_cu_attention_shape *shap
            (size_t)(batch * shape->n_heads * n_splits) * sizeof(float2);
 }
 
-extern "C" int qs_cu_attention_decode(void *stream, const qs_cu_attention_shape *shape, const float *q,
-                                      const float *k, const float *v, float *k_cache, float *v_cache,
-                                      const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out,
-                                      void *workspace)
+extern "C" int qs_cu_attention_decode(void *stream, const qs_cu_attention_shape *shape, const qs_cu_decode *d)
 {
-    if (batch == 0 || n_ctx_cap == 0) return 0;
-    decode_plan plan = plan_of(shape, n_ctx_cap);
-    float *partial = static_cast<float *>(workspace);
+    if (d->batch == 0 || d->n_ctx_cap == 0) return 0;
+    decode_plan plan = plan_of(shape, d->n_ctx_cap);
+    float *partial = static_cast<float *>(d->workspace);
     decode_args args;
-    args.q = q;
-    args.k = k;
-    args.v = v;
-    args.k_cache = k_cache;
-    args.v_cache = v_cache;
-    args.out = out;
-    args.positions = positions;
+    args.q = d->q;
+    args.k = d->k;
+    args.v = d->v;
+    args.inv_freq = d->inv_freq;
+    args.k_cache = d->k_cache;
+    args.v_cache = d->v_cache;
+    args.out = d->out;
+    args.positions = d->positions;
     args.partial = partial;
-    args.stats = reinterpret_cast<float2 *>(partial + partial_floats(shape, batch, plan.n_splits));
+    args.stats = reinterpret_cast<float2 *>(partial + partial_floats(shape, d->batch, plan.n_splits));
+    args.turns = d->turns;
     args.n_heads = (int)shape->n_heads;
     args.n_kv_heads = (int)shape->n_kv_heads;
     args.head_dim = (int)shape->head_dim;
     args.window = (int)shape->window;
-    args.n_ctx_cap = (int)n_ctx_cap;
+    args.n_ctx_cap = (int)d->n_ctx_cap;
     args.n_chunks = plan.n_chunks;
     args.unit = plan.unit;
     args.n_splits = plan.n_splits;
     if (plan.dim == 64)
-        launch_heads<64>(stream, args, plan.heads, batch);
+        launch_heads<64>(stream, args, plan.heads, d->batch);
     else if (plan.dim == 128)
-        launch_heads<128>(stream, args, plan.heads, batch);
+        launch_heads<128>(stream, args, plan.heads, d->batch);
     else
-        launch_heads<256>(stream, args, plan.heads, batch);
-    QS_LAUNCH_SOON(join_parts, dim3((unsigned)shape->n_heads, (unsigned)batch), COMBINE_THREADS, 0, stream, args);
+        launch_heads<256>(stream, args, plan.heads, d->batch);
     return qs_launch_status();
 }

@@ -34,7 +34,7 @@ typedef struct qs_gpu {
     qs_gpu_buffer x_terms, x_scale; /* activations as the tensor cores take them */
     qs_gpu_buffer dense;            /* a matrix de-quantised for many rows */
     qs_gpu_buffer x_bf16;           /* activations for many rows */
-    qs_gpu_buffer attention;        /* partial sums of decoding */
+    qs_gpu_buffer attention, turns; /* partial sums of decoding, and how many of them are there: 0 between kernels */
     qs_gpu_buffer raw;              /* weights as uploaded, before they are laid out */
     qs_gpu_buffer stage[5];         /* words, scales, zeros, perm, plan of a matrix that is kept only as dense rows */
     qs_gpu_buffer small;            /* host arguments and results of an op */
@@ -100,9 +100,9 @@ qs_err qs_gpu_rope(qs_backend *backend, float *x, const int32_t *positions, cons
                    int64_t n_heads, int64_t head_dim);
 qs_err qs_gpu_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
                         const float *v, int64_t n_windows, int64_t n_ctx, float *out);
-qs_err qs_gpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
-                               const float *v, float *k_cache, float *v_cache, const int32_t *positions,
-                               int64_t batch, int64_t n_ctx_cap, float *out);
+qs_err qs_gpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k,
+                               const float *v, const float *inv_freq, float *k_cache, float *v_cache,
+                               const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out);
 qs_err qs_gpu_silu_mul(qs_backend *backend, const float *gate, const float *up, int64_t n, float *out);
 qs_err qs_gpu_add(qs_backend *backend, float *x, const float *y, int64_t n);
 qs_err qs_gpu_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, double *gram);

@@ -44,17 +44,34 @@ qs_err qs_gpu_attention(qs_backend *backend, const qs_attention_shape *shape, co
     return qs_gpu_check(gpu, qs_cu_attention(gpu->stream, &s, q, k, v, n_windows, n_ctx, out), "run attention");
 }
 
-qs_err qs_gpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,
-                               const float *v, float *k_cache, float *v_cache, const int32_t *positions,
-                               int64_t batch, int64_t n_ctx_cap, float *out)
+/* Counters that every kernel leaves at 0. */
+static qs_err reserve_turns(qs_gpu *gpu, int64_t n)
+{
+    qs_err err = QS_OK;
+    size_t bytes = (size_t)n * sizeof(unsigned);
+    if (gpu->turns.bytes >= bytes) return QS_OK;
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->turns, bytes, QS_GPU_WORKSPACE, "counters of partial attention"));
+    err = qs_gpu_check(gpu, qs_rt_fill_zero(gpu->turns.data, gpu->turns.bytes, gpu->stream), "clear counters");
+    if (err != QS_OK) qs_gpu_release(gpu, &gpu->turns, QS_GPU_WORKSPACE);
+out:
+    return err;
+}
+
+qs_err qs_gpu_attention_decode(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k,
+                               const float *v, const float *inv_freq, float *k_cache, float *v_cache,
+                               const int32_t *positions, int64_t batch, int64_t n_ctx_cap, float *out)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     qs_cu_attention_shape s = shape_of(shape);
+    qs_cu_decode decode = {.q = q, .k = k, .v = v, .inv_freq = inv_freq, .k_cache = k_cache, .v_cache = v_cache,
+                           .positions = positions, .batch = batch, .n_ctx_cap = n_ctx_cap, .out = out};
     qs_err err;
     QS_TRY(qs_gpu_reserve(gpu, &gpu->attention, qs_cu_attention_decode_bytes(&s, batch, n_ctx_cap), QS_GPU_WORKSPACE,
                           "partial attention"));
-    QS_TRY(qs_gpu_check(gpu, qs_cu_attention_decode(gpu->stream, &s, q, k, v, k_cache, v_cache, positions, batch,
-                                                    n_ctx_cap, out, gpu->attention.data), "run attention_decode"));
+    QS_TRY(reserve_turns(gpu, batch * shape->n_heads));
+    decode.workspace = gpu->attention.data;
+    decode.turns = gpu->turns.data;
+    QS_TRY(qs_gpu_check(gpu, qs_cu_attention_decode(gpu->stream, &s, &decode), "run attention_decode"));
 out:
     return err;
 }

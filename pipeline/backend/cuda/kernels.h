@@ -36,13 +36,21 @@ typedef struct qs_cu_attention_shape {
 /* Causal within each window; q, out [n_windows, n_ctx, n_heads * head_dim], k, v [.., n_kv_heads * head_dim]. */
 int qs_cu_attention(void *stream, const qs_cu_attention_shape *shape, const float *q, const float *k,
                     const float *v, int64_t n_windows, int64_t n_ctx, float *out);
-/* k, v of this step are first written into the caches at positions[batch]; a position outside 0 .. n_ctx_cap - 1
- * is skipped. `workspace` holds at least qs_cu_attention_decode_bytes. The split of the keys depends on the shape, on
- * n_ctx_cap and on the sequence's own position, never on batch. */
+/* One step of attention: k, v are rotated and written into the caches at positions[batch] before they are attended; a
+ * position outside 0 .. n_ctx_cap - 1 is skipped. The split of the keys depends on the shape, on n_ctx_cap and on the
+ * sequence's own position, never on batch. */
+typedef struct qs_cu_decode {
+    const float *q, *k, *v;  /* q, out [batch, n_heads * head_dim]; k, v [batch, n_kv_heads * head_dim] */
+    const float *inv_freq;   /* [head_dim / 2]; NULL = q and k are rotated already */
+    float *k_cache, *v_cache; /* [batch, n_ctx_cap, n_kv_heads * head_dim] */
+    const int32_t *positions; /* [batch]; like inv_freq not written by a kernel: read before earlier ones have ended */
+    int64_t batch, n_ctx_cap;
+    float *out;
+    void *workspace; /* at least qs_cu_attention_decode_bytes */
+    unsigned *turns; /* [batch * n_heads], 0 before the first call and after each */
+} qs_cu_decode;
 size_t qs_cu_attention_decode_bytes(const qs_cu_attention_shape *shape, int64_t batch, int64_t n_ctx_cap);
-int qs_cu_attention_decode(void *stream, const qs_cu_attention_shape *shape, const float *q, const float *k,
-                           const float *v, float *k_cache, float *v_cache, const int32_t *positions,
-                           int64_t batch, int64_t n_ctx_cap, float *out, void *workspace);
+int qs_cu_attention_decode(void *stream, const qs_cu_attention_shape *shape, const qs_cu_decode *decode);
 
 /* ---- logits.cu; every output may be NULL ---- */
 int qs_cu_logit_stats(void *stream, const float *logits, const int32_t *targets, int64_t n, int64_t n_vocab,
