@@ -1,4 +1,5 @@
 /* Memory of the CUDA backend: counted by use, held to a budget, and copies through page-locked memory. */
+#include <omp.h>
 #include <string.h>
 
 #include "backend/cuda/gpu.h"
@@ -128,6 +129,21 @@ void qs_gpu_free(qs_backend *backend, void *pointer)
 
 /* ---- copies ---- */
 
+/* Between page-locked memory and a caller's. One core copies slower than a bus to a GPU carries, so a large
+ * copy is shared out in pieces, each large enough to be worth a thread. */
+static void copy_on_host(char *dst, const char *src, size_t bytes)
+{
+    enum { PIECE = 1 << 20, THREADS_MAX = 8 };
+    int64_t n_pieces = (int64_t)((bytes + PIECE - 1) / PIECE);
+    int n_threads = n_pieces < THREADS_MAX ? (int)n_pieces : THREADS_MAX, allowed = omp_get_max_threads();
+    if (n_threads > allowed) n_threads = allowed;
+#pragma omp parallel for schedule(static) num_threads(n_threads) if (n_threads > 1)
+    for (int64_t i = 0; i < n_pieces; i++) {
+        size_t at = (size_t)i * PIECE;
+        memcpy(dst + at, src + at, bytes - at < PIECE ? bytes - at : PIECE);
+    }
+}
+
 /* Large uploads go through two page-locked halves: one is filled while the other travels. */
 static qs_err upload_large(qs_gpu *gpu, char *dst, const char *src, size_t bytes)
 {
@@ -138,7 +154,7 @@ static qs_err upload_large(qs_gpu *gpu, char *dst, const char *src, size_t bytes
         int half = gpu->pinned_half ^= 1;
         char *stage = (char *)gpu->pinned + (half != 0 ? HALF : 0);
         QS_TRY(qs_gpu_check(gpu, qs_rt_event_sync(gpu->pinned_free[half]), "upload"));
-        memcpy(stage, src + at, n);
+        copy_on_host(stage, src + at, n);
         QS_TRY(qs_gpu_check(gpu, qs_rt_copy(dst + at, stage, n, QS_RT_TO_DEVICE, gpu->stream), "upload"));
         QS_TRY(qs_gpu_check(gpu, qs_rt_event_record(gpu->pinned_free[half], gpu->stream), "upload"));
     }
@@ -173,7 +189,7 @@ qs_err qs_gpu_download(qs_backend *backend, void *dst, const void *src, size_t b
         QS_TRY(qs_gpu_check(gpu, qs_rt_copy(gpu->pinned, (const char *)src + at, n, QS_RT_TO_HOST, gpu->stream),
                             "download"));
         QS_TRY(qs_gpu_sync(backend));
-        memcpy((char *)dst + at, gpu->pinned, n);
+        copy_on_host((char *)dst + at, gpu->pinned, n);
     }
 out:
     return err;
