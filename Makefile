@@ -176,7 +176,8 @@ $(dataset_programs): $(BUILD)/%: $(BUILD)/%.o $(library)
 	$(link)
 
 # The twin is tried by kernels of its own.
-$(simt_tests): $(BUILD)/tests/simt_cases.cu.o $(BUILD)/tests/simt_wgmma.cu.o
+$(simt_tests): $(BUILD)/tests/simt_cases.cu.o
+$(BUILD)/tests/test_cuda_wgmma: $(BUILD)/tests/wgmma_cases.cu.o
 
 # One test program: make unit-tokenizer
 .PHONY: unit-%

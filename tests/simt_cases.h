@@ -26,14 +26,6 @@ int qs_case_vote(void *stream, int kind, int n_threads, int n_running, const int
 
 /* c[16, 8] += a[16, 16] b[8, 16]^T of 16-bit floats. */
 int qs_case_mma(void *stream, bool bf16, const uint16_t *a, const uint16_t *b, float *c);
-/* c[64, n] += a[64, 64] b[n, 64]^T by one warpgroup, n = 64, 128 or 256; MN-major operands hold their k in rows
- * (a [64 k, 64], b [64 k, n]). A from shared memory or, with `registers`, K-major from registers. */
-typedef struct qs_case_wgmma_form {
-    bool bf16, registers, a_mn, b_mn;
-} qs_case_wgmma_form;
-int qs_case_wgmma(void *stream, int n, qs_case_wgmma_form form, const uint16_t *a, const uint16_t *b, float *c);
-/* out[n_rounds, 32]: a producer warp hands x [n_rounds, 32] to a consumer through a ring of two bulk copies. */
-int qs_case_ring(void *stream, const uint32_t *x, int n_rounds, uint32_t *out);
 /* For every i < n, by whether the pointers are NULL. */
 int qs_case_f32_of_half(void *stream, bool bf16, const uint16_t *h, int n, float *x);
 int qs_case_half_of_f32(void *stream, bool bf16, const float *x, int n, uint16_t *h);

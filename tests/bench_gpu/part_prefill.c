@@ -1,5 +1,5 @@
 /* Many rows at once: one layer, its seven linears alone and as a whole block with attention. f16 and codes lie as a
- * decoder holds them and are made dense for each product; bf16 and f32 are kept as evaluating windows keeps them.
+ * decoder holds them and are made dense for each product, or multiplied as they are (QS_CUDA_TRIAL); bf16 and f32 are kept as evaluating windows keeps them.
  * tokens_s is that of all layers of the model, without its head. */
 #include "tests/bench_gpu/bench_cuda.h"
 
@@ -61,6 +61,7 @@ qs_err bench_part_prefill(bench *b)
     bench_layers layers = {0};
     bool any_rows = qs_backend_gemv_rows(b->backend) >= b->shape.prompts[0];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (!bench_wants(b, cases[i].format)) continue;
         layers = (bench_layers){.format = bench_format_find(cases[i].format), .compute = cases[i].compute,
                                 .uses = cases[i].stored && any_rows ? QS_USE_GEMV : QS_USE_GEMM};
         QS_TRY(bench_layers_create(&layers, b, b->shape.prompts[1]));

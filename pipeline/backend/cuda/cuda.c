@@ -16,7 +16,8 @@ static void cuda_destroy(qs_backend *backend)
     qs_blas_destroy(gpu->blas, gpu);
     qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->turns, &gpu->small,
                                 &gpu->gram, &gpu->raw, &gpu->stage[0], &gpu->stage[1], &gpu->stage[2], &gpu->stage[3],
-                                &gpu->stage[4], &gpu->coded, &gpu->coded_scale, &gpu->outliers, &gpu->product};
+                                &gpu->stage[4], &gpu->coded, &gpu->coded_scale, &gpu->outliers, &gpu->product,
+                                &gpu->many_x, &gpu->many_scale, &gpu->many_parts, &gpu->many_arrived};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_gpu_release(gpu, buffers[i], QS_GPU_WORKSPACE);
     for (int i = 0; i < 2; i++)
         if (gpu->pinned_free[i] != NULL) (void)qs_rt_event_destroy(gpu->pinned_free[i]);
@@ -80,7 +81,7 @@ static qs_err measure_context(qs_gpu *gpu)
 
 static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
 {
-    char products[QS_BACKEND_TEXT_BYTES / 3];
+    char products[QS_BACKEND_TEXT_BYTES / 3], trials[64];
     qs_gpu *gpu;
     qs_err err = QS_NEW(gpu, 1, "CUDA backend");
     if (err != QS_OK) return err;
@@ -91,6 +92,7 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     backend->scratch_moves = &gpu->scratch_moves;
     backend->gemv_rows = INT32_MAX;
     backend->solver = &qs_gpu_solver;
+    QS_TRY(qs_gpu_describe_trials(trials, sizeof trials));
     QS_TRY(open_device(gpu, device));
     backend->is_emulated = gpu->device.emulated;
     QS_TRY(make_stream(gpu));
@@ -99,10 +101,10 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     QS_TRY(measure_context(gpu));
     (void)snprintf(backend->device, sizeof backend->device, "%s", gpu->device.name);
     (void)snprintf(backend->describe, sizeof backend->describe,
-                   "sm_%d%d kernels (of %s), %s, driver %d.%d, runtime %d.%d", gpu->device.major,
+                   "sm_%d%d kernels (of %s), %s, driver %d.%d, runtime %d.%d%s", gpu->device.major,
                    gpu->device.minor, qs_rt_architectures(), products, gpu->device.driver_version / 1000,
                    gpu->device.driver_version % 1000 / 10, gpu->device.runtime_version / 1000,
-                   gpu->device.runtime_version % 1000 / 10);
+                   gpu->device.runtime_version % 1000 / 10, trials);
 out:
     return err;
 }
@@ -170,6 +172,8 @@ static void cuda_print_ops(const qs_backend *backend, FILE *stream)
     static const char *const products[] = {"linear many rows", "gemm"};
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         (void)fprintf(stream, "%-18s %s\n", products[i], qs_blas_from(qs_gpu_of(backend)->blas));
+    if (qs_gpu_of(backend)->device.has_wgmma && qs_gpu_on_trial("linear_wgmma"))
+        (void)fprintf(stream, "%-18s %s\n", "linear stored rows", "linear_many.cu");
 }
 
 const qs_backend_ops qs_cuda_backend = {

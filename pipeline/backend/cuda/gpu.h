@@ -41,6 +41,7 @@ typedef struct qs_gpu {
     qs_gpu_buffer gram;             /* split terms of second moments */
     qs_gpu_buffer coded, coded_scale, outliers; /* activations as NF4, FP4 and int8 take them (coded.cu) */
     qs_gpu_buffer product;          /* what is finished before it is added */
+    qs_gpu_buffer many_x, many_scale, many_parts, many_arrived; /* of linear_many.cu */
     void *pinned;                   /* page-locked, QS_GPU_PINNED_BYTES: both halves of a stream of uploads */
     void *pinned_free[2];           /* events: the half may be written again */
     int pinned_half;                /* written last */
@@ -115,6 +116,11 @@ qs_err qs_gpu_kld(qs_backend *backend, const float *logits_f, const double *lse_
                   const double *lse_q, int64_t n, int64_t n_vocab, float *kld);
 qs_err qs_gpu_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                    const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/* gpu_trial.c: whether a kernel that has never run on a GPU is asked for; and which are, for the backend's description
+ * (", on trial: a b" or ""), or QS_E_USAGE for a name that there is not. */
+bool qs_gpu_on_trial(const char *name);
+QS_MUST_CHECK qs_err qs_gpu_describe_trials(char *text, size_t bytes);
 
 /* gpu_peaks.c */
 qs_err qs_gpu_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks);

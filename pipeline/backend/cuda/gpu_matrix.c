@@ -1,6 +1,7 @@
 /* Weight matrices of the CUDA backend: what is kept of them, and the choice between few and many rows. */
 #include "backend/cuda/blas.h"
 #include "backend/cuda/gpu_matrix.h"
+#include "base/dtype.h"
 #include "base/mem.h"
 
 static void release_stored(qs_gpu *gpu, qs_gpu_stored *s, qs_gpu_use use)
@@ -113,11 +114,23 @@ out:
     return err;
 }
 
+/* 65504 is the largest number of f16. Bits of numbers that are not negative are in the order of the numbers. */
+static bool fits_f16(const qs_packed *packed)
+{
+    uint16_t largest = 0;
+    for (int64_t i = 0; i < packed->n_out * packed->n_groups; i++) {
+        uint16_t magnitude = packed->scales[i] & 0x7fff;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return qs_f32_from_f16(largest) * (float)((1 << packed->bits) - 1) <= 65504.0f;
+}
+
 static qs_err store_int(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
                         qs_gpu_use use)
 {
     qs_err err;
     self->has_zeros = packed->zeros != NULL || qs_cu_needs_zeros(&self->shape);
+    self->fits_f16 = fits_f16(packed);
     QS_TRY(qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
     QS_TRY(store_scales(backend, self, packed, s, use));
     QS_TRY(store_perm(backend, self, packed, s, use));
@@ -151,6 +164,7 @@ static qs_err set_shape(qs_gpu_matrix *self, const qs_matrix_desc *desc)
     static const qs_cu_format coded[] = {[2] = QS_CU_INT2, [3] = QS_CU_INT3, [4] = QS_CU_INT4, [8] = QS_CU_INT8};
     self->is_f32 = desc->format == QS_MATRIX_F32;
     self->has_zeros = self->has_perm = false;
+    self->fits_f16 = true;
     self->format = QS_PACKED_INT;
     self->compute = QS_ROUND_F32;
     self->threshold = 0.0f;
@@ -284,10 +298,12 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
     QS_TRY(set_shape(self, desc));
     qs_gpu_of(matrix->backend)->weights_are_fresh = true;
     QS_TRY(self->is_f32 ? update_f32(matrix, desc) : update_stored(matrix, desc));
+    self->many_kernel = qs_gpu_many_kernel(matrix);
     if ((matrix->uses & QS_USE_GEMV) != 0) {
         QS_TRY(reserve_terms(qs_gpu_of(matrix->backend), desc->n_in));
         QS_TRY(qs_gpu_format_reserve(qs_gpu_of(matrix->backend), matrix));
         matrix->kernel = self->is_f32 ? "linear_f32" : kernels[self->shape.format];
+        if (self->many_kernel != NULL) matrix->kernel = self->many_kernel;
     }
     const qs_gpu_stored *s = &self->stored;
     matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + s->plan.bytes + self->dense.bytes;
@@ -323,6 +339,16 @@ static int n_terms_of(const qs_matrix *matrix)
     return matrix->compute == QS_COMPUTE_BF16 ? 1 : 2;
 }
 
+qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job)
+{
+    const qs_gpu_matrix *m = job->matrix->state;
+    qs_cu_linear linear = linear_of(&m->stored, is_coded(m), m->has_zeros, job->matrix->n_out);
+    linear.bias = job->bias;
+    linear.y = job->y;
+    linear.add = job->add;
+    return linear;
+}
+
 qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     const qs_matrix *first = jobs[0].matrix;
@@ -330,13 +356,7 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, co
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_cu_x terms = {.terms = gpu->x_terms.data, .scale = gpu->x_scale.data, .n = n,
                      .n_terms = n_terms_of(first)};
-    for (int64_t i = 0; i < n_jobs; i++) {
-        const qs_gpu_matrix *m = jobs[i].matrix->state;
-        linears[i] = linear_of(&m->stored, is_coded(m), m->has_zeros, jobs[i].matrix->n_out);
-        linears[i].bias = jobs[i].bias;
-        linears[i].y = jobs[i].y;
-        linears[i].add = jobs[i].add;
-    }
+    for (int64_t i = 0; i < n_jobs; i++) linears[i] = qs_gpu_linear_of(&jobs[i]);
     const int32_t *perm = self->has_perm ? self->stored.perm.data : NULL;
     bool soon = !gpu->weights_are_fresh;
     gpu->weights_are_fresh = false;
@@ -407,23 +427,35 @@ static qs_err run_f32(qs_gpu *gpu, const qs_linear_job *job, const float *x, int
                                               job->add, job->y), "run linear");
 }
 
+/* Many rows, from what is stored. */
+static bool is_stored_many(const qs_matrix *matrix, int64_t n)
+{
+    const qs_gpu_matrix *self = matrix->state;
+    return !qs_gpu_takes_few(matrix, n) && self->many_kernel != NULL;
+}
+
 qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     qs_err err = QS_OK;
     bool x_is_rounded = false;
+    qs_gpu_prepared prepared = {0};
     for (int64_t i = 0, end; i < n_jobs; i = end) {
         const qs_matrix *m = jobs[i].matrix;
         const qs_gpu_matrix *self = m->state;
-        bool few = qs_gpu_takes_few(m, n), together = few || self->format != QS_PACKED_INT;
+        bool few = qs_gpu_takes_few(m, n), stored = is_stored_many(m, n);
+        bool together = few || stored || self->format != QS_PACKED_INT;
         end = i + 1;
         while (together && end < n_jobs && end - i < QS_CU_LINEARS_MAX &&
-               qs_gpu_takes_few(jobs[end].matrix, n) == few && fits_beside(m, jobs[end].matrix))
+               qs_gpu_takes_few(jobs[end].matrix, n) == few && fits_beside(m, jobs[end].matrix) &&
+               is_stored_many(jobs[end].matrix, n) == stored)
             end++;
         if (self->format != QS_PACKED_INT) {
             QS_TRY(qs_gpu_format_linears(gpu, jobs + i, end - i, x, n));
         } else if (few) {
             QS_TRY(qs_gpu_run_few(gpu, jobs + i, end - i, x, n));
+        } else if (stored) {
+            QS_TRY(qs_gpu_run_stored(gpu, jobs + i, end - i, x, n, &prepared));
         } else if ((m->uses & QS_USE_GEMV) != 0 && self->is_f32 && n <= QS_GEMV_MAX_ROWS) {
             QS_TRY(run_f32(gpu, &jobs[i], x, n));
         } else {

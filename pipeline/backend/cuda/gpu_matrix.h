@@ -14,6 +14,8 @@ typedef struct qs_gpu_stored {
 
 typedef struct qs_gpu_matrix {
     bool is_f32, has_zeros, has_perm;
+    bool fits_f16;           /* code less zero point, times the scale, is finite in f16 */
+    const char *many_kernel; /* of many rows, from what is stored; NULL: dense rows are */
     qs_packed_format format; /* QS_PACKED_INT for dense matrices and EXL2 too, which go the same ways */
     qs_rounding compute;     /* of the format */
     float threshold;         /* of int8 */
@@ -29,9 +31,23 @@ QS_MUST_CHECK qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_job *jobs, int6
 /* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
 QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
                                      bool *x_is_rounded);
+/* What the kernels take of a job. */
+qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job);
 bool qs_gpu_takes_few(const qs_matrix *matrix, int64_t n);
 QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, qs_gpu_use use,
                                         int64_t n_out, const void *rows, int64_t row_bytes);
+
+/* ---- gpu_many.c: many rows from stored weights ---- */
+/* How x lies in the backend's scratch, from one run of products to the next of the same x. */
+typedef struct qs_gpu_prepared {
+    bool is_there, bf16, has_perm;
+    qs_digest perm_id;
+} qs_gpu_prepared;
+/* The name of the kernel for many rows of such a matrix, NULL where there is none. */
+const char *qs_gpu_many_kernel(const qs_matrix *matrix);
+/* Products that one launch serves, of matrices that have such a kernel. */
+QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n,
+                                       qs_gpu_prepared *prepared);
 
 /* ---- gpu_formats.c: NF4, FP4 and int8 ---- */
 /* Sets the shape, or says by name what there are no kernels for (QS_E_UNSUPPORTED). */

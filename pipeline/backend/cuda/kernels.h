@@ -205,6 +205,29 @@ int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_
 /* The same of mixed matrices, whose plans may differ. */
 int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear *linears, int n_linears, const float *x,
                        const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes, bool soon);
+/* ---- prepare_many.cu, linear_many.cu: many rows, on devices with products of a warpgroup (wgmma.h) ---- */
+/* Rows of x rounded to 16 bits, each scaled as terms are; x [n_chunks, qs_cu_many_rows(n), 64] as the kernels want it,
+ * scale [n]. */
+typedef struct qs_cu_many_x {
+    uint16_t *x;
+    float *scale;
+} qs_cu_many_x;
+static inline int64_t qs_cu_many_rows(int64_t n) { return (n + 127) / 128 * 128; }
+int qs_cu_prepare_many(void *stream, const float *x, int64_t n, int64_t n_in, const int32_t *perm, bool bf16,
+                       const qs_cu_many_x *out);
+/* Sums of tiles that blocks share: 2 * n_sms parts of QS_CU_MANY_PART floats; n_arrived [n_sms] holds zeros between
+ * launches. */
+enum { QS_CU_MANY_PART = 256 * 128 };
+typedef struct qs_cu_many_scratch {
+    float *parts;
+    unsigned *n_arrived;
+} qs_cu_many_scratch;
+/* y = x W^T + bias for any n, from x as prepared (bf16 for bf16 weights, else f16), of up to QS_CU_LINEARS_MAX matrices of
+ * one shape (n_out may differ). Weights are f16 numbers: code less zero point, times the scale, rounded once. The same bits
+ * from run to run; a row's may differ with n. */
+int qs_cu_linear_many(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears, int64_t n,
+                      const qs_cu_many_x *x, const qs_cu_many_scratch *scratch, int n_sms);
+
 /* The same for dense f32 weights [n_out, n_in] and any n. */
 int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
                      const float *bias, bool add, float *y);

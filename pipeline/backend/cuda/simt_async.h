@@ -54,6 +54,8 @@ static inline void qs_copy_bulk(void *shared, const void *global, uint32_t bytes
     qs_simt_copy_bulk(shared, global, bytes, barrier, QS_SIMT_PLACE);
 }
 static inline void qs_fence_async(void) {}
+template <int N> static inline void qs_take_registers(void) {}
+template <int N> static inline void qs_give_registers(void) {}
 
 static inline uint64_t qs_tile_of(const void *shared, uint32_t leading_bytes, uint32_t stride_bytes)
 {

@@ -165,7 +165,11 @@ static inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shi
 
 /* ---- memory ---- */
 template <typename T> static inline T __ldg(const T *p) { return *p; }
-template <typename T> static inline T __ldcg(const T *p) { return *static_cast<const volatile T *>(p); }
+template <typename T> static inline T __ldcg(const T *p)
+{
+    __asm__ volatile("" ::: "memory"); /* read now, whatever was read before */
+    return *p;
+}
 template <typename T> static inline T __ldcs(const T *p) { return *p; }
 template <typename T> static inline void __stcs(T *p, T value) { *p = value; }
 static inline void __threadfence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

@@ -78,6 +78,17 @@ __device__ __forceinline__ void qs_copy_bulk(void *shared, const void *global, u
 }
 __device__ __forceinline__ void qs_fence_async(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+/* Registers of each thread of the calling warpgroup from here on, a multiple of 8. The kernel's launch bounds say that a
+ * multiprocessor has one block, and each role is a branch of one if. */
+template <int N> __device__ __forceinline__ void qs_take_registers(void)
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N));
+}
+template <int N> __device__ __forceinline__ void qs_give_registers(void)
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(N));
+}
+
 /* ---- operands in shared memory ---- */
 
 /* Matrix descriptors: the 14-bit fields are counts of 16 bytes; 128-byte swizzle is mode 1 of the last two bits. */

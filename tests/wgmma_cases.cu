@@ -1,6 +1,6 @@
-/* Kernels of test_simt_wgmma.c: products of a warpgroup, barriers and bulk copies (wgmma.h), one at a time. */
+/* Kernels of test_cuda_wgmma.c: products of a warpgroup, barriers and bulk copies (wgmma.h), one at a time. */
 #include "backend/cuda/wgmma.h"
-#include "tests/simt_cases.h"
+#include "tests/wgmma_cases.h"
 
 namespace {
 

@@ -1,4 +1,5 @@
-/* The twins of a warpgroup's products, of barriers in shared memory and of bulk copies (wgmma.h).
+/* A warpgroup's products, barriers in shared memory and bulk copies (wgmma.h), on a GPU that has them or on their twins:
+ * every form of operand against sums in f64, and a ring that is filled and emptied.
  * Proves: kernels for Hopper's tensor cores are tested by the layouts that the PTX manual gives, without a GPU. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,10 +9,53 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdio.h>
 
 #include "base/dtype.h"
 #include "base/rng.h"
-#include "tests/simt_device.h"
+#include "backend/cuda/runtime.h"
+#include "tests/wgmma_cases.h"
+
+static void *stream;
+static const char *why_not;
+
+static int set_up(void **state)
+{
+    (void)state;
+    qs_rt_device device;
+    int n = 0, code = qs_rt_n_devices(&n);
+    if (code == 0) code = qs_rt_open(0, &device);
+    if (code != 0) why_not = qs_rt_error_text(code);
+    else if (!device.has_wgmma) why_not = "no products of a warpgroup on this device, or not in this build";
+    return why_not != NULL ? 0 : qs_rt_stream_create(&stream);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return qs_rt_stream_destroy(stream);
+}
+
+static void need_device(void)
+{
+    if (why_not == NULL) return;
+    printf("SKIP: %s\n", why_not);
+    skip();
+}
+
+static void *on_device(const void *src, size_t bytes)
+{
+    void *pointer;
+    assert_int_equal(qs_rt_malloc(&pointer, bytes), 0);
+    if (src != NULL) assert_int_equal(qs_rt_copy(pointer, src, bytes, QS_RT_TO_DEVICE, stream), 0);
+    return pointer;
+}
+
+static void to_host(void *dst, const void *src, size_t bytes)
+{
+    assert_int_equal(qs_rt_copy(dst, src, bytes, QS_RT_TO_HOST, stream), 0);
+    assert_int_equal(qs_rt_stream_sync(stream), 0);
+}
 
 enum { K = 64, ROWS = 64, N_MAX = 256 };
 
@@ -28,10 +72,10 @@ static void check_product(uint64_t round, int n, qs_case_wgmma_form form)
     for (uint64_t i = 0; i < (uint64_t)(ROWS * n); i++) c[i] = (float)qs_rng_normal(70 + round, i);
     uint16_t *a_device = on_device(a, sizeof a), *b_device = on_device(b, (size_t)(K * n) * sizeof *b);
     float *c_device = on_device(c, (size_t)(ROWS * n) * sizeof *c);
-    use_order((int)(round % 2));
+    qs_rt_simt_set_reverse(round % 2 == 1);
     assert_int_equal(qs_case_wgmma(stream, n, form, a_device, b_device, c_device), 0);
     to_host(got, c_device, (size_t)(ROWS * n) * sizeof *got);
-    use_order(2);
+    qs_rt_simt_set_reverse(false);
     for (int row = 0; row < ROWS; row++)
         for (int j = 0; j < n; j++) {
             double sum = (double)c[row * n + j], size = fabs(sum);
@@ -51,9 +95,11 @@ static void check_product(uint64_t round, int n, qs_case_wgmma_form form)
 static void test_products(void **state)
 {
     (void)state;
+    need_device();
     static const qs_case_wgmma_form forms[] = {
-        {false, true, false, false}, {true, true, false, true},  {true, false, false, false},
+        {false, true, false, false}, {true, true, false, true},   {true, false, false, false},
         {false, false, true, true},  {false, false, true, false}, {true, false, false, true},
+        {false, true, false, true},  {true, true, false, false},
     };
     static const int sizes[] = {64, 128, 256};
     uint64_t round = 0;
@@ -64,19 +110,20 @@ static void test_products(void **state)
 static void test_ring(void **state)
 {
     (void)state;
+    need_device();
     enum { N_ROUNDS = 7 };
     uint32_t x[N_ROUNDS * 32], got[N_ROUNDS * 32];
     for (uint64_t i = 0; i < N_ROUNDS * 32; i++) x[i] = (uint32_t)qs_rng_u64(3, i);
     uint32_t *x_device = on_device(x, sizeof x), *out = on_device(NULL, sizeof x);
     for (int order = 0; order < 2; order++) {
-        use_order(order);
+        qs_rt_simt_set_reverse(order == 1);
         for (int n = 1; n <= N_ROUNDS; n += 3) {
             assert_int_equal(qs_case_ring(stream, x_device, n, out), 0);
             to_host(got, out, sizeof got);
             assert_memory_equal(got, x, (size_t)n * 32 * sizeof *x);
         }
     }
-    use_order(2);
+    qs_rt_simt_set_reverse(false);
     qs_rt_free(x_device);
     qs_rt_free(out);
 }
@@ -87,5 +134,5 @@ int main(void)
         cmocka_unit_test(test_products),
         cmocka_unit_test(test_ring),
     };
-    return cmocka_run_group_tests_name("simt wgmma", tests, set_up, tear_down);
+    return cmocka_run_group_tests_name("cuda wgmma", tests, set_up, tear_down);
 }

@@ -1,0 +1,116 @@
+/* Rows of x as B of a warpgroup's products (linear_many.cu): rounded to 16 bits, in tiles of 64 columns that lie in global
+ * memory as they will in shared memory, so that one bulk copy brings a tile. */
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/terms.h"
+#include "backend/cuda/wgmma.h"
+
+namespace {
+
+enum { PREPARE_THREADS = 256, KEPT = 4 /* k-steps that a thread keeps between the maximum and the rounding */ };
+
+struct rows_of_x {
+    const float *x;
+    const int32_t *perm;
+    int n_in, n_steps; /* k-steps of a row, filled up with zeros to whole chunks */
+    bool bf16, whole;  /* whole: four values can be read at once */
+    int64_t x_rows;
+    uint16_t *out;
+    float *scale;
+};
+
+__device__ __forceinline__ void load_step(const rows_of_x &r, int64_t row, int step, float v[16])
+{
+    const float *x = r.x + row * r.n_in;
+#pragma unroll
+    for (int q = 0; q < 4; q++) {
+        int column = 16 * step + 4 * q;
+        if (r.whole && column < r.n_in) {
+            float4 four = *reinterpret_cast<const float4 *>(x + column);
+            v[4 * q] = four.x, v[4 * q + 1] = four.y, v[4 * q + 2] = four.z, v[4 * q + 3] = four.w;
+            continue;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int at = column + i;
+            v[4 * q + i] = at < r.n_in ? x[r.perm != nullptr ? r.perm[at] : at] : 0.0f;
+        }
+    }
+}
+
+/* Columns of a k-step in the order in which lanes have those of weights (kernels.h). */
+__device__ __forceinline__ void store_step(const rows_of_x &r, int64_t row, int step, const float v[16], float up)
+{
+    uint32_t pairs[2][4];
+#pragma unroll
+    for (int t = 0; t < 4; t++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float low = v[4 * t + 2 * h] * up, high = v[4 * t + 2 * h + 1] * up;
+            pairs[h][t] = r.bf16 ? qs_bf16x2_of_f32(low, high) : qs_f16x2_of_f32(low, high);
+        }
+    uint16_t *to = r.out + step / 4 * r.x_rows * QS_CU_CHUNK;
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        *reinterpret_cast<uint4 *>(to + row * QS_CU_CHUNK + qs_tile_at((int)(row % 8), 16 * (step % 4) + 8 * h) -
+                                   row % 8 * QS_CU_CHUNK) = make_uint4(pairs[h][0], pairs[h][1], pairs[h][2], pairs[h][3]);
+}
+
+/* A row a block. */
+__global__ void __launch_bounds__(PREPARE_THREADS) prepare_many(rows_of_x r)
+{
+    __shared__ float maxima[PREPARE_THREADS / 32];
+    int64_t row = blockIdx.x;
+    int thread = (int)threadIdx.x;
+    float kept[KEPT][16], largest = 0.0f;
+    auto take_largest = [&](const float v[16]) {
+#pragma unroll
+        for (int i = 0; i < 16; i++) largest = fmaxf(largest, fabsf(v[i]));
+    };
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int step = thread + i * PREPARE_THREADS;
+        if (step >= r.n_steps) break;
+        load_step(r, row, step, kept[i]);
+        take_largest(kept[i]);
+    }
+    for (int step = thread + KEPT * PREPARE_THREADS; step < r.n_steps; step += PREPARE_THREADS) {
+        float v[16];
+        load_step(r, row, step, v);
+        take_largest(v);
+    }
+    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    if (thread % 32 == 0) maxima[thread / 32] = largest;
+    __syncthreads();
+    for (int i = 0; i < PREPARE_THREADS / 32; i++) largest = fmaxf(largest, maxima[i]);
+    qs_cu_power power = qs_cu_power_of(largest);
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int step = thread + i * PREPARE_THREADS;
+        if (step < r.n_steps) store_step(r, row, step, kept[i], power.up);
+    }
+    for (int step = thread + KEPT * PREPARE_THREADS; step < r.n_steps; step += PREPARE_THREADS) {
+        float v[16];
+        load_step(r, row, step, v);
+        store_step(r, row, step, v, power.up);
+    }
+    if (thread == 0) r.scale[row] = power.down;
+}
+
+} // namespace
+
+extern "C" int qs_cu_prepare_many(void *stream, const float *x, int64_t n, int64_t n_in, const int32_t *perm, bool bf16,
+                                  const qs_cu_many_x *out)
+{
+    rows_of_x r = {};
+    r.x = x;
+    r.perm = perm;
+    r.n_in = (int)n_in;
+    r.n_steps = (int)qs_cu_n_chunks(n_in) * 4;
+    r.bf16 = bf16;
+    r.whole = perm == nullptr && n_in % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
+    r.x_rows = qs_cu_many_rows(n);
+    r.out = out->x;
+    r.scale = out->scale;
+    QS_LAUNCH(prepare_many, dim3((unsigned)n), dim3(PREPARE_THREADS), 0, stream, r);
+    return qs_launch_status();
+}

@@ -1,0 +1,221 @@
+/* Products of many rows straight from stored weights (linear_many.cu) against sums in f64 of weights and inputs as they
+ * were before any rounding: formats, group sizes, zero points, permutations, ragged sizes; several matrices at once, with
+ * bias and added; tiles that blocks share; the same bits in the reverse order of threads; NaN that shows; and what goes
+ * the other way, by name.
+ * Proves: prompts are multiplied by the stored weights with no more error than 16 bits of an input have. */
+#include "cuda_backends.h"
+
+/* An input and a weight are rounded to 11 bits each, uniformly by up to 2^-11: a deviation of 2^-11 sqrt(2 / 3) = 4e-4 of
+ * the size of the sum at most. Five times that for the largest of some ten thousand; bf16 rounds inputs alone, to 8 bits:
+ * 2^-8 / sqrt(3) = 2.3e-3. */
+#define TOLERANCE_F16 2e-3
+#define TOLERANCE_BF16 1.15e-2
+
+typedef struct row {
+    qs_matrix_format format;
+    int bits;
+    int64_t n_out, n_in, n, group, flags;
+} row;
+
+static const row rows[] = {
+    {QS_MATRIX_INT, 4, 300, 320, 70, 128, 0},
+    {QS_MATRIX_INT, 4, 257, 131, 130, 64, WITH_ZEROS | WITH_PERM},
+    {QS_MATRIX_INT, 4, 33, 200, 33, 32, 0},
+    {QS_MATRIX_INT, 4, 70, 260, 140, 48, WITH_ZEROS},
+    {QS_MATRIX_INT, 4, 16, 96, 128, 16, WITH_PERM},
+    {QS_MATRIX_INT, 4, 520, 64, 34, -1, 0},
+    {QS_MATRIX_INT, 4, 20, 1500, 33, 128, WITH_ZEROS}, /* one tile, in parts of six blocks */
+    {QS_MATRIX_F16, 16, 290, 200, 129, 0, 0},
+    {QS_MATRIX_F16, 16, 1, 1, 40, 0, 0},
+    {QS_MATRIX_BF16, 16, 50, 333, 65, 0, 0},
+};
+
+typedef struct problem {
+    op_memory m;
+    qs_matrix *matrix;
+    float *w, *x, *bias, *x_device, *y, *bias_device;
+    double tolerance;
+} problem;
+
+static void create(problem *p, qs_backend *backend, const row *r)
+{
+    qs_packed packed = {0};
+    *p = (problem){.m = {.backend = backend}};
+    p->w = draw(&p->m, 50, r->n_out * r->n_in, 0.1);
+    p->x = draw(&p->m, 51, r->n * r->n_in, 1.0);
+    p->bias = draw(&p->m, 52, r->n_out, 1.0);
+    uint16_t *half = on_host(&p->m, r->n_out * r->n_in, sizeof *half);
+    qs_matrix_desc desc = {.format = r->format, .n_out = r->n_out, .n_in = r->n_in, .dense = half, .packed = &packed};
+    for (int64_t i = 0; i < r->n; i++) /* rows of very different sizes */
+        for (int64_t j = 0; j < r->n_in; j++) p->x[i * r->n_in + j] *= ldexpf(1.0f, (int)(i * 7 % 41) - 20);
+    if (r->format == QS_MATRIX_INT) {
+        fill_packed(&packed, r->bits, r->n_out, r->n_in, r->group, r->flags);
+        qs_packed_dequant_rows(&packed, 0, r->n_out, p->w);
+    } else if (r->format == QS_MATRIX_F16) {
+        qs_f16_from_f32_array(half, p->w, r->n_out * r->n_in);
+        qs_f32_from_f16_array(p->w, half, r->n_out * r->n_in);
+    } else {
+        qs_bf16_from_f32_array(half, p->w, r->n_out * r->n_in);
+        qs_f32_from_bf16_array(p->w, half, r->n_out * r->n_in);
+    }
+    OK(qs_matrix_create(&p->matrix, backend, &desc, QS_USE_GEMV, QS_COMPUTE_BF16));
+    qs_packed_free(&packed);
+    bool is_dense = strstr(qs_matrix_kernel(p->matrix), "wgmma") == NULL; /* a GPU without such products */
+    p->tolerance = is_dense ? 2 * TOLERANCE_BF16 : r->format == QS_MATRIX_BF16 ? TOLERANCE_BF16 : TOLERANCE_F16;
+    p->x_device = floats_on_device(&p->m, p->x, r->n * r->n_in);
+    p->bias_device = floats_on_device(&p->m, p->bias, r->n_out);
+    p->y = floats_on_device(&p->m, NULL, r->n * r->n_out);
+}
+
+static void destroy(problem *p)
+{
+    qs_matrix_destroy(p->matrix);
+    free_all(&p->m);
+}
+
+/* The worst difference over what is allowed. */
+static double check(const problem *p, const row *r, const float *got, const float *before)
+{
+    double worst = 0.0;
+    for (int64_t i = 0; i < r->n; i++)
+        for (int64_t o = 0; o < r->n_out; o++) {
+            double sum = (double)p->bias[o] + (before != NULL ? (double)before[i * r->n_out + o] : 0.0), size = 0.0;
+            double rest = 1e-6 * (fabs(sum) + 1e-9);
+            for (int64_t j = 0; j < r->n_in; j++) {
+                double term = (double)p->w[o * r->n_in + j] * (double)p->x[i * r->n_in + j];
+                sum += term;
+                size += term * term;
+            }
+            double share = fabs((double)got[i * r->n_out + o] - sum) / (p->tolerance * sqrt(size) + rest);
+            if (!(share <= 1.0))
+                fail_msg("%lld x %lld, %lld rows, group %lld: row %lld, output %lld is %.9g, not %.9g", (long long)r->n_out,
+                         (long long)r->n_in, (long long)r->n, (long long)r->group, (long long)i, (long long)o,
+                         (double)got[i * r->n_out + o], sum);
+            worst = fmax(worst, share);
+        }
+    return worst;
+}
+
+static void test_products(void **state)
+{
+    fixture *f = take(state);
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        const row *r = &rows[k];
+        problem p;
+        create(&p, f->cuda, r);
+        OK(qs_op_linear(f->cuda, p.matrix, p.x_device, r->n, p.bias_device, p.y));
+        const float *first = to_host(&p.m, p.y, r->n * r->n_out);
+        double worst = check(&p, r, first, NULL);
+        printf("cuda       %s, %lld x %lld, %lld rows, group %lld: %.2f of what is allowed\n", qs_matrix_kernel(p.matrix),
+               (long long)r->n_out, (long long)r->n_in, (long long)r->n, (long long)r->group, worst);
+        qs_linear_job job = {.matrix = p.matrix, .bias = p.bias_device, .y = p.y, .add = true};
+        if (qs_rt_simt_set_reverse != NULL) qs_rt_simt_set_reverse(true);
+        OK(qs_op_linears(f->cuda, &job, 1, p.x_device, r->n));
+        (void)check(&p, r, to_host(&p.m, p.y, r->n * r->n_out), first);
+        OK(qs_op_linear(f->cuda, p.matrix, p.x_device, r->n, p.bias_device, p.y));
+        if (qs_rt_simt_set_reverse != NULL) qs_rt_simt_set_reverse(false);
+        assert_memory_equal(to_host(&p.m, p.y, r->n * r->n_out), first, (size_t)(r->n * r->n_out) * sizeof *first);
+        destroy(&p);
+    }
+}
+
+/* Rows of x are the same whatever their number is only in tiles that are shared alike; what must not differ is which
+ * matrices share a launch. */
+static void test_together(void **state)
+{
+    fixture *f = take(state);
+    static const row three[] = {
+        {QS_MATRIX_INT, 4, 300, 192, 40, 64, 0}, {QS_MATRIX_INT, 4, 17, 192, 40, 64, 0}, {QS_MATRIX_INT, 4, 260, 192, 40, 64, 0},
+        {QS_MATRIX_F16, 16, 40, 192, 40, 0, 0},  {QS_MATRIX_BF16, 16, 33, 192, 40, 0, 0}, /* x anew, as bf16 */
+    };
+    enum { N_JOBS = sizeof three / sizeof *three };
+    problem p[N_JOBS];
+    qs_linear_job jobs[N_JOBS];
+    for (int i = 0; i < N_JOBS; i++) {
+        create(&p[i], f->cuda, &three[i]);
+        jobs[i] = (qs_linear_job){.matrix = p[i].matrix, .bias = p[i].bias_device, .y = p[i].y};
+    }
+    OK(qs_op_linears(f->cuda, jobs, N_JOBS, p[0].x_device, 40)); /* the x of all is the same numbers */
+    for (int i = 0; i < N_JOBS; i++) (void)check(&p[i], &three[i], to_host(&p[i].m, p[i].y, 40 * three[i].n_out), NULL);
+    for (int i = 0; i < N_JOBS; i++) destroy(&p[i]);
+}
+
+/* A row with NaN or infinity spoils itself alone. */
+static void test_broken_numbers_show(void **state)
+{
+    fixture *f = take(state);
+    static const row r = {QS_MATRIX_INT, 4, 70, 200, 37, 64, WITH_ZEROS};
+    static const float broken[] = {NAN, INFINITY};
+    for (int b = 0; b < 2; b++) {
+        problem p;
+        int64_t n_finite = 0;
+        create(&p, f->cuda, &r);
+        p.x[5 * r.n_in + 77] = broken[b];
+        OK(qs_backend_upload(f->cuda, p.x_device, p.x, (size_t)(r.n * r.n_in) * sizeof *p.x));
+        OK(qs_op_linear(f->cuda, p.matrix, p.x_device, r.n, NULL, p.y));
+        const float *got = to_host(&p.m, p.y, r.n * r.n_out);
+        for (int64_t i = 0; i < r.n * r.n_out; i++) {
+            if (i / r.n_out != 5) assert_true(isfinite(got[i]));
+            else n_finite += isfinite(got[i]) != 0;
+        }
+        assert_true(b == 0 ? n_finite == 0 : n_finite < r.n_out / 4); /* an infinity may meet a weight of 0 */
+        destroy(&p);
+    }
+}
+
+/* What has no kernel goes through dense weights, and the matrix says so: scales that f16 does not hold times a code, and
+ * products in f32. */
+static void test_the_other_way(void **state)
+{
+    fixture *f = take(state);
+    enum { N_OUT = 40, N_IN = 128, N = 33 };
+    op_memory m = {.backend = f->cuda};
+    qs_packed packed;
+    float *x = drawn_on_device(&m, 60, N * N_IN, 1.0), *y = floats_on_device(&m, NULL, N * N_OUT);
+    for (int k = 0; k < 2; k++) {
+        qs_matrix *matrix;
+        fill_packed(&packed, 4, N_OUT, N_IN, 64, 0);
+        if (k == 0) packed.scales[3] = qs_f16_from_f32(5000.0f);
+        qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = N_OUT, .n_in = N_IN, .packed = &packed};
+        OK(qs_matrix_create(&matrix, f->cuda, &desc, QS_USE_GEMV, k == 0 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32));
+        assert_string_equal(qs_matrix_kernel(matrix), "linear_int4_mma");
+        OK(qs_op_linear(f->cuda, matrix, x, N, NULL, y));
+        const float *got = to_host(&m, y, N * N_OUT);
+        for (int i = 0; i < N * N_OUT; i++) assert_true(isfinite(got[i]));
+        qs_matrix_destroy(matrix);
+        qs_packed_free(&packed);
+    }
+    free_all(&m);
+}
+
+/* Names that there are not are told, and without the variable nothing is on trial. */
+static void test_trials_are_asked_for(void **state)
+{
+    (void)take(state);
+    qs_backend *backend;
+    (void)setenv("QS_CUDA_TRIAL", "linear_wgmma,linear_wgmm", 1);
+    FAILS(QS_E_USAGE, qs_backend_create(&backend, "cuda", 0, 1));
+    TEXT_HOLDS("QS_CUDA_TRIAL", "\"linear_wgmm\"", "gpu_trial.c");
+    (void)unsetenv("QS_CUDA_TRIAL");
+    OK(qs_backend_create(&backend, "cuda", 0, 1));
+    assert_null(strstr(qs_backend_describe(backend), "trial"));
+    problem p;
+    create(&p, backend, &rows[0]);
+    assert_string_equal(qs_matrix_kernel(p.matrix), "linear_int4_mma");
+    destroy(&p);
+    qs_backend_destroy(backend);
+    (void)setenv("QS_CUDA_TRIAL", "linear_wgmma", 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_together),
+        cmocka_unit_test(test_broken_numbers_show),
+        cmocka_unit_test(test_the_other_way),
+        cmocka_unit_test(test_trials_are_asked_for),
+    };
+    (void)setenv("QS_CUDA_TRIAL", "linear_wgmma", 1);
+    return cmocka_run_group_tests_name("cuda many", tests, create_backends, destroy_backends);
+}
