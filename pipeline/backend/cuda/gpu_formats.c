@@ -137,17 +137,21 @@ out:
     return err;
 }
 
-static qs_err finish(qs_gpu *gpu, const qs_linear_job *job, const float *product, const float *x, int64_t n)
+static qs_err finish(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const qs_linear_job *plain, const float *x,
+                     int64_t n)
 {
-    const qs_gpu_matrix *self = job->matrix->state;
-    qs_cu_finish f = {.compute = self->compute, .n = n, .n_out = job->matrix->n_out, .n_in = job->matrix->n_in,
-                      .product = product, .bias = job->bias, .y = job->y, .add = job->add};
-    if (self->format == QS_PACKED_INT8) {
+    const qs_gpu_matrix *first = jobs[0].matrix->state;
+    qs_cu_finish f = {.compute = first->compute, .n = n, .n_in = jobs[0].matrix->n_in, .n_parts = (int)n_jobs};
+    if (first->format == QS_PACKED_INT8) {
         f.x = x;
         f.scale = gpu->coded_scale.data;
-        f.absmax = self->stored.zeros.data;
         f.outliers = gpu->outliers.data;
-        f.words = self->stored.words.data;
+    }
+    for (int64_t i = 0; i < n_jobs; i++) {
+        const qs_gpu_matrix *self = jobs[i].matrix->state;
+        f.parts[i] = (qs_cu_finish_part){.n_out = jobs[i].matrix->n_out, .product = plain[i].y, .bias = jobs[i].bias,
+                                         .absmax = self->stored.zeros.data, .words = self->stored.words.data,
+                                         .y = jobs[i].y, .add = jobs[i].add};
     }
     return qs_gpu_check(gpu, qs_cu_finish_rows(gpu->stream, &f), "finish products");
 }
@@ -179,7 +183,7 @@ static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_job
     QS_TRY(lay_aside(gpu, jobs, n_jobs, n, plain));
     if (few) QS_TRY(qs_gpu_run_few(gpu, plain, n_jobs, coded, n));
     for (int64_t i = 0; !few && i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &is_rounded));
-    for (int64_t i = 0; i < n_jobs; i++) QS_TRY(finish(gpu, &jobs[i], plain[i].y, x, n));
+    QS_TRY(finish(gpu, jobs, n_jobs, plain, x, n));
 out:
     return err;
 }

@@ -241,16 +241,23 @@ int qs_cu_round(void *stream, const float *x, int64_t n, qs_rounding rounding, f
 static inline int64_t qs_cu_outlier_words(int64_t n_in) { return (n_in + 127) / 128 * 4; }
 int qs_cu_code_rows(void *stream, const float *x, int64_t n, int64_t n_in, float threshold, float *codes, float *scale,
                     uint32_t *outliers);
-/* y = c(product + c(bias)), or y += that; product [n, n_out] may be y itself. With x not NULL, product holds sums of
- * products of int8's codes: they are scaled, and outliers of x meet their weights, read from `words`. */
-typedef struct qs_cu_finish {
-    qs_rounding compute;
-    int64_t n, n_out, n_in;
-    const float *product, *bias; /* bias [n_out] or NULL */
+/* y = c(product + c(bias)), or y += that, of products that share their input; product [n, n_out] may be y itself. With
+ * x not NULL, product holds sums of products of int8's codes: they are scaled, and outliers of x meet their weights, read
+ * from `words`. */
+typedef struct qs_cu_finish_part {
+    int64_t n_out;
+    const float *product, *bias, *absmax; /* bias [n_out] or NULL; absmax [n_out] */
+    const uint32_t *words;                /* in the layout of QS_CU_INT8 */
     float *y;
     bool add;
-    const float *x, *scale, *absmax; /* [n, n_in], [n], [n_out] */
-    const uint32_t *outliers, *words; /* words in the layout of QS_CU_INT8 */
+} qs_cu_finish_part;
+typedef struct qs_cu_finish {
+    qs_rounding compute;
+    int64_t n, n_in;
+    int n_parts;
+    qs_cu_finish_part parts[QS_CU_LINEARS_MAX];
+    const float *x, *scale; /* [n, n_in], [n] */
+    const uint32_t *outliers;
 } qs_cu_finish;
 int qs_cu_finish_rows(void *stream, const qs_cu_finish *finish);
 
