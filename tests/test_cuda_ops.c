@@ -39,6 +39,7 @@ static const op_case more_cases[] = {
     {"gram", 1e-6, run_gram, {1000, 129}},
     {"gram", 1e-6, run_gram, {9000, 20}},
     {"gram", 1e-6, run_gram, {65, 260, 1}},
+    {"gram", 1e-6, run_gram, {20, 1300}},
     {"abs_stats", 1e-12, run_abs_stats, {5000, 9}},
     {"abs_stats", 1e-12, run_abs_stats, {1, 1000}},
     {"logit_stats", 1e-6, run_logit_stats, {33, 4099}},
@@ -346,15 +347,9 @@ static void check_broken_row(fixture *f, const weights *kind, float broken, int6
     free_all(&m);
 }
 
-static void test_broken_numbers_show(void **state)
+static void check_broken_statistics(fixture *f)
 {
-    fixture *f = take(state);
     enum { N = 40, D = 70 };
-    for (size_t i = 0; i < sizeof all_weights / sizeof *all_weights; i++) {
-        check_broken_row(f, &all_weights[i], NAN, 3);
-        check_broken_row(f, &all_weights[i], INFINITY, 3);
-        check_broken_row(f, &all_weights[i], NAN, 50);
-    }
     op_memory m = {.backend = f->cuda};
     float *x = draw(&m, 54, N * D, 1.0), abs_max[D] = {0};
     double gram[D * D] = {0}, abs_sum[D] = {0}, lse[2];
@@ -378,6 +373,40 @@ static void test_broken_numbers_show(void **state)
     free_all(&m);
 }
 
+static void test_broken_numbers_show(void **state)
+{
+    fixture *f = take(state);
+    for (size_t i = 0; i < sizeof all_weights / sizeof *all_weights; i++) {
+        check_broken_row(f, &all_weights[i], NAN, 3);
+        check_broken_row(f, &all_weights[i], INFINITY, 3);
+        check_broken_row(f, &all_weights[i], NAN, 50);
+    }
+    check_broken_statistics(f);
+}
+
+/* ---- a kernel on trial ---- */
+
+static void compare_gram(const op_case *row, void *context)
+{
+    if (row->run == run_gram) (SANITIZED ? compare_in_turn : compare_twice)(row, context);
+}
+
+/* gram_wgmma.cu, which nothing but its name in the environment chooses (docs/gpu.md). On a GPU it is tried by
+ * `gpu-check trial`, with all of these tests. */
+static void test_second_moments_on_trial(void **state)
+{
+    fixture *f = take(state);
+    parity p = {.reference = f->reference, .tested = f->cuda, .entry = "on trial"};
+    if (qs_rt_simt_set_reverse == NULL) skip();
+    assert_int_equal(setenv("QS_CUDA_TRIAL", "gram_wgmma", 1), 0);
+    for_each_case(compare_gram, &p);
+    for (size_t i = 0; i < sizeof more_cases / sizeof *more_cases; i++) compare_gram(&more_cases[i], &p);
+    check_broken_statistics(f);
+    assert_int_equal(unsetenv("QS_CUDA_TRIAL"), 0);
+    assert_int_equal(p.n_failed, 0);
+    assert_true(p.n_cases >= 9);
+}
+
 static void test_update_replaces_contents(void **state)
 {
     (void)take(state);
@@ -393,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_rows_of_logits),
         cmocka_unit_test(test_sequences_of_a_batch),
         cmocka_unit_test(test_broken_numbers_show),
+        cmocka_unit_test(test_second_moments_on_trial),
         cmocka_unit_test(test_update_replaces_contents),
     };
     return cmocka_run_group_tests_name("cuda ops", tests, create_backends, destroy_backends);

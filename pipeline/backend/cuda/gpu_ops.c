@@ -92,8 +92,12 @@ qs_err qs_gpu_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, do
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     qs_err err;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->gram, qs_cu_gram_bytes(n, d), QS_GPU_WORKSPACE, "terms of second moments"));
-    QS_TRY(qs_gpu_check(gpu, qs_cu_gram(gpu->stream, x, n, d, gram, gpu->gram.data), "run gram"));
+    bool wgmma = gpu->device.has_wgmma && qs_gpu_on_trial("gram_wgmma");
+    size_t bytes = wgmma ? qs_cu_gram_wgmma_bytes(n, d) : qs_cu_gram_bytes(n, d);
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->gram, bytes, QS_GPU_WORKSPACE, "terms of second moments"));
+    int code = wgmma ? qs_cu_gram_wgmma(gpu->stream, gpu->device.n_sms, x, n, d, gram, gpu->gram.data)
+                     : qs_cu_gram(gpu->stream, x, n, d, gram, gpu->gram.data);
+    QS_TRY(qs_gpu_check(gpu, code, "run gram"));
 out:
     return err;
 }

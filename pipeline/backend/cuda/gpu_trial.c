@@ -7,6 +7,7 @@
 
 static const char *const trials[] = {
     "linear_wgmma", /* linear_many.cu: many rows of x from stored weights */
+    "gram_wgmma",   /* gram_wgmma.cu: second moments */
 };
 enum { N_TRIALS = sizeof trials / sizeof *trials };
 

@@ -71,6 +71,13 @@ size_t qs_cu_gram_bytes(int64_t n, int64_t d);
 int qs_cu_gram(void *stream, const float *x, int64_t n, int64_t d, double *gram, void *workspace);
 int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *abs_sum, float *abs_max);
 
+/* ---- gram_wgmma.cu ---- */
+/* The same where qs_rt_device.has_wgmma; n_sms: of the device. The error is below 9e-7 at the very worst. On trial
+ * (gpu_trial.c). */
+size_t qs_cu_gram_wgmma_bytes(int64_t n, int64_t d);
+int qs_cu_gram_wgmma(void *stream, int n_sms, const float *x, int64_t n, int64_t d, double *gram,
+                     void *workspace);
+
 /* ---- linear.cu, linear_few.cu: how weights lie for the tensor cores ----
  * Rows are cut into tiles of 16, columns into chunks of 64; missing rows have scale 0, missing columns meet x = 0. Lane
  * l = 4 g + t of a warp holds, of each tile and chunk, the 32 elements that make up four A fragments of mma.m16n8k16 as

@@ -16,6 +16,7 @@
  * Added up these are 1.3e-6, which takes every digit that is cut off to be the largest there is. The worst entry of
  * random activations is 3e-7 to 5e-7 away, whatever n is. */
 #include "backend/cuda/device.h"
+#include "backend/cuda/gram_parts.h"
 #include "backend/cuda/kernels.h"
 
 namespace {
@@ -42,74 +43,32 @@ enum {
     GRAM_THREADS = 256, GRAM_WARP_M = 4, GRAM_WARP_N = 4, /* mma tiles of a warp */
     GRAM_OPERAND = GRAM_TILE_UNITS * 32,         /* 16-byte vectors of one step of one side */
     GRAM_STAGE = 2 * GRAM_STAGE_STEPS * GRAM_OPERAND,
-    GRAM_PASS_ROWS = 8192,                       /* bounds the workspace */
-    GRAM_PARTS = 32,                             /* row ranges whose maxima are taken in parallel */
     SPLIT_STEPS = 4,                             /* steps that a warp of split_columns splits */
 };
 static_assert(GRAM_STAGE_STEPS * GRAM_STEP * GRAM_PROMOTE_STAGES == 64, "the error bound above is of 64 rows");
 
 /* Where things lie in the workspace. */
 struct gram_workspace {
-    uint4 *terms;    /* [n_steps][n_units][32] */
-    double *unscale; /* [columns]: takes the scale out of a product */
-    int32_t *shift;  /* [columns]: log2 of the scale */
-    float *maxima;   /* [GRAM_PARTS][columns] */
+    uint4 *terms; /* [n_steps][n_units][32] */
+    gram_scales scales;
 };
 
 int64_t padded_columns(int64_t d) { return (d + GRAM_TILE - 1) / GRAM_TILE * GRAM_TILE; }
-int64_t pass_rows(int64_t n) { return n < GRAM_PASS_ROWS ? n : (int64_t)GRAM_PASS_ROWS; }
 int64_t padded_steps(int64_t n)
 {
     int64_t stage_rows = GRAM_STAGE_STEPS * GRAM_STEP;
     return (n + stage_rows - 1) / stage_rows * GRAM_STAGE_STEPS;
 }
 
-__global__ void column_maxima(const float *x, int64_t n, int64_t d, int64_t n_columns, float *maxima)
-{
-    int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    int64_t first = n * blockIdx.y / GRAM_PARTS, last = n * (blockIdx.y + 1) / GRAM_PARTS;
-    if (column >= n_columns) return;
-    float largest = 0.0f;
-    if (column < d) {
-#pragma unroll 8
-        for (int64_t r = first; r < last; r++) largest = fmaxf(largest, fabsf(x[r * d + column]));
-    }
-    maxima[blockIdx.y * n_columns + column] = largest;
-}
-
-/* 2^exponent for exponents that f64 holds. */
-__device__ __forceinline__ double power_of_2(int exponent) { return ldexp(1.0, exponent); }
-
-__global__ void column_scales(const float *maxima, int64_t n_columns, int32_t *shift, double *unscale)
-{
-    int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= n_columns) return;
-    float largest = 0.0f;
-    for (int part = 0; part < GRAM_PARTS; part++) largest = fmaxf(largest, maxima[part * n_columns + column]);
-    int exponent = 0; /* largest = fraction * 2^exponent, fraction in [1/2, 1) */
-    if (largest > 0.0f && largest <= FLT_MAX) (void)frexpf(largest, &exponent);
-    shift[column] = 14 - exponent;
-    unscale[column] = power_of_2(exponent - 14);
-}
-
-/* Two f16 terms of a value times 2^shift. The power is taken in two halves, since 2^shift may not fit in f32. */
-__device__ __forceinline__ void split_value(float x, float half_scale, float other_half, float *high, float *low)
-{
-    float scaled = x * half_scale * other_half;
-    *high = qs_f32_of_f16(qs_f16_of_f32(scaled));
-    *low = scaled - *high; /* exact */
-}
-
 /* One warp per unit, SPLIT_STEPS steps. */
 __global__ void split_columns(const float *__restrict__ x, int64_t n, int64_t d, int64_t n_units, int64_t n_steps,
-                              const int32_t *shift, uint4 *__restrict__ terms)
+                              const float2 *scale, uint4 *__restrict__ terms)
 {
     int lane = (int)threadIdx.x % 32, t = lane % 4;
     int64_t unit = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (unit >= n_units) return;
     int64_t column = unit * GRAM_UNIT + lane / 4;
-    float half_scale = (float)power_of_2(shift[column] / 2);
-    float other_half = (float)power_of_2(shift[column] - shift[column] / 2);
+    float2 factors = scale[column];
     for (int i = 0; i < SPLIT_STEPS; i++) {
         int64_t step = (int64_t)blockIdx.y * SPLIT_STEPS + i;
         if (step >= n_steps) return;
@@ -117,7 +76,7 @@ __global__ void split_columns(const float *__restrict__ x, int64_t n, int64_t d,
         for (int k = 0; k < 4; k++) {
             int64_t row = step * GRAM_STEP + 2 * t + k % 2 + k / 2 * 8;
             float value = row < n && column < d ? x[row * d + column] : 0.0f;
-            split_value(value, half_scale, other_half, &high[k], &low[k]);
+            split_value(value, factors, &high[k], &low[k]);
         }
         uint4 v;
         v.x = qs_f16x2_of_f32(high[0], high[1]);
@@ -177,14 +136,6 @@ __device__ __forceinline__ void multiply_step(const uint4 *rows, const uint4 *co
 typedef uint32_t gram_rest[GRAM_WARP_M][GRAM_WARP_N][2];
 __device__ __forceinline__ float low_of(uint32_t pair) { return qs_f32_of_bf16((uint16_t)pair); }
 __device__ __forceinline__ float high_of(uint32_t pair) { return qs_f32_of_bf16((uint16_t)(pair >> 16)); }
-
-/* sum += term; returns what that lost. */
-__device__ __forceinline__ float add_term(float *sum, float term)
-{
-    float next = *sum + term, rest = term - (next - *sum);
-    *sum = next;
-    return rest;
-}
 
 /* sum += acc, acc = 0 */
 __device__ __forceinline__ void promote(float acc[GRAM_WARP_M][GRAM_WARP_N][4], float sum[GRAM_WARP_M][GRAM_WARP_N][4],
@@ -260,7 +211,7 @@ __global__ void __launch_bounds__(GRAM_THREADS, 1) gram_tile(gram_workspace ws, 
         slot = slot == (GRAM_STAGES - 1) * GRAM_STAGE ? 0 : slot + GRAM_STAGE;
     }
     promote(acc, sum, rest);
-    if (!idle) store_tile(sum, rest, row + lane / 4, column + lane % 4 * 2, d, ws.unscale, gram);
+    if (!idle) store_tile(sum, rest, row + lane / 4, column + lane % 4 * 2, d, ws.scales.unscale, gram);
 }
 
 int gram_pass(void *stream, const float *x, int64_t n, int64_t d, double *gram, const gram_workspace &ws)
@@ -268,13 +219,11 @@ int gram_pass(void *stream, const float *x, int64_t n, int64_t d, double *gram, 
     enum { THREADS = 256, WARPS = THREADS / 32 };
     int64_t n_columns = padded_columns(d), n_units = n_columns / GRAM_UNIT, n_steps = padded_steps(n);
     int64_t n_tiles = n_columns / GRAM_TILE;
-    unsigned column_blocks = (unsigned)((n_columns + THREADS - 1) / THREADS);
     size_t shared_bytes = GRAM_STAGES * GRAM_STAGE * sizeof(uint4);
-    QS_LAUNCH(column_maxima, dim3(column_blocks, GRAM_PARTS), dim3(THREADS), 0, stream, x, n, d, n_columns, ws.maxima);
-    QS_LAUNCH(column_scales, dim3(column_blocks), dim3(THREADS), 0, stream, ws.maxima, n_columns, ws.shift, ws.unscale);
+    find_scales(stream, x, n, d, n_columns, ws.scales);
     QS_LAUNCH(split_columns,
               dim3((unsigned)((n_units + WARPS - 1) / WARPS), (unsigned)((n_steps + SPLIT_STEPS - 1) / SPLIT_STEPS)),
-              dim3(THREADS), 0, stream, x, n, d, n_units, n_steps, ws.shift, ws.terms);
+              dim3(THREADS), 0, stream, x, n, d, n_units, n_steps, ws.scales.scale, ws.terms);
     int code = qs_allow_shared(gram_tile, shared_bytes);
     if (code != 0) return code;
     QS_LAUNCH(gram_tile, dim3((unsigned)(n_tiles * (n_tiles + 1) / 2)), dim3(GRAM_THREADS), shared_bytes, stream, ws,
@@ -327,7 +276,7 @@ extern "C" size_t qs_cu_gram_bytes(int64_t n, int64_t d)
 {
     int64_t columns = padded_columns(d);
     int64_t terms = padded_steps(pass_rows(n)) * (columns / GRAM_UNIT) * 32 * (int64_t)sizeof(uint4);
-    return (size_t)(terms + columns * (int64_t)(sizeof(double) + sizeof(int32_t) + GRAM_PARTS * sizeof(float)));
+    return (size_t)terms + gram_scales_bytes(columns);
 }
 
 extern "C" int qs_cu_gram(void *stream, const float *x, int64_t n, int64_t d, double *gram, void *workspace)
@@ -335,9 +284,7 @@ extern "C" int qs_cu_gram(void *stream, const float *x, int64_t n, int64_t d, do
     int64_t columns = padded_columns(d);
     gram_workspace ws;
     ws.terms = static_cast<uint4 *>(workspace);
-    ws.unscale = reinterpret_cast<double *>(ws.terms + padded_steps(pass_rows(n)) * (columns / GRAM_UNIT) * 32);
-    ws.shift = reinterpret_cast<int32_t *>(ws.unscale + columns);
-    ws.maxima = reinterpret_cast<float *>(ws.shift + columns);
+    ws.scales = gram_scales_at(ws.terms + padded_steps(pass_rows(n)) * (columns / GRAM_UNIT) * 32, columns);
     int code = 0;
     for (int64_t row = 0; code == 0 && row < n; row += GRAM_PASS_ROWS)
         code = gram_pass(stream, x + row * d, pass_rows(n - row), d, gram, ws);

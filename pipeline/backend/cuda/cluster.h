@@ -1,0 +1,117 @@
+/* Blocks of a cluster and warpgroups with roles, for kernels that use wgmma.h (.cu files only).
+ *
+ * Two neighbouring blocks, the first even, are a cluster: a copy may go to both. The twin runs block after
+ * block, so there a cluster is one block, and such a kernel must work with either. */
+#ifndef QS_BACKEND_CUDA_CLUSTER_H
+#define QS_BACKEND_CUDA_CLUSTER_H
+
+#include "backend/cuda/wgmma.h"
+
+#ifdef __CUDACC__
+
+enum { QS_CLUSTER = 2 };
+
+template <typename... P>
+static inline void qs_launch_clusters(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                                      void *stream, typename qs_same<P>::type... args)
+{
+    cudaLaunchAttribute cluster = {};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = QS_CLUSTER;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = (cudaStream_t)stream;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    (void)cudaLaunchKernelEx(&config, kernel, args...);
+}
+/* grid.x is a multiple of QS_CLUSTER. */
+#define QS_LAUNCH_CLUSTERS(kernel, grid, block, shared_bytes, stream, ...) \
+    qs_launch_clusters(kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
+
+#ifdef QS_WGMMA
+
+/* ---- clusters ---- */
+
+/* Every thread of both blocks. A block may be copied to, and may end, only after one. */
+__device__ __forceinline__ void qs_cluster_sync(void)
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/* qs_copy_bulk to the same place of both blocks, each of which counts the bytes off its own barrier. */
+__device__ __forceinline__ void qs_copy_bulk_to_all(void *shared, const void *global, uint32_t bytes,
+                                                    uint64_t *barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1], %2, [%3], %4;"
+                 :: "r"(qs_shared_address(shared)), "l"(global), "r"(bytes), "r"(qs_shared_address(barrier)),
+                 "h"((uint16_t)3) : "memory");
+}
+/* Arrives at the barrier of each block: called by a whole warp, one arrival of it at each. What the warp has
+ * read of shared memory it has read with wgmma, and waited for. */
+__device__ __forceinline__ void qs_barrier_arrive_at_all(uint64_t *barrier)
+{
+    if (threadIdx.x % 32 < QS_CLUSTER)
+        asm volatile("{\n"
+                     ".reg .b32 there;\n"
+                     "mapa.shared::cluster.u32 there, %0, %1;\n"
+                     "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+                     "}" :: "r"(qs_shared_address(barrier)), "r"(threadIdx.x % 32) : "memory");
+}
+
+/* ---- warpgroups ---- */
+
+/* What is done to d stays where it is in the program: in front of the qs_wgmma_fence or behind the
+ * qs_wgmma_wait that is beside this. */
+template <int N> __device__ __forceinline__ void qs_settle(float (&d)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i]));
+}
+/* Two warpgroups take turns: one waits at its own number (1 or 2), the other lets it go on. Nothing but speed
+ * depends on it. */
+__device__ __forceinline__ void qs_wait_for_turn(int number)
+{
+    asm volatile("bar.sync %0, 256;" :: "r"(number) : "memory");
+}
+__device__ __forceinline__ void qs_give_turn(int number)
+{
+    asm volatile("bar.arrive %0, 256;" :: "r"(number) : "memory");
+}
+
+/* ---- */
+
+/* Into the L2 cache: both are multiples of 16. */
+__device__ __forceinline__ void qs_prefetch_bulk(const void *global, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(global), "r"(bytes) : "memory");
+}
+
+#endif
+
+#else
+
+enum { QS_CLUSTER = 1 };
+#define QS_LAUNCH_CLUSTERS QS_LAUNCH
+static inline void qs_cluster_sync(QS_SIMT_CALLER) { (void)qs_simt_barrier(0, NULL, QS_SIMT_PLACE); }
+static inline void qs_copy_bulk_to_all(void *shared, const void *global, uint32_t bytes, uint64_t *barrier,
+                                       QS_SIMT_CALLER)
+{
+    qs_simt_copy_bulk(shared, global, bytes, barrier, QS_SIMT_PLACE);
+}
+static inline void qs_barrier_arrive_at_all(uint64_t *barrier, QS_SIMT_CALLER)
+{
+    if (qs_simt_self->lane == 0) qs_simt_mbarrier_arrive(barrier, 0, QS_SIMT_PLACE);
+}
+template <int N> static inline void qs_settle(float (&)[N]) {}
+static inline void qs_wait_for_turn(int) {}
+static inline void qs_give_turn(int) {}
+static inline void qs_prefetch_bulk(const void *, uint32_t) {}
+
+#endif
+
+#endif
