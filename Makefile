@@ -28,6 +28,8 @@ cflags := -std=c11 $(optimise) $(debug) -fopenmp -ffp-contract=off -D_GNU_SOURCE
 san := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 hdf5_cflags := $(shell pkg-config --cflags hdf5 2>/dev/null)
 hdf5_libs := $(shell pkg-config --libs hdf5 2>/dev/null)
+# Only what stands nearest to HDF5 sees it.
+hdf5_for = $(if $(findstring pipeline/artifact/,$1)$(findstring tests/test_chunks.c,$1),$(hdf5_cflags))
 
 # ---- CUDA: found, asked for, or emulated ----
 nvcc := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
@@ -115,7 +117,7 @@ $1/%.o: %.c
 	@mkdir -p $$(@D)
 	$$(if $$(V),,@echo "  CC $$@")
 	$$(Q)$$(CC) $$(cflags) $$(san) $$(isa) $$(defines) \
-	  $$(if $$(findstring pipeline/artifact/,$$<),$$(hdf5_cflags)) -MMD -MP -c $$< -o $$@
+	  $$(call hdf5_for,$$<) -MMD -MP -c $$< -o $$@
 endef
 $(foreach b,$(builds),$(eval $(call compile_c,$b)))
 
@@ -355,7 +357,7 @@ $(BUILD)/fuzz-objects/%.o: %.c
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC $@")
 	$(Q)clang -std=c11 -O1 -g -D_GNU_SOURCE -Ipipeline -I. -Wno-unknown-pragmas \
-	  $(if $(findstring pipeline/artifact/,$<),$(hdf5_cflags)) \
+	  $(call hdf5_for,$<) \
 	  -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -MMD -MP -c $< -o $@
 # An archive, so that a target links only what it calls.
 $(BUILD)/fuzz-objects/libqsweep.a: $(fuzz_objects)

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "artifact/artifact_impl.h"
+#include "artifact/h5_chunk.h"
 
 /* Below this size data sit in the object header, which has a checksum of its own. */
 static const int64_t compact_bytes = 4096;
@@ -207,7 +208,8 @@ qs_err qs_dataset_write(const qs_artifact *artifact, const char *path, hid_t dat
 {
     if (n_rows == 0 || info->n == 0) return QS_OK;
     hid_t file_space, memory_space;
-    qs_err err = QS_OK;
+    qs_err err;
+    if (qs_chunks_write(artifact, path, dataset, info, first, n_rows, src, &err)) return err;
     if (!select_rows(dataset, info, first, n_rows, &file_space, &memory_space) ||
         H5Dwrite(dataset, artifact->types[info->dtype], memory_space, file_space, H5P_DEFAULT, src) < 0)
         err = qs_h5_fail(artifact, "write", path);
@@ -220,6 +222,7 @@ qs_err qs_dataset_read(const qs_artifact *artifact, const char *path, hid_t data
                        const qs_dataset_info *info, int64_t first, int64_t n_rows, void *dst)
 {
     if (n_rows == 0 || info->n == 0) return QS_OK;
+    if (qs_chunks_read(dataset, info, first, n_rows, dst)) return QS_OK;
     hid_t file_space, memory_space;
     qs_err err = QS_OK;
     if (!select_rows(dataset, info, first, n_rows, &file_space, &memory_space) ||
