@@ -68,17 +68,27 @@ size_t stage_begin_work(void)
     return qs_mem_bytes();
 }
 
+/* " (+12 %)"; nothing where so little was planned that what is left out of plans is more. */
+static const char *difference(char text[24], double value, double planned, double planned_min)
+{
+    text[0] = '\0';
+    if (planned >= planned_min && planned > 0.0) (void)snprintf(text, 24, " (%+.0f %%)", 100.0 * (value / planned - 1.0));
+    return text;
+}
+
 void stage_tell_estimate(const char *what, double seconds, double planned_seconds, size_t held_bytes,
                          size_t planned_bytes, const qs_foretold *foretold)
 {
-    char planned[QS_MEM_TEXT_BYTES], peak[QS_MEM_TEXT_BYTES];
+    const double planned_min = 0.5;
+    char planned[QS_MEM_TEXT_BYTES], peak[QS_MEM_TEXT_BYTES], time_off[24], memory_off[24];
     size_t bytes = qs_mem_bytes_peak() - held_bytes;
     if (seconds < 0.1 || planned_seconds <= 0.0) return;
     if (foretold != NULL && foretold->foretold_s > 0.0)
-        qs_log_info("%s after the first: %.1f s, foretold by it %.1f (%+.0f %%)", what, seconds - foretold->first_s,
-                    foretold->foretold_s, 100.0 * ((seconds - foretold->first_s) / foretold->foretold_s - 1.0));
-    qs_log_info("%s against its plan: %.1f s of %.1f (%+.0f %%); memory %s of %s (%+.0f %%)", what, seconds,
-                planned_seconds, 100.0 * (seconds / planned_seconds - 1.0), qs_mem_format(peak, bytes),
+        qs_log_info("%s after the first: %.1f s, foretold by it %.1f%s", what, seconds - foretold->first_s,
+                    foretold->foretold_s,
+                    difference(time_off, seconds - foretold->first_s, foretold->foretold_s, planned_min));
+    qs_log_info("%s against its plan: %.1f s of %.1f%s; memory %s of %s%s", what, seconds, planned_seconds,
+                difference(time_off, seconds, planned_seconds, planned_min), qs_mem_format(peak, bytes),
                 qs_mem_format(planned, planned_bytes),
-                planned_bytes > 0 ? 100.0 * ((double)bytes / (double)planned_bytes - 1.0) : 0.0);
+                difference(memory_off, (double)bytes, (double)planned_bytes, 0.0));
 }
