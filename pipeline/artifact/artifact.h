@@ -28,6 +28,8 @@ QS_MUST_CHECK qs_err qs_artifact_create(qs_artifact **out, const char *path, qs_
  * finite: QS_E_NUMERIC names path and index (rows marked `nan_ok` excepted). */
 QS_MUST_CHECK qs_err qs_artifact_put(qs_artifact *artifact, const char *path, qs_dtype dtype, int rank,
                                      const int64_t *dims, const void *data);
+/* Memory that reading or writing a dataset takes in passing, for plans. */
+size_t qs_artifact_scratch_bytes(int64_t dataset_bytes);
 
 /* Attributes: path is "<object>/@<name>", with the same schema check. Groups are made as needed; a dataset
  * must have been put before its attributes. Reals must be finite unless the row is `nan_ok`. Rows of the root

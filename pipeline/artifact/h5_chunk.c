@@ -7,9 +7,10 @@
 #include "backend/cpu/team.h"
 #include "base/mem.h"
 
-enum { CHUNKS_MAX = 64 /* at once */, CHECKSUM_BYTES = 4,
+enum { CHUNKS_MAX = 8, /* at once: what writes them down is one thread */
+       CHECKSUM_BYTES = 4,
        CHUNKS_MIN = 2, /* one alone gains nothing */
-       CHUNK_BYTES_MAX = 4 << 20 /* the writer's have about 1 MiB; a file may claim more */ };
+       CHUNK_BYTES_MAX = 4 * QS_CHUNK_BYTES /* a file may claim more */ };
 
 /* A sum of words as repeated folding of its upper half leaves it: 65535 stands for all its multiples but 0. */
 static uint32_t folded(uint64_t sum) { return sum == 0 ? 0 : (uint32_t)((sum - 1) % 65535 + 1); }
@@ -47,7 +48,7 @@ static void unshuffle(const uint8_t *data, size_t n, size_t elem_bytes, uint8_t 
         for (size_t i = 0; i < n; i++) out[i * elem_bytes + j] = data[j * n + i];
 }
 
-/* What the threads share: the chunks of some rows, two of them a thread at a time. */
+/* What the threads share: the chunks of some rows, as many at a time as there are threads. */
 typedef struct chunk_job {
     const uint8_t *src; /* of a write: the rows */
     uint8_t *dst;       /* of a read */
@@ -135,6 +136,18 @@ static int64_t rows_of_chunk(hid_t dataset, const qs_dataset_info *info)
     return whole ? (int64_t)chunk[0] : 0;
 }
 
+static int64_t chunks_at_once(int64_t n_chunks)
+{
+    int64_t n_threads = omp_get_max_threads(), most = n_threads < CHUNKS_MAX ? n_threads : CHUNKS_MAX;
+    return n_chunks < most ? n_chunks : most;
+}
+
+size_t qs_artifact_scratch_bytes(int64_t dataset_bytes)
+{
+    int64_t n_chunks = dataset_bytes / QS_CHUNK_BYTES + 1;
+    return n_chunks < CHUNKS_MIN ? 0 : (size_t)(chunks_at_once(n_chunks) * 2 * QS_CHUNK_BYTES);
+}
+
 /* Sets the job up for rows [first, first + n_rows); false where HDF5 has to do it. */
 static bool begin(chunk_job *job, hid_t dataset, const qs_dataset_info *info, int64_t first, int64_t n_rows)
 {
@@ -142,9 +155,7 @@ static bool begin(chunk_job *job, hid_t dataset, const qs_dataset_info *info, in
     if (chunk_rows == 0) return false;
     job->n_chunks = (first + n_rows - 1) / chunk_rows - first / chunk_rows + 1;
     if (job->n_chunks < CHUNKS_MIN) return false;
-    int64_t at_once = 2 * omp_get_max_threads();
-    if (at_once > CHUNKS_MAX) at_once = CHUNKS_MAX;
-    job->at_once = job->n_chunks < at_once ? job->n_chunks : at_once;
+    job->at_once = chunks_at_once(job->n_chunks);
     job->elem_bytes = qs_dtype_bytes(info->dtype);
     job->row_bytes = (size_t)(info->n / info->dims[0]) * job->elem_bytes;
     job->chunk_bytes = (size_t)chunk_rows * job->row_bytes;

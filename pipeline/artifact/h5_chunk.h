@@ -6,6 +6,8 @@
 
 #include "artifact/artifact_impl.h"
 
+enum { QS_CHUNK_BYTES = 1 << 20 }; /* of the writer's chunks, about */
+
 /* Rows [first, first + n_rows) written as whole chunks. False where that cannot be, and nothing was done: datasets that
  * are not in chunks of whole rows, rows that begin or end within a chunk, no memory for buffers; H5Dwrite serves those.
  * *err gets QS_OK, or HDF5's failure. */

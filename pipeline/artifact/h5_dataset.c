@@ -5,7 +5,6 @@
 
 /* Below this size data sit in the object header, which has a checksum of its own. */
 static const int64_t compact_bytes = 4096;
-static const int64_t chunk_target_bytes = (int64_t)1 << 20;
 
 qs_err qs_dataset_count(const char *path, qs_dataset_info *info)
 {
@@ -27,7 +26,7 @@ qs_err qs_dataset_count(const char *path, qs_dataset_info *info)
  * least padding in the last chunk. */
 static void choose_chunk(hsize_t chunk[QS_ARTIFACT_MAX_RANK], const qs_dataset_info *info)
 {
-    int64_t budget = chunk_target_bytes / (int64_t)qs_dtype_bytes(info->dtype);
+    int64_t budget = QS_CHUNK_BYTES / (int64_t)qs_dtype_bytes(info->dtype);
     for (int i = info->rank - 1; i >= 0; i--) {
         int64_t extent = info->dims[i] > 0 ? info->dims[i] : 1, most = budget > 1 ? budget : 1;
         if (extent > most) {

@@ -1,6 +1,7 @@
 /* What quantising costs, for the plan that is printed before the work. */
 #include <string.h>
 
+#include "artifact/artifact.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "quant/awq_block.h"
@@ -249,7 +250,8 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
         if (has_grams) cost.multiply_adds += (double)info.n_out * (double)info.n_in * (double)info.n_in / 2;
     }
     cost.bytes += most * (int64_t)sizeof(float) + (unpacked ? largest * 9 / 8 : 0);
-    if (has_grams) cost.bytes += widest * (widest + 1) / 2 * (int64_t)sizeof(float);
+    int64_t gram_bytes = has_grams ? widest * (widest + 1) / 2 * (int64_t)sizeof(float) : 0;
+    cost.bytes += gram_bytes + (int64_t)qs_artifact_scratch_bytes(gram_bytes > largest ? gram_bytes : largest);
     cost.bytes += exl2_bytes(specs, n_specs, most, widest);
     cost.bytes += fold_bytes(specs, n_specs, most, widest) + lane_bytes(specs, n_specs, n_threads, widest);
     if (has_grams) cost.bytes += panel_bytes(model, specs, n_specs);
