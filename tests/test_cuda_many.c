@@ -3,6 +3,8 @@
  * bias and added; tiles that blocks share; the same bits in the reverse order of threads; NaN that shows; and what goes
  * the other way, by name.
  * Proves: prompts are multiplied by the stored weights with no more error than 16 bits of an input have. */
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/runtime.h"
 #include "cuda_backends.h"
 
 /* An input and a weight are rounded to 11 bits each, uniformly by up to 2^-11: a deviation of 2^-11 sqrt(2 / 3) = 4e-4 of
@@ -25,6 +27,12 @@ static const row rows[] = {
     {QS_MATRIX_INT, 4, 16, 96, 128, 16, WITH_PERM},
     {QS_MATRIX_INT, 4, 520, 64, 34, -1, 0},
     {QS_MATRIX_INT, 4, 20, 1500, 33, 128, WITH_ZEROS}, /* one tile, in parts of six blocks */
+    {QS_MATRIX_INT, 8, 40, 200, 35, 64, WITH_ZEROS},
+    {QS_MATRIX_INT, 8, 33, 128, 130, -1, 0},
+    {QS_MATRIX_INT, 3, 270, 150, 40, 128, WITH_PERM},
+    {QS_MATRIX_INT, 3, 20, 130, 33, 64, WITH_ZEROS},
+    {QS_MATRIX_INT, 2, 37, 260, 50, 128, 0},
+    {QS_MATRIX_INT, 2, 16, 100, 34, 64, WITH_ZEROS},
     {QS_MATRIX_F16, 16, 290, 200, 129, 0, 0},
     {QS_MATRIX_F16, 16, 1, 1, 40, 0, 0},
     {QS_MATRIX_BF16, 16, 50, 333, 65, 0, 0},
@@ -119,6 +127,50 @@ static void test_products(void **state)
     }
 }
 
+/* However many blocks share the tiles: each part of each sum is there once. The kernels by themselves, since a device has
+ * as many multiprocessors as it has. */
+static void test_shares(void **state)
+{
+    fixture *f = take(state);
+    enum { N_OUT = 300, N_IN = 600, N = 140, N_SMS_MAX = 13 };
+    static const row r = {QS_MATRIX_F16, 16, N_OUT, N_IN, N, 0, 0};
+    static const int n_sms[] = {1, 3, 5, 7, N_SMS_MAX};
+    problem p;
+    create(&p, f->cuda, &r);
+    if (strstr(qs_matrix_kernel(p.matrix), "wgmma") != NULL) {
+        const qs_cu_linear_shape shape = {.format = QS_CU_F16, .n_in = N_IN, .group_size = N_IN};
+        size_t part_bytes = (size_t)2 * N_SMS_MAX * QS_CU_MANY_PART * sizeof(float);
+        uint16_t *half = on_host(&p.m, N_OUT * N_IN, sizeof *half);
+        void *stream;
+        assert_int_equal(qs_rt_stream_create(&stream), 0);
+        qs_f16_from_f32_array(half, p.w, N_OUT * N_IN);
+        const void *dense = on_device(&p.m, half, N_OUT * N_IN * sizeof *half);
+        uint32_t *words = on_device(&p.m, NULL, (size_t)(qs_cu_n_tiles(N_OUT) * qs_cu_n_chunks(N_IN) * 32 * 16) * 4);
+        const unsigned zeros[N_SMS_MAX] = {0};
+        qs_cu_many_x x = {on_device(&p.m, NULL, (size_t)(qs_cu_many_rows(N) * qs_cu_n_chunks(N_IN) * QS_CU_CHUNK) * 2),
+                          on_device(&p.m, NULL, N * sizeof(float))};
+        qs_cu_many_scratch scratch = {on_device(&p.m, NULL, part_bytes), on_device(&p.m, zeros, sizeof zeros)};
+        qs_cu_linear linear = {.words = words, .bias = p.bias_device, .y = p.y, .n_out = N_OUT};
+        OK(qs_backend_sync(f->cuda));
+        assert_int_equal(qs_cu_lay_out(stream, &shape, N_OUT, dense, 0, words), 0);
+        assert_int_equal(qs_cu_prepare_many(stream, p.x_device, N, N_IN, NULL, false, &x), 0);
+        float *first = on_host(&p.m, N * N_OUT, sizeof *first), *got = on_host(&p.m, N * N_OUT, sizeof *got);
+        for (size_t i = 0; i < sizeof n_sms / sizeof *n_sms; i++) {
+            float *to = i == 0 ? first : got;
+            assert_int_equal(qs_cu_linear_many(stream, &shape, &linear, 1, N, &x, &scratch, n_sms[i]), 0);
+            assert_int_equal(qs_rt_copy(to, p.y, N * N_OUT * sizeof *to, QS_RT_TO_HOST, stream), 0);
+            assert_int_equal(qs_rt_stream_sync(stream), 0);
+            if (i == 0) (void)check(&p, &r, first, NULL);
+            for (int64_t k = 0; k < N * N_OUT; k++) { /* sums of f32 in another order */
+                double scale = ldexp(1.0, (int)(k / N_OUT * 7 % 41) - 20);
+                assert_true(fabs((double)to[k] - (double)first[k]) <= 1e-4 * (scale + fabs((double)first[k])));
+            }
+        }
+        assert_int_equal(qs_rt_stream_destroy(stream), 0);
+    }
+    destroy(&p);
+}
+
 /* Rows of x are the same whatever their number is only in tiles that are shared alike; what must not differ is which
  * matrices share a launch. */
 static void test_together(void **state)
@@ -211,6 +263,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products),
+        cmocka_unit_test(test_shares),
         cmocka_unit_test(test_together),
         cmocka_unit_test(test_broken_numbers_show),
         cmocka_unit_test(test_the_other_way),

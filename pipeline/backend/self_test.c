@@ -243,7 +243,7 @@ static qs_err run_dense(trial *t, qs_matrix_format format, unsigned uses, qs_com
     return run_linear(t, &desc, uses, compute, n);
 }
 
-static qs_err run_packed(trial *t, int bits, unsigned uses, int64_t n)
+static qs_err run_packed(trial *t, int bits, unsigned uses, qs_compute compute, int64_t n)
 {
     qs_packed packed = {0};
     uint8_t codes[N_IN];
@@ -260,7 +260,7 @@ static qs_err run_packed(trial *t, int bits, unsigned uses, int64_t n)
         packed.zeros[i] = (uint8_t)qs_rng_below(6, (uint64_t)i, (int64_t)1 << bits);
     }
     qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = N_OUT, .n_in = N_IN, .packed = &packed};
-    QS_TRY(run_linear(t, &desc, uses, QS_COMPUTE_F32, n));
+    QS_TRY(run_linear(t, &desc, uses, compute, n));
 out:
     qs_packed_free(&packed);
     return err;
@@ -315,11 +315,11 @@ static qs_err run_f16_few(trial *t) { return run_dense(t, QS_MATRIX_F16, QS_USE_
 static qs_err run_bf16_few(trial *t) { return run_dense(t, QS_MATRIX_BF16, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
 static qs_err run_f32_many(trial *t) { return run_dense(t, QS_MATRIX_F32, QS_USE_GEMM, QS_COMPUTE_F32, MANY); }
 static qs_err run_products_16(trial *t) { return run_dense(t, QS_MATRIX_F32, QS_USE_GEMM, QS_COMPUTE_BF16, MANY); }
-static qs_err run_int2_few(trial *t) { return run_packed(t, 2, QS_USE_GEMV, FEW); }
-static qs_err run_int3_few(trial *t) { return run_packed(t, 3, QS_USE_GEMV, FEW); }
-static qs_err run_int4_few(trial *t) { return run_packed(t, 4, QS_USE_GEMV, FEW); }
-static qs_err run_int8_few(trial *t) { return run_packed(t, 8, QS_USE_GEMV, FEW); }
-static qs_err run_int4_many(trial *t) { return run_packed(t, 4, QS_USE_GEMM, MANY); }
+static qs_err run_int2_few(trial *t) { return run_packed(t, 2, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
+static qs_err run_int3_few(trial *t) { return run_packed(t, 3, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
+static qs_err run_int4_few(trial *t) { return run_packed(t, 4, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
+static qs_err run_int8_few(trial *t) { return run_packed(t, 8, QS_USE_GEMV, QS_COMPUTE_F32, FEW); }
+static qs_err run_int4_many(trial *t) { return run_packed(t, 4, QS_USE_GEMM, QS_COMPUTE_F32, MANY); }
 static qs_err run_nf4_few(trial *t) { return run_format(t, QS_PACKED_NF4, QS_ROUND_F32, QS_USE_GEMV, FEW); }
 static qs_err run_nf4_bf16(trial *t) { return run_format(t, QS_PACKED_NF4, QS_ROUND_BF16, QS_USE_GEMV, FEW); }
 static qs_err run_nf4_many(trial *t) { return run_format(t, QS_PACKED_NF4, QS_ROUND_F32, QS_USE_GEMM, MANY); }
@@ -329,6 +329,14 @@ static qs_err run_outliers_many(trial *t) { return run_format(t, QS_PACKED_INT8,
 static qs_err run_exl2_one(trial *t) { return run_exl2(t, QS_USE_GEMV, 1); }
 static qs_err run_exl2_few(trial *t) { return run_exl2(t, QS_USE_GEMV, FEW); }
 static qs_err run_exl2_many(trial *t) { return run_exl2(t, QS_USE_GEMM, MANY); }
+
+/* Many rows in 16 bits on what a decoder holds: stored weights, where a backend takes so many rows of them. */
+static unsigned stored_uses(const trial *t)
+{
+    return qs_backend_gemv_rows(t->backend) >= MANY ? QS_USE_GEMV : QS_USE_GEMM;
+}
+static qs_err run_f16_stored(trial *t) { return run_dense(t, QS_MATRIX_F16, stored_uses(t), QS_COMPUTE_BF16, MANY); }
+static qs_err run_int4_stored(trial *t) { return run_packed(t, 4, stored_uses(t), QS_COMPUTE_BF16, MANY); }
 
 /* An op by itself, then recorded and played with other data; where nothing is recorded the op runs again. */
 static qs_err run_recording(trial *t)
@@ -390,6 +398,8 @@ static const struct {
     {"linear llmint8, many rows", run_outliers_many, 0x1p-10},
     {"linear exl2, many rows", run_exl2_many, 1e-5},
     {"linear, 16-bit products", run_products_16, 2e-2},
+    {"linear f16, a prompt", run_f16_stored, 2e-2},
+    {"linear int4, a prompt", run_int4_stored, 2e-2},
     {"recording", run_recording, 1e-6},
 };
 

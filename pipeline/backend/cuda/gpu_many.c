@@ -2,21 +2,21 @@
  * for (gpu_trial.c). Elsewhere, and for what they do not take, weights are made dense first (gpu_matrix.c). */
 #include "backend/cuda/gpu_matrix.h"
 
-/* Formats that there is a kernel for, and what its use is called. */
+/* Kernels for few rows and, behind them, for many. */
 static const char *const kernels[] = {
-    [QS_CU_INT4] = "linear_int4_mma, wgmma", [QS_CU_F16] = "linear_f16_mma, wgmma", [QS_CU_BF16] = "linear_bf16_mma, wgmma",
+    [QS_CU_INT2] = "linear_int2_mma, wgmma", [QS_CU_INT3] = "linear_int3_mma, wgmma", [QS_CU_INT4] = "linear_int4_mma, wgmma",
+    [QS_CU_INT8] = "linear_int8_mma, wgmma", [QS_CU_F16] = "linear_f16_mma, wgmma",   [QS_CU_BF16] = "linear_bf16_mma, wgmma",
 };
 
 const char *qs_gpu_many_kernel(const qs_matrix *matrix)
 {
     const qs_gpu_matrix *self = matrix->state;
     const qs_gpu *gpu = matrix->backend->state;
-    size_t format = self->shape.format;
     /* Dense weights, where they are kept, are for windows of many thousand rows. */
     bool is_stored = matrix->uses == QS_USE_GEMV && !self->is_f32 && self->format == QS_PACKED_INT;
     if (!gpu->device.has_wgmma || !qs_gpu_on_trial("linear_wgmma")) return NULL;
     if (!is_stored || matrix->compute != QS_COMPUTE_BF16 || !self->fits_f16) return NULL;
-    return format < sizeof kernels / sizeof *kernels ? kernels[format] : NULL;
+    return qs_cu_many_takes(&self->shape) ? kernels[self->shape.format] : NULL;
 }
 
 /* Scratch, whose counts begin as zeros and are that again after each launch. */

@@ -419,14 +419,17 @@ template <class F> int launch(void *stream, job *j, int n_sms)
     return qs_launch_status();
 }
 
-template <int FORMAT> int launch_coded(void *stream, job *j, int n_sms, int64_t group_size)
+template <int FORMAT, int STEPS = 4, bool ZEROS = false> int launch_form(void *stream, job *j, int n_sms)
 {
-    bool has_zeros = j->linears[0].zeros != nullptr;
-    if (j->n_groups == 1 || group_size % QS_CU_CHUNK == 0)
-        return has_zeros ? launch<form<FORMAT, 4, true, 2, 128>>(stream, j, n_sms)
-                         : launch<form<FORMAT, 4, false, 2, 128>>(stream, j, n_sms);
-    if (group_size % 32 == 0) return launch<form<FORMAT, 2, true, 2, 128>>(stream, j, n_sms);
-    return launch<form<FORMAT, 1, true, 2, 128>>(stream, j, n_sms);
+    enum { BLOCKS = 2, N = 128 };
+    return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N>>(stream, j, n_sms);
+}
+
+/* Groups of whole chunks. */
+template <int FORMAT> int launch_chunks(void *stream, job *j, int n_sms)
+{
+    return j->linears[0].zeros != nullptr ? launch_form<FORMAT, 4, true>(stream, j, n_sms)
+                                          : launch_form<FORMAT, 4, false>(stream, j, n_sms);
 }
 
 } // namespace
@@ -448,9 +451,16 @@ extern "C" int qs_cu_linear_many(void *stream, const qs_cu_linear_shape *shape, 
     j.x_rows = (int)qs_cu_many_rows(n);
     j.parts = scratch->parts;
     j.n_arrived = scratch->n_arrived;
+    bool has_whole_chunks = j.n_groups == 1 || group_size % QS_CU_CHUNK == 0;
     switch (shape->format) {
-    case QS_CU_INT4: return launch_coded<QS_CU_INT4>(stream, &j, n_sms, group_size);
-    case QS_CU_F16: return launch<form<QS_CU_F16, 4, false, 2, 128>>(stream, &j, n_sms);
-    default: return launch<form<QS_CU_BF16, 4, false, 2, 128>>(stream, &j, n_sms);
+    case QS_CU_INT2: return launch_chunks<QS_CU_INT2>(stream, &j, n_sms);
+    case QS_CU_INT3: return launch_chunks<QS_CU_INT3>(stream, &j, n_sms);
+    case QS_CU_INT8: return launch_chunks<QS_CU_INT8>(stream, &j, n_sms);
+    case QS_CU_F16: return launch_form<QS_CU_F16>(stream, &j, n_sms);
+    case QS_CU_BF16: return launch_form<QS_CU_BF16>(stream, &j, n_sms);
+    default: break;
     }
+    if (has_whole_chunks) return launch_chunks<QS_CU_INT4>(stream, &j, n_sms);
+    return group_size % 32 == 0 ? launch_form<QS_CU_INT4, 2, true>(stream, &j, n_sms)
+                                : launch_form<QS_CU_INT4, 1, true>(stream, &j, n_sms);
 }
