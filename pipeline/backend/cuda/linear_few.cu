@@ -92,7 +92,7 @@ template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS,
                                                      int lane)
     {
         uint32_t words[part::WORDS];
-        take_words<part::WORDS>(words, tile + h * part::CHUNK_VECTORS, lane);
+        qs_take_words<part::WORDS>(words, tile + h * part::CHUNK_VECTORS, lane);
 #pragma unroll
         for (int i = 0; i < 4 / STEPS; i++) {
             qs_unpacker<FORMAT> unpack;

@@ -168,23 +168,11 @@ template <class F> struct metas {
 
 /* A lane's words of a chunk, or of one k-step where they are not packed. */
 template <class F> struct lane_words {
-    enum { KEPT = F::CODED ? F::WORDS : 4 };
-    uint32_t words[KEPT];
+    uint32_t words[F::CODED ? F::WORDS : 4];
 
     __device__ __forceinline__ void load(const char *tile, int s, int lane)
     {
-        const uint32_t *from = reinterpret_cast<const uint32_t *>(tile);
-        if constexpr (!F::CODED || F::WORDS % 4 == 0) {
-#pragma unroll
-            for (int i = 0; i < KEPT / 4; i++) {
-                uint4 v = reinterpret_cast<const uint4 *>(from)[(F::CODED ? i : s) * 32 + lane];
-                words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
-            }
-        } else {
-#pragma unroll
-            for (int i = 0; i < KEPT; i++)
-                words[i] = from[F::WORDS % 2 == 0 ? (i / 2 * 32 + lane) * 2 + i % 2 : i * 32 + lane];
-        }
+        qs_take_words<F::CODED ? F::WORDS : 4>(words, reinterpret_cast<const uint4 *>(tile) + s * 32, lane);
     }
 };
 

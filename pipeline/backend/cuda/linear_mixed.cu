@@ -91,7 +91,7 @@ template <int FORMAT> struct mixed_part {
         uint32_t words[WORDS];
         unpacker unpack;
         unpack.set_zeros(middle, middle);
-        take_words<WORDS>(words, tile + h * WORDS * 8, lane);
+        qs_take_words<WORDS>(words, tile + h * WORDS * 8, lane);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             uint32_t pair = scales[8 * i], low = qs_pair_of_low(pair), high = qs_pair_of_high(pair);

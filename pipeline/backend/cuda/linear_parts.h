@@ -90,27 +90,6 @@ template <bool BF16> __device__ __forceinline__ void multiply(float c[4], const 
     else qs_mma_f16(c, a, b);
 }
 
-/* A lane's words of a chunk in a ring. */
-template <int WORDS> __device__ __forceinline__ void take_words(uint32_t *dst, const uint4 *words, int lane)
-{
-    if (WORDS % 4 == 0) {
-#pragma unroll
-        for (int i = 0; i < WORDS / 4; i++) {
-            uint4 v = words[i * 32 + lane];
-            dst[4 * i] = v.x, dst[4 * i + 1] = v.y, dst[4 * i + 2] = v.z, dst[4 * i + 3] = v.w;
-        }
-    } else if (WORDS % 2 == 0) {
-#pragma unroll
-        for (int i = 0; i < WORDS / 2; i++) {
-            uint2 v = reinterpret_cast<const uint2 *>(words)[i * 32 + lane];
-            dst[2 * i] = v.x, dst[2 * i + 1] = v.y;
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < WORDS; i++) dst[i] = reinterpret_cast<const uint32_t *>(words)[i * 32 + lane];
-    }
-}
-
 /* A piece from its first chunk on. b: B fragments of that chunk; those of chunk `then` on return, unless they come from
  * shared memory. */
 template <class PART, int COLUMNS, int TILES, bool OWN>

@@ -264,6 +264,27 @@ template <int WORDS> __device__ __forceinline__ void qs_load_words(uint32_t *dst
     }
 }
 
+/* The same from shared memory. */
+template <int WORDS> __device__ __forceinline__ void qs_take_words(uint32_t *dst, const uint4 *words, int lane)
+{
+    if (WORDS % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < WORDS / 4; i++) {
+            uint4 v = words[i * 32 + lane];
+            dst[4 * i] = v.x, dst[4 * i + 1] = v.y, dst[4 * i + 2] = v.z, dst[4 * i + 3] = v.w;
+        }
+    } else if (WORDS % 2 == 0) {
+#pragma unroll
+        for (int i = 0; i < WORDS / 2; i++) {
+            uint2 v = reinterpret_cast<const uint2 *>(words)[i * 32 + lane];
+            dst[2 * i] = v.x, dst[2 * i + 1] = v.y;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < WORDS; i++) dst[i] = reinterpret_cast<const uint32_t *>(words)[i * 32 + lane];
+    }
+}
+
 /* ---- mixed matrices ---- */
 
 __device__ __forceinline__ const qs_cu_mixed_piece *qs_pieces_of(const qs_cu_mixed_plan *plan)
