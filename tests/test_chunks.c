@@ -1,5 +1,7 @@
-/* Chunks that are stored and loaded by several threads: byte for byte what HDF5's own pipeline makes of the same data. */
+/* Chunks that several threads store and load: byte for byte what HDF5's own pipeline makes of the same data. */
 #include "artifact_content.h"
+
+#include <zstd.h>
 
 #include "artifact/h5_chunk.h"
 #include "base/mem.h"
@@ -23,7 +25,10 @@ static const both_ways cases[] = {
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
-static size_t row_bytes(const both_ways *c) { return (size_t)(c->rank > 1 ? c->dims[1] : 1) * qs_dtype_bytes(c->dtype); }
+static size_t row_bytes(const both_ways *c)
+{
+    return (size_t)(c->rank > 1 ? c->dims[1] : 1) * qs_dtype_bytes(c->dtype);
+}
 
 /* Numbers whose bytes compress, and are finite in any type. */
 static uint8_t *make_data(const both_ways *c)
@@ -68,7 +73,9 @@ static void test_bytes_are_hdf5s(void **state)
         OK(qs_mem_alloc(&stored[1], 2 << 20, "chunk"));
         put(c, data, scratch(whole, "whole.h5"), c->dims[0]);
         put(c, data, scratch(pieces, "pieces.h5"), c->piece);
-        hid_t files[2], datasets[2] = {open_dataset(whole, c->node, &files[0]), open_dataset(pieces, c->node, &files[1])};
+        hid_t files[2], datasets[2];
+        datasets[0] = open_dataset(whole, c->node, &files[0]);
+        datasets[1] = open_dataset(pieces, c->node, &files[1]);
         hid_t plist = H5Dget_create_plist(datasets[0]);
         hsize_t chunk[2] = {0}, bytes[2];
         assert_int_equal(H5Pget_chunk(plist, 2, chunk), c->rank);
@@ -108,7 +115,8 @@ static void test_rows_anywhere(void **state)
         put(c, data, scratch(path, "rows.h5"), c->piece);
         OK(qs_artifact_verify(path));
         OK(qs_artifact_open(&a, path, c->kind));
-        const int64_t ranges[][2] = {{0, c->dims[0]}, {1, c->dims[0] - 2}, {c->dims[0] / 2, c->dims[0] / 2}, {7, c->piece}};
+        const int64_t half = c->dims[0] / 2;
+        const int64_t ranges[][2] = {{0, c->dims[0]}, {1, c->dims[0] - 2}, {half, half}, {7, c->piece}};
         for (size_t r = 0; r < sizeof ranges / sizeof *ranges; r++) {
             memset(back, 0xee, (size_t)c->dims[0] * row);
             OK(qs_artifact_read_rows(a, c->node, c->dtype, ranges[r][0], ranges[r][1], back));
@@ -150,6 +158,45 @@ static void test_other_filters_are_left_to_hdf5(void **state)
     }
 }
 
+/* A chunk that a hostile writer stored, whose checksum is right: refused, and nothing is written beyond a chunk. */
+static void test_hostile_chunks_are_refused(void **state)
+{
+    (void)state;
+    enum { CHUNK_BYTES = 1024 * 1024 };
+    const both_ways *c = &cases[0];
+    static uint8_t stored[2 * CHUNK_BYTES], plain[CHUNK_BYTES + 4096];
+    scratch_path path;
+    uint8_t *data = make_data(c), *back;
+    OK(qs_mem_alloc(&back, (size_t)c->dims[0] * row_bytes(c), "rows"));
+    put(c, data, scratch(path, "hostile.h5"), c->dims[0]);
+    hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), dataset = H5Dopen2(file, c->node, H5P_DEFAULT);
+    hid_t plist = H5Dget_create_plist(dataset);
+    hsize_t chunk[2], offset[2] = {0, 0};
+    assert_int_equal(H5Pget_chunk(plist, 2, chunk), 2);
+    offset[0] = chunk[0]; /* the second */
+    size_t chunk_bytes = (size_t)(chunk[0] * chunk[1]);
+    const qs_dataset_info info = {
+        .dtype = c->dtype, .rank = 2, .dims = {c->dims[0], c->dims[1]}, .n = c->dims[0] * c->dims[1]};
+    assert_true(qs_chunks_read(dataset, &info, 0, c->dims[0], back));
+    memset(plain, 7, sizeof plain);
+    /* A larger chunk, a smaller one, half a frame, three bytes. */
+    const size_t sizes[] = {chunk_bytes + 4096, chunk_bytes / 2, chunk_bytes, chunk_bytes};
+    for (int kind = 0; kind < 4; kind++) {
+        size_t n = ZSTD_compress(stored, sizeof stored, plain, sizes[kind], 1);
+        assert_false(ZSTD_isError(n));
+        if (kind == 2) n /= 2;
+        uint32_t checksum = qs_fletcher32(stored, n);
+        for (int k = 0; k < 4; k++) stored[n + (size_t)k] = (uint8_t)(checksum >> (8 * k));
+        assert_true(H5Dwrite_chunk(dataset, H5P_DEFAULT, 0, offset, kind == 3 ? 3 : n + 4, stored) >= 0);
+        assert_false(qs_chunks_read(dataset, &info, 0, c->dims[0], back));
+    }
+    (void)H5Pclose(plist);
+    (void)H5Dclose(dataset);
+    (void)H5Fclose(file);
+    qs_mem_free(back);
+    qs_mem_free(data);
+}
+
 /* By hand: words 0x0102, 0x0300 make sums 0x0402 and 0x0102 + 0x0402; a sum of 65535 stays what it is. */
 static void test_checksum(void **state)
 {
@@ -165,6 +212,7 @@ int main(void)
         cmocka_unit_test(test_bytes_are_hdf5s),
         cmocka_unit_test(test_rows_anywhere),
         cmocka_unit_test(test_other_filters_are_left_to_hdf5),
+        cmocka_unit_test(test_hostile_chunks_are_refused),
         cmocka_unit_test(test_checksum),
     };
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);

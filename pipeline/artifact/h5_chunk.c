@@ -93,11 +93,11 @@ static void load_chunk(chunk_job *job, int64_t i)
     uint8_t *dst = job->dst + (size_t)(from - job->first_row) * job->row_bytes;
     uint8_t *plain = job->plain + (size_t)i * job->chunk_bytes, *stored = job->stored + (size_t)i * job->bound;
     bool is_whole = to - from == job->chunk_rows, is_shuffled = job->elem_bytes > 1;
-    size_t bytes = job->bytes[i] - CHECKSUM_BYTES;
+    size_t all = job->bytes[i], bytes = all - CHECKSUM_BYTES;
     uint32_t checksum = 0;
-    if (job->bytes[i] < CHECKSUM_BYTES) return;
-    for (int k = 0; k < CHECKSUM_BYTES; k++) checksum |= (uint32_t)stored[bytes + (size_t)k] << (8 * k);
     job->bytes[i] = 0;
+    if (all <= CHECKSUM_BYTES) return;
+    for (int k = 0; k < CHECKSUM_BYTES; k++) checksum |= (uint32_t)stored[bytes + (size_t)k] << (8 * k);
     if (checksum != qs_fletcher32(stored, bytes) || ZSTD_getFrameContentSize(stored, bytes) != job->chunk_bytes) return;
     uint8_t *whole = is_whole && !is_shuffled ? dst : plain;
     if (ZSTD_decompress(whole, job->chunk_bytes, stored, bytes) != job->chunk_bytes) return;
