@@ -7,6 +7,7 @@
 #include "base/args.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "model/chat_prompt.h"
 #include "model/model_record.h"
 #include "model/placement.h"
 #include "quant/quant_run.h"
@@ -67,8 +68,9 @@ static qs_err print_machine(const options *opt, qs_backend **backend)
     return QS_OK;
 }
 
-static void print_model(const qs_model *model)
+static qs_err print_model(const qs_model *model)
 {
+    char chat[QS_CHAT_TEXT_BYTES];
     const qs_model_config *c = qs_model_get_config(model);
     qs_storage storage;
     bool lattice = qs_model_is_lattice(model, &storage);
@@ -87,6 +89,9 @@ static void print_model(const qs_model *model)
                      qs_storage_name(storage));
     (void)printf("tokenizer          %s\n",
                  qs_model_get_tokenizer(model) != NULL ? "found" : "none: text stages cannot run");
+    qs_err err = qs_model_describe_chat(chat, model);
+    if (err == QS_OK) (void)printf("chat template      %s (evaluate --chat)\n", chat);
+    return err;
 }
 
 /* Peak memory of each stage: streams plus one block plus what the stage itself holds. */
@@ -234,7 +239,7 @@ static qs_err run(const options *opt)
     }
     if (opt->model == NULL) goto out;
     QS_TRY(qs_model_open(&model, opt->model));
-    print_model(model);
+    QS_TRY(print_model(model));
     QS_TRY(check_model(opt, backend, model));
 out:
     qs_model_close(model);

@@ -246,6 +246,24 @@ static qs_err estimate_seconds(const job *j, double flops, double *seconds)
     return QS_OK;
 }
 
+/* How prompts are written, and how a server would write them. */
+static qs_err tell_chat(const job *j)
+{
+    const qs_chat *chat = &j->questions.chat;
+    char own[QS_CHAT_TEXT_BYTES];
+    qs_err err = qs_model_describe_chat(own, j->model);
+    if (err != QS_OK) return err;
+    if (chat->row != NULL)
+        qs_log_info("prompts: chat template %s (%s), BOS %s, system message %s", chat->row->name, chat->row->text,
+                    chat->bos ? "yes" : "no", j->questions.options.instruct ? "the instruction"
+                                              : chat->has_system              ? "the template's own" : "none");
+    else if (strcmp(j->opt->questions.chat, "auto") == 0)
+        qs_log_info("prompts: plain, since the model has no chat template");
+    else if (strcmp(own, "none") != 0)
+        qs_log_info("prompts: plain, though the model has a chat template (%s); --chat auto asks as its server will", own);
+    return QS_OK;
+}
+
 static qs_err print_plan(job *j)
 {
     const options *opt = j->opt;
@@ -276,14 +294,15 @@ static qs_err print_plan(job *j)
                     (long long)q->n_items, (long long)q->n_runs, (long long)q->options.k, qs_encoder_name(q->encoder),
                     q->options.rerank ? "re-ranked by the model" : "as retrieved", (long long)q->n_longforms,
                     (long long)q->options.n_long_tokens);
+    if (q != NULL && (err = tell_chat(j)) != QS_OK) return err;
     if (w->n_windows == 1 && cost.n_todo > 0)
         qs_log_warn("one window gives no confidence intervals; give more text");
     if (opt->common.dry_run && opt->common.json)
         (void)printf("{\"n_windows\": %lld, \"n_todo\": %lld, \"flops\": %.6g, \"seconds\": %.3g, "
                      "\"pass_bytes\": %zu, "
-                     "\"deployed_bytes\": %zu, \"artifact_bytes\": %zu}\n",
+                     "\"deployed_bytes\": %zu, \"artifact_bytes\": %zu, \"chat\": \"%s\"}\n",
                      (long long)w->n_windows, (long long)cost.n_todo, cost.flops, seconds, cost.pass_bytes,
-                     cost.deployed_bytes, cost.artifact_bytes);
+                     cost.deployed_bytes, cost.artifact_bytes, q != NULL ? qs_questions_chat(q) : "none");
     return QS_OK;
 }
 
@@ -373,7 +392,8 @@ int main(int argc, char **argv)
 {
     options opt = {.common = QS_COMMON_DEFAULTS,
                    .protocol = "hf",
-                   .questions = {.k = 5, .n_tokens_max = 96, .n_long_tokens = 128, .encoder = "auto",
+                   .questions = {.k = 5, .n_tokens_max = 96, .n_long_tokens = 128, .chat = "none",
+                                 .encoder = "auto",
                                  .encoder_dir = "datasets/models/all-minilm-l6-v2"},
                    .serving = qs_serving_plain,
                    .headers = "canonical",
@@ -420,6 +440,8 @@ int main(int argc, char **argv)
          "offer what was retrieved as it is, not in the order of the model under test", 0, 0, false},
         {"instruct", QS_ARG_FLAG, &opt.questions.instruct, NULL,
          "begin prompts with the instruction for models not trained on the format", 0, 0, false},
+        {"chat", QS_ARG_STRING, &opt.questions.chat, "NAME",
+         "chat template of prompts: none, auto = what the model's checkpoint says, or a name of --list", 0, 0, false},
         {"headers", QS_ARG_STRING, &opt.headers, "NAME",
          "of snippets in prompts of configurations: canonical, shuffled or removed; the reference's are "
          "canonical",

@@ -71,6 +71,9 @@ void stage_list_evaluate(void)
     (void)printf("encoders (--encoder)\n");
     for (const qs_encoder_kind *kind = qs_encoder_kinds; kind->name != NULL; kind++)
         (void)printf("  %-20s %s\n", kind->name, kind->text);
+    (void)printf("chat templates (--chat)\n");
+    for (const qs_chat_row *row = qs_chat_rows; row->name != NULL; row++)
+        (void)printf("  %-20s %s\n", row->name, row->text);
     (void)printf("fixes (--fix)\n");
     for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) (void)printf("  %-20s %s\n", fix->name, fix->text);
     (void)printf("protocols (--protocol)\n");

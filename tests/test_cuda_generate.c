@@ -96,8 +96,8 @@ static void test_answers(void **state)
 static void write_and_follow(qs_backend *backend, qs_backend *beside, qs_long_runs *written, qs_long_runs *followed)
 {
     qs_decoder *one = decoder_of(backend, 2, QS_F16), *two = decoder_of(beside, 2, QS_BF16);
-    must(qs_long_write(written, one, tokenizer, prompts, N_PROMPTS, N_NEW));
-    must(qs_long_follow(followed, two, one, tokenizer, prompts, N_PROMPTS, written));
+    must(qs_long_write(written, one, qs_tokenizer_eos(tokenizer), prompts, N_PROMPTS, N_NEW));
+    must(qs_long_follow(followed, two, one, qs_tokenizer_eos(tokenizer), prompts, N_PROMPTS, written));
     qs_decoder_destroy(one);
     qs_decoder_destroy(two);
 }
@@ -113,7 +113,7 @@ static void test_long_texts(void **state)
     write_and_follow(cuda, beside, &f[1], &q[1]); /* as evaluating does: each deployment has its own backend */
     qs_rt_simt_set_reverse(true);
     qs_decoder *decoder = decoder_of(cuda, 3, QS_F16);
-    must(qs_long_write(&again, decoder, tokenizer, prompts, 1, N_NEW));
+    must(qs_long_write(&again, decoder, qs_tokenizer_eos(tokenizer), prompts, 1, N_NEW));
     assert_memory_equal(f[0].tokens, f[1].tokens, N * sizeof *f[0].tokens);
     assert_memory_equal(q[0].tokens, q[1].tokens, N * sizeof *f[0].tokens);
     assert_close("entropy, written", f[1].entropy, f[0].entropy, N, 1e-4);

@@ -126,7 +126,7 @@ enum { N_PROMPTS = 4, N_STEPS = 16 };
 static void write_texts(const bench *b, int64_t batch, qs_long_runs *out)
 {
     qs_decoder *decoder = decoder_of(b, batch, QS_F16);
-    assert_ok(qs_long_write(out, decoder, b->tokenizer, b->prompts, N_PROMPTS, N_STEPS));
+    assert_ok(qs_long_write(out, decoder, qs_tokenizer_eos(b->tokenizer), b->prompts, N_PROMPTS, N_STEPS));
     qs_decoder_destroy(decoder);
 }
 
@@ -172,7 +172,7 @@ static void test_follows(void **state)
     bench_open(&b, 1);
     write_texts(&b, 4, &f);
     qs_decoder *one = decoder_of(&b, 3, QS_F16), *two = decoder_of(&b, 3, QS_F16), *other = decoder_of(&b, 3, QS_BF16);
-    assert_ok(qs_long_follow(&q, one, two, b.tokenizer, b.prompts, N_PROMPTS, &f));
+    assert_ok(qs_long_follow(&q, one, two, qs_tokenizer_eos(b.tokenizer), b.prompts, N_PROMPTS, &f));
     assert_memory_equal(f.tokens, q.tokens, N_PROMPTS * N_STEPS * sizeof *f.tokens);
     assert_memory_equal(f.entropy, q.entropy, N_PROMPTS * N_STEPS * sizeof *f.entropy);
     assert_memory_equal(f.entropy, q.free_entropy, N_PROMPTS * N_STEPS * sizeof *f.entropy);
@@ -183,7 +183,7 @@ static void test_follows(void **state)
     assert_true(value(&got, "kld_cumulative") == 0.0 && value(&got, "first_divergence_step") == N_STEPS);
     assert_true(value(&got, "entropy_stable_share") == 1.0 && value(&got, "entropy_mean") > 0.0);
     qs_long_free(&q);
-    assert_ok(qs_long_follow(&q, other, two, b.tokenizer, b.prompts, N_PROMPTS, &f));
+    assert_ok(qs_long_follow(&q, other, two, qs_tokenizer_eos(b.tokenizer), b.prompts, N_PROMPTS, &f));
     double sum = 0.0;
     for (int i = 0; i < N_PROMPTS * N_STEPS; i++) sum += (double)q.kld[i];
     got = (figures){0};

@@ -179,6 +179,7 @@ const qs_schema_row qs_schema_rows[] = {
     TEXT(EVAL, "/qa/@headers", "of the snippets in a prompt: canonical, shuffled or removed"),
     REAL(EVAL, "/qa/@temperature", "", "of the runs with seeds"),
     INT(EVAL, "/qa/@instruct", "", "1 when prompts began with the instruction"),
+    TEXT(EVAL, "/qa/@chat", "chat template of the prompts; absent for plain ones"),
     DATA(EVAL, "/qa/qids", QS_U8, 1, "[n_bytes]", "text", "ids of the items, a line each"),
     DATA(EVAL, "/qa/questions", QS_U8, 1, "[n_bytes]", "text", "wordings of the items' questions, a line each"),
     DATA(EVAL, "/qa/snippets", QS_U8, 1, "[n_bytes]", "text",

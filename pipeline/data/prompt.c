@@ -1,6 +1,7 @@
 #include "data/prompt.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +39,19 @@ static qs_err take_copy(char **out, char *text, const char *what)
     return err;
 }
 
-qs_err qs_prompt_build(char **text, const qs_prompt *prompt)
+static void write_prompt(FILE *stream, const qs_prompt *prompt, const int64_t *order, bool in_chat)
+{
+    if (prompt->instruction != NULL && !in_chat) (void)fprintf(stream, "%s\n", prompt->instruction);
+    for (int64_t i = 0; i < prompt->n_snippets; i++) {
+        const qs_prompt_snippet *snippet = &prompt->snippets[i];
+        if (prompt->headers != QS_HEADERS_REMOVED)
+            (void)fprintf(stream, "%s\n", prompt->snippets[order[i]].header);
+        (void)fprintf(stream, "%s [%s]\n", snippet->text, snippet->id);
+    }
+    (void)fprintf(stream, "Question: %s%s", prompt->question, in_chat ? "" : "\nAnswer:\n");
+}
+
+static qs_err build(char **text, const qs_prompt *prompt, bool in_chat)
 {
     char *built = NULL;
     size_t bytes = 0;
@@ -51,14 +64,7 @@ qs_err qs_prompt_build(char **text, const qs_prompt *prompt)
         qs_mem_free(order);
         return qs_fail(QS_E_RESOURCE, "build prompt: out of memory");
     }
-    if (prompt->instruction != NULL) (void)fprintf(stream, "%s\n", prompt->instruction);
-    for (int64_t i = 0; i < prompt->n_snippets; i++) {
-        const qs_prompt_snippet *snippet = &prompt->snippets[i];
-        if (prompt->headers != QS_HEADERS_REMOVED)
-            (void)fprintf(stream, "%s\n", prompt->snippets[order[i]].header);
-        (void)fprintf(stream, "%s [%s]\n", snippet->text, snippet->id);
-    }
-    (void)fprintf(stream, "Question: %s\nAnswer:\n", prompt->question);
+    write_prompt(stream, prompt, order, in_chat);
     qs_mem_free(order);
     if (fclose(stream) != 0) {
         free(built);
@@ -66,6 +72,10 @@ qs_err qs_prompt_build(char **text, const qs_prompt *prompt)
     }
     return take_copy(text, built, "prompt");
 }
+
+qs_err qs_prompt_build(char **text, const qs_prompt *prompt) { return build(text, prompt, false); }
+
+qs_err qs_prompt_content(char **text, const qs_prompt *prompt) { return build(text, prompt, true); }
 
 qs_err qs_prompt_answer(char **json, const char *const *ids, int64_t n_ids, const char *answer)
 {

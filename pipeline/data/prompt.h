@@ -14,6 +14,9 @@
  * citation follows the answer, whose words then tell where they came from. A prompt ends with a line end and an answer
  * starts with "{": tokens never reach across. With one snippet, log p(QUESTION | what stands before it) is the
  * re-ranking score of that snippet.
+ *
+ * In a chat (data/chat.h) the instruction is the system's turn and snippets and question are the user's; "Answer:" is
+ * left out, since the answer stands behind the assistant's head.
  */
 #ifndef QS_DATA_PROMPT_H
 #define QS_DATA_PROMPT_H
@@ -49,6 +52,8 @@ extern const char qs_prompt_instruction[];
 
 /* The prompt, NUL-terminated, to be freed with qs_mem_free. QS_E_RESOURCE without memory. */
 QS_MUST_CHECK qs_err qs_prompt_build(char **text, const qs_prompt *prompt);
+/* The user's turn of a chat: snippets and question, without a line end behind them. */
+QS_MUST_CHECK qs_err qs_prompt_content(char **text, const qs_prompt *prompt);
 
 /* The answer that cites ids[n_ids], to be freed with qs_mem_free. QS_E_INPUT when a text is not UTF-8. */
 QS_MUST_CHECK qs_err qs_prompt_answer(char **json, const char *const *ids, int64_t n_ids, const char *answer);

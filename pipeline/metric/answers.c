@@ -166,7 +166,8 @@ qs_err qs_answers_generate(qs_answers *a, const qs_questions *q, const qs_tokeni
     }
     qs_generate_job job = {.decoder = decoder, .tokenizer = tokenizer, .prompts = a->prompts.lists,
                            .n_prompts = a->prompts.n, .runs = runs, .n_runs = a->n_runs,
-                           .n_tokens_max = qs_questions_tokens_max(q), .ending = QS_ENDS_LINE};
+                           .n_tokens_max = qs_questions_tokens_max(q), .ending = QS_ENDS_LINE,
+                           .stops = qs_chat_stops(&q->chat, tokenizer)};
     if (watch != NULL) job.watch = *watch;
     QS_TRY(qs_generate(&job, a->generations));
     for (int64_t i = 0; i < a->n_runs; i++) QS_TRY(take_answer(a, q, tokenizer, i));

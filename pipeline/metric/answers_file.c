@@ -60,6 +60,7 @@ static qs_err put_questions(qs_artifact *artifact, const qs_questions *q)
     QS_TRY(qs_artifact_put_real(artifact, "/qa/@temperature", q->serving.temperature));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@n_long_tokens", q->options.n_long_tokens));
     QS_TRY(qs_artifact_put_int(artifact, "/qa/@instruct", q->options.instruct));
+    if (q->chat.row != NULL) QS_TRY(qs_artifact_put_text(artifact, "/qa/@chat", q->chat.row->name));
     QS_TRY(qs_lines_put(artifact, "/qa/qids", q->n_items, qid_of, q));
     QS_TRY(qs_lines_put(artifact, "/qa/questions", q->n_prompts, question_of, q));
     QS_TRY(put_snippets(artifact, &q->set));

@@ -15,6 +15,7 @@ enum { LOST_STEPS = 3 };
 typedef struct writer {
     qs_encoder *encoder;
     const qs_tokenizer *tokenizer;
+    int32_t end; /* the token that ends texts */
     qs_decoder *decoder;
     const qs_token_list *prompt;
     int64_t n_steps, n; /* tokens wanted and written */
@@ -92,7 +93,7 @@ static int64_t best_end(const streak *s)
 /* The most probable token that does not end the text. */
 static qs_err choose(const writer *w, int32_t *token)
 {
-    qs_sample_rule rule = {.banned = qs_tokenizer_eos(w->tokenizer)};
+    qs_sample_rule rule = {.banned = w->end};
     qs_backend *backend;
     const float *logits = qs_decoder_logits(w->decoder, &backend);
     qs_err err;
@@ -128,7 +129,8 @@ qs_err qs_bridge_write(qs_long_runs *out, qs_encoder *encoder, const qs_question
                        const qs_tokenizer *tokenizer, qs_decoder *decoder, const qs_token_list *prompts,
                        int64_t n, int64_t n_steps, int64_t *n_bridges)
 {
-    writer w = {.encoder = encoder, .tokenizer = tokenizer, .decoder = decoder, .n_steps = n_steps};
+    writer w = {.encoder = encoder, .tokenizer = tokenizer, .end = qs_chat_end(&q->chat, tokenizer),
+                .decoder = decoder, .n_steps = n_steps};
     qs_err err;
     *out = (qs_long_runs){.n = n, .n_steps = n_steps};
     *n_bridges = 0;

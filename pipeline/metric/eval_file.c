@@ -228,7 +228,7 @@ qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subje
     *what = "what is embedded (--embed, --encoder)";
     if (!as_baseline) QS_TRY(same_digest(artifact, "/dump/@embedded", subject->embedded, false, &same));
     if (!same) goto out;
-    *what = "what is asked, or how (--qa, --corpus, --encoder, --k, --items, --instruct, --probe, --headers, "
+    *what = "what is asked, or how (--qa, --corpus, --encoder, --k, --items, --instruct, --chat, --probe, --headers, "
             "--temperature, "
             "--answer-tokens, --fix)";
     QS_TRY(same_digest(artifact, "/protocol/@questions", subject->questions, as_baseline, &same));

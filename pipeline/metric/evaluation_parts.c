@@ -288,6 +288,11 @@ out:
 
 /* ---- entropy ---- */
 
+static int32_t end_of_texts(const qs_evaluation *e)
+{
+    return qs_chat_end(&e->options.questions->chat, qs_model_get_tokenizer(e->model));
+}
+
 /* The texts of a candidate, deployed beside the reference. */
 static qs_err follow(const qs_evaluation *e, const qs_deployed *what, const qs_prompts *p, int64_t n, int64_t batch,
                      const qs_long_runs *reference, qs_long_runs *out)
@@ -297,8 +302,7 @@ static qs_err follow(const qs_evaluation *e, const qs_deployed *what, const qs_p
     qs_err err;
     QS_TRY(qs_deploy(e, &own, what, batch, p->n_ctx));
     QS_TRY(qs_deploy(e, &other, &reference_model, batch, p->n_ctx));
-    QS_TRY(qs_long_follow(out, own.decoder, other.decoder, qs_model_get_tokenizer(e->model), p->lists, n,
-                          reference));
+    QS_TRY(qs_long_follow(out, own.decoder, other.decoder, end_of_texts(e), p->lists, n, reference));
 out:
     qs_deployment_destroy(&own);
     qs_deployment_destroy(&other);
@@ -311,7 +315,7 @@ static qs_err write_reference(const qs_evaluation *e, const qs_prompts *p, qs_lo
     qs_deployed what = qs_deployed_reference(e);
     qs_err err;
     QS_TRY(qs_deploy(e, &deployment, &what, QS_LONG_BATCH, p->n_ctx));
-    QS_TRY(qs_long_write(out, deployment.decoder, qs_model_get_tokenizer(e->model), p->lists, p->n,
+    QS_TRY(qs_long_write(out, deployment.decoder, end_of_texts(e), p->lists, p->n,
                          e->options.questions->options.n_long_tokens));
 out:
     qs_deployment_destroy(&deployment);

@@ -213,7 +213,7 @@ static qs_err write_in_order(const long_job *j, qs_snippet_order order, qs_reson
     qs_err err;
     QS_TRY(qs_questions_long_prompts(&prompts, q, tokenizer, order, j->reference->n_steps));
     QS_TRY(qs_deploy(j->e, &deployment, j->what, QS_LONG_BATCH, prompts.n_ctx));
-    QS_TRY(qs_long_write(&made, deployment.decoder, tokenizer, prompts.lists, j->reference->n,
+    QS_TRY(qs_long_write(&made, deployment.decoder, qs_chat_end(&q->chat, tokenizer), prompts.lists, j->reference->n,
                          j->reference->n_steps));
     QS_TRY(qs_resonance_measure(out, q->encoder, q, tokenizer, &made));
 out:

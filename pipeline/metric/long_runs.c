@@ -14,17 +14,17 @@ typedef struct group {
     float *prompt_logits;  /* behind the prompts */
     float *logits_f;       /* the reference's */
     int32_t tokens[QS_LONG_BATCH];
-    int32_t eos;
+    int32_t end; /* never chosen */
 } group;
 
 static size_t logits_bytes(const group *g, int64_t n_rows) { return (size_t)(n_rows * g->n_vocab) * sizeof(float); }
 
-static qs_err group_init(group *g, qs_long_runs *out, const qs_decoder *decoder, const qs_tokenizer *tokenizer,
+static qs_err group_init(group *g, qs_long_runs *out, const qs_decoder *decoder, int32_t end,
                          bool candidate)
 {
     qs_err err;
     *g = (group){.out = out, .batch = qs_decoder_batch(decoder), .n_vocab = qs_decoder_n_vocab(decoder),
-                 .eos = qs_tokenizer_eos(tokenizer)};
+                 .end = end};
     g->logits = qs_decoder_logits(decoder, &g->backend);
     if (g->batch > QS_LONG_BATCH)
         return qs_fail(QS_E_USAGE, "write long texts: batch %lld, at most %d", (long long)g->batch, QS_LONG_BATCH);
@@ -143,7 +143,7 @@ static qs_err write_text(group *g, qs_decoder *decoder, float *entropy)
     qs_sample_rule rules[QS_LONG_BATCH];
     qs_err err = QS_OK;
     int64_t n_steps = g->out->n_steps;
-    for (int64_t i = 0; i < g->n; i++) rules[i] = (qs_sample_rule){.banned = g->eos};
+    for (int64_t i = 0; i < g->n; i++) rules[i] = (qs_sample_rule){.banned = g->end};
     g->logits = g->prompt_logits;
     for (int64_t t = 0; t < n_steps; t++) {
         QS_TRY(measure(g, t, entropy, NULL));
@@ -174,12 +174,12 @@ out:
 
 /* ---- all runs ---- */
 
-qs_err qs_long_write(qs_long_runs *out, qs_decoder *decoder, const qs_tokenizer *tokenizer,
+qs_err qs_long_write(qs_long_runs *out, qs_decoder *decoder, int32_t end,
                      const qs_token_list *prompts, int64_t n, int64_t n_steps)
 {
     group g;
     qs_err err;
-    QS_TRY(group_init(&g, out, decoder, tokenizer, false));
+    QS_TRY(group_init(&g, out, decoder, end, false));
     QS_TRY(runs_alloc(out, n, n_steps, false));
     for (g.first = 0; g.first < n; g.first += g.batch) {
         g.n = n - g.first < g.batch ? n - g.first : g.batch;
@@ -192,13 +192,13 @@ out:
     return err;
 }
 
-qs_err qs_long_follow(qs_long_runs *out, qs_decoder *decoder, qs_decoder *reference_decoder,
-                      const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n,
+qs_err qs_long_follow(qs_long_runs *out, qs_decoder *decoder, qs_decoder *reference_decoder, int32_t end,
+                      const qs_token_list *prompts, int64_t n,
                       const qs_long_runs *reference)
 {
     group g;
     qs_err err;
-    QS_TRY(group_init(&g, out, decoder, tokenizer, true));
+    QS_TRY(group_init(&g, out, decoder, end, true));
     QS_TRY(runs_alloc(out, n, reference->n_steps, true));
     for (g.first = 0; g.first < n; g.first += g.batch) {
         g.n = n - g.first < g.batch ? n - g.first : g.batch;

@@ -1,6 +1,7 @@
 /* Long generations: the reference's own text over the long-form prompts of a gold set, a candidate's probabilities
  * along that text (teacher-forced, so that both are paired step by step) and the text that the candidate writes by
- * itself (metrics.md §3: entropy curves, first divergence, cumulative KL). Greedy, and EOS is not chosen. */
+ * itself (metrics.md §3: entropy curves, first divergence, cumulative KL). Greedy, and the token that ends texts (`end`,
+ * -1 = none) is not chosen. */
 #ifndef QS_METRIC_LONG_RUNS_H
 #define QS_METRIC_LONG_RUNS_H
 
@@ -20,13 +21,13 @@ typedef struct qs_long_runs {
 
 /* The reference writes. prompts [n]; the decoder works on at most QS_LONG_BATCH sequences, each with room for a prompt
  * and n_steps tokens. QS_E_NUMERIC names run and step. */
-QS_MUST_CHECK qs_err qs_long_write(qs_long_runs *out, qs_decoder *decoder, const qs_tokenizer *tokenizer,
+QS_MUST_CHECK qs_err qs_long_write(qs_long_runs *out, qs_decoder *decoder, int32_t end,
                                    const qs_token_list *prompts, int64_t n, int64_t n_steps);
 
 /* The candidate follows the reference's text for its first n runs beside the reference's own decoder, which must have
  * the same batch, then writes. */
-QS_MUST_CHECK qs_err qs_long_follow(qs_long_runs *out, qs_decoder *decoder, qs_decoder *reference_decoder,
-                                    const qs_tokenizer *tokenizer, const qs_token_list *prompts, int64_t n,
+QS_MUST_CHECK qs_err qs_long_follow(qs_long_runs *out, qs_decoder *decoder, qs_decoder *reference_decoder, int32_t end,
+                                    const qs_token_list *prompts, int64_t n,
                                     const qs_long_runs *reference);
 void qs_long_free(qs_long_runs *runs);
 

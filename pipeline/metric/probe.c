@@ -164,7 +164,8 @@ qs_err qs_probe_run(qs_probe *p, const qs_questions *q, const qs_gold_frame *fra
                            .runs = runs,
                            .n_runs = n,
                            .n_tokens_max = qs_questions_tokens_max(q),
-                           .ending = QS_ENDS_LINE};
+                           .ending = QS_ENDS_LINE,
+                           .stops = qs_chat_stops(&q->chat, tokenizer)};
     QS_TRY(qs_generate(&job, generations));
     QS_TRY(take_answers(p, q, tokenizer, generations));
     QS_TRY(find_all_states(p, q, frame));

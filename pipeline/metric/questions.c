@@ -15,6 +15,23 @@ typedef struct gold_files {
     bool has_longform;
 } gold_files;
 
+/* What the chat makes of a conversation: rows and checkpoints' own system messages show in it. */
+static qs_err add_chat(qs_questions *q)
+{
+    static const qs_chat_message asked[] = {{QS_CHAT_USER, "u"}},
+                                 instructed[] = {{QS_CHAT_SYSTEM, "s"}, {QS_CHAT_USER, "u"}};
+    qs_chat_text texts[2] = {0};
+    qs_err err;
+    QS_TRY(qs_chat_render(&texts[0], &q->chat, "bos", "eos", asked, 1));
+    QS_TRY(qs_chat_render(&texts[1], &q->chat, "bos", "eos", instructed, 2));
+    const qs_digest parts[] = {q->digest, qs_hash(texts[0].text, texts[0].bytes), qs_hash(texts[1].text, texts[1].bytes)};
+    q->digest = qs_hash(parts, sizeof parts);
+out:
+    qs_chat_text_free(&texts[0]);
+    qs_chat_text_free(&texts[1]);
+    return err;
+}
+
 /* Files' bytes and settings, one after another. */
 static qs_err digest_of(qs_questions *q, const gold_files *files)
 {
@@ -42,6 +59,7 @@ static qs_err digest_of(qs_questions *q, const gold_files *files)
         const uint64_t both[] = {q->digest.low, q->digest.high, (uint64_t)o->n_probe};
         q->digest = qs_hash(both, sizeof both);
     }
+    if (q->chat.row != NULL) QS_TRY(add_chat(q)); /* nor do those of plain prompts change */
 out:
     return err;
 }
@@ -98,6 +116,7 @@ qs_err qs_questions_load(qs_questions *out, const qs_question_options *options)
         err = qs_fail(QS_E_USAGE, "--k %lld: it is 1 to %d, and the corpus has %lld snippets", (long long)options->k,
                       QS_QUESTION_SNIPPETS_MAX, (long long)out->set.n_snippets);
     QS_TRY(err);
+    if (options->model != NULL) QS_TRY(qs_model_choose_chat(&out->chat, options->chat, options->model));
     QS_TRY(open_encoder(out));
     err = digest_of(out, &files);
 out:
@@ -132,6 +151,8 @@ const char *qs_questions_text(const qs_questions *q, int64_t prompt)
     int64_t wording = prompt % QS_WORDINGS;
     return wording == 0 ? item->question : item->paraphrases[wording - 1];
 }
+
+const char *qs_questions_chat(const qs_questions *q) { return q->chat.row != NULL ? q->chat.row->name : "none"; }
 
 int64_t qs_questions_tokens_max(const qs_questions *q)
 {
@@ -169,9 +190,30 @@ void qs_prompts_free(qs_prompts *prompts)
     *prompts = (qs_prompts){0};
 }
 
-static qs_err append_text(const qs_tokenizer *tokenizer, const char *text, qs_token_list *list)
+static qs_err plain_prompt(const qs_tokenizer *tokenizer, const qs_prompt *prompt, qs_token_list *list)
 {
-    return qs_tokenizer_encode(tokenizer, text, strlen(text), false, list);
+    char *text = NULL;
+    qs_err err;
+    QS_TRY(qs_prompt_build(&text, prompt));
+    QS_TRY(qs_tokenizer_begin(tokenizer, list));
+    QS_TRY(qs_tokenizer_encode(tokenizer, text, strlen(text), false, list));
+out:
+    qs_mem_free(text);
+    return err;
+}
+
+/* The instruction is the system's turn, the rest the user's; the answer stands behind the assistant's head. */
+static qs_err chat_prompt(const qs_chat *chat, const qs_tokenizer *tokenizer, const qs_prompt *prompt, qs_token_list *list)
+{
+    char *text = NULL;
+    qs_err err;
+    QS_TRY(qs_prompt_content(&text, prompt));
+    const qs_chat_message messages[] = {{QS_CHAT_SYSTEM, prompt->instruction}, {QS_CHAT_USER, text}};
+    int64_t first = prompt->instruction == NULL;
+    QS_TRY(qs_chat_encode(chat, tokenizer, messages + first, 2 - first, list));
+out:
+    qs_mem_free(text);
+    return err;
 }
 
 /* The tokens of a prompt over snippets[n]. */
@@ -179,7 +221,6 @@ static qs_err one_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, c
                          qs_prompt prompt, qs_token_list *list)
 {
     qs_prompt_snippet *parts = NULL;
-    char *text = NULL;
     qs_err err;
     QS_TRY(QS_NEW(parts, n, "snippets of a prompt"));
     for (int64_t i = 0; i < n; i++) {
@@ -188,12 +229,9 @@ static qs_err one_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, c
     }
     prompt.snippets = parts;
     prompt.n_snippets = n;
-    QS_TRY(qs_prompt_build(&text, &prompt));
-    QS_TRY(qs_tokenizer_begin(tokenizer, list));
-    QS_TRY(append_text(tokenizer, text, list));
+    err = q->chat.row != NULL ? chat_prompt(&q->chat, tokenizer, &prompt, list) : plain_prompt(tokenizer, &prompt, list);
 out:
     qs_mem_free(parts);
-    qs_mem_free(text);
     return err;
 }
 

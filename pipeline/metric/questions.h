@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "metric/serving.h"
+#include "model/chat_prompt.h"
 #include "rag/encoder.h"
 
 enum {
@@ -28,17 +29,19 @@ typedef struct qs_question_options {
     int64_t n_probe;           /* items of the probe over k and headers (metric/probe.h); 0 = none */
     bool rerank;               /* by the model under test */
     bool instruct;             /* begin prompts with the instruction for models not trained on the format */
+    const char *chat;          /* none, auto or a row of qs_chat_rows; NULL = none; others need the model */
     const char *encoder;       /* a name of qs_encoder_kinds; NULL = tfidf */
     const char *encoder_dir;   /* of minilm */
     const char *keep_dir;      /* where vectors of the gold set's texts are kept from run to run; NULL = nowhere */
     int n_threads;             /* of the encoder; 0 = OpenMP's default */
-    qs_model *model;           /* of the encoder self; both NULL = it cannot be chosen */
+    qs_model *model;           /* of chats and of the encoder self; both NULL = neither can be chosen */
     qs_backend *backend;
 } qs_question_options;
 
 /* Settings and gold set; the same for every configuration. */
 typedef struct qs_questions {
     qs_question_options options;
+    qs_chat chat;       /* how prompts are written: without a row plainly */
     qs_serving serving; /* plain, until a configuration's is put here */
     qs_goldset set;
     qs_encoder *encoder; /* owned; the frame that ΔS is measured in, and dense retrieval */
@@ -62,6 +65,7 @@ void qs_questions_limit(qs_questions *questions, int64_t n);
 /* Runs in their order: item after item, wording after wording, greedy first. 0 <= run < n_runs. */
 qs_question_run qs_questions_run(int64_t run);
 const char *qs_questions_text(const qs_questions *questions, int64_t prompt); /* the wording's */
+const char *qs_questions_chat(const qs_questions *questions); /* the chat template's name, "none" for plain prompts */
 int64_t qs_questions_tokens_max(const qs_questions *questions); /* of an answer */
 
 /* Prompts as tokens, and what a decoder needs to answer them. */

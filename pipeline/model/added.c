@@ -22,6 +22,8 @@ void qs_added_fini(qs_added *added)
     qs_mem_free(added->by_id);
     qs_mem_free(added->raw.sorted);
     qs_mem_free(added->normal.sorted);
+    qs_mem_free(added->written.sorted);
+    qs_mem_free(added->as_written);
     *added = (qs_added){0};
 }
 
@@ -57,18 +59,45 @@ static int compare_needles(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
+static void add_needle(qs_added_finder *finder, const qs_added_token *token)
+{
+    if (token->needle_bytes == 0) return;
+    finder->sorted[finder->n++] = token;
+    finder->begins[(unsigned char)token->needle[0]] = true;
+}
+
+static void sort_needles(qs_added_finder *finder)
+{
+    if (finder->n > 0) qsort(finder->sorted, (size_t)finder->n, sizeof *finder->sorted, compare_needles);
+}
+
 static qs_err make_finder(qs_added_finder *finder, const qs_added *added, bool normalized)
 {
     qs_err err = QS_NEW(finder->sorted, added->n, "added tokens");
     if (err != QS_OK) return err;
+    for (int64_t t = 0; t < added->n; t++)
+        if (added->tokens[t].normalized == normalized) add_needle(finder, &added->tokens[t]);
+    sort_needles(finder);
+    return QS_OK;
+}
+
+/* The raw tokens, and the special ones of the normalised. */
+static qs_err make_written(qs_added *added)
+{
+    qs_err err;
+    QS_TRY(QS_NEW(added->written.sorted, added->n, "added tokens"));
+    QS_TRY(QS_NEW(added->as_written, added->n, "added tokens"));
     for (int64_t t = 0; t < added->n; t++) {
         const qs_added_token *token = &added->tokens[t];
-        if (token->normalized != normalized || token->needle_bytes == 0) continue;
-        finder->sorted[finder->n++] = token;
-        finder->begins[(unsigned char)token->needle[0]] = true;
+        qs_added_token *copy = &added->as_written[t];
+        *copy = *token;
+        copy->needle = token->text;
+        copy->needle_bytes = token->bytes;
+        if (!token->normalized || token->special) add_needle(&added->written, copy);
     }
-    if (finder->n > 0) qsort(finder->sorted, (size_t)finder->n, sizeof *finder->sorted, compare_needles);
-    return QS_OK;
+    sort_needles(&added->written);
+out:
+    return err;
 }
 
 qs_err qs_added_finish(qs_added *added, const qs_normalizer *normalizer, int64_t n_ids, const char *name)
@@ -97,6 +126,7 @@ qs_err qs_added_finish(qs_added *added, const qs_normalizer *normalizer, int64_t
     }
     QS_TRY(make_finder(&added->raw, added, false));
     QS_TRY(make_finder(&added->normal, added, true));
+    QS_TRY(make_written(added));
 out:
     qs_normal_space_fini(&space);
     return err;
@@ -116,15 +146,16 @@ const qs_added_token *qs_added_by_id(const qs_added *added, int64_t id)
     return id >= 0 && id < added->n_ids ? added->by_id[id] : NULL;
 }
 
-/* The longest needle at the start of text[0..bytes), or NULL. */
-static const qs_added_token *longest_at(const qs_added_finder *finder, const char *text, size_t bytes)
+/* The longest needle at the start of text[0..bytes), or NULL; special ones within the first free_bytes. */
+static const qs_added_token *longest_at(const qs_added_finder *finder, const char *text, size_t bytes, size_t free_bytes)
 {
     const qs_added_token *longest = NULL;
     int64_t first = 0, last = finder->n; /* needles that agree with the text so far */
     for (size_t depth = 0; first < last; depth++) {
-        if (finder->sorted[first]->needle_bytes == depth) {
+        for (bool found = false; first < last && finder->sorted[first]->needle_bytes == depth; first++) {
+            if (found || (finder->sorted[first]->special && depth > free_bytes)) continue;
             longest = finder->sorted[first];
-            while (first < last && finder->sorted[first]->needle_bytes == depth) first++;
+            found = true;
         }
         if (depth == bytes) break;
         unsigned char byte = (unsigned char)text[depth];
@@ -168,14 +199,24 @@ static bool stands_alone(const char *text, size_t bytes, size_t start, size_t en
     return qs_utf8_decode(text + end, bytes - end, &code) == 0 || !qs_unicode_is_word(code);
 }
 
-qs_err qs_added_split(const qs_added_finder *finder, const char *text, size_t bytes, qs_added_sink sink,
-                      void *context)
+/* Bytes from `at` on that are not guarded. *next goes on to the first stretch that ends behind `at`. */
+static size_t free_from(const qs_added_guard *guard, int64_t *next, size_t at)
 {
+    while (*next < guard->n && guard->spans[*next].end <= at) ++*next;
+    if (*next == guard->n) return SIZE_MAX;
+    return guard->spans[*next].start > at ? guard->spans[*next].start - at : 0;
+}
+
+qs_err qs_added_split_guarded(const qs_added_finder *finder, const char *text, size_t bytes, const qs_added_guard *guard,
+                              qs_added_sink sink, void *context)
+{
+    int64_t next = 0;
     size_t done = 0, at = 0;
     qs_err err = QS_OK;
     while (finder->n > 0 && at < bytes) {
         const qs_added_token *token = NULL;
-        if (finder->begins[(unsigned char)text[at]]) token = longest_at(finder, text + at, bytes - at);
+        if (finder->begins[(unsigned char)text[at]])
+            token = longest_at(finder, text + at, bytes - at, free_from(guard, &next, at));
         if (token == NULL) {
             at++;
             continue;
@@ -201,6 +242,12 @@ qs_err qs_added_split(const qs_added_finder *finder, const char *text, size_t by
     if (done < bytes) QS_TRY(sink(context, NULL, text + done, bytes - done));
 out:
     return err;
+}
+
+qs_err qs_added_split(const qs_added_finder *finder, const char *text, size_t bytes, qs_added_sink sink,
+                      void *context)
+{
+    return qs_added_split_guarded(finder, text, bytes, &(qs_added_guard){0}, sink, context);
 }
 
 void qs_added_hash(const qs_added *added, qs_hasher *hasher)

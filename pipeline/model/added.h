@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/hash.h"
+#include "base/span.h"
 #include "model/normalizer.h"
 
 typedef struct qs_added_token {
@@ -34,6 +35,10 @@ typedef struct qs_added {
     const qs_added_token **by_id; /* [n_ids], NULL where the id is not an added token */
     int64_t n_ids;
     qs_added_finder raw, normal;
+    /* For texts of which parts are guarded: special tokens are looked for as they are written, all of them in the raw text,
+     * since a place in normalised text tells no place in the raw one. */
+    qs_added_finder written;
+    qs_added_token *as_written; /* [n] the special tokens that are normalised, their needle the text itself */
 } qs_added;
 
 QS_MUST_CHECK qs_err qs_added_init(qs_added *added, int64_t capacity);
@@ -53,6 +58,14 @@ const qs_added_token *qs_added_by_id(const qs_added *added, int64_t id);
 typedef qs_err (*qs_added_sink)(void *context, const qs_added_token *token, const char *text, size_t bytes);
 QS_MUST_CHECK qs_err qs_added_split(const qs_added_finder *finder, const char *text, size_t bytes,
                                     qs_added_sink sink, void *context);
+/* The same, but no special token has a byte in the guarded stretches [n], which are in order (white space that it
+ * takes aside). Others are found anywhere. */
+typedef struct qs_added_guard {
+    const qs_span *spans;
+    int64_t n;
+} qs_added_guard;
+QS_MUST_CHECK qs_err qs_added_split_guarded(const qs_added_finder *finder, const char *text, size_t bytes,
+                                            const qs_added_guard *guard, qs_added_sink sink, void *context);
 
 void qs_added_hash(const qs_added *added, qs_hasher *hasher);
 

@@ -141,6 +141,13 @@ static void take_forced(generator *g, int64_t at, int32_t token)
     if (generation->n_tokens == g->job->runs[s->run].forced->n) finish(s, generation, QS_STOP_LIMIT);
 }
 
+static bool ends_text(const generator *g, int32_t token)
+{
+    bool ends = token == g->eos;
+    for (int32_t i = 0; i < g->job->stops.n; i++) ends = ends || token == g->job->stops.ids[i];
+    return ends;
+}
+
 /* The next token of a run, and whether it was the last. */
 static void take(generator *g, int64_t at, int32_t token)
 {
@@ -151,7 +158,7 @@ static void take(generator *g, int64_t at, int32_t token)
         take_forced(g, at, token);
     } else if (token < 0) {
         finish(s, generation, QS_STOP_NONFINITE);
-    } else if (token == g->eos) {
+    } else if (ends_text(g, token)) {
         finish(s, generation, QS_STOP_EOS);
     } else {
         generation->tokens[generation->n_tokens++] = g->tokens[at] = token;

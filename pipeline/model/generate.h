@@ -18,7 +18,7 @@ typedef enum qs_stop {
 const char *qs_stop_name(qs_stop stop); /* "eos" */
 
 typedef enum qs_ending {
-    QS_ENDS_LINE,  /* EOS, or the first token with a line end in it, which stays */
+    QS_ENDS_LINE,  /* EOS, a stop, or the first token with a line end in it, which stays */
     QS_ENDS_NEVER, /* always n_tokens_max tokens: EOS is not chosen */
 } qs_ending;
 
@@ -44,6 +44,12 @@ typedef struct qs_generate_watch {
     bool want_entropy;
 } qs_generate_watch;
 
+/* Tokens that end a text beside the tokenizer's EOS. */
+enum { QS_STOPS_MAX = 4 };
+typedef struct qs_stops {
+    int32_t n, ids[QS_STOPS_MAX];
+} qs_stops;
+
 typedef struct qs_generate_job {
     qs_decoder *decoder;
     const qs_tokenizer *tokenizer;
@@ -52,11 +58,12 @@ typedef struct qs_generate_job {
     const qs_generate_run *runs; /* [n_runs] */
     int64_t n_runs, n_tokens_max;
     qs_ending ending;
+    qs_stops stops; /* of QS_ENDS_LINE */
     qs_generate_watch watch;
 } qs_generate_job;
 
 typedef struct qs_generation {
-    int32_t *tokens; /* [n_tokens], without EOS */
+    int32_t *tokens; /* [n_tokens], without EOS or the stop */
     int64_t n_tokens;
     qs_stop stop;
 } qs_generation;

@@ -47,6 +47,7 @@ typedef struct encoding {
     qs_token_list *list;
     const char *text; /* the whole input */
     bool at_start;    /* the stretch in hand begins where the input begins */
+    bool guarded;     /* special tokens were found already, where they may stand */
     qs_normal_space normal;
     qs_pre_space pre;
     qs_bpe_space bpe;
@@ -88,27 +89,47 @@ static qs_err on_raw_stretch(void *context, const qs_added_token *token, const c
         qs_normalizer_run(&e->tokenizer->normalizer, &e->normal, text, bytes, &text, &bytes, &starts);
     if (err != QS_OK) return err;
     e->at_start = begins && starts;
-    return qs_added_split(&e->tokenizer->added.normal, text, bytes, on_normal_stretch, e);
+    const qs_span all = {0, bytes};
+    return qs_added_split_guarded(&e->tokenizer->added.normal, text, bytes, &(qs_added_guard){&all, e->guarded},
+                                  on_normal_stretch, e);
 }
 
-qs_err qs_tokenizer_encode(const qs_tokenizer *tokenizer, const char *text, size_t bytes, bool specials,
-                           qs_token_list *list)
+/* guard NULL: special tokens are found anywhere, as the tokenizer's own rules say. */
+static qs_err encode(const qs_tokenizer *tokenizer, const char *text, size_t bytes, const qs_added_guard *guard,
+                     qs_token_list *list)
 {
     size_t valid = qs_utf8_valid_prefix(text, bytes);
     if (valid != bytes) return qs_fail(QS_E_INPUT, "encode text: byte %zu is not valid UTF-8", valid);
-    encoding e = {.tokenizer = tokenizer, .list = list, .text = text};
+    encoding e = {.tokenizer = tokenizer, .list = list, .text = text, .guarded = guard != NULL};
     e.bpe.caching = bytes >= CACHING_BYTES;
     int64_t n_before = list->n;
-    qs_err err = QS_OK;
-    if (specials) QS_TRY(append(list, tokenizer->before.ids, tokenizer->before.n));
-    QS_TRY(qs_added_split(&tokenizer->added.raw, text, bytes, on_raw_stretch, &e));
-    if (specials) QS_TRY(append(list, tokenizer->after.ids, tokenizer->after.n));
-out:
+    qs_err err = guard == NULL ? qs_added_split(&tokenizer->added.raw, text, bytes, on_raw_stretch, &e)
+                               : qs_added_split_guarded(&tokenizer->added.written, text, bytes, guard, on_raw_stretch, &e);
     if (err != QS_OK) list->n = n_before;
     qs_normal_space_fini(&e.normal);
     qs_pre_space_fini(&e.pre);
     qs_bpe_space_fini(&e.bpe);
     return err;
+}
+
+qs_err qs_tokenizer_encode(const qs_tokenizer *tokenizer, const char *text, size_t bytes, bool specials,
+                           qs_token_list *list)
+{
+    int64_t n_before = list->n;
+    qs_err err = QS_OK;
+    if (specials) QS_TRY(append(list, tokenizer->before.ids, tokenizer->before.n));
+    QS_TRY(encode(tokenizer, text, bytes, NULL, list));
+    if (specials) QS_TRY(append(list, tokenizer->after.ids, tokenizer->after.n));
+out:
+    if (err != QS_OK) list->n = n_before;
+    return err;
+}
+
+qs_err qs_tokenizer_encode_guarded(const qs_tokenizer *tokenizer, const char *text, size_t bytes, const qs_span *guarded,
+                                   int64_t n_guarded, qs_token_list *list)
+{
+    const qs_added_guard guard = {guarded, n_guarded};
+    return encode(tokenizer, text, bytes, &guard, list);
 }
 
 void qs_token_list_free(qs_token_list *list)
@@ -174,6 +195,12 @@ int32_t qs_tokenizer_find(const qs_tokenizer *tokenizer, const char *token)
 {
     const qs_added_token *added = qs_added_find(&tokenizer->added, token, strlen(token));
     return added != NULL ? added->id : qs_vocab_find(&tokenizer->vocab, token, strlen(token));
+}
+
+const char *qs_tokenizer_spelling(const qs_tokenizer *tokenizer, int32_t id)
+{
+    const qs_added_token *added = qs_added_by_id(&tokenizer->added, id);
+    return added != NULL ? added->text : "";
 }
 
 qs_digest qs_tokenizer_digest(const qs_tokenizer *tokenizer) { return tokenizer->digest; }

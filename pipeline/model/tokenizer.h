@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/span.h"
 
 typedef struct qs_tokenizer qs_tokenizer;
 
@@ -54,6 +55,10 @@ typedef struct qs_token_list {
 } qs_token_list;
 QS_MUST_CHECK qs_err qs_tokenizer_encode(const qs_tokenizer *tokenizer, const char *text, size_t bytes,
                                          bool specials, qs_token_list *list);
+/* The same without the post-processor, and without special tokens in the guarded stretches [n_guarded], which are in order:
+ * what a user wrote into a template cannot end its turn. Special tokens elsewhere are recognised as they are written. */
+QS_MUST_CHECK qs_err qs_tokenizer_encode_guarded(const qs_tokenizer *tokenizer, const char *text, size_t bytes,
+                                                 const qs_span *guarded, int64_t n_guarded, qs_token_list *list);
 /* Appends BOS where the tokenizer adds it: what a prompt begins with that is put together from pieces. */
 QS_MUST_CHECK qs_err qs_tokenizer_begin(const qs_tokenizer *tokenizer, qs_token_list *list);
 void qs_token_list_free(qs_token_list *list);
@@ -68,6 +73,8 @@ int32_t qs_tokenizer_bos(const qs_tokenizer *tokenizer);    /* -1 when there is 
 int32_t qs_tokenizer_eos(const qs_tokenizer *tokenizer);    /* -1 when there is none */
 bool qs_tokenizer_adds_bos(const qs_tokenizer *tokenizer);
 int32_t qs_tokenizer_find(const qs_tokenizer *tokenizer, const char *token); /* literal entry: id or -1 */
+/* An added token as it is written, owned by the tokenizer; "" where there is none. */
+const char *qs_tokenizer_spelling(const qs_tokenizer *tokenizer, int32_t id);
 
 /* Digest of what determines the tokens (vocabulary, merges, rules): equal tokenizers, equal digest. */
 qs_digest qs_tokenizer_digest(const qs_tokenizer *tokenizer);
