@@ -88,6 +88,47 @@ static void test_refused_options(void **state)
     qs_questions_free(&q);
 }
 
+/* ---- chats ---- */
+
+/* Without a chat what is asked has the digest that it always had; with one, prompts are turns and the digest is another. */
+static void test_chat(void **state)
+{
+    qs_questions *plain = *state, q;
+    qs_model *model;
+    const int64_t ranked[] = {1, 0};
+    qs_token_list list = {0};
+    char *text;
+    assert_ok(qs_model_open(&model, "tests/fixtures/tiny"));
+    qs_question_options options = {.gold = dir, .k = K, .n_tokens_max = 8, .model = model, .chat = "none"};
+    assert_ok(qs_questions_load(&q, &options));
+    assert_memory_equal(&q.digest, &plain->digest, sizeof q.digest);
+    assert_string_equal(qs_questions_chat(&q), "none");
+    qs_digest seen[3] = {plain->digest};
+    qs_questions_free(&q);
+    for (int instruct = 0; instruct < 2; instruct++) {
+        options.chat = instruct == 0 ? "zephyr" : "llama-2";
+        options.instruct = instruct;
+        assert_ok(qs_questions_load(&q, &options));
+        assert_string_equal(qs_questions_chat(&q), options.chat);
+        seen[1 + instruct] = q.digest;
+        for (int i = 0; i <= instruct; i++) assert_memory_not_equal(&seen[i], &q.digest, sizeof q.digest);
+        list.n = 0;
+        assert_ok(qs_questions_prompt(&q, qs_model_get_tokenizer(model), 4, ranked, K, &list));
+        assert_ok(qs_tokenizer_decode(qs_model_get_tokenizer(model), list.ids, list.n, false, &text));
+        const char *begin = instruct == 0 ? "<|user|>\n" : "[INST] <<SYS>>\nAnswer the question from the snippets below.",
+                   *end = instruct == 0 ? "Question: How heavy is the gate?<|endoftext|>\n<|assistant|>\n"
+                                        : "Question: How heavy is the gate? [/INST]";
+        assert_int_equal(strncmp(text, begin, strlen(begin)), 0);
+        assert_string_equal(text + strlen(text) - strlen(end), end);
+        qs_mem_free(text);
+        qs_questions_free(&q);
+    }
+    options.chat = "chatml";
+    assert_fails(qs_questions_load(&q, &options), QS_E_UNSUPPORTED, "<|im_end|>");
+    qs_token_list_free(&list);
+    qs_model_close(model);
+}
+
 /* ---- scoring by hand ---- */
 
 typedef struct hand_case {
@@ -353,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_runs),
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_refused_options),
+        cmocka_unit_test(test_chat),
         cmocka_unit_test(test_score),
         cmocka_unit_test(test_coverage_is_a_union),
         cmocka_unit_test(test_metrics),

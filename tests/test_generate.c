@@ -132,18 +132,24 @@ static qs_generate_job job_of(const world *w, qs_decoder *decoder, qs_ending end
                              .ending = ending};
 }
 
-static qs_generation *generate(const world *w, int n_threads, int64_t batch, qs_ending ending)
+static qs_generation *generate_to(const world *w, int n_threads, int64_t batch, qs_ending ending, qs_stops stops)
 {
     qs_backend *backend;
     qs_generation *out;
     assert_ok(qs_backend_create(&backend, "cpu", 0, n_threads));
     qs_decoder *decoder = decoder_of(w, backend, batch, 64);
     qs_generate_job job = job_of(w, decoder, ending);
+    job.stops = stops;
     assert_ok(QS_NEW(out, N_RUNS, "generations"));
     assert_ok(qs_generate(&job, out));
     qs_decoder_destroy(decoder);
     qs_backend_destroy(backend);
     return out;
+}
+
+static qs_generation *generate(const world *w, int n_threads, int64_t batch, qs_ending ending)
+{
+    return generate_to(w, n_threads, batch, ending, (qs_stops){0});
 }
 
 static void assert_same(const qs_generation *a, const qs_generation *b)
@@ -214,6 +220,28 @@ static void test_stops(void **state)
     qs_generations_free(free_run, N_RUNS);
 }
 
+/* A chat's own tokens end a text as EOS does; neither is a token of it, and what stands before is as without them. */
+static void test_stops_of_a_chat(void **state)
+{
+    world *w = *state;
+    qs_generation *plain = generate(w, 1, 8, QS_ENDS_LINE);
+    assert_true(plain[0].n_tokens > 1 && plain[4].n_tokens > 2);
+    qs_stops stops = {2, {plain[0].tokens[1], plain[4].tokens[2]}};
+    qs_generation *out = generate_to(w, 1, 3, QS_ENDS_LINE, stops);
+    int n_stopped = 0;
+    for (int i = 0; i < N_RUNS; i++) {
+        int64_t n = 0;
+        while (n < plain[i].n_tokens && plain[i].tokens[n] != stops.ids[0] && plain[i].tokens[n] != stops.ids[1]) n++;
+        assert_int_equal(out[i].n_tokens, n);
+        assert_int_equal(out[i].stop, n < plain[i].n_tokens ? QS_STOP_EOS : plain[i].stop);
+        assert_memory_equal(out[i].tokens, plain[i].tokens, (size_t)n * sizeof *out[i].tokens);
+        n_stopped += n < plain[i].n_tokens;
+    }
+    assert_true(n_stopped >= 2);
+    qs_generations_free(out, N_RUNS);
+    qs_generations_free(plain, N_RUNS);
+}
+
 static qs_err count_steps(void *context, int64_t run, int64_t step, const qs_generate_look *look)
 {
     int64_t *n_steps = context;
@@ -282,6 +310,7 @@ int main(void)
         cmocka_unit_test(test_against_plain_loop),
         cmocka_unit_test(test_batches_and_threads_are_bitwise),
         cmocka_unit_test(test_stops),
+        cmocka_unit_test(test_stops_of_a_chat),
         cmocka_unit_test(test_sees_every_step_and_refuses),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -30,6 +30,12 @@ static void a_prompt_is_snippets_question_and_a_place_for_the_answer(void **stat
     prompt = (qs_prompt){
         .snippets = snippets, .n_snippets = 1, .question = "Which flow?", .headers = QS_HEADERS_REMOVED};
     assert_prompt(&prompt, "Its flow is 47 litres. [S001]\nQuestion: Which flow?\nAnswer:\n");
+    /* In a chat the instruction is another's turn, and the answer's place is the assistant's. */
+    char *content;
+    prompt.instruction = "Read.";
+    OK(qs_prompt_content(&content, &prompt));
+    assert_string_equal(content, "Its flow is 47 litres. [S001]\nQuestion: Which flow?");
+    qs_mem_free(content);
 }
 
 /* Texts and ids stay where they are, the headers are the same ones in another order, and the seed decides. */

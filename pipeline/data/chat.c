@@ -49,7 +49,8 @@ static bool find_system(qs_chat *out, const char *text)
         /* The literal ends with the quote that it begins with; one that began further in front may have either. */
         const char own[] = {at > text ? at[-1] : '\0', '\0'}, *quotes = strpbrk(own, "'\"") != NULL ? own : "'\"";
         at += strlen(turn->before);
-        if (*at == '\0' || strchr(quotes, *at) != NULL || strncmp(at, "{{", 2) == 0 || strncmp(at, "{%", 2) == 0) continue;
+        bool said = *at == '{' && (at[1] == '{' || at[1] == '%'); /* by a message */
+        if (*at == '\0' || strchr(quotes, *at) != NULL || said) continue;
         size_t bytes = 0;
         while (at[bytes] != '\0' && strchr(quotes, at[bytes]) == NULL &&
                strncmp(at + bytes, turn->after, end_bytes) != 0 && strncmp(at + bytes, "{{", 2) != 0)
@@ -77,7 +78,8 @@ static void describe(const char *plain, char *text, size_t room)
     text[0] = '\0';
     for (const char *at = plain; (at = strpbrk(at, "<[")) != NULL && n < 5; at++) {
         size_t bytes = strcspn(at + 1, " '\n<>[](){}=") + 2;
-        if (at[bytes - 1] != (*at == '<' ? '>' : ']') || bytes < 4 || bytes > 40 || isdigit((unsigned char)at[1])) continue;
+        bool closed = at[bytes - 1] == (*at == '<' ? '>' : ']');
+        if (!closed || bytes < 4 || bytes > 40 || isdigit((unsigned char)at[1])) continue;
         char word[48];
         (void)snprintf(word, sizeof word, "%.*s", (int)bytes, at);
         if (strstr(text, word) != NULL) continue;
@@ -101,14 +103,17 @@ static qs_err take_meant(qs_chat *out, const char *text, const char *plain, cons
     char found[256];
     if (row == NULL) {
         describe(text, found, sizeof found);
-        return qs_fail(QS_E_UNSUPPORTED, "--chat auto: the chat template of %s is none that is known: %s; say which it is "
-                       "like with --chat NAME (qsweep-evaluate --list), or --chat none for plain prompts", where, found);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "--chat auto: the chat template of %s is none that is known: %s; say which it is like with "
+                       "--chat NAME (qsweep-evaluate --list), or --chat none for plain prompts",
+                       where, found);
     }
     take_row(out, row);
     out->bos = strstr(plain, "bos_token") != NULL;
     if (out->has_system || row->folds_system || find_system(out, text)) return QS_OK;
-    return qs_fail(QS_E_UNSUPPORTED, "--chat auto: the chat template of %s is like %s, with a system message of its own "
-                   "that is not read; give --chat %s to go without it, or --chat none for plain prompts",
+    return qs_fail(QS_E_UNSUPPORTED,
+                   "--chat auto: the chat template of %s is like %s, with a system message of its own that is not "
+                   "read; give --chat %s to go without it, or --chat none for plain prompts",
                    where, row->name, row->name);
 }
 
@@ -212,8 +217,8 @@ static qs_err check_order(const qs_chat_message *messages, int64_t n)
     for (int64_t i = first; i < n; i++)
         good = good && messages[i].role == ((i - first) % 2 == 0 ? QS_CHAT_USER : QS_CHAT_ASSISTANT);
     return good ? QS_OK
-                : qs_fail(QS_E_USAGE, "write chat: turns are a system's, if any, then a user's and an assistant's in turn, "
-                          "the last a user's");
+                : qs_fail(QS_E_USAGE, "write chat: turns are a system's, if any, then a user's and an assistant's "
+                          "in turn, the last a user's");
 }
 
 qs_err qs_chat_render(qs_chat_text *out, const qs_chat *chat, const char *bos, const char *eos,

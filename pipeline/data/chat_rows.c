@@ -42,7 +42,7 @@ const qs_chat_row qs_chat_rows[] = {
      .answer = "<|im_start|>assistant<|im_sep|>",
      .stops = {"<|im_end|>"}, .tokens = {"<|im_start|>", "<|im_sep|>"},
      .marks = {"<|im_start|>", "<|im_sep|>"}},
-    {.name = "chatml", .text = "<|im_start|> and <|im_end|> around each turn; a system message of the checkpoint's template",
+    {.name = "chatml", .text = "<|im_start|> and <|im_end|> around each turn, the checkpoint's own system message",
      CHATML, .marks = {"<|im_start|>", "<|im_end|>"}, .without = {"reasoning_mode", "enable_thinking", "<think>"}},
     {.name = "llama-3.1", .text = "Llama 3.1 to 3.3, dated 26 Jul 2024 as in their templates",
      .system = {"<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"

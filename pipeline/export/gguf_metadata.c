@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/chat_prompt.h"
 #include "model/gguf_vocab.h"
 
 enum { KEY_BYTES = 96 };
@@ -119,19 +120,10 @@ out:
 
 static qs_err put_chat_template(qs_gguf_writer *w, const qs_model *model)
 {
-    char path[QS_PATH_BYTES], *document = NULL;
-    size_t bytes;
-    json_t *root = NULL;
-    qs_err err;
-    QS_TRY(qs_path_format(path, "%s/tokenizer_config.json", qs_model_path(model)));
-    if (!qs_file_exists(path)) goto out;
-    QS_TRY(qs_file_read(&document, &bytes, path, (size_t)1 << 26));
-    QS_TRY(qs_json_parse_wide(&root, document, bytes, path));
-    const char *text = json_string_value(json_object_get(root, "chat_template"));
-    if (text != NULL) err = put_text(w, "tokenizer.chat_template", text);
-out:
-    qs_mem_free(document);
-    json_decref(root);
+    char *text;
+    qs_err err = qs_model_chat_template(model, &text);
+    if (err == QS_OK && text != NULL) err = put_text(w, "tokenizer.chat_template", text);
+    qs_mem_free(text);
     return err;
 }
 

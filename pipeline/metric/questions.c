@@ -24,7 +24,8 @@ static qs_err add_chat(qs_questions *q)
     qs_err err;
     QS_TRY(qs_chat_render(&texts[0], &q->chat, "bos", "eos", asked, 1));
     QS_TRY(qs_chat_render(&texts[1], &q->chat, "bos", "eos", instructed, 2));
-    const qs_digest parts[] = {q->digest, qs_hash(texts[0].text, texts[0].bytes), qs_hash(texts[1].text, texts[1].bytes)};
+    const qs_digest parts[] = {q->digest, qs_hash(texts[0].text, texts[0].bytes),
+                               qs_hash(texts[1].text, texts[1].bytes)};
     q->digest = qs_hash(parts, sizeof parts);
 out:
     qs_chat_text_free(&texts[0]);
@@ -203,7 +204,8 @@ out:
 }
 
 /* The instruction is the system's turn, the rest the user's; the answer stands behind the assistant's head. */
-static qs_err chat_prompt(const qs_chat *chat, const qs_tokenizer *tokenizer, const qs_prompt *prompt, qs_token_list *list)
+static qs_err chat_prompt(const qs_chat *chat, const qs_tokenizer *tokenizer, const qs_prompt *prompt,
+                          qs_token_list *list)
 {
     char *text = NULL;
     qs_err err;
@@ -229,7 +231,8 @@ static qs_err one_prompt(const qs_questions *q, const qs_tokenizer *tokenizer, c
     }
     prompt.snippets = parts;
     prompt.n_snippets = n;
-    err = q->chat.row != NULL ? chat_prompt(&q->chat, tokenizer, &prompt, list) : plain_prompt(tokenizer, &prompt, list);
+    err = q->chat.row != NULL ? chat_prompt(&q->chat, tokenizer, &prompt, list)
+                              : plain_prompt(tokenizer, &prompt, list);
 out:
     qs_mem_free(parts);
     return err;

@@ -147,7 +147,8 @@ const qs_added_token *qs_added_by_id(const qs_added *added, int64_t id)
 }
 
 /* The longest needle at the start of text[0..bytes), or NULL; special ones within the first free_bytes. */
-static const qs_added_token *longest_at(const qs_added_finder *finder, const char *text, size_t bytes, size_t free_bytes)
+static const qs_added_token *longest_at(const qs_added_finder *finder, const char *text, size_t bytes,
+                                        size_t free_bytes)
 {
     const qs_added_token *longest = NULL;
     int64_t first = 0, last = finder->n; /* needles that agree with the text so far */
@@ -207,8 +208,8 @@ static size_t free_from(const qs_added_guard *guard, int64_t *next, size_t at)
     return guard->spans[*next].start > at ? guard->spans[*next].start - at : 0;
 }
 
-qs_err qs_added_split_guarded(const qs_added_finder *finder, const char *text, size_t bytes, const qs_added_guard *guard,
-                              qs_added_sink sink, void *context)
+qs_err qs_added_split_guarded(const qs_added_finder *finder, const char *text, size_t bytes,
+                              const qs_added_guard *guard, qs_added_sink sink, void *context)
 {
     int64_t next = 0;
     size_t done = 0, at = 0;

@@ -35,8 +35,8 @@ typedef struct qs_added {
     const qs_added_token **by_id; /* [n_ids], NULL where the id is not an added token */
     int64_t n_ids;
     qs_added_finder raw, normal;
-    /* For texts of which parts are guarded: special tokens are looked for as they are written, all of them in the raw text,
-     * since a place in normalised text tells no place in the raw one. */
+    /* For texts of which parts are guarded: special tokens are looked for as they are written, all of them in the raw
+     * text, since a place in normalised text tells no place in the raw one. */
     qs_added_finder written;
     qs_added_token *as_written; /* [n] the special tokens that are normalised, their needle the text itself */
 } qs_added;

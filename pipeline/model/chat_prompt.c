@@ -66,7 +66,8 @@ static qs_err from_gguf(const qs_model *model, char **out)
 {
     const qs_gguf_kv *kv = qs_gguf_find(&model->gguf, "tokenizer.chat_template");
     if (kv == NULL) return QS_OK;
-    if (kv->type != QS_GGUF_STRING || (size_t)kv->n > template_bytes_max || memchr(kv->data, '\0', (size_t)kv->n) != NULL)
+    if (kv->type != QS_GGUF_STRING || (size_t)kv->n > template_bytes_max ||
+        memchr(kv->data, '\0', (size_t)kv->n) != NULL)
         return qs_fail(QS_E_INPUT, "read %s: \"tokenizer.chat_template\" is not a text", model->path);
     return copy(out, (const char *)kv->data, (size_t)kv->n);
 }
@@ -84,8 +85,10 @@ static qs_err check_tokens(const qs_chat *chat, const qs_model *model)
     for (int l = 0; l < 2; l++)
         for (const char *const *token = lists[l]; *token != NULL; token++)
             if (model->tokenizer == NULL || qs_tokenizer_find(model->tokenizer, *token) < 0)
-                return qs_fail(QS_E_UNSUPPORTED, "use chat template %s: the tokenizer of %s has no token %s; give the "
-                               "template that it was made for, or --chat none", chat->row->name, model->path, *token);
+                return qs_fail(QS_E_UNSUPPORTED,
+                               "use chat template %s: the tokenizer of %s has no token %s; give the template that it "
+                               "was made for, or --chat none",
+                               chat->row->name, model->path, *token);
     return QS_OK;
 }
 

@@ -103,8 +103,9 @@ static qs_err encode(const qs_tokenizer *tokenizer, const char *text, size_t byt
     encoding e = {.tokenizer = tokenizer, .list = list, .text = text, .guarded = guard != NULL};
     e.bpe.caching = bytes >= CACHING_BYTES;
     int64_t n_before = list->n;
-    qs_err err = guard == NULL ? qs_added_split(&tokenizer->added.raw, text, bytes, on_raw_stretch, &e)
-                               : qs_added_split_guarded(&tokenizer->added.written, text, bytes, guard, on_raw_stretch, &e);
+    const qs_added *added = &tokenizer->added;
+    qs_err err = guard == NULL ? qs_added_split(&added->raw, text, bytes, on_raw_stretch, &e)
+                               : qs_added_split_guarded(&added->written, text, bytes, guard, on_raw_stretch, &e);
     if (err != QS_OK) list->n = n_before;
     qs_normal_space_fini(&e.normal);
     qs_pre_space_fini(&e.pre);
@@ -125,8 +126,8 @@ out:
     return err;
 }
 
-qs_err qs_tokenizer_encode_guarded(const qs_tokenizer *tokenizer, const char *text, size_t bytes, const qs_span *guarded,
-                                   int64_t n_guarded, qs_token_list *list)
+qs_err qs_tokenizer_encode_guarded(const qs_tokenizer *tokenizer, const char *text, size_t bytes,
+                                   const qs_span *guarded, int64_t n_guarded, qs_token_list *list)
 {
     const qs_added_guard guard = {guarded, n_guarded};
     return encode(tokenizer, text, bytes, &guard, list);

@@ -55,8 +55,9 @@ typedef struct qs_token_list {
 } qs_token_list;
 QS_MUST_CHECK qs_err qs_tokenizer_encode(const qs_tokenizer *tokenizer, const char *text, size_t bytes,
                                          bool specials, qs_token_list *list);
-/* The same without the post-processor, and without special tokens in the guarded stretches [n_guarded], which are in order:
- * what a user wrote into a template cannot end its turn. Special tokens elsewhere are recognised as they are written. */
+/* The same without the post-processor, and without special tokens in the guarded stretches [n_guarded], which are in
+ * order: what a user wrote into a template cannot end its turn. Special tokens elsewhere are recognised as they are
+ * written. */
 QS_MUST_CHECK qs_err qs_tokenizer_encode_guarded(const qs_tokenizer *tokenizer, const char *text, size_t bytes,
                                                  const qs_span *guarded, int64_t n_guarded, qs_token_list *list);
 /* Appends BOS where the tokenizer adds it: what a prompt begins with that is put together from pieces. */

@@ -1,6 +1,5 @@
 #include "report/config_row.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,6 +140,8 @@ static qs_err read_frame(qs_frame *frame, const qs_artifact *artifact)
     QS_TRY(get_text(artifact, "/protocol/@compute", false, frame->compute));
     QS_TRY(get_text(artifact, "/protocol/@text", false, frame->text));
     QS_TRY(get_text(artifact, "/semantic/@encoder", false, frame->encoder));
+    if (qs_artifact_has(artifact, "/qa/@n_items")) (void)snprintf(frame->chat, sizeof frame->chat, "none");
+    if (qs_artifact_has(artifact, "/qa/@chat")) QS_TRY(get_text(artifact, "/qa/@chat", true, frame->chat));
     QS_TRY(get_int(artifact, "/protocol/@n_ctx", &frame->n_ctx));
     QS_TRY(get_int(artifact, "/protocol/@n_windows", &frame->n_windows));
     QS_TRY(get_int(artifact, "/protocol/@n_scored", &frame->n_scored));
@@ -445,54 +446,4 @@ double qs_config_row_value(const qs_config_row *row, const char *name)
 {
     const qs_measure *measure = qs_config_row_find(row, name);
     return measure != NULL ? measure->estimate.value : NAN;
-}
-
-static qs_err differ(const qs_config_row *a, const qs_config_row *b, const char *what, const char *x,
-                     const char *y)
-{
-    return qs_fail(QS_E_INPUT,
-                   "report %s and %s together: %s differs (%s, %s); evaluate them alike or report them apart",
-                   a->path, b->path, what, x, y);
-}
-
-static bool same_digest(qs_digest a, qs_digest b) { return a.low == b.low && a.high == b.high; }
-
-qs_err qs_config_row_check_same_frame(const qs_config_row *a, const qs_config_row *b)
-{
-    const qs_frame *x = &a->frame, *y = &b->frame;
-    char first[QS_DIGEST_TEXT_BYTES], second[QS_DIGEST_TEXT_BYTES];
-    if (strcmp(x->model, y->model) != 0) return differ(a, b, "the model", x->model, y->model);
-    if (!same_digest(x->model_digest, y->model_digest))
-        return differ(a, b, "the model's content", qs_digest_format(first, x->model_digest),
-                      qs_digest_format(second, y->model_digest));
-    const struct {
-        const char *what, *x, *y;
-    } texts[] = {
-        {"the tokenizer", x->tokenizer, y->tokenizer},
-        {"the protocol", x->protocol, y->protocol},
-        {"the BOS rule", x->bos, y->bos},
-        {"the evaluation text", x->text, y->text},
-        {"the compute precision", x->compute, y->compute},
-    };
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (strcmp(texts[i].x, texts[i].y) != 0) return differ(a, b, texts[i].what, texts[i].x, texts[i].y);
-    if (x->encoder[0] != '\0' && y->encoder[0] != '\0' && strcmp(x->encoder, y->encoder) != 0)
-        return differ(a, b, "the encoder", x->encoder, y->encoder);
-    const struct {
-        const char *what;
-        int64_t x, y;
-    } counts[] = {
-        {"the window length", x->n_ctx, y->n_ctx},
-        {"the number of windows", x->n_windows, y->n_windows},
-        {"the number of scored tokens", x->n_scored, y->n_scored},
-    };
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        (void)snprintf(first, sizeof first, "%" PRId64, counts[i].x);
-        (void)snprintf(second, sizeof second, "%" PRId64, counts[i].y);
-        if (counts[i].x != counts[i].y) return differ(a, b, counts[i].what, first, second);
-    }
-    if (x->has_tokens && y->has_tokens && !same_digest(x->tokens, y->tokens))
-        return differ(a, b, "the digest of the token windows", qs_digest_format(first, x->tokens),
-                      qs_digest_format(second, y->tokens));
-    return QS_OK;
 }

@@ -26,6 +26,7 @@ typedef struct qs_frame {
     char text[QS_CONFIG_TEXT_BYTES]; /* digest of the evaluation text */
     char tokenizer[QS_CONFIG_TEXT_BYTES];
     char encoder[QS_CONFIG_TEXT_BYTES]; /* of distances; empty where none were measured */
+    char chat[QS_CONFIG_TEXT_BYTES];    /* template of prompts, "none" for plain ones; empty where nothing was asked */
     int64_t n_ctx, n_windows, n_scored, n_weights, n_weights_total;
     bool lattice;
     qs_digest model_digest, tokens; /* of the model, of the windows' token ids */
@@ -87,7 +88,9 @@ bool qs_config_row_is_fact(const char *name);
  * kernels evaluated them (E10). */
 void qs_config_row_compare(qs_config_row *row, const qs_config_row *reference);
 
-/* QS_OK, or QS_E_INPUT that names both files and what differs: model, tokens or protocol. */
+/* Whether answers were asked for in a chat template. */
+bool qs_frame_is_chat(const qs_frame *frame);
+/* QS_OK, or QS_E_INPUT that names both files and what differs: model, tokens, protocol or how prompts are written. */
 QS_MUST_CHECK qs_err qs_config_row_check_same_frame(const qs_config_row *a, const qs_config_row *b);
 
 #endif

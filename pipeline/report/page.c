@@ -111,6 +111,7 @@ static void put_head(const qs_page *page)
                    frame->model, frame->architecture, frame->storage, frame->protocol, (long long)frame->n_windows,
                    (long long)frame->n_ctx, (long long)frame->n_scored, frame->compute);
     if (frame->encoder[0] != '\0') qs_html_format(stream, "; distances by the encoder %s", frame->encoder);
+    if (qs_frame_is_chat(frame)) qs_html_format(stream, "; prompts by the chat template %s", frame->chat);
     (void)fputs("</h1>\n", stream);
 }
 

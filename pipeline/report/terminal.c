@@ -256,6 +256,7 @@ static void print_heading(FILE *stream, const qs_sweep *sweep, const qs_terminal
                     frame->model, frame->architecture, frame->storage, frame->protocol, frame->n_windows,
                     frame->n_ctx, frame->n_scored, frame->compute);
     if (frame->encoder[0] != '\0') qs_sentence_add(&text, "; distances by the encoder %s", frame->encoder);
+    if (qs_frame_is_chat(frame)) qs_sentence_add(&text, "; prompts by the chat template %s", frame->chat);
     const qs_config_row *timed = row;
     for (int64_t i = 0; i < sweep->n && timed->backend[0] == '\0'; i++) timed = &sweep->configs[i].row;
     if (timed->backend[0] != '\0')
