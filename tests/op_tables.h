@@ -2,6 +2,7 @@
 #ifndef QS_TESTS_OP_TABLES_H
 #define QS_TESTS_OP_TABLES_H
 
+#include "attention_cases.h"
 #include "op_compare.h"
 #include "sanitized.h"
 

@@ -3,6 +3,7 @@
  * Proves: kernels are right before they are fast (checklist G8, A22: kernel self-test against a scalar
  * reference; results do not depend on threads). */
 #include "op_tables.h"
+#include "with_cases.h"
 
 /* ---- parity ---- */
 
@@ -109,6 +110,33 @@ static void test_linears_are_linears(void **state)
     qs_backend_destroy(backend);
 }
 
+static void test_norm_and_gate(void **state)
+{
+    (void)state;
+    enum { N_OUT = 50, N_IN = 96 };
+    qs_backend *backend;
+    qs_matrix *matrices[2];
+    OK(qs_backend_create(&backend, "cpu", 0, 2));
+    for (int i = 0; i < 2; i++) {
+        op_memory m = {.backend = backend};
+        qs_matrix_desc desc = {.format = QS_MATRIX_F32, .n_out = N_OUT, .n_in = N_IN,
+                               .dense = draw(&m, 84 + (uint64_t)i, N_OUT * N_IN, 0.1)};
+        OK(qs_matrix_create(&matrices[i], backend, &desc, QS_USE_GEMM | QS_USE_GEMV, QS_COMPUTE_F32));
+        free_all(&m);
+    }
+    /* On the CPU they are the ops one by one. */
+    check_with(&(with_case){backend, matrices[0], matrices[1], N_OUT, N_IN, 1, 0.0, false});
+    check_with(&(with_case){backend, matrices[0], matrices[1], N_OUT, N_IN, 20, 0.0, false});
+    qs_linear_job jobs[2] = {{.matrix = matrices[0], .y = (float[N_OUT]){0}}, {.matrix = matrices[1], .y = (float[N_OUT]){0}}};
+    float x[N_IN] = {0};
+    assert_int_equal(qs_op_linears_with(backend, &(qs_linear_with){.norm = x}, jobs, 2, x, 1), QS_E_USAGE);
+    assert_int_equal(qs_op_linears_with(backend, &(qs_linear_with){.is_gated = true}, jobs, 1, x, 1), QS_E_USAGE);
+    jobs[1].add = true;
+    assert_int_equal(qs_op_linears_with(backend, &(qs_linear_with){.is_gated = true}, jobs, 2, x, 1), QS_E_USAGE);
+    for (int i = 0; i < 2; i++) qs_matrix_destroy(matrices[i]);
+    qs_backend_destroy(backend);
+}
+
 static void test_memory_is_counted(void **state)
 {
     (void)state;
@@ -180,6 +208,7 @@ int main(void)
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_update_replaces_contents),
         cmocka_unit_test(test_linears_are_linears),
+        cmocka_unit_test(test_norm_and_gate),
         cmocka_unit_test(test_memory_is_counted),
         cmocka_unit_test(test_refusals),
     };

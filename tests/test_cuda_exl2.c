@@ -4,6 +4,7 @@
 #include "tests/cuda_model.h"
 #include "tests/metric_of.h"
 #include "tests/op_compare.h"
+#include "tests/with_cases.h"
 
 #include "base/log.h"
 #include "metric/evaluation.h"
@@ -188,6 +189,27 @@ static void test_alone_and_together(void **state)
     free_all(&m);
 }
 
+/* Of one order of columns, so that a launch serves both; the first row is put in order and normalised by every block. */
+static void test_norm_and_gate(void **state)
+{
+    (void)state;
+    need_cuda();
+    enum { N_IN = 352, N_OUT = 300 };
+    static const part widths[2][N_PARTS] = {{{352, 4, 128}}, {{96, 6, 32}, {256, 3, 64}}};
+    static const int64_t rows[] = {1, 2, 9};
+    qs_matrix *matrices[2];
+    for (int i = 0; i < 2; i++) {
+        qs_packed packed;
+        fill_exl2(&packed, widths[i], N_OUT, true);
+        qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = N_OUT, .n_in = N_IN, .packed = &packed};
+        OK(qs_matrix_create(&matrices[i], cuda, &desc, QS_USE_GEMV, QS_COMPUTE_BF16));
+        qs_packed_free(&packed);
+    }
+    for (int k = 0; k < 3; k++)
+        check_with(&(with_case){cuda, matrices[0], matrices[1], N_OUT, N_IN, rows[k], 2e-6, true});
+    for (int i = 0; i < 2; i++) qs_matrix_destroy(matrices[i]);
+}
+
 /* Memory is re-used between formats and counted: words, scales as f16, plan and order of columns. */
 static void test_memory(void **state)
 {
@@ -307,6 +329,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products), cmocka_unit_test(test_orders), cmocka_unit_test(test_alone_and_together),
+        cmocka_unit_test(test_norm_and_gate),
         cmocka_unit_test(test_memory),   cmocka_unit_test(test_point),
     };
     qs_log_set_level(QS_LOG_WARN);

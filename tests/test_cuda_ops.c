@@ -4,6 +4,7 @@
  * Proves: GPU kernels are right before they are fast, on a GPU or without one. */
 #include "cuda_backends.h"
 #include "op_tables.h"
+#include "with_cases.h"
 
 /* ---- parity ---- */
 
@@ -300,6 +301,53 @@ static void test_rows_of_logits(void **state)
     free_all(&m);
 }
 
+/* Two matrices of each form, several rounds of a block's teams to each, with a norm before and a gate behind them. */
+enum { WITH_OUT = 300, WITH_IN = 260 };
+
+static qs_matrix *create_one_of_two(fixture *f, const weights *kind, qs_compute compute, bool second)
+{
+    enum { N = WITH_OUT * WITH_IN };
+    op_memory m = {.backend = f->cuda};
+    qs_matrix *matrix;
+    qs_packed packed = {0};
+    float *w = draw(&m, second ? 85 : 84, N, 0.1);
+    uint16_t *half = on_host(&m, N, sizeof *half);
+    qs_f16_from_f32_array(half, w, N);
+    qs_matrix_desc desc = {.format = kind->format, .n_out = WITH_OUT, .n_in = WITH_IN, .dense = half};
+    if (kind->format == QS_MATRIX_F32) desc.dense = w;
+    if (kind->format == QS_MATRIX_INT) {
+        fill_packed(&packed, kind->bits, WITH_OUT, WITH_IN, GROUP, kind->flags);
+        for (int64_t i = 0; second && i < packed.n_out * packed.n_groups; i++) packed.scales[i] ^= i % 3 == 0 ? 0x8000 : 0x100;
+        desc.packed = &packed;
+    }
+    OK(qs_matrix_create(&matrix, f->cuda, &desc, QS_USE_GEMV, compute));
+    qs_packed_free(&packed);
+    free_all(&m);
+    return matrix;
+}
+
+static void test_norm_and_gate(void **state)
+{
+    static const int64_t rows[] = {1, 2, 9, 32};
+    static const weights kinds[] = {
+        {"f32", QS_MATRIX_F32, 0, 0}, {"f16", QS_MATRIX_F16, 0, 0},
+        {"int3", QS_MATRIX_INT, 3, WITH_PERM}, {"int4", QS_MATRIX_INT, 4, WITH_ZEROS},
+    };
+    fixture *f = take(state);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        for (int k = 0; k < (SANITIZED ? 2 : 4); k++) {
+            qs_compute compute = (k + (int)i) % 2 == 0 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32;
+            qs_matrix *first = create_one_of_two(f, &kinds[i], compute, false);
+            qs_matrix *second = create_one_of_two(f, &kinds[i], compute, true);
+            int64_t n = kinds[i].format == QS_MATRIX_F32 && rows[k] > QS_GEMV_MAX_ROWS ? QS_GEMV_MAX_ROWS : rows[k];
+            take_order(k % 2 == 1);
+            check_with(&(with_case){f->cuda, first, second, WITH_OUT, WITH_IN, n, 2e-6, true});
+            take_order(false);
+            qs_matrix_destroy(first);
+            qs_matrix_destroy(second);
+        }
+}
+
 /* A sequence attends the same way whatever shares its batch. */
 static void test_sequences_of_a_batch(void **state)
 {
@@ -420,6 +468,7 @@ int main(void)
         cmocka_unit_test(test_rows_of_a_product),
         cmocka_unit_test(test_linears_are_linears),
         cmocka_unit_test(test_rows_of_logits),
+        cmocka_unit_test(test_norm_and_gate),
         cmocka_unit_test(test_sequences_of_a_batch),
         cmocka_unit_test(test_broken_numbers_show),
         cmocka_unit_test(test_second_moments_on_trial),

@@ -262,9 +262,9 @@ void qs_matrix_destroy(qs_matrix *matrix)
 size_t qs_matrix_bytes(const qs_matrix *matrix) { return matrix->bytes; }
 const char *qs_matrix_kernel(const qs_matrix *matrix) { return matrix->kernel; }
 
-qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+static qs_err check_linears(const qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x,
+                            int64_t n)
 {
-    if (n == 0 || n_jobs == 0) return QS_OK;
     if (n < 0 || n_jobs < 0 || x == NULL) return qs_fail(QS_E_USAGE, "op linear: no rows or no data given");
     for (int64_t i = 0; i < n_jobs; i++) {
         const qs_matrix *matrix = jobs[i].matrix;
@@ -277,8 +277,29 @@ qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_j
             return qs_fail(QS_E_USAGE, "op linear: %lld rows, but the matrix was prepared for up to %lld", (long long)n,
                            (long long)backend->gemv_rows);
     }
+    return QS_OK;
+}
+
+qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    if (n == 0 || n_jobs == 0) return QS_OK;
+    qs_err err = check_linears(backend, jobs, n_jobs, x, n);
+    if (err != QS_OK) return err;
     qs_watchdog_beat("products of linears");
     return backend->ops->linears(backend, jobs, n_jobs, x, n);
+}
+
+qs_err qs_op_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                          const float *x, int64_t n)
+{
+    if (n == 0 || n_jobs == 0) return QS_OK;
+    qs_err err = check_linears(backend, jobs, n_jobs, x, n);
+    if (err != QS_OK) return err;
+    if (with->norm != NULL && with->normed == NULL) return qs_fail(QS_E_USAGE, "op linear: a norm without scratch");
+    if (with->is_gated && (n_jobs != 2 || jobs[0].add || jobs[1].add || jobs[0].matrix->n_out != jobs[1].matrix->n_out))
+        return qs_fail(QS_E_USAGE, "op linear: a gate takes two matrices of one shape, and adds to nothing");
+    qs_watchdog_beat("products of linears");
+    return backend->ops->linears_with(backend, with, jobs, n_jobs, x, n);
 }
 
 qs_err qs_op_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n, const float *bias,

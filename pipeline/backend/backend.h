@@ -128,6 +128,16 @@ typedef struct qs_linear_job {
 QS_MUST_CHECK qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x,
                                    int64_t n);
 
+/* What is done before and behind such products, in the same launch where the backend can. */
+typedef struct qs_linear_with {
+    const float *norm; /* [n_in] or NULL: qs_op_rmsnorm(x) is multiplied; uploaded or copied, never an op's output */
+    double norm_eps;
+    float *normed;     /* [n, n_in], with norm: scratch; may be x, if what x holds is of no use afterwards */
+    bool is_gated;     /* of two jobs without add: the first y becomes silu(first y) * second y, the second is scratch */
+} qs_linear_with;
+QS_MUST_CHECK qs_err qs_op_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs,
+                                        int64_t n_jobs, const float *x, int64_t n);
+
 /* ---- ops; pointers are device pointers ---- */
 /* out[n, d] = table rows of host tokens[n]; table [n_vocab, d] f32. */
 QS_MUST_CHECK qs_err qs_op_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n,

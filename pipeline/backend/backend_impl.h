@@ -36,6 +36,8 @@ typedef struct qs_backend_ops {
     qs_err (*matrix_update)(qs_matrix *matrix, const qs_matrix_desc *desc);
     void (*matrix_destroy)(qs_matrix *matrix);
     qs_err (*linears)(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
+    qs_err (*linears_with)(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                           const float *x, int64_t n);
 
     qs_err (*embed)(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out);
     qs_err (*rmsnorm)(qs_backend *backend, const float *x, const float *weight, int64_t n, int64_t d, double eps,

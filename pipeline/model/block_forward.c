@@ -122,9 +122,16 @@ typedef struct product {
     bool add; /* to what y holds */
 } product;
 
-/* y[n, n_out] = x W^T + bias of linears that share their input. Blocks that hold packed codes alone take as many rows
- * at a time as the backend does. */
-static qs_err linears(const qs_block *block, const product *products, int64_t n_products, const float *x, int64_t n)
+/* Blocks that hold packed codes alone take as many rows at a time as the backend does. */
+static int64_t rows_at_once(const qs_block *block, int64_t n)
+{
+    bool any = (block->options.uses & QS_USE_GEMM) != 0;
+    return any ? n : least(n, qs_backend_gemv_rows(block->backend));
+}
+
+/* y[n, n_out] = x W^T + bias of linears that share their input, with what is around them (NULL = nothing). */
+static qs_err linears(const qs_block *block, const qs_linear_with *with, const product *products, int64_t n_products,
+                      const float *x, int64_t n)
 {
     /* 0, which is the role of a linear, stands for "has no bias". */
     static const qs_role biases[QS_N_LINEARS] = {
@@ -133,8 +140,7 @@ static qs_err linears(const qs_block *block, const product *products, int64_t n_
     };
     qs_linear_job jobs[QS_N_LINEARS];
     qs_err err = QS_OK;
-    bool any = (block->options.uses & QS_USE_GEMM) != 0;
-    int64_t step = any ? n : least(n, qs_backend_gemv_rows(block->backend));
+    int64_t step = rows_at_once(block, n);
     for (int64_t row = 0; row < n; row += step) {
         for (int64_t i = 0; i < n_products; i++) {
             qs_role role = products[i].role;
@@ -145,8 +151,9 @@ static qs_err linears(const qs_block *block, const product *products, int64_t n_
                 .add = products[i].add,
             };
         }
-        QS_TRY(qs_op_linears(block->backend, jobs, n_products, x + row * block->n_in[products[0].role],
-                             least(n - row, step)));
+        const float *rows = x + row * block->n_in[products[0].role];
+        if (with != NULL) QS_TRY(qs_op_linears_with(block->backend, with, jobs, n_products, rows, least(n - row, step)));
+        else QS_TRY(qs_op_linears(block->backend, jobs, n_products, rows, least(n - row, step)));
     }
 out:
     return err;
@@ -155,7 +162,7 @@ out:
 /* Onto the residual stream. */
 static qs_err add_linear(const qs_block *block, qs_role role, const float *x, int64_t n, float *hidden)
 {
-    return linears(block, &(product){role, hidden, true}, 1, x, n);
+    return linears(block, NULL, &(product){role, hidden, true}, 1, x, n);
 }
 
 static qs_err see(const qs_tap *tap, const qs_block *block, qs_site site, const float *x, int64_t n)
@@ -163,6 +170,34 @@ static qs_err see(const qs_tap *tap, const qs_block *block, qs_site site, const 
     if (tap == NULL) return QS_OK;
     return tap->see(tap->context, block->layer, site, x, n,
                     qs_site_width(qs_model_get_config(block->model), site));
+}
+
+/* Products of rmsnorm(hidden), the first of them behind a gate or not. */
+typedef struct normed_products {
+    qs_role norm;
+    qs_site site; /* of what they share */
+    int64_t n;
+    product products[3];
+    bool is_gated; /* the first y becomes silu(first y) * second y */
+} normed_products;
+
+/* One op, where nobody looks on and all rows go at once. */
+static qs_err norm_linears(const qs_block *block, qs_scratch *s, const normed_products *p, const float *hidden, int64_t n,
+                           const qs_tap *tap)
+{
+    qs_err err = QS_OK;
+    const qs_model_config *c = qs_model_get_config(block->model);
+    const float *norm = qs_block_vector(block, p->norm);
+    float *y = p->products[0].y;
+    qs_linear_with with = {.norm = norm, .norm_eps = c->norm_eps, .normed = s->x, .is_gated = p->is_gated};
+    if (tap == NULL && rows_at_once(block, n) == n) return linears(block, &with, p->products, p->n, hidden, n);
+    QS_TRY(qs_op_rmsnorm(block->backend, hidden, norm, n, c->d_model, c->norm_eps, s->x));
+    QS_TRY(see(tap, block, p->site, s->x, n));
+    QS_TRY(linears(block, NULL, p->products, p->n, s->x, n));
+    if (p->is_gated)
+        QS_TRY(qs_op_silu_mul(block->backend, y, p->products[1].y, n * block->n_out[p->products[0].role], y));
+out:
+    return err;
 }
 
 /* Queries into scratch->q, keys and values into k and v, of n rows of the residual stream. */
@@ -173,11 +208,13 @@ static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden,
     qs_backend *backend = block->backend;
     const qs_model_config *c = qs_model_get_config(block->model);
     const float *q_norm = qs_block_vector(block, QS_ROLE_Q_NORM), *k_norm = qs_block_vector(block, QS_ROLE_K_NORM);
-    QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_ATTN_NORM), n, c->d_model, c->norm_eps,
-                         s->x));
-    QS_TRY(see(tap, block, QS_SITE_QKV, s->x, n));
-    QS_TRY(linears(block, (product[]){{QS_ROLE_Q, s->q, false}, {QS_ROLE_K, k, false}, {QS_ROLE_V, v, false}},
-                   3, s->x, n));
+    const normed_products qkv = {
+        .norm = QS_ROLE_ATTN_NORM,
+        .site = QS_SITE_QKV,
+        .n = 3,
+        .products = {{QS_ROLE_Q, s->q, false}, {QS_ROLE_K, k, false}, {QS_ROLE_V, v, false}},
+    };
+    QS_TRY(norm_linears(block, s, &qkv, hidden, n, tap));
     if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
     if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
 out:
@@ -198,13 +235,14 @@ out:
 static qs_err mlp(const qs_block *block, qs_scratch *s, float *hidden, int64_t n, const qs_tap *tap)
 {
     qs_err err = QS_OK;
-    qs_backend *backend = block->backend;
-    const qs_model_config *c = qs_model_get_config(block->model);
-    QS_TRY(qs_op_rmsnorm(backend, hidden, qs_block_vector(block, QS_ROLE_MLP_NORM), n, c->d_model, c->norm_eps,
-                         s->x));
-    QS_TRY(see(tap, block, QS_SITE_GATE_UP, s->x, n));
-    QS_TRY(linears(block, (product[]){{QS_ROLE_GATE, s->gate, false}, {QS_ROLE_UP, s->up, false}}, 2, s->x, n));
-    QS_TRY(qs_op_silu_mul(backend, s->gate, s->up, n * c->d_ff, s->gate));
+    const normed_products gate_up = {
+        .norm = QS_ROLE_MLP_NORM,
+        .site = QS_SITE_GATE_UP,
+        .n = 2,
+        .products = {{QS_ROLE_GATE, s->gate, false}, {QS_ROLE_UP, s->up, false}},
+        .is_gated = true,
+    };
+    QS_TRY(norm_linears(block, s, &gate_up, hidden, n, tap));
     QS_TRY(see(tap, block, QS_SITE_DOWN, s->gate, n));
     QS_TRY(add_linear(block, QS_ROLE_DOWN, s->gate, n, hidden));
 out:

@@ -240,13 +240,11 @@ out:
 /* Final norm and head of n rows, on the last side; logits stay on the device. */
 static qs_err answer(qs_decoder *d, float *hidden, int64_t n)
 {
-    qs_err err = QS_OK;
     const qs_model_config *c = d->config;
     qs_backend *backend = last_side(d)->backend;
-    QS_TRY(qs_op_rmsnorm(backend, hidden, d->final_norm, n, c->d_model, c->norm_eps, hidden));
-    QS_TRY(qs_op_linear(backend, d->head, hidden, n, NULL, d->logits));
-out:
-    return err;
+    qs_linear_with with = {.norm = d->final_norm, .norm_eps = c->norm_eps, .normed = hidden};
+    qs_linear_job head = {.matrix = d->head, .y = d->logits};
+    return qs_op_linears_with(backend, &with, &head, 1, hidden, n);
 }
 
 static qs_err download_logits(qs_decoder *d, int64_t n, float *logits)

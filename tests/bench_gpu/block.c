@@ -59,34 +59,41 @@ void bench_activations_destroy(bench_activations *a)
 
 /* ---- products ---- */
 
-/* n linears that follow each other, all with input x. */
-static qs_err multiply(bench_activations *a, const bench_layers *layers, int64_t layer, int first, int64_t n,
-                       const float *x, float *const *y)
+/* n linears that follow each other, all with input x, which is normalised before, and a gate behind the first. */
+static qs_err multiply_with(bench_activations *a, const bench_layers *layers, int64_t layer, int first, int64_t n,
+                            const float *x, float *const *y, bool is_normed, bool is_gated)
 {
+    const qs_linear_with with = {.norm = is_normed ? a->norm : NULL, .norm_eps = 1e-5, .normed = a->x, .is_gated = is_gated};
     qs_linear_job jobs[BENCH_N_LINEARS];
     qs_matrix *const *linears = layers->linears + layer % layers->n * BENCH_N_LINEARS;
     for (int64_t i = 0; i < n; i++)
         jobs[i] = (qs_linear_job){.matrix = linears[first + i], .y = y[i], .add = y[i] == a->hidden};
-    return qs_op_linears(a->b->backend, jobs, n, x, a->rows);
+    return qs_op_linears_with(a->b->backend, &with, jobs, n, x, a->rows);
 }
 
-static qs_err multiply_qkv(bench_activations *a, const bench_layers *layers, int64_t layer)
+static qs_err multiply(bench_activations *a, const bench_layers *layers, int64_t layer, int first, const float *x, float *y)
 {
-    return multiply(a, layers, layer, BENCH_Q, 3, a->x, (float *[]){a->q, a->k, a->v});
+    return multiply_with(a, layers, layer, first, 1, x, &y, false, false);
 }
 
-static qs_err multiply_gate_up(bench_activations *a, const bench_layers *layers, int64_t layer)
+static qs_err multiply_qkv(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x, bool is_normed)
 {
-    return multiply(a, layers, layer, BENCH_GATE, 2, a->x, (float *[]){a->gate, a->up});
+    return multiply_with(a, layers, layer, BENCH_Q, 3, x, (float *[]){a->q, a->k, a->v}, is_normed, false);
+}
+
+static qs_err multiply_gate_up(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x,
+                               bool is_whole)
+{
+    return multiply_with(a, layers, layer, BENCH_GATE, 2, x, (float *[]){a->gate, a->up}, is_whole, is_whole);
 }
 
 qs_err bench_linears(bench_activations *a, const bench_layers *layers, int64_t layer)
 {
     qs_err err = QS_OK;
-    QS_TRY(multiply_qkv(a, layers, layer));
-    QS_TRY(multiply(a, layers, layer, BENCH_O, 1, a->attended, &a->y));
-    QS_TRY(multiply_gate_up(a, layers, layer));
-    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, 1, a->gate, &a->y));
+    QS_TRY(multiply_qkv(a, layers, layer, a->x, false));
+    QS_TRY(multiply(a, layers, layer, BENCH_O, a->attended, a->y));
+    QS_TRY(multiply_gate_up(a, layers, layer, a->x, false));
+    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, a->gate, a->y));
 out:
     return err;
 }
@@ -115,17 +122,11 @@ out:
 qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t layer)
 {
     qs_err err = QS_OK;
-    qs_backend *backend = a->b->backend;
-    const bench_shape *s = &a->b->shape;
-    const double eps = 1e-5;
-    QS_TRY(qs_op_rmsnorm(backend, a->hidden, a->norm, a->rows, s->d_model, eps, a->x));
-    QS_TRY(multiply_qkv(a, layers, layer));
+    QS_TRY(multiply_qkv(a, layers, layer, a->hidden, true));
     QS_TRY(attend(a, layer));
-    QS_TRY(multiply(a, layers, layer, BENCH_O, 1, a->attended, &a->hidden));
-    QS_TRY(qs_op_rmsnorm(backend, a->hidden, a->norm, a->rows, s->d_model, eps, a->x));
-    QS_TRY(multiply_gate_up(a, layers, layer));
-    QS_TRY(qs_op_silu_mul(backend, a->gate, a->up, a->rows * s->d_ff, a->gate));
-    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, 1, a->gate, &a->hidden));
+    QS_TRY(multiply(a, layers, layer, BENCH_O, a->attended, a->hidden));
+    QS_TRY(multiply_gate_up(a, layers, layer, a->hidden, true));
+    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, a->gate, a->hidden));
 out:
     return err;
 }

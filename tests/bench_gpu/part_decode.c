@@ -22,8 +22,9 @@ static qs_err run_step(void *context)
     bench_activations *a = &m->activations;
     const bench_shape *s = &a->b->shape;
     for (int64_t layer = 0; layer < s->n_layers; layer++) QS_TRY(bench_block(a, &m->layers, layer));
-    QS_TRY(qs_op_rmsnorm(a->b->backend, a->hidden, a->norm, a->rows, s->d_model, 1e-5, a->x));
-    QS_TRY(qs_op_linear(a->b->backend, m->head, a->x, a->rows, NULL, m->logits));
+    QS_TRY(qs_op_linears_with(a->b->backend,
+                              &(qs_linear_with){.norm = a->norm, .norm_eps = 1e-5, .normed = a->x},
+                              &(qs_linear_job){.matrix = m->head, .y = m->logits}, 1, a->hidden, a->rows));
 out:
     return err;
 }

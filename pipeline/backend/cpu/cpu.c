@@ -290,7 +290,8 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
         .get_memory = cpu_get_memory, .set_budget = cpu_set_budget, .record_start = cpu_record_start,       \
         .record_stop = cpu_record_stop, .play = cpu_play, .forget = cpu_forget,                              \
         .matrix_update = qs_cpu_matrix_update,                                                              \
-        .matrix_destroy = qs_cpu_matrix_destroy, .linears = qs_cpu_linears, .embed = qs_cpu_embed,            \
+        .matrix_destroy = qs_cpu_matrix_destroy, .linears = qs_cpu_linears,                                   \
+        .linears_with = qs_cpu_linears_with, .embed = qs_cpu_embed,                                         \
         .rmsnorm = qs_cpu_rmsnorm, .rope = qs_cpu_rope, .attention = qs_cpu_attention,                      \
         .attention_decode = qs_cpu_attention_decode, .silu_mul = qs_cpu_silu_mul, .add = qs_cpu_add,        \
         .gram = qs_cpu_gram, .abs_stats = qs_cpu_abs_stats, .logit_stats = qs_cpu_logit_stats,              \

@@ -61,6 +61,8 @@ void qs_cpu_release(qs_cpu *cpu, qs_cpu_buffer *buffer);
 qs_err qs_cpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
 void qs_cpu_matrix_destroy(qs_matrix *matrix);
 qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
+qs_err qs_cpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                           const float *x, int64_t n);
 
 /* cpu_ops.c */
 qs_err qs_cpu_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out);

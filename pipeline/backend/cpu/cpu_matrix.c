@@ -328,3 +328,18 @@ qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
 out:
     return err;
 }
+
+qs_err qs_cpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                           const float *x, int64_t n)
+{
+    qs_err err = QS_OK;
+    int64_t n_out = jobs[0].matrix->n_out;
+    if (with->norm != NULL) {
+        QS_TRY(qs_cpu_rmsnorm(backend, x, with->norm, n, jobs[0].matrix->n_in, with->norm_eps, with->normed));
+        x = with->normed;
+    }
+    QS_TRY(qs_cpu_linears(backend, jobs, n_jobs, x, n));
+    if (with->is_gated) QS_TRY(qs_cpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * n_out, jobs[0].y));
+out:
+    return err;
+}

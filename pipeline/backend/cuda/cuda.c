@@ -196,6 +196,7 @@ const qs_backend_ops qs_cuda_backend = {
     .matrix_update = qs_gpu_matrix_update,
     .matrix_destroy = qs_gpu_matrix_destroy,
     .linears = qs_gpu_linears,
+    .linears_with = qs_gpu_linears_with,
     .embed = qs_gpu_embed,
     .rmsnorm = qs_gpu_rmsnorm,
     .rope = qs_gpu_rope,

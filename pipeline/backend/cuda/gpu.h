@@ -87,6 +87,8 @@ void qs_gpu_get_memory(const qs_backend *backend, qs_backend_memory *memory);
 qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
 void qs_gpu_matrix_destroy(qs_matrix *matrix);
 qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
+qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                           const float *x, int64_t n);
 
 /* gpu_exl2.c: both into memory that the caller frees. The plan with all that lies behind its head; scales [n_out,
  * n_groups]. */

@@ -105,7 +105,7 @@ static qs_err reserve_product(qs_gpu *gpu, int64_t n_values)
 }
 
 /* For few rows NF4 and FP4 are rounded on the way, but f16 is no form that x is kept in. */
-static bool codes_few_rows(const qs_gpu_matrix *self)
+bool qs_gpu_codes_few_rows(const qs_gpu_matrix *self)
 {
     return self->format == QS_PACKED_INT8 || (self->format != QS_PACKED_INT && self->compute == QS_ROUND_F16);
 }
@@ -114,7 +114,7 @@ qs_err qs_gpu_format_reserve(qs_gpu *gpu, const qs_matrix *matrix)
 {
     const qs_gpu_matrix *self = matrix->state;
     qs_err err = QS_OK;
-    if (!codes_few_rows(self)) return QS_OK;
+    if (!qs_gpu_codes_few_rows(self)) return QS_OK;
     QS_TRY(reserve_inputs(gpu, self, QS_CU_ROWS_MAX));
     if (self->format == QS_PACKED_INT8) QS_TRY(reserve_product(gpu, QS_CU_ROWS_MAX * matrix->n_out));
 out:
@@ -181,7 +181,7 @@ static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_job
     if (!as_it_is) QS_TRY(code_inputs(gpu, self, x, n));
     const float *coded = as_it_is ? x : gpu->coded.data;
     QS_TRY(lay_aside(gpu, jobs, n_jobs, n, plain));
-    if (few) QS_TRY(qs_gpu_run_few(gpu, plain, n_jobs, coded, n));
+    if (few) QS_TRY(qs_gpu_run_few(gpu, NULL, plain, n_jobs, coded, n));
     for (int64_t i = 0; !few && i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &is_rounded));
     QS_TRY(finish(gpu, jobs, n_jobs, plain, x, n));
 out:
@@ -196,8 +196,8 @@ qs_err qs_gpu_format_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_j
     if (self->format == QS_PACKED_INT8 || (!few && self->compute != QS_ROUND_F32))
         return run_finished(gpu, jobs, n_jobs, x, n, few);
     if (few) {
-        if (codes_few_rows(self)) QS_TRY(code_inputs(gpu, self, x, n));
-        return qs_gpu_run_few(gpu, jobs, n_jobs, codes_few_rows(self) ? gpu->coded.data : x, n);
+        if (qs_gpu_codes_few_rows(self)) QS_TRY(code_inputs(gpu, self, x, n));
+        return qs_gpu_run_few(gpu, NULL, jobs, n_jobs, qs_gpu_codes_few_rows(self) ? gpu->coded.data : x, n);
     }
     for (int64_t i = 0; i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &is_rounded));
 out:

@@ -349,14 +349,18 @@ qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job)
     return linear;
 }
 
-qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                      const float *x, int64_t n)
 {
     const qs_matrix *first = jobs[0].matrix;
     const qs_gpu_matrix *self = first->state;
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_cu_x terms = {.terms = gpu->x_terms.data, .scale = gpu->x_scale.data, .n = n,
                      .n_terms = n_terms_of(first)};
+    if (with != NULL) terms.norm = with->norm;
+    if (with != NULL) terms.norm_eps = (float)with->norm_eps;
     for (int64_t i = 0; i < n_jobs; i++) linears[i] = qs_gpu_linear_of(&jobs[i]);
+    linears[0].gates = with != NULL && with->is_gated;
     const int32_t *perm = self->has_perm ? self->stored.perm.data : NULL;
     bool soon = !gpu->weights_are_fresh;
     gpu->weights_are_fresh = false;
@@ -453,7 +457,7 @@ qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
         if (self->format != QS_PACKED_INT) {
             QS_TRY(qs_gpu_format_linears(gpu, jobs + i, end - i, x, n));
         } else if (few) {
-            QS_TRY(qs_gpu_run_few(gpu, jobs + i, end - i, x, n));
+            QS_TRY(qs_gpu_run_few(gpu, NULL, jobs + i, end - i, x, n));
         } else if (stored) {
             QS_TRY(qs_gpu_run_stored(gpu, jobs + i, end - i, x, n, &prepared));
         } else if ((m->uses & QS_USE_GEMV) != 0 && self->is_f32 && n <= QS_GEMV_MAX_ROWS) {
@@ -462,6 +466,33 @@ qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
             QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &x_is_rounded));
         }
     }
+out:
+    return err;
+}
+
+/* Whether all that is asked for fits the launch of few rows: one form of weights, x as it comes. */
+static bool takes_with(const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
+{
+    const qs_matrix *first = jobs[0].matrix;
+    if (with->norm != NULL && first->n_in > QS_CU_NORM_COLUMNS_MAX) return false;
+    if (n_jobs > QS_CU_LINEARS_MAX || qs_gpu_codes_few_rows(first->state)) return false;
+    for (int64_t i = 0; i < n_jobs; i++)
+        if (!qs_gpu_takes_few(jobs[i].matrix, n) || !fits_beside(first, jobs[i].matrix)) return false;
+    return true;
+}
+
+qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                           const float *x, int64_t n)
+{
+    const qs_matrix *first = jobs[0].matrix;
+    qs_err err = QS_OK;
+    if (takes_with(with, jobs, n_jobs, n)) return qs_gpu_run_few(qs_gpu_of(backend), with, jobs, n_jobs, x, n);
+    if (with->norm != NULL) {
+        QS_TRY(qs_gpu_rmsnorm(backend, x, with->norm, n, first->n_in, with->norm_eps, with->normed));
+        x = with->normed;
+    }
+    QS_TRY(qs_gpu_linears(backend, jobs, n_jobs, x, n));
+    if (with->is_gated) QS_TRY(qs_gpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * first->n_out, jobs[0].y));
 out:
     return err;
 }

@@ -26,8 +26,10 @@ typedef struct qs_gpu_matrix {
     qs_gpu_buffer dense;     /* with QS_USE_GEMM: [n_out, n_in] f32, or bf16 under QS_COMPUTE_BF16 */
 } qs_gpu_matrix;
 
-/* A run of products of one input, as many as one launch serves; scratch is reserved. gpu_matrix.c. */
-QS_MUST_CHECK qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
+/* A run of products of one input, as many as one launch serves; scratch is reserved. with: NULL = nothing else.
+ * gpu_matrix.c. */
+QS_MUST_CHECK qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                                    const float *x, int64_t n);
 /* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
 QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
                                      bool *x_is_rounded);
@@ -54,6 +56,8 @@ QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, i
 QS_MUST_CHECK qs_err qs_gpu_format_shape(qs_gpu_matrix *self, const qs_packed *packed);
 QS_MUST_CHECK qs_err qs_gpu_format_store(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed,
                                          qs_gpu_stored *s, qs_gpu_use use);
+/* Whether few rows of x are coded by a kernel of their own. */
+bool qs_gpu_codes_few_rows(const qs_gpu_matrix *self);
 /* Scratch of products of few rows, before a recording starts. */
 QS_MUST_CHECK qs_err qs_gpu_format_reserve(qs_gpu *gpu, const qs_matrix *matrix);
 /* Products whose matrices all have the first one's format, rounding and threshold. */

@@ -150,6 +150,7 @@ typedef struct qs_cu_linear {
     float *y;               /* [n, n_out] */
     int64_t n_out;
     bool add;               /* y += instead of y = */
+    bool gates;             /* of the first of two of one n_out: its y = silu(y) * the second's, whose y is scratch */
 } qs_cu_linear;
 
 /* What the products of one input share. */
@@ -197,7 +198,10 @@ typedef struct qs_cu_x {
     float *scale;
     int64_t n;
     int n_terms;
+    const float *norm; /* [n_in]: weights of an rmsnorm that rows go through first, as qs_cu_rmsnorm has it; or NULL */
+    float norm_eps;
 } qs_cu_x;
+enum { QS_CU_NORM_COLUMNS_MAX = 16384 }; /* of rows that are normalised */
 /* n * n_terms <= 32 */
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 

@@ -2,6 +2,7 @@
  * plain f32 weights. */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/norm.h"
 #include "backend/cuda/terms.h"
 #include "backend/cuda/unpack.h"
 
@@ -170,11 +171,13 @@ struct rows_of_x {
     int n_terms, n_column_groups;
     uint16_t *terms;
     float *scale;
+    const float *norm; /* [n_in] or NULL; then n_quads is at most KEPT PREPARE_THREADS */
+    float norm_eps;
 };
 
-__device__ __forceinline__ float4 quad_at(const rows_of_x &r, int64_t row, int quad)
+/* Of a row of x, or of the weights of its norm. */
+__device__ __forceinline__ float4 quad_at(const rows_of_x &r, const float *x, int quad)
 {
-    const float *x = r.x + row * r.n_in;
     if (r.whole && 4 * quad < r.n_in) return reinterpret_cast<const float4 *>(x)[quad];
     float v[4];
     for (int i = 0; i < 4; i++) {
@@ -182,11 +185,6 @@ __device__ __forceinline__ float4 quad_at(const rows_of_x &r, int64_t row, int q
         v[i] = column < r.n_in ? x[r.perm != nullptr ? r.perm[column] : column] : 0.0f;
     }
     return make_float4(v[0], v[1], v[2], v[3]);
-}
-
-__device__ __forceinline__ float largest_of(float4 v)
-{
-    return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
 }
 
 /* Four neighbouring columns: k-step s and t of a chunk. */
@@ -206,34 +204,42 @@ __device__ __forceinline__ void store_terms(const rows_of_x &r, int64_t row, int
 /* A row a block. */
 __global__ void __launch_bounds__(PREPARE_THREADS) prepare_x(rows_of_x r)
 {
-    __shared__ float maxima[PREPARE_THREADS / 32];
+    __shared__ float maxima[PREPARE_THREADS / 32], segments[KEPT * PREPARE_THREADS / 32];
     int64_t row = blockIdx.x;
     int thread = threadIdx.x, n_threads = blockDim.x;
-    float4 kept[KEPT];
+    const float *x = r.x + row * r.n_in;
+    float4 kept[KEPT], weights[KEPT];
+    bool is_normed = r.norm != nullptr;
     float largest = 0.0f;
     qs_wait_for_previous();
     qs_let_next_begin();
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         int quad = thread + i * n_threads;
-        kept[i] = quad < r.n_quads ? quad_at(r, row, quad) : make_float4(0, 0, 0, 0);
+        kept[i] = quad < r.n_quads ? quad_at(r, x, quad) : make_float4(0, 0, 0, 0);
+        weights[i] = is_normed && quad < r.n_quads ? quad_at(r, r.norm, quad) : make_float4(1, 1, 1, 1);
     }
 #pragma unroll
-    for (int i = 0; i < KEPT; i++) largest = fmaxf(largest, largest_of(kept[i]));
+    for (int i = 0; i < KEPT; i++) {
+        largest = fmaxf(largest, qs_cu_largest(qs_cu_normed(kept[i], 1.0f, weights[i])));
+        float sum = is_normed ? qs_cu_segment_sum(kept[i]) : 0.0f;
+        if (thread % 32 == 0) segments[(i * n_threads + thread) / 32] = sum;
+    }
     for (int quad = thread + KEPT * n_threads; quad < r.n_quads; quad += n_threads)
-        largest = fmaxf(largest, largest_of(quad_at(r, row, quad)));
+        largest = fmaxf(largest, qs_cu_largest(quad_at(r, x, quad)));
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
     if (thread % 32 == 0) maxima[thread / 32] = largest;
     __syncthreads();
     for (int i = 0; i < n_threads / 32; i++) largest = fmaxf(largest, maxima[i]);
-    qs_cu_power power = qs_cu_power_of(largest);
+    float factor = is_normed ? qs_cu_norm_factor(segments, (r.n_quads + 31) / 32, r.n_in, r.norm_eps) : 1.0f;
+    qs_cu_power power = qs_cu_power_of(largest * factor);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         int quad = thread + i * n_threads;
-        if (quad < r.n_quads) store_terms(r, row, quad, kept[i], power.up);
+        if (quad < r.n_quads) store_terms(r, row, quad, qs_cu_normed(kept[i], factor, weights[i]), power.up);
     }
     for (int quad = thread + KEPT * n_threads; quad < r.n_quads; quad += n_threads)
-        store_terms(r, row, quad, quad_at(r, row, quad), power.up);
+        store_terms(r, row, quad, quad_at(r, x, quad), power.up);
     if (thread == 0) r.scale[row] = power.down;
 }
 
@@ -323,7 +329,10 @@ extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const
     rows.n_in = (int)n_in;
     rows.n_quads = (int)(qs_cu_x_width(n_in) / 4);
     rows.bf16 = bf16;
-    rows.whole = perm == nullptr && n_in % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
+    rows.whole = perm == nullptr && n_in % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0 &&
+                 reinterpret_cast<uintptr_t>(out->norm) % 16 == 0;
+    rows.norm = out->norm;
+    rows.norm_eps = out->norm_eps;
     rows.n_terms = out->n_terms;
     rows.n_column_groups = qs_cu_x_groups(out->n * out->n_terms);
     rows.terms = out->terms;

@@ -4,8 +4,10 @@
 #define QS_BACKEND_CUDA_LINEAR_PARTS_H
 
 #include "backend/cuda/device.h"
+#include "backend/cuda/gate.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/linear_ring.h"
+#include "backend/cuda/norm.h"
 #include "backend/cuda/rounding.h"
 #include "backend/cuda/terms.h"
 #include "backend/cuda/unpack.h"
@@ -36,39 +38,76 @@ __device__ __forceinline__ void load_x(uint32_t (&b)[COLUMNS][8], const lane_x &
     }
 }
 
-template <bool PERM> __device__ __forceinline__ float4 quad_of(const job &j, int column)
+/* Of x, or of the weights of its norm. */
+template <bool PERM> __device__ __forceinline__ float4 quad_of(const job &j, const float *x, int column)
 {
-    if (!PERM || j.perm == nullptr) return *reinterpret_cast<const float4 *>(j.x + column);
+    if (!PERM || j.perm == nullptr) return *reinterpret_cast<const float4 *>(x + column);
     int4 from = *reinterpret_cast<const int4 *>(j.perm + column);
-    return make_float4(j.x[from.x], j.x[from.y], j.x[from.z], j.x[from.w]);
+    return make_float4(x[from.x], x[from.y], x[from.z], x[from.w]);
 }
 
-/* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x; returns what its scale
- * undoes. */
-template <bool BF16, bool PERM> __device__ __forceinline__ float split_x(const job &j, uint16_t *shared, float *maxima)
+enum { OWN_KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * OWN_TEAMS * TEAM), /* quads of x that a thread keeps */
+       NORM_KEPT = 2 /* and of a row that is normalised */ };
+
+/* What a block's warps tell each other of the row that it splits. */
+struct row_notes {
+    float maxima[OWN_TEAMS * SLICES], segments[NORM_KEPT * OWN_TEAMS * SLICES];
+    float down; /* undoes the row's scale */
+};
+
+/* A thread's part of the row before its norm: sums of squares to the notes; returns the largest product with a weight. */
+template <bool PERM>
+__device__ __forceinline__ float weigh_quads(const job &j, const float4 (&v)[OWN_KEPT], float4 (&weights)[NORM_KEPT],
+                                             row_notes &notes)
 {
-    enum { KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * OWN_TEAMS * TEAM) };
-    int n_quads = (j.x_stride - X_PAD) / 4, n_threads = blockDim.x;
     float largest = 0.0f;
-    float4 v[KEPT];
 #pragma unroll
-    for (int i = 0; i < KEPT; i++) {
+    for (int i = 0; i < NORM_KEPT; i++) {
+        int quad = (int)threadIdx.x + i * (int)blockDim.x;
+        weights[i] = 4 * quad < j.n_in ? quad_of<PERM>(j, j.norm, 4 * quad) : make_float4(0, 0, 0, 0);
+        float sum = qs_cu_segment_sum(v[i]);
+        if (threadIdx.x % 32 == 0) notes.segments[quad / 32] = sum;
+        largest = fmaxf(largest, qs_cu_largest(qs_cu_normed(v[i], 1.0f, weights[i])));
+    }
+    return largest;
+}
+
+/* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x, which does the same to more
+ * rows. */
+template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes)
+{
+    int n_quads = (j.x_stride - X_PAD) / 4, n_threads = blockDim.x;
+    bool is_normed = j.norm != nullptr;
+    float largest = 0.0f;
+    float4 v[OWN_KEPT], weights[NORM_KEPT];
+#pragma unroll
+    for (int i = 0; i < OWN_KEPT; i++) {
         int column = 4 * ((int)threadIdx.x + i * n_threads);
-        v[i] = column < j.n_in ? quad_of<PERM>(j, column) : make_float4(0, 0, 0, 0);
+        v[i] = column < j.n_in ? quad_of<PERM>(j, j.x, column) : make_float4(0, 0, 0, 0);
+    }
+    if (is_normed) {
+        largest = weigh_quads<PERM>(j, v, weights, notes);
+    } else {
+#pragma unroll
+        for (int i = 0; i < OWN_KEPT; i++) largest = fmaxf(largest, qs_cu_largest(v[i]));
     }
 #pragma unroll
-    for (int i = 0; i < KEPT; i++)
-        largest = fmaxf(fmaxf(largest, fmaxf(fabsf(v[i].x), fabsf(v[i].y))), fmaxf(fabsf(v[i].z), fabsf(v[i].w)));
-#pragma unroll
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    if (threadIdx.x % 32 == 0) maxima[threadIdx.x / 32] = largest;
+    if (threadIdx.x % 32 == 0) notes.maxima[threadIdx.x / 32] = largest;
     __syncthreads();
-    largest = (int)threadIdx.x % 32 < n_threads / 32 ? maxima[threadIdx.x % 32] : 0.0f;
+    largest = (int)threadIdx.x % 32 < n_threads / 32 ? notes.maxima[threadIdx.x % 32] : 0.0f;
 #pragma unroll
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    qs_cu_power power = qs_cu_power_of(largest);
+    if (is_normed) {
+        float factor = qs_cu_norm_factor(notes.segments, (n_quads + 31) / 32, j.n_in, j.norm_eps);
 #pragma unroll
-    for (int i = 0; i < KEPT; i++) {
+        for (int i = 0; i < NORM_KEPT; i++) v[i] = qs_cu_normed(v[i], factor, weights[i]);
+        largest *= factor;
+    }
+    qs_cu_power power = qs_cu_power_of(largest);
+    if (threadIdx.x == 0) notes.down = power.down;
+#pragma unroll
+    for (int i = 0; i < OWN_KEPT; i++) {
         int quad = (int)threadIdx.x + i * n_threads;
         if (quad >= n_quads) break;
         uint16_t term[2][4];
@@ -79,7 +118,6 @@ template <bool BF16, bool PERM> __device__ __forceinline__ float split_x(const j
             if (k < j.n_terms) *reinterpret_cast<uint2 *>(to + k * j.x_stride) = qs_cu_pack_four(term[k]);
     }
     __syncthreads();
-    return power.down;
 }
 
 /* ---- products ---- */
@@ -126,25 +164,36 @@ __device__ __forceinline__ void leave_sums(const job &j, const float (&total)[TI
             }
 }
 
-/* Slices in their order, terms of a row of x together, and bias; out to y. e counts rows of the item and, above those,
- * rows of x. */
+/* Slices in their order, terms of a row of x together, and bias. e counts rows of the item and, above those, rows of x;
+ * out: row of the matrix. */
 template <int TILES, bool TABLE>
-__device__ __forceinline__ void finish(const job &j, int item, const float *sums, const float *scale, int e)
+__device__ __forceinline__ float sum_up(const job &j, const qs_cu_linear &l, const float *sums, const float *scale, int e,
+                                        int64_t out)
 {
     enum { ROWS = TILES * QS_CU_TILE_ROWS };
-    place p = place_of<TILES>(j, item);
-    const qs_cu_linear &l = j.linears[p.which];
-    int x_row = e / ROWS, row = e % ROWS;
-    int64_t out = (int64_t)p.tile * QS_CU_TILE_ROWS + row;
-    if (out >= l.n_out) return;
-    const float *at = sums + row * j.width + x_row * j.n_terms;
+    int x_row = e / ROWS;
+    const float *at = sums + e % ROWS * j.width + x_row * j.n_terms;
     float y = 0.0f;
 #pragma unroll
     for (int s = 0; s < SLICES; s++, at += ROWS * j.width) y += j.n_terms == 2 ? at[0] + at[1] : at[0];
     y *= scale[x_row];
-    float *to = l.y + x_row * l.n_out + out;
     if (l.bias != nullptr) y += TABLE ? qs_cu_round_to(l.bias[out], j.rounding) : l.bias[out];
-    if (TABLE) y = qs_cu_round_to(y, j.rounding);
+    return TABLE ? qs_cu_round_to(y, j.rounding) : y;
+}
+
+/* Out to y. gated_sums: of what the item gates, if it does. */
+template <int TILES, bool TABLE>
+__device__ __forceinline__ void finish(const job &j, int item, const float *sums, const float *gated_sums,
+                                       const float *scale, int e)
+{
+    enum { ROWS = TILES * QS_CU_TILE_ROWS };
+    place p = place_of<TILES>(j, item);
+    const qs_cu_linear &l = j.linears[p.which];
+    int64_t out = (int64_t)p.tile * QS_CU_TILE_ROWS + e % ROWS;
+    if (out >= l.n_out) return;
+    float y = sum_up<TILES, TABLE>(j, l, sums, scale, e, out);
+    if (l.gates) y = qs_cu_silu_mul_of(y, sum_up<TILES, TABLE>(j, j.linears[1], gated_sums, scale, e, out));
+    float *to = l.y + e / ROWS * l.n_out + out;
     *to = l.add ? *to + y : y;
 }
 
@@ -159,7 +208,7 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
     enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SLOT = shape::SLOT, SUMS = shape::SUMS };
     QS_DYNAMIC_SHARED(uint4, shared);
-    __shared__ float own[SLICES * shape::TEAMS + 1]; /* maxima of the warps, scale of the row */
+    __shared__ row_notes notes;
     __shared__ __align__(WORK::TABLE ? 256 : 4) uint32_t table[WORK::TABLE ? 16 : 1]; /* qs_table_entry */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slice = warp % SLICES, team = warp / SLICES;
     const int n_teams = blockDim.x / TEAM, item_step = n_teams * (int)gridDim.x;
@@ -167,7 +216,7 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     float *tables = reinterpret_cast<float *>(shared + n_teams * SLICES * DEPTH * SLOT);
     WORK::put_table(j, table);
     typename WORK::template feeder<TILES> next;
-    next.start(j, (int)blockIdx.x + team * (int)gridDim.x, slice, item_step, lane);
+    next.start(j, first_item_of(j) + team_offset(j, team), slice, item_step, lane);
     for (int i = 0; i < DEPTH - 1; i++) next.feed(j, ring + i * SLOT, slice, item_step, lane);
     /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
     qs_wait_for_previous();
@@ -178,9 +227,8 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     x.n_columns = j.n_columns;
     if (OWN) {
         uint16_t *terms = reinterpret_cast<uint16_t *>(tables + n_teams * SUMS);
-        float down = split_x<WORK::BF16, WORK::PERM>(j, terms, own);
-        if (threadIdx.x == 0) own[SLICES * shape::TEAMS] = down; /* read behind the next barrier */
-        scale = own + SLICES * shape::TEAMS;
+        split_x<WORK::BF16, WORK::PERM>(j, terms, notes);
+        scale = &notes.down;
         x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (lane % 4);
     } else {
         x.fragments = reinterpret_cast<const uint4 *>(j.terms) + lane;
@@ -188,9 +236,10 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     if (WORK::TABLE && !OWN) __syncthreads(); /* split_x ends with one */
     typename WORK::template walker<COLUMNS, TILES, OWN> walk;
     walk.start(j, x, slice);
-    int full = 0, empty = DEPTH - 1, kept = 0, first = blockIdx.x; /* slots; items since the last addition, and the first */
-    for (int base = blockIdx.x; base < j.n_items; base += item_step) {
-        int item = base + team * (int)gridDim.x;
+    int full = 0, empty = DEPTH - 1, kept = 0; /* slots; items since the last addition */
+    int first = first_item_of(j);              /* of these items */
+    for (int base = first; base < j.n_items; base += item_step) {
+        int item = base + team_offset(j, team);
         if (item < j.n_items) {
             float total[TILES][COLUMNS][4] = {};
             int n_steps = walk.enter(j, x, slice, item);
@@ -211,9 +260,10 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
         int n_parts = (ROWS * j.n + 31) / 32; /* a warp's share of an item's results */
         for (int task = warp; task < kept * n_teams * n_parts; task += n_teams * SLICES) {
             int which = task / n_parts, e = task % n_parts * 32 + lane;
-            int turn = which / n_teams, of = which % n_teams, done = first + turn * item_step + of * (int)gridDim.x;
-            if (done < j.n_items && e < ROWS * j.n)
-                finish<TILES, WORK::TABLE != 0>(j, done, tables + of * SUMS + turn * SLICES * ROWS * j.width, scale, e);
+            int turn = which / n_teams, of = which % n_teams, done = first + turn * item_step + team_offset(j, of);
+            if (done >= j.n_items || e >= ROWS * j.n || (j.linears[0].gates && of % 2 != 0)) continue;
+            const float *sums = tables + of * SUMS + turn * SLICES * ROWS * j.width;
+            finish<TILES, WORK::TABLE != 0>(j, done, sums, sums + SUMS, scale, e);
         }
         if (!is_last) __syncthreads();
         kept = 0;
@@ -262,6 +312,7 @@ int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
         j->first_item[i] = j->n_items;
         j->n_items += (int)(qs_cu_n_tiles(j->linears[i].n_out) / shape::TILES);
     }
+    if (n_teams % 2 != 0) j->linears[0].gates = false; /* for_rows sees to it */
     n_blocks = j->n_items < n_blocks ? j->n_items : n_blocks;
     j->n_columns = j->n * j->n_terms;
     j->width = j->n_columns | 1;
@@ -281,13 +332,14 @@ int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
 /* n rows of x that one launch takes. FULL: all the kernels; else those for 8 and 16 columns, for forms that are rare. */
 template <class WORK, bool FULL = true> int launch(void *stream, job *j, const how *h)
 {
-    enum { VECTORS = WORK::VECTORS, TEAMS = cut<1, VECTORS, true>::TEAMS };
+    enum { VECTORS = WORK::VECTORS };
     int n_columns = j->n * j->n_terms;
     if constexpr (FULL) {
         size_t x_bytes = (size_t)(n_columns * j->x_stride) * sizeof(uint16_t);
         int n_teams = teams_of<1, VECTORS, true>(h, x_bytes);
-        if (j->n == 1 && (WORK::PERM || h->perm == nullptr) && j->n_in % 4 == 0 &&
-            j->n_in <= n_teams * (QS_CU_OWN_COLUMNS_MAX / TEAMS) && reinterpret_cast<uintptr_t>(h->x) % 16 == 0)
+        int64_t n_in_max = (int64_t)n_teams * TEAM * 4 * (j->norm != nullptr ? (int)NORM_KEPT : (int)OWN_KEPT);
+        bool is_aligned = (reinterpret_cast<uintptr_t>(h->x) | reinterpret_cast<uintptr_t>(j->norm)) % 16 == 0;
+        if (j->n == 1 && (WORK::PERM || h->perm == nullptr) && j->n_in % 4 == 0 && j->n_in <= n_in_max && is_aligned)
             return launch_from<WORK, 1, true>(stream, j, h, n_teams, x_bytes);
     }
     int status = qs_cu_prepare_x(stream, h->x, j->n_in, h->perm, h->is_bf16, h->terms);
@@ -314,6 +366,8 @@ int for_rows(void *stream, job *j, how h, const qs_cu_linear *linears, int n_lin
     j->perm = h.perm;
     j->terms = terms->terms;
     j->scale = terms->scale;
+    j->norm = terms->norm;
+    j->norm_eps = terms->norm_eps;
     j->n_terms = terms->n_terms;
     for (int64_t first = 0; first < terms->n; first += rows_max) {
         qs_cu_x part = *terms;
@@ -328,6 +382,8 @@ int for_rows(void *stream, job *j, how h, const qs_cu_linear *linears, int n_lin
             j->linears[i].y += first * linears[i].n_out;
         }
         int status = run(stream, j, &h);
+        if (status == 0 && linears[0].gates && !j->linears[0].gates)
+            status = qs_cu_silu_mul(stream, j->linears[0].y, j->linears[1].y, part.n * linears[0].n_out, j->linears[0].y);
         if (status != 0) return status;
     }
     return 0;

@@ -22,6 +22,8 @@ struct job {
     const uint16_t *terms;
     const float *scale; /* [n] */
     const float *x;     /* [n_in], where blocks split it for themselves */
+    const float *norm;  /* and normalise it, with these weights [n_in]; or NULL */
+    float norm_eps;
     const int32_t *perm;
     int n_in, x_stride; /* elements between rows of terms in shared memory */
     int n, n_terms;     /* rows of x; a row's terms are neighbouring columns of B */
@@ -68,14 +70,27 @@ struct place {
     int which, tile;
 };
 
+/* A gate and what it gates take turns. */
 template <int TILES> __device__ __forceinline__ place place_of(const job &j, int item)
 {
     place p = {0, item};
 #pragma unroll
     for (int i = 1; i < QS_CU_LINEARS_MAX; i++)
         if (i < j.n_linears && item >= j.first_item[i]) p = {i, item - j.first_item[i]};
+    if (j.linears[0].gates) p = {item % 2, item / 2};
     p.tile *= TILES;
     return p;
+}
+
+/* The first item of a block, and how far a team's are behind those of the block's first; each takes every n_teams
+ * gridDim.x-th. A gate and what it gates go to neighbours, which have their sums at the same time. */
+__device__ __forceinline__ int first_item_of(const job &j)
+{
+    return j.linears[0].gates ? 2 * (int)blockIdx.x : (int)blockIdx.x;
+}
+__device__ __forceinline__ int team_offset(const job &j, int team)
+{
+    return j.linears[0].gates ? team / 2 * 2 * (int)gridDim.x + team % 2 : team * (int)gridDim.x;
 }
 
 /* Fills a warp's ring: where its next piece comes from. */

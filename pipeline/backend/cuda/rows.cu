@@ -2,23 +2,17 @@
  * what counts is the way from launch to result: one pass over memory, all loads at once, as few barriers as
  * can be. */
 #include "backend/cuda/device.h"
+#include "backend/cuda/gate.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/norm.h"
 
 namespace {
 
-constexpr unsigned ALL_LANES = 0xffffffffu;
 constexpr int THREADS = 256;
 
 bool is_aligned16(const void *pointer) { return (uintptr_t)pointer % 16 == 0; }
 
 unsigned n_blocks_of(int64_t n, int64_t per_block) { return (unsigned)((n + per_block - 1) / per_block); }
-
-__device__ __forceinline__ float warp_sum(float x)
-{
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
-    return x;
-}
 
 /* ---- gather ---- */
 
@@ -35,33 +29,6 @@ __global__ void __launch_bounds__(THREADS)
 
 constexpr int NORM_WARPS_MAX = 16;
 
-__device__ __forceinline__ float sum_of_squares(float4 v)
-{
-    return (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
-}
-
-__device__ __forceinline__ float norm_factor(float sum, int64_t d, float eps)
-{
-    return 1.0f / sqrtf(sum / (float)d + eps);
-}
-
-__device__ __forceinline__ float4 normed(float4 x, float factor, float4 weight)
-{
-    return make_float4(x.x * factor * weight.x, x.y * factor * weight.y, x.z * factor * weight.z,
-                       x.w * factor * weight.w);
-}
-
-/* The sum over the block, in every thread; the order of the additions is fixed. */
-__device__ __forceinline__ float block_sum(float x)
-{
-    __shared__ float sums[NORM_WARPS_MAX];
-    int lane = (int)threadIdx.x % 32, n_warps = (int)blockDim.x / 32;
-    x = warp_sum(x);
-    if (lane == 0) sums[threadIdx.x / 32] = x;
-    __syncthreads();
-    return warp_sum(lane < n_warps ? sums[lane] : 0.0f);
-}
-
 /* One row of n_vectors float4 per block, held in registers between the sum and the product. */
 template <int N>
 __global__ void __launch_bounds__(32 * NORM_WARPS_MAX)
@@ -70,8 +37,9 @@ __global__ void __launch_bounds__(32 * NORM_WARPS_MAX)
     qs_wait_for_previous();
     qs_let_next_begin();
     int64_t row = (int64_t)blockIdx.x * n_vectors;
+    __shared__ float segments[N * NORM_WARPS_MAX];
     float4 values[N], weights[N];
-    float sum = 0.0f;
+    int n_warps = (int)blockDim.x / 32;
 #pragma unroll
     for (int i = 0; i < N; i++) {
         int at = i * (int)blockDim.x + (int)threadIdx.x;
@@ -80,12 +48,16 @@ __global__ void __launch_bounds__(32 * NORM_WARPS_MAX)
         weights[i] = inside ? weight[at] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
 #pragma unroll
-    for (int i = 0; i < N; i++) sum += sum_of_squares(values[i]);
-    float factor = norm_factor(block_sum(sum), 4 * (int64_t)n_vectors, eps);
+    for (int i = 0; i < N; i++) {
+        float sum = qs_cu_segment_sum(values[i]);
+        if (threadIdx.x % 32 == 0) segments[i * n_warps + (int)threadIdx.x / 32] = sum;
+    }
+    __syncthreads();
+    float factor = qs_cu_norm_factor(segments, N * n_warps, 4 * n_vectors, eps);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         int at = i * (int)blockDim.x + (int)threadIdx.x;
-        if (at < n_vectors) out[row + at] = normed(values[i], factor, weights[i]);
+        if (at < n_vectors) out[row + at] = qs_cu_normed(values[i], factor, weights[i]);
     }
 }
 
@@ -107,13 +79,13 @@ __global__ void __launch_bounds__(32 * HEAD_WARPS)
     for (int i = 0; i < N; i++) {
         int at = i * 32 + lane;
         values[i] = at < n_vectors ? x[row * n_vectors + at] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        sum += sum_of_squares(values[i]);
+        sum += qs_cu_segment_sum(values[i]);
     }
-    float factor = norm_factor(warp_sum(sum), 4 * (int64_t)n_vectors, eps);
+    float factor = 1.0f / sqrtf(sum / (float)(4 * n_vectors) + eps);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         int at = i * 32 + lane;
-        if (at < n_vectors) out[row * n_vectors + at] = normed(values[i], factor, weight[at]);
+        if (at < n_vectors) out[row * n_vectors + at] = qs_cu_normed(values[i], factor, weight[at]);
     }
 }
 
@@ -125,9 +97,13 @@ __global__ void __launch_bounds__(THREADS)
     qs_let_next_begin();
     const float *row = x + (int64_t)blockIdx.x * d;
     float *to = out + (int64_t)blockIdx.x * d;
+    __shared__ float sums[THREADS / 32];
     float sum = 0.0f;
     for (int64_t i = threadIdx.x; i < d; i += THREADS) sum += row[i] * row[i];
-    float factor = norm_factor(block_sum(sum), d, eps);
+    sum = qs_cu_warp_sum(sum);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+    __syncthreads();
+    float factor = qs_cu_norm_factor(sums, THREADS / 32, (int)d, eps);
     for (int64_t i = threadIdx.x; i < d; i += THREADS) to[i] = row[i] * factor * weight[i];
 }
 
@@ -157,12 +133,6 @@ __global__ void __launch_bounds__(THREADS)
 
 /* ---- elementwise: n_vectors threads take four elements each, a few more take one each ---- */
 
-/* exp overflows to infinity for a very negative gate, which gives the right answer 0. */
-__device__ __forceinline__ float silu_mul_of(float gate, float up)
-{
-    return gate / (1.0f + expf(-gate)) * up;
-}
-
 __global__ void __launch_bounds__(THREADS)
     silu_mul(const float *gate, const float *up, int64_t n_vectors, int64_t n, float *out)
 {
@@ -171,11 +141,11 @@ __global__ void __launch_bounds__(THREADS)
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < n_vectors) {
         float4 g = reinterpret_cast<const float4 *>(gate)[i], u = reinterpret_cast<const float4 *>(up)[i];
-        reinterpret_cast<float4 *>(out)[i] = make_float4(silu_mul_of(g.x, u.x), silu_mul_of(g.y, u.y),
-                                                         silu_mul_of(g.z, u.z), silu_mul_of(g.w, u.w));
+        reinterpret_cast<float4 *>(out)[i] = make_float4(qs_cu_silu_mul_of(g.x, u.x), qs_cu_silu_mul_of(g.y, u.y),
+                                                         qs_cu_silu_mul_of(g.z, u.z), qs_cu_silu_mul_of(g.w, u.w));
     } else if (i + 3 * n_vectors < n) {
         int64_t at = i + 3 * n_vectors;
-        out[at] = silu_mul_of(gate[at], up[at]);
+        out[at] = qs_cu_silu_mul_of(gate[at], up[at]);
     }
 }
 
