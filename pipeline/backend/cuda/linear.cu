@@ -253,6 +253,8 @@ __global__ void linear_f32(const float *w, int64_t n_out, int64_t n_in, const fl
 {
     int64_t row = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
     int lane = threadIdx.x % 32;
+    qs_wait_for_previous();
+    qs_let_next_begin();
     if (row >= n_out) return;
     for (int64_t first = 0; first < n; first += F32_ROWS) {
         float sum[F32_ROWS] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -276,6 +278,8 @@ __global__ void linear_f32(const float *w, int64_t n_out, int64_t n_in, const fl
 __global__ void add_bias(float *y, const float *bias, int64_t n, int64_t n_out)
 {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    qs_wait_for_previous();
+    qs_let_next_begin();
     if (i < n * n_out) y[i] += bias[i % n_out];
 }
 
@@ -345,12 +349,12 @@ extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const
 extern "C" int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
                                 const float *bias, bool add, float *y)
 {
-    QS_LAUNCH(linear_f32, dim3(blocks_for(n_out * 32)), dim3(THREADS), 0, stream, w, n_out, n_in, x, n, bias, add, y);
+    QS_LAUNCH_SOON(linear_f32, dim3(blocks_for(n_out * 32)), dim3(THREADS), 0, stream, w, n_out, n_in, x, n, bias, add, y);
     return qs_launch_status();
 }
 
 extern "C" int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t n_out)
 {
-    QS_LAUNCH(add_bias, dim3(blocks_for(n * n_out)), dim3(THREADS), 0, stream, y, bias, n, n_out);
+    QS_LAUNCH_SOON(add_bias, dim3(blocks_for(n * n_out)), dim3(THREADS), 0, stream, y, bias, n, n_out);
     return qs_launch_status();
 }
