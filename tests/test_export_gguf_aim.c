@@ -248,22 +248,26 @@ static void test_gptq(void **state)
     qs_mem_free(w);
 }
 
-/* The whole file: rows of 704 in the narrow type, the rest in the one asked for, and what is refused. */
-static void test_file(void **state)
+/* The types that a file has for rows of whole blocks and for rows of 704, and how far its numbers may be off. */
+typedef struct wanted_file {
+    const char *type;
+    qs_storage whole, narrow;
+    double error;
+} wanted_file;
+
+static void check_file(const char *artifact, const wanted_file *wanted)
 {
-    (void)state;
-    scratch_path artifact, out;
-    qs_model *made;
-    (void)made_up_artifact(artifact, model, "nf4:block=64,dq=1,compute=bf16", 0);
-    OK(export_to(model, artifact, "gguf", "q4_k", scratch(out, "aimed.gguf")));
-    made = model_open(out);
+    char name[32];
+    scratch_path out;
+    (void)snprintf(name, sizeof name, "%s.gguf", wanted->type);
+    OK(export_to(model, artifact, "gguf", wanted->type, scratch(out, name)));
+    qs_model *made = model_open(out);
     for (qs_role role = 0; role < QS_N_LINEARS; role++) {
-        qs_storage wanted = role == QS_ROLE_DOWN ? QS_STORE_Q5_0 : QS_STORE_Q4_K;
         qs_tensor_info info = qs_model_info(made, role, 3);
         float *a, *b;
         double error = 0, sum = 0;
         int64_t n = info.n_out * info.n_in;
-        assert_int_equal(info.storage, wanted);
+        assert_int_equal(info.storage, role == QS_ROLE_DOWN ? wanted->narrow : wanted->whole);
         OK(QS_NEW(a, n, "test"));
         OK(QS_NEW(b, n, "test"));
         OK(qs_model_read_f32(made, role, 3, a)); /* rows of Q and K back in their order */
@@ -272,11 +276,22 @@ static void test_file(void **state)
             error += (double)(a[i] - b[i]) * (double)(a[i] - b[i]);
             sum += (double)b[i] * (double)b[i];
         }
-        if (!(error < 0.01 * sum)) fail_msg("%s: %g", qs_role_name(role), error / sum);
+        if (!(error < wanted->error * sum)) fail_msg("%s, %s: %g", name, qs_role_name(role), error / sum);
         qs_mem_free(a);
         qs_mem_free(b);
     }
     qs_model_close(made);
+}
+
+/* The whole file: rows of 704 in the narrow type, the rest in the one asked for, and what is refused. */
+static void test_file(void **state)
+{
+    (void)state;
+    scratch_path artifact, out;
+    (void)made_up_artifact(artifact, model, "nf4:block=64,dq=1,compute=bf16", 0);
+    check_file(artifact, &(wanted_file){"q4_k", QS_STORE_Q4_K, QS_STORE_Q5_0, 0.01});
+    check_file(artifact, &(wanted_file){"q2_k", QS_STORE_Q2_K, QS_STORE_Q4_0, 0.09});
+    check_file(artifact, &(wanted_file){"q3_k", QS_STORE_Q3_K, QS_STORE_Q4_0, 0.03});
     (void)made_up_artifact(artifact, model, "awq:bits=4,group=64", 0);
     FAILS(QS_E_UNSUPPORTED, export_to(model, artifact, "gguf", "q6_k", scratch(out, "refused.gguf")));
     TEXT_HOLDS("awq-b4-g64-asym", "scaled", "--type q4_1");

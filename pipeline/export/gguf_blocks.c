@@ -10,14 +10,16 @@ enum { SUPER = 256 };
 /* From small to large, which is the order of choice. What llama.cpp's own quantiser takes for rows that are no whole
  * blocks of 256 is `narrow`. */
 const qs_gguf_kind qs_gguf_kinds[] = {
-    {.name = "q4_0", .storage = QS_STORE_Q4_0, .file_type = 2, .low = -8, .high = 7, .grid = {4, false, 32, 32}},
-    {.name = "q4_1", .storage = QS_STORE_Q4_1, .file_type = 3, .high = 15, .grid = {4, true, 32, 32}},
-    {.name = "q5_0", .storage = QS_STORE_Q5_0, .file_type = 8, .low = -16, .high = 15, .grid = {5, false, 32, 32}},
-    {.name = "q5_1", .storage = QS_STORE_Q5_1, .file_type = 9, .high = 31, .grid = {5, true, 32, 32}},
-    {.name = "q8_0", .storage = QS_STORE_Q8_0, .file_type = 7, .low = -128, .high = 127, .grid = {8, false, 32, 32}},
-    {.name = "q4_k", .storage = QS_STORE_Q4_K, .file_type = 14, .grid = {4, true, 32, SUPER}, .narrow = "q5_0"},
-    {.name = "q5_k", .storage = QS_STORE_Q5_K, .file_type = 16, .grid = {5, true, 32, SUPER}, .narrow = "q5_1"},
-    {.name = "q6_k", .storage = QS_STORE_Q6_K, .file_type = 18, .grid = {6, false, 16, SUPER}, .narrow = "q8_0"},
+    {.name = "q2_k", .storage = QS_STORE_Q2_K, .file_type = 10, .grid = {2, true, 16, SUPER, 4}, .narrow = "q4_0"},
+    {.name = "q3_k", .storage = QS_STORE_Q3_K, .file_type = 11, .grid = {3, false, 16, SUPER, 6}, .narrow = "q4_0"},
+    {.name = "q4_0", .storage = QS_STORE_Q4_0, .file_type = 2, .low = -8, .high = 7, .grid = {4, false, 32, 32, 0}},
+    {.name = "q4_1", .storage = QS_STORE_Q4_1, .file_type = 3, .high = 15, .grid = {4, true, 32, 32, 0}},
+    {.name = "q5_0", .storage = QS_STORE_Q5_0, .file_type = 8, .low = -16, .high = 15, .grid = {5, false, 32, 32, 0}},
+    {.name = "q5_1", .storage = QS_STORE_Q5_1, .file_type = 9, .high = 31, .grid = {5, true, 32, 32, 0}},
+    {.name = "q8_0", .storage = QS_STORE_Q8_0, .file_type = 7, .low = -128, .high = 127, .grid = {8, false, 32, 32, 0}},
+    {.name = "q4_k", .storage = QS_STORE_Q4_K, .file_type = 14, .grid = {4, true, 32, SUPER, 6}, .narrow = "q5_0"},
+    {.name = "q5_k", .storage = QS_STORE_Q5_K, .file_type = 16, .grid = {5, true, 32, SUPER, 6}, .narrow = "q5_1"},
+    {.name = "q6_k", .storage = QS_STORE_Q6_K, .file_type = 18, .grid = {6, false, 16, SUPER, 8}, .narrow = "q8_0"},
     {.name = "f16", .storage = QS_STORE_F16, .file_type = 1, .dense = true},
     {.name = "f32", .storage = QS_STORE_F32, .file_type = 0, .dense = true},
     {.name = NULL},
@@ -151,6 +153,41 @@ static void put_nibbles_k(uint8_t *dst, const uint8_t *q, bool five)
             dst[run * 16 + j] = (uint8_t)((q[run * 32 + j] & 15) | (q[run * 32 + 32 + j] & 15) << 4);
 }
 
+/* Two halves of 128: in each, 32 bytes hold the lower two bits of four runs of 32, upwards. */
+static void put_twos(uint8_t *dst, const uint8_t *q)
+{
+    memset(dst, 0, SUPER / 4);
+    for (int i = 0; i < SUPER; i++) dst[i / 128 * 32 + i % 32] |= (uint8_t)((q[i] & 3) << i % 128 / 32 * 2);
+}
+
+/* Q2_K: level and low of a sub in a byte, codes, d and dmin. */
+static void put_q2_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16_t d, uint16_t dmin, const uint8_t *q)
+{
+    uint8_t *twos = dst + SUPER / 16;
+    for (int i = 0; i < SUPER / 16; i++) dst[i] = (uint8_t)(scales->level[i][row] | scales->low[i][row] << 4);
+    put_twos(twos, q);
+    put_half(twos + SUPER / 4, d);
+    put_half(twos + SUPER / 4 + sizeof d, dmin);
+}
+
+/* Q3_K: the third bits, bit k of byte j of element j of run k of 32; the lower two; levels, 32 more than they are: the
+ * lower four bits of 0 .. 7 in the low halves of eight bytes, of 8 .. 15 in the high ones, then the upper two of levels
+ * j, j + 4, j + 8 and j + 12 in byte j of four; d. */
+static void put_q3_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16_t d, const uint8_t *q)
+{
+    uint8_t *twos = dst + SUPER / 8, *levels = twos + SUPER / 4, *upper = levels + 8;
+    memset(dst, 0, SUPER / 8);
+    for (int i = 0; i < SUPER; i++) dst[i % 32] |= (uint8_t)(q[i] >> 2 << i / 32);
+    put_twos(twos, q);
+    memset(levels, 0, 12);
+    for (int i = 0; i < SUPER / 16; i++) {
+        int level = scales->level[i][row] + 32;
+        levels[i % 8] |= (uint8_t)((level & 15) << i / 8 * 4);
+        upper[i % 4] |= (uint8_t)(level >> 4 << i / 4 * 2);
+    }
+    put_half(upper + 4, d);
+}
+
 /* Two halves of 128: quarters 0 and 1 of a half have their lower four bits in the low halves of 64 bytes, 2 and 3 in
  * the high ones; upper two bits of all four quarters in 32 bytes. */
 static void put_q6_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16_t d, const uint8_t *q)
@@ -172,6 +209,10 @@ void qs_gguf_put_block(const qs_gguf_kind *kind, const qs_gguf_scales *scales, i
     uint16_t d = qs_f16_from_f32(scales->d[row]), dmin = qs_f16_from_f32(scales->dmin[row]);
     if (kind->grid.unit == QS_GGUF_BLOCK) {
         (void)put_block(kind, dst, d, dmin ^ 0x8000, codes); /* the file has -m */
+    } else if (kind->storage == QS_STORE_Q2_K) {
+        put_q2_k(dst, scales, row, d, dmin, codes);
+    } else if (kind->storage == QS_STORE_Q3_K) {
+        put_q3_k(dst, scales, row, d, codes);
     } else if (kind->storage == QS_STORE_Q6_K) {
         put_q6_k(dst, scales, row, d, codes);
     } else {

@@ -408,10 +408,11 @@ const qs_export_format qs_export_gguf = {
              "up to 4 bits,\n"
              "           asym up to 3; q4_1: asym 4, its minima rounded to f16; q5_0: asym 4, exact; q8_0: "
              "sym 8); any point\n"
-             "           with --type f16 or f32; with another --type of q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, "
-             "q6_k the parent's\n"
-             "           weights on that type's grid, by GPTQ with --calib, else by rounding (not of points whose "
-             "weights are scaled)",
+             "           with --type f16 or f32; with another --type of q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, "
+             "q4_k, q5_k, q6_k\n"
+             "           the parent's weights on that type's grid, by GPTQ with --calib, else by rounding (not of "
+             "points whose\n"
+             "           weights are scaled)",
     .check = check,
     .plan = plan_file,
     .write = write_file,

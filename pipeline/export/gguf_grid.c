@@ -5,7 +5,7 @@
 
 #include "base/dtype.h"
 
-enum { R = QS_TILE_ROWS, LEVEL_MAX = 63, SIGNED_LEVEL_MIN = -128, SIGNED_LEVEL_MAX = 127 };
+enum { R = QS_TILE_ROWS };
 
 static const float SCALE_MIN = 1e-30f; /* its inverse is finite */
 
@@ -13,7 +13,8 @@ static const float SCALE_MIN = 1e-30f; /* its inverse is finite */
 static const struct {
     int n;
     float first, step;
-} cuts[] = {[4] = {14, 1.05f, 0.04f}, [5] = {10, 1.03f, 0.03f}, [6] = {7, 1.02f, 0.02f}, [8] = {4, 1.01f, 0.01f}};
+} cuts[] = {[2] = {18, 1.10f, 0.05f}, [3] = {16, 1.08f, 0.045f}, [4] = {14, 1.05f, 0.04f},
+            [5] = {10, 1.03f, 0.03f}, [6] = {7, 1.02f, 0.02f},   [8] = {4, 1.01f, 0.01f}};
 
 /* Sums over the columns of a sub for given codes q. */
 typedef struct sums {
@@ -30,6 +31,10 @@ static inline float nearest(float value) { return (value + QS_SCALE_MAGIC) - QS_
 
 static float lowest(const qs_gguf_grid *g) { return g->affine ? 0.0f : -(float)(1 << (g->bits - 1)); }
 static float highest(const qs_gguf_grid *g) { return (float)((1 << g->bits) - 1) + lowest(g); }
+
+/* Levels, and with them lows, which only affine grids have. */
+static float level_least(const qs_gguf_grid *g) { return g->affine ? 0.0f : -(float)(1 << (g->level_bits - 1)); }
+static float level_most(const qs_gguf_grid *g) { return (float)((1 << g->level_bits) - 1) + level_least(g); }
 
 static void invert(const float *restrict s, float *restrict inverse)
 {
@@ -193,8 +198,8 @@ void qs_gguf_grid_block(const qs_gguf_grid *g, const float *x, const float *weig
             if (fabsf(out->scale[i][r]) > fabsf(most)) most = out->scale[i][r];
             most_m = fmaxf(most_m, out->minimum[i][r]);
         }
-        out->d[r] = most / (float)(g->affine ? LEVEL_MAX : SIGNED_LEVEL_MIN);
-        out->dmin[r] = most_m / LEVEL_MAX;
+        out->d[r] = most / (g->affine ? level_most(g) : level_least(g));
+        out->dmin[r] = most_m / level_most(g);
     }
     round_half(out->d);
     round_half(out->dmin);
@@ -208,7 +213,7 @@ static void choose_lows(const qs_gguf_grid *g, const float *x, const float *weig
     add_sums(g, x, g->sub, weight, s, m, &t);
     for (int r = 0; r < R; r++) {
         float wished = (s[r] * t.q[r] - of->x[r]) / of->weights;
-        low[r] = dmin[r] > 0 ? nearest(clamp(wished / dmin[r], 0, LEVEL_MAX)) : 0;
+        low[r] = dmin[r] > 0 ? nearest(clamp(wished / dmin[r], 0, level_most(g))) : 0;
         m[r] = dmin[r] * low[r];
     }
 }
@@ -217,7 +222,7 @@ void qs_gguf_grid_sub(const qs_gguf_grid *g, const float *x, const float *weight
                       qs_gguf_scales *scales, float *s, float *m)
 {
     float best[R], error[R], tried_s[R], tried_m[R], level[R], low[R] = {0};
-    float least = g->affine ? 0 : SIGNED_LEVEL_MIN, most = g->affine ? LEVEL_MAX : SIGNED_LEVEL_MAX;
+    float least = level_least(g), most = level_most(g);
     float *wished_s = scales->scale[index], *wished_m = scales->minimum[index];
     extent of;
     if (g->sub == g->unit) {

@@ -1,11 +1,12 @@
 /* Grids of GGUF's block types: what a weight may become, and which scales suit the weights of a block. For 64 rows at
  * a time, x[column][64] (quant/tile.h); rows never meet.
  *
- *   symmetric  w = s (q - 2^(bits - 1)),   s may be negative           Q4_0, Q5_0, Q8_0, Q6_K
- *   affine     w = s q - m                                             Q4_1, Q5_1, Q4_K, Q5_K
+ *   symmetric  w = s (q - 2^(bits - 1)),   s may be negative           Q4_0, Q5_0, Q8_0, Q3_K, Q6_K
+ *   affine     w = s q - m                                             Q4_1, Q5_1, Q2_K, Q4_K, Q5_K
  *
  * s and m belong to `sub` neighbours. In blocks of 32 they are f16 numbers. In blocks of 256 s = d * level and
- * m = dmin * low, with d and dmin f16 numbers of the block; levels are 0 .. 63 (Q6_K: -128 .. 127), and so are lows.
+ * m = dmin * low, with d and dmin f16 numbers of the block; levels have 4 to 8 bits, signed where the grid is
+ * symmetric, and lows as many.
  *
  * A block's scales are chosen in two steps, so that a solver can code sub after sub: d and dmin when its first column's
  * turn comes, levels when that of the sub's first column comes. Errors are squared and weighted per column. Candidates
@@ -21,10 +22,11 @@
 enum { QS_GGUF_UNIT_MAX = 256, QS_GGUF_SUBS_MAX = 16 };
 
 typedef struct qs_gguf_grid {
-    int bits;    /* of a code; 0 = no grid */
+    int bits;       /* of a code; 0 = no grid */
     bool affine;
-    int sub;     /* neighbours with one scale */
-    int unit;    /* of a block; sub = the scale is the block's own number */
+    int sub;        /* neighbours with one scale */
+    int unit;       /* of a block; sub = the scale is the block's own number */
+    int level_bits; /* where it is not */
 } qs_gguf_grid;
 
 /* Of one block of 64 rows. */
