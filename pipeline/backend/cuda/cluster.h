@@ -1,15 +1,15 @@
 /* Blocks of a cluster and warpgroups with roles, for kernels that use wgmma.h (.cu files only).
  *
- * Two neighbouring blocks, the first even, are a cluster: a copy may go to both. The twin runs block after
- * block, so there a cluster is one block, and such a kernel must work with either. */
+ * Two neighbouring blocks, the first even, are a cluster: a copy may go to both, and each may arrive at the
+ * other's barriers. What has its like in the other block lies in dynamic shared memory. */
 #ifndef QS_BACKEND_CUDA_CLUSTER_H
 #define QS_BACKEND_CUDA_CLUSTER_H
 
 #include "backend/cuda/wgmma.h"
 
-#ifdef __CUDACC__
+enum { QS_CLUSTER = 2 }; /* blocks */
 
-enum { QS_CLUSTER = 2 };
+#ifdef __CUDACC__
 
 template <typename... P>
 static inline void qs_launch_clusters(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
@@ -95,17 +95,23 @@ __device__ __forceinline__ void qs_prefetch_bulk(const void *global, uint32_t by
 
 #else
 
-enum { QS_CLUSTER = 1 };
-#define QS_LAUNCH_CLUSTERS QS_LAUNCH
-static inline void qs_cluster_sync(QS_SIMT_CALLER) { (void)qs_simt_barrier(0, NULL, QS_SIMT_PLACE); }
+#define QS_LAUNCH_CLUSTERS(kernel, grid, block, shared_bytes, stream, ...)              \
+    (qs_simt_form_clusters(reinterpret_cast<const void *>(kernel), QS_CLUSTER),          \
+     QS_LAUNCH(kernel, grid, block, shared_bytes, stream, __VA_ARGS__))
+static inline void qs_cluster_sync(QS_SIMT_CALLER) { qs_simt_cluster_barrier(QS_SIMT_PLACE); }
 static inline void qs_copy_bulk_to_all(void *shared, const void *global, uint32_t bytes, uint64_t *barrier,
                                        QS_SIMT_CALLER)
 {
-    qs_simt_copy_bulk(shared, global, bytes, barrier, QS_SIMT_PLACE);
+    for (unsigned b = 0; b < QS_CLUSTER; b++)
+        qs_simt_copy_bulk(qs_simt_in_block(shared, b, QS_SIMT_PLACE), global, bytes,
+                          static_cast<uint64_t *>(qs_simt_in_block(barrier, b, QS_SIMT_PLACE)), QS_SIMT_PLACE);
 }
 static inline void qs_barrier_arrive_at_all(uint64_t *barrier, QS_SIMT_CALLER)
 {
-    if (qs_simt_self->lane == 0) qs_simt_mbarrier_arrive(barrier, 0, QS_SIMT_PLACE);
+    unsigned lane = qs_simt_self->lane;
+    if (lane < QS_CLUSTER)
+        qs_simt_mbarrier_arrive(static_cast<uint64_t *>(qs_simt_in_block(barrier, lane, QS_SIMT_PLACE)), 0,
+                                QS_SIMT_PLACE);
 }
 template <int N> static inline void qs_settle(float (&)[N]) {}
 static inline void qs_wait_for_turn(int) {}

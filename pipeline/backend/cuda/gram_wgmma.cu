@@ -31,7 +31,7 @@ enum {
     NEXT_GROUP = UNIT * 2,           /* bytes */
     CONSUMERS = 2, THREADS = (1 + CONSUMERS) * 128,
     SUMS = 64,                       /* of a thread */
-    SHARED_BYTES = SLOTS * SLOT * 2 + 1024,
+    SHARED_BYTES = SLOTS * SLOT * 2 + 2 * SLOTS * 8 + 1024, /* and barriers, and room to align */
     BAND = 4,                        /* pairs of rows of tiles */
     PREFETCH_STAGES = 8,             /* before the end the result is brought to the L2 cache */
     PRODUCER_REGISTERS = 56, CONSUMER_REGISTERS = 224,
@@ -163,11 +163,11 @@ __device__ __forceinline__ gram_tile tile_of(int item, int half, int n_pairs)
     return tile;
 }
 
-/* Whether the block may pass a tile by: none of it is in the matrix. In a cluster it goes along all the same,
- * since the other block waits for it. */
+/* Whether none of a tile is in the matrix. Its block goes along, since the other one of the cluster waits
+ * for it. */
 __device__ __forceinline__ bool is_idle(const gram_tile &tile, int64_t d)
 {
-    return QS_CLUSTER == 1 && (tile.row < 0 || (int64_t)tile.column * TILE >= d);
+    return tile.row < 0 || (int64_t)tile.column * TILE >= d;
 }
 
 struct gram_ring { /* in shared memory */
@@ -175,11 +175,18 @@ struct gram_ring { /* in shared memory */
     uint64_t *full, *empty;
 };
 
+/* A stage further in the ring. */
+__device__ __forceinline__ void advance(int *slot, uint32_t *parity)
+{
+    *slot = *slot + 1 == SLOTS ? 0 : *slot + 1;
+    *parity ^= *slot == 0 ? 1u : 0u;
+}
+
 /* What store_tile will add to. */
 __device__ __forceinline__ void prefetch_result(const gram_job &job, const gram_tile &tile)
 {
     int64_t row = (int64_t)tile.row * TILE, column = (int64_t)tile.column * TILE;
-    if (tile.row < 0 || column >= job.d || job.d % 2 != 0) return;
+    if (is_idle(tile, job.d) || job.d % 2 != 0) return;
     int64_t n_rows = job.d - row < TILE ? job.d - row : (int64_t)TILE;
     int64_t n = job.d - column < TILE ? job.d - column : (int64_t)TILE;
     for (int64_t r = 0; r < n_rows; r++)
@@ -196,8 +203,7 @@ __device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring 
     uint32_t parity = 1;
     for (int item = (int)blockIdx.x / 2; item < job.n_items; item += (int)gridDim.x / 2) {
         const gram_tile tile = tile_of(item, half, job.n_pairs);
-        if (is_idle(tile, job.d)) continue;
-        const bool diagonal = tile.row == tile.column, together = QS_CLUSTER == 2 && tile.together;
+        const bool diagonal = tile.row == tile.column;
         const uint16_t *rows = job.terms + (int64_t)(tile.row < 0 ? 0 : tile.row) * SIDE;
         const uint16_t *columns = job.terms + (int64_t)(tile.column < 0 ? 0 : tile.column) * SIDE;
         for (int s = 0; s < job.n_stages; s++) {
@@ -205,15 +211,14 @@ __device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring 
             uint16_t *to = ring.slots + slot * SLOT;
             qs_barrier_wait(&ring.empty[slot], parity);
             qs_barrier_expect(full, (diagonal ? SIDE : SLOT) * 2);
-            if (together) /* each block brings half of the rows' side to both */
+            if (tile.together) /* each block brings half of the rows' side to both */
                 qs_copy_bulk_to_all(to + half * UNIT, rows + half * UNIT, UNIT * 2, full);
             else
                 qs_copy_bulk(to, rows, SIDE * 2, full);
             if (!diagonal) qs_copy_bulk(to + SIDE, columns, SIDE * 2, full);
             rows += stride;
             columns += stride;
-            slot = slot + 1 == SLOTS ? 0 : slot + 1;
-            parity ^= slot == 0 ? 1u : 0u;
+            advance(&slot, &parity);
             if (s == prefetch_stage) prefetch_result(job, tile);
         }
     }
@@ -296,6 +301,17 @@ __device__ __forceinline__ void store_tile(const gram_job &job, const float (&su
     }
 }
 
+/* Takes the stages of an idle tile and lets them go. */
+__device__ __forceinline__ void pass_by(const gram_job &job, const gram_ring &ring, int *slot, uint32_t *parity)
+{
+    for (int s = 0; s < job.n_stages; s++) {
+        qs_barrier_wait(&ring.full[*slot], *parity);
+        __syncwarp(); /* a lane that lags would not know one phase from the next but one */
+        qs_barrier_arrive_at_all(&ring.empty[*slot]);
+        advance(slot, parity);
+    }
+}
+
 /* A warpgroup. While one of the two promotes its sums the other one's products run: they take turns, since
  * side by side both would promote at the same time. */
 __device__ __forceinline__ void multiply_tiles(const gram_job &job, const gram_ring &ring, int group)
@@ -306,7 +322,10 @@ __device__ __forceinline__ void multiply_tiles(const gram_job &job, const gram_r
     if (group == 1) qs_give_turn(1);
     for (int item = (int)blockIdx.x / 2; item < job.n_items; item += (int)gridDim.x / 2) {
         const gram_tile tile = tile_of(item, half, job.n_pairs);
-        if (is_idle(tile, job.d)) continue;
+        if (is_idle(tile, job.d)) {
+            pass_by(job, ring, &slot, &parity);
+            continue;
+        }
         const int columns_at = tile.row == tile.column ? 0 : (int)SIDE;
         float acc[SUMS], sum[SUMS], rest[SUMS];
 #pragma unroll
@@ -323,17 +342,15 @@ __device__ __forceinline__ void multiply_tiles(const gram_job &job, const gram_r
             qs_wgmma_wait<0>();
             qs_settle(acc);
             qs_barrier_arrive_at_all(&ring.empty[slot]);
-            slot = slot + 1 == SLOTS ? 0 : slot + 1;
-            parity ^= slot == 0 ? 1u : 0u;
+            advance(&slot, &parity);
 #pragma unroll
             for (int i = 0; i < SUMS; i++) {
                 rest[i] = add_term(&sum[i], acc[i] + rest[i]);
                 acc[i] = 0.0f;
             }
         }
-        if (tile.row >= 0)
-            store_tile(job, sum, rest, (int64_t)tile.row * TILE + group * 64 + warp * 16 + lane / 4,
-                       (int64_t)tile.column * TILE + lane % 4 * 2);
+        store_tile(job, sum, rest, (int64_t)tile.row * TILE + group * 64 + warp * 16 + lane / 4,
+                   (int64_t)tile.column * TILE + lane % 4 * 2);
     }
     if (group == 0) qs_wait_for_turn(1); /* the last one given */
 }
@@ -344,15 +361,14 @@ __global__ void __launch_bounds__(THREADS, 1) gram_tiles(gram_job job)
 {
 #ifdef QS_WGMMA
     QS_DYNAMIC_SHARED(unsigned char, shared);
-    __shared__ uint64_t full[SLOTS], empty[SLOTS];
     gram_ring ring;
     ring.slots = reinterpret_cast<uint16_t *>(shared + (1024 - qs_shared_address(shared) % 1024) % 1024);
-    ring.full = full;
-    ring.empty = empty;
+    ring.full = reinterpret_cast<uint64_t *>(ring.slots + SLOTS * SLOT);
+    ring.empty = ring.full + SLOTS;
     if (threadIdx.x == 0) {
         for (int i = 0; i < SLOTS; i++) {
-            qs_barrier_init(&full[i], 1);
-            qs_barrier_init(&empty[i], CONSUMERS * 4 * QS_CLUSTER); /* warps */
+            qs_barrier_init(&ring.full[i], 1);
+            qs_barrier_init(&ring.empty[i], CONSUMERS * 4 * QS_CLUSTER); /* warps */
         }
         qs_barrier_ready();
     }

@@ -1,4 +1,5 @@
-/* Barriers in shared memory, bulk copies and products of warpgroups of the CUDA twin (simt_async.h). */
+/* What runs beside a thread of the CUDA twin: barriers in shared memory, bulk copies and products of warpgroups
+ * (simt_async.h), and copies in the background (simt.h). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -246,4 +247,35 @@ void qs_simt_copy_bulk(void *shared, const void *global, uint32_t bytes, uint64_
     if (c.data == NULL) abort();
     memcpy(c.data, global, bytes); /* read here and now, so that a sanitizer names this place */
     copies.items[copies.n++] = c;
+}
+
+/* ---- copies in the background of a thread (simt.h) ---- */
+
+static fiber *running(void) { return reinterpret_cast<fiber *>(const_cast<qs_simt_thread *>(qs_simt_self)); }
+
+void qs_simt_copy(void *shared, uint4 value, qs_simt_place place)
+{
+    fiber *f = running();
+    if (reinterpret_cast<uintptr_t>(shared) % 16 != 0) qs_simt_give_up("copy to shared memory that is not aligned to 16", place);
+    if (f->n_copies == f->copies_cap) {
+        f->copies_cap = f->copies_cap == 0 ? 8 : 2 * f->copies_cap;
+        f->copies = static_cast<copy *>(realloc(f->copies, (size_t)f->copies_cap * sizeof(copy)));
+        if (f->copies == NULL) abort();
+    }
+    f->copies[f->n_copies++] = {shared, value, f->n_groups};
+}
+
+void qs_simt_copy_commit(void) { running()->n_groups++; }
+
+void qs_simt_copy_wait(int n_pending)
+{
+    fiber *f = running();
+    int n_kept = 0;
+    for (int i = 0; i < f->n_copies; i++) {
+        if (f->copies[i].group < f->n_groups - n_pending)
+            memcpy(f->copies[i].shared, &f->copies[i].value, sizeof f->copies[i].value);
+        else
+            f->copies[n_kept++] = f->copies[i];
+    }
+    f->n_copies = n_kept;
 }

@@ -2,7 +2,7 @@
  *
  * A fiber runs until it waits: for its warp (shuffle, vote, matrix product) or for its block. When no lane of a warp
  * can go on, the scheduler looks for lanes that wait for each other, does what they asked for, and lets them run; when
- * no warp can go on, everybody must be at the same barrier. */
+ * no warp can go on, everybody must be at the same barrier. The blocks of a cluster run side by side. */
 #include "backend/cuda/simt_engine.h"
 
 #include <omp.h>
@@ -56,13 +56,14 @@ const size_t stack_bytes = 128 << 10;
 
 /* The block that a thread of the operating system is at. */
 struct worker {
-    qs_simt_block block;
+    qs_simt_block blocks[QS_SIMT_CLUSTER_MAX]; /* of a cluster */
+    unsigned n_blocks;
     fiber *fibers; /* [N_THREADS_MAX] */
-    unsigned n_threads;
+    unsigned n_threads; /* of a block */
     char **free_stacks; /* last in, first out: threads that never wait share one stack, which stays in the cache */
     int n_free_stacks;
     const qs_simt_work *work;
-    int n_true, n_arrived; /* the last barrier's answer */
+    int n_true[QS_SIMT_CLUSTER_MAX], n_arrived[QS_SIMT_CLUSTER_MAX]; /* the last barrier's answer */
 #ifdef __x86_64__
     void *stack_pointer;
 #else
@@ -86,7 +87,7 @@ fiber *current(void) { return reinterpret_cast<fiber *>(const_cast<qs_simt_threa
 
 [[noreturn]] void give_up(const char *what, const fiber *f, qs_simt_place place)
 {
-    uint3 b = here.block.index, t = f->self.index;
+    uint3 b = f->self.block->index, t = f->self.index;
     fflush(stdout);
     fprintf(stderr, "simt: %s: kernel %s, block (%u, %u, %u), thread (%u, %u, %u), at %s:%d\n", what, here.work->name,
             b.x, b.y, b.z, t.x, t.y, t.z, place.file, place.line);
@@ -219,52 +220,78 @@ void run_warp(const warp *w, pass *p)
 
 /* ---- blocks ---- */
 
-/* Lets everybody go on from the barrier; false if all have ended. Those that have ended count as arrived. */
-bool open_barrier(void)
+/* If all of threads from .. to - 1 that have not ended wait in this state, they go on; false if not, or if all have
+ * ended. */
+bool open_barrier(fiber_state state, unsigned from, unsigned to, int *n_true, int *n_arrived)
 {
     const fiber *first = NULL;
-    int n_true = 0, n_arrived = 0;
-    for (unsigned i = 0; i < here.n_threads; i++) {
+    int n = 0, n_with = 0;
+    for (unsigned i = from; i < to; i++) {
         const fiber *f = &here.fibers[i];
         if (f->state == DONE) continue;
+        if (f->state != state) return false;
         if (first == NULL) first = f;
         if (!qs_simt_same_place(f->asked.place, first->asked.place))
             give_up("__syncthreads reached at different places of the source", f, f->asked.place);
-        n_true += f->asked.predicate != 0;
-        n_arrived++;
+        n_with += f->asked.predicate != 0;
+        n++;
     }
-    for (unsigned i = 0; i < here.n_threads; i++)
-        if (here.fibers[i].state == IN_BLOCK) here.fibers[i].state = RUNNING;
-    here.n_true = n_true;
-    here.n_arrived = n_arrived;
+    for (unsigned i = from; i < to; i++)
+        if (here.fibers[i].state == state) here.fibers[i].state = RUNNING;
+    *n_true = n_with;
+    *n_arrived = n;
     return first != NULL;
 }
 
-void run_block(void)
+/* The blocks' own barriers, or else that of the cluster. */
+bool open_barriers(void)
 {
-    unsigned n_warps = (here.n_threads + WARP - 1) / WARP;
-    dim3 size = here.block.size;
-    for (unsigned i = 0; i < here.n_threads; i++) {
+    bool opened = false;
+    int n_true, n_arrived;
+    for (unsigned b = 0; b < here.n_blocks; b++)
+        opened |= open_barrier(IN_BLOCK, b * here.n_threads, (b + 1) * here.n_threads, &here.n_true[b],
+                               &here.n_arrived[b]);
+    return opened || open_barrier(IN_CLUSTER, 0, here.n_blocks * here.n_threads, &n_true, &n_arrived);
+}
+
+void start_fibers(void)
+{
+    for (unsigned i = 0; i < here.n_blocks * here.n_threads; i++) {
         fiber *f = &here.fibers[i];
-        f->self = {{i % size.x, i / size.x % size.y, i / size.x / size.y}, i % WARP, &here.block};
+        const qs_simt_block *block = &here.blocks[i / here.n_threads];
+        unsigned t = i % here.n_threads;
+        dim3 size = block->size;
+        f->self = {{t % size.x, t / size.x % size.y, t / size.x / size.y}, t % WARP, block};
         f->state = READY;
         f->n_copies = f->n_groups = 0;
         qs_simt_forget_products(f);
     }
     qs_simt_forget_copies();
+}
+
+/* A cluster of blocks, mostly of one. */
+void run_cluster(void)
+{
+    unsigned n_warps = (here.n_threads + WARP - 1) / WARP, n = here.n_blocks * n_warps;
+    pass p;
+    start_fibers();
     do {
-        pass p;
         do {
             p = {false, NULL};
-            for (unsigned k = 0; k < n_warps; k++) {
-                unsigned first = WARP * (reversed ? n_warps - 1 - k : k), rest = here.n_threads - first;
-                const warp w = {&here.fibers[first], rest < WARP ? rest : (unsigned)WARP};
+            for (unsigned k = 0; k < n; k++) {
+                unsigned at = reversed ? n - 1 - k : k, first = at % n_warps * WARP;
+                unsigned rest = here.n_threads - first;
+                const warp w = {&here.fibers[at / n_warps * here.n_threads + first],
+                                rest < WARP ? rest : (unsigned)WARP};
                 run_warp(&w, &p);
             }
         } while (p.at_barrier != NULL && p.has_moved);
-        if (p.at_barrier != NULL)
-            give_up("nobody completes the phase of a barrier in shared memory", p.at_barrier, p.at_barrier->asked.place);
-    } while (open_barrier());
+    } while (open_barriers());
+    if (p.at_barrier != NULL)
+        give_up("nobody completes the phase of a barrier in shared memory", p.at_barrier, p.at_barrier->asked.place);
+    for (unsigned i = 0; i < here.n_blocks * here.n_threads; i++)
+        if (here.fibers[i].state != DONE)
+            give_up("a barrier not reached by every thread", &here.fibers[i], here.fibers[i].asked.place);
 }
 
 /* Threads of OpenMP end where a later team is smaller. */
@@ -305,41 +332,48 @@ void make_worker(void)
 
 void qs_simt_set_reversed(bool value) { reversed = value; }
 
-/* The share of one thread of the operating system: blocks as it gets hold of them. */
-static void run_blocks(const qs_simt_work *work, int64_t n_blocks, int64_t *n_taken)
+/* The share of one thread of the operating system: clusters as it gets hold of them. */
+static void run_clusters(const qs_simt_work *work, int64_t n_clusters, int64_t *n_taken)
 {
     if (here.fibers == NULL) make_worker();
     dim3 grid = work->grid;
     here.work = work;
     here.n_threads = work->block.x * work->block.y * work->block.z;
-    here.block.size = work->block;
-    here.block.grid = grid;
-    here.block.dynamic_shared = NULL;
-    /* Of exactly the asked size, so that a sanitizer sees an access beyond it. */
-    if (work->shared_bytes > 0 && posix_memalign(&here.block.dynamic_shared, 1024, work->shared_bytes) != 0) abort();
+    here.n_blocks = work->cluster;
+    for (unsigned b = 0; b < here.n_blocks; b++) {
+        here.blocks[b] = {work->block, grid, {0, 0, 0}, NULL};
+        /* Of exactly the asked size, so that a sanitizer sees an access beyond it. */
+        void **shared = &here.blocks[b].dynamic_shared;
+        if (work->shared_bytes > 0 && posix_memalign(shared, 1024, work->shared_bytes) != 0) abort();
+    }
     for (;;) {
         int64_t k = __atomic_fetch_add(n_taken, 1, __ATOMIC_RELAXED);
-        if (k >= n_blocks) break;
-        if (reversed) k = n_blocks - 1 - k;
-        here.block.index = {(unsigned)(k % grid.x), (unsigned)(k / grid.x % grid.y), (unsigned)(k / grid.x / grid.y)};
-        if (work->shared_bytes > 0) memset(here.block.dynamic_shared, 0xff, work->shared_bytes);
+        if (k >= n_clusters) break;
+        if (reversed) k = n_clusters - 1 - k;
+        for (unsigned b = 0; b < here.n_blocks; b++) {
+            int64_t at = k * here.n_blocks + b;
+            here.blocks[b].index = {(unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y),
+                                    (unsigned)(at / grid.x / grid.y)};
+            if (work->shared_bytes > 0) memset(here.blocks[b].dynamic_shared, 0xff, work->shared_bytes);
+        }
         qs_simt_poison_static_shared();
-        run_block();
+        run_cluster();
     }
-    free(here.block.dynamic_shared);
+    for (unsigned b = 0; b < here.n_blocks; b++) free(here.blocks[b].dynamic_shared);
 }
 
 void qs_simt_run(const qs_simt_work *work)
 {
     int64_t n_blocks = (int64_t)work->grid.x * work->grid.y * work->grid.z, n_taken = 0;
     int64_t n_threads = n_blocks * work->block.x * work->block.y * work->block.z;
+    int64_t n_clusters = n_blocks / work->cluster;
     /* Waking the others costs more than a small launch does. */
-    if (n_blocks == 1 || n_threads < 8192) {
-        run_blocks(work, n_blocks, &n_taken);
+    if (n_clusters == 1 || n_threads < 8192) {
+        run_clusters(work, n_clusters, &n_taken);
         return;
     }
 #pragma omp parallel
-    run_blocks(work, n_blocks, &n_taken);
+    run_clusters(work, n_clusters, &n_taken);
 }
 
 /* ---- what kernels call ---- */
@@ -350,8 +384,28 @@ int qs_simt_barrier(int predicate, int *n_threads, qs_simt_place place)
     f->asked.predicate = predicate;
     f->asked.place = place;
     wait_in(IN_BLOCK);
-    if (n_threads != NULL) *n_threads = here.n_arrived;
-    return here.n_true;
+    unsigned block = (unsigned)(f->self.block - here.blocks);
+    if (n_threads != NULL) *n_threads = here.n_arrived[block];
+    return here.n_true[block];
+}
+
+/* ---- clusters (cluster.h) ---- */
+
+void qs_simt_cluster_barrier(qs_simt_place place)
+{
+    fiber *f = current();
+    f->asked.predicate = 0;
+    f->asked.place = place;
+    wait_in(IN_CLUSTER);
+}
+
+void *qs_simt_in_block(const void *shared, unsigned block, qs_simt_place place)
+{
+    const char *own = static_cast<const char *>(current()->self.block->dynamic_shared);
+    const char *at = static_cast<const char *>(shared);
+    if (own == NULL || at < own || at >= own + here.work->shared_bytes)
+        give_up("only dynamic shared memory has its like in the other blocks of a cluster", current(), place);
+    return static_cast<char *>(here.blocks[block].dynamic_shared) + (at - own);
 }
 
 static request *ask(request_kind kind, unsigned mask, qs_simt_place place)
@@ -421,33 +475,4 @@ void qs_simt_mbarrier_wait(uint64_t *barrier, uint32_t parity, qs_simt_place pla
     asked->predicate = (int)(parity & 1);
     asked->place = place;
     while (!qs_simt_phase_has_passed(asked)) wait_in(AT_BARRIER);
-}
-
-/* ---- copies in the background ---- */
-
-void qs_simt_copy(void *shared, uint4 value, qs_simt_place place)
-{
-    fiber *f = current();
-    if (reinterpret_cast<uintptr_t>(shared) % 16 != 0) give_up("copy to shared memory that is not aligned to 16", f, place);
-    if (f->n_copies == f->copies_cap) {
-        f->copies_cap = f->copies_cap == 0 ? 8 : 2 * f->copies_cap;
-        f->copies = static_cast<copy *>(realloc(f->copies, (size_t)f->copies_cap * sizeof(copy)));
-        if (f->copies == NULL) abort();
-    }
-    f->copies[f->n_copies++] = {shared, value, f->n_groups};
-}
-
-void qs_simt_copy_commit(void) { current()->n_groups++; }
-
-void qs_simt_copy_wait(int n_pending)
-{
-    fiber *f = current();
-    int n_kept = 0;
-    for (int i = 0; i < f->n_copies; i++) {
-        if (f->copies[i].group < f->n_groups - n_pending)
-            memcpy(f->copies[i].shared, &f->copies[i].value, sizeof f->copies[i].value);
-        else
-            f->copies[n_kept++] = f->copies[i];
-    }
-    f->n_copies = n_kept;
 }

@@ -11,7 +11,7 @@
 enum { QS_SIMT_INVALID_VALUE = 1, QS_SIMT_INVALID_CONFIGURATION = 9, QS_SIMT_INVALID_DEVICE = 101,
        QS_SIMT_INVALID_HANDLE = 400, QS_SIMT_NOT_READY = 600, QS_SIMT_CAPTURE_UNSUPPORTED = 900,
        QS_SIMT_CAPTURE_INVALIDATED = 901, QS_SIMT_CAPTURE_UNMATCHED = 903 };
-enum { QS_SIMT_SHARED_BYTES_MAX = 227 << 10 };
+enum { QS_SIMT_SHARED_BYTES_MAX = 227 << 10, QS_SIMT_CLUSTER_MAX = 2 };
 
 /* A launch that was checked. */
 struct qs_simt_work {
@@ -20,6 +20,7 @@ struct qs_simt_work {
     const char *name;
     void (*run)(const void *arguments);
     const void *arguments;
+    unsigned cluster; /* blocks of a cluster, along x */
 };
 
 extern "C" {

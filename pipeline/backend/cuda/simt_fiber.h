@@ -12,7 +12,7 @@
 namespace qs_simt {
 
 enum { WARP = 32 };
-enum fiber_state { READY, RUNNING, IN_WARP, IN_BLOCK, AT_BARRIER /* in shared memory */, DONE };
+enum fiber_state { READY, RUNNING, IN_WARP, IN_BLOCK, IN_CLUSTER, AT_BARRIER /* in shared memory */, DONE };
 enum request_kind { SHUFFLE, VOTE, MMA, WGMMA, WGMMA_COMMIT, WGMMA_WAIT };
 
 struct request { /* what a waiting lane asks of its warp or block */

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "backend/cuda/runtime.h"
+#include "backend/cuda/simt_async.h"
 #include "backend/cuda/simt_engine.h"
 
 namespace {
@@ -44,12 +45,25 @@ struct stream {
 stream *streams;
 int launch_error;
 
-struct allowance { /* of dynamic shared memory, by kernel */
+struct attributes { /* of a kernel */
     const void *kernel;
-    size_t bytes;
+    size_t shared_bytes; /* dynamic, allowed */
+    unsigned cluster;    /* blocks */
 };
-allowance allowances[N_KERNELS_MAX];
-int n_allowances;
+attributes kernels[N_KERNELS_MAX];
+int n_kernels;
+
+/* What has been said of a kernel; NULL = nothing, if it is not to be added. */
+attributes *attributes_of(const void *kernel, bool add)
+{
+    int i = 0;
+    while (i < n_kernels && kernels[i].kernel != kernel) i++;
+    if (i < n_kernels) return &kernels[i];
+    if (!add) return NULL;
+    if (i == N_KERNELS_MAX) abort();
+    kernels[n_kernels++] = {kernel, 0, 1};
+    return &kernels[i];
+}
 
 /* ---- work ---- */
 
@@ -140,12 +154,11 @@ int check_launch(const qs_simt_launch_config *c)
     if (c->grid.x == 0 || c->grid.x > INT32_MAX || c->grid.y - 1 > 65534 || c->grid.z - 1 > 65534)
         return QS_SIMT_INVALID_CONFIGURATION;
     if (c->shared_bytes > QS_SIMT_SHARED_BYTES_MAX) return QS_SIMT_INVALID_CONFIGURATION;
-    if (c->shared_bytes > SHARED_BYTES_UNASKED) {
-        size_t allowed = 0;
-        for (int i = 0; i < n_allowances; i++)
-            if (allowances[i].kernel == c->kernel) allowed = allowances[i].bytes;
-        if (c->shared_bytes > allowed) return QS_SIMT_INVALID_VALUE;
-    }
+    const attributes *kernel = attributes_of(c->kernel, false);
+    if (c->shared_bytes > SHARED_BYTES_UNASKED && (kernel == NULL || c->shared_bytes > kernel->shared_bytes))
+        return QS_SIMT_INVALID_VALUE;
+    if (kernel != NULL && (c->grid.x % kernel->cluster != 0 || n_threads * kernel->cluster > 1024))
+        return QS_SIMT_INVALID_CONFIGURATION;
     return qs_simt_take_launch_fault();
 }
 
@@ -175,7 +188,9 @@ void qs_simt_launch(const qs_simt_launch_config *config, void (*run_kernel)(cons
     memcpy(kept, arguments, bytes);
     operation op = {};
     op.kind = operation::LAUNCH;
-    op.work = {config->grid, config->block, config->shared_bytes, config->name, run_kernel, kept};
+    const attributes *kernel = attributes_of(config->kernel, false);
+    op.work = {config->grid, config->block, config->shared_bytes, config->name, run_kernel, kept,
+               kernel != NULL ? kernel->cluster : 1};
     put(s, &op);
 }
 
@@ -191,12 +206,15 @@ int qs_simt_allow_shared(const void *kernel, size_t bytes)
 {
     qs_simt_lock locked;
     if (bytes > QS_SIMT_SHARED_BYTES_MAX) return QS_SIMT_INVALID_VALUE;
-    int i = 0;
-    while (i < n_allowances && allowances[i].kernel != kernel) i++;
-    if (i == N_KERNELS_MAX) abort();
-    allowances[i] = {kernel, bytes};
-    if (i == n_allowances) n_allowances++;
+    attributes_of(kernel, true)->shared_bytes = bytes;
     return 0;
+}
+
+void qs_simt_form_clusters(const void *kernel, unsigned n_blocks)
+{
+    qs_simt_lock locked;
+    if (n_blocks == 0 || n_blocks > QS_SIMT_CLUSTER_MAX) abort();
+    attributes_of(kernel, true)->cluster = n_blocks;
 }
 
 /* ---- streams ---- */
