@@ -4,10 +4,10 @@
 #include "tokenizer_cases.h"
 
 #include "metric/questions.h"
-#include "model/gguf_writer.h"
 
 #define CASES "tests/fixtures/chat/cases.jsonl"
-enum { N_CASES = 50, MESSAGES_MAX = 4 };
+#define GGUF_CASES "tests/fixtures/chat/smollm2_gguf.jsonl" /* by the template and vocabulary of a SmolLM2 file */
+enum { N_CASES = 50, N_GGUF_CASES = 3, MESSAGES_MAX = 4 };
 
 static const char *text_of(const json_t *row, const char *key)
 {
@@ -15,19 +15,21 @@ static const char *text_of(const json_t *row, const char *key)
     return text != NULL ? text : "";
 }
 
-static void for_each_chat(void (*check)(const json_t *))
+static void for_each_chat_of(const char *path, int n_wanted, void (*check)(const json_t *))
 {
-    bytes file = load_file(CASES);
+    bytes file = load_file(path);
     int n = 0;
     for (char *line = file.data, *end; (end = strchr(line, '\n')) != NULL; line = end + 1, n++) {
         json_t *row;
-        assert_ok(qs_json_parse(&row, line, (size_t)(end - line), CASES));
+        assert_ok(qs_json_parse(&row, line, (size_t)(end - line), path));
         check(row);
         json_decref(row);
     }
-    assert_int_equal(n, N_CASES);
+    assert_int_equal(n, n_wanted);
     qs_mem_free(file.data);
 }
+
+static void for_each_chat(void (*check)(const json_t *)) { for_each_chat_of(CASES, N_CASES, check); }
 
 static int64_t messages_of(const json_t *row, qs_chat_message messages[MESSAGES_MAX])
 {
@@ -73,31 +75,43 @@ static qs_tokenizer *tokenizer_with(const char *kind, const json_t *tokens, cons
 
 /* ---- as the peer ---- */
 
-static void check_peer(const json_t *row)
+static void check_ids(const qs_chat *chat, const qs_tokenizer *tokenizer, const json_t *row)
 {
-    qs_chat chat;
-    qs_chat_text text;
     qs_chat_message messages[MESSAGES_MAX];
     qs_token_list list = {0};
     const json_t *ids = json_object_get(row, "ids");
     int64_t n = messages_of(row, messages);
-    assert_ok(qs_chat_choose(&chat, "auto", text_of(row, "template"), "case"));
-    assert_string_equal(chat.row->name, text_of(row, "row"));
-    assert_ok(qs_chat_render(&text, &chat, text_of(row, "bos"), text_of(row, "eos"), messages, n));
+    assert_ok(qs_chat_encode(chat, tokenizer, messages, n, &list));
+    if ((size_t)list.n != json_array_size(ids))
+        fail_msg("%s: %lld tokens, wanted %zu", chat->row->name, (long long)list.n, json_array_size(ids));
+    for (int64_t i = 0; i < list.n; i++)
+        if (list.ids[i] != json_integer_value(json_array_get(ids, (size_t)i)))
+            fail_msg("%s: token %lld is %d", chat->row->name, (long long)i, list.ids[i]);
+    qs_token_list_free(&list);
+}
+
+static void check_text(const qs_chat *chat, const json_t *row)
+{
+    qs_chat_text text;
+    qs_chat_message messages[MESSAGES_MAX];
+    int64_t n = messages_of(row, messages);
+    assert_string_equal(chat->row->name, text_of(row, "row"));
+    assert_ok(qs_chat_render(&text, chat, text_of(row, "bos"), text_of(row, "eos"), messages, n));
     assert_string_equal(text.text, text_of(row, "text"));
     assert_int_equal(text.bytes, strlen(text.text));
     qs_chat_text_free(&text);
+}
+
+static void check_peer(const json_t *row)
+{
+    qs_chat chat;
+    assert_ok(qs_chat_choose(&chat, "auto", text_of(row, "template"), "case"));
+    check_text(&chat, row);
     qs_tokenizer *tokenizer = tokenizer_with(text_of(row, "kind"), json_object_get(row, "tokens"),
                                              text_of(row, "bos"), text_of(row, "eos"), false);
-    assert_ok(qs_chat_encode(&chat, tokenizer, messages, n, &list));
-    if ((size_t)list.n != json_array_size(ids))
-        fail_msg("%s: %lld tokens, wanted %zu", chat.row->name, (long long)list.n, json_array_size(ids));
-    for (int64_t i = 0; i < list.n; i++)
-        if (list.ids[i] != json_integer_value(json_array_get(ids, (size_t)i)))
-            fail_msg("%s: token %lld is %d", chat.row->name, (long long)i, list.ids[i]);
+    check_ids(&chat, tokenizer, row);
     for (const char *const *token = chat.row->tokens; *token != NULL; token++)
         assert_true(qs_tokenizer_find(tokenizer, *token) >= 0);
-    qs_token_list_free(&list);
     qs_tokenizer_destroy(tokenizer);
 }
 
@@ -105,6 +119,38 @@ static void test_peer(void **state)
 {
     (void)state;
     for_each_chat(check_peer);
+}
+
+static const qs_model *smollm2;
+
+static void check_smollm2(const json_t *row)
+{
+    qs_chat chat;
+    char *own;
+    assert_ok(qs_model_chat_template(smollm2, &own));
+    assert_string_equal(own, text_of(row, "template"));
+    qs_mem_free(own);
+    assert_ok(qs_model_choose_chat(&chat, "auto", smollm2));
+    check_text(&chat, row);
+    check_ids(&chat, qs_model_get_tokenizer(smollm2), row);
+    assert_int_equal(qs_chat_stops(&chat, qs_model_get_tokenizer(smollm2)).n, 0); /* <|im_end|> is the EOS */
+}
+
+/* A publisher's own template and vocabulary, through qs_model_open. */
+static void test_smollm2(void **state)
+{
+    (void)state;
+    const char *path = getenv("QS_TEST_SMOLLM2");
+    qs_model *model;
+    if (path == NULL) path = "datasets/models/smollm2-135m-instruct-q4_1.gguf";
+    if (!qs_file_exists(path)) {
+        print_message("no model at %s; name one with QS_TEST_SMOLLM2\n", path);
+        skip();
+    }
+    assert_ok(qs_model_open(&model, path));
+    smollm2 = model;
+    for_each_chat_of(GGUF_CASES, N_GGUF_CASES, check_smollm2);
+    qs_model_close(model);
 }
 
 /* A row that is named is what its template is recognised as. */
@@ -286,6 +332,26 @@ static void test_rows(void **state)
     }
 }
 
+/* A stop token that is the tokenizer's EOS is no other; long texts do not choose the one that ends turns. */
+static void test_stop_tokens(void **state)
+{
+    (void)state;
+    static const char *const eos[] = {"<|im_end|>", "<|endoftext|>"};
+    qs_chat chat, plain = {0};
+    assert_ok(qs_chat_choose(&chat, "chatml", NULL, "m"));
+    for (int i = 0; i < 2; i++) {
+        qs_tokenizer *t = tokenizer_with("qwen2", NULL, "", eos[i], false);
+        int32_t end = qs_tokenizer_find(t, "<|im_end|>");
+        qs_stops stops = qs_chat_stops(&chat, t);
+        assert_int_equal(stops.n, i);
+        if (i == 1) assert_int_equal(stops.ids[0], end);
+        assert_int_equal(qs_chat_end(&chat, t), end);
+        assert_int_equal(qs_chat_stops(&plain, t).n, 0);
+        assert_int_equal(qs_chat_end(&plain, t), qs_tokenizer_find(t, eos[i]));
+        qs_tokenizer_destroy(t);
+    }
+}
+
 /* ---- where a checkpoint says so ---- */
 
 static void write_text(const char *dir, const char *name, const char *text)
@@ -348,9 +414,10 @@ static void test_directory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_peer),   cmocka_unit_test(test_named), cmocka_unit_test(test_injection),
-        cmocka_unit_test(test_guard),  cmocka_unit_test(test_choice), cmocka_unit_test(test_order),
-        cmocka_unit_test(test_rows),   cmocka_unit_test(test_directory),
+        cmocka_unit_test(test_peer),  cmocka_unit_test(test_smollm2), cmocka_unit_test(test_named),
+        cmocka_unit_test(test_injection), cmocka_unit_test(test_guard), cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_order), cmocka_unit_test(test_rows),    cmocka_unit_test(test_directory),
+        cmocka_unit_test(test_stop_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes tests/fixtures/chat/cases.jsonl: conversations as transformers' apply_chat_template renders and encodes them.
+"""Writes tests/fixtures/chat/: conversations as transformers' apply_chat_template renders and encodes them.
 
-    make_chat_fixture.py --tokenizers tests/fixtures/tokenizer --out tests/fixtures/chat/cases.jsonl
+    make_chat_fixture.py --tokenizers tests/fixtures/tokenizer --out tests/fixtures/chat [--gguf MODEL.gguf]
 
-Templates are written here, as short as what they do allows: the turns of the publishers' templates without their tools
+Templates of cases.jsonl are written here, as short as what they do allows: the turns of the publishers' templates without their tools
 and checks. Each line is
     {"row", "template", "bos", "eos", "messages", "text", "kind", "tokens", "ids"}
 where text has the head of an answer behind it, kind names a tokenizer of --tokenizers, tokens are the special tokens
@@ -107,33 +107,52 @@ ASSISTANT = {"role": "assistant", "content": "47 litres"}
 CONVERSATIONS = [[USER], [SYSTEM, SPACED], [USER, ASSISTANT, {"role": "user", "content": "Why?"}]]
 
 
-def tokenizer_of(path, bos, eos, tokens, template):
-    raw = Tokenizer.from_file(str(path))
-    raw.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
-    made = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token=bos, eos_token=eos)
-    made.chat_template = template
-    return made, raw
+def cases(row, template, raw, bos, eos, kind, tokens):
+    """Lines of one row, rendered and encoded by transformers over the tokenizer `raw`."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token=bos, eos_token=eos)
+    tokenizer.chat_template = template
+    for messages in CONVERSATIONS:
+        if row == "mistral-v0" and messages[0]["role"] == "system":
+            continue  # the template has no place for it
+        options = {"add_generation_prompt": True, "enable_thinking": False}
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
+        assert ids == raw.encode(text, add_special_tokens=False).ids, row
+        yield {"row": row, "template": template, "bos": bos, "eos": eos, "messages": messages, "text": text,
+               "kind": kind, "tokens": tokens, "ids": ids}
+
+
+def fixture_cases(folder):
+    for row, template, kind, bos, eos, tokens in ROWS:
+        raw = Tokenizer.from_file(str(folder / kind / "tokenizer.json"))
+        raw.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
+        yield from cases(row, template, raw, bos, eos, kind, tokens)
+
+
+def gguf_cases(path):
+    """The template and the vocabulary that a SmolLM2 GGUF file carries."""
+    from gguf import GGUFReader
+    from make_tokenizer_fixtures import from_gguf
+    reader = GGUFReader(path)
+    template = reader.fields["tokenizer.chat_template"].contents()
+    yield from cases("smollm2", template, from_gguf(path), "<|im_start|>", "<|im_end|>", "smollm2_gguf", [])
+
+
+def write(path, lines):
+    text = [json.dumps(line) + "\n" for line in lines]
+    path.write_text("".join(text))
+    print(path, len(text), "cases")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizers", type=pathlib.Path, required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--gguf", help="a SmolLM2 GGUF file, for smollm2_gguf.jsonl")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder")
     args = parser.parse_args()
-    lines = []
-    for row, template, kind, bos, eos, tokens in ROWS:
-        tokenizer, raw = tokenizer_of(args.tokenizers / kind / "tokenizer.json", bos, eos, tokens, template)
-        for messages in CONVERSATIONS:
-            if row == "mistral-v0" and messages[0]["role"] == "system":
-                continue  # the template has no place for it
-            options = {"add_generation_prompt": True, "enable_thinking": False}
-            text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
-            ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
-            assert ids == raw.encode(text, add_special_tokens=False).ids, row
-            lines.append({"row": row, "template": template, "bos": bos, "eos": eos, "messages": messages, "text": text,
-                          "kind": kind, "tokens": tokens, "ids": ids})
-    args.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    print(len(lines), "cases")
+    write(args.out / "cases.jsonl", fixture_cases(args.tokenizers))
+    if args.gguf:
+        write(args.out / "smollm2_gguf.jsonl", gguf_cases(args.gguf))
 
 
 if __name__ == "__main__":

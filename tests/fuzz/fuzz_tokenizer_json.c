@@ -24,6 +24,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     /* The document itself is a text, too. */
     if (bytes <= 4096 && qs_tokenizer_encode(tokenizer, (const char *)data, bytes, false, &list) == QS_OK)
         decode(tokenizer, &list, false);
+    /* Half of it guarded, in the middle of a token or not. */
+    const qs_span guarded = {sizeof text / 2, sizeof text - 1};
+    if (qs_tokenizer_encode_guarded(tokenizer, text, sizeof text - 1, &guarded, 1, &list) == QS_OK)
+        decode(tokenizer, &list, false);
     for (int64_t i = 0; i < list.n; i++)
         if (list.ids[i] < 0 || list.ids[i] >= qs_tokenizer_n_vocab(tokenizer)) __builtin_trap();
     qs_token_list_free(&list);
