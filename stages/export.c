@@ -17,7 +17,7 @@
 #include "stat/calib_file.h"
 
 typedef struct options {
-    const char *model, *quant, *format, *type, *calib, *out;
+    const char *model, *quant, *format, *type, *embedding_type, *head_type, *calib, *out;
     qs_common_args common;
 } options;
 
@@ -66,8 +66,10 @@ static qs_err take(inputs *in, const options *o)
     if (o->model == NULL || o->quant == NULL || o->format == NULL || o->out == NULL)
         return qs_fail(QS_E_USAGE, "--model, --quant, --format and --out are needed; see qsweep-export --help");
     QS_TRY(qs_export_format_find(&job->format, o->format));
-    if ((o->type != NULL || o->calib != NULL) && job->format != &qs_export_gguf)
-        return qs_fail(QS_E_USAGE, "--format %s: --type and --calib are for gguf alone", o->format);
+    bool choices = o->type != NULL || o->embedding_type != NULL || o->head_type != NULL || o->calib != NULL;
+    if (choices && job->format != &qs_export_gguf)
+        return qs_fail(QS_E_USAGE, "--format %s: --type, --embedding-type, --head-type and --calib are for gguf alone",
+                       o->format);
     QS_TRY(qs_out_dir_check(o->out));
     QS_TRY(qs_model_open(&in->parent, o->model));
     QS_TRY(qs_quant_file_open(&job->quant, o->quant, in->parent));
@@ -75,6 +77,8 @@ static qs_err take(inputs *in, const options *o)
     if (o->calib != NULL) QS_TRY(take_calib(in, o->calib));
     job->out = o->out;
     job->type = o->type;
+    job->embedding_type = o->embedding_type;
+    job->head_type = o->head_type;
 out:
     return err;
 }
@@ -126,6 +130,10 @@ int main(int argc, char **argv)
          "gptq, gptq_v2, awq, bnb, exl2 or gguf; --list says what each holds", 0, 0, false},
         {"type", QS_ARG_STRING, &o.type, "NAME",
          "gguf: of the quantised matrices; default: the one that keeps the codes", 0, 0, false},
+        {"embedding-type", QS_ARG_STRING, &o.embedding_type, "NAME",
+         "gguf: of the embedding, a tied head with it; default: as the model's file has it, or f16", 0, 0, false},
+        {"head-type", QS_ARG_STRING, &o.head_type, "NAME", "gguf: of a head of its own; default: likewise", 0, 0,
+         false},
         {"calib", QS_ARG_STRING, &o.calib, "FILE",
          "gguf: statistics from qsweep-calibrate, for a --type that keeps no codes", 0, 0, false},
         {"out", QS_ARG_STRING, &o.out, "PATH", "directory (gguf: file) that will appear", 0, 0, false},

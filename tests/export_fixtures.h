@@ -78,11 +78,9 @@ static inline const char *made_up_artifact(scratch_path path, qs_model *model, c
     return path;
 }
 
-/* Checks, plans and writes; out is removed by the caller's scratch directory. */
-static inline qs_err export_to(qs_model *model, const char *artifact, const char *format, const char *type,
-                               const char *out)
+/* Checks, plans and writes what `job` says to its `out`, which the caller's scratch directory removes. */
+static inline qs_err export_job(qs_export_job job, qs_model *model, const char *artifact, const char *format)
 {
-    qs_export_job job = {.out = out, .type = type};
     int64_t bytes;
     qs_err err;
     QS_TRY(qs_export_format_find(&job.format, format));
@@ -95,6 +93,12 @@ static inline qs_err export_to(qs_model *model, const char *artifact, const char
 out:
     qs_quant_file_close(job.quant);
     return err;
+}
+
+static inline qs_err export_to(qs_model *model, const char *artifact, const char *format, const char *type,
+                               const char *out)
+{
+    return export_job((qs_export_job){.out = out, .type = type}, model, artifact, format);
 }
 
 /* Nothing of a failed export is left behind, not even under another name. */

@@ -248,6 +248,26 @@ static void test_gptq(void **state)
     qs_mem_free(w);
 }
 
+/* |a - b|^2 / |b|^2 of a matrix of two models. */
+static double model_error(const qs_model *made, const qs_model *parent, qs_role role, int64_t layer)
+{
+    qs_tensor_info info = qs_model_info(parent, role, layer);
+    float *a, *b;
+    double error = 0, sum = 0;
+    int64_t n = info.n_out * info.n_in;
+    OK(QS_NEW(a, n, "test"));
+    OK(QS_NEW(b, n, "test"));
+    OK(qs_model_read_f32(made, role, layer, a)); /* rows of Q and K back in their order */
+    OK(qs_model_read_f32(parent, role, layer, b));
+    for (int64_t i = 0; i < n; i++) {
+        error += (double)(a[i] - b[i]) * (double)(a[i] - b[i]);
+        sum += (double)b[i] * (double)b[i];
+    }
+    qs_mem_free(a);
+    qs_mem_free(b);
+    return error / sum;
+}
+
 /* The types that a file has for rows of whole blocks and for rows of 704, and how far its numbers may be off. */
 typedef struct wanted_file {
     const char *type;
@@ -263,23 +283,11 @@ static void check_file(const char *artifact, const wanted_file *wanted)
     OK(export_to(model, artifact, "gguf", wanted->type, scratch(out, name)));
     qs_model *made = model_open(out);
     for (qs_role role = 0; role < QS_N_LINEARS; role++) {
-        qs_tensor_info info = qs_model_info(made, role, 3);
-        float *a, *b;
-        double error = 0, sum = 0;
-        int64_t n = info.n_out * info.n_in;
-        assert_int_equal(info.storage, role == QS_ROLE_DOWN ? wanted->narrow : wanted->whole);
-        OK(QS_NEW(a, n, "test"));
-        OK(QS_NEW(b, n, "test"));
-        OK(qs_model_read_f32(made, role, 3, a)); /* rows of Q and K back in their order */
-        OK(qs_model_read_f32(model, role, 3, b));
-        for (int64_t i = 0; i < n; i++) {
-            error += (double)(a[i] - b[i]) * (double)(a[i] - b[i]);
-            sum += (double)b[i] * (double)b[i];
-        }
-        if (!(error < wanted->error * sum)) fail_msg("%s, %s: %g", name, qs_role_name(role), error / sum);
-        qs_mem_free(a);
-        qs_mem_free(b);
+        double error = model_error(made, model, role, 3);
+        assert_int_equal(qs_model_info(made, role, 3).storage, role == QS_ROLE_DOWN ? wanted->narrow : wanted->whole);
+        if (!(error < wanted->error)) fail_msg("%s, %s: %g", name, qs_role_name(role), error);
     }
+    assert_int_equal(qs_model_info(made, QS_ROLE_EMBED, 0).storage, QS_STORE_F16);
     qs_model_close(made);
 }
 
@@ -302,6 +310,52 @@ static void test_file(void **state)
     assert_no_parts();
 }
 
+/* Types of the tables: each as its options say, the matrices as ever; a table that has the type is taken over; a tied
+ * head has no type of its own. */
+static void test_tables(void **state)
+{
+    (void)state;
+    scratch_path artifact, out, again;
+    (void)made_up_artifact(artifact, model, "rtn:bits=4,group=64,sym=1", 0);
+    qs_export_job job = {.out = scratch(out, "tied.gguf"), .embedding_type = "q6_k"};
+    OK(export_job(job, model, artifact, "gguf"));
+    qs_model *made = model_open(out);
+    assert_int_equal(qs_model_info(made, QS_ROLE_Q, 0).storage, QS_STORE_Q4_0);
+    assert_int_equal(qs_model_info(made, QS_ROLE_EMBED, 0).storage, QS_STORE_Q6_K);
+    assert_true(model_error(made, model, QS_ROLE_EMBED, 0) < 6e-4);
+    qs_model_close(made);
+    job.head_type = "q6_k";
+    FAILS(QS_E_USAGE, export_job(job, model, artifact, "gguf"));
+    TEXT_HOLDS("--head-type q6_k", "--embedding-type");
+    job = (qs_export_job){.out = scratch(again, "bad.gguf"), .embedding_type = "q6"};
+    FAILS(QS_E_USAGE, export_job(job, model, artifact, "gguf"));
+    TEXT_HOLDS("--embedding-type q6:", "q6_k");
+    assert_false(qs_file_exists(again));
+
+    qs_model *own = model_open("tests/fixtures/models/llama2"); /* rows of 64, which Q4_K leaves to Q5_0 */
+    (void)made_up_artifact(artifact, own, "rtn:bits=4,group=32,sym=1", 0);
+    job = (qs_export_job){.out = scratch(out, "own.gguf"), .type = "f16", .embedding_type = "q4_k", .head_type = "q8_0"};
+    OK(export_job(job, own, artifact, "gguf"));
+    made = model_open(out);
+    assert_int_equal(qs_model_info(made, QS_ROLE_Q, 0).storage, QS_STORE_F16);
+    assert_int_equal(qs_model_info(made, QS_ROLE_EMBED, 0).storage, QS_STORE_Q5_0);
+    assert_int_equal(qs_model_info(made, QS_ROLE_HEAD, 0).storage, QS_STORE_Q8_0);
+    assert_true(model_error(made, own, QS_ROLE_EMBED, 0) < 3e-3);
+    assert_true(model_error(made, own, QS_ROLE_HEAD, 0) < 1e-4);
+    qs_model_close(own);
+
+    /* From that file as the parent: the head is taken over, and what is written is no copy of the rest. */
+    (void)made_up_artifact(artifact, made, "rtn:bits=4,group=32,sym=1", 0);
+    job = (qs_export_job){.out = scratch(again, "again.gguf"), .embedding_type = "q8_0", .head_type = "q8_0"};
+    OK(export_job(job, made, artifact, "gguf"));
+    own = model_open(again);
+    assert_true(model_error(own, made, QS_ROLE_HEAD, 0) == 0);
+    assert_int_equal(qs_model_info(own, QS_ROLE_EMBED, 0).storage, QS_STORE_Q8_0);
+    qs_model_close(own);
+    qs_model_close(made);
+    assert_no_parts();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_gptq),
         cmocka_unit_test(test_file),
+        cmocka_unit_test(test_tables),
     };
     return cmocka_run_group_tests_name("export_gguf_aim", tests, start, stop);
 }

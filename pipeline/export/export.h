@@ -13,6 +13,7 @@ typedef struct qs_export_job {
     qs_quant_file *quant; /* the point */
     const char *out;      /* directory or file that will appear */
     const char *type;     /* of the matrices, where the format leaves a choice (gguf); NULL = the format's own */
+    const char *embedding_type, *head_type; /* of these tables, likewise; a tied model has no head of its own */
     const qs_gram_source *grams; /* second moments of the parent, where codes are found anew (gguf); NULL = none */
     int n_threads;               /* for that; 0 = one */
     size_t shard_bytes;   /* largest file of tensors in a directory; 0 = 5 GB, as transformers cuts them */

@@ -40,7 +40,7 @@ struct qs_gguf_aim {
     const float *u, *h;                   /* [n_in, n_in] of it; u NULL = rounding, h NULL = no second moments */
     int64_t layer;                        /* the site's; -1 = none */
     qs_site site;
-    loss *losses; /* [tiles of the tallest matrix] */
+    loss *losses; /* [tiles of the tallest matrix, or of as many rows of a table as there may be] */
     qs_gguf_aimed facts;
 };
 
@@ -78,6 +78,14 @@ out:
     return err;
 }
 
+/* Rows of n_in weights in their order, without second moments. */
+static void leave_site(qs_gguf_aim *aim, int64_t n_in)
+{
+    aim->layer = -1;
+    aim->u = aim->h = NULL;
+    for (int64_t i = 0; i < n_in; i++) aim->order[i] = (int32_t)i;
+}
+
 static qs_err load_site(qs_gguf_aim *aim, const qs_gguf_grid *grid, int64_t layer, qs_site site, int64_t n_in)
 {
     const qs_model_config *config = qs_model_get_config(aim->model);
@@ -88,9 +96,7 @@ static qs_err load_site(qs_gguf_aim *aim, const qs_gguf_grid *grid, int64_t laye
     int slot = 0;
     qs_err err = QS_OK;
     if (aim->layer == layer && aim->site == site) return QS_OK;
-    aim->layer = -1;
-    aim->u = aim->h = NULL;
-    for (int64_t i = 0; i < n_in; i++) aim->order[i] = (int32_t)i;
+    leave_site(aim, n_in);
     if (aim->grams == NULL) goto done;
     while (qs_site_width(config, (qs_site)slot) != n_in) slot++;
     (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", layer, qs_site_name(site));
@@ -217,6 +223,18 @@ qs_err qs_gguf_aim_matrix(qs_gguf_aim *aim, const qs_gguf_kind *kind, int64_t la
     return QS_OK;
 }
 
+qs_err qs_gguf_aim_rows(qs_gguf_aim *aim, const qs_gguf_kind *kind, const char *name, int64_t n_rows, int64_t n_in,
+                        const float *weights, uint8_t *blocks)
+{
+    job j = {.aim = aim, .kind = kind, .weights = weights, .blocks = blocks, .n_out = n_rows, .n_in = n_in};
+    qs_team *team = qs_workspace_team(aim->workspace);
+    int64_t bad = qs_workspace_find_nonfinite(team, weights, n_rows * n_in);
+    if (bad >= 0) return qs_fail(QS_E_NUMERIC, "aim %s: weight %" PRId64 " is not finite", name, bad);
+    leave_site(aim, n_in);
+    qs_team_run(team, (n_rows + R - 1) / R, 1, solve_tiles, &j);
+    return QS_OK;
+}
+
 qs_gguf_aimed qs_gguf_aim_facts(const qs_gguf_aim *aim)
 {
     qs_gguf_aimed facts = aim->facts;
@@ -246,7 +264,7 @@ out:
 qs_err qs_gguf_aim_create(qs_gguf_aim **out, const qs_model *model, const qs_gram_source *grams, double damping,
                           int n_threads)
 {
-    int64_t widest = 0, tallest = 0;
+    int64_t widest = 0, tallest = QS_GGUF_AIM_ROWS_MAX;
     qs_gguf_aim *aim = NULL;
     qs_err err;
     QS_TRY(QS_NEW(aim, 1, "solver"));

@@ -19,6 +19,12 @@ void qs_gguf_aim_destroy(qs_gguf_aim *aim); /* NULL is fine */
 QS_MUST_CHECK qs_err qs_gguf_aim_matrix(qs_gguf_aim *aim, const qs_gguf_kind *kind, int64_t layer, qs_role role,
                                         const float *weights, uint8_t *blocks);
 
+/* Rows of a table, which no second moments belong to: rounded to nearest. n_in is the width of a linear's rows, in whole
+ * blocks. QS_E_NUMERIC names the table and the first weight that is not finite, counted from the first row. */
+enum { QS_GGUF_AIM_ROWS_MAX = 1024 };
+QS_MUST_CHECK qs_err qs_gguf_aim_rows(qs_gguf_aim *aim, const qs_gguf_kind *kind, const char *name, int64_t n_rows,
+                                      int64_t n_in, const float *weights, uint8_t *blocks);
+
 /* Over the matrices so far: how many, how many of them were rounded because no damping made their second moments
  * positive definite, and the mean of tr(E H E^T) / tr(W H W^T), without second moments of |E|^2 / |W|^2. */
 typedef struct qs_gguf_aimed {

@@ -25,7 +25,7 @@ const qs_gguf_kind qs_gguf_kinds[] = {
     {.name = NULL},
 };
 
-qs_err qs_gguf_kind_find(const qs_gguf_kind **out, const char *name)
+qs_err qs_gguf_kind_find(const qs_gguf_kind **out, const char *option, const char *name)
 {
     char names[128] = "";
     for (*out = qs_gguf_kinds; (*out)->name != NULL; ++*out) {
@@ -34,7 +34,7 @@ qs_err qs_gguf_kind_find(const qs_gguf_kind **out, const char *name)
         (void)snprintf(names + used, sizeof names - used, "%s%s", used == 0 ? "" : ", ", (*out)->name);
     }
     *out = NULL;
-    return qs_fail(QS_E_USAGE, "--type %s: it is one of %s", name, names);
+    return qs_fail(QS_E_USAGE, "--%s %s: it is one of %s", option, name, names);
 }
 
 const qs_gguf_kind *qs_gguf_kind_for_row(const qs_gguf_kind *kind, int64_t n_in)

@@ -1,6 +1,6 @@
 /* GGUF for llama.cpp: the quantised matrices in a type that keeps their codes, with codes found anew on the grid of a
  * type that does not (gguf_aim.h), or de-quantised; norms and biases in F32; embedding and head as the parent's GGUF
- * stores them, from a directory in F16. */
+ * stores them, from a directory in F16, or in a type of their own. */
 #include <stdio.h>
 #include <string.h>
 
@@ -22,6 +22,7 @@ typedef struct writer {
     const qs_export_job *job;
     const qs_gguf_kind *kind; /* as asked for; see kind_of */
     bool aimed;               /* codes are found anew */
+    const qs_gguf_kind *embedding, *head; /* as asked for; NULL = as the parent's file stores them, or F16 */
     qs_gguf_aim *aim;
     float *weights; /* a matrix to be aimed, in the order of the file */
     qs_model_config config; /* the parent's, with GGUF's name of the architecture */
@@ -109,7 +110,7 @@ static qs_err choose_kind(const qs_export_job *job, const qs_gguf_kind **kind, b
     char why[WHY_BYTES] = "";
     qs_err err = QS_OK;
     *aimed = false;
-    if (job->type != NULL) QS_TRY(qs_gguf_kind_find(kind, job->type));
+    if (job->type != NULL) QS_TRY(qs_gguf_kind_find(kind, "type", job->type));
     if (job->type != NULL && (*kind)->dense) goto out;
     bool integers = spec->method->format == QS_PACKED_INT && spec->bpw == 0;
     if (job->type == NULL) {
@@ -127,16 +128,43 @@ out:
     return err;
 }
 
+/* What the options say of a table: NULL = nothing. */
+static qs_err find_table(const qs_export_job *job, qs_role role, const char *option, const char *name,
+                         const qs_gguf_kind **out)
+{
+    qs_err err;
+    *out = NULL;
+    if (name == NULL) return QS_OK;
+    QS_TRY(qs_gguf_kind_find(out, option, name));
+    if (role == QS_ROLE_HEAD && qs_model_get_config(job->model)->tied_head)
+        return qs_fail(QS_E_USAGE, "--%s %s: the model's head is its embedding; use --embedding-type", option, name);
+    if (qs_gguf_kind_for_row(*out, qs_model_info(job->model, role, 0).n_in) == NULL)
+        return qs_fail(QS_E_UNSUPPORTED, "--%s %s: rows of %lld weights are no whole blocks of 32; use f16", option,
+                       name, (long long)qs_model_info(job->model, role, 0).n_in);
+out:
+    return err;
+}
+
+static qs_err find_tables(const qs_export_job *job, const qs_gguf_kind **embedding, const qs_gguf_kind **head)
+{
+    qs_err err = find_table(job, QS_ROLE_EMBED, "embedding-type", job->embedding_type, embedding);
+    return err == QS_OK ? find_table(job, QS_ROLE_HEAD, "head-type", job->head_type, head) : err;
+}
+
 static qs_err check(const qs_export_job *job)
 {
-    const qs_gguf_kind *kind;
+    const qs_gguf_kind *kind, *embedding, *head;
+    qs_err err;
     bool aimed;
+    QS_TRY(find_tables(job, &embedding, &head));
     if (qs_export_has_head(job))
         return qs_fail(QS_E_UNSUPPORTED,
                        "export %s: its output head is quantised too, for which no type of GGUF is written; "
                        "use --format exl2, or quantise with head=16",
                        qs_quant_file_spec(job->quant)->id);
-    return choose_kind(job, &kind, &aimed);
+    err = choose_kind(job, &kind, &aimed);
+out:
+    return err;
 }
 
 /* ---- tables and vectors ---- */
@@ -147,13 +175,23 @@ static bool is_written(const writer *w, qs_role role, int64_t layer)
     return qs_model_has(w->job->model, role, layer);
 }
 
-/* The parent's tensor, where it is to be taken over byte by byte: tables beside quantised matrices. */
+/* The type that a table was given; NULL = none, or it is no table. */
+static const qs_gguf_kind *table_kind(const writer *w, qs_role role)
+{
+    const qs_gguf_kind *kind = role == QS_ROLE_EMBED ? w->embedding : role == QS_ROLE_HEAD ? w->head : NULL;
+    return kind != NULL ? qs_gguf_kind_for_row(kind, w->config.d_model) : NULL;
+}
+
+/* The parent's tensor, where it is to be taken over byte by byte: tables beside quantised matrices, or that have the
+ * type already. */
 static const qs_gguf_tensor *kept_tensor(const writer *w, qs_role role, const char *name)
 {
     const qs_gguf *gguf = qs_model_get_gguf(w->job->model);
-    if (gguf == NULL || w->kind->dense || qs_model_rotation(w->job->model) != NULL) return NULL;
-    if (role < QS_N_BLOCK_ROLES || role == QS_ROLE_FINAL_NORM) return NULL;
-    return qs_gguf_find_tensor(gguf, name);
+    const qs_gguf_kind *kind = table_kind(w, role);
+    if (gguf == NULL || qs_model_rotation(w->job->model) != NULL) return NULL;
+    if (role < QS_N_BLOCK_ROLES || role == QS_ROLE_FINAL_NORM || (kind == NULL && w->kind->dense)) return NULL;
+    const qs_gguf_tensor *tensor = qs_gguf_find_tensor(gguf, name);
+    return tensor != NULL && (kind == NULL || kind->storage == tensor->storage) ? tensor : NULL;
 }
 
 static qs_storage storage_of(const writer *w, qs_role role, const char *name)
@@ -162,6 +200,7 @@ static qs_storage storage_of(const writer *w, qs_role role, const char *name)
     if (role != QS_ROLE_EMBED && role != QS_ROLE_HEAD) return QS_STORE_F32;
     const qs_gguf_tensor *kept = kept_tensor(w, role, name);
     if (kept != NULL) return kept->storage;
+    if (table_kind(w, role) != NULL) return table_kind(w, role)->storage;
     return w->kind->dense ? w->kind->storage : QS_STORE_F16;
 }
 
@@ -184,17 +223,29 @@ static qs_err put_floats(writer *w, const char *name, qs_storage storage, const 
     return qs_gguf_writer_put(w->file, name, w->half, (size_t)n * sizeof *w->half);
 }
 
+static qs_err put_rounded(writer *w, const qs_gguf_kind *kind, const char *name, int64_t n_rows, int64_t n_in)
+{
+    qs_err err = qs_gguf_aim_rows(w->aim, kind, name, n_rows, n_in, w->f32, w->blocks);
+    if (err != QS_OK) return err;
+    return qs_gguf_writer_put(w->file, name, w->blocks, (size_t)n_rows * qs_storage_bytes(kind->storage, n_in));
+}
+
 static qs_err put_table(writer *w, qs_role role, const char *name)
 {
     const qs_gguf_tensor *kept = kept_tensor(w, role, name);
+    const qs_gguf_kind *kind = table_kind(w, role);
+    bool rounded = kind != NULL && !kind->dense;
     qs_tensor_info info = qs_model_info(w->job->model, role, 0);
     int64_t step = w->n_floats / info.n_in;
+    if (step > QS_GGUF_AIM_ROWS_MAX) step = QS_GGUF_AIM_ROWS_MAX;
     qs_err err = QS_OK;
     if (kept != NULL) return qs_gguf_writer_put(w->file, name, kept->data, kept->bytes);
     for (int64_t row = 0; row < info.n_out && err == QS_OK; row += step) {
         int64_t n_rows = info.n_out - row < step ? info.n_out - row : step;
         err = qs_model_read_rows_f32(w->job->model, role, 0, row, n_rows, w->f32);
-        if (err == QS_OK) err = put_floats(w, name, storage_of(w, role, name), w->f32, n_rows * info.n_in);
+        if (err == QS_OK && rounded) err = put_rounded(w, kind, name, n_rows, info.n_in);
+        if (err == QS_OK && !rounded)
+            err = put_floats(w, name, storage_of(w, role, name), w->f32, n_rows * info.n_in);
     }
     return err;
 }
@@ -306,7 +357,8 @@ static qs_err writer_init(writer *w, const qs_export_job *job)
 {
     *w = (writer){.job = job, .config = *qs_model_get_config(job->model)};
     (void)snprintf(w->config.architecture, sizeof w->config.architecture, "%s", qs_gguf_architecture(&w->config));
-    return choose_kind(job, &w->kind, &w->aimed);
+    qs_err err = find_tables(job, &w->embedding, &w->head);
+    return err == QS_OK ? choose_kind(job, &w->kind, &w->aimed) : err;
 }
 
 static qs_err plan_file(const qs_export_job *job, int64_t *bytes)
@@ -322,6 +374,7 @@ static qs_err alloc(writer *w)
 {
     const qs_spec *spec = qs_quant_file_spec(w->job->quant);
     size_t blocks = 0;
+    bool tables = w->embedding != NULL || w->head != NULL;
     int64_t widest = 0, largest = 0;
     qs_err err;
     for (qs_role role = 0; role < QS_N_ROLES; role++) {
@@ -336,14 +389,26 @@ static qs_err alloc(writer *w)
     QS_TRY(QS_NEW(w->f32, w->n_floats, "rows to export"));
     QS_TRY(QS_NEW(w->half, w->n_floats, "rows to export"));
     QS_TRY(QS_NEW(w->codes, widest, "codes of a row"));
+    if (tables && blocks < (size_t)w->n_floats * sizeof *w->f32) blocks = (size_t)w->n_floats * sizeof *w->f32;
     QS_TRY(QS_NEW(w->blocks, blocks, "blocks of a matrix"));
-    if (!w->aimed) goto out;
-    QS_TRY(QS_NEW(w->weights, largest, "weights of a matrix"));
+    if (w->aimed) QS_TRY(QS_NEW(w->weights, largest, "weights of a matrix"));
+    if (!w->aimed && !tables) goto out;
     double damping = spec->damping > 0 ? spec->damping : damping_default;
     int n_threads = w->job->n_threads > 0 ? w->job->n_threads : 1;
     err = qs_gguf_aim_create(&w->aim, w->job->model, w->job->grams, damping, n_threads);
 out:
     return err;
+}
+
+static void say_table(const writer *w, qs_role role, const qs_gguf_kind *asked, const char *what)
+{
+    char name[QS_TENSOR_NAME_BYTES];
+    const qs_gguf_kind *kind = table_kind(w, role);
+    if (kind == NULL) return;
+    bool kept = kept_tensor(w, role, qs_role_tensor_name(name, QS_NAMING_GGUF, role, 0)) != NULL;
+    qs_log_info("%s in %s%s%s", what, kind->name,
+                kept ? ", as the model's file has it" : kind->dense ? "" : ", by rounding",
+                kind != asked ? ": its rows are no whole blocks" : "");
 }
 
 /* What has become of a point whose codes did not fit. */
@@ -390,6 +455,10 @@ static qs_err write_file(const qs_export_job *job)
 out:
     qs_progress_finish(&w.progress);
     if (err == QS_OK && w.aimed) say_aimed(&w);
+    if (err == QS_OK) {
+        say_table(&w, QS_ROLE_EMBED, w.embedding, "embedding");
+        say_table(&w, QS_ROLE_HEAD, w.head, "head");
+    }
     qs_gguf_aim_destroy(w.aim);
     qs_mem_free(w.weights);
     qs_gguf_writer_discard(w.file);
@@ -412,7 +481,9 @@ const qs_export_format qs_export_gguf = {
              "q4_k, q5_k, q6_k\n"
              "           the parent's weights on that type's grid, by GPTQ with --calib, else by rounding (not of "
              "points whose\n"
-             "           weights are scaled)",
+             "           weights are scaled); embedding and head as the parent's file has them, f16, or of any --type by "
+             "rounding\n"
+             "           (--embedding-type, --head-type)",
     .check = check,
     .plan = plan_file,
     .write = write_file,

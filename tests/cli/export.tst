@@ -21,6 +21,9 @@
 0 changes.nothing qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --calib $TMP/calib.h5 --out $TMP/kept.gguf
 0 . cmp $TMP/kept.gguf $TMP/m.gguf
 0 . qsweep quantize --quiet --model tests/fixtures/models/smollm2 --spec rtn:bits=4,group=16,sym=1 --out $TMP/s
+0 embedding.in.q8_0,.by.rounding:.its.rows.are.no.whole.blocks qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --embedding-type q6_k --out $TMP/tables.gguf
+0 . qsweep evaluate --quiet --model tests/fixtures/tiny --checkpoint $TMP/tables.gguf --text datasets/handbook/evaluation --ctx 32 --windows 2 --tasks ppl --out $TMP/ev
+2 head.is.its.embedding qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --head-type q6_k --out $TMP/y
 5 32;.use.--type.f16 qsweep export --model tests/fixtures/models/smollm2 --quant $TMP/s/rtn-b4-g16-sym.quant.h5 --format gguf --type q4_k --out $TMP/y
 2 gguf.alone qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --type q4_0 --out $TMP/y
 4 another.model qsweep export --model tests/fixtures/models/llama2 --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q5_0 --calib $TMP/calib.h5 --out $TMP/y
