@@ -1,6 +1,6 @@
 /* Products of many rows straight from stored weights (linear_many.cu) against sums in f64 of weights and inputs as they
  * were before any rounding: formats, group sizes, zero points, permutations, ragged sizes; several matrices at once, with
- * bias and added; tiles that blocks share; the same bits in the reverse order of threads; NaN that shows; and what goes
+ * bias and added; NF4, FP4 and int8; tiles that blocks share; the same bits in the reverse order of threads; NaN that shows; and what goes
  * the other way, by name.
  * Proves: prompts are multiplied by the stored weights with no more error than 16 bits of an input have. */
 #include "backend/cuda/kernels.h"
@@ -124,6 +124,45 @@ static void test_products(void **state)
         if (qs_rt_simt_set_reverse != NULL) qs_rt_simt_set_reverse(false);
         assert_memory_equal(to_host(&p.m, p.y, r->n * r->n_out), first, (size_t)(r->n * r->n_out) * sizeof *first);
         destroy(&p);
+    }
+}
+
+/* NF4, FP4 and int8 are rounded as their formats say, to which the reference holds: results may lie one place of the format
+ * apart, where sums differ in their last bits. */
+static void test_formats(void **state)
+{
+    fixture *f = take(state);
+    enum { BF16 = CASE_BF16 + CASE_ROUND * QS_ROUND_BF16, F16 = CASE_BF16 + CASE_ROUND * QS_ROUND_F16 };
+    static const int64_t shapes[][N_SHAPE] = {
+        {70, 128, 40, QS_PACKED_NF4 + BF16, 64, QS_USE_GEMV},  {33, 192, 130, QS_PACKED_FP4 + BF16 + CASE_NESTED, 64, QS_USE_GEMV},
+        {20, 192, 35, QS_PACKED_NF4 + BF16, 4096, QS_USE_GEMV}, {40, 260, 50, QS_PACKED_INT8 + F16, 1, QS_USE_GEMV},
+    };
+    qs_packed packed;
+    qs_matrix *matrix;
+    draw_packed(&packed, QS_PACKED_FP4, 16, 64, 64, false, QS_ROUND_BF16);
+    qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = 16, .n_in = 64, .packed = &packed};
+    OK(qs_matrix_create(&matrix, f->cuda, &desc, QS_USE_GEMV, QS_COMPUTE_BF16));
+    if (strstr(qs_backend_device(f->cuda), "on the CPU") != NULL)
+        assert_string_equal(qs_matrix_kernel(matrix), "linear_table_bf16_mma, wgmma");
+    qs_matrix_destroy(matrix);
+    qs_packed_free(&packed);
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        output got = {0}, expected = {0};
+        int64_t dense[N_SHAPE], n_apart = 0;
+        double spacing = format_spacing((qs_rounding)(shapes[k][3] / CASE_ROUND & 3));
+        memcpy(dense, shapes[k], sizeof dense);
+        dense[5] = QS_USE_GEMM;
+        run_linear_format(f->cuda, shapes[k], &got);
+        run_linear_format(f->reference, dense, &expected);
+        assert_int_equal(got.n, expected.n);
+        for (int64_t i = 0; i < got.n; i++) {
+            double apart = fabs(got.values[i] - expected.values[i]), sum = 1e-5 * expected.sizes[i];
+            assert_true(apart <= sum + 1.01 * spacing * fabs(expected.values[i]));
+            n_apart += apart > sum;
+        }
+        assert_true(n_apart * 100 <= got.n);
+        output_free(&got);
+        output_free(&expected);
     }
 }
 
@@ -263,6 +302,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products),
+        cmocka_unit_test(test_formats),
         cmocka_unit_test(test_shares),
         cmocka_unit_test(test_together),
         cmocka_unit_test(test_broken_numbers_show),

@@ -174,7 +174,8 @@ static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_job
 {
     const qs_gpu_matrix *self = jobs[0].matrix->state;
     qs_linear_job plain[QS_CU_LINEARS_MAX];
-    bool is_rounded = false;
+    bool is_rounded = false, stored = !few && self->many_kernel != NULL;
+    qs_gpu_prepared prepared = {0};
     qs_err err;
     /* Products of many rows in bf16 begin with rounding to it. */
     bool as_it_is = !few && self->compute == QS_ROUND_BF16 && jobs[0].matrix->compute == QS_COMPUTE_BF16;
@@ -182,7 +183,9 @@ static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_job
     const float *coded = as_it_is ? x : gpu->coded.data;
     QS_TRY(lay_aside(gpu, jobs, n_jobs, n, plain));
     if (few) QS_TRY(qs_gpu_run_few(gpu, NULL, plain, n_jobs, coded, n));
-    for (int64_t i = 0; !few && i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &is_rounded));
+    if (stored) QS_TRY(qs_gpu_run_stored(gpu, plain, n_jobs, coded, n, &prepared));
+    for (int64_t i = 0; !few && !stored && i < n_jobs; i++)
+        QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &is_rounded));
     QS_TRY(finish(gpu, jobs, n_jobs, plain, x, n));
 out:
     return err;

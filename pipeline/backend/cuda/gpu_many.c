@@ -6,6 +6,7 @@
 static const char *const kernels[] = {
     [QS_CU_INT2] = "linear_int2_mma, wgmma", [QS_CU_INT3] = "linear_int3_mma, wgmma", [QS_CU_INT4] = "linear_int4_mma, wgmma",
     [QS_CU_INT8] = "linear_int8_mma, wgmma", [QS_CU_F16] = "linear_f16_mma, wgmma",   [QS_CU_BF16] = "linear_bf16_mma, wgmma",
+    [QS_CU_TABLE_BF16] = "linear_table_bf16_mma, wgmma",
 };
 
 const char *qs_gpu_many_kernel(const qs_matrix *matrix)
@@ -13,7 +14,7 @@ const char *qs_gpu_many_kernel(const qs_matrix *matrix)
     const qs_gpu_matrix *self = matrix->state;
     const qs_gpu *gpu = matrix->backend->state;
     /* Dense weights, where they are kept, are for windows of many thousand rows. */
-    bool is_stored = matrix->uses == QS_USE_GEMV && !self->is_f32 && self->format == QS_PACKED_INT;
+    bool is_stored = matrix->uses == QS_USE_GEMV && !self->is_f32;
     if (!gpu->device.has_wgmma || !qs_gpu_on_trial("linear_wgmma")) return NULL;
     if (!is_stored || matrix->compute != QS_COMPUTE_BF16 || !self->fits_f16) return NULL;
     return qs_cu_many_takes(&self->shape) ? kernels[self->shape.format] : NULL;
@@ -43,9 +44,10 @@ qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs,
 {
     const qs_matrix *first = jobs[0].matrix;
     const qs_gpu_matrix *self = first->state;
-    qs_gpu_prepared wanted = {.is_there = true, .bf16 = self->shape.format == QS_CU_BF16, .has_perm = self->has_perm};
+    qs_gpu_prepared wanted = {.is_there = true, .has_perm = self->has_perm};
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_err err;
+    wanted.bf16 = self->shape.format == QS_CU_BF16 || self->shape.format == QS_CU_TABLE_BF16;
     if (self->has_perm) wanted.perm_id = self->perm_id;
     QS_TRY(reserve(gpu, n, first->n_in));
     qs_cu_many_x rounded = {.x = gpu->many_x.data, .scale = gpu->many_scale.data};

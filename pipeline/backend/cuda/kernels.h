@@ -233,7 +233,7 @@ typedef struct qs_cu_many_scratch {
     float *parts;
     unsigned *n_arrived;
 } qs_cu_many_scratch;
-/* y = x W^T + bias for any n, from x as prepared (bf16 for bf16 weights, else f16), of up to QS_CU_LINEARS_MAX matrices of
+/* y = x W^T + bias for any n, from x as prepared (bf16 for weights of that, else f16), of up to QS_CU_LINEARS_MAX matrices of
  * one shape (n_out may differ). Weights are f16 numbers: code less zero point, times the scale, rounded once. The same bits
  * from run to run; a row's may differ with n. Of widths other than 4 bits, groups of whole chunks. */
 static inline bool qs_cu_many_takes(const qs_cu_linear_shape *shape)
@@ -241,7 +241,7 @@ static inline bool qs_cu_many_takes(const qs_cu_linear_shape *shape)
     bool has_whole_chunks = shape->group_size >= shape->n_in || shape->group_size % QS_CU_CHUNK == 0;
     switch (shape->format) {
     case QS_CU_INT4: case QS_CU_F16: case QS_CU_BF16: return true;
-    case QS_CU_INT2: case QS_CU_INT3: case QS_CU_INT8: return has_whole_chunks;
+    case QS_CU_INT2: case QS_CU_INT3: case QS_CU_INT8: case QS_CU_TABLE_BF16: return has_whole_chunks;
     default: return false;
     }
 }

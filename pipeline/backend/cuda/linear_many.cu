@@ -31,6 +31,7 @@ struct job {
     int n_columns;        /* tiles of y^T beside each other */
     int n_rounds;         /* whole tiles of each block */
     int first_split, n_ranges, n_split_chunks; /* tiles from first_split on are split */
+    float values[16];                          /* of a table */
     float *parts;
     unsigned *n_arrived;  /* [range] of the parts of the tile that begins there; 0 between launches */
 };
@@ -39,7 +40,8 @@ struct job {
 template <int FORMAT_, int STEPS_, bool ZEROS_, int BLOCKS_, int N_> struct form {
     enum {
         FORMAT = FORMAT_, STEPS = STEPS_, ZEROS = ZEROS_, BLOCKS = BLOCKS_, N = N_,
-        BF16 = FORMAT == QS_CU_BF16, CODED = qs_unpacker<FORMAT>::CODED, WORDS = qs_unpacker<FORMAT>::WORDS,
+        TABLE = FORMAT >= QS_CU_TABLE, BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16,
+        CODED = qs_unpacker<FORMAT>::CODED, WORDS = qs_unpacker<FORMAT>::WORDS,
         ROWS = N_GROUPS * BLOCKS * 64, TILES = ROWS / QS_CU_TILE_ROWS, TILE_BYTES = WORDS * 128,
         X_BYTES = N * X_ROW_BYTES, STAGE_BYTES = X_BYTES + TILES * TILE_BYTES,
         FIT = RING_BYTES / STAGE_BYTES, STAGES = FIT > STAGES_MAX ? STAGES_MAX : FIT,
@@ -143,7 +145,8 @@ template <class F> __device__ __forceinline__ void bring(const job &j, char *rin
 
 /* ---- weights ---- */
 
-/* Scales and zero points of rows g and g + 8 of a warp's tiles, for each group of a chunk. */
+/* Scales and zero points of rows g and g + 8 of a warp's tiles, for each group of a chunk; of tables the largest magnitudes
+ * of row g and of row g + 8. */
 template <class F> struct metas {
     enum { GROUPS = F::CODED ? F::CHUNK_GROUPS : 1 };
     uint32_t scale[F::BLOCKS][GROUPS], zeros[F::BLOCKS][GROUPS];
@@ -158,7 +161,12 @@ template <class F> struct metas {
 #pragma unroll
                 for (int b = 0; b < F::BLOCKS; b++) {
                     int64_t at = ((int64_t)min(tile + 4 * b, n_tiles - 1) * j.n_groups + group) * 8 + g;
-                    scale[b][i] = l->scales[at];
+                    if constexpr (F::TABLE) {
+                    uint2 pair = reinterpret_cast<const uint2 *>(l->scales)[at];
+                    scale[b][i] = pair.x, zeros[b][i] = pair.y;
+                    continue;
+                }
+                scale[b][i] = l->scales[at];
                     zeros[b][i] = F::ZEROS ? l->zeros[at] : 0;
                 }
             }
@@ -176,13 +184,21 @@ template <class F> struct lane_words {
     }
 };
 
-/* The A fragment of k-step s; weights are f16 numbers, rounded once from code - zero point times the scale. */
+/* The A fragment of k-step s; weights are f16 numbers, rounded once from code - zero point times the scale, or what their
+ * format says of a table. */
 template <class F>
-__device__ __forceinline__ void fragment_of(const lane_words<F> &words, const metas<F> &meta, int block, int s, uint32_t (&a)[4])
+__device__ __forceinline__ void fragment_of(const lane_words<F> &words, const metas<F> &meta, const uint32_t *table, int block,
+                                            int s, uint32_t (&a)[4])
 {
     if constexpr (!F::CODED) {
 #pragma unroll
         for (int r = 0; r < 4; r++) a[r] = words.words[r];
+    } else if constexpr (F::TABLE) {
+        qs_unpacker<F::FORMAT> unpack;
+        unpack.table = table;
+        unpack.absmax[0] = __uint_as_float(meta.scale[block][s / F::STEPS]);
+        unpack.absmax[1] = __uint_as_float(meta.zeros[block][s / F::STEPS]);
+        unpack.step(words.words, s, a);
     } else {
         constexpr uint32_t middle = 1u << (qs_unpacker<F::FORMAT>::BITS - 1), minus_zero = 0x80008000u;
         qs_unpacker<F::FORMAT> unpack;
@@ -299,7 +315,8 @@ __device__ __forceinline__ void store(const job &j, const segment &s, const plac
 
 /* ---- the warpgroups that multiply ---- */
 
-template <class F> __device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, unsigned *shared_count)
+template <class F>
+__device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, unsigned *shared_count, const uint32_t *table)
 {
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, g = lane / 4, round = 0, turn = 0;
     int own_tile = warp / 4 * 4 * F::BLOCKS + warp % 4; /* of the strip's */
@@ -328,7 +345,7 @@ template <class F> __device__ __forceinline__ void multiply(const job &j, char *
 #pragma unroll
                 for (int i = 0; i < F::BLOCKS; i++) {
                     if (!F::CODED) words[i].load(own + 4 * i * F::TILE_BYTES, k, lane);
-                    fragment_of<F>(words[i], meta, i, k, a[i]);
+                    fragment_of<F>(words[i], meta, table, i, k, a[i]);
                 }
                 qs_wgmma_fence();
 #pragma unroll
@@ -355,6 +372,8 @@ template <class F> __global__ void __launch_bounds__(THREADS, 1) linear_many(con
     QS_DYNAMIC_SHARED(char, shared);
     __shared__ barriers b;
     __shared__ unsigned shared_count;
+    __shared__ __align__(256) uint32_t table[16]; /* qs_table_entry */
+    if (F::TABLE && threadIdx.x < 16) table[threadIdx.x] = __float_as_uint(j.values[threadIdx.x]);
     char *ring = shared + (ALIGNMENT - qs_shared_address(shared) % ALIGNMENT) % ALIGNMENT;
     if (threadIdx.x == 0) {
         for (int i = 0; i < F::STAGES; i++) {
@@ -370,7 +389,7 @@ template <class F> __global__ void __launch_bounds__(THREADS, 1) linear_many(con
         if (threadIdx.x < CONSUMERS + 32) bring<F>(j, ring, &b);
     } else {
         qs_take_registers<CONSUMER_REGISTERS>();
-        multiply<F>(j, ring, &b, &shared_count);
+        multiply<F>(j, ring, &b, &shared_count, table);
     }
 #endif
 }
@@ -437,6 +456,7 @@ extern "C" int qs_cu_linear_many(void *stream, const qs_cu_linear_shape *shape, 
     j.scale = x->scale;
     j.n = (int)n;
     j.x_rows = (int)qs_cu_many_rows(n);
+    for (int i = 0; i < 16; i++) j.values[i] = shape->values != nullptr ? shape->values[i] : 0.0f;
     j.parts = scratch->parts;
     j.n_arrived = scratch->n_arrived;
     bool has_whole_chunks = j.n_groups == 1 || group_size % QS_CU_CHUNK == 0;
@@ -444,6 +464,7 @@ extern "C" int qs_cu_linear_many(void *stream, const qs_cu_linear_shape *shape, 
     case QS_CU_INT2: return launch_chunks<QS_CU_INT2>(stream, &j, n_sms);
     case QS_CU_INT3: return launch_chunks<QS_CU_INT3>(stream, &j, n_sms);
     case QS_CU_INT8: return launch_chunks<QS_CU_INT8>(stream, &j, n_sms);
+    case QS_CU_TABLE_BF16: return launch_form<QS_CU_TABLE_BF16>(stream, &j, n_sms);
     case QS_CU_F16: return launch_form<QS_CU_F16>(stream, &j, n_sms);
     case QS_CU_BF16: return launch_form<QS_CU_BF16>(stream, &j, n_sms);
     default: break;
