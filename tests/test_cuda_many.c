@@ -210,8 +210,7 @@ static void test_shares(void **state)
     destroy(&p);
 }
 
-/* Rows of x are the same whatever their number is only in tiles that are shared alike; what must not differ is which
- * matrices share a launch. */
+/* Matrices of one x: those of one form in one launch, and x prepared anew where the next form wants it otherwise. */
 static void test_together(void **state)
 {
     fixture *f = take(state);

@@ -456,6 +456,7 @@ qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
             end++;
         if (self->format != QS_PACKED_INT) {
             QS_TRY(qs_gpu_format_linears(gpu, jobs + i, end - i, x, n));
+            x_is_rounded = prepared.is_there = false; /* its own x may lie there now */
         } else if (few) {
             QS_TRY(qs_gpu_run_few(gpu, NULL, jobs + i, end - i, x, n));
         } else if (stored) {
