@@ -1,7 +1,9 @@
 /* qsweep-export: a quantised point in the format of the runtime that will serve it.
  *
- *   say   options   take   model, quant artifact, format   plan   what it cannot hold is refused; bytes
- *   run   tensors, configuration, tokenizer                seal   renamed into place */
+ *   say   options   take   model, quant artifacts, format   plan   what it cannot hold is refused; bytes
+ *   run   tensors, configuration, tokenizer                 seal   renamed into place
+ *
+ * Of several points every one is planned before the first is written. */
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +19,8 @@
 #include "stat/calib_file.h"
 
 typedef struct options {
-    const char *model, *quant, *format, *type, *embedding_type, *head_type, *calib, *out;
+    qs_arg_list quants;
+    const char *model, *format, *type, *embedding_type, *head_type, *calib, *out;
     qs_common_args common;
 } options;
 
@@ -27,6 +30,8 @@ typedef struct inputs {
     qs_calib_file *calib;
     qs_gram_source grams, turned_source;
     qs_turned_grams *turned_grams; /* of a point with rotate=1 */
+    int64_t at;                    /* the point that is open; -1 = none */
+    char (*outs)[QS_PATH_BYTES];   /* [quants] where each goes */
 } inputs;
 
 static void print_list(void)
@@ -44,38 +49,22 @@ static qs_err get_gram(void *context, int64_t layer, qs_site site, const float *
     return qs_calib_file_gram(context, layer, site, packed_gram, n_tokens);
 }
 
-/* Second moments of the inputs of the point's own model. */
-static qs_err take_calib(inputs *in, const char *path)
-{
-    qs_err err;
-    QS_TRY(qs_calib_file_open(&in->calib, path, in->parent));
-    in->grams = (qs_gram_source){.get = get_gram, .context = in->calib};
-    in->job.grams = &in->grams;
-    if (qs_model_rotation(in->job.model) == NULL) goto out;
-    QS_TRY(qs_turned_grams_create(&in->turned_grams, in->job.model, &in->grams));
-    in->turned_source = qs_turned_grams_source(in->turned_grams);
-    in->job.grams = &in->turned_source;
-out:
-    return err;
-}
-
 static qs_err take(inputs *in, const options *o)
 {
     qs_export_job *job = &in->job;
     qs_err err;
-    if (o->model == NULL || o->quant == NULL || o->format == NULL || o->out == NULL)
+    if (o->model == NULL || o->quants.n == 0 || o->format == NULL || o->out == NULL)
         return qs_fail(QS_E_USAGE, "--model, --quant, --format and --out are needed; see qsweep-export --help");
     QS_TRY(qs_export_format_find(&job->format, o->format));
     bool choices = o->type != NULL || o->embedding_type != NULL || o->head_type != NULL || o->calib != NULL;
     if (choices && job->format != &qs_export_gguf)
         return qs_fail(QS_E_USAGE, "--format %s: --type, --embedding-type, --head-type and --calib are for gguf alone",
                        o->format);
-    QS_TRY(qs_out_dir_check(o->out));
+    if (o->quants.n == 1) QS_TRY(qs_out_dir_check(o->out));
+    QS_TRY(QS_NEW(in->outs, o->quants.n, "paths of points"));
     QS_TRY(qs_model_open(&in->parent, o->model));
-    QS_TRY(qs_quant_file_open(&job->quant, o->quant, in->parent));
-    job->model = qs_quant_file_model(job->quant);
-    if (o->calib != NULL) QS_TRY(take_calib(in, o->calib));
-    job->out = o->out;
+    if (o->calib != NULL) QS_TRY(qs_calib_file_open(&in->calib, o->calib, in->parent));
+    in->grams = (qs_gram_source){.get = get_gram, .context = in->calib};
     job->type = o->type;
     job->embedding_type = o->embedding_type;
     job->head_type = o->head_type;
@@ -83,39 +72,110 @@ out:
     return err;
 }
 
-static void print_json(const qs_export_job *job, int64_t bytes, bool written)
+static void leave_point(inputs *in)
 {
-    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:I}", "config", qs_quant_file_spec(job->quant)->id, "format",
-                             job->format->name, "out", job->out, "status", written ? "written" : "planned", "bytes",
-                             (json_int_t)bytes);
-    (void)json_dumpf(root, stdout, JSON_INDENT(1));
+    qs_turned_grams_destroy(in->turned_grams);
+    qs_quant_file_close(in->job.quant);
+    in->turned_grams = NULL;
+    in->job.quant = NULL;
+    in->at = -1;
+}
+
+/* --out is the path of the only point; of several the directory of all. */
+static qs_err name_out(inputs *in, const options *o, int64_t i)
+{
+    const qs_export_format *format = in->job.format;
+    const char *id = qs_quant_file_spec(in->job.quant)->id;
+    const char *kind = format->directory ? format->name : o->type != NULL ? o->type : "";
+    qs_err err;
+    if (o->quants.n == 1) return qs_path_format(in->outs[i], "%s", o->out);
+    QS_TRY(qs_path_format(in->outs[i], "%s/%s%s%s%s", o->out, id, kind[0] != '\0' ? "-" : "", kind,
+                          format->directory ? "" : ".gguf"));
+    for (int64_t j = 0; j < i; j++)
+        if (strcmp(in->outs[i], in->outs[j]) == 0)
+            return qs_fail(QS_E_USAGE, "export %s: %s is the same point; name one of them", o->quants.items[i],
+                           o->quants.items[j]);
+    err = qs_out_dir_check(in->outs[i]);
+out:
+    return err;
+}
+
+/* Opens point i, unless it is; second moments are those of the inputs of its own model. */
+static qs_err take_point(inputs *in, const options *o, int64_t i)
+{
+    qs_export_job *job = &in->job;
+    qs_err err;
+    if (in->at == i) return QS_OK;
+    leave_point(in);
+    QS_TRY(qs_quant_file_open(&job->quant, o->quants.items[i], in->parent));
+    job->model = qs_quant_file_model(job->quant);
+    job->grams = in->calib != NULL ? &in->grams : NULL;
+    if (in->calib != NULL && qs_model_rotation(job->model) != NULL) {
+        QS_TRY(qs_turned_grams_create(&in->turned_grams, job->model, &in->grams));
+        in->turned_source = qs_turned_grams_source(in->turned_grams);
+        job->grams = &in->turned_source;
+    }
+    job->out = in->outs[i];
+    in->at = i;
+out:
+    return err;
+}
+
+static qs_err plan_point(inputs *in, const options *o, int64_t i, json_t *results)
+{
+    const qs_export_job *job = &in->job;
+    char text[QS_MEM_TEXT_BYTES];
+    int64_t bytes;
+    qs_err err;
+    QS_TRY(take_point(in, o, i));
+    QS_TRY(name_out(in, o, i));
+    QS_TRY(job->format->check(job));
+    QS_TRY(job->format->plan(job, &bytes));
+    const char *id = qs_quant_file_spec(job->quant)->id;
+    qs_log_info("export %s as %s: %s (%lld bytes) of tensors to %s", id, job->format->name,
+                qs_mem_format(text, (size_t)bytes), (long long)bytes, job->out);
+    (void)json_array_append_new(results, json_pack("{s:s, s:s, s:s, s:s, s:I}", "config", id, "format",
+                                                   job->format->name, "out", job->out, "status",
+                                                   o->common.dry_run ? "planned" : "written", "bytes",
+                                                   (json_int_t)bytes));
+out:
+    return err;
+}
+
+static qs_err write_point(inputs *in, const options *o, int64_t i)
+{
+    const qs_export_job *job = &in->job;
+    double started = qs_clock_seconds();
+    qs_err err;
+    QS_TRY(take_point(in, o, i));
+    QS_TRY(job->format->write(job));
+    qs_log_info("%s: written in %.1f s, for %s", job->out, qs_clock_seconds() - started, job->format->loaders);
+out:
+    return err;
+}
+
+/* Of one point an object, of several an array of them. */
+static void print_json(const json_t *results)
+{
+    (void)json_dumpf(json_array_size(results) == 1 ? json_array_get(results, 0) : results, stdout, JSON_INDENT(1));
     (void)putchar('\n');
-    json_decref(root);
 }
 
 static qs_err run(const options *o, int n_threads)
 {
-    inputs in = {.job = {.n_threads = n_threads}};
-    const qs_export_job *job = &in.job;
-    char text[QS_MEM_TEXT_BYTES];
-    int64_t bytes;
-    double started = qs_clock_seconds();
+    inputs in = {.job = {.n_threads = n_threads}, .at = -1};
+    json_t *results = json_array();
     qs_err err;
     QS_TRY(take(&in, o));
-    QS_TRY(job->format->check(job));
-    QS_TRY(job->format->plan(job, &bytes));
-    qs_log_info("export %s as %s: %s (%lld bytes) of tensors to %s", qs_quant_file_spec(job->quant)->id,
-                job->format->name, qs_mem_format(text, (size_t)bytes), (long long)bytes, o->out);
-    if (!o->common.dry_run) {
-        QS_TRY(job->format->write(job));
-        qs_log_info("%s: written in %.1f s, for %s", o->out, qs_clock_seconds() - started, job->format->loaders);
-    }
-    if (o->common.json) print_json(job, bytes, !o->common.dry_run);
+    for (int64_t i = 0; i < o->quants.n; i++) QS_TRY(plan_point(&in, o, i, results));
+    for (int64_t i = 0; i < o->quants.n && !o->common.dry_run; i++) QS_TRY(write_point(&in, o, i));
+    if (o->common.json) print_json(results);
 out:
-    qs_turned_grams_destroy(in.turned_grams);
+    leave_point(&in);
+    json_decref(results);
     qs_calib_file_close(in.calib);
-    qs_quant_file_close(in.job.quant);
     qs_model_close(in.parent);
+    qs_mem_free(in.outs);
     return err;
 }
 
@@ -125,7 +185,7 @@ int main(int argc, char **argv)
     int n_threads;
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &o.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
-        {"quant", QS_ARG_STRING, &o.quant, "FILE", "the quant artifact to export", 0, 0, false},
+        {"quant", QS_ARG_LIST, &o.quants, "FILE", "the quant artifact to export; repeatable", 0, 0, false},
         {"format", QS_ARG_STRING, &o.format, "NAME",
          "gptq, gptq_v2, awq, bnb, exl2 or gguf; --list says what each holds", 0, 0, false},
         {"type", QS_ARG_STRING, &o.type, "NAME",
@@ -136,7 +196,8 @@ int main(int argc, char **argv)
          false},
         {"calib", QS_ARG_STRING, &o.calib, "FILE",
          "gguf: statistics from qsweep-calibrate, for a --type that keeps no codes", 0, 0, false},
-        {"out", QS_ARG_STRING, &o.out, "PATH", "directory (gguf: file) that will appear", 0, 0, false},
+        {"out", QS_ARG_STRING, &o.out, "PATH", "directory (gguf: file) that will appear; of several points the directory of all", 0, 0,
+         false},
         QS_ARGS_COMMON(&o.common),
     };
     qs_args args = {.program = "qsweep-export",
