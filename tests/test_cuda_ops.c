@@ -341,7 +341,7 @@ static void test_norm_and_gate(void **state)
             qs_matrix *second = create_one_of_two(f, &kinds[i], compute, true);
             int64_t n = kinds[i].format == QS_MATRIX_F32 && rows[k] > QS_GEMV_MAX_ROWS ? QS_GEMV_MAX_ROWS : rows[k];
             take_order(k % 2 == 1);
-            check_with(&(with_case){f->cuda, first, second, WITH_OUT, WITH_IN, n, 2e-6, true});
+            check_with_fused(&(with_case){f->cuda, first, second, WITH_OUT, WITH_IN, n, 2e-6, true});
             take_order(false);
             qs_matrix_destroy(first);
             qs_matrix_destroy(second);

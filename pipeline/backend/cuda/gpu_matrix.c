@@ -475,6 +475,7 @@ out:
 static bool takes_with(const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
 {
     const qs_matrix *first = jobs[0].matrix;
+    if (!qs_gpu_on_trial("fused_step")) return false;
     if (with->norm != NULL && first->n_in > QS_CU_NORM_COLUMNS_MAX) return false;
     if (n_jobs > QS_CU_LINEARS_MAX || qs_gpu_codes_few_rows(first->state)) return false;
     for (int64_t i = 0; i < n_jobs; i++)
