@@ -32,7 +32,7 @@ static inline float nearest(float value) { return (value + QS_SCALE_MAGIC) - QS_
 static float lowest(const qs_gguf_grid *g) { return g->affine ? 0.0f : -(float)(1 << (g->bits - 1)); }
 static float highest(const qs_gguf_grid *g) { return (float)((1 << g->bits) - 1) + lowest(g); }
 
-/* Levels, and with them lows, which only affine grids have. */
+/* Levels of grids that have them, and with them lows, which only affine grids have. */
 static float level_least(const qs_gguf_grid *g) { return g->affine ? 0.0f : -(float)(1 << (g->level_bits - 1)); }
 static float level_most(const qs_gguf_grid *g) { return (float)((1 << g->level_bits) - 1) + level_least(g); }
 
@@ -222,7 +222,6 @@ void qs_gguf_grid_sub(const qs_gguf_grid *g, const float *x, const float *weight
                       qs_gguf_scales *scales, float *s, float *m)
 {
     float best[R], error[R], tried_s[R], tried_m[R], level[R], low[R] = {0};
-    float least = level_least(g), most = level_most(g);
     float *wished_s = scales->scale[index], *wished_m = scales->minimum[index];
     extent of;
     if (g->sub == g->unit) {
@@ -230,6 +229,7 @@ void qs_gguf_grid_sub(const qs_gguf_grid *g, const float *x, const float *weight
         memcpy(m, scales->dmin, sizeof best);
         return;
     }
+    float least = level_least(g), most = level_most(g);
     measure(x, g->sub, weight, &of);
     if (moved) improve(g, x, g->sub, weight, &of, wished_s, wished_m);
     for (int r = 0; r < R; r++) {
