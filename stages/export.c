@@ -168,6 +168,7 @@ static qs_err run(const options *o, int n_threads)
     qs_err err;
     QS_TRY(take(&in, o));
     for (int64_t i = 0; i < o->quants.n; i++) QS_TRY(plan_point(&in, o, i, results));
+    if (o->quants.n > 1 && !o->common.dry_run) QS_TRY(qs_dir_create(o->out));
     for (int64_t i = 0; i < o->quants.n && !o->common.dry_run; i++) QS_TRY(write_point(&in, o, i));
     if (o->common.json) print_json(results);
 out:

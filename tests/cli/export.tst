@@ -32,8 +32,8 @@
 0 grid/rtn-b4-g32-asym-gptq_v2" qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --quant $TMP/x/rtn-b4-g32-asym.quant.h5 --format gptq_v2 --out $TMP/grid --json --quiet
 0 ^rtn-b4-g32-asym-gptq_v2_rtn-b4-g32-sym-gptq_v2_$ ls $TMP/grid | tr '\n' ' '
 0 . diff -r $TMP/grid/rtn-b4-g32-asym-gptq_v2 $TMP/new/gptq_v2
-0 b8-g32-asym-q5_0.gguf:.written qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q5_0 --calib $TMP/calib.h5 --out $TMP/grid
-0 . cmp $TMP/grid/rtn-b8-g32-asym-q5_0.gguf $TMP/aimed.gguf
+0 b8-g32-asym-q5_0.gguf:.written qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q5_0 --calib $TMP/calib.h5 --out $TMP/new/files
+0 . cmp $TMP/new/files/rtn-b8-g32-asym-q5_0.gguf $TMP/aimed.gguf
 2 the.same.point qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --out $TMP/y
 5 --type.f16 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --out $TMP/y
 
