@@ -412,7 +412,7 @@ bench_gpu_objects := $(patsubst %.c,$(SHARE)/%.o,$(wildcard tests/bench_gpu/*.c)
 .PHONY: bench-gpu bundle
 bench-gpu: $(BUILD)/tests/bench_cuda
 	@BUILD=$(BUILD) scripts/bench/gpu-check $(or $(OUT),$(BUILD)/gpu) bench torch
-bundle: $(programs) $(BUILD)/datasets/world/generate $(BUILD)/tests/bench_cuda $(filter $(BUILD)/tests/test_cuda_%,$(test_programs))
+bundle: $(programs) $(world)/calibration.txt $(world)/evaluation.txt $(BUILD)/tests/bench_cuda $(filter $(BUILD)/tests/test_cuda_%,$(test_programs))
 	@scripts/bench/bundle $(BUILD)
 tools cuda-tests: $(BUILD)/tests/bench_cuda
 $(BUILD)/tests/bench_cuda: $(bench_gpu_objects) $(library)

@@ -197,8 +197,8 @@ int main(int argc, char **argv)
          false},
         {"calib", QS_ARG_STRING, &o.calib, "FILE",
          "gguf: statistics from qsweep-calibrate, for a --type that keeps no codes", 0, 0, false},
-        {"out", QS_ARG_STRING, &o.out, "PATH", "directory (gguf: file) that will appear; of several points the directory of all", 0, 0,
-         false},
+        {"out", QS_ARG_STRING, &o.out, "PATH",
+         "directory (gguf: file) that will appear; of several points the directory of all", 0, 0, false},
         QS_ARGS_COMMON(&o.common),
     };
     qs_args args = {.program = "qsweep-export",

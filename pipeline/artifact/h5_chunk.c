@@ -36,7 +36,8 @@ uint32_t qs_fletcher32(const uint8_t *data, size_t bytes)
     return folded(sums) << 16 | folded(sum);
 }
 
-void qs_shuffle(const uint8_t *data, size_t n, size_t elem_bytes, uint8_t *out)
+/* out[j n + i] = byte j of element i. */
+static void shuffle(const uint8_t *data, size_t n, size_t elem_bytes, uint8_t *out)
 {
     for (size_t j = 0; j < elem_bytes; j++)
         for (size_t i = 0; i < n; i++) out[j * n + i] = data[i * elem_bytes + j];
@@ -67,16 +68,17 @@ static void store_chunk(chunk_job *job, int64_t i)
     size_t n_there = (size_t)(n_rows - row < job->chunk_rows ? n_rows - row : job->chunk_rows) * job->row_bytes;
     const uint8_t *plain = job->src + (size_t)row * job->row_bytes;
     uint8_t *shuffled = job->plain + (size_t)i * job->chunk_bytes, *stored = job->stored + (size_t)i * job->bound;
+    const uint8_t *ready = plain;
     if (n_there < job->chunk_bytes) {
         memcpy(stored, plain, n_there); /* the bound is at least a chunk's bytes */
         memset(stored + n_there, 0, job->chunk_bytes - n_there);
         plain = stored;
     }
-    if (job->elem_bytes > 1 || plain == stored)
-        qs_shuffle(plain, job->chunk_bytes / job->elem_bytes, job->elem_bytes, shuffled);
-    else
-        shuffled = (uint8_t *)(uintptr_t)plain;
-    size_t done = ZSTD_compress(stored, job->bound - CHECKSUM_BYTES, shuffled, job->chunk_bytes, QS_ZSTD_LEVEL);
+    if (job->elem_bytes > 1 || plain == stored) { /* bytes keep their order */
+        shuffle(plain, job->chunk_bytes / job->elem_bytes, job->elem_bytes, shuffled);
+        ready = shuffled;
+    }
+    size_t done = ZSTD_compress(stored, job->bound - CHECKSUM_BYTES, ready, job->chunk_bytes, QS_ZSTD_LEVEL);
     job->bytes[i] = 0;
     if (ZSTD_isError(done)) return;
     uint32_t checksum = qs_fletcher32(stored, done);

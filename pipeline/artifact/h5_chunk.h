@@ -21,7 +21,4 @@ bool qs_chunks_read(hid_t dataset, const qs_dataset_info *info, int64_t first, i
 /* HDF5's form of Fletcher's checksum over big-endian words of 16 bits; an odd last byte is a word's upper half. */
 uint32_t qs_fletcher32(const uint8_t *data, size_t bytes);
 
-/* out[j n + i] = byte j of element i. */
-void qs_shuffle(const uint8_t *data, size_t n, size_t elem_bytes, uint8_t *out);
-
 #endif

@@ -153,6 +153,25 @@ static void put_nibbles_k(uint8_t *dst, const uint8_t *q, bool five)
             dst[run * 16 + j] = (uint8_t)((q[run * 32 + j] & 15) | (q[run * 32 + 32 + j] & 15) << 4);
 }
 
+static void put_45_k(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q,
+                     bool five)
+{
+    put_half(dst, halves[0]);
+    put_half(dst + 2, halves[1]);
+    put_levels(dst + 4, scales, row);
+    put_nibbles_k(dst + 16, q, five);
+}
+
+static void put_q4_k(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q)
+{
+    put_45_k(dst, scales, row, halves, q, false);
+}
+
+static void put_q5_k(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q)
+{
+    put_45_k(dst, scales, row, halves, q, true);
+}
+
 /* Two halves of 128: in each, 32 bytes hold the lower two bits of four runs of 32, upwards. */
 static void put_twos(uint8_t *dst, const uint8_t *q)
 {
@@ -161,19 +180,19 @@ static void put_twos(uint8_t *dst, const uint8_t *q)
 }
 
 /* Q2_K: level and low of a sub in a byte, codes, d and dmin. */
-static void put_q2_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16_t d, uint16_t dmin, const uint8_t *q)
+static void put_q2_k(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q)
 {
     uint8_t *twos = dst + SUPER / 16;
     for (int i = 0; i < SUPER / 16; i++) dst[i] = (uint8_t)(scales->level[i][row] | scales->low[i][row] << 4);
     put_twos(twos, q);
-    put_half(twos + SUPER / 4, d);
-    put_half(twos + SUPER / 4 + sizeof d, dmin);
+    put_half(twos + SUPER / 4, halves[0]);
+    put_half(twos + SUPER / 4 + 2, halves[1]);
 }
 
 /* Q3_K: the third bits, bit k of byte j of element j of run k of 32; the lower two; levels, 32 more than they are: the
  * lower four bits of 0 .. 7 in the low halves of eight bytes, of 8 .. 15 in the high ones, then the upper two of levels
  * j, j + 4, j + 8 and j + 12 in byte j of four; d. */
-static void put_q3_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16_t d, const uint8_t *q)
+static void put_q3_k(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q)
 {
     uint8_t *twos = dst + SUPER / 8, *levels = twos + SUPER / 4, *upper = levels + 8;
     memset(dst, 0, SUPER / 8);
@@ -185,12 +204,12 @@ static void put_q3_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16
         levels[i % 8] |= (uint8_t)((level & 15) << i / 8 * 4);
         upper[i % 4] |= (uint8_t)(level >> 4 << i / 4 * 2);
     }
-    put_half(upper + 4, d);
+    put_half(upper + 4, halves[0]);
 }
 
 /* Two halves of 128: quarters 0 and 1 of a half have their lower four bits in the low halves of 64 bytes, 2 and 3 in
  * the high ones; upper two bits of all four quarters in 32 bytes. */
-static void put_q6_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16_t d, const uint8_t *q)
+static void put_q6_k(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q)
 {
     uint8_t *high = dst + SUPER / 2, *levels = high + SUPER / 4;
     memset(dst, 0, SUPER / 2 + SUPER / 4);
@@ -200,25 +219,23 @@ static void put_q6_k(uint8_t *dst, const qs_gguf_scales *scales, int row, uint16
         high[half * 32 + j] |= (uint8_t)(q[i] >> 4 << 2 * quarter);
     }
     for (int i = 0; i < SUPER / 16; i++) levels[i] = (uint8_t)scales->level[i][row]; /* int8 */
-    put_half(levels + SUPER / 16, d);
+    put_half(levels + SUPER / 16, halves[0]);
 }
+
+/* Blocks of 256, from d, dmin and the codes of row `row` of 64. */
+static const struct {
+    qs_storage storage;
+    void (*put)(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q);
+} supers[] = {
+    {QS_STORE_Q2_K, put_q2_k}, {QS_STORE_Q3_K, put_q3_k}, {QS_STORE_Q4_K, put_q4_k},
+    {QS_STORE_Q5_K, put_q5_k}, {QS_STORE_Q6_K, put_q6_k},
+};
 
 void qs_gguf_put_block(const qs_gguf_kind *kind, const qs_gguf_scales *scales, int row, const uint8_t *codes,
                        uint8_t *dst)
 {
-    uint16_t d = qs_f16_from_f32(scales->d[row]), dmin = qs_f16_from_f32(scales->dmin[row]);
-    if (kind->grid.unit == QS_GGUF_BLOCK) {
-        (void)put_block(kind, dst, d, dmin ^ 0x8000, codes); /* the file has -m */
-    } else if (kind->storage == QS_STORE_Q2_K) {
-        put_q2_k(dst, scales, row, d, dmin, codes);
-    } else if (kind->storage == QS_STORE_Q3_K) {
-        put_q3_k(dst, scales, row, d, codes);
-    } else if (kind->storage == QS_STORE_Q6_K) {
-        put_q6_k(dst, scales, row, d, codes);
-    } else {
-        put_half(dst, d);
-        put_half(dst + 2, dmin);
-        put_levels(dst + 4, scales, row);
-        put_nibbles_k(dst + 16, codes, kind->storage == QS_STORE_Q5_K);
-    }
+    const uint16_t halves[2] = {qs_f16_from_f32(scales->d[row]), qs_f16_from_f32(scales->dmin[row])};
+    if (kind->grid.unit == QS_GGUF_BLOCK) (void)put_block(kind, dst, halves[0], halves[1] ^ 0x8000, codes); /* -m */
+    for (size_t i = 0; i < sizeof supers / sizeof *supers; i++)
+        if (supers[i].storage == kind->storage) supers[i].put(dst, scales, row, halves, codes);
 }

@@ -19,14 +19,7 @@ static inline void qs_launch_clusters(void (*kernel)(P...), dim3 grid, dim3 bloc
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = QS_CLUSTER;
     cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = (cudaStream_t)stream;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    (void)cudaLaunchKernelEx(&config, kernel, args...);
+    qs_launch_with(&cluster, kernel, grid, block, shared_bytes, stream, args...);
 }
 /* grid.x is a multiple of QS_CLUSTER. */
 #define QS_LAUNCH_CLUSTERS(kernel, grid, block, shared_bytes, stream, ...) \

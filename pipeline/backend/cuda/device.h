@@ -30,6 +30,22 @@ template <typename T> struct qs_same {
     T *name = reinterpret_cast<T *>(qs_dynamic_shared_)
 static inline int qs_launch_status(void) { return (int)cudaGetLastError(); }
 
+/* A launch with an attribute, or NULL. */
+template <typename... P>
+static inline void qs_launch_with(const cudaLaunchAttribute *attribute, void (*kernel)(P...), dim3 grid, dim3 block,
+                                  size_t shared_bytes, void *stream, typename qs_same<P>::type... args)
+{
+    cudaLaunchAttribute attributes[1];
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = (cudaStream_t)stream;
+    config.attrs = attributes;
+    if (attribute != nullptr) attributes[config.numAttrs++] = *attribute;
+    (void)cudaLaunchKernelEx(&config, kernel, args...);
+}
+
 /* QS_LAUNCH_SOON: a launch that may begin while the kernel before it on the stream still runs (programmatic
  * dependent launch, sm_90 on), which hides the gap between kernels of microseconds. Every thread of such a
  * kernel calls qs_wait_for_previous before it reads or writes anything that earlier kernels touch, and may
@@ -62,14 +78,7 @@ static inline void qs_launch_soon(void (*kernel)(P...), dim3 grid, dim3 block, s
     cudaLaunchAttribute soon = {};
     soon.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     soon.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = (cudaStream_t)stream;
-    config.attrs = &soon;
-    config.numAttrs = can_wait ? 1 : 0;
-    (void)cudaLaunchKernelEx(&config, kernel, args...);
+    qs_launch_with(can_wait ? &soon : nullptr, kernel, grid, block, shared_bytes, stream, args...);
 }
 #define QS_LAUNCH_SOON(kernel, grid, block, shared_bytes, stream, ...) \
     qs_launch_soon(kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)

@@ -1,7 +1,7 @@
 /* Memory of the CUDA backend: counted by use, held to a budget, and copies through page-locked memory. */
-#include <omp.h>
 #include <string.h>
 
+#include "backend/cpu/team.h"
 #include "backend/cuda/gpu.h"
 #include "base/mem.h"
 
@@ -129,19 +129,26 @@ void qs_gpu_free(qs_backend *backend, void *pointer)
 
 /* ---- copies ---- */
 
-/* Between page-locked memory and a caller's. One core copies slower than a bus to a GPU carries, so a large
- * copy is shared out in pieces, each large enough to be worth a thread. */
+typedef struct host_copy {
+    char *dst;
+    const char *src;
+    size_t bytes;
+} host_copy;
+
+enum { PIECE = 1 << 20 }; /* worth a thread */
+
+static void copy_pieces(void *context, int64_t first, int64_t last, int thread)
+{
+    const host_copy *c = context;
+    (void)thread;
+    size_t at = (size_t)first * PIECE, end = (size_t)last * PIECE < c->bytes ? (size_t)last * PIECE : c->bytes;
+    memcpy(c->dst + at, c->src + at, end - at);
+}
+
+/* Between page-locked memory and a caller's. One core copies slower than a bus to a GPU carries. */
 static void copy_on_host(char *dst, const char *src, size_t bytes)
 {
-    enum { PIECE = 1 << 20, THREADS_MAX = 8 };
-    int64_t n_pieces = (int64_t)((bytes + PIECE - 1) / PIECE);
-    int n_threads = n_pieces < THREADS_MAX ? (int)n_pieces : THREADS_MAX, allowed = omp_get_max_threads();
-    if (n_threads > allowed) n_threads = allowed;
-#pragma omp parallel for schedule(static) num_threads(n_threads) if (n_threads > 1)
-    for (int64_t i = 0; i < n_pieces; i++) {
-        size_t at = (size_t)i * PIECE;
-        memcpy(dst + at, src + at, bytes - at < PIECE ? bytes - at : PIECE);
-    }
+    qs_team_run_shared((int64_t)((bytes + PIECE - 1) / PIECE), 1, copy_pieces, &(host_copy){dst, src, bytes});
 }
 
 /* Large uploads go through two page-locked halves: one is filled while the other travels. */
