@@ -1,5 +1,5 @@
 /* Products of many rows straight from stored weights (linear_many.cu), where the device has such kernels and they are asked
- * for (gpu_trial.c). Elsewhere, and for what they do not take, weights are made dense first (gpu_matrix.c). */
+ * for (gpu_trial.c). Elsewhere, and for what they do not take, weights are made dense first (gpu_dense.c). */
 #include "backend/cuda/gpu_matrix.h"
 
 /* Kernels for few rows and, behind them, for many. */

@@ -1,5 +1,4 @@
 /* Weight matrices of the CUDA backend: what is kept of them, and the choice between few and many rows. */
-#include "backend/cuda/blas.h"
 #include "backend/cuda/gpu_matrix.h"
 #include "base/dtype.h"
 #include "base/mem.h"
@@ -24,14 +23,15 @@ void qs_gpu_matrix_destroy(qs_matrix *matrix)
     matrix->state = NULL;
 }
 
-static qs_cu_linear linear_of(const qs_gpu_stored *s, bool is_coded, bool has_zeros, int64_t n_out)
-{
-    return (qs_cu_linear){.words = s->words.data, .scales = is_coded ? s->scales.data : NULL,
-                          .zeros = has_zeros ? s->zeros.data : NULL, .plan = s->plan.data, .n_out = n_out};
-}
-
 static bool is_coded(const qs_gpu_matrix *m) { return !m->is_f32 && qs_cu_is_coded(m->shape.format); }
 static bool is_mixed(const qs_gpu_matrix *m) { return !m->is_f32 && m->shape.format == QS_CU_MIXED; }
+
+qs_cu_linear qs_gpu_linear_from(const qs_matrix *matrix, const qs_gpu_stored *s)
+{
+    const qs_gpu_matrix *self = matrix->state;
+    return (qs_cu_linear){.words = s->words.data, .scales = is_coded(self) ? s->scales.data : NULL,
+                          .zeros = self->has_zeros ? s->zeros.data : NULL, .plan = s->plan.data, .n_out = matrix->n_out};
+}
 
 /* ---- contents ---- */
 
@@ -186,23 +186,6 @@ static qs_err set_shape(qs_gpu_matrix *self, const qs_matrix_desc *desc)
     return QS_OK;
 }
 
-static size_t dense_bytes(const qs_matrix *matrix)
-{
-    return (size_t)matrix->n_out * (size_t)matrix->n_in *
-           (matrix->compute == QS_COMPUTE_BF16 ? sizeof(uint16_t) : sizeof(float));
-}
-
-/* The stored matrix as dense rows in the precision of its products. */
-static qs_err dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, void *out)
-{
-    const qs_gpu_matrix *self = matrix->state;
-    qs_gpu *gpu = qs_gpu_of(matrix->backend);
-    bool bf16 = matrix->compute == QS_COMPUTE_BF16;
-    qs_cu_linear linear = linear_of(s, is_coded(self), self->has_zeros, matrix->n_out);
-    const int32_t *perm = self->has_perm ? s->perm.data : NULL;
-    return qs_gpu_check(gpu, qs_cu_dequant(gpu->stream, &self->shape, &linear, perm, bf16, out), "de-quantise weights");
-}
-
 static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
     qs_gpu_matrix *self = matrix->state;
@@ -216,7 +199,7 @@ static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc)
         QS_TRY(qs_gpu_upload(matrix->backend, self->stored.words.data, desc->dense, bytes));
     }
     if ((matrix->uses & QS_USE_GEMM) == 0) goto out;
-    QS_TRY(qs_gpu_reserve(gpu, &self->dense, dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
+    QS_TRY(qs_gpu_reserve(gpu, &self->dense, qs_gpu_dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
     if (matrix->compute == QS_COMPUTE_F32) {
         QS_TRY(qs_gpu_upload(matrix->backend, self->dense.data, desc->dense, bytes));
     } else {
@@ -255,8 +238,8 @@ static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
         QS_TRY(qs_gpu_store_words(matrix->backend, self, s, use, desc->n_out, desc->dense, row_bytes));
     }
     if ((matrix->uses & QS_USE_GEMM) != 0) {
-        QS_TRY(qs_gpu_reserve(gpu, &self->dense, dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
-        QS_TRY(dequantise(matrix, s, self->dense.data));
+        QS_TRY(qs_gpu_reserve(gpu, &self->dense, qs_gpu_dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
+        QS_TRY(qs_gpu_dequantise(matrix, s, self->dense.data));
     }
 out:
     if (!keep) {
@@ -342,7 +325,7 @@ static int n_terms_of(const qs_matrix *matrix)
 qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job)
 {
     const qs_gpu_matrix *m = job->matrix->state;
-    qs_cu_linear linear = linear_of(&m->stored, is_coded(m), m->has_zeros, job->matrix->n_out);
+    qs_cu_linear linear = qs_gpu_linear_from(job->matrix, &m->stored);
     linear.bias = job->bias;
     linear.y = job->y;
     linear.add = job->add;
@@ -371,56 +354,6 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_j
                                 : qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms, n_sms,
                                                    shared_bytes, soon);
     return qs_gpu_check(gpu, status, "run linear");
-}
-
-/* Dense weights in the precision of the products: kept, or made in passing. */
-static qs_err dense_of(qs_gpu *gpu, const qs_matrix *matrix, const void **out)
-{
-    const qs_gpu_matrix *self = matrix->state;
-    qs_err err = QS_OK;
-    if ((matrix->uses & QS_USE_GEMM) != 0) {
-        *out = self->dense.data;
-    } else if (self->is_f32 && matrix->compute == QS_COMPUTE_F32) {
-        *out = self->stored.words.data;
-    } else {
-        QS_TRY(qs_gpu_reserve(gpu, &gpu->dense, dense_bytes(matrix), QS_GPU_WORKSPACE, "de-quantised weights"));
-        if (self->is_f32)
-            QS_TRY(qs_gpu_check(gpu,
-                                qs_cu_f32_to_bf16(gpu->stream, self->stored.words.data,
-                                                  matrix->n_out * matrix->n_in, gpu->dense.data),
-                                "round weights"));
-        else
-            QS_TRY(dequantise(matrix, &self->stored, gpu->dense.data));
-        *out = gpu->dense.data;
-    }
-out:
-    return err;
-}
-
-qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, bool *x_is_rounded)
-{
-    const qs_matrix *m = job->matrix;
-    const void *w;
-    qs_err err;
-    QS_TRY(dense_of(gpu, m, &w));
-    if (m->compute == QS_COMPUTE_BF16) {
-        if (!*x_is_rounded) {
-            size_t bytes = (size_t)(n * m->n_in) * sizeof(uint16_t);
-            QS_TRY(qs_gpu_reserve(gpu, &gpu->x_bf16, bytes, QS_GPU_WORKSPACE, "activations"));
-            QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, x, n * m->n_in, gpu->x_bf16.data),
-                                "round activations"));
-            *x_is_rounded = true;
-        }
-        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, gpu->x_bf16.data, w,
-                                 job->add ? 1.0f : 0.0f, job->y));
-    } else {
-        QS_TRY(qs_blas_gemm(gpu->blas, gpu, false, true, n, m->n_out, m->n_in, 1.0f, x, m->n_in, w, m->n_in,
-                            job->add ? 1.0f : 0.0f, job->y, m->n_out));
-    }
-    if (job->bias != NULL)
-        QS_TRY(qs_gpu_check(gpu, qs_cu_add_bias(gpu->stream, job->y, job->bias, n, m->n_out), "add bias"));
-out:
-    return err;
 }
 
 static qs_err run_f32(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n)

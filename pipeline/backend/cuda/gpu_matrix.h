@@ -30,14 +30,21 @@ typedef struct qs_gpu_matrix {
  * gpu_matrix.c. */
 QS_MUST_CHECK qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                                     const float *x, int64_t n);
-/* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
-QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
-                                     bool *x_is_rounded);
-/* What the kernels take of a job. */
+/* What the kernels take of a matrix, which may lie elsewhere than where it is kept, and of a job. */
+qs_cu_linear qs_gpu_linear_from(const qs_matrix *matrix, const qs_gpu_stored *s);
 qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job);
 bool qs_gpu_takes_few(const qs_matrix *matrix, int64_t n);
 QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, qs_gpu_use use,
                                         int64_t n_out, const void *rows, int64_t row_bytes);
+
+/* ---- gpu_dense.c: many rows by dense weights ---- */
+/* Of the whole matrix in the precision of its products. */
+size_t qs_gpu_dense_bytes(const qs_matrix *matrix);
+/* The stored matrix as dense rows in the precision of its products. */
+QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, void *out);
+/* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
+QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
+                                     bool *x_is_rounded);
 
 /* ---- gpu_many.c: many rows from stored weights ---- */
 /* How x lies in the backend's scratch, from one run of products to the next of the same x. */

@@ -1,0 +1,69 @@
+/* Many rows by dense weights: stored ones are made dense first, and then there is one large product. */
+#include "backend/cuda/blas.h"
+#include "backend/cuda/gpu_matrix.h"
+
+size_t qs_gpu_dense_bytes(const qs_matrix *matrix)
+{
+    return (size_t)matrix->n_out * (size_t)matrix->n_in *
+           (matrix->compute == QS_COMPUTE_BF16 ? sizeof(uint16_t) : sizeof(float));
+}
+
+qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, void *out)
+{
+    const qs_gpu_matrix *self = matrix->state;
+    qs_gpu *gpu = qs_gpu_of(matrix->backend);
+    bool bf16 = matrix->compute == QS_COMPUTE_BF16;
+    qs_cu_linear linear = qs_gpu_linear_from(matrix, s);
+    const int32_t *perm = self->has_perm ? s->perm.data : NULL;
+    return qs_gpu_check(gpu, qs_cu_dequant(gpu->stream, &self->shape, &linear, perm, bf16, out), "de-quantise weights");
+}
+
+/* Dense weights in the precision of the products: kept, or made in passing. */
+static qs_err dense_of(qs_gpu *gpu, const qs_matrix *matrix, const void **out)
+{
+    const qs_gpu_matrix *self = matrix->state;
+    qs_err err = QS_OK;
+    if ((matrix->uses & QS_USE_GEMM) != 0) {
+        *out = self->dense.data;
+    } else if (self->is_f32 && matrix->compute == QS_COMPUTE_F32) {
+        *out = self->stored.words.data;
+    } else {
+        QS_TRY(qs_gpu_reserve(gpu, &gpu->dense, qs_gpu_dense_bytes(matrix), QS_GPU_WORKSPACE, "de-quantised weights"));
+        if (self->is_f32)
+            QS_TRY(qs_gpu_check(gpu,
+                                qs_cu_f32_to_bf16(gpu->stream, self->stored.words.data,
+                                                  matrix->n_out * matrix->n_in, gpu->dense.data),
+                                "round weights"));
+        else
+            QS_TRY(qs_gpu_dequantise(matrix, &self->stored, gpu->dense.data));
+        *out = gpu->dense.data;
+    }
+out:
+    return err;
+}
+
+qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, bool *x_is_rounded)
+{
+    const qs_matrix *m = job->matrix;
+    const void *w;
+    qs_err err;
+    QS_TRY(dense_of(gpu, m, &w));
+    if (m->compute == QS_COMPUTE_BF16) {
+        if (!*x_is_rounded) {
+            size_t bytes = (size_t)(n * m->n_in) * sizeof(uint16_t);
+            QS_TRY(qs_gpu_reserve(gpu, &gpu->x_bf16, bytes, QS_GPU_WORKSPACE, "activations"));
+            QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, x, n * m->n_in, gpu->x_bf16.data),
+                                "round activations"));
+            *x_is_rounded = true;
+        }
+        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, gpu->x_bf16.data, w,
+                                 job->add ? 1.0f : 0.0f, job->y));
+    } else {
+        QS_TRY(qs_blas_gemm(gpu->blas, gpu, false, true, n, m->n_out, m->n_in, 1.0f, x, m->n_in, w, m->n_in,
+                            job->add ? 1.0f : 0.0f, job->y, m->n_out));
+    }
+    if (job->bias != NULL)
+        QS_TRY(qs_gpu_check(gpu, qs_cu_add_bias(gpu->stream, job->y, job->bias, n, m->n_out), "add bias"));
+out:
+    return err;
+}
