@@ -1,22 +1,31 @@
 /* Stored weights to dense rows, for products of many rows of x. A warp unpacks a tile and chunk with its lanes holding
- * what they hold in the small-batch kernel; shared memory turns that into rows, so that stores are whole lines. */
+ * what they hold in the small-batch kernel: four neighbouring columns of a row in each k-step. Rows of bf16 are written
+ * from there, where two lanes exchange halves so that each has 16 bytes; all others go through shared memory. */
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/unpack.h"
+#include <stdlib.h>
 
 namespace {
 
+constexpr unsigned ALL_LANES = 0xffffffffu;
 enum { CHUNKS = 4, THREADS = CHUNKS * 32, WIDTH = CHUNKS * QS_CU_CHUNK, STRIDE = WIDTH + 4, ROWS = QS_CU_TILE_ROWS };
 
 struct job {
     qs_cu_linear linear;
     const int32_t *perm;
-    void *out;
-    int n_in, n_chunks, n_groups, group_size;
+    void *out; /* [n_rows, n_columns] of the part */
+    int64_t first_tile, n_rows, n_columns;
+    int first_chunk, n_part_chunks, n_chunks, n_groups, group_size;
     bool to_bf16, whole; /* whole: rows of the output can be written 16 bytes at a time */
-    int rounding;        /* of weights from a table */
+    bool narrow;         /* groups may change within a chunk */
+    bool soon;
+    int rounding, hint;        /* of weights from a table */
     float values[16];
 };
+
+/* A chunk's weights as a lane has them: of k-step s and row g + 8 r, four columns. */
+typedef float4 lane_weights[4][2];
 
 template <int FORMAT> __device__ __forceinline__ float value_of(uint32_t half)
 {
@@ -58,13 +67,10 @@ __device__ __forceinline__ void look_up(const job &j, int64_t tile, int column, 
 
 /* The same of the other formats. */
 template <int FORMAT>
-__device__ __forceinline__ void unpack_step(const job &j, int64_t tile, int column, int g, const uint32_t *words, int s,
-                                            float4 v[2])
+__device__ __forceinline__ void unpack_step(const qs_unpacker<FORMAT> &unpack, const float scale[2], const uint32_t *words,
+                                            int s, float4 v[2])
 {
-    qs_unpacker<FORMAT> unpack;
-    float scale[2];
     uint32_t a[4];
-    load_group<FORMAT>(j, tile, column, g, unpack, scale);
     unpack.step(words, s, a);
 #pragma unroll
     for (int r = 0; r < 2; r++)
@@ -72,18 +78,10 @@ __device__ __forceinline__ void unpack_step(const job &j, int64_t tile, int colu
                            scale[r] * value_of<FORMAT>(a[r + 2] & 0xffff), scale[r] * value_of<FORMAT>(a[r + 2] >> 16));
 }
 
-/* Rows g and g + 8 of k-step s. */
-__device__ __forceinline__ void put_step(const float4 v[2], int s, int lane, float *rows)
-{
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-        *reinterpret_cast<float4 *>(rows + (lane / 4 + 8 * r) * STRIDE + 16 * s + 4 * (lane % 4)) = v[r];
-}
-
 /* A chunk of a mixed piece; weights are f16 numbers. */
 template <int FORMAT>
 __device__ __forceinline__ void unpack_part(const job &j, int64_t tile, const qs_cu_mixed_piece *piece, int within,
-                                            int lane, float *rows)
+                                            int lane, lane_weights v)
 {
     using unpacker = qs_unpacker<FORMAT>;
     enum { WORDS = unpacker::WORDS };
@@ -97,56 +95,138 @@ __device__ __forceinline__ void unpack_part(const job &j, int64_t tile, const qs
     for (int s = 0; s < 4; s++) {
         int group = piece->group[2 * within + s / 2];
         uint32_t a[4], pair = j.linear.scales[(tile * plan->n_groups + group) * 8 + lane / 4];
-        float4 v[2];
         unpack.step(words, s, a);
 #pragma unroll
         for (int r = 0; r < 4; r++)
             a[r] = qs_f16x2_fma(a[r], r % 2 == 0 ? qs_pair_of_low(pair) : qs_pair_of_high(pair), minus_zero);
 #pragma unroll
         for (int r = 0; r < 2; r++)
-            v[r] = make_float4(value_of<FORMAT>(a[r] & 0xffff), value_of<FORMAT>(a[r] >> 16),
-                               value_of<FORMAT>(a[r + 2] & 0xffff), value_of<FORMAT>(a[r + 2] >> 16));
-        put_step(v, s, lane, rows);
+            v[s][r] = make_float4(value_of<FORMAT>(a[r] & 0xffff), value_of<FORMAT>(a[r] >> 16),
+                                  value_of<FORMAT>(a[r + 2] & 0xffff), value_of<FORMAT>(a[r + 2] >> 16));
     }
 }
 
-__device__ __forceinline__ void unpack_mixed(const job &j, int64_t tile, int chunk, int lane, float *rows)
+__device__ __forceinline__ void unpack_mixed(const job &j, int64_t tile, int chunk, int lane, lane_weights v)
 {
     const qs_cu_mixed_piece *piece = qs_piece_at(j.linear.plan, chunk);
     int within = chunk - piece->chunk;
     switch (piece->bits) {
-    case 2: return unpack_part<QS_CU_INT2>(j, tile, piece, within, lane, rows);
-    case 3: return unpack_part<QS_CU_INT3>(j, tile, piece, within, lane, rows);
-    case 4: return unpack_part<QS_CU_INT4>(j, tile, piece, within, lane, rows);
-    case 5: return unpack_part<QS_CU_INT5>(j, tile, piece, within, lane, rows);
-    case 6: return unpack_part<QS_CU_INT6>(j, tile, piece, within, lane, rows);
-    default: return unpack_part<QS_CU_INT8>(j, tile, piece, within, lane, rows);
+    case 2: return unpack_part<QS_CU_INT2>(j, tile, piece, within, lane, v);
+    case 3: return unpack_part<QS_CU_INT3>(j, tile, piece, within, lane, v);
+    case 4: return unpack_part<QS_CU_INT4>(j, tile, piece, within, lane, v);
+    case 5: return unpack_part<QS_CU_INT5>(j, tile, piece, within, lane, v);
+    case 6: return unpack_part<QS_CU_INT6>(j, tile, piece, within, lane, v);
+    default: return unpack_part<QS_CU_INT8>(j, tile, piece, within, lane, v);
     }
 }
 
+/* A lane's words of some chunks in a row, all asked for before the first is used: 64 bytes of them where they are
+ * that many. Mixed pieces are asked for one by one. */
+template <int FORMAT> struct lane_words {
+    enum { WORDS = qs_unpacker<FORMAT>::WORDS, N = WORDS >= 16 ? 1 : WORDS >= 8 ? 2 : 4 };
+    uint32_t words[N][WORDS];
+    __device__ __forceinline__ void load(const job &j, int64_t tile, int chunk, int n, int lane)
+    {
+        qs_policy policy = j.hint > 0 ? qs_policy_evict_first() : qs_policy_normal();
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            if (i < n)
+                qs_load_words<WORDS>(words[i], j.linear.words + (tile * j.n_chunks + chunk + i) * WORDS * 32, lane, policy);
+    }
+};
+template <> struct lane_words<QS_CU_MIXED> {
+    enum { N = 1 };
+    __device__ __forceinline__ void load(const job &, int64_t, int, int, int) {}
+};
+
+/* Chunk i of those. */
 template <int FORMAT>
 __device__ __forceinline__ void unpack_chunk(const job &j, int64_t tile, int chunk, int lane, const uint32_t *table,
-                                             float *rows)
+                                             const lane_words<FORMAT> &from, int i, lane_weights v)
 {
-    enum { WORDS = qs_unpacker<FORMAT>::WORDS };
-    uint32_t words[WORDS];
-    int g = lane / 4;
-    qs_load_words<WORDS>(words, j.linear.words + (tile * j.n_chunks + chunk) * WORDS * 32, lane);
+    if constexpr (FORMAT == QS_CU_MIXED) {
+        unpack_mixed(j, tile, chunk, lane, v);
+    } else if constexpr (FORMAT >= QS_CU_TABLE) {
 #pragma unroll
-    for (int s = 0; s < 4; s++) {
-        float4 v[2];
-        int column = chunk * QS_CU_CHUNK + 16 * s;
-        if constexpr (FORMAT >= QS_CU_TABLE) look_up(j, tile, column, g, words[s], table, v);
-        else unpack_step<FORMAT>(j, tile, column, g, words, s, v);
-        put_step(v, s, lane, rows);
+        for (int s = 0; s < 4; s++)
+            look_up(j, tile, chunk * QS_CU_CHUNK + 16 * s, lane / 4, from.words[i][s], table, v[s]);
+    } else {
+        qs_unpacker<FORMAT> unpack;
+        float scale[2];
+#pragma unroll
+        for (int s = 0; s < 4; s++) {
+            if (s == 0 || j.narrow)
+                load_group<FORMAT>(j, tile, chunk * QS_CU_CHUNK + 16 * s, lane / 4, unpack, scale);
+            unpack_step<FORMAT>(unpack, scale, from.words[i], s, v[s]);
+        }
     }
 }
+
+/* The table into shared memory. */
+template <int FORMAT> __device__ __forceinline__ void share_table(const job &j, uint32_t *table)
+{
+    if (FORMAT < QS_CU_TABLE) return;
+    if (threadIdx.x < 16) table[threadIdx.x] = __float_as_uint(j.values[threadIdx.x]);
+    __syncthreads();
+}
+
+/* ---- rows of bf16, 16 bytes at a time ---- */
+
+/* Columns 16 s + 4 t to 16 s + 4 t + 7 of s = 2 k, t for even t; of s = 2 k + 1, t - 1 for odd t. */
+__device__ __forceinline__ uint4 pair_up(const lane_weights v, int k, int r, bool odd)
+{
+    uint2 first = make_uint2(qs_bf16x2_of_f32(v[2 * k][r].x, v[2 * k][r].y), qs_bf16x2_of_f32(v[2 * k][r].z, v[2 * k][r].w));
+    uint2 second = make_uint2(qs_bf16x2_of_f32(v[2 * k + 1][r].x, v[2 * k + 1][r].y),
+                              qs_bf16x2_of_f32(v[2 * k + 1][r].z, v[2 * k + 1][r].w));
+    uint32_t x = __shfl_xor_sync(ALL_LANES, odd ? first.x : second.x, 1);
+    uint32_t y = __shfl_xor_sync(ALL_LANES, odd ? first.y : second.y, 1);
+    return odd ? make_uint4(x, y, second.x, second.y) : make_uint4(first.x, first.y, x, y);
+}
+
+__device__ __forceinline__ void store_chunk(const job &j, int64_t first_row, int first_column, int lane, const lane_weights v)
+{
+    bool odd = lane % 2 != 0;
+    int64_t row = first_row + lane / 4;
+    int column = first_column + (odd ? 16 : 0) + lane % 4 / 2 * 8;
+    uint16_t *out = static_cast<uint16_t *>(j.out) + row * j.n_columns + column;
+    qs_policy policy = j.hint > 1 ? qs_policy_evict_last() : qs_policy_normal();
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            uint4 pair = pair_up(v, k, r, odd);
+            if (row + 8 * r < j.n_rows && column + 32 * k < j.n_columns)
+                qs_store_hint(reinterpret_cast<uint4 *>(out + 8 * r * j.n_columns + 32 * k), pair, policy);
+        }
+}
+
+template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant_bf16(job j)
+{
+    __shared__ __align__(256) uint32_t table[16]; /* qs_table_entry */
+    enum { N = lane_words<FORMAT>::N };
+    int64_t tile = blockIdx.y;
+    int lane = (int)threadIdx.x % 32, chunk = ((int)blockIdx.x * CHUNKS + (int)threadIdx.x / 32) * N;
+    int n = min((int)N, j.n_part_chunks - chunk);
+    lane_words<FORMAT> words;
+    share_table<FORMAT>(j, table);
+    words.load(j, j.first_tile + tile, j.first_chunk + chunk, n, lane);
+    qs_wait_for_previous(); /* a product may still read what was there before */
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        lane_weights v;
+        if (i >= n) return;
+        unpack_chunk<FORMAT>(j, j.first_tile + tile, j.first_chunk + chunk + i, lane, table, words, i, v);
+        store_chunk(j, tile * ROWS, (chunk + i) * QS_CU_CHUNK, lane, v);
+    }
+}
+
+/* ---- all others ---- */
 
 /* Four columns of a row. */
 __device__ __forceinline__ void store_four(const job &j, int64_t row, int column, float4 v)
 {
-    int64_t at = row * j.n_in + column;
-    if (j.whole && column + 4 <= j.n_in) {
+    int64_t at = row * j.n_columns + column;
+    if (j.whole && column + 4 <= j.n_columns) {
         if (j.to_bf16)
             *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(j.out) + at) =
                 make_uint2(qs_bf16x2_of_f32(v.x, v.y), qs_bf16x2_of_f32(v.z, v.w));
@@ -157,8 +237,8 @@ __device__ __forceinline__ void store_four(const job &j, int64_t row, int column
     const float values[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (column + i >= j.n_in) return;
-        int64_t to = row * j.n_in + (j.perm != nullptr ? j.perm[column + i] : column + i);
+        if (column + i >= j.n_columns) return;
+        int64_t to = row * j.n_columns + (j.perm != nullptr ? j.perm[column + i] : column + i);
         if (j.to_bf16) static_cast<uint16_t *>(j.out)[to] = qs_bf16_of_f32(values[i]);
         else static_cast<float *>(j.out)[to] = values[i];
     }
@@ -169,47 +249,64 @@ template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant(job j)
     __shared__ __align__(16) float rows[ROWS * STRIDE];
     __shared__ __align__(256) uint32_t table[16]; /* qs_table_entry */
     int64_t tile = blockIdx.y;
-    int chunk = (int)blockIdx.x * CHUNKS + (int)threadIdx.x / 32, first_column = (int)blockIdx.x * WIDTH;
-    if (FORMAT >= QS_CU_TABLE) {
-        if (threadIdx.x < 16) table[threadIdx.x] = __float_as_uint(j.values[threadIdx.x]);
-        __syncthreads();
+    int lane = (int)threadIdx.x % 32, first_column = (int)blockIdx.x * WIDTH;
+    int chunk = (int)blockIdx.x * CHUNKS + (int)threadIdx.x / 32;
+    share_table<FORMAT>(j, table);
+    if (chunk < j.n_part_chunks) {
+        lane_words<FORMAT> words;
+        lane_weights v;
+        float *to = rows + lane / 4 * STRIDE + (int)threadIdx.x / 32 * QS_CU_CHUNK + 4 * (lane % 4);
+        words.load(j, j.first_tile + tile, j.first_chunk + chunk, 1, lane);
+        unpack_chunk<FORMAT>(j, j.first_tile + tile, j.first_chunk + chunk, lane, table, words, 0, v);
+#pragma unroll
+        for (int s = 0; s < 4; s++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) *reinterpret_cast<float4 *>(to + 8 * r * STRIDE + 16 * s) = v[s][r];
     }
-    if constexpr (FORMAT == QS_CU_MIXED) {
-        if (chunk < j.n_chunks) unpack_mixed(j, tile, chunk, (int)threadIdx.x % 32, rows + threadIdx.x / 32 * QS_CU_CHUNK);
-    } else if (chunk < j.n_chunks)
-        unpack_chunk<FORMAT>(j, tile, chunk, (int)threadIdx.x % 32, table, rows + threadIdx.x / 32 * QS_CU_CHUNK);
     __syncthreads();
+    qs_wait_for_previous();
     for (int i = (int)threadIdx.x; i < ROWS * WIDTH / 4; i += THREADS) {
         int row = i / (WIDTH / 4), column = i % (WIDTH / 4) * 4;
         int64_t out = tile * ROWS + row;
-        if (out < j.linear.n_out && first_column + column < j.n_in)
+        if (out < j.n_rows && first_column + column < j.n_columns)
             store_four(j, out, first_column + column, *reinterpret_cast<const float4 *>(rows + row * STRIDE + column));
     }
 }
 
 template <int FORMAT> int launch(void *stream, const job &j)
 {
-    dim3 grid((unsigned)((j.n_chunks + CHUNKS - 1) / CHUNKS), (unsigned)((j.linear.n_out + ROWS - 1) / ROWS));
-    QS_LAUNCH(dequant<FORMAT>, grid, dim3(THREADS), 0, stream, j);
+    bool direct = j.to_bf16 && j.whole && j.n_columns % 8 == 0;
+    int step = direct ? CHUNKS * (int)lane_words<FORMAT>::N : (int)CHUNKS;
+    dim3 grid((unsigned)((j.n_part_chunks + step - 1) / step), (unsigned)((j.n_rows + ROWS - 1) / ROWS));
+    void (*kernel)(job) = direct ? dequant_bf16<FORMAT> : dequant<FORMAT>;
+    if (j.soon) QS_LAUNCH_SOON(kernel, grid, dim3(THREADS), 0, stream, j);
+    else QS_LAUNCH(kernel, grid, dim3(THREADS), 0, stream, j);
     return qs_launch_status();
 }
 
 } // namespace
 
 extern "C" int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear,
-                             const int32_t *perm, bool to_bf16, void *out)
+                             const int32_t *perm, const qs_cu_part *part, bool to_bf16, bool soon, void *out)
 {
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
     job j = {};
     j.linear = *linear;
     j.perm = perm;
     j.out = out;
-    j.n_in = (int)shape->n_in;
+    j.first_tile = part->row / ROWS;
+    j.n_rows = part->n_rows;
+    j.n_columns = part->n_columns;
+    j.first_chunk = (int)(part->column / QS_CU_CHUNK);
+    j.n_part_chunks = (int)qs_cu_n_chunks(part->n_columns);
     j.n_chunks = (int)qs_cu_n_chunks(shape->n_in);
     j.n_groups = (int)((shape->n_in + group_size - 1) / group_size);
     j.group_size = (int)group_size;
     j.to_bf16 = to_bf16;
-    j.whole = perm == nullptr && shape->n_in % 4 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
+    j.soon = soon;
+    { const char *h = getenv("QS_DENSE_HINT"); j.hint = h != nullptr ? atoi(h) : 0; }
+    j.narrow = group_size % QS_CU_CHUNK != 0;
+    j.whole = perm == nullptr && part->n_columns % 4 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
     if (shape->format >= QS_CU_TABLE) {
         j.rounding = (int)shape->format - QS_CU_TABLE;
         for (int i = 0; i < 16; i++) j.values[i] = shape->values[i];
