@@ -225,7 +225,8 @@ __device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring 
 }
 
 /* The three products of a stage: first those with a low term, whose sums are so small that what is cut off
- * them is nothing. */
+ * them is nothing. The first one starts the sums: clearing them would take longer than the other warpgroup's
+ * products last. */
 __device__ __forceinline__ void multiply_stage(float (&acc)[SUMS], const uint16_t *rows,
                                                const uint16_t *columns)
 {
@@ -233,7 +234,7 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[SUMS], const uint16_
     const uint64_t a_low = qs_tile_rows(a, STAGE_ROWS), b_low = qs_tile_rows(b, STAGE_ROWS);
 #pragma unroll
     for (int k = 0; k < STAGE_ROWS; k += STEP) {
-        qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a, k), qs_tile_rows(b_low, k));
+        qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a, k), qs_tile_rows(b_low, k), k > 0);
         qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a_low, k), qs_tile_rows(b, k));
     }
 #pragma unroll
@@ -344,10 +345,7 @@ __device__ __forceinline__ void multiply_tiles(const gram_job &job, const gram_r
             qs_barrier_arrive_at_all(&ring.empty[slot]);
             advance(&slot, &parity);
 #pragma unroll
-            for (int i = 0; i < SUMS; i++) {
-                rest[i] = add_term(&sum[i], acc[i] + rest[i]);
-                acc[i] = 0.0f;
-            }
+            for (int i = 0; i < SUMS; i++) rest[i] = add_term(&sum[i], acc[i] + rest[i]);
         }
         store_tile(job, sum, rest, (int64_t)tile.row * TILE + group * 64 + warp * 16 + lane / 4,
                    (int64_t)tile.column * TILE + lane % 4 * 2);

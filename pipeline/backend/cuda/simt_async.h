@@ -79,9 +79,10 @@ static inline void qs_wgmma(float (&d)[HALF], const uint32_t (&a)[4], uint64_t b
     qs_simt_wgmma(&product, QS_SIMT_PLACE);
 }
 template <bool BF16, int A_MN = 0, int B_MN = 0, int HALF>
-static inline void qs_wgmma(float (&d)[HALF], uint64_t a, uint64_t b, QS_SIMT_CALLER)
+static inline void qs_wgmma(float (&d)[HALF], uint64_t a, uint64_t b, bool add = true, QS_SIMT_CALLER)
 {
     static_assert(HALF == 16 || HALF == 32 || HALF == 64 || HALF == 128, "the sizes of wgmma.h");
+    for (int i = 0; i < (add ? 0 : HALF); i++) d[i] = 0.0f;
     const qs_simt_product product = {d, nullptr, a, b, 2 * HALF, BF16, A_MN, B_MN};
     qs_simt_wgmma(&product, QS_SIMT_PLACE);
 }

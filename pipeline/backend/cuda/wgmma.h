@@ -119,16 +119,16 @@ template <int N> __device__ __forceinline__ void qs_wgmma_wait(void) /* for all 
 #define QS_R128 QS_R64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86," \
     "%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111," \
     "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
-#define QS_WGMMA_HEAD "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\nwgmma.mma_async.sync.aligned.m64n"
+#define QS_WGMMA_HEAD(ADD) "{\n.reg .pred add;\nsetp.ne.b32 add, " ADD ", 0;\nwgmma.mma_async.sync.aligned.m64n"
 #define QS_WGMMA_REGISTERS(TYPE, N, HALF, A0, A1, A2, A3, B, T)                                                        \
-    asm volatile(QS_WGMMA_HEAD #N "k16.f32." TYPE "." TYPE " {" QS_R##HALF "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B \
+    asm volatile(QS_WGMMA_HEAD("1") #N "k16.f32." TYPE "." TYPE " {" QS_R##HALF "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B \
                  ", add, 1, 1, %" #T ";\n}"                                                                          \
                  : QS_D##HALF(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_MN))
-#define QS_WGMMA_SHARED(TYPE, N, HALF, A, B, TA, TB)                                                                   \
-    asm volatile(QS_WGMMA_HEAD #N "k16.f32." TYPE "." TYPE " {" QS_R##HALF "}, %" #A ", %" #B ", add, 1, 1, %" #TA ", %" #TB \
-                 ";\n}" : QS_D##HALF(0) : "l"(a), "l"(b), "n"(A_MN), "n"(B_MN))
+#define QS_WGMMA_SHARED(TYPE, N, HALF, A, B, TA, TB, ADD)                                                              \
+    asm volatile(QS_WGMMA_HEAD("%" #ADD) #N "k16.f32." TYPE "." TYPE " {" QS_R##HALF "}, %" #A ", %" #B ", add, 1, 1, %" #TA ", %" #TB \
+                 ";\n}" : QS_D##HALF(0) : "l"(a), "l"(b), "n"(A_MN), "n"(B_MN), "r"((int)add))
 
-/* b, and a of the second form: qs_tile_k, or qs_tile_mn where B_MN (A_MN) is 1. N is twice the number of a thread's
+/* The second form can leave out D: D = A B where not `add`. b, and a of that form: qs_tile_k, or qs_tile_mn where B_MN (A_MN) is 1. N is twice the number of a thread's
  * results; I0 .. number the operands behind those. */
 #define QS_WGMMA_SIZE(N, HALF, I0, I1, I2, I3, I4, I5)                                                                 \
     template <bool BF16, int B_MN = 0>                                                                                \
@@ -138,10 +138,10 @@ template <int N> __device__ __forceinline__ void qs_wgmma_wait(void) /* for all 
         else QS_WGMMA_REGISTERS("f16", N, HALF, I0, I1, I2, I3, I4, I5);                                               \
     }                                                                                                                 \
     template <bool BF16, int A_MN = 0, int B_MN = 0>                                                                  \
-    __device__ __forceinline__ void qs_wgmma(float (&d)[HALF], uint64_t a, uint64_t b)                                 \
+    __device__ __forceinline__ void qs_wgmma(float (&d)[HALF], uint64_t a, uint64_t b, bool add = true)                \
     {                                                                                                                 \
-        if (BF16) QS_WGMMA_SHARED("bf16", N, HALF, I0, I1, I2, I3);                                                    \
-        else QS_WGMMA_SHARED("f16", N, HALF, I0, I1, I2, I3);                                                          \
+        if (BF16) QS_WGMMA_SHARED("bf16", N, HALF, I0, I1, I2, I3, I4);                                                \
+        else QS_WGMMA_SHARED("f16", N, HALF, I0, I1, I2, I3, I4);                                                      \
     }
 QS_WGMMA_SIZE(32, 16, 16, 17, 18, 19, 20, 21)
 QS_WGMMA_SIZE(64, 32, 32, 33, 34, 35, 36, 37)
