@@ -80,7 +80,7 @@ template <int FORMAT> __device__ __forceinline__ void put_table(const job &j, ui
 /* Pieces that are all alike, STEPS k-steps to a group. */
 template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS, ZEROS> {
     using part = piece<FORMAT, STEPS, ZEROS>;
-    static constexpr bool BF16 = IS_BF16<FORMAT>, PERM = false;
+    enum { BF16 = IS_BF16<FORMAT>, PERM = false };
     template <int TILES> using feeder = even_feeder<FORMAT, STEPS, ZEROS, TILES>;
 
     static __device__ __forceinline__ void put_table(const job &j, uint32_t *table) { ::put_table<FORMAT>(j, table); }

@@ -162,7 +162,7 @@ template <class WORK> __global__ void __launch_bounds__(OWN_TEAMS *TEAM, 1) line
         const job &j = c.jobs[k];
         lane_x x = {};
         if (k > 0) qs_grid_sync(c.counter, &notes.target);
-        split_x<WORK::BF16, WORK::PERM>(j, terms, notes);
+        split_x<WORK::BF16 != 0, WORK::PERM != 0>(j, terms, notes);
         x.column = w.lane / 4;
         x.n_columns = j.n_columns;
         x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (w.lane % 4);
