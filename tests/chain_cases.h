@@ -111,7 +111,8 @@ static inline void chain_list(chain_run *r)
     } rows[CHAIN_N_CALLS] = {{X_ATTENDED, CHAIN_O, 1, false}, {X_HIDDEN, CHAIN_GATE, 2, true}, {X_GATE, CHAIN_DOWN, 1, false},
                              {X_HIDDEN, CHAIN_Q, 3, true}, {X_HIDDEN, CHAIN_HEAD, 1, true}};
     static const int ys[CHAIN_N_MATRICES] = {X_HIDDEN, X_GATE, X_UP, X_HIDDEN, X_Q, X_K, X_V, X_LOGITS};
-    const float *norm = drawn_on_device(&r->memory, 310, CHAIN_WIDTH, 1.0), *bias = drawn_on_device(&r->memory, 311, CHAIN_WIDTH, 1.0);
+    const float *norm = drawn_on_device(&r->memory, 310, CHAIN_WIDTH, 1.0);
+    const float *bias = drawn_on_device(&r->memory, 311, CHAIN_WIDTH, 1.0);
     for (int i = 0; i < CHAIN_N_MATRICES; i++)
         r->jobs[i] = (qs_linear_job){
             .matrix = r->c->matrices[i],
