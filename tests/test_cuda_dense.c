@@ -1,10 +1,11 @@
 /* Many rows by stored weights that are made dense a piece at a time (gpu_dense.c), against the same weights that are kept
  * dense as a whole: pieces of rows give the same bits, pieces of columns the same sums in another order. In both orders of
  * threads. Where kernels run on a GPU its L2 cache is larger than these matrices, and the two are one.
- * Proves: what of a matrix is dense at a time does not matter. */
+ * Proves: what of a matrix is dense at a time does not matter, nor whether the norm before it rounds. */
 #include "backend/cuda/runtime.h"
 #include "cuda_backends.h"
 #include "format_data.h"
+#include "with_cases.h"
 
 typedef struct piece_case {
     void (*run)(qs_backend *backend, const int64_t s[N_SHAPE], output *out);
@@ -101,11 +102,34 @@ static void test_pieces_are_added(void **state)
     }
 }
 
+/* A norm whose results are rounded at once: the bits of the ops one by one. */
+static void test_norms_are_rounded(void **state)
+{
+    static const int64_t shapes[][3] = {{40, 96, 33}, {17, 333, 40}, {33, 2176, 37}, {20, 4100, 34}}; /* n_out, n_in, n */
+    fixture *f = take(state);
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        const int64_t *s = shapes[k];
+        op_memory m = {.backend = f->cuda};
+        qs_matrix *matrices[2];
+        uint16_t *half = on_host(&m, s[0] * s[1], sizeof *half);
+        qs_matrix_desc desc = {.format = QS_MATRIX_F16, .n_out = s[0], .n_in = s[1], .dense = half};
+        for (uint64_t i = 0; i < 2; i++) {
+            qs_f16_from_f32_array(half, draw(&m, 63 + i, s[0] * s[1], 0.1), s[0] * s[1]);
+            OK(qs_matrix_create(&matrices[i], f->cuda, &desc, i == 0 ? QS_USE_GEMV : QS_USE_GEMM, QS_COMPUTE_BF16));
+        }
+        check_with(&(with_case){.backend = f->cuda, .first = matrices[0], .second = matrices[1], .n_out = s[0],
+                                .n_in = s[1], .n = s[2], .tolerance = 0.0});
+        for (int i = 0; i < 2; i++) qs_matrix_destroy(matrices[i]);
+        free_all(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pieces_are_the_whole),
         cmocka_unit_test(test_pieces_are_added),
+        cmocka_unit_test(test_norms_are_rounded),
     };
     return cmocka_run_group_tests_name("cuda dense", tests, create_backends, destroy_backends);
 }

@@ -167,14 +167,28 @@ static const void *kept(const qs_matrix *matrix)
     return self->is_f32 && matrix->compute == QS_COMPUTE_F32 ? self->stored.words.data : NULL;
 }
 
+static qs_err reserve_rounded(qs_gpu *gpu, int64_t n_values)
+{
+    return qs_gpu_reserve(gpu, &gpu->x_bf16, (size_t)n_values * sizeof(uint16_t), QS_GPU_WORKSPACE, "activations");
+}
+
+qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d)
+{
+    qs_err err;
+    QS_TRY(reserve_rounded(gpu, n * d));
+    QS_TRY(qs_gpu_check(gpu, qs_cu_rmsnorm_bf16(gpu->stream, x, with->norm, n, d, (float)with->norm_eps, gpu->x_bf16.data),
+                        "run rmsnorm"));
+out:
+    return err;
+}
+
 qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, bool *x_is_rounded)
 {
     const qs_matrix *m = job->matrix;
     qs_cu_part whole = {.n_rows = m->n_out, .n_columns = m->n_in};
     qs_err err = QS_OK;
     if (m->compute == QS_COMPUTE_BF16 && !*x_is_rounded) {
-        size_t bytes = (size_t)(n * m->n_in) * sizeof(uint16_t);
-        QS_TRY(qs_gpu_reserve(gpu, &gpu->x_bf16, bytes, QS_GPU_WORKSPACE, "activations"));
+        QS_TRY(reserve_rounded(gpu, n * m->n_in));
         QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, x, n * m->n_in, gpu->x_bf16.data), "round activations"));
         *x_is_rounded = true;
     }

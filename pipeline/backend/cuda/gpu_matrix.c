@@ -383,11 +383,28 @@ static bool is_stored_many(const qs_matrix *matrix, int64_t n)
     return !qs_gpu_takes_few(matrix, n) && self->many_kernel != NULL;
 }
 
-qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+/* Rows of plain f32 weights that have a kernel of their own. */
+static bool is_few_f32(const qs_matrix *matrix, int64_t n)
 {
-    qs_gpu *gpu = qs_gpu_of(backend);
+    const qs_gpu_matrix *self = matrix->state;
+    return (matrix->uses & QS_USE_GEMV) != 0 && self->is_f32 && n <= QS_GEMV_MAX_ROWS;
+}
+
+/* Whether all products are of dense weights in bf16, so that nothing but x rounded to that is looked at. */
+static bool take_rounded(const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
+{
+    for (int64_t i = 0; i < n_jobs; i++) {
+        const qs_matrix *m = jobs[i].matrix;
+        const qs_gpu_matrix *self = m->state;
+        if (m->compute != QS_COMPUTE_BF16 || self->format != QS_PACKED_INT || qs_gpu_takes_few(m, n)) return false;
+        if (is_stored_many(m, n) || is_few_f32(m, n)) return false;
+    }
+    return true;
+}
+
+static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n, bool x_is_rounded)
+{
     qs_err err = QS_OK;
-    bool x_is_rounded = false;
     qs_gpu_prepared prepared = {0};
     for (int64_t i = 0, end; i < n_jobs; i = end) {
         const qs_matrix *m = jobs[i].matrix;
@@ -406,7 +423,7 @@ qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
             QS_TRY(qs_gpu_run_few(gpu, NULL, jobs + i, end - i, x, n));
         } else if (stored) {
             QS_TRY(qs_gpu_run_stored(gpu, jobs + i, end - i, x, n, &prepared));
-        } else if ((m->uses & QS_USE_GEMV) != 0 && self->is_f32 && n <= QS_GEMV_MAX_ROWS) {
+        } else if (is_few_f32(m, n)) {
             QS_TRY(run_f32(gpu, &jobs[i], x, n));
         } else {
             QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &x_is_rounded));
@@ -414,6 +431,11 @@ qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
     }
 out:
     return err;
+}
+
+qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    return run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, false);
 }
 
 bool qs_gpu_takes_with(const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
@@ -432,11 +454,14 @@ qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, cons
     const qs_matrix *first = jobs[0].matrix;
     qs_err err = QS_OK;
     if (qs_gpu_takes_with(with, jobs, n_jobs, n)) return qs_gpu_run_few(qs_gpu_of(backend), with, jobs, n_jobs, x, n);
-    if (with->norm != NULL) {
+    bool rounded = with->norm != NULL && take_rounded(jobs, n_jobs, n);
+    if (rounded) {
+        QS_TRY(qs_gpu_norm_rounded(qs_gpu_of(backend), with, x, n, first->n_in));
+    } else if (with->norm != NULL) {
         QS_TRY(qs_gpu_rmsnorm(backend, x, with->norm, n, first->n_in, with->norm_eps, with->normed));
         x = with->normed;
     }
-    QS_TRY(qs_gpu_linears(backend, jobs, n_jobs, x, n));
+    QS_TRY(run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, rounded));
     if (with->is_gated) QS_TRY(qs_gpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * first->n_out, jobs[0].y));
 out:
     return err;

@@ -50,6 +50,8 @@ QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix
 size_t qs_gpu_dense_bytes(const qs_matrix *matrix);
 /* The stored matrix as dense rows in the precision of its products. */
 QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, void *out);
+/* rmsnorm of x [n, d] into gpu->x_bf16. */
+QS_MUST_CHECK qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d);
 /* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
 QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
                                      bool *x_is_rounded);

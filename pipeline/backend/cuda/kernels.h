@@ -22,6 +22,8 @@ extern "C" {
 int qs_cu_gather_rows(void *stream, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out);
 /* out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight; out may equal x. */
 int qs_cu_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps, float *out);
+/* The same, each result rounded to bf16 then. */
+int qs_cu_rmsnorm_bf16(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps, uint16_t *out);
 /* x [n, n_heads, head_dim], halves rotated by (float)position * inv_freq[i]. */
 int qs_cu_rope(void *stream, float *x, const int32_t *positions, const float *inv_freq, int64_t n,
                int64_t n_heads, int64_t head_dim);

@@ -29,10 +29,23 @@ __global__ void __launch_bounds__(THREADS)
 
 constexpr int NORM_WARPS_MAX = 16;
 
+/* Where normed rows go: as they are, or rounded to bf16 where `rounded` is given. */
+struct normed_rows {
+    float *out;
+    uint16_t *rounded;
+};
+
+__device__ __forceinline__ void put_normed(const normed_rows &to, int64_t vector, float4 v)
+{
+    if (to.rounded != nullptr)
+        reinterpret_cast<uint2 *>(to.rounded)[vector] = make_uint2(qs_bf16x2_of_f32(v.x, v.y), qs_bf16x2_of_f32(v.z, v.w));
+    else reinterpret_cast<float4 *>(to.out)[vector] = v;
+}
+
 /* One row of n_vectors float4 per block, held in registers between the sum and the product. */
 template <int N>
 __global__ void __launch_bounds__(32 * NORM_WARPS_MAX)
-    rmsnorm_block(const float4 *x, const float4 *weight, int n_vectors, float eps, float4 *out)
+    rmsnorm_block(const float4 *x, const float4 *weight, int n_vectors, float eps, normed_rows to)
 {
     qs_wait_for_previous();
     qs_let_next_begin();
@@ -57,7 +70,7 @@ __global__ void __launch_bounds__(32 * NORM_WARPS_MAX)
 #pragma unroll
     for (int i = 0; i < N; i++) {
         int at = i * (int)blockDim.x + (int)threadIdx.x;
-        if (at < n_vectors) out[row + at] = qs_cu_normed(values[i], factor, weights[i]);
+        if (at < n_vectors) put_normed(to, row + at, qs_cu_normed(values[i], factor, weights[i]));
     }
 }
 
@@ -65,7 +78,7 @@ __global__ void __launch_bounds__(32 * NORM_WARPS_MAX)
 constexpr int HEAD_WARPS = 4, HEAD_VECTORS_MAX = 64;
 
 __global__ void __launch_bounds__(32 * HEAD_WARPS)
-    rmsnorm_warp(const float4 *x, const float4 *weight, int64_t n, int n_vectors, float eps, float4 *out)
+    rmsnorm_warp(const float4 *x, const float4 *weight, int64_t n, int n_vectors, float eps, normed_rows to)
 {
     qs_wait_for_previous();
     qs_let_next_begin();
@@ -85,18 +98,18 @@ __global__ void __launch_bounds__(32 * HEAD_WARPS)
 #pragma unroll
     for (int i = 0; i < N; i++) {
         int at = i * 32 + lane;
-        if (at < n_vectors) out[row * n_vectors + at] = qs_cu_normed(values[i], factor, weight[at]);
+        if (at < n_vectors) put_normed(to, row * n_vectors + at, qs_cu_normed(values[i], factor, weight[at]));
     }
 }
 
 /* Rows of any length and place, read twice. */
 __global__ void __launch_bounds__(THREADS)
-    rmsnorm_any(const float *x, const float *weight, int64_t d, float eps, float *out)
+    rmsnorm_any(const float *x, const float *weight, int64_t d, float eps, normed_rows to)
 {
     qs_wait_for_previous();
     qs_let_next_begin();
     const float *row = x + (int64_t)blockIdx.x * d;
-    float *to = out + (int64_t)blockIdx.x * d;
+    int64_t first = (int64_t)blockIdx.x * d;
     __shared__ float sums[THREADS / 32];
     float sum = 0.0f;
     for (int64_t i = threadIdx.x; i < d; i += THREADS) sum += row[i] * row[i];
@@ -104,7 +117,11 @@ __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
     __syncthreads();
     float factor = qs_cu_norm_factor(sums, THREADS / 32, (int)d, eps);
-    for (int64_t i = threadIdx.x; i < d; i += THREADS) to[i] = row[i] * factor * weight[i];
+    for (int64_t i = threadIdx.x; i < d; i += THREADS) {
+        float v = row[i] * factor * weight[i];
+        if (to.rounded != nullptr) to.rounded[first + i] = qs_bf16_of_f32(v);
+        else to.out[first + i] = v;
+    }
 }
 
 /* ---- rope ---- */
@@ -182,11 +199,34 @@ unsigned elementwise_blocks(int64_t n_vectors, int64_t n) { return n_blocks_of(n
 
 template <int N>
 void launch_rmsnorm_block(void *stream, const float *x, const float *weight, int64_t n, int64_t n_vectors,
-                          float eps, float *out)
+                          float eps, const normed_rows &to)
 {
     unsigned n_threads = n_blocks_of(n_vectors, 32 * N) * 32;
     QS_LAUNCH_SOON(rmsnorm_block<N>, (unsigned)n, n_threads, 0, stream, reinterpret_cast<const float4 *>(x),
-              reinterpret_cast<const float4 *>(weight), (int)n_vectors, eps, reinterpret_cast<float4 *>(out));
+              reinterpret_cast<const float4 *>(weight), (int)n_vectors, eps, to);
+}
+
+int launch_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps, const normed_rows &to)
+{
+    constexpr int64_t PER_BLOCK = 32 * NORM_WARPS_MAX;
+    if (n == 0) return 0;
+    int64_t n_vectors = d / 4;
+    bool whole = d % 4 == 0 && is_aligned16(x) && is_aligned16(weight) && is_aligned16(to.out) && is_aligned16(to.rounded);
+    if (!whole || n_vectors > 8 * PER_BLOCK)
+        QS_LAUNCH_SOON(rmsnorm_any, (unsigned)n, THREADS, 0, stream, x, weight, d, eps, to);
+    else if (n_vectors <= HEAD_VECTORS_MAX)
+        QS_LAUNCH_SOON(rmsnorm_warp, n_blocks_of(n, HEAD_WARPS), 32 * HEAD_WARPS, 0, stream,
+                  reinterpret_cast<const float4 *>(x), reinterpret_cast<const float4 *>(weight), n,
+                  (int)n_vectors, eps, to);
+    else if (n_vectors <= PER_BLOCK)
+        launch_rmsnorm_block<1>(stream, x, weight, n, n_vectors, eps, to);
+    else if (n_vectors <= 2 * PER_BLOCK)
+        launch_rmsnorm_block<2>(stream, x, weight, n, n_vectors, eps, to);
+    else if (n_vectors <= 4 * PER_BLOCK)
+        launch_rmsnorm_block<4>(stream, x, weight, n, n_vectors, eps, to);
+    else
+        launch_rmsnorm_block<8>(stream, x, weight, n, n_vectors, eps, to);
+    return qs_launch_status();
 }
 
 } // namespace
@@ -203,28 +243,15 @@ extern "C" int qs_cu_gather_rows(void *stream, const float *table, const int32_t
     return qs_launch_status();
 }
 
-extern "C" int qs_cu_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d,
-                             float eps, float *out)
+extern "C" int qs_cu_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps, float *out)
 {
-    constexpr int64_t PER_BLOCK = 32 * NORM_WARPS_MAX;
-    if (n == 0) return 0;
-    int64_t n_vectors = d / 4;
-    bool whole = d % 4 == 0 && is_aligned16(x) && is_aligned16(weight) && is_aligned16(out);
-    if (!whole || n_vectors > 8 * PER_BLOCK)
-        QS_LAUNCH_SOON(rmsnorm_any, (unsigned)n, THREADS, 0, stream, x, weight, d, eps, out);
-    else if (n_vectors <= HEAD_VECTORS_MAX)
-        QS_LAUNCH_SOON(rmsnorm_warp, n_blocks_of(n, HEAD_WARPS), 32 * HEAD_WARPS, 0, stream,
-                  reinterpret_cast<const float4 *>(x), reinterpret_cast<const float4 *>(weight), n,
-                  (int)n_vectors, eps, reinterpret_cast<float4 *>(out));
-    else if (n_vectors <= PER_BLOCK)
-        launch_rmsnorm_block<1>(stream, x, weight, n, n_vectors, eps, out);
-    else if (n_vectors <= 2 * PER_BLOCK)
-        launch_rmsnorm_block<2>(stream, x, weight, n, n_vectors, eps, out);
-    else if (n_vectors <= 4 * PER_BLOCK)
-        launch_rmsnorm_block<4>(stream, x, weight, n, n_vectors, eps, out);
-    else
-        launch_rmsnorm_block<8>(stream, x, weight, n, n_vectors, eps, out);
-    return qs_launch_status();
+    return launch_rmsnorm(stream, x, weight, n, d, eps, {out, nullptr});
+}
+
+extern "C" int qs_cu_rmsnorm_bf16(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps,
+                                  uint16_t *out)
+{
+    return launch_rmsnorm(stream, x, weight, n, d, eps, {nullptr, out});
 }
 
 extern "C" int qs_cu_rope(void *stream, float *x, const int32_t *positions, const float *inv_freq, int64_t n,
