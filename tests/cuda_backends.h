@@ -6,6 +6,7 @@
 
 /* Only where kernels run on the CPU (runtime.h). */
 __attribute__((weak)) void qs_rt_simt_set_reverse(bool reverse);
+__attribute__((weak)) void qs_rt_simt_set_wgmma(bool has_wgmma);
 
 typedef struct fixture {
     qs_backend *reference, *cuda;

@@ -184,7 +184,7 @@ static void test_norm_and_gate(void **state)
         qs_packed_free(&packed);
     }
     for (int k = 0; k < 3; k++)
-        check_with_fused(&(with_case){cuda, matrices[0], matrices[1], N_OUT, N_IN, rows[k], 2e-6, true});
+        check_with(&(with_case){cuda, matrices[0], matrices[1], N_OUT, N_IN, rows[k], 2e-6, true});
     for (int i = 0; i < 2; i++) qs_matrix_destroy(matrices[i]);
 }
 

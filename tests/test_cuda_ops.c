@@ -341,7 +341,7 @@ static void test_norm_and_gate(void **state)
             qs_matrix *second = create_one_of_two(f, &kinds[i], compute, true);
             int64_t n = kinds[i].format == QS_MATRIX_F32 && rows[k] > QS_GEMV_MAX_ROWS ? QS_GEMV_MAX_ROWS : rows[k];
             take_order(k % 2 == 1);
-            check_with_fused(&(with_case){f->cuda, first, second, WITH_OUT, WITH_IN, n, 2e-6, true});
+            check_with(&(with_case){f->cuda, first, second, WITH_OUT, WITH_IN, n, 2e-6, true});
             take_order(false);
             qs_matrix_destroy(first);
             qs_matrix_destroy(second);
@@ -432,25 +432,26 @@ static void test_broken_numbers_show(void **state)
     check_broken_statistics(f);
 }
 
-/* ---- a kernel on trial ---- */
+/* ---- devices without products of a warpgroup ---- */
 
 static void compare_gram(const op_case *row, void *context)
 {
     if (row->run == run_gram) (SANITIZED ? compare_in_turn : compare_twice)(row, context);
 }
 
-/* gram_wgmma.cu, which nothing but its name in the environment chooses (docs/gpu.md). On a GPU it is tried by
- * `gpu-check trial`, with all of these tests. */
-static void test_second_moments_on_trial(void **state)
+/* stats.cu, where gram_wgmma.cu does not run. */
+static void test_second_moments_elsewhere(void **state)
 {
-    fixture *f = take(state);
-    parity p = {.reference = f->reference, .tested = f->cuda, .entry = "on trial"};
-    if (qs_rt_simt_set_reverse == NULL) skip();
-    assert_int_equal(setenv("QS_CUDA_TRIAL", "gram_wgmma", 1), 0);
+    fixture older = *(fixture *)take(state);
+    if (qs_rt_simt_set_wgmma == NULL) skip(); /* a real device is what it is */
+    qs_rt_simt_set_wgmma(false);
+    OK(qs_backend_create(&older.cuda, "cuda", 0, 2));
+    qs_rt_simt_set_wgmma(true);
+    parity p = {.reference = older.reference, .tested = older.cuda, .entry = "elsewhere"};
     for_each_case(compare_gram, &p);
     for (size_t i = 0; i < sizeof more_cases / sizeof *more_cases; i++) compare_gram(&more_cases[i], &p);
-    check_broken_statistics(f);
-    assert_int_equal(unsetenv("QS_CUDA_TRIAL"), 0);
+    check_broken_statistics(&older);
+    qs_backend_destroy(older.cuda);
     assert_int_equal(p.n_failed, 0);
     assert_true(p.n_cases >= 9);
 }
@@ -471,7 +472,7 @@ int main(void)
         cmocka_unit_test(test_norm_and_gate),
         cmocka_unit_test(test_sequences_of_a_batch),
         cmocka_unit_test(test_broken_numbers_show),
-        cmocka_unit_test(test_second_moments_on_trial),
+        cmocka_unit_test(test_second_moments_elsewhere),
         cmocka_unit_test(test_update_replaces_contents),
     };
     return cmocka_run_group_tests_name("cuda ops", tests, create_backends, destroy_backends);

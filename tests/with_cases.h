@@ -72,13 +72,4 @@ static inline void check_with(const with_case *c)
     free_all(&m);
 }
 
-/* With the launches of the CUDA backend that do all at once (gpu_trial.c), and without. */
-static inline void check_with_fused(const with_case *c)
-{
-    if (!SANITIZED) check_with(c);
-    assert_int_equal(setenv("QS_CUDA_TRIAL", "fused_step", 1), 0);
-    check_with(c);
-    assert_int_equal(unsetenv("QS_CUDA_TRIAL"), 0);
-}
-
 #endif

@@ -92,7 +92,7 @@ qs_err qs_gpu_gram(qs_backend *backend, const float *x, int64_t n, int64_t d, do
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     qs_err err;
-    bool wgmma = gpu->device.has_wgmma && qs_gpu_on_trial("gram_wgmma");
+    bool wgmma = gpu->device.has_wgmma;
     size_t bytes = wgmma ? qs_cu_gram_wgmma_bytes(n, d) : qs_cu_gram_bytes(n, d);
     QS_TRY(qs_gpu_reserve(gpu, &gpu->gram, bytes, QS_GPU_WORKSPACE, "terms of second moments"));
     int code = wgmma ? qs_cu_gram_wgmma(gpu->stream, gpu->device.n_sms, x, n, d, gram, gpu->gram.data)

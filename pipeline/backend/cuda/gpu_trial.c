@@ -7,8 +7,6 @@
 
 static const char *const trials[] = {
     "linear_wgmma", /* linear_many.cu: many rows of x from stored weights */
-    "gram_wgmma",   /* gram_wgmma.cu: second moments */
-    "fused_step",   /* linear_parts.h: norms before and gates behind the products of a decoding step, in their launch */
 };
 enum { N_TRIALS = sizeof trials / sizeof *trials };
 

@@ -1,5 +1,4 @@
 /* Second moments x^T x by products of warpgroups (wgmma.h): what stats.cu does, for devices that have them.
- * On trial (gpu_trial.c): never run on a GPU.
  *
  * The terms are those of stats.cu, and so are their errors relative to sqrt(G_ii G_jj): 2^-22 for what low
  * low would add, 2^-22 for the rounding of low, 2^-23 for compensated sums. The f32 sums of 64 rows lose

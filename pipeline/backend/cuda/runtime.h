@@ -81,6 +81,8 @@ void qs_rt_simt_fail_launch(int64_t n_launches, int code);
 void qs_rt_simt_set_memory(size_t total_bytes);
 /* How many devices are pretended, up to 8; default 1, or what QS_SIMT_DEVICES in the environment says. */
 void qs_rt_simt_set_devices(int n);
+/* Whether devices that are opened from now on have products of a warpgroup; default true. */
+void qs_rt_simt_set_wgmma(bool has_wgmma);
 /* Blocks, and threads within a block, run first to last (false) or last to first. */
 void qs_rt_simt_set_reverse(bool reverse);
 

@@ -30,6 +30,7 @@ struct allocation {
 allocation *device_memory, *pinned_memory;
 size_t used_bytes[N_DEVICES_MAX], total_bytes = (size_t)8 << 30;
 int n_devices; /* 0 = nobody has asked yet */
+bool has_wgmma = true;
 __thread int current_device;
 
 /* A failure that tests have ordered: after so many successes, for ever. */
@@ -160,7 +161,8 @@ int qs_rt_open(int device, qs_rt_device *out)
     out->l2_bytes = 64 << 10; /* so that tests of small matrices meet pieces of them */
     out->shared_bytes_max = QS_SIMT_SHARED_BYTES_MAX;
     out->driver_version = out->runtime_version = 13000;
-    out->has_wgmma = out->emulated = true;
+    out->has_wgmma = has_wgmma;
+    out->emulated = true;
     return 0;
 }
 
@@ -247,6 +249,8 @@ void qs_rt_simt_fail_launch(int64_t n_launches, int code)
     qs_simt_lock locked;
     launch_fault = {n_launches, code};
 }
+
+void qs_rt_simt_set_wgmma(bool has) { has_wgmma = has; }
 
 void qs_rt_simt_set_memory(size_t bytes)
 {
