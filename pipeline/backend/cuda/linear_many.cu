@@ -4,117 +4,16 @@
  * takes A too. Rows of x, rounded to 16 bits, are columns of B in shared memory, and D is a tile of y^T: ROWS rows of W by
  * N rows of x, the rows of W shared out to two warpgroups. One warp more brings both operands by bulk copies, a chunk of
  * 64 columns at a time, into a ring of stages. A product is under way while the next weights are unpacked.
- *
- * As many tiles as there are blocks are computed at a time. What is left over at the end is cut into ranges of chunks of
- * equal length, one a block; a tile that several blocks have parts of is added up by the one that comes last, in the order
- * of the parts, so that results do not depend on which that is. */
-#include "backend/cuda/kernels.h"
-#include "backend/cuda/unpack.h"
-#include "backend/cuda/wgmma.h"
+ * How blocks share tiles: many_tiles.h. */
+#include "backend/cuda/many_tiles.h"
 
 namespace {
-
-enum { GROUP = 128 /* threads of a warpgroup */, N_GROUPS = 2, CONSUMERS = N_GROUPS * GROUP, THREADS = CONSUMERS + GROUP,
-       CONSUMER_REGISTERS = 232, PRODUCER_REGISTERS = 40,
-       RING_BYTES = 200 << 10, STAGES_MAX = 8, ALIGNMENT = 1024, PART_CHUNKS = 4 /* of a range at least */,
-       X_ROW_BYTES = QS_CU_CHUNK * 2 };
-
-struct job {
-    qs_cu_linear linears[QS_CU_LINEARS_MAX];
-    int n_tiles[QS_CU_LINEARS_MAX], first_strip[QS_CU_LINEARS_MAX]; /* of 16 rows; in strips of ROWS rows of W */
-    int n_linears;
-    int n_chunks, n_groups;
-    uint32_t group_magic; /* group of k-step s: __umulhi(2 s, group_magic) */
-    const char *x;        /* [chunk][row][64], swizzled: qs_cu_prepare_many */
-    const float *scale;   /* [n] */
-    int n, x_rows;        /* rows of x, and rows that there is room for */
-    int n_columns;        /* tiles of y^T beside each other */
-    int n_rounds;         /* whole tiles of each block */
-    int first_split, n_ranges, n_split_chunks; /* tiles from first_split on are split */
-    float values[16];                          /* of a table */
-    float *parts;
-    unsigned *n_arrived;  /* [range] of the parts of the tile that begins there; 0 between launches */
-};
-
-/* What one kernel is for: BLOCKS blocks of 64 rows of W a warpgroup, N rows of x, STEPS k-steps to a group. */
-template <int FORMAT_, int STEPS_, bool ZEROS_, int BLOCKS_, int N_> struct form {
-    enum {
-        FORMAT = FORMAT_, STEPS = STEPS_, ZEROS = ZEROS_, BLOCKS = BLOCKS_, N = N_,
-        TABLE = FORMAT >= QS_CU_TABLE, BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16,
-        CODED = qs_unpacker<FORMAT>::CODED, WORDS = qs_unpacker<FORMAT>::WORDS,
-        ROWS = N_GROUPS * BLOCKS * 64, TILES = ROWS / QS_CU_TILE_ROWS, TILE_BYTES = WORDS * 128,
-        X_BYTES = N * X_ROW_BYTES, STAGE_BYTES = X_BYTES + TILES * TILE_BYTES,
-        FIT = RING_BYTES / STAGE_BYTES, STAGES = FIT > STAGES_MAX ? STAGES_MAX : FIT,
-        SHARED_BYTES = ALIGNMENT + STAGES * STAGE_BYTES,
-        PART_FLOATS = ROWS * N, CHUNK_GROUPS = CODED ? 4 / STEPS : 0,
-    };
-    static_assert(TILES < 32, "a lane a copy");
-};
 
 struct barriers {
     uint64_t full[STAGES_MAX], empty[STAGES_MAX], together;
 };
 
 #ifdef QS_WGMMA
-
-/* A part of a tile, or all of it. */
-struct segment {
-    int strip, column;     /* of the tile */
-    int chunk, end;
-    int first, part, last; /* ranges that have parts of it, and this one's */
-};
-
-/* The segments of a block, in their order. */
-struct walk {
-    int round, at, end; /* chunks of the block's range */
-
-    __device__ __forceinline__ explicit walk(const job &j) : round(0)
-    {
-        int64_t total = j.n_split_chunks, r = blockIdx.x;
-        at = (int)(r < j.n_ranges ? r * total / j.n_ranges : 0);
-        end = (int)(r < j.n_ranges ? (r + 1) * total / j.n_ranges : 0);
-    }
-    /* The range that has a chunk of the split ones. */
-    static __device__ __forceinline__ int range_of(const job &j, int64_t chunk)
-    {
-        return (int)(((chunk + 1) * j.n_ranges - 1) / j.n_split_chunks);
-    }
-    __device__ __forceinline__ bool next(const job &j, segment *s)
-    {
-        int tile;
-        *s = {0, 0, 0, j.n_chunks, 0, 0, 0};
-        if (round < j.n_rounds) {
-            tile = round++ * (int)gridDim.x + (int)blockIdx.x;
-        } else {
-            if (at >= end) return false;
-            int of = at / j.n_chunks;
-            tile = j.first_split + of;
-            s->chunk = at % j.n_chunks;
-            s->end = min(j.n_chunks, s->chunk + end - at);
-            s->part = (int)blockIdx.x;
-            s->first = range_of(j, (int64_t)of * j.n_chunks);
-            s->last = range_of(j, (int64_t)(of + 1) * j.n_chunks - 1);
-            at += s->end - s->chunk;
-        }
-        s->strip = tile / j.n_columns;
-        s->column = tile % j.n_columns;
-        return true;
-    }
-};
-
-/* The linear that a strip is of, its tiles of 16 rows, and the strip's first. */
-struct place {
-    const qs_cu_linear *linear;
-    int n_tiles, tile;
-};
-template <class F> __device__ __forceinline__ place place_of(const job &j, int strip)
-{
-    int which = 0;
-#pragma unroll
-    for (int i = 1; i < QS_CU_LINEARS_MAX; i++)
-        if (i < j.n_linears && strip >= j.first_strip[i]) which = i;
-    return {&j.linears[which], j.n_tiles[which], (strip - j.first_strip[which]) * F::TILES};
-}
 
 /* ---- the warp that brings operands ---- */
 
@@ -162,12 +61,12 @@ template <class F> struct metas {
                 for (int b = 0; b < F::BLOCKS; b++) {
                     int64_t at = ((int64_t)min(tile + 4 * b, n_tiles - 1) * j.n_groups + group) * 8 + g;
                     if constexpr (F::TABLE) {
-                    uint2 pair = reinterpret_cast<const uint2 *>(l->scales)[at];
-                    scale[b][i] = pair.x, zeros[b][i] = pair.y;
-                    continue;
-                }
-                scale[b][i] = l->scales[at];
-                    zeros[b][i] = F::ZEROS ? l->zeros[at] : 0;
+                        uint2 pair = reinterpret_cast<const uint2 *>(l->scales)[at];
+                        scale[b][i] = pair.x, zeros[b][i] = pair.y;
+                    } else {
+                        scale[b][i] = l->scales[at];
+                        zeros[b][i] = F::ZEROS ? l->zeros[at] : 0;
+                    }
                 }
             }
         }
@@ -241,23 +140,39 @@ template <class F> struct target {
         n_outs = (int)n_out - out;
         add = p.linear->add;
     }
-    /* Four sums: two rows of x, 8 quad and the next, of each of two rows of W, those of a block and 8 behind. */
-    __device__ __forceinline__ void store(int block, int quad, const float4 &v) const
+    /* A quad's four sums of a block are of rows 8 quad and 8 quad + 1 of x, each of two rows of W, 8 apart. Some values are
+     * loaded before the first of them is stored. */
+    __device__ __forceinline__ void store(const float (&sum)[F::BLOCKS][F::N / 2]) const
     {
-        const float sums[2][2] = {{v.x, v.z}, {v.y, v.w}};
+        enum { AHEAD = 4 /* rows of x */, OUTS = 2 * F::BLOCKS };
+        float start[OUTS], *row[AHEAD] = {y};
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            if (8 * quad + e >= n_rows) continue;
-            float factor = scale[8 * quad + e], *to = y + (8 * quad + e) * n_out;
+        for (int o = 0; o < OUTS; o++) start[o] = bias != nullptr && has_out(o) ? bias[out_of(o)] : 0.0f;
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int out = 64 * block + 8 * h;
-                if (out >= n_outs) continue;
-                float value = fmaf(sums[e][h], factor, bias != nullptr ? bias[out] : 0.0f);
-                to[out] = add ? to[out] + value : value;
+        for (int first = 0; first < F::N / 4; first += AHEAD) {
+            float factor[AHEAD], before[AHEAD][OUTS] = {};
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                int at = first + i, x_row = at / 2 * 8 + at % 2;
+                if (at > 0) row[i] = row[(i + AHEAD - 1) % AHEAD] + (at % 2 == 1 ? n_out : 7 * n_out);
+                factor[i] = x_row < n_rows ? scale[x_row] : 0.0f;
+#pragma unroll
+                for (int o = 0; o < OUTS; o++)
+                    if (add && x_row < n_rows && has_out(o)) before[i][o] = row[i][out_of(o)];
+            }
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                int at = first + i, x_row = at / 2 * 8 + at % 2;
+#pragma unroll
+                for (int o = 0; o < OUTS; o++) {
+                    float value = fmaf(sum[o / 2][at / 2 * 4 + o % 2 * 2 + at % 2], factor[i], start[o]);
+                    if (x_row < n_rows && has_out(o)) row[i][out_of(o)] = add ? before[i][o] + value : value;
+                }
             }
         }
     }
+    static __device__ __forceinline__ int out_of(int o) { return o / 2 * 64 + o % 2 * 8; }
+    __device__ __forceinline__ bool has_out(int o) const { return out_of(o) < n_outs; }
 };
 
 /* Where a thread's sums of a part lie: [quad][thread]. The first part of a tile is the last of its range's. */
@@ -266,17 +181,16 @@ template <class F> __device__ __forceinline__ float4 *part_of(const job &j, cons
     return reinterpret_cast<float4 *>(j.parts) + (int64_t)(2 * part + (part == s.first)) * (F::PART_FLOATS / 4) + threadIdx.x;
 }
 
-/* Leaves a part of a tile. The block that is the last to do so adds up all of them. */
+/* Leaves a part of a tile. In the block that is the last to do so, sum becomes the sum of all of them. */
 template <class F>
-__device__ __forceinline__ void add_parts(const job &j, const segment &s, const place &p,
-                                          const float (&sum)[F::BLOCKS][F::N / 2], barriers *b, int *turn,
-                                          unsigned *shared_count)
+__device__ __forceinline__ bool add_parts(const job &j, const segment &s, float (&sum)[F::BLOCKS][F::N / 2], barriers *b,
+                                          int *turn, unsigned *shared_count)
 {
-    enum { QUADS = F::N / 8 };
-    int n_parts = s.last - s.first + 1;
+    enum { QUADS = F::N / 8, N_QUADS = F::BLOCKS * QUADS, AHEAD = 8 };
+    unsigned before_last = (unsigned)(s.last - s.first);
     float4 *own = part_of<F>(j, s, s.part);
 #pragma unroll
-    for (int i = 0; i < F::BLOCKS * QUADS; i++) {
+    for (int i = 0; i < N_QUADS; i++) {
         const float *v = &sum[i / QUADS][i % QUADS * 4];
         own[i * CONSUMERS] = make_float4(v[0], v[1], v[2], v[3]);
     }
@@ -284,83 +198,123 @@ __device__ __forceinline__ void add_parts(const job &j, const segment &s, const 
     meet(b, turn);
     if (threadIdx.x == 0) {
         *shared_count = atomicAdd(&j.n_arrived[s.first], 1u);
-        if (*shared_count == (unsigned)(n_parts - 1)) j.n_arrived[s.first] = 0;
+        if (*shared_count == before_last) j.n_arrived[s.first] = 0;
         __threadfence();
     }
     meet(b, turn);
-    if (*shared_count != (unsigned)(n_parts - 1)) return;
-    target<F> to(j, s, p);
-#pragma unroll 4
-    for (int i = 0; i < F::BLOCKS * QUADS; i++) {
-        float4 total = make_float4(0, 0, 0, 0);
-        for (int part = s.first; part <= s.last; part++) {
-            float4 term = __ldcg(part_of<F>(j, s, part) + i * CONSUMERS);
-            total.x += term.x, total.y += term.y, total.z += term.z, total.w += term.w;
-        }
-        to.store(i / QUADS, i % QUADS, total);
-    }
-}
-
-template <class F>
-__device__ __forceinline__ void store(const job &j, const segment &s, const place &p, const float (&sum)[F::BLOCKS][F::N / 2])
-{
-    enum { QUADS = F::N / 8 };
-    target<F> to(j, s, p);
+    if (*shared_count != before_last) return false;
 #pragma unroll
-    for (int i = 0; i < F::BLOCKS * QUADS; i++) {
-        const float *v = &sum[i / QUADS][i % QUADS * 4];
-        to.store(i / QUADS, i % QUADS, make_float4(v[0], v[1], v[2], v[3]));
+    for (int i = 0; i < F::BLOCKS * (F::N / 2); i++) sum[i / (F::N / 2)][i % (F::N / 2)] = 0.0f;
+#pragma unroll 1
+    for (int part = s.first; part <= s.last; part++) {
+        const float4 *from = part_of<F>(j, s, part);
+#pragma unroll
+        for (int first = 0; first < N_QUADS; first += AHEAD) {
+            float4 term[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) term[i] = __ldcg(from + (first + i) * CONSUMERS);
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                float *v = &sum[(first + i) / QUADS][(first + i) % QUADS * 4];
+                v[0] += term[i].x, v[1] += term[i].y, v[2] += term[i].z, v[3] += term[i].w;
+            }
+        }
     }
+    return true;
 }
 
 /* ---- the warpgroups that multiply ---- */
 
+/* What a warp has of the chunks of a segment: scales of a chunk and the next, words of it, and fragments, which are made
+ * while the products before theirs are under way. Those of a k-step have registers of their own, so that three k-steps'
+ * may be about. */
+template <class F> struct operands {
+    enum { METAS = F::CHUNK_GROUPS > 2 ? 1 : 2 /* chunks; groups of 16 leave no registers for two */ };
+    metas<F> meta[METAS]; /* [chunk % METAS from the segment's first on] */
+    lane_words<F> words[F::BLOCKS];
+    uint32_t a[4][F::BLOCKS][4];
+
+    __device__ __forceinline__ void take_words(const char *tile, int lane)
+    {
+#pragma unroll
+        for (int i = 0; F::CODED && i < F::BLOCKS; i++) words[i].load(tile + 4 * i * F::TILE_BYTES, 0, lane);
+    }
+    /* tile: in shared memory. */
+    __device__ __forceinline__ void make_step(int half, int k, const char *tile, int lane, const uint32_t *table)
+    {
+#pragma unroll
+        for (int i = 0; i < F::BLOCKS; i++) {
+            if (!F::CODED) words[i].load(tile + 4 * i * F::TILE_BYTES, k, lane);
+            fragment_of<F>(words[i], meta[half % METAS], table, i, k, a[k][i]);
+        }
+    }
+};
+
+/* A place in the ring and the parity of its phase. */
+template <class F> struct place_in_ring {
+    int stage;
+    uint32_t parity;
+    __device__ __forceinline__ place_in_ring next(void) const
+    {
+        return stage + 1 == F::STAGES ? place_in_ring{0, parity ^ 1u} : place_in_ring{stage + 1, parity};
+    }
+    __device__ __forceinline__ int before(void) const { return (stage == 0 ? (int)F::STAGES : stage) - 1; }
+};
+
 template <class F>
 __device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, unsigned *shared_count, const uint32_t *table)
 {
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, g = lane / 4, round = 0, turn = 0;
+    enum { AHEAD = F::CODED ? 1 : 2 /* k-steps that fragments are made before their products */ };
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, g = lane / 4, turn = 0;
     int own_tile = warp / 4 * 4 * F::BLOCKS + warp % 4; /* of the strip's */
+    const char *own = ring + F::X_BYTES + own_tile * F::TILE_BYTES;
+    float sum[F::BLOCKS][F::N / 2];
+    place_in_ring<F> at = {0, 0};
     segment s;
     for (walk w(j); w.next(j, &s);) {
         place p = place_of<F>(j, s.strip);
-        float sum[F::BLOCKS][F::N / 2];
-        metas<F> meta;
+        operands<F> o;
+        auto load_meta = [&](int half, int chunk) {
+            o.meta[half % operands<F>::METAS].load(j, p.linear, p.tile + own_tile, p.n_tiles, chunk, g);
+        };
 #pragma unroll
-        for (int i = 0; i < F::BLOCKS * F::N / 2; i++) sum[i / (F::N / 2)][i % (F::N / 2)] = 0.0f;
-        meta.load(j, p.linear, p.tile + own_tile, p.n_tiles, s.chunk, g);
+        for (int i = 0; i < operands<F>::METAS; i++) load_meta(i, s.chunk + i);
+#pragma unroll
+        for (int i = 0; i < F::BLOCKS * (F::N / 2); i++) sum[i / (F::N / 2)][i % (F::N / 2)] = 0.0f;
+        qs_barrier_wait(&b->full[at.stage], at.parity);
+        o.take_words(own + at.stage * F::STAGE_BYTES, lane);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) o.make_step(0, k, own + at.stage * F::STAGE_BYTES, lane, table);
 #pragma unroll 1
-        for (int chunk = s.chunk; chunk < s.end; chunk++, round++) {
-            int stage = round % F::STAGES;
-            const char *slot = ring + stage * F::STAGE_BYTES, *own = slot + F::X_BYTES + own_tile * F::TILE_BYTES;
-            uint64_t x = qs_tile_k(slot);
-            metas<F> next = meta;
-            if (chunk + 1 < s.end) next.load(j, p.linear, p.tile + own_tile, p.n_tiles, chunk + 1, g);
-            qs_barrier_wait(&b->full[stage], (uint32_t)(round / F::STAGES) & 1);
-            lane_words<F> words[F::BLOCKS];
+        for (int chunk = s.chunk; chunk < s.end; chunk += 2) {
 #pragma unroll
-            for (int i = 0; F::CODED && i < F::BLOCKS; i++) words[i].load(own + 4 * i * F::TILE_BYTES, 0, lane);
+            for (int half = 0; half < 2; half++) {
+                if (chunk + half >= s.end) break;
+                bool is_last = chunk + half + 1 == s.end;
+                place_in_ring<F> next = at.next();
+                const char *tile = own + at.stage * F::STAGE_BYTES, *next_tile = own + next.stage * F::STAGE_BYTES;
+                uint64_t x = qs_tile_k(ring + at.stage * F::STAGE_BYTES);
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                uint32_t a[F::BLOCKS][4];
+                for (int k = 0; k < 4; k++) {
+                    qs_wgmma_fence();
 #pragma unroll
-                for (int i = 0; i < F::BLOCKS; i++) {
-                    if (!F::CODED) words[i].load(own + 4 * i * F::TILE_BYTES, k, lane);
-                    fragment_of<F>(words[i], meta, table, i, k, a[i]);
+                    for (int i = 0; i < F::BLOCKS; i++) qs_wgmma<F::BF16 != 0>(sum[i], o.a[k][i], qs_tile_step(x, k));
+                    qs_wgmma_commit();
+                    if (k < 4 - AHEAD) o.make_step(half, k + AHEAD, tile, lane, table);
+                    else if (!is_last) o.make_step(1 - half, k + AHEAD - 4, next_tile, lane, table);
+                    if (k == 2 && !is_last) o.take_words(next_tile, lane);
+                    if (k == 2) load_meta(half, chunk + half + operands<F>::METAS);
+                    qs_wgmma_wait<1>(); /* one is under way while the next is unpacked */
+                    if (k == 0 && chunk + half > s.chunk && lane == 0) qs_barrier_arrive(&b->empty[at.before()]);
+                    if (k == 1 && !is_last) qs_barrier_wait(&b->full[next.stage], next.parity);
                 }
-                qs_wgmma_fence();
-#pragma unroll
-                for (int i = 0; i < F::BLOCKS; i++) qs_wgmma<F::BF16 != 0>(sum[i], a[i], qs_tile_step(x, k));
-                qs_wgmma_commit();
-                qs_wgmma_wait<1>(); /* one is under way while the next is unpacked */
-                if (k == 0 && chunk > s.chunk && lane == 0)
-                    qs_barrier_arrive(&b->empty[(round + F::STAGES - 1) % F::STAGES]);
+                at = next;
             }
-            meta = next;
         }
         qs_wgmma_wait<0>();
-        if (lane == 0) qs_barrier_arrive(&b->empty[(round + F::STAGES - 1) % F::STAGES]);
-        if (s.first == s.last) store<F>(j, s, p, sum);
-        else add_parts<F>(j, s, p, sum, b, &turn, shared_count);
+        if (lane == 0) qs_barrier_arrive(&b->empty[at.before()]);
+        if (s.first != s.last && !add_parts<F>(j, s, sum, b, &turn, shared_count)) continue;
+        target<F>(j, s, p).store(sum);
     }
 }
 
@@ -395,27 +349,6 @@ template <class F> __global__ void __launch_bounds__(THREADS, 1) linear_many(con
 }
 
 /* ---- launch ---- */
-
-/* Tiles, and how blocks share them. */
-template <class F> int share_out(job *j, int n_sms)
-{
-    int n_strips = 0;
-    for (int i = 0; i < j->n_linears; i++) {
-        j->n_tiles[i] = (int)qs_cu_n_tiles(j->linears[i].n_out);
-        j->first_strip[i] = n_strips;
-        n_strips += (int)((j->linears[i].n_out + F::ROWS - 1) / F::ROWS);
-    }
-    j->n_columns = (j->n + F::N - 1) / F::N;
-    int n_tiles = n_strips * j->n_columns;
-    int64_t n_chunks = (int64_t)n_tiles * j->n_chunks, most = (n_chunks + PART_CHUNKS - 1) / PART_CHUNKS;
-    int n_blocks = (int)(most < n_sms ? most : n_sms);
-    j->n_rounds = n_tiles / n_blocks;
-    j->first_split = j->n_rounds * n_blocks;
-    j->n_split_chunks = (n_tiles - j->first_split) * j->n_chunks;
-    int n_ranges = (j->n_split_chunks + PART_CHUNKS - 1) / PART_CHUNKS;
-    j->n_ranges = n_ranges < n_blocks ? n_ranges : n_blocks;
-    return n_blocks;
-}
 
 template <class F> int launch(void *stream, job *j, int n_sms)
 {

@@ -1,0 +1,138 @@
+/* Tiles of linear_many.cu, and how blocks share them (that file alone includes this).
+ *
+ * As many tiles as there are blocks are computed at a time. What is left over at the end is cut into ranges of chunks of
+ * equal length, one a block; a tile that several blocks have parts of is added up by the one that comes last, in the order
+ * of the parts, so that results do not depend on which that is. */
+#ifndef QS_BACKEND_CUDA_MANY_TILES_H
+#define QS_BACKEND_CUDA_MANY_TILES_H
+
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/unpack.h"
+#include "backend/cuda/wgmma.h"
+
+namespace {
+
+enum { GROUP = 128 /* threads of a warpgroup */, N_GROUPS = 2, CONSUMERS = N_GROUPS * GROUP, THREADS = CONSUMERS + GROUP,
+       CONSUMER_REGISTERS = 232, PRODUCER_REGISTERS = 40,
+       RING_BYTES = 200 << 10, STAGES_MAX = 8, ALIGNMENT = 1024, PART_CHUNKS = 4 /* of a range at least */,
+       X_ROW_BYTES = QS_CU_CHUNK * 2 };
+
+struct job {
+    qs_cu_linear linears[QS_CU_LINEARS_MAX];
+    int n_tiles[QS_CU_LINEARS_MAX], first_strip[QS_CU_LINEARS_MAX]; /* of 16 rows; in strips of ROWS rows of W */
+    int n_linears;
+    int n_chunks, n_groups;
+    uint32_t group_magic; /* group of k-step s: __umulhi(2 s, group_magic) */
+    const char *x;        /* [chunk][row][64], swizzled: qs_cu_prepare_many */
+    const float *scale;   /* [n] */
+    int n, x_rows;        /* rows of x, and rows that there is room for */
+    int n_columns;        /* tiles of y^T beside each other */
+    int n_rounds;         /* whole tiles of each block */
+    int first_split, n_ranges, n_split_chunks; /* tiles from first_split on are split */
+    float values[16];                          /* of a table */
+    float *parts;
+    unsigned *n_arrived;  /* [range] of the parts of the tile that begins there; 0 between launches */
+};
+
+/* What one kernel is for: BLOCKS blocks of 64 rows of W a warpgroup, N rows of x, STEPS k-steps to a group. */
+template <int FORMAT_, int STEPS_, bool ZEROS_, int BLOCKS_, int N_> struct form {
+    enum {
+        FORMAT = FORMAT_, STEPS = STEPS_, ZEROS = ZEROS_, BLOCKS = BLOCKS_, N = N_,
+        TABLE = FORMAT >= QS_CU_TABLE, BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16,
+        CODED = qs_unpacker<FORMAT>::CODED, WORDS = qs_unpacker<FORMAT>::WORDS,
+        ROWS = N_GROUPS * BLOCKS * 64, TILES = ROWS / QS_CU_TILE_ROWS, TILE_BYTES = WORDS * 128,
+        X_BYTES = N * X_ROW_BYTES, STAGE_BYTES = X_BYTES + TILES * TILE_BYTES,
+        FIT = RING_BYTES / STAGE_BYTES, STAGES = FIT > STAGES_MAX ? STAGES_MAX : FIT,
+        SHARED_BYTES = ALIGNMENT + STAGES * STAGE_BYTES,
+        PART_FLOATS = ROWS * N, CHUNK_GROUPS = CODED ? 4 / STEPS : 0,
+    };
+    static_assert(TILES < 32, "a lane a copy");
+};
+
+#ifdef QS_WGMMA
+
+/* A part of a tile, or all of it. */
+struct segment {
+    int strip, column;     /* of the tile */
+    int chunk, end;
+    int first, part, last; /* ranges that have parts of it, and this one's */
+};
+
+/* The segments of a block, in their order. */
+struct walk {
+    int round, at, end; /* chunks of the block's range */
+
+    __device__ __forceinline__ explicit walk(const job &j) : round(0)
+    {
+        int64_t total = j.n_split_chunks, r = blockIdx.x;
+        at = (int)(r < j.n_ranges ? r * total / j.n_ranges : 0);
+        end = (int)(r < j.n_ranges ? (r + 1) * total / j.n_ranges : 0);
+    }
+    /* The range that has a chunk of the split ones. */
+    static __device__ __forceinline__ int range_of(const job &j, int64_t chunk)
+    {
+        return (int)(((chunk + 1) * j.n_ranges - 1) / j.n_split_chunks);
+    }
+    __device__ __forceinline__ bool next(const job &j, segment *s)
+    {
+        int tile;
+        *s = {0, 0, 0, j.n_chunks, 0, 0, 0};
+        if (round < j.n_rounds) {
+            tile = round++ * (int)gridDim.x + (int)blockIdx.x;
+        } else {
+            if (at >= end) return false;
+            int of = at / j.n_chunks;
+            tile = j.first_split + of;
+            s->chunk = at % j.n_chunks;
+            s->end = min(j.n_chunks, s->chunk + end - at);
+            s->part = (int)blockIdx.x;
+            s->first = range_of(j, (int64_t)of * j.n_chunks);
+            s->last = range_of(j, (int64_t)(of + 1) * j.n_chunks - 1);
+            at += s->end - s->chunk;
+        }
+        s->strip = tile / j.n_columns;
+        s->column = tile % j.n_columns;
+        return true;
+    }
+};
+
+/* The linear that a strip is of, its tiles of 16 rows, and the strip's first. */
+struct place {
+    const qs_cu_linear *linear;
+    int n_tiles, tile;
+};
+template <class F> __device__ __forceinline__ place place_of(const job &j, int strip)
+{
+    int which = 0;
+#pragma unroll
+    for (int i = 1; i < QS_CU_LINEARS_MAX; i++)
+        if (i < j.n_linears && strip >= j.first_strip[i]) which = i;
+    return {&j.linears[which], j.n_tiles[which], (strip - j.first_strip[which]) * F::TILES};
+}
+
+#endif
+
+/* Tiles, and how blocks share them. */
+template <class F> int share_out(job *j, int n_sms)
+{
+    int n_strips = 0;
+    for (int i = 0; i < j->n_linears; i++) {
+        j->n_tiles[i] = (int)qs_cu_n_tiles(j->linears[i].n_out);
+        j->first_strip[i] = n_strips;
+        n_strips += (int)((j->linears[i].n_out + F::ROWS - 1) / F::ROWS);
+    }
+    j->n_columns = (j->n + F::N - 1) / F::N;
+    int n_tiles = n_strips * j->n_columns;
+    int64_t n_chunks = (int64_t)n_tiles * j->n_chunks, most = (n_chunks + PART_CHUNKS - 1) / PART_CHUNKS;
+    int n_blocks = (int)(most < n_sms ? most : n_sms);
+    j->n_rounds = n_tiles / n_blocks;
+    j->first_split = j->n_rounds * n_blocks;
+    j->n_split_chunks = (n_tiles - j->first_split) * j->n_chunks;
+    int n_ranges = (j->n_split_chunks + PART_CHUNKS - 1) / PART_CHUNKS;
+    j->n_ranges = n_ranges < n_blocks ? n_ranges : n_blocks;
+    return n_blocks;
+}
+
+} // namespace
+
+#endif
