@@ -9,35 +9,35 @@
 
 namespace {
 
-struct barriers {
-    uint64_t full[STAGES_MAX], empty[STAGES_MAX], together;
-};
-
 #ifdef QS_WGMMA
 
 /* ---- the warp that brings operands ---- */
 
+/* Each block of a team brings its share of the tiles of W to all of them. */
 template <class F> __device__ __forceinline__ void bring(const job &j, char *ring, barriers *b)
 {
-    int lane = (int)threadIdx.x % 32, round = 0;
+    enum { SHARE = F::TILES / F::TEAM };
+    int lane = (int)threadIdx.x % 32, tile = (int)blockIdx.x % F::TEAM * SHARE + lane, round = 0;
     segment s;
-    for (walk w(j); w.next(j, &s);) {
+    for (walk<F> w(j); w.next(j, &s);) {
         place p = place_of<F>(j, s.strip);
         int n_tiles = min(p.n_tiles - p.tile, (int)F::TILES);
         const char *words = reinterpret_cast<const char *>(p.linear->words) +
-                            (int64_t)(p.tile + lane) * j.n_chunks * F::TILE_BYTES;
+                            (int64_t)(p.tile + tile) * j.n_chunks * F::TILE_BYTES;
         for (int chunk = s.chunk; chunk < s.end; chunk++, round++) {
             int stage = round % F::STAGES;
             char *slot = ring + stage * F::STAGE_BYTES;
             if (round >= F::STAGES) qs_barrier_wait(&b->empty[stage], (uint32_t)(round / F::STAGES + 1) & 1);
             if (lane == 0) qs_barrier_expect(&b->full[stage], (uint32_t)(F::X_BYTES + n_tiles * F::TILE_BYTES));
             __syncwarp();
-            if (lane == F::TILES)
+            char *to = slot + F::X_BYTES + tile * F::TILE_BYTES;
+            const char *from = words + (int64_t)chunk * F::TILE_BYTES;
+            if (lane == SHARE)
                 qs_copy_bulk(slot, j.x + ((int64_t)chunk * j.x_rows + s.column * F::N) * X_ROW_BYTES, F::X_BYTES,
                              &b->full[stage]);
-            else if (lane < n_tiles)
-                qs_copy_bulk(slot + F::X_BYTES + lane * F::TILE_BYTES, words + (int64_t)chunk * F::TILE_BYTES,
-                             F::TILE_BYTES, &b->full[stage]);
+            else if (lane < SHARE && tile < n_tiles)
+                F::TEAM > 1 ? qs_copy_bulk_to_all(to, from, F::TILE_BYTES, &b->full[stage])
+                            : qs_copy_bulk(to, from, F::TILE_BYTES, &b->full[stage]);
         }
     }
 }
@@ -178,7 +178,8 @@ template <class F> struct target {
 /* Where a thread's sums of a part lie: [quad][thread]. The first part of a tile is the last of its range's. */
 template <class F> __device__ __forceinline__ float4 *part_of(const job &j, const segment &s, int part)
 {
-    return reinterpret_cast<float4 *>(j.parts) + (int64_t)(2 * part + (part == s.first)) * (F::PART_FLOATS / 4) + threadIdx.x;
+    int64_t at = (2 * part + (part == s.first)) * F::TEAM + (int)blockIdx.x % F::TEAM;
+    return reinterpret_cast<float4 *>(j.parts) + at * (F::PART_FLOATS / 4) + threadIdx.x;
 }
 
 /* Leaves a part of a tile. In the block that is the last to do so, sum becomes the sum of all of them. */
@@ -197,8 +198,9 @@ __device__ __forceinline__ bool add_parts(const job &j, const segment &s, float 
     __threadfence();
     meet(b, turn);
     if (threadIdx.x == 0) {
-        *shared_count = atomicAdd(&j.n_arrived[s.first], 1u);
-        if (*shared_count == before_last) j.n_arrived[s.first] = 0;
+        unsigned *n_arrived = &j.n_arrived[s.first * F::TEAM + (int)blockIdx.x % F::TEAM];
+        *shared_count = atomicAdd(n_arrived, 1u);
+        if (*shared_count == before_last) *n_arrived = 0;
         __threadfence();
     }
     meet(b, turn);
@@ -261,6 +263,13 @@ template <class F> struct place_in_ring {
     __device__ __forceinline__ int before(void) const { return (stage == 0 ? (int)F::STAGES : stage) - 1; }
 };
 
+/* A warp needs a stage no more: all that bring to it are told. */
+template <class F> __device__ __forceinline__ void let_go(uint64_t *empty)
+{
+    if (F::TEAM > 1) qs_barrier_arrive_at_all(empty);
+    else if (threadIdx.x % 32 == 0) qs_barrier_arrive(empty);
+}
+
 template <class F>
 __device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, unsigned *shared_count, const uint32_t *table)
 {
@@ -271,7 +280,7 @@ __device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, 
     float sum[F::BLOCKS][F::N / 2];
     place_in_ring<F> at = {0, 0};
     segment s;
-    for (walk w(j); w.next(j, &s);) {
+    for (walk<F> w(j); w.next(j, &s);) {
         place p = place_of<F>(j, s.strip);
         operands<F> o;
         auto load_meta = [&](int half, int chunk) {
@@ -305,14 +314,14 @@ __device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, 
                     if (k == 2 && !is_last) o.take_words(next_tile, lane);
                     if (k == 2) load_meta(half, chunk + half + operands<F>::METAS);
                     qs_wgmma_wait<1>(); /* one is under way while the next is unpacked */
-                    if (k == 0 && chunk + half > s.chunk && lane == 0) qs_barrier_arrive(&b->empty[at.before()]);
+                    if (k == 0 && chunk + half > s.chunk) let_go<F>(&b->empty[at.before()]);
                     if (k == 1 && !is_last) qs_barrier_wait(&b->full[next.stage], next.parity);
                 }
                 at = next;
             }
         }
         qs_wgmma_wait<0>();
-        if (lane == 0) qs_barrier_arrive(&b->empty[at.before()]);
+        let_go<F>(&b->empty[at.before()]);
         if (s.first != s.last && !add_parts<F>(j, s, sum, b, &turn, shared_count)) continue;
         target<F>(j, s, p).store(sum);
     }
@@ -324,26 +333,31 @@ template <class F> __global__ void __launch_bounds__(THREADS, 1) linear_many(con
 {
 #ifdef QS_WGMMA
     QS_DYNAMIC_SHARED(char, shared);
-    __shared__ barriers b;
     __shared__ unsigned shared_count;
     __shared__ __align__(256) uint32_t table[16]; /* qs_table_entry */
     if (F::TABLE && threadIdx.x < 16) table[threadIdx.x] = __float_as_uint(j.values[threadIdx.x]);
     char *ring = shared + (ALIGNMENT - qs_shared_address(shared) % ALIGNMENT) % ALIGNMENT;
+    barriers *b = reinterpret_cast<barriers *>(ring + F::STAGES * F::STAGE_BYTES);
     if (threadIdx.x == 0) {
         for (int i = 0; i < F::STAGES; i++) {
-            qs_barrier_init(&b.full[i], 1);
-            qs_barrier_init(&b.empty[i], CONSUMERS / 32);
+            qs_barrier_init(&b->full[i], 1);
+            qs_barrier_init(&b->empty[i], F::TEAM * CONSUMERS / 32);
         }
-        qs_barrier_init(&b.together, CONSUMERS);
+        qs_barrier_init(&b->together, CONSUMERS);
         qs_barrier_ready();
     }
-    __syncthreads();
+    if (F::TEAM > 1) qs_cluster_sync();
+    else __syncthreads();
     if (threadIdx.x >= CONSUMERS) {
         qs_give_registers<PRODUCER_REGISTERS>();
-        if (threadIdx.x < CONSUMERS + 32) bring<F>(j, ring, &b);
+        if (threadIdx.x < CONSUMERS + 32) bring<F>(j, ring, b);
     } else {
         qs_take_registers<CONSUMER_REGISTERS>();
-        multiply<F>(j, ring, &b, &shared_count, table);
+        multiply<F>(j, ring, b, &shared_count, table);
+    }
+    if (F::TEAM > 1) {
+        __syncwarp();
+        qs_cluster_sync();
     }
 #endif
 }
@@ -355,14 +369,21 @@ template <class F> int launch(void *stream, job *j, int n_sms)
     int n_blocks = share_out<F>(j, n_sms);
     int status = qs_allow_shared(linear_many<F>, F::SHARED_BYTES);
     if (status != 0) return status;
-    QS_LAUNCH(linear_many<F>, dim3((unsigned)n_blocks), dim3(THREADS), F::SHARED_BYTES, stream, *j);
+    dim3 grid((unsigned)n_blocks), block(THREADS);
+    if (F::TEAM > 1) QS_LAUNCH_CLUSTERS(linear_many<F>, grid, block, F::SHARED_BYTES, stream, *j);
+    else QS_LAUNCH(linear_many<F>, grid, block, F::SHARED_BYTES, stream, *j);
     return qs_launch_status();
 }
 
+/* Two blocks share W where W is what the L2 cache brings most of, and tiles of rows of x are in pairs. */
 template <int FORMAT, int STEPS = 4, bool ZEROS = false> int launch_form(void *stream, job *j, int n_sms)
 {
     enum { BLOCKS = 2, N = 128 };
-    return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N>>(stream, j, n_sms);
+    j->n_columns = (j->n + N - 1) / N;
+    if constexpr (!qs_unpacker<FORMAT>::CODED)
+        if (j->n_columns % QS_CLUSTER == 0 && n_sms >= QS_CLUSTER)
+            return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N, QS_CLUSTER>>(stream, j, n_sms);
+    return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N, 1>>(stream, j, n_sms);
 }
 
 /* Groups of whole chunks. */

@@ -1,14 +1,15 @@
 /* Tiles of linear_many.cu, and how blocks share them (that file alone includes this).
  *
- * As many tiles as there are blocks are computed at a time. What is left over at the end is cut into ranges of chunks of
- * equal length, one a block; a tile that several blocks have parts of is added up by the one that comes last, in the order
- * of the parts, so that results do not depend on which that is. */
+ * A team is a block, or a cluster of blocks that have the same rows of W and neighbouring tiles of rows of x; an item is what
+ * it computes at a time. Each team has as many whole items as the others. What is left over at the end is cut into ranges of
+ * chunks of equal length, one a team; a tile that several blocks have parts of is added up by the one that comes last, in the
+ * order of the parts, so that results do not depend on which that is. */
 #ifndef QS_BACKEND_CUDA_MANY_TILES_H
 #define QS_BACKEND_CUDA_MANY_TILES_H
 
+#include "backend/cuda/cluster.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/unpack.h"
-#include "backend/cuda/wgmma.h"
 
 namespace {
 
@@ -27,26 +28,32 @@ struct job {
     const float *scale;   /* [n] */
     int n, x_rows;        /* rows of x, and rows that there is room for */
     int n_columns;        /* tiles of y^T beside each other */
-    int n_rounds;         /* whole tiles of each block */
-    int first_split, n_ranges, n_split_chunks; /* tiles from first_split on are split */
+    int n_rounds;         /* whole items of each team */
+    int first_split, n_ranges, n_split_chunks; /* items from first_split on are split */
     float values[16];                          /* of a table */
     float *parts;
     unsigned *n_arrived;  /* [range] of the parts of the tile that begins there; 0 between launches */
 };
 
-/* What one kernel is for: BLOCKS blocks of 64 rows of W a warpgroup, N rows of x, STEPS k-steps to a group. */
-template <int FORMAT_, int STEPS_, bool ZEROS_, int BLOCKS_, int N_> struct form {
+struct barriers {
+    uint64_t full[STAGES_MAX], empty[STAGES_MAX], together;
+};
+
+/* What one kernel is for: BLOCKS blocks of 64 rows of W a warpgroup, N rows of x, STEPS k-steps to a group, TEAM thread
+ * blocks that share what they read of W. */
+template <int FORMAT_, int STEPS_, bool ZEROS_, int BLOCKS_, int N_, int TEAM_> struct form {
     enum {
-        FORMAT = FORMAT_, STEPS = STEPS_, ZEROS = ZEROS_, BLOCKS = BLOCKS_, N = N_,
+        FORMAT = FORMAT_, STEPS = STEPS_, ZEROS = ZEROS_, BLOCKS = BLOCKS_, N = N_, TEAM = TEAM_,
         TABLE = FORMAT >= QS_CU_TABLE, BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16,
         CODED = qs_unpacker<FORMAT>::CODED, WORDS = qs_unpacker<FORMAT>::WORDS,
         ROWS = N_GROUPS * BLOCKS * 64, TILES = ROWS / QS_CU_TILE_ROWS, TILE_BYTES = WORDS * 128,
         X_BYTES = N * X_ROW_BYTES, STAGE_BYTES = X_BYTES + TILES * TILE_BYTES,
         FIT = RING_BYTES / STAGE_BYTES, STAGES = FIT > STAGES_MAX ? STAGES_MAX : FIT,
-        SHARED_BYTES = ALIGNMENT + STAGES * STAGE_BYTES,
+        SHARED_BYTES = ALIGNMENT + STAGES * STAGE_BYTES + (int)sizeof(barriers),
         PART_FLOATS = ROWS * N, CHUNK_GROUPS = CODED ? 4 / STEPS : 0,
     };
-    static_assert(TILES < 32, "a lane a copy");
+    static_assert(TILES < 32 && TILES % TEAM == 0, "a lane a copy");
+    static_assert(TEAM == 1 || (int)TEAM == (int)QS_CLUSTER, "a block, or a cluster");
 };
 
 #ifdef QS_WGMMA
@@ -58,13 +65,13 @@ struct segment {
     int first, part, last; /* ranges that have parts of it, and this one's */
 };
 
-/* The segments of a block, in their order. */
-struct walk {
-    int round, at, end; /* chunks of the block's range */
+/* The segments of a block, in their order; those of a team are of the same strips and chunks. */
+template <class F> struct walk {
+    int round, at, end; /* chunks of the team's range */
 
     __device__ __forceinline__ explicit walk(const job &j) : round(0)
     {
-        int64_t total = j.n_split_chunks, r = blockIdx.x;
+        int64_t total = j.n_split_chunks, r = blockIdx.x / F::TEAM;
         at = (int)(r < j.n_ranges ? r * total / j.n_ranges : 0);
         end = (int)(r < j.n_ranges ? (r + 1) * total / j.n_ranges : 0);
     }
@@ -75,23 +82,23 @@ struct walk {
     }
     __device__ __forceinline__ bool next(const job &j, segment *s)
     {
-        int tile;
+        int item, team = (int)blockIdx.x / F::TEAM, n_columns = j.n_columns / F::TEAM;
         *s = {0, 0, 0, j.n_chunks, 0, 0, 0};
         if (round < j.n_rounds) {
-            tile = round++ * (int)gridDim.x + (int)blockIdx.x;
+            item = round++ * ((int)gridDim.x / F::TEAM) + team;
         } else {
             if (at >= end) return false;
             int of = at / j.n_chunks;
-            tile = j.first_split + of;
+            item = j.first_split + of;
             s->chunk = at % j.n_chunks;
             s->end = min(j.n_chunks, s->chunk + end - at);
-            s->part = (int)blockIdx.x;
+            s->part = team;
             s->first = range_of(j, (int64_t)of * j.n_chunks);
             s->last = range_of(j, (int64_t)(of + 1) * j.n_chunks - 1);
             at += s->end - s->chunk;
         }
-        s->strip = tile / j.n_columns;
-        s->column = tile % j.n_columns;
+        s->strip = item / n_columns;
+        s->column = item % n_columns * F::TEAM + (int)blockIdx.x % F::TEAM;
         return true;
     }
 };
@@ -112,7 +119,7 @@ template <class F> __device__ __forceinline__ place place_of(const job &j, int s
 
 #endif
 
-/* Tiles, and how blocks share them. */
+/* Items, and how teams share them. Returns how many blocks there are. */
 template <class F> int share_out(job *j, int n_sms)
 {
     int n_strips = 0;
@@ -121,16 +128,15 @@ template <class F> int share_out(job *j, int n_sms)
         j->first_strip[i] = n_strips;
         n_strips += (int)((j->linears[i].n_out + F::ROWS - 1) / F::ROWS);
     }
-    j->n_columns = (j->n + F::N - 1) / F::N;
-    int n_tiles = n_strips * j->n_columns;
-    int64_t n_chunks = (int64_t)n_tiles * j->n_chunks, most = (n_chunks + PART_CHUNKS - 1) / PART_CHUNKS;
-    int n_blocks = (int)(most < n_sms ? most : n_sms);
-    j->n_rounds = n_tiles / n_blocks;
-    j->first_split = j->n_rounds * n_blocks;
-    j->n_split_chunks = (n_tiles - j->first_split) * j->n_chunks;
+    int n_items = n_strips * (j->n_columns / F::TEAM), n_teams = n_sms / F::TEAM;
+    int64_t n_chunks = (int64_t)n_items * j->n_chunks, most = (n_chunks + PART_CHUNKS - 1) / PART_CHUNKS;
+    n_teams = (int)(most < n_teams ? most : n_teams);
+    j->n_rounds = n_items / n_teams;
+    j->first_split = j->n_rounds * n_teams;
+    j->n_split_chunks = (n_items - j->first_split) * j->n_chunks;
     int n_ranges = (j->n_split_chunks + PART_CHUNKS - 1) / PART_CHUNKS;
-    j->n_ranges = n_ranges < n_blocks ? n_ranges : n_blocks;
-    return n_blocks;
+    j->n_ranges = n_ranges < n_teams ? n_ranges : n_teams;
+    return n_teams * F::TEAM;
 }
 
 } // namespace
