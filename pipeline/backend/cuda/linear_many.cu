@@ -7,6 +7,9 @@
  * How blocks share tiles: many_tiles.h. */
 #include "backend/cuda/many_tiles.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 namespace {
 
 #ifdef QS_WGMMA
@@ -380,8 +383,10 @@ template <int FORMAT, int STEPS = 4, bool ZEROS = false> int launch_form(void *s
 {
     enum { BLOCKS = 2, N = 128 };
     j->n_columns = (j->n + N - 1) / N;
-    if constexpr (!qs_unpacker<FORMAT>::CODED)
-        if (j->n_columns % QS_CLUSTER == 0 && n_sms >= QS_CLUSTER)
+    const char *asked = getenv("QS_MANY_FORM"); /* while it is on trial: single, pair */
+    bool alone = asked != NULL && strcmp(asked, "single") == 0, pair = asked != NULL && strcmp(asked, "pair") == 0;
+    if constexpr (!qs_unpacker<FORMAT>::CODED || (FORMAT == QS_CU_INT4 && STEPS == 4 && !ZEROS))
+        if (!alone && (pair || !qs_unpacker<FORMAT>::CODED) && j->n_columns % QS_CLUSTER == 0 && n_sms >= QS_CLUSTER)
             return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N, QS_CLUSTER>>(stream, j, n_sms);
     return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N, 1>>(stream, j, n_sms);
 }
