@@ -1,4 +1,6 @@
 /* Products of one row behind each other in one launch (linear_row.h): the longest runs of a chain that one kernel serves. */
+#include <stdlib.h>
+
 #include "backend/cuda/gpu_matrix.h"
 
 static qs_err run_call(qs_backend *backend, const qs_linear_call *call, int64_t n)
@@ -14,7 +16,8 @@ static int64_t n_alike(const qs_linear_call *calls, int64_t n_calls, int64_t n)
     while (k < n_calls && k < QS_CU_CHAIN_MAX && qs_gpu_takes_with(calls[k].with, calls[k].jobs, calls[k].n_jobs, n) &&
            qs_gpu_is_alike(calls[0].jobs[0].matrix, calls[k].jobs[0].matrix))
         k++;
-    return n == 1 ? k : 0;
+    const char *asked = getenv("QS_ROW_CHAIN");
+    return n == 1 && !(asked != NULL && asked[0] == '0') ? k : 0;
 }
 
 qs_err qs_gpu_reserve_chain(qs_gpu *gpu)

@@ -4,6 +4,8 @@
 #ifndef QS_BACKEND_CUDA_LINEAR_PARTS_H
 #define QS_BACKEND_CUDA_LINEAR_PARTS_H
 
+#include <stdlib.h>
+
 #include "backend/cuda/device.h"
 #include "backend/cuda/gate.h"
 #include "backend/cuda/kernels.h"
@@ -122,10 +124,24 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
  * up in 16 words, and where they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a
  * warp through the pieces of an item in the order that they were fed in. */
 
-/* A warp's ring, and how far it is. */
-struct ring_place {
+/* A warp's ring: the slot that is multiplied next, and the one that is filled next. */
+template <int SLOT, int DEPTH> struct warp_ring {
     uint4 *slots;
     int full, empty;
+
+    __device__ __forceinline__ explicit warp_ring(uint4 *at) : slots(at), full(0), empty(0) {}
+    __device__ __forceinline__ const uint4 *take()
+    {
+        const uint4 *slot = slots + full * SLOT;
+        full = full + 1 == DEPTH ? 0 : full + 1;
+        return slot;
+    }
+    __device__ __forceinline__ uint4 *fill()
+    {
+        uint4 *slot = slots + empty * SLOT;
+        empty = empty + 1 == DEPTH ? 0 : empty + 1;
+        return slot;
+    }
 };
 
 /* A thread's place among the others. */
@@ -139,13 +155,13 @@ struct worker {
     }
 };
 
-/* The block's items of a job, their weights from the rings, which feed(slot) fills on. tables: sums of the teams. */
-template <class WORK, int COLUMNS, bool OWN, class FEED>
-__device__ __forceinline__ void multiply_items(const job &j, const worker &w, ring_place &ring, float *tables,
+/* The block's items of a job, their weights from the rings, which feed() fills on. tables: sums of the teams. */
+template <class WORK, int COLUMNS, bool OWN, class RING, class FEED>
+__device__ __forceinline__ void multiply_items(const job &j, const worker &w, RING &ring, float *tables,
                                                const uint32_t *table, const lane_x &x, const float *scale, FEED feed)
 {
     using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
-    enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SLOT = shape::SLOT, SUMS = shape::SUMS };
+    enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SUMS = shape::SUMS };
     typename WORK::template walker<COLUMNS, TILES, OWN> walk;
     walk.start(j, x, w.slice);
     int kept = 0, first = first_item_of(j); /* items since the last addition; of these items */
@@ -158,10 +174,8 @@ __device__ __forceinline__ void multiply_items(const job &j, const worker &w, ri
             for (int step = 0; step < n_steps; step++) {
                 qs_copy_async_wait<DEPTH - 2>();
                 __syncwarp(); /* copies of all lanes are there, and all have read what is written next */
-                feed(ring.slots + ring.empty * SLOT);
-                walk.add(total, j, ring.slots + ring.full * SLOT, table, x, w.slice, step, w.lane);
-                ring.empty = ring.full;
-                ring.full = ring.full + 1 == DEPTH ? 0 : ring.full + 1;
+                feed();
+                walk.add(total, j, ring.take(), table, x, w.slice, step, w.lane);
             }
             leave_sums<COLUMNS, TILES>(j, total, tables + w.team * SUMS + (kept * SLICES + w.slice) * ROWS * j.width, w.lane);
         }
@@ -191,12 +205,13 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, false>::TEAMS *TEAM, 1) linear
     QS_DYNAMIC_SHARED(uint4, shared);
     __shared__ __align__(WORK::TABLE ? 256 : 4) uint32_t table[WORK::TABLE ? 16 : 1]; /* qs_table_entry */
     const worker w;
-    ring_place ring = {shared + w.warp * DEPTH * SLOT, 0, DEPTH - 1};
+    warp_ring<SLOT, DEPTH> ring(shared + w.warp * DEPTH * SLOT);
     float *tables = reinterpret_cast<float *>(shared + w.n_teams * SLICES * DEPTH * SLOT);
     WORK::put_table(j, table);
     typename WORK::template feeder<TILES> next;
     next.start(j, first_item_of(j) + team_offset(j, w.team), w.slice, w.item_step, w.lane);
-    for (int i = 0; i < DEPTH - 1; i++) next.feed(j, ring.slots + i * SLOT, w.slice, w.item_step, w.lane);
+    auto feed = [&]() { next.feed(j, ring.fill(), w.slice, w.item_step, w.lane); };
+    for (int i = 0; i < j.ahead; i++) feed();
     /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
     qs_wait_for_previous();
     qs_let_next_begin();
@@ -205,8 +220,8 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, false>::TEAMS *TEAM, 1) linear
     x.n_columns = j.n_columns;
     x.fragments = reinterpret_cast<const uint4 *>(j.terms) + w.lane;
     if (WORK::TABLE) __syncthreads();
-    multiply_items<WORK, COLUMNS, false>(j, w, ring, tables, table, x, j.scale,
-                                         [&](uint4 *slot) { next.feed(j, slot, w.slice, w.item_step, w.lane); });
+    for (int i = j.ahead; i < DEPTH - 1; i++) feed();
+    multiply_items<WORK, COLUMNS, false>(j, w, ring, tables, table, x, j.scale, feed);
 }
 
 /* ---- launch ---- */
@@ -244,6 +259,8 @@ template <int COLUMNS, int VECTORS, bool OWN> int teams_of(const how *h, size_t 
 template <class WORK, int COLUMNS, bool OWN> void cut_items(job *j, int n_teams)
 {
     using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
+    const char *asked = getenv(OWN ? "QS_ROW_AHEAD" : "QS_ROWS_AHEAD");
+    j->ahead = asked != nullptr && atoi(asked) < shape::DEPTH - 1 ? atoi(asked) : shape::DEPTH - 1;
     j->n_items = 0;
     for (int i = 0; i < j->n_linears; i++) {
         j->first_item[i] = j->n_items;

@@ -39,15 +39,13 @@ struct row_notes {
 static_assert(sizeof(row_notes) % 16 == 0, "behind it lie vectors");
 
 /* A thread's part of the row before its norm: sums of squares to the notes; returns the largest product with a weight. */
-template <bool PERM>
-__device__ __forceinline__ float weigh_quads(const job &j, const float4 (&v)[OWN_KEPT], float4 (&weights)[NORM_KEPT],
+__device__ __forceinline__ float weigh_quads(const float4 (&v)[OWN_KEPT], const float4 (&weights)[NORM_KEPT],
                                              row_notes &notes)
 {
     float largest = 0.0f;
 #pragma unroll
     for (int i = 0; i < NORM_KEPT; i++) {
         int quad = (int)threadIdx.x + i * (int)blockDim.x;
-        weights[i] = 4 * quad < j.n_in ? quad_of<PERM>(j, j.norm, 4 * quad) : make_float4(0, 0, 0, 0);
         float sum = qs_cu_segment_sum(v[i]);
         if (threadIdx.x % 32 == 0) notes.segments[quad / 32] = sum;
         largest = fmaxf(largest, qs_cu_largest(qs_cu_normed(v[i], 1.0f, weights[i])));
@@ -56,8 +54,9 @@ __device__ __forceinline__ float weigh_quads(const job &j, const float4 (&v)[OWN
 }
 
 /* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x, which does the same to more
- * rows. */
-template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes)
+ * rows. meanwhile(): what is done when x has been asked for. */
+template <bool BF16, bool PERM, class MEANWHILE>
+__device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes, MEANWHILE meanwhile)
 {
     int n_quads = (j.x_stride - X_PAD) / 4, n_threads = blockDim.x;
     bool is_normed = j.norm != nullptr;
@@ -68,8 +67,14 @@ template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const jo
         int column = 4 * ((int)threadIdx.x + i * n_threads);
         v[i] = column < j.n_in ? quad_of<PERM>(j, j.x, column) : make_float4(0, 0, 0, 0);
     }
+#pragma unroll
+    for (int i = 0; i < NORM_KEPT; i++) {
+        int column = 4 * ((int)threadIdx.x + i * n_threads);
+        weights[i] = is_normed && column < j.n_in ? quad_of<PERM>(j, j.norm, column) : make_float4(0, 0, 0, 0);
+    }
+    meanwhile();
     if (is_normed) {
-        largest = weigh_quads<PERM>(j, v, weights, notes);
+        largest = weigh_quads(v, weights, notes);
     } else {
 #pragma unroll
         for (int i = 0; i < OWN_KEPT; i++) largest = fmaxf(largest, qs_cu_largest(v[i]));
@@ -105,10 +110,12 @@ template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const jo
 
 /* ---- the kernel ---- */
 
-/* Fills a warp's ring with its weights of all jobs, one after the other. */
+/* Fills a warp's ring with its weights of all jobs, one after the other. Of jobs whose x is not there yet it asks for a few
+ * pieces only: x would have to wait behind them. */
 template <class FEEDER> struct chain_feeder {
     FEEDER of;
-    int at; /* job */
+    int at, current;    /* jobs: fed, multiplied */
+    int n_ahead, owed;  /* pieces of later jobs than that; that were left for later */
 
     __device__ __forceinline__ void begin(const chain &c, const worker &w)
     {
@@ -124,14 +131,28 @@ template <class FEEDER> struct chain_feeder {
     }
     __device__ __forceinline__ void start(const chain &c, const worker &w)
     {
-        at = 0;
+        at = n_ahead = owed = 0;
+        current = -1;
         begin(c, w);
         skip_ended(c, w);
     }
-    __device__ __forceinline__ void feed(const chain &c, const worker &w, uint4 *slot)
+    template <class RING> __device__ __forceinline__ void feed(const chain &c, const worker &w, RING &ring)
     {
-        of.feed(c.jobs[at], slot, w.slice, w.item_step, w.lane);
+        if (at > current && n_ahead++ >= c.jobs[0].ahead) {
+            owed++;
+            qs_copy_async_commit(); /* counted all the same */
+            return;
+        }
+        of.feed(c.jobs[at], ring.fill(), w.slice, w.item_step, w.lane);
         skip_ended(c, w);
+    }
+    /* x of the next job has been asked for. */
+    template <class RING> __device__ __forceinline__ void go_on(const chain &c, const worker &w, RING &ring)
+    {
+        int n = owed;
+        current++;
+        n_ahead = owed = 0;
+        for (int i = 0; i < n; i++) feed(c, w, ring);
     }
 };
 
@@ -143,7 +164,7 @@ template <class WORK> __global__ void __launch_bounds__(OWN_TEAMS *TEAM, 1) line
     enum { DEPTH = shape::DEPTH, SLOT = shape::SLOT, SUMS = shape::SUMS };
     QS_DYNAMIC_SHARED(uint4, shared); /* all of it, since blocks run side by side: rings, sums, notes, table, terms */
     const worker w;
-    ring_place ring = {shared + w.warp * DEPTH * SLOT, 0, DEPTH - 1};
+    warp_ring<SLOT, DEPTH> ring(shared + w.warp * DEPTH * SLOT);
     float *tables = reinterpret_cast<float *>(shared + w.n_teams * SLICES * DEPTH * SLOT);
     row_notes &notes = *reinterpret_cast<row_notes *>(tables + w.n_teams * SUMS);
     char *room = reinterpret_cast<char *>(&notes + 1);
@@ -152,7 +173,7 @@ template <class WORK> __global__ void __launch_bounds__(OWN_TEAMS *TEAM, 1) line
     WORK::put_table(c.jobs[0], table);
     chain_feeder<typename WORK::template feeder<1>> next;
     next.start(c, w);
-    for (int i = 0; i < DEPTH - 1; i++) next.feed(c, w, ring.slots + i * SLOT);
+    for (int i = 0; i < DEPTH - 1; i++) next.feed(c, w, ring);
     /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
     qs_wait_for_previous();
     qs_let_next_begin();
@@ -162,12 +183,12 @@ template <class WORK> __global__ void __launch_bounds__(OWN_TEAMS *TEAM, 1) line
         const job &j = c.jobs[k];
         lane_x x = {};
         if (k > 0) qs_grid_sync(c.counter, &notes.target);
-        split_x<WORK::BF16 != 0, WORK::PERM != 0>(j, terms, notes);
+        split_x<WORK::BF16 != 0, WORK::PERM != 0>(j, terms, notes, [&]() { next.go_on(c, w, ring); });
         x.column = w.lane / 4;
         x.n_columns = j.n_columns;
         x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (w.lane % 4);
         multiply_items<WORK, 1, true>(j, w, ring, tables, table, x, &notes.down,
-                                      [&](uint4 *slot) { next.feed(c, w, slot); });
+                                      [&]() { next.feed(c, w, ring); });
     }
 }
 
