@@ -63,6 +63,7 @@ qs_err bench_part_decode(bench *b)
     int64_t rows_max = bench_few_rows(b);
     QS_TRY(bench_head_create(&m.head, b, &m.head_bytes));
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        if (!bench_wants(b, formats[i])) continue;
         m.layers = (bench_layers){.format = bench_format_find(formats[i]), .compute = QS_COMPUTE_BF16,
                                   .uses = QS_USE_GEMV};
         QS_TRY(bench_layers_create(&m.layers, b, 1));
