@@ -122,13 +122,13 @@ qs_err qs_blas_gemm(qs_blas *blas, qs_gpu *gpu, bool trans_a, bool trans_b, int6
                              b, (int)ldb, a, (int)lda, &beta, c, (int)ldc), "run gemm");
 }
 
-qs_err qs_blas_gemm_bf16(qs_blas *blas, qs_gpu *gpu, int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda,
-                         const uint16_t *b, int64_t ldb, float beta, float *c, int64_t ldc)
+qs_err qs_blas_gemm_bf16(qs_blas *blas, qs_gpu *gpu, int64_t m, int64_t n, int64_t k, const uint16_t *a,
+                         const uint16_t *b, float beta, float *c)
 {
     const float one = 1.0f;
     if (blas->library == NULL)
-        return qs_gpu_check(gpu, qs_cu_gemm_bf16(gpu->stream, m, n, k, a, lda, b, ldb, beta, c, ldc), "run gemm in bf16");
-    return check(blas->gemm_ex(blas->handle, OP_T, OP_N, (int)n, (int)m, (int)k, &one, b, TYPE_BF16, (int)ldb, a,
-                               TYPE_BF16, (int)lda, &beta, c, TYPE_F32, (int)ldc, COMPUTE_F32, ALGO_DEFAULT),
+        return qs_gpu_check(gpu, qs_cu_gemm_bf16(gpu->stream, m, n, k, a, b, beta, c), "run gemm in bf16");
+    return check(blas->gemm_ex(blas->handle, OP_T, OP_N, (int)n, (int)m, (int)k, &one, b, TYPE_BF16, (int)k, a,
+                               TYPE_BF16, (int)k, &beta, c, TYPE_F32, (int)n, COMPUTE_F32, ALGO_DEFAULT),
                  "run gemm in bf16");
 }

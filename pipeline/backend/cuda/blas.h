@@ -17,6 +17,6 @@ QS_MUST_CHECK qs_err qs_blas_gemm(qs_blas *blas, qs_gpu *gpu, bool trans_a, bool
                                   float beta, float *c, int64_t ldc);
 /* c[m, n] f32 = a[m, k] b[n, k]^T + beta c, of bf16 elements, sums in f32. */
 QS_MUST_CHECK qs_err qs_blas_gemm_bf16(qs_blas *blas, qs_gpu *gpu, int64_t m, int64_t n, int64_t k, const uint16_t *a,
-                                       int64_t lda, const uint16_t *b, int64_t ldb, float beta, float *c, int64_t ldc);
+                                       const uint16_t *b, float beta, float *c);
 
 #endif

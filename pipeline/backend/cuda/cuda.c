@@ -12,7 +12,6 @@ static void cuda_destroy(qs_backend *backend)
     qs_gpu *gpu = qs_gpu_of(backend);
     if (gpu == NULL) return;
     if (gpu->load_stream != NULL) (void)qs_rt_stream_sync(gpu->load_stream);
-    if (gpu->dense_stream != NULL) (void)qs_rt_stream_sync(gpu->dense_stream);
     if (gpu->stream != NULL) (void)qs_rt_stream_sync(gpu->stream);
     qs_blas_destroy(gpu->blas, gpu);
     qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->turns, &gpu->small,
@@ -24,9 +23,6 @@ static void cuda_destroy(qs_backend *backend)
     for (int i = 0; i < 2; i++)
         if (gpu->pinned_free[i] != NULL) (void)qs_rt_event_destroy(gpu->pinned_free[i]);
     if (gpu->pinned != NULL) (void)qs_rt_free_host(gpu->pinned);
-    for (int i = 0; i < QS_GPU_DENSE_EVENTS; i++)
-        if (gpu->dense_events[i] != NULL) (void)qs_rt_event_destroy(gpu->dense_events[i]);
-    if (gpu->dense_stream != NULL) (void)qs_rt_stream_destroy(gpu->dense_stream);
     if (gpu->load_event != NULL) (void)qs_rt_event_destroy(gpu->load_event);
     if (gpu->load_stream != NULL) (void)qs_rt_stream_destroy(gpu->load_stream);
     if (gpu->stream != NULL) (void)qs_rt_stream_destroy(gpu->stream);

@@ -4,7 +4,6 @@
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/unpack.h"
-#include <stdlib.h>
 
 namespace {
 
@@ -14,13 +13,13 @@ enum { CHUNKS = 4, THREADS = CHUNKS * 32, WIDTH = CHUNKS * QS_CU_CHUNK, STRIDE =
 struct job {
     qs_cu_linear linear;
     const int32_t *perm;
-    void *out; /* [n_rows, n_columns] of the part */
-    int64_t first_tile, n_rows, n_columns;
-    int first_chunk, n_part_chunks, n_chunks, n_groups, group_size;
+    void *out; /* [n_out, n_in] */
+    int64_t n_in;
+    int n_chunks, n_groups, group_size;
     bool to_bf16, whole; /* whole: rows of the output can be written 16 bytes at a time */
     bool narrow;         /* groups may change within a chunk */
-    bool soon;
-    int rounding, hint;        /* of weights from a table */
+    bool soon;           /* words are read before the kernel ahead of it ends */
+    int rounding;        /* of weights from a table */
     float values[16];
 };
 
@@ -127,11 +126,10 @@ template <int FORMAT> struct lane_words {
     uint32_t words[N][WORDS];
     __device__ __forceinline__ void load(const job &j, int64_t tile, int chunk, int n, int lane)
     {
-        qs_policy policy = j.hint > 0 ? qs_policy_evict_first() : qs_policy_normal();
 #pragma unroll
         for (int i = 0; i < N; i++)
             if (i < n)
-                qs_load_words<WORDS>(words[i], j.linear.words + (tile * j.n_chunks + chunk + i) * WORDS * 32, lane, policy);
+                qs_load_words<WORDS>(words[i], j.linear.words + (tile * j.n_chunks + chunk + i) * WORDS * 32, lane);
     }
 };
 template <> struct lane_words<QS_CU_MIXED> {
@@ -188,15 +186,14 @@ __device__ __forceinline__ void store_chunk(const job &j, int64_t first_row, int
     bool odd = lane % 2 != 0;
     int64_t row = first_row + lane / 4;
     int column = first_column + (odd ? 16 : 0) + lane % 4 / 2 * 8;
-    uint16_t *out = static_cast<uint16_t *>(j.out) + row * j.n_columns + column;
-    qs_policy policy = j.hint > 1 ? qs_policy_evict_last() : qs_policy_normal();
+    uint16_t *out = static_cast<uint16_t *>(j.out) + row * j.n_in + column;
 #pragma unroll
     for (int r = 0; r < 2; r++)
 #pragma unroll
         for (int k = 0; k < 2; k++) {
             uint4 pair = pair_up(v, k, r, odd);
-            if (row + 8 * r < j.n_rows && column + 32 * k < j.n_columns)
-                qs_store_hint(reinterpret_cast<uint4 *>(out + 8 * r * j.n_columns + 32 * k), pair, policy);
+            if (row + 8 * r < j.linear.n_out && column + 32 * k < j.n_in)
+                *reinterpret_cast<uint4 *>(out + 8 * r * j.n_in + 32 * k) = pair;
         }
 }
 
@@ -206,16 +203,16 @@ template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant_bf16(jo
     enum { N = lane_words<FORMAT>::N };
     int64_t tile = blockIdx.y;
     int lane = (int)threadIdx.x % 32, chunk = ((int)blockIdx.x * CHUNKS + (int)threadIdx.x / 32) * N;
-    int n = min((int)N, j.n_part_chunks - chunk);
+    int n = min((int)N, j.n_chunks - chunk);
     lane_words<FORMAT> words;
     share_table<FORMAT>(j, table);
-    words.load(j, j.first_tile + tile, j.first_chunk + chunk, n, lane);
+    words.load(j, tile, chunk, n, lane);
     qs_wait_for_previous(); /* a product may still read what was there before */
 #pragma unroll
     for (int i = 0; i < N; i++) {
         lane_weights v;
         if (i >= n) return;
-        unpack_chunk<FORMAT>(j, j.first_tile + tile, j.first_chunk + chunk + i, lane, table, words, i, v);
+        unpack_chunk<FORMAT>(j, tile, chunk + i, lane, table, words, i, v);
         store_chunk(j, tile * ROWS, (chunk + i) * QS_CU_CHUNK, lane, v);
     }
 }
@@ -225,8 +222,8 @@ template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant_bf16(jo
 /* Four columns of a row. */
 __device__ __forceinline__ void store_four(const job &j, int64_t row, int column, float4 v)
 {
-    int64_t at = row * j.n_columns + column;
-    if (j.whole && column + 4 <= j.n_columns) {
+    int64_t at = row * j.n_in + column;
+    if (j.whole && column + 4 <= j.n_in) {
         if (j.to_bf16)
             *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(j.out) + at) =
                 make_uint2(qs_bf16x2_of_f32(v.x, v.y), qs_bf16x2_of_f32(v.z, v.w));
@@ -237,8 +234,8 @@ __device__ __forceinline__ void store_four(const job &j, int64_t row, int column
     const float values[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (column + i >= j.n_columns) return;
-        int64_t to = row * j.n_columns + (j.perm != nullptr ? j.perm[column + i] : column + i);
+        if (column + i >= j.n_in) return;
+        int64_t to = row * j.n_in + (j.perm != nullptr ? j.perm[column + i] : column + i);
         if (j.to_bf16) static_cast<uint16_t *>(j.out)[to] = qs_bf16_of_f32(values[i]);
         else static_cast<float *>(j.out)[to] = values[i];
     }
@@ -252,12 +249,12 @@ template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant(job j)
     int lane = (int)threadIdx.x % 32, first_column = (int)blockIdx.x * WIDTH;
     int chunk = (int)blockIdx.x * CHUNKS + (int)threadIdx.x / 32;
     share_table<FORMAT>(j, table);
-    if (chunk < j.n_part_chunks) {
+    if (chunk < j.n_chunks) {
         lane_words<FORMAT> words;
         lane_weights v;
         float *to = rows + lane / 4 * STRIDE + (int)threadIdx.x / 32 * QS_CU_CHUNK + 4 * (lane % 4);
-        words.load(j, j.first_tile + tile, j.first_chunk + chunk, 1, lane);
-        unpack_chunk<FORMAT>(j, j.first_tile + tile, j.first_chunk + chunk, lane, table, words, 0, v);
+        words.load(j, tile, chunk, 1, lane);
+        unpack_chunk<FORMAT>(j, tile, chunk, lane, table, words, 0, v);
 #pragma unroll
         for (int s = 0; s < 4; s++)
 #pragma unroll
@@ -268,16 +265,16 @@ template <int FORMAT> __global__ void __launch_bounds__(THREADS) dequant(job j)
     for (int i = (int)threadIdx.x; i < ROWS * WIDTH / 4; i += THREADS) {
         int row = i / (WIDTH / 4), column = i % (WIDTH / 4) * 4;
         int64_t out = tile * ROWS + row;
-        if (out < j.n_rows && first_column + column < j.n_columns)
+        if (out < j.linear.n_out && first_column + column < j.n_in)
             store_four(j, out, first_column + column, *reinterpret_cast<const float4 *>(rows + row * STRIDE + column));
     }
 }
 
 template <int FORMAT> int launch(void *stream, const job &j)
 {
-    bool direct = j.to_bf16 && j.whole && j.n_columns % 8 == 0;
+    bool direct = j.to_bf16 && j.whole && j.n_in % 8 == 0;
     int step = direct ? CHUNKS * (int)lane_words<FORMAT>::N : (int)CHUNKS;
-    dim3 grid((unsigned)((j.n_part_chunks + step - 1) / step), (unsigned)((j.n_rows + ROWS - 1) / ROWS));
+    dim3 grid((unsigned)((j.n_chunks + step - 1) / step), (unsigned)((j.linear.n_out + ROWS - 1) / ROWS));
     void (*kernel)(job) = direct ? dequant_bf16<FORMAT> : dequant<FORMAT>;
     if (j.soon) QS_LAUNCH_SOON(kernel, grid, dim3(THREADS), 0, stream, j);
     else QS_LAUNCH(kernel, grid, dim3(THREADS), 0, stream, j);
@@ -287,26 +284,21 @@ template <int FORMAT> int launch(void *stream, const job &j)
 } // namespace
 
 extern "C" int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear,
-                             const int32_t *perm, const qs_cu_part *part, bool to_bf16, bool soon, void *out)
+                             const int32_t *perm, bool to_bf16, bool soon, void *out)
 {
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
     job j = {};
     j.linear = *linear;
     j.perm = perm;
     j.out = out;
-    j.first_tile = part->row / ROWS;
-    j.n_rows = part->n_rows;
-    j.n_columns = part->n_columns;
-    j.first_chunk = (int)(part->column / QS_CU_CHUNK);
-    j.n_part_chunks = (int)qs_cu_n_chunks(part->n_columns);
+    j.n_in = shape->n_in;
     j.n_chunks = (int)qs_cu_n_chunks(shape->n_in);
     j.n_groups = (int)((shape->n_in + group_size - 1) / group_size);
     j.group_size = (int)group_size;
     j.to_bf16 = to_bf16;
     j.soon = soon;
-    { const char *h = getenv("QS_DENSE_HINT"); j.hint = h != nullptr ? atoi(h) : 0; }
     j.narrow = group_size % QS_CU_CHUNK != 0;
-    j.whole = perm == nullptr && part->n_columns % 4 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
+    j.whole = perm == nullptr && shape->n_in % 4 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
     if (shape->format >= QS_CU_TABLE) {
         j.rounding = (int)shape->format - QS_CU_TABLE;
         for (int i = 0; i < 16; i++) j.values[i] = shape->values[i];

@@ -202,52 +202,6 @@ __device__ __forceinline__ uint32_t qs_load_stream(const uint32_t *p)
     return v;
 }
 
-/* How the L2 cache keeps what is read or written: evicted first, last, or as everything else. */
-typedef uint64_t qs_policy;
-__device__ __forceinline__ qs_policy qs_policy_evict_first(void)
-{
-    qs_policy policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-__device__ __forceinline__ qs_policy qs_policy_evict_last(void)
-{
-    qs_policy policy;
-    asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-__device__ __forceinline__ qs_policy qs_policy_normal(void)
-{
-    qs_policy policy;
-    asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-__device__ __forceinline__ uint4 qs_load_stream(const uint4 *p, qs_policy policy)
-{
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4], %5;"
-        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p), "l"(policy));
-    return v;
-}
-__device__ __forceinline__ uint2 qs_load_stream(const uint2 *p, qs_policy policy)
-{
-    uint2 v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v2.u32 {%0,%1}, [%2], %3;"
-                 : "=r"(v.x), "=r"(v.y) : "l"(p), "l"(policy));
-    return v;
-}
-__device__ __forceinline__ uint32_t qs_load_stream(const uint32_t *p, qs_policy policy)
-{
-    uint32_t v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.u32 %0, [%1], %2;" : "=r"(v) : "l"(p), "l"(policy));
-    return v;
-}
-__device__ __forceinline__ void qs_store_hint(uint4 *p, uint4 v, qs_policy policy)
-{
-    asm volatile("st.global.L2::cache_hint.v4.u32 [%0], {%1,%2,%3,%4}, %5;"
-                 :: "l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "l"(policy) : "memory");
-}
-
 /* Copies 16 bytes to shared memory in the background; groups are waited for in order. */
 __device__ __forceinline__ void qs_copy_async16(void *shared, const void *global)
 {

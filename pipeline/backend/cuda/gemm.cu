@@ -94,25 +94,20 @@ __global__ void __launch_bounds__(THREADS) gemm_tile(operand a, operand b, int64
  * the eight rows of a fragment begin in different banks. */
 enum { HALF_DEPTH = 32, HALF_STRIDE = 40, WARP_M = 4, WARP_N = 4, VECTOR = 8 /* elements in 16 bytes */ };
 
-struct half_operand {
-    const uint16_t *data;
-    int64_t n, stride; /* of rows */
-};
-
 /* HALF_DEPTH terms of TILE rows of a matrix [n, k]; whole 16-byte vectors inside the matrix in the background, the rest
  * element by element. `vectors`: rows are aligned for that. */
-__device__ __forceinline__ void load_half_tile(const half_operand &side, int64_t k, int64_t first, int64_t l0, bool vectors,
-                                               uint16_t (*to)[HALF_STRIDE])
+__device__ __forceinline__ void load_half_tile(const uint16_t *data, int64_t n, int64_t k, int64_t first, int64_t l0,
+                                               bool vectors, uint16_t (*to)[HALF_STRIDE])
 {
 #pragma unroll
     for (int step = 0; step < TILE * HALF_DEPTH / VECTOR / THREADS; step++) {
         int at = step * THREADS + (int)threadIdx.x, row_vectors = HALF_DEPTH / VECTOR;
         int i = at / row_vectors, l = at % row_vectors * VECTOR;
-        const uint16_t *from = side.data + (first + i) * side.stride + l0 + l;
-        if (vectors && first + i < side.n && l0 + l + VECTOR <= k) {
+        const uint16_t *from = data + (first + i) * k + l0 + l;
+        if (vectors && first + i < n && l0 + l + VECTOR <= k) {
             qs_copy_async16(&to[i][l], from);
         } else {
-            for (int e = 0; e < VECTOR; e++) to[i][l + e] = first + i < side.n && l0 + l + e < k ? from[e] : (uint16_t)0;
+            for (int e = 0; e < VECTOR; e++) to[i][l + e] = first + i < n && l0 + l + e < k ? from[e] : (uint16_t)0;
         }
     }
 }
@@ -144,28 +139,28 @@ __device__ __forceinline__ void multiply_half(const uint16_t (*rows)[HALF_STRIDE
     }
 }
 
-__global__ void __launch_bounds__(THREADS) gemm_bf16_tile(half_operand a, half_operand b, int64_t k, bool vectors,
-                                                          float beta, float *c, int64_t ldc)
+__global__ void __launch_bounds__(THREADS) gemm_bf16_tile(int64_t m, int64_t n, int64_t k, const uint16_t *a,
+                                                          const uint16_t *b, bool vectors, float beta, float *c)
 {
     __shared__ __align__(16) uint16_t rows[2][TILE][HALF_STRIDE], columns[2][TILE][HALF_STRIDE];
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     int warp_row = warp / 4 * WARP_M * 16, warp_column = warp % 4 * WARP_N * 8;
     int64_t row = (int64_t)blockIdx.y * TILE, column = (int64_t)blockIdx.x * TILE;
     float acc[WARP_M][WARP_N][4] = {};
-    bool idle = column + warp_column >= b.n;
-    load_half_tile(a, k, row, 0, vectors, rows[0]);
-    load_half_tile(b, k, column, 0, vectors, columns[0]);
+    bool idle = column + warp_column >= n;
+    load_half_tile(a, m, k, row, 0, vectors, rows[0]);
+    load_half_tile(b, n, k, column, 0, vectors, columns[0]);
     qs_copy_async_commit();
     for (int64_t l0 = 0, buffer = 0; l0 < k; l0 += HALF_DEPTH, buffer ^= 1) {
         qs_copy_async_wait<0>();
         __syncthreads(); /* this buffer is there for all, and nobody reads the other any more */
         if (l0 + HALF_DEPTH < k) {
-            load_half_tile(a, k, row, l0 + HALF_DEPTH, vectors, rows[buffer ^ 1]);
-            load_half_tile(b, k, column, l0 + HALF_DEPTH, vectors, columns[buffer ^ 1]);
+            load_half_tile(a, m, k, row, l0 + HALF_DEPTH, vectors, rows[buffer ^ 1]);
+            load_half_tile(b, n, k, column, l0 + HALF_DEPTH, vectors, columns[buffer ^ 1]);
         }
         qs_copy_async_commit();
         if (!idle)
-            multiply_half(rows[buffer] + warp_row, columns[buffer] + warp_column, lane, a.n - row - warp_row, acc);
+            multiply_half(rows[buffer] + warp_row, columns[buffer] + warp_column, lane, m - row - warp_row, acc);
     }
 #pragma unroll
     for (int i = 0; i < WARP_M; i++)
@@ -175,9 +170,7 @@ __global__ void __launch_bounds__(THREADS) gemm_bf16_tile(half_operand a, half_o
             for (int e = 0; e < 4; e++) {
                 int64_t r = row + warp_row + i * 16 + lane / 4 + e / 2 * 8;
                 int64_t s = column + warp_column + j * 8 + lane % 4 * 2 + e % 2;
-                if (r >= a.n || s >= b.n) continue;
-                float *to = c + r * ldc + s;
-                *to = beta == 0.0f ? acc[i][j][e] : fmaf(beta, *to, acc[i][j][e]);
+                if (r < m && s < n) c[r * n + s] = beta == 0.0f ? acc[i][j][e] : fmaf(beta, c[r * n + s], acc[i][j][e]);
             }
 }
 
@@ -204,11 +197,10 @@ extern "C" int qs_cu_gemm(void *stream, bool trans_a, bool trans_b, int64_t m, i
     return qs_launch_status();
 }
 
-extern "C" int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda,
-                               const uint16_t *b, int64_t ldb, float beta, float *c, int64_t ldc)
+extern "C" int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_t *a, const uint16_t *b,
+                               float beta, float *c)
 {
-    bool vectors = (lda | ldb) % VECTOR == 0 && ((reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b)) & 15) == 0;
-    half_operand left = {a, m, lda}, right = {b, n, ldb};
-    QS_LAUNCH(gemm_bf16_tile, tiles_of(m, n), dim3(THREADS), 0, stream, left, right, k, vectors, beta, c, ldc);
+    bool vectors = k % VECTOR == 0 && ((reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b)) & 15) == 0;
+    QS_LAUNCH(gemm_bf16_tile, tiles_of(m, n), dim3(THREADS), 0, stream, m, n, k, a, b, vectors, beta, c);
     return qs_launch_status();
 }

@@ -18,8 +18,6 @@ typedef struct qs_gpu_buffer {
 
 typedef struct qs_blas qs_blas; /* blas.h */
 
-enum { QS_GPU_DENSE_EVENTS = 5 };
-
 typedef struct qs_gpu {
     qs_rt_device device;
     int ordinal; /* its number */
@@ -34,9 +32,7 @@ typedef struct qs_gpu {
     int64_t scratch_moves; /* qs_backend points here: recordings made before the last one are void */
 
     qs_gpu_buffer x_terms, x_scale; /* activations as the tensor cores take them */
-    qs_gpu_buffer dense;            /* pieces of matrices de-quantised for many rows */
-    void *dense_stream, *dense_events[QS_GPU_DENSE_EVENTS]; /* on trial (gpu_dense.c) */
-    int dense_half;
+    qs_gpu_buffer dense;            /* a matrix de-quantised for many rows */
     qs_gpu_buffer x_bf16;           /* activations for many rows */
     qs_gpu_buffer attention, turns; /* partial sums of decoding, and how many of them are there: 0 between kernels */
     qs_gpu_buffer raw;              /* weights as uploaded, before they are laid out */

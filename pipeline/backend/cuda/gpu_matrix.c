@@ -239,7 +239,7 @@ static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
     }
     if ((matrix->uses & QS_USE_GEMM) != 0) {
         QS_TRY(qs_gpu_reserve(gpu, &self->dense, qs_gpu_dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
-        QS_TRY(qs_gpu_dequantise(matrix, s, self->dense.data));
+        QS_TRY(qs_gpu_dequantise(matrix, s, false, self->dense.data));
     }
 out:
     if (!keep) {

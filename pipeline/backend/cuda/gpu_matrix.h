@@ -40,7 +40,7 @@ bool qs_gpu_takes_with(const qs_linear_with *with, const qs_linear_job *jobs, in
 bool qs_gpu_is_alike(const qs_matrix *a, const qs_matrix *b);
 /* Terms that products of few rows have of x. */
 int qs_gpu_n_terms(const qs_matrix *matrix);
-/* Whether a launch of few rows may read weights before the kernel ahead of it ends; from here on that has begun. */
+/* Whether a launch may read weights before the kernel ahead of it ends; from here on that has begun. */
 bool qs_gpu_take_soon(qs_gpu *gpu);
 QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, qs_gpu_use use,
                                         int64_t n_out, const void *rows, int64_t row_bytes);
@@ -48,8 +48,8 @@ QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix
 /* ---- gpu_dense.c: many rows by dense weights ---- */
 /* Of the whole matrix in the precision of its products. */
 size_t qs_gpu_dense_bytes(const qs_matrix *matrix);
-/* The stored matrix as dense rows in the precision of its products. */
-QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, void *out);
+/* The stored matrix as dense rows in the precision of its products. soon: as of qs_cu_dequant. */
+QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool soon, void *out);
 /* rmsnorm of x [n, d] into gpu->x_bf16. */
 QS_MUST_CHECK qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d);
 /* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */

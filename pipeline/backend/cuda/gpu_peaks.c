@@ -28,7 +28,7 @@ static qs_err run_bf16(const probe *p)
 {
     int64_t n = p->sizes->gemm_bf16;
     uint16_t *a = (uint16_t *)(void *)p->data, *b = a + n * n;
-    return qs_blas_gemm_bf16(p->gpu->blas, p->gpu, n, n, n, a, n, b, n, 0.0f, (float *)(void *)(b + n * n), n);
+    return qs_blas_gemm_bf16(p->gpu->blas, p->gpu, n, n, n, a, b, 0.0f, (float *)(void *)(b + n * n));
 }
 
 static qs_err run_read(const probe *p)

@@ -171,14 +171,10 @@ int qs_cu_lay_out_mixed(void *stream, const qs_cu_mixed_plan *plan, int64_t n_ou
 /* scales, zeros [n_out, n_groups] into pairs; zeros NULL = all of them `middle`; zero_pairs NULL = none wanted. */
 int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales, const uint8_t *zeros,
                          int middle, uint32_t *scale_pairs, uint16_t *zero_pairs);
-/* A part of a matrix. It begins with a tile and a chunk. */
-typedef struct qs_cu_part {
-    int64_t row, n_rows, column, n_columns;
-} qs_cu_part;
-/* The weights of a part as f32 or bf16 [n_rows, n_columns] in input-channel order: column perm[j] from stored column j;
- * with perm a part has whole rows. soon: nothing that is still on the stream writes what is stored. */
+/* The weights as f32 or bf16 [n_out, n_in] in input-channel order: column perm[j] from stored column j. soon: nothing that
+ * is still on the stream writes what is stored. */
 int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear, const int32_t *perm,
-                  const qs_cu_part *part, bool to_bf16, bool soon, void *out);
+                  bool to_bf16, bool soon, void *out);
 
 /* Whether the kernels want zero points stored for such a matrix even when it has none of its own. */
 static inline bool qs_cu_needs_zeros(const qs_cu_linear_shape *shape)
@@ -311,8 +307,8 @@ int qs_cu_finish_rows(void *stream, const qs_cu_finish *finish);
 int qs_cu_gemm(void *stream, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 /* c[m, n] f32 = a[m, k] b[n, k]^T + beta c, of bf16 elements, f32 sums. */
-int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *b,
-                    int64_t ldb, float beta, float *c, int64_t ldc);
+int qs_cu_gemm_bf16(void *stream, int64_t m, int64_t n, int64_t k, const uint16_t *a, const uint16_t *b, float beta,
+                    float *c);
 
 /* ---- peaks.cu ---- */
 /* Reads `bytes` (a multiple of 16) once; out [1] keeps the compiler honest. */

@@ -26,7 +26,7 @@ typedef struct qs_rt_device {
     char name[128];
     int major, minor;               /* compute capability */
     int n_sms, clock_khz;
-    size_t total_bytes, l2_bytes, shared_bytes_max; /* per block, after opting in */
+    size_t total_bytes, shared_bytes_max; /* per block, after opting in */
     int driver_version, runtime_version;            /* 13000 = 13.0 */
     bool has_wgmma;                 /* kernels with products of a warpgroup (wgmma.h) run */
     bool emulated;                  /* kernels run on the CPU */

@@ -41,7 +41,6 @@ static int describe(int device, qs_rt_device *out)
     out->has_wgmma = properties.major == 9 && properties.minor == 0 && strstr(QS_CUDA_ARCHITECTURES, "sm_90a") != NULL;
     out->n_sms = properties.multiProcessorCount;
     out->total_bytes = properties.totalGlobalMem;
-    out->l2_bytes = (size_t)properties.l2CacheSize;
     out->shared_bytes_max = properties.sharedMemPerBlockOptin;
     code = done(cudaDeviceGetAttribute(&out->clock_khz, cudaDevAttrClockRate, device));
     if (code == 0) code = done(cudaDriverGetVersion(&out->driver_version));

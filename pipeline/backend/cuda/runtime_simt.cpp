@@ -158,7 +158,6 @@ int qs_rt_open(int device, qs_rt_device *out)
     out->n_sms = 2; /* each a thousand fibers at work, and more than one */
     out->clock_khz = 1000000;
     out->total_bytes = total_bytes;
-    out->l2_bytes = 64 << 10; /* so that tests of small matrices meet pieces of them */
     out->shared_bytes_max = QS_SIMT_SHARED_BYTES_MAX;
     out->driver_version = out->runtime_version = 13000;
     out->has_wgmma = has_wgmma;

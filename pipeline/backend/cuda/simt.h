@@ -195,12 +195,6 @@ static inline void qs_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b
 static inline uint4 qs_load_stream(const uint4 *p) { return *p; }
 static inline uint2 qs_load_stream(const uint2 *p) { return *p; }
 static inline uint32_t qs_load_stream(const uint32_t *p) { return *p; }
-typedef uint64_t qs_policy;
-static inline qs_policy qs_policy_evict_first(void) { return 0; }
-static inline qs_policy qs_policy_evict_last(void) { return 0; }
-static inline qs_policy qs_policy_normal(void) { return 0; }
-template <typename T> static inline T qs_load_stream(const T *p, qs_policy) { return *p; }
-static inline void qs_store_hint(uint4 *p, uint4 v, qs_policy) { *p = v; }
 static inline uint32_t qs_table_entry(const uint32_t *table, uint32_t offsets, int k)
 {
     return table[(offsets >> (8 * k) & 0xffu) / sizeof *table];

@@ -243,25 +243,24 @@ template <> struct qs_unpacker<QS_CU_TABLE_F32> {
     }
 };
 
-/* words: of a tile and chunk; each lane takes its own. policy: none, or one of the L2 cache (device.h). */
-template <int WORDS, typename... POLICY>
-__device__ __forceinline__ void qs_load_words(uint32_t *dst, const uint32_t *words, int lane, POLICY... policy)
+/* words: of a tile and chunk; each lane takes its own. */
+template <int WORDS> __device__ __forceinline__ void qs_load_words(uint32_t *dst, const uint32_t *words, int lane)
 {
     if (WORDS % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < WORDS / 4; i++) {
-            uint4 v = qs_load_stream(reinterpret_cast<const uint4 *>(words) + i * 32 + lane, policy...);
+            uint4 v = qs_load_stream(reinterpret_cast<const uint4 *>(words) + i * 32 + lane);
             dst[4 * i] = v.x, dst[4 * i + 1] = v.y, dst[4 * i + 2] = v.z, dst[4 * i + 3] = v.w;
         }
     } else if (WORDS % 2 == 0) {
 #pragma unroll
         for (int i = 0; i < WORDS / 2; i++) {
-            uint2 v = qs_load_stream(reinterpret_cast<const uint2 *>(words) + i * 32 + lane, policy...);
+            uint2 v = qs_load_stream(reinterpret_cast<const uint2 *>(words) + i * 32 + lane);
             dst[2 * i] = v.x, dst[2 * i + 1] = v.y;
         }
     } else {
 #pragma unroll
-        for (int i = 0; i < WORDS; i++) dst[i] = qs_load_stream(words + i * 32 + lane, policy...);
+        for (int i = 0; i < WORDS; i++) dst[i] = qs_load_stream(words + i * 32 + lane);
     }
 }
 
