@@ -12,18 +12,29 @@ enum { QS_CLUSTER = 2 }; /* blocks */
 #ifdef __CUDACC__
 
 template <typename... P>
-static inline void qs_launch_clusters(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+static inline void qs_launch_clusters(bool soon, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
                                       void *stream, typename qs_same<P>::type... args)
 {
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = QS_CLUSTER;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    qs_launch_with(&cluster, kernel, grid, block, shared_bytes, stream, args...);
+    cudaLaunchAttribute attributes[2] = {};
+    cudaLaunchConfig_t config = {};
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim.x = QS_CLUSTER;
+    attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = (cudaStream_t)stream;
+    config.attrs = attributes;
+    config.numAttrs = soon ? 2 : 1;
+    (void)cudaLaunchKernelEx(&config, kernel, args...);
 }
-/* grid.x is a multiple of QS_CLUSTER. */
+/* grid.x is a multiple of QS_CLUSTER. The second as QS_LAUNCH_SOON, of a kernel for devices with clusters alone. */
 #define QS_LAUNCH_CLUSTERS(kernel, grid, block, shared_bytes, stream, ...) \
-    qs_launch_clusters(kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
+    qs_launch_clusters(false, kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
+#define QS_LAUNCH_CLUSTERS_SOON(kernel, grid, block, shared_bytes, stream, ...) \
+    qs_launch_clusters(true, kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
 
 #ifdef QS_WGMMA
 
@@ -91,6 +102,7 @@ __device__ __forceinline__ void qs_prefetch_bulk(const void *global, uint32_t by
 #define QS_LAUNCH_CLUSTERS(kernel, grid, block, shared_bytes, stream, ...)              \
     (qs_simt_form_clusters(reinterpret_cast<const void *>(kernel), QS_CLUSTER),          \
      QS_LAUNCH(kernel, grid, block, shared_bytes, stream, __VA_ARGS__))
+#define QS_LAUNCH_CLUSTERS_SOON QS_LAUNCH_CLUSTERS
 static inline void qs_cluster_sync(QS_SIMT_CALLER) { qs_simt_cluster_barrier(QS_SIMT_PLACE); }
 static inline void qs_copy_bulk_to_all(void *shared, const void *global, uint32_t bytes, uint64_t *barrier,
                                        QS_SIMT_CALLER)

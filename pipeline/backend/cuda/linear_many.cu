@@ -2,8 +2,8 @@
  *
  * The words of a warp's lanes are unpacked to A fragments in registers, with the group's scale in them: that is how wgmma
  * takes A too. Rows of x, rounded to 16 bits, are columns of B in shared memory, and D is a tile of y^T: ROWS rows of W by
- * N rows of x, the rows of W shared out to two warpgroups. One warp more brings both operands by bulk copies, a chunk of
- * 64 columns at a time, into a ring of stages. A product is under way while the next weights are unpacked.
+ * N rows of x, the rows of W shared out to two warpgroups. The warps of a third bring both operands by bulk copies, a chunk
+ * of 64 columns at a time, into a ring of stages. A product is under way while the next weights are unpacked.
  * How blocks share tiles: many_tiles.h. */
 #include "backend/cuda/many_tiles.h"
 
@@ -14,14 +14,18 @@ namespace {
 
 #ifdef QS_WGMMA
 
-/* ---- the warp that brings operands ---- */
+/* ---- the warps that bring operands ---- */
 
-/* Each block of a team brings its share of the tiles of W to all of them. */
+/* Each block of a team brings its share of the tiles of W to all of them. A copy takes its warp some hundred cycles to give
+ * out, so that all four warps of the group take part; weights are on their way before x is there. */
 template <class F> __device__ __forceinline__ void bring(const job &j, char *ring, barriers *b)
 {
-    enum { SHARE = F::TILES / F::TEAM };
-    int lane = (int)threadIdx.x % 32, tile = (int)blockIdx.x % F::TEAM * SHARE + lane, round = 0;
+    enum { SHARE = F::TILES / F::TEAM, WARPS = GROUP / 32, X_WARP = WARPS - 1 };
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32 % WARPS, own = lane * WARPS + warp, round = 0;
+    int tile = (int)blockIdx.x % F::TEAM * SHARE + own;
+    bool brings_x = warp == X_WARP && lane == SHARE / WARPS;
     segment s;
+    if (warp == X_WARP) qs_wait_for_previous();
     for (walk<F> w(j); w.next(j, &s);) {
         place p = place_of<F>(j, s.strip);
         int n_tiles = min(p.n_tiles - p.tile, (int)F::TILES);
@@ -31,14 +35,15 @@ template <class F> __device__ __forceinline__ void bring(const job &j, char *rin
             int stage = round % F::STAGES;
             char *slot = ring + stage * F::STAGE_BYTES;
             if (round >= F::STAGES) qs_barrier_wait(&b->empty[stage], (uint32_t)(round / F::STAGES + 1) & 1);
-            if (lane == 0) qs_barrier_expect(&b->full[stage], (uint32_t)(F::X_BYTES + n_tiles * F::TILE_BYTES));
+            if (warp == 0 && lane == 0)
+                qs_barrier_expect(&b->full[stage], (uint32_t)(F::X_BYTES + n_tiles * F::TILE_BYTES));
             __syncwarp();
             char *to = slot + F::X_BYTES + tile * F::TILE_BYTES;
             const char *from = words + (int64_t)chunk * F::TILE_BYTES;
-            if (lane == SHARE)
+            if (brings_x)
                 qs_copy_bulk(slot, j.x + ((int64_t)chunk * j.x_rows + s.column * F::N) * X_ROW_BYTES, F::X_BYTES,
                              &b->full[stage]);
-            else if (lane < SHARE && tile < n_tiles)
+            else if (own < SHARE && tile < n_tiles)
                 F::TEAM > 1 ? qs_copy_bulk_to_all(to, from, F::TILE_BYTES, &b->full[stage])
                             : qs_copy_bulk(to, from, F::TILE_BYTES, &b->full[stage]);
         }
@@ -283,6 +288,7 @@ __device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, 
     float sum[F::BLOCKS][F::N / 2];
     place_in_ring<F> at = {0, 0};
     segment s;
+    qs_wait_for_previous(); /* parts and y */
     for (walk<F> w(j); w.next(j, &s);) {
         place p = place_of<F>(j, s.strip);
         operands<F> o;
@@ -353,7 +359,7 @@ template <class F> __global__ void __launch_bounds__(THREADS, 1) linear_many(con
     else __syncthreads();
     if (threadIdx.x >= CONSUMERS) {
         qs_give_registers<PRODUCER_REGISTERS>();
-        if (threadIdx.x < CONSUMERS + 32) bring<F>(j, ring, b);
+        bring<F>(j, ring, b);
     } else {
         qs_take_registers<CONSUMER_REGISTERS>();
         multiply<F>(j, ring, b, &shared_count, table);
@@ -373,8 +379,9 @@ template <class F> int launch(void *stream, job *j, int n_sms)
     int status = qs_allow_shared(linear_many<F>, F::SHARED_BYTES);
     if (status != 0) return status;
     dim3 grid((unsigned)n_blocks), block(THREADS);
-    if (F::TEAM > 1) QS_LAUNCH_CLUSTERS(linear_many<F>, grid, block, F::SHARED_BYTES, stream, *j);
-    else QS_LAUNCH(linear_many<F>, grid, block, F::SHARED_BYTES, stream, *j);
+    /* Between new weights and this came at least the launch that prepared x, which waited for them. */
+    if (F::TEAM > 1) QS_LAUNCH_CLUSTERS_SOON(linear_many<F>, grid, block, F::SHARED_BYTES, stream, *j);
+    else QS_LAUNCH_SOON(linear_many<F>, grid, block, F::SHARED_BYTES, stream, *j);
     return qs_launch_status();
 }
 
@@ -383,10 +390,10 @@ template <int FORMAT, int STEPS = 4, bool ZEROS = false> int launch_form(void *s
 {
     enum { BLOCKS = 2, N = 128 };
     j->n_columns = (j->n + N - 1) / N;
-    const char *asked = getenv("QS_MANY_FORM"); /* while it is on trial: single, pair */
-    bool alone = asked != NULL && strcmp(asked, "single") == 0, pair = asked != NULL && strcmp(asked, "pair") == 0;
-    if constexpr (!qs_unpacker<FORMAT>::CODED || (FORMAT == QS_CU_INT4 && STEPS == 4 && !ZEROS))
-        if (!alone && (pair || !qs_unpacker<FORMAT>::CODED) && j->n_columns % QS_CLUSTER == 0 && n_sms >= QS_CLUSTER)
+    const char *asked = getenv("QS_MANY_FORM"); /* while it is on trial: single */
+    bool alone = asked != NULL && strcmp(asked, "single") == 0;
+    if constexpr (!qs_unpacker<FORMAT>::CODED || (FORMAT == QS_CU_INT4 && STEPS == 4))
+        if (!alone && j->n_columns % QS_CLUSTER == 0 && n_sms >= QS_CLUSTER)
             return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N, QS_CLUSTER>>(stream, j, n_sms);
     return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N, 1>>(stream, j, n_sms);
 }

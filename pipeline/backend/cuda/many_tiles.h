@@ -52,7 +52,7 @@ template <int FORMAT_, int STEPS_, bool ZEROS_, int BLOCKS_, int N_, int TEAM_> 
         SHARED_BYTES = ALIGNMENT + STAGES * STAGE_BYTES + (int)sizeof(barriers),
         PART_FLOATS = ROWS * N, CHUNK_GROUPS = CODED ? 4 / STEPS : 0,
     };
-    static_assert(TILES < 32 && TILES % TEAM == 0, "a lane a copy");
+    static_assert(TILES < 32 && TILES / TEAM % 4 == 0, "a lane a copy, as many in each warp");
     static_assert(TEAM == 1 || (int)TEAM == (int)QS_CLUSTER, "a block, or a cluster");
 };
 

@@ -62,6 +62,8 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_many(rows_of_x r)
     int64_t row = blockIdx.x;
     int thread = (int)threadIdx.x;
     float kept[KEPT][16], largest = 0.0f;
+    qs_wait_for_previous();
+    qs_let_next_begin();
     auto take_largest = [&](const float v[16]) {
 #pragma unroll
         for (int i = 0; i < 16; i++) largest = fmaxf(largest, fabsf(v[i]));
@@ -111,6 +113,6 @@ extern "C" int qs_cu_prepare_many(void *stream, const float *x, int64_t n, int64
     r.x_rows = qs_cu_many_rows(n);
     r.out = out->x;
     r.scale = out->scale;
-    QS_LAUNCH(prepare_many, dim3((unsigned)n), dim3(PREPARE_THREADS), 0, stream, r);
+    QS_LAUNCH_SOON(prepare_many, dim3((unsigned)n), dim3(PREPARE_THREADS), 0, stream, r);
     return qs_launch_status();
 }
