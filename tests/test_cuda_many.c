@@ -1,11 +1,12 @@
 /* Products of many rows straight from stored weights (linear_many.cu) against sums in f64 of weights and inputs as they
  * were before any rounding: formats, group sizes, zero points, permutations, ragged sizes; several matrices at once, with
- * bias and added; NF4, FP4 and int8; tiles that blocks share; the same bits in the reverse order of threads; NaN that shows; and what goes
- * the other way, by name.
+ * bias and added; NF4, FP4 and int8; tiles that blocks share; the same bits in the reverse order of threads; NaN that shows; norms
+ * that round; and what goes the other way, by its name and its number of rows.
  * Proves: prompts are multiplied by the stored weights with no more error than 16 bits of an input have. */
-#include "backend/cuda/kernels.h"
+#include "backend/cuda/many.h"
 #include "backend/cuda/runtime.h"
 #include "cuda_backends.h"
+#include "with_cases.h"
 
 /* An input and a weight are rounded to 11 bits each, uniformly by up to 2^-11: a deviation of 2^-11 sqrt(2 / 3) = 4e-4 of
  * the size of the sum at most. Five times that for the largest of some ten thousand; bf16 rounds inputs alone, to 8 bits:
@@ -278,23 +279,81 @@ static void test_the_other_way(void **state)
     free_all(&m);
 }
 
-/* Names that there are not are told, and without the variable nothing is on trial. */
-static void test_trials_are_asked_for(void **state)
+/* An input that is normalised and rounded in one launch is that of two. */
+static void test_one_launch_is_two(void **state)
 {
-    (void)take(state);
-    qs_backend *backend;
-    (void)setenv("QS_CUDA_TRIAL", "linear_wgmma,linear_wgmm", 1);
-    FAILS(QS_E_USAGE, qs_backend_create(&backend, "cuda", 0, 1));
-    TEXT_HOLDS("QS_CUDA_TRIAL", "\"linear_wgmm\"", "gpu_trial.c");
-    (void)unsetenv("QS_CUDA_TRIAL");
-    OK(qs_backend_create(&backend, "cuda", 0, 1));
-    assert_null(strstr(qs_backend_describe(backend), "trial"));
-    problem p;
-    create(&p, backend, &rows[0]);
-    assert_string_equal(qs_matrix_kernel(p.matrix), "linear_int4_mma");
-    destroy(&p);
-    qs_backend_destroy(backend);
-    (void)setenv("QS_CUDA_TRIAL", "linear_wgmma", 1);
+    fixture *f = take(state);
+    enum { N = 3 };
+    static const int64_t widths[] = {20, 128, 4100, QS_CU_NORMED_MAX};
+    void *stream;
+    assert_int_equal(qs_rt_stream_create(&stream), 0);
+    for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
+        op_memory m = {.backend = f->cuda};
+        int64_t d = widths[k], n_x = qs_cu_many_rows(N) * qs_cu_n_chunks(d) * QS_CU_CHUNK;
+        float *x = drawn_on_device(&m, 81, N * d, 3.0), *norm = drawn_on_device(&m, 82, d, 1.0);
+        float *normed = floats_on_device(&m, NULL, N * d);
+        uint16_t *zeros = on_host(&m, n_x, sizeof *zeros), *got[2];
+        float scale[2][N];
+        memset(zeros, 0, (size_t)n_x * sizeof *zeros);
+        for (int i = 0; i < 2; i++) {
+            const qs_cu_many_x out = {on_device(&m, zeros, (size_t)n_x * sizeof *zeros), floats_on_device(&m, NULL, N)};
+            OK(qs_backend_sync(f->cuda));
+            if (i == 0) assert_int_equal(qs_cu_rmsnorm(stream, x, norm, N, d, 1e-5f, normed), 0);
+            assert_int_equal(i == 0 ? qs_cu_prepare_many(stream, normed, N, d, NULL, k % 2 != 0, &out)
+                                    : qs_cu_prepare_normed(stream, x, norm, 1e-5f, N, d, k % 2 != 0, &out), 0);
+            got[i] = on_host(&m, n_x, sizeof *got[i]);
+            assert_int_equal(qs_rt_copy(got[i], out.x, (size_t)n_x * sizeof *got[i], QS_RT_TO_HOST, stream), 0);
+            assert_int_equal(qs_rt_copy(scale[i], out.scale, sizeof scale[i], QS_RT_TO_HOST, stream), 0);
+            assert_int_equal(qs_rt_stream_sync(stream), 0);
+        }
+        assert_memory_equal(got[1], got[0], (size_t)n_x * sizeof *zeros);
+        assert_memory_equal(scale[1], scale[0], sizeof scale[0]);
+        assert_memory_not_equal(got[0], zeros, (size_t)n_x * sizeof *zeros);
+        free_all(&m);
+    }
+    assert_int_equal(qs_rt_stream_destroy(stream), 0);
+}
+
+/* A norm that writes inputs as the products want them: the bits of the ops one by one. */
+static void test_norms_prepare(void **state)
+{
+    fixture *f = take(state);
+    static const row shapes[] = {
+        {QS_MATRIX_BF16, 16, 33, 96, 40, 0, 0}, {QS_MATRIX_INT, 4, 17, 132, 33, 64, 0},
+        {QS_MATRIX_F16, 16, 5, 333, 33, 0, 0}, {QS_MATRIX_INT, 4, 9, 128, 34, 64, WITH_PERM},
+    };
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        problem p[2];
+        for (int i = 0; i < 2; i++) create(&p[i], f->cuda, &shapes[k]);
+        check_with(&(with_case){.backend = f->cuda, .first = p[0].matrix, .second = p[1].matrix, .n_out = shapes[k].n_out,
+                                .n_in = shapes[k].n_in, .n = shapes[k].n, .tolerance = 0.0});
+        for (int i = 0; i < 2; i++) destroy(&p[i]);
+    }
+}
+
+/* So many rows that a dense copy is worth its while have the bits of a matrix that is told to be made dense; those of one
+ * row less have not. */
+static void test_more_rows_go_the_other_way(void **state)
+{
+    fixture *f = take(state);
+    static const row most[] = {{QS_MATRIX_INT, 4, 20, 64, 256, 64, 0}, {QS_MATRIX_F16, 16, 20, 64, 512, 0, 0}};
+    for (int k = 0; k < 4; k++) {
+        row r = most[k / 2];
+        problem stored, dense;
+        r.n += k % 2;
+        create(&stored, f->cuda, &r);
+        (void)setenv("QS_MANY_ROWS", "0", 1);
+        create(&dense, f->cuda, &r);
+        (void)unsetenv("QS_MANY_ROWS");
+        assert_null(strstr(qs_matrix_kernel(dense.matrix), "wgmma"));
+        OK(qs_op_linear(f->cuda, stored.matrix, stored.x_device, r.n, NULL, stored.y));
+        OK(qs_op_linear(f->cuda, dense.matrix, dense.x_device, r.n, NULL, dense.y));
+        const float *got = to_host(&stored.m, stored.y, r.n * r.n_out), *other = to_host(&dense.m, dense.y, r.n * r.n_out);
+        bool is_same = memcmp(got, other, (size_t)(r.n * r.n_out) * sizeof *got) == 0;
+        assert_int_equal(is_same, k % 2 == 1 || strstr(qs_matrix_kernel(stored.matrix), "wgmma") == NULL);
+        destroy(&stored);
+        destroy(&dense);
+    }
 }
 
 int main(void)
@@ -306,8 +365,9 @@ int main(void)
         cmocka_unit_test(test_together),
         cmocka_unit_test(test_broken_numbers_show),
         cmocka_unit_test(test_the_other_way),
-        cmocka_unit_test(test_trials_are_asked_for),
+        cmocka_unit_test(test_one_launch_is_two),
+        cmocka_unit_test(test_norms_prepare),
+        cmocka_unit_test(test_more_rows_go_the_other_way),
     };
-    (void)setenv("QS_CUDA_TRIAL", "linear_wgmma", 1);
     return cmocka_run_group_tests_name("cuda many", tests, create_backends, destroy_backends);
 }

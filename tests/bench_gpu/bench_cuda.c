@@ -17,13 +17,13 @@
 
 static const bench_shape shape_8b = {
     .d_model = 4096, .d_ff = 14336, .n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .n_layers = 32,
-    .n_vocab = 128256, .position = 512, .prompts = {2048, 512}, .gram_rows = 8192, .gptq_rows = 4096,
+    .n_vocab = 128256, .position = 512, .prompts = {2048, 512, 128}, .gram_rows = 8192, .gptq_rows = 4096,
 };
 
 /* Small enough for an emulated device; every code path of the large one but the sizes. */
 static const bench_shape shape_tiny = {
     .d_model = 128, .d_ff = 256, .n_heads = 4, .n_kv_heads = 2, .head_dim = 32, .n_layers = 2, .n_vocab = 160,
-    .position = 5, .prompts = {48, 40}, .gram_rows = 64, .gptq_rows = 300,
+    .position = 5, .prompts = {48, 40, 36}, .gram_rows = 64, .gptq_rows = 300,
 };
 
 static const struct part {

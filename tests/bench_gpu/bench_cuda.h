@@ -12,7 +12,7 @@
 typedef struct bench_shape {
     int64_t d_model, d_ff, n_heads, n_kv_heads, head_dim, n_layers, n_vocab;
     int64_t position;            /* of a decoding step */
-    int64_t prompts[2];          /* tokens of the prompts */
+    int64_t prompts[3];          /* tokens of the prompts */
     int64_t gram_rows, gptq_rows; /* tokens behind second moments */
 } bench_shape;
 

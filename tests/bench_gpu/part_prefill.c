@@ -1,6 +1,6 @@
 /* Many rows at once: one layer, its seven linears alone and as a whole block with attention. f16 and codes lie as a
- * decoder holds them and are made dense for each product, or multiplied as they are (QS_CUDA_TRIAL); bf16 and f32 are kept as evaluating windows keeps them.
- * tokens_s is that of all layers of the model, without its head. */
+ * decoder holds them, to be multiplied as they are or made dense for each product; bf16 and f32 are kept as evaluating
+ * windows keeps them. tokens_s is that of all layers of the model, without its head. */
 #include "tests/bench_gpu/bench_cuda.h"
 
 static const struct {

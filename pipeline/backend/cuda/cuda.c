@@ -82,7 +82,7 @@ static qs_err measure_context(qs_gpu *gpu)
 
 static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
 {
-    char products[QS_BACKEND_TEXT_BYTES / 3], trials[64];
+    char products[QS_BACKEND_TEXT_BYTES / 3];
     qs_gpu *gpu;
     qs_err err = QS_NEW(gpu, 1, "CUDA backend");
     if (err != QS_OK) return err;
@@ -93,7 +93,6 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     backend->scratch_moves = &gpu->scratch_moves;
     backend->gemv_rows = INT32_MAX;
     backend->solver = &qs_gpu_solver;
-    QS_TRY(qs_gpu_describe_trials(trials, sizeof trials));
     QS_TRY(open_device(gpu, device));
     backend->is_emulated = gpu->device.emulated;
     QS_TRY(make_stream(gpu));
@@ -102,10 +101,10 @@ static qs_err cuda_create(qs_backend *backend, int64_t device, int n_threads)
     QS_TRY(measure_context(gpu));
     (void)snprintf(backend->device, sizeof backend->device, "%s", gpu->device.name);
     (void)snprintf(backend->describe, sizeof backend->describe,
-                   "sm_%d%d kernels (of %s), %s, driver %d.%d, runtime %d.%d%s", gpu->device.major,
+                   "sm_%d%d kernels (of %s), %s, driver %d.%d, runtime %d.%d", gpu->device.major,
                    gpu->device.minor, qs_rt_architectures(), products, gpu->device.driver_version / 1000,
                    gpu->device.driver_version % 1000 / 10, gpu->device.runtime_version / 1000,
-                   gpu->device.runtime_version % 1000 / 10, trials);
+                   gpu->device.runtime_version % 1000 / 10);
 out:
     return err;
 }
@@ -173,7 +172,7 @@ static void cuda_print_ops(const qs_backend *backend, FILE *stream)
     static const char *const products[] = {"linear many rows", "gemm"};
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         (void)fprintf(stream, "%-18s %s\n", products[i], qs_blas_from(qs_gpu_of(backend)->blas));
-    if (qs_gpu_of(backend)->device.has_wgmma && qs_gpu_on_trial("linear_wgmma"))
+    if (qs_gpu_of(backend)->device.has_wgmma)
         (void)fprintf(stream, "%-18s %s\n", "linear stored rows", "linear_many.cu");
 }
 

@@ -121,11 +121,6 @@ qs_err qs_gpu_kld(qs_backend *backend, const float *logits_f, const double *lse_
 qs_err qs_gpu_gemm(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                    const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
-/* gpu_trial.c: whether a kernel that has never run on a GPU is asked for; and which are, for the backend's description
- * (", on trial: a b" or ""), or QS_E_USAGE for a name that there is not. */
-bool qs_gpu_on_trial(const char *name);
-QS_MUST_CHECK qs_err qs_gpu_describe_trials(char *text, size_t bytes);
-
 /* gpu_peaks.c */
 qs_err qs_gpu_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks);
 

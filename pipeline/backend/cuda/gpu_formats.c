@@ -174,7 +174,7 @@ static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_job
 {
     const qs_gpu_matrix *self = jobs[0].matrix->state;
     qs_linear_job plain[QS_CU_LINEARS_MAX];
-    bool is_rounded = false, stored = !few && self->many_kernel != NULL;
+    bool is_rounded = false, stored = qs_gpu_takes_stored(jobs[0].matrix, n);
     qs_gpu_prepared prepared = {0};
     qs_err err;
     /* Products of many rows in bf16 begin with rounding to it. */

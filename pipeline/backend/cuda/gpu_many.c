@@ -1,6 +1,11 @@
-/* Products of many rows straight from stored weights (linear_many.cu), where the device has such kernels and they are asked
- * for (gpu_trial.c). Elsewhere, and for what they do not take, weights are made dense first (gpu_dense.c). */
+/* Products of many rows straight from stored weights (linear_many.cu), where the device has such kernels. Elsewhere, for what
+ * they do not take, and for so many rows that a dense copy is soon paid for, weights are made dense first (gpu_dense.c). */
+#include <stdlib.h>
+
 #include "backend/cuda/gpu_matrix.h"
+#include "backend/cuda/many.h"
+
+enum { ROWS_16_BITS = 512, ROWS_CODED = 256 /* measured: docs/gpu.md */ };
 
 /* Kernels for few rows and, behind them, for many. */
 static const char *const kernels[] = {
@@ -9,15 +14,25 @@ static const char *const kernels[] = {
     [QS_CU_TABLE_BF16] = "linear_table_bf16_mma, wgmma",
 };
 
-const char *qs_gpu_many_kernel(const qs_matrix *matrix)
+const char *qs_gpu_many_kernel(const qs_matrix *matrix, int64_t *rows_max)
 {
     const qs_gpu_matrix *self = matrix->state;
     const qs_gpu *gpu = matrix->backend->state;
     /* Dense weights, where they are kept, are for windows of many thousand rows. */
     bool is_stored = matrix->uses == QS_USE_GEMV && !self->is_f32;
-    if (!gpu->device.has_wgmma || !qs_gpu_on_trial("linear_wgmma")) return NULL;
-    if (!is_stored || matrix->compute != QS_COMPUTE_BF16 || !self->fits_f16) return NULL;
-    return qs_cu_many_takes(&self->shape) ? kernels[self->shape.format] : NULL;
+    *rows_max = 0;
+    if (!gpu->device.has_wgmma || !is_stored || matrix->compute != QS_COMPUTE_BF16 || !self->fits_f16) return NULL;
+    if (!qs_cu_many_takes(&self->shape)) return NULL;
+    const char *asked = getenv("QS_MANY_ROWS"); /* to measure and to test both ways */
+    *rows_max = qs_cu_is_coded(self->shape.format) ? ROWS_CODED : ROWS_16_BITS;
+    if (asked != NULL) *rows_max = strtoll(asked, NULL, 10);
+    return *rows_max > 0 ? kernels[self->shape.format] : NULL;
+}
+
+bool qs_gpu_takes_stored(const qs_matrix *matrix, int64_t n)
+{
+    const qs_gpu_matrix *self = matrix->state;
+    return !qs_gpu_takes_few(matrix, n) && n <= self->stored_rows;
 }
 
 /* Scratch, whose counts begin as zeros and are that again after each launch. */
@@ -39,22 +54,60 @@ out:
     return err;
 }
 
+/* How matrices of a form want x. */
+static qs_gpu_prepared wanted_by(const qs_gpu_matrix *self)
+{
+    qs_gpu_prepared wanted = {.is_there = true, .has_perm = self->has_perm};
+    wanted.bf16 = self->shape.format == QS_CU_BF16 || self->shape.format == QS_CU_TABLE_BF16;
+    if (self->has_perm) wanted.perm_id = self->perm_id;
+    return wanted;
+}
+
+static bool is_same(const qs_gpu_prepared *a, const qs_gpu_prepared *b)
+{
+    return a->is_there == b->is_there && a->bf16 == b->bf16 && a->has_perm == b->has_perm &&
+           a->perm_id.low == b->perm_id.low && a->perm_id.high == b->perm_id.high;
+}
+
+bool qs_gpu_takes_normed(const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
+{
+    const qs_matrix *first = jobs[0].matrix;
+    qs_gpu_prepared wanted = wanted_by(first->state);
+    if (first->n_in % 4 != 0 || first->n_in > QS_CU_NORMED_MAX || (uintptr_t)x % 16 != 0) return false;
+    for (int64_t i = 0; i < n_jobs; i++) {
+        const qs_gpu_matrix *self = jobs[i].matrix->state;
+        qs_gpu_prepared own = wanted_by(self);
+        if (self->has_perm || self->format != QS_PACKED_INT || !is_same(&own, &wanted)) return false;
+        if (!qs_gpu_takes_stored(jobs[i].matrix, n)) return false;
+    }
+    return true;
+}
+
+qs_err qs_gpu_prepare_normed(qs_gpu *gpu, const qs_linear_with *with, const qs_matrix *first, const float *x, int64_t n,
+                             qs_gpu_prepared *prepared)
+{
+    qs_err err;
+    *prepared = wanted_by(first->state);
+    QS_TRY(reserve(gpu, n, first->n_in));
+    qs_cu_many_x rounded = {.x = gpu->many_x.data, .scale = gpu->many_scale.data};
+    QS_TRY(qs_gpu_check(gpu, qs_cu_prepare_normed(gpu->stream, x, with->norm, (float)with->norm_eps, n, first->n_in,
+                                                  prepared->bf16, &rounded), "round activations"));
+out:
+    return err;
+}
+
 qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n,
                          qs_gpu_prepared *prepared)
 {
     const qs_matrix *first = jobs[0].matrix;
     const qs_gpu_matrix *self = first->state;
-    qs_gpu_prepared wanted = {.is_there = true, .has_perm = self->has_perm};
+    qs_gpu_prepared wanted = wanted_by(self);
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_err err;
-    wanted.bf16 = self->shape.format == QS_CU_BF16 || self->shape.format == QS_CU_TABLE_BF16;
-    if (self->has_perm) wanted.perm_id = self->perm_id;
     QS_TRY(reserve(gpu, n, first->n_in));
     qs_cu_many_x rounded = {.x = gpu->many_x.data, .scale = gpu->many_scale.data};
     qs_cu_many_scratch scratch = {.parts = gpu->many_parts.data, .n_arrived = gpu->many_arrived.data};
-    bool is_same = prepared->is_there && prepared->bf16 == wanted.bf16 && prepared->has_perm == wanted.has_perm &&
-                   prepared->perm_id.low == wanted.perm_id.low && prepared->perm_id.high == wanted.perm_id.high;
-    if (!is_same)
+    if (!is_same(prepared, &wanted))
         QS_TRY(qs_gpu_check(gpu, qs_cu_prepare_many(gpu->stream, x, n, first->n_in,
                                                     self->has_perm ? self->stored.perm.data : NULL, wanted.bf16, &rounded),
                             "round activations"));

@@ -281,13 +281,13 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
     QS_TRY(set_shape(self, desc));
     qs_gpu_of(matrix->backend)->weights_are_fresh = true;
     QS_TRY(self->is_f32 ? update_f32(matrix, desc) : update_stored(matrix, desc));
-    self->many_kernel = qs_gpu_many_kernel(matrix);
+    const char *many_kernel = qs_gpu_many_kernel(matrix, &self->stored_rows);
     if ((matrix->uses & QS_USE_GEMV) != 0) {
         QS_TRY(reserve_terms(qs_gpu_of(matrix->backend), desc->n_in));
         QS_TRY(qs_gpu_reserve_chain(qs_gpu_of(matrix->backend)));
         QS_TRY(qs_gpu_format_reserve(qs_gpu_of(matrix->backend), matrix));
         matrix->kernel = self->is_f32 ? "linear_f32" : kernels[self->shape.format];
-        if (self->many_kernel != NULL) matrix->kernel = self->many_kernel;
+        if (many_kernel != NULL) matrix->kernel = many_kernel;
     }
     const qs_gpu_stored *s = &self->stored;
     matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + s->plan.bytes + self->dense.bytes;
@@ -376,13 +376,6 @@ static qs_err run_f32(qs_gpu *gpu, const qs_linear_job *job, const float *x, int
                                               job->add, job->y), "run linear");
 }
 
-/* Many rows, from what is stored. */
-static bool is_stored_many(const qs_matrix *matrix, int64_t n)
-{
-    const qs_gpu_matrix *self = matrix->state;
-    return !qs_gpu_takes_few(matrix, n) && self->many_kernel != NULL;
-}
-
 /* Rows of plain f32 weights that have a kernel of their own. */
 static bool is_few_f32(const qs_matrix *matrix, int64_t n)
 {
@@ -397,24 +390,25 @@ static bool take_rounded(const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
         const qs_matrix *m = jobs[i].matrix;
         const qs_gpu_matrix *self = m->state;
         if (m->compute != QS_COMPUTE_BF16 || self->format != QS_PACKED_INT || qs_gpu_takes_few(m, n)) return false;
-        if (is_stored_many(m, n) || is_few_f32(m, n)) return false;
+        if (qs_gpu_takes_stored(m, n) || is_few_f32(m, n)) return false;
     }
     return true;
 }
 
-static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n, bool x_is_rounded)
+/* x_is_rounded, prepared: what of x lies in scratch from the norm before. */
+static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n, bool x_is_rounded,
+                          qs_gpu_prepared prepared)
 {
     qs_err err = QS_OK;
-    qs_gpu_prepared prepared = {0};
     for (int64_t i = 0, end; i < n_jobs; i = end) {
         const qs_matrix *m = jobs[i].matrix;
         const qs_gpu_matrix *self = m->state;
-        bool few = qs_gpu_takes_few(m, n), stored = is_stored_many(m, n);
+        bool few = qs_gpu_takes_few(m, n), stored = qs_gpu_takes_stored(m, n);
         bool together = few || stored || self->format != QS_PACKED_INT;
         end = i + 1;
         while (together && end < n_jobs && end - i < QS_CU_LINEARS_MAX &&
                qs_gpu_takes_few(jobs[end].matrix, n) == few && fits_beside(m, jobs[end].matrix) &&
-               is_stored_many(jobs[end].matrix, n) == stored)
+               qs_gpu_takes_stored(jobs[end].matrix, n) == stored)
             end++;
         if (self->format != QS_PACKED_INT) {
             QS_TRY(qs_gpu_format_linears(gpu, jobs + i, end - i, x, n));
@@ -435,7 +429,7 @@ out:
 
 qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
-    return run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, false);
+    return run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, false, (qs_gpu_prepared){0});
 }
 
 bool qs_gpu_takes_with(const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
@@ -455,13 +449,16 @@ qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, cons
     qs_err err = QS_OK;
     if (qs_gpu_takes_with(with, jobs, n_jobs, n)) return qs_gpu_run_few(qs_gpu_of(backend), with, jobs, n_jobs, x, n);
     bool rounded = with->norm != NULL && take_rounded(jobs, n_jobs, n);
-    if (rounded) {
+    qs_gpu_prepared prepared = {0};
+    if (with->norm != NULL && qs_gpu_takes_normed(jobs, n_jobs, x, n)) {
+        QS_TRY(qs_gpu_prepare_normed(qs_gpu_of(backend), with, first, x, n, &prepared));
+    } else if (rounded) {
         QS_TRY(qs_gpu_norm_rounded(qs_gpu_of(backend), with, x, n, first->n_in));
     } else if (with->norm != NULL) {
         QS_TRY(qs_gpu_rmsnorm(backend, x, with->norm, n, first->n_in, with->norm_eps, with->normed));
         x = with->normed;
     }
-    QS_TRY(run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, rounded));
+    QS_TRY(run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, rounded, prepared));
     if (with->is_gated) QS_TRY(qs_gpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * first->n_out, jobs[0].y));
 out:
     return err;

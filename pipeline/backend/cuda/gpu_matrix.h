@@ -15,7 +15,7 @@ typedef struct qs_gpu_stored {
 typedef struct qs_gpu_matrix {
     bool is_f32, has_zeros, has_perm;
     bool fits_f16;           /* code less zero point, times the scale, is finite in f16 */
-    const char *many_kernel; /* of many rows, from what is stored; NULL: dense rows are */
+    int64_t stored_rows;     /* more than few and up to so many are multiplied by what is stored; 0: none */
     qs_packed_format format; /* QS_PACKED_INT for dense matrices and EXL2 too, which go the same ways */
     qs_rounding compute;     /* of the format */
     float threshold;         /* of int8 */
@@ -66,8 +66,14 @@ typedef struct qs_gpu_prepared {
     bool is_there, bf16, has_perm;
     qs_digest perm_id;
 } qs_gpu_prepared;
-/* The name of the kernel for many rows of such a matrix, NULL where there is none. */
-const char *qs_gpu_many_kernel(const qs_matrix *matrix);
+/* The name of the kernels of such a matrix, and how many rows they take; NULL and 0 where dense ones are for all. */
+const char *qs_gpu_many_kernel(const qs_matrix *matrix, int64_t *rows_max);
+/* Whether it is them that multiply n rows. */
+bool qs_gpu_takes_stored(const qs_matrix *matrix, int64_t n);
+/* Whether an rmsnorm before all these products can write x as they want it, and the launch that does so. */
+bool qs_gpu_takes_normed(const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
+QS_MUST_CHECK qs_err qs_gpu_prepare_normed(qs_gpu *gpu, const qs_linear_with *with, const qs_matrix *first, const float *x,
+                                           int64_t n, qs_gpu_prepared *prepared);
 /* Products that one launch serves, of matrices that have such a kernel. */
 QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n,
                                        qs_gpu_prepared *prepared);

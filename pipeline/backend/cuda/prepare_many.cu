@@ -1,6 +1,7 @@
 /* Rows of x as B of a warpgroup's products (linear_many.cu): rounded to 16 bits, in tiles of 64 columns that lie in global
  * memory as they will in shared memory, so that one bulk copy brings a tile. */
-#include "backend/cuda/kernels.h"
+#include "backend/cuda/many.h"
+#include "backend/cuda/norm.h"
 #include "backend/cuda/terms.h"
 #include "backend/cuda/wgmma.h"
 
@@ -11,6 +12,8 @@ enum { PREPARE_THREADS = 256, KEPT = 4 /* k-steps that a thread keeps between th
 struct rows_of_x {
     const float *x;
     const int32_t *perm;
+    const float *norm; /* or NULL; without perm, of rows that are kept */
+    float eps;
     int n_in, n_steps; /* k-steps of a row, filled up with zeros to whole chunks */
     bool bf16, whole;  /* whole: four values can be read at once */
     int64_t x_rows;
@@ -18,9 +21,8 @@ struct rows_of_x {
     float *scale;
 };
 
-__device__ __forceinline__ void load_step(const rows_of_x &r, int64_t row, int step, float v[16])
+__device__ __forceinline__ void load_step(const rows_of_x &r, const float *x, int step, float v[16])
 {
-    const float *x = r.x + row * r.n_in;
 #pragma unroll
     for (int q = 0; q < 4; q++) {
         int column = 16 * step + 4 * q;
@@ -55,11 +57,42 @@ __device__ __forceinline__ void store_step(const rows_of_x &r, int64_t row, int 
                                    row % 8 * QS_CU_CHUNK) = make_uint4(pairs[h][0], pairs[h][1], pairs[h][2], pairs[h][3]);
 }
 
+/* The norm of norm.h, a thread having four neighbouring quads of a segment: the same sums in the same order. */
+__device__ __forceinline__ void normalise(const rows_of_x &r, float (&kept)[KEPT][16], float *segments)
+{
+    int thread = (int)threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int step = thread + i * PREPARE_THREADS;
+        if (i * PREPARE_THREADS >= r.n_steps) break;
+        float sum[4];
+#pragma unroll
+        for (int q = 0; q < 4; q++) {
+            const float *v = kept[i] + 4 * q;
+            sum[q] = step < r.n_steps ? fmaf(v[0], v[0], v[1] * v[1]) + fmaf(v[2], v[2], v[3] * v[3]) : 0.0f;
+            for (int d = 4; d > 0; d /= 2) sum[q] += __shfl_xor_sync(0xffffffffu, sum[q], d);
+        }
+        if (thread % 8 == 0) segments[step / 8] = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    }
+    __syncthreads();
+    float factor = qs_cu_norm_factor(segments, (r.n_steps + 7) / 8, r.n_in, r.eps);
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int step = thread + i * PREPARE_THREADS;
+        if (step >= r.n_steps) break;
+        float weight[16];
+        load_step(r, r.norm, step, weight);
+#pragma unroll
+        for (int k = 0; k < 16; k++) kept[i][k] = kept[i][k] * factor * weight[k];
+    }
+}
+
 /* A row a block. */
 __global__ void __launch_bounds__(PREPARE_THREADS) prepare_many(rows_of_x r)
 {
-    __shared__ float maxima[PREPARE_THREADS / 32];
+    __shared__ float maxima[PREPARE_THREADS / 32], segments[KEPT * PREPARE_THREADS / 8];
     int64_t row = blockIdx.x;
+    const float *x = r.x + row * r.n_in;
     int thread = (int)threadIdx.x;
     float kept[KEPT][16], largest = 0.0f;
     qs_wait_for_previous();
@@ -72,12 +105,15 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_many(rows_of_x r)
     for (int i = 0; i < KEPT; i++) {
         int step = thread + i * PREPARE_THREADS;
         if (step >= r.n_steps) break;
-        load_step(r, row, step, kept[i]);
-        take_largest(kept[i]);
+        load_step(r, x, step, kept[i]);
     }
+    if (r.norm != nullptr) normalise(r, kept, segments);
+#pragma unroll
+    for (int i = 0; i < KEPT; i++)
+        if (thread + i * PREPARE_THREADS < r.n_steps) take_largest(kept[i]);
     for (int step = thread + KEPT * PREPARE_THREADS; step < r.n_steps; step += PREPARE_THREADS) {
         float v[16];
-        load_step(r, row, step, v);
+        load_step(r, x, step, v);
         take_largest(v);
     }
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
@@ -92,10 +128,25 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_many(rows_of_x r)
     }
     for (int step = thread + KEPT * PREPARE_THREADS; step < r.n_steps; step += PREPARE_THREADS) {
         float v[16];
-        load_step(r, row, step, v);
+        load_step(r, x, step, v);
         store_step(r, row, step, v, power.up);
     }
     if (thread == 0) r.scale[row] = power.down;
+}
+
+int launch(void *stream, const rows_of_x &with, const float *x, int64_t n, int64_t n_in, bool bf16, const qs_cu_many_x *out)
+{
+    rows_of_x r = with;
+    r.x = x;
+    r.n_in = (int)n_in;
+    r.n_steps = (int)qs_cu_n_chunks(n_in) * 4;
+    r.bf16 = bf16;
+    r.whole = r.perm == nullptr && n_in % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
+    r.x_rows = qs_cu_many_rows(n);
+    r.out = out->x;
+    r.scale = out->scale;
+    QS_LAUNCH_SOON(prepare_many, dim3((unsigned)n), dim3(PREPARE_THREADS), 0, stream, r);
+    return qs_launch_status();
 }
 
 } // namespace
@@ -104,15 +155,16 @@ extern "C" int qs_cu_prepare_many(void *stream, const float *x, int64_t n, int64
                                   const qs_cu_many_x *out)
 {
     rows_of_x r = {};
-    r.x = x;
     r.perm = perm;
-    r.n_in = (int)n_in;
-    r.n_steps = (int)qs_cu_n_chunks(n_in) * 4;
-    r.bf16 = bf16;
-    r.whole = perm == nullptr && n_in % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
-    r.x_rows = qs_cu_many_rows(n);
-    r.out = out->x;
-    r.scale = out->scale;
-    QS_LAUNCH_SOON(prepare_many, dim3((unsigned)n), dim3(PREPARE_THREADS), 0, stream, r);
-    return qs_launch_status();
+    return launch(stream, r, x, n, n_in, bf16, out);
+}
+
+extern "C" int qs_cu_prepare_normed(void *stream, const float *x, const float *norm, float eps, int64_t n, int64_t n_in,
+                                    bool bf16, const qs_cu_many_x *out)
+{
+    static_assert(QS_CU_NORMED_MAX <= KEPT * PREPARE_THREADS * 16, "rows that are kept");
+    rows_of_x r = {};
+    r.norm = norm;
+    r.eps = eps;
+    return launch(stream, r, x, n, n_in, bf16, out);
 }
