@@ -2,7 +2,6 @@
  * this CPU has; and every op bit for bit the same with 1, 2 and 4 threads and from run to run.
  * Proves: kernels are right before they are fast (checklist G8, A22: kernel self-test against a scalar
  * reference; results do not depend on threads). */
-#include "chain_cases.h"
 #include "op_tables.h"
 #include "with_cases.h"
 
@@ -138,65 +137,6 @@ static void test_norm_and_gate(void **state)
     qs_backend_destroy(backend);
 }
 
-static void test_chains(void **state)
-{
-    (void)state;
-    static const int64_t rows[] = {1, 3};
-    static const chain_kind kinds[] = {{.name = "f32", .format = QS_MATRIX_F32},
-                                       {"int4", QS_MATRIX_INT, QS_PACKED_INT, 4, 128, 0, QS_COMPUTE_F32},
-                                       {.name = "nf4", .format = QS_MATRIX_INT, .packed = QS_PACKED_NF4, .group = 64}};
-    const chain_kind *mixed[CHAIN_N_MATRICES];
-    for (int i = 0; i < CHAIN_N_MATRICES; i++) mixed[i] = &kinds[i % 3];
-    for (size_t b = 0; b < sizeof entries / sizeof *entries; b++) {
-        chain_case c = {.name = "mixed", .rows_are_alike = true};
-        qs_err err = qs_backend_create(&c.backend, entries[b], 0, 2);
-        if (err == QS_E_UNSUPPORTED) continue;
-        OK(err);
-        for (int i = 0; i < 3; i++) check_chain_alike(c, &kinds[i], rows, 2);
-        check_chain_of(c, mixed, rows, 2);
-        qs_backend_destroy(c.backend);
-    }
-}
-
-/* Everything is checked before anything is computed. */
-static void test_chains_refused(void **state)
-{
-    (void)state;
-    qs_backend *backend, *other;
-    qs_matrix *matrix, *foreign;
-    float w[6] = {1, 2, 3, 4, 5, 6}, x[9 * 3] = {1, 1, 1}, y[2] = {0}, z[2];
-    qs_matrix_desc desc = {.format = QS_MATRIX_F32, .n_out = 2, .n_in = 3, .dense = w};
-    OK(qs_backend_create(&backend, "cpu", 0, 1));
-    OK(qs_backend_create(&other, "cpu", 0, 1));
-    OK(qs_matrix_create(&matrix, backend, &desc, QS_USE_GEMV, QS_COMPUTE_F32));
-    OK(qs_matrix_create(&foreign, other, &desc, QS_USE_GEMV, QS_COMPUTE_F32));
-    const qs_linear_job good = {.matrix = matrix, .y = y}, strange = {.matrix = foreign, .y = z}, nowhere = {.matrix = matrix};
-    const qs_linear_with gate = {.is_gated = true}, norm = {.norm = x};
-    const qs_linear_call fine = {.jobs = &good, .n_jobs = 1, .x = x};
-    const qs_linear_call wrong[] = {
-        {.jobs = &good, .n_jobs = 0, .x = x},     {.jobs = &good, .n_jobs = -1, .x = x},
-        {.jobs = &good, .n_jobs = 1},             {.jobs = &nowhere, .n_jobs = 1, .x = x},
-        {.jobs = &strange, .n_jobs = 1, .x = x},  {.with = &gate, .jobs = &good, .n_jobs = 1, .x = x},
-        {.with = &norm, .jobs = &good, .n_jobs = 1, .x = x},
-    };
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        const qs_linear_call calls[2] = {fine, wrong[i]};
-        assert_int_equal(qs_op_linears_chain(backend, calls, 2, 1), QS_E_USAGE);
-    }
-    assert_int_equal(qs_op_linears_chain(backend, &fine, -1, 1), QS_E_USAGE);
-    assert_int_equal(qs_op_linears_chain(backend, &fine, 1, -1), QS_E_USAGE);
-    assert_int_equal(qs_op_linears_chain(backend, &fine, 1, 9), QS_E_USAGE);
-    OK(qs_op_linears_chain(backend, NULL, 0, 1));
-    OK(qs_op_linears_chain(backend, &fine, 1, 0));
-    assert_true(y[0] == 0.0f && y[1] == 0.0f);
-    OK(qs_op_linears_chain(backend, &fine, 1, 1));
-    assert_true(y[0] == 6.0f && y[1] == 15.0f);
-    qs_matrix_destroy(matrix);
-    qs_matrix_destroy(foreign);
-    qs_backend_destroy(backend);
-    qs_backend_destroy(other);
-}
-
 static void test_memory_is_counted(void **state)
 {
     (void)state;
@@ -269,8 +209,6 @@ int main(void)
         cmocka_unit_test(test_update_replaces_contents),
         cmocka_unit_test(test_linears_are_linears),
         cmocka_unit_test(test_norm_and_gate),
-        cmocka_unit_test(test_chains),
-        cmocka_unit_test(test_chains_refused),
         cmocka_unit_test(test_memory_is_counted),
         cmocka_unit_test(test_refusals),
     };

@@ -2,7 +2,6 @@
  * results of a row whatever shares its batch or its launch, memory, and a whole point evaluated as on the CPU (formats
  * §4.2, 4.3; checklist E0, A20). Skipped where backend "cuda" cannot be made. */
 #include "tests/cuda_model.h"
-#include "tests/exl2_data.h"
 #include "tests/metric_of.h"
 #include "tests/op_compare.h"
 #include "tests/with_cases.h"
@@ -40,6 +39,12 @@ static void need_cuda(void)
 
 /* ---- contents ---- */
 
+enum { N_PARTS = 7, N_GROUPS_MAX = 64 };
+
+/* Columns, width of their codes, columns of a group; the last group of a part may be shorter. */
+typedef struct part {
+    int columns, bits, group;
+} part;
 static const part mixes[][N_PARTS] = {
     {{32, 2, 32}},
     {{64, 8, 64}},
@@ -53,6 +58,23 @@ static const part mixes[][N_PARTS] = {
     {{224, 5, 64}, {1280, 4, 128}}, /* several pieces to a slice */
 };
 enum { N_MIXES = sizeof mixes / sizeof *mixes, WITHOUT_PERM = 16 /* beside the mix */ };
+
+static void fill_exl2(qs_packed *packed, const part *parts, int64_t n_out, bool with_perm)
+{
+    qs_packed_group groups[N_GROUPS_MAX];
+    int64_t n_groups = 0, n_in = 0;
+    for (int i = 0; i < N_PARTS && parts[i].columns > 0; i++)
+        for (int64_t end = n_in + parts[i].columns, at = n_in; at < end; at += parts[i].group, n_in = end)
+            groups[n_groups++] = (qs_packed_group){.first = (int32_t)at, .bits = parts[i].bits};
+    OK(qs_packed_shape_exl2(packed, n_out, n_in, groups, n_groups));
+    OK(qs_packed_alloc_exl2(packed, groups));
+    for (int64_t i = 0; i < n_out * packed->row_bytes; i++) packed->codes[i] = (uint8_t)qs_rng_u64(70, (uint64_t)i);
+    for (int64_t i = 0; i < n_out * n_groups; i++) packed->scale_codes[i] = (uint8_t)qs_rng_below(71, (uint64_t)i, 16);
+    for (int64_t g = 0; g < n_groups; g++) /* alike in size of weights; the first one's steps are subnormal in f16 */
+        packed->scale_max[g] = qs_f16_from_f32((g == 0 ? 0.01f : 0.5f) / (float)(1 << groups[g].bits));
+    for (int64_t j = 0; with_perm && j < n_in; j++) packed->perm[j] = (int32_t)((j * 37 + 5) % n_in);
+    OK(qs_packed_check(packed, "drawn"));
+}
 
 /* shape: n_out, mix (+ WITHOUT_PERM), rows, compute, uses */
 static void run_linear_exl2(qs_backend *backend, const int64_t s[N_SHAPE], output *out)

@@ -297,7 +297,7 @@ static void test_launch_failures(void **state)
     float *logits = floats(f.config->n_vocab);
     must(decoder_create(&decoder, &f, cuda, (form){.dense = QS_F16}));
     for (int step = 0; step < 4; step++) {
-        for (int64_t k = 0; k < (step == 0 ? 4 : 1); k += 3) { /* a play is one launch */
+        for (int64_t k = 0; k < (step == 0 ? 7 : 1); k += 3) { /* a play is one launch */
             qs_rt_simt_fail_launch(k, QS_RT_LAUNCH_FAILURE);
             assert_int_equal(qs_decoder_step(decoder, f.tokens, logits), QS_E_DEVICE);
             qs_rt_simt_fail_launch(0, QS_RT_OK);

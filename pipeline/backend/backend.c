@@ -1,6 +1,5 @@
 #include "backend/backend.h"
 
-#include <stddef.h>
 #include <string.h>
 
 #include "backend/backend_impl.h"
@@ -20,13 +19,13 @@ static const char cuda_absent[] =
 static const qs_backend_ops *const backends[] = {CUDA_ROW &qs_cpu_backend, &qs_cpu_avx2_backend,
                                                  &qs_reference_backend, NULL};
 
-/* Every entry is a pointer, and every one is required, but for the one that qs_op_linears_chain does without. */
+/* Every entry is a pointer, and every one is required. */
 static qs_err check_complete(const qs_backend_ops *ops)
 {
     uintptr_t entries[sizeof *ops / sizeof(uintptr_t)];
     memcpy(entries, ops, sizeof entries);
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++)
-        if (entries[i] == 0 && i != offsetof(qs_backend_ops, linears_chain) / sizeof *entries)
+        if (entries[i] == 0)
             return qs_fail(QS_E_UNSUPPORTED, "create backend %s: entry %zu of its table is missing", ops->name, i);
     return QS_OK;
 }
@@ -290,49 +289,17 @@ qs_err qs_op_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_j
     return backend->ops->linears(backend, jobs, n_jobs, x, n);
 }
 
-static qs_err check_linears_with(const qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs,
-                                 int64_t n_jobs, const float *x, int64_t n)
+qs_err qs_op_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                          const float *x, int64_t n)
 {
+    if (n == 0 || n_jobs == 0) return QS_OK;
     qs_err err = check_linears(backend, jobs, n_jobs, x, n);
     if (err != QS_OK) return err;
     if (with->norm != NULL && with->normed == NULL) return qs_fail(QS_E_USAGE, "op linear: a norm without scratch");
     if (with->is_gated && (n_jobs != 2 || jobs[0].add || jobs[1].add || jobs[0].matrix->n_out != jobs[1].matrix->n_out))
         return qs_fail(QS_E_USAGE, "op linear: a gate takes two matrices of one shape, and adds to nothing");
-    return QS_OK;
-}
-
-qs_err qs_op_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
-                          const float *x, int64_t n)
-{
-    if (n == 0 || n_jobs == 0) return QS_OK;
-    qs_err err = check_linears_with(backend, with, jobs, n_jobs, x, n);
-    if (err != QS_OK) return err;
     qs_watchdog_beat("products of linears");
     return backend->ops->linears_with(backend, with, jobs, n_jobs, x, n);
-}
-
-static qs_err make_call(qs_backend *backend, const qs_linear_call *c, int64_t n)
-{
-    return c->with != NULL ? backend->ops->linears_with(backend, c->with, c->jobs, c->n_jobs, c->x, n)
-                           : backend->ops->linears(backend, c->jobs, c->n_jobs, c->x, n);
-}
-
-qs_err qs_op_linears_chain(qs_backend *backend, const qs_linear_call *calls, int64_t n_calls, int64_t n)
-{
-    static const qs_linear_with nothing = {0};
-    qs_err err = QS_OK;
-    if (n == 0 || n_calls == 0) return QS_OK;
-    if (n_calls < 0) return qs_fail(QS_E_USAGE, "op linear: a chain of %lld calls", (long long)n_calls);
-    for (int64_t i = 0; i < n_calls; i++) {
-        const qs_linear_call *c = &calls[i];
-        if (c->n_jobs < 1) return qs_fail(QS_E_USAGE, "op linear: call %lld of a chain has no matrices", (long long)i);
-        QS_TRY(check_linears_with(backend, c->with != NULL ? c->with : &nothing, c->jobs, c->n_jobs, c->x, n));
-    }
-    qs_watchdog_beat("products of linears");
-    if (backend->ops->linears_chain != NULL) return backend->ops->linears_chain(backend, calls, n_calls, n);
-    for (int64_t i = 0; i < n_calls; i++) QS_TRY(make_call(backend, &calls[i], n));
-out:
-    return err;
 }
 
 qs_err qs_op_linear(qs_backend *backend, const qs_matrix *matrix, const float *x, int64_t n, const float *bias,

@@ -138,17 +138,6 @@ typedef struct qs_linear_with {
 QS_MUST_CHECK qs_err qs_op_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs,
                                         int64_t n_jobs, const float *x, int64_t n);
 
-/* A product, or several of one input, of a chain: x may be what an earlier call of it writes. */
-typedef struct qs_linear_call {
-    const qs_linear_with *with; /* or NULL */
-    const qs_linear_job *jobs;
-    int64_t n_jobs; /* 1 or more */
-    const float *x; /* [n, n_in] */
-} qs_linear_call;
-/* The same as qs_op_linears_with (qs_op_linears without a `with`) of each, one after the other, in fewer launches where the
- * backend can. What calls read and write may overlap wherever it may for calls of those ops. All are checked first. */
-QS_MUST_CHECK qs_err qs_op_linears_chain(qs_backend *backend, const qs_linear_call *calls, int64_t n_calls, int64_t n);
-
 /* ---- ops; pointers are device pointers ---- */
 /* out[n, d] = table rows of host tokens[n]; table [n_vocab, d] f32. */
 QS_MUST_CHECK qs_err qs_op_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n,

@@ -1,6 +1,6 @@
 /* What a backend provides. backend.c checks arguments and dispatches here; only backends include this.
  *
- * Every entry but linears_chain is required: qs_backend_create refuses a backend whose table has a hole. Entries may assume
+ * Every entry is required: qs_backend_create refuses a backend whose table has a hole. Entries may assume
  * checked arguments: pointers present, sizes positive. */
 #ifndef QS_BACKEND_BACKEND_IMPL_H
 #define QS_BACKEND_BACKEND_IMPL_H
@@ -38,8 +38,6 @@ typedef struct qs_backend_ops {
     qs_err (*linears)(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
     qs_err (*linears_with)(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                            const float *x, int64_t n);
-    /* NULL: backend.c makes the calls one by one. */
-    qs_err (*linears_chain)(qs_backend *backend, const qs_linear_call *calls, int64_t n_calls, int64_t n);
 
     qs_err (*embed)(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out);
     qs_err (*rmsnorm)(qs_backend *backend, const float *x, const float *weight, int64_t n, int64_t d, double eps,

@@ -70,12 +70,10 @@ typedef struct qs_kv {
     int64_t batch, n_ctx_cap;
 } qs_kv;
 
-/* One token per sequence through blocks[n_blocks] that follow each other on one backend, at least one: hidden [batch,
- * d_model] at positions[batch] (device), which the caller keeps inside the caches; fills kvs[n_blocks] there. Then what is
- * made of hidden behind them, `last` (NULL = nothing). Between attention of one block and of the next everything is one
- * qs_op_linears_chain. */
-QS_MUST_CHECK qs_err qs_blocks_decode(qs_block *const *blocks, int64_t n_blocks, qs_scratch *scratch, float *hidden,
-                                      const qs_kv *kvs, const int32_t *positions, const qs_linear_call *last);
+/* hidden [batch, d_model]: one token per sequence at positions[batch] (device), which the caller keeps inside the
+ * cache; fills the cache there. */
+QS_MUST_CHECK qs_err qs_block_decode(const qs_block *block, qs_scratch *scratch, float *hidden, qs_kv *kv,
+                                     const int32_t *positions);
 
 /* hidden [n_ctx, d_model]: a prompt of sequence `index` from position 0; fills its cache. */
 QS_MUST_CHECK qs_err qs_block_prefill(const qs_block *block, qs_scratch *scratch, float *hidden, qs_kv *kv,

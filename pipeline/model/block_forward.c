@@ -5,9 +5,7 @@
 #include "model/block_impl.h"
 
 /* The MLP treats rows apart from each other, so its two wide buffers need not be as long as a window. */
-enum { MLP_ROWS = 512, ALIGN_FLOATS = QS_MEM_ALIGN / (int)sizeof(float),
-       SHARED_MAX = 3, /* linears that share their input */
-       CHAIN_MAX = 5 };
+enum { MLP_ROWS = 512, ALIGN_FLOATS = QS_MEM_ALIGN / (int)sizeof(float) };
 
 struct qs_scratch {
     qs_backend *backend;
@@ -131,34 +129,28 @@ static int64_t rows_at_once(const qs_block *block, int64_t n)
     return any ? n : least(n, qs_backend_gemv_rows(block->backend));
 }
 
-/* From row `row` of what the products write. */
-static void fill_jobs(const qs_block *block, const product *products, int64_t n_products, int64_t row, qs_linear_job *jobs)
+/* y[n, n_out] = x W^T + bias of linears that share their input, with what is around them (NULL = nothing). */
+static qs_err linears(const qs_block *block, const qs_linear_with *with, const product *products, int64_t n_products,
+                      const float *x, int64_t n)
 {
     /* 0, which is the role of a linear, stands for "has no bias". */
     static const qs_role biases[QS_N_LINEARS] = {
         [QS_ROLE_Q] = QS_ROLE_Q_BIAS, [QS_ROLE_K] = QS_ROLE_K_BIAS,
         [QS_ROLE_V] = QS_ROLE_V_BIAS, [QS_ROLE_O] = QS_ROLE_O_BIAS,
     };
-    for (int64_t i = 0; i < n_products; i++) {
-        qs_role role = products[i].role;
-        jobs[i] = (qs_linear_job){
-            .matrix = block->linears[role],
-            .bias = biases[role] != 0 ? qs_block_vector(block, biases[role]) : NULL,
-            .y = products[i].y + row * block->n_out[role],
-            .add = products[i].add,
-        };
-    }
-}
-
-/* y[n, n_out] = x W^T + bias of linears that share their input, with what is around them (NULL = nothing). */
-static qs_err linears(const qs_block *block, const qs_linear_with *with, const product *products, int64_t n_products,
-                      const float *x, int64_t n)
-{
     qs_linear_job jobs[QS_N_LINEARS];
     qs_err err = QS_OK;
     int64_t step = rows_at_once(block, n);
     for (int64_t row = 0; row < n; row += step) {
-        fill_jobs(block, products, n_products, row, jobs);
+        for (int64_t i = 0; i < n_products; i++) {
+            qs_role role = products[i].role;
+            jobs[i] = (qs_linear_job){
+                .matrix = block->linears[role],
+                .bias = biases[role] != 0 ? qs_block_vector(block, biases[role]) : NULL,
+                .y = products[i].y + row * block->n_out[role],
+                .add = products[i].add,
+            };
+        }
         const float *rows = x + row * block->n_in[products[0].role];
         if (with != NULL) QS_TRY(qs_op_linears_with(block->backend, with, jobs, n_products, rows, least(n - row, step)));
         else QS_TRY(qs_op_linears(block->backend, jobs, n_products, rows, least(n - row, step)));
@@ -185,39 +177,9 @@ typedef struct normed_products {
     qs_role norm;
     qs_site site; /* of what they share */
     int64_t n;
-    product products[SHARED_MAX];
+    product products[3];
     bool is_gated; /* the first y becomes silu(first y) * second y */
 } normed_products;
-
-/* Queries into scratch->q, keys and values into k and v. */
-static normed_products qkv_into(const qs_scratch *s, float *k, float *v)
-{
-    return (normed_products){
-        .norm = QS_ROLE_ATTN_NORM,
-        .site = QS_SITE_QKV,
-        .n = 3,
-        .products = {{QS_ROLE_Q, s->q, false}, {QS_ROLE_K, k, false}, {QS_ROLE_V, v, false}},
-    };
-}
-
-/* silu(gate) * up into scratch->gate. */
-static normed_products gate_up_into(const qs_scratch *s)
-{
-    return (normed_products){
-        .norm = QS_ROLE_MLP_NORM,
-        .site = QS_SITE_GATE_UP,
-        .n = 2,
-        .products = {{QS_ROLE_GATE, s->gate, false}, {QS_ROLE_UP, s->up, false}},
-        .is_gated = true,
-    };
-}
-
-static qs_linear_with with_of(const qs_block *block, const qs_scratch *s, const normed_products *p)
-{
-    const qs_model_config *c = qs_model_get_config(block->model);
-    return (qs_linear_with){.norm = qs_block_vector(block, p->norm), .norm_eps = c->norm_eps, .normed = s->x,
-                            .is_gated = p->is_gated};
-}
 
 /* One op, where nobody looks on and all rows go at once. */
 static qs_err norm_linears(const qs_block *block, qs_scratch *s, const normed_products *p, const float *hidden, int64_t n,
@@ -225,27 +187,15 @@ static qs_err norm_linears(const qs_block *block, qs_scratch *s, const normed_pr
 {
     qs_err err = QS_OK;
     const qs_model_config *c = qs_model_get_config(block->model);
-    const qs_linear_with with = with_of(block, s, p);
+    const float *norm = qs_block_vector(block, p->norm);
     float *y = p->products[0].y;
+    qs_linear_with with = {.norm = norm, .norm_eps = c->norm_eps, .normed = s->x, .is_gated = p->is_gated};
     if (tap == NULL && rows_at_once(block, n) == n) return linears(block, &with, p->products, p->n, hidden, n);
-    QS_TRY(qs_op_rmsnorm(block->backend, hidden, with.norm, n, c->d_model, c->norm_eps, s->x));
+    QS_TRY(qs_op_rmsnorm(block->backend, hidden, norm, n, c->d_model, c->norm_eps, s->x));
     QS_TRY(see(tap, block, p->site, s->x, n));
     QS_TRY(linears(block, NULL, p->products, p->n, s->x, n));
     if (p->is_gated)
         QS_TRY(qs_op_silu_mul(block->backend, y, p->products[1].y, n * block->n_out[p->products[0].role], y));
-out:
-    return err;
-}
-
-/* Of models that norm each head: queries in scratch->q, and keys. */
-static qs_err norm_heads(const qs_block *block, qs_scratch *s, int64_t n, float *k)
-{
-    qs_err err = QS_OK;
-    qs_backend *backend = block->backend;
-    const qs_model_config *c = qs_model_get_config(block->model);
-    const float *q_norm = qs_block_vector(block, QS_ROLE_Q_NORM), *k_norm = qs_block_vector(block, QS_ROLE_K_NORM);
-    if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
-    if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
 out:
     return err;
 }
@@ -255,9 +205,18 @@ static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden,
                       const qs_tap *tap)
 {
     qs_err err = QS_OK;
-    const normed_products qkv = qkv_into(s, k, v);
+    qs_backend *backend = block->backend;
+    const qs_model_config *c = qs_model_get_config(block->model);
+    const float *q_norm = qs_block_vector(block, QS_ROLE_Q_NORM), *k_norm = qs_block_vector(block, QS_ROLE_K_NORM);
+    const normed_products qkv = {
+        .norm = QS_ROLE_ATTN_NORM,
+        .site = QS_SITE_QKV,
+        .n = 3,
+        .products = {{QS_ROLE_Q, s->q, false}, {QS_ROLE_K, k, false}, {QS_ROLE_V, v, false}},
+    };
     QS_TRY(norm_linears(block, s, &qkv, hidden, n, tap));
-    QS_TRY(norm_heads(block, s, n, k));
+    if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
+    if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
 out:
     return err;
 }
@@ -276,7 +235,13 @@ out:
 static qs_err mlp(const qs_block *block, qs_scratch *s, float *hidden, int64_t n, const qs_tap *tap)
 {
     qs_err err = QS_OK;
-    const normed_products gate_up = gate_up_into(s);
+    const normed_products gate_up = {
+        .norm = QS_ROLE_MLP_NORM,
+        .site = QS_SITE_GATE_UP,
+        .n = 2,
+        .products = {{QS_ROLE_GATE, s->gate, false}, {QS_ROLE_UP, s->up, false}},
+        .is_gated = true,
+    };
     QS_TRY(norm_linears(block, s, &gate_up, hidden, n, tap));
     QS_TRY(see(tap, block, QS_SITE_DOWN, s->gate, n));
     QS_TRY(add_linear(block, QS_ROLE_DOWN, s->gate, n, hidden));
@@ -333,72 +298,16 @@ out:
     return err;
 }
 
-/* ---- decoding ---- */
-
-/* Products of a step that follow each other, for one op. */
-typedef struct chain {
-    int64_t n;
-    qs_linear_call calls[CHAIN_MAX];
-    qs_linear_with withs[CHAIN_MAX];
-    qs_linear_job jobs[CHAIN_MAX][SHARED_MAX];
-} chain;
-
-static void append_normed(chain *c, const qs_block *block, const qs_scratch *s, const normed_products *p,
-                          const float *hidden)
-{
-    fill_jobs(block, p->products, p->n, 0, c->jobs[c->n]);
-    c->withs[c->n] = with_of(block, s, p);
-    c->calls[c->n] = (qs_linear_call){.with = &c->withs[c->n], .jobs = c->jobs[c->n], .n_jobs = p->n, .x = hidden};
-    c->n++;
-}
-
-/* Onto the residual stream. */
-static void append_added(chain *c, const qs_block *block, qs_role role, const float *x, float *hidden)
-{
-    fill_jobs(block, &(product){role, hidden, true}, 1, 0, c->jobs[c->n]);
-    c->calls[c->n] = (qs_linear_call){.jobs = c->jobs[c->n], .n_jobs = 1, .x = x};
-    c->n++;
-}
-
-/* From scratch->attended to the block's output, and on to where attention is next: what the block behind it projects
- * (NULL = there is none), or `last` (NULL = nothing). */
-static qs_err go_on(const qs_block *block, const qs_block *next, const qs_linear_call *last, qs_scratch *s, float *hidden,
-                    int64_t n)
+qs_err qs_block_decode(const qs_block *block, qs_scratch *scratch, float *hidden, qs_kv *kv,
+                       const int32_t *positions)
 {
     qs_err err = QS_OK;
-    chain c = {0};
-    const normed_products gate_up = gate_up_into(s), qkv = qkv_into(s, s->k, s->v);
-    bool at_once = rows_at_once(block, n) == n && n <= s->mlp_rows;
-    if (at_once) {
-        append_added(&c, block, QS_ROLE_O, s->attended, hidden);
-        append_normed(&c, block, s, &gate_up, hidden);
-        append_added(&c, block, QS_ROLE_DOWN, s->gate, hidden);
-        if (next != NULL) append_normed(&c, next, s, &qkv, hidden);
-    } else {
-        QS_TRY(finish(block, s, hidden, n, NULL));
-        if (next != NULL) QS_TRY(norm_linears(next, s, &qkv, hidden, n, NULL));
-    }
-    if (last != NULL) c.calls[c.n++] = *last;
-    QS_TRY(qs_op_linears_chain(block->backend, c.calls, c.n, n));
-    if (next != NULL) QS_TRY(norm_heads(next, s, n, s->k));
-out:
-    return err;
-}
-
-qs_err qs_blocks_decode(qs_block *const *blocks, int64_t n_blocks, qs_scratch *scratch, float *hidden, const qs_kv *kvs,
-                        const int32_t *positions, const qs_linear_call *last)
-{
-    qs_err err = QS_OK;
-    int64_t n = kvs[0].batch;
-    QS_TRY(check_rows(scratch, n, "a batch"));
-    qs_attention_shape shape = attention_shape(blocks[0]);
-    QS_TRY(project(blocks[0], scratch, hidden, n, scratch->k, scratch->v, NULL));
-    for (int64_t i = 0; i < n_blocks; i++) {
-        bool is_last = i + 1 == n_blocks;
-        QS_TRY(qs_op_attention_decode(blocks[i]->backend, &shape, scratch->q, scratch->k, scratch->v, scratch->inv_freq,
-                                      kvs[i].k, kvs[i].v, positions, n, kvs[i].n_ctx_cap, scratch->attended));
-        QS_TRY(go_on(blocks[i], is_last ? NULL : blocks[i + 1], is_last ? last : NULL, scratch, hidden, n));
-    }
+    QS_TRY(check_rows(scratch, kv->batch, "a batch"));
+    qs_attention_shape shape = attention_shape(block);
+    QS_TRY(project(block, scratch, hidden, kv->batch, scratch->k, scratch->v, NULL));
+    QS_TRY(qs_op_attention_decode(block->backend, &shape, scratch->q, scratch->k, scratch->v, scratch->inv_freq, kv->k,
+                                  kv->v, positions, kv->batch, kv->n_ctx_cap, scratch->attended));
+    QS_TRY(finish(block, scratch, hidden, kv->batch, NULL));
 out:
     return err;
 }

@@ -38,8 +38,6 @@ struct qs_decoder {
     bool own_head;          /* of the linears: no table serves as embedding and head */
     float *final_norm;      /* device [d_model] */
     float *logits;          /* device [batch, n_vocab] */
-    qs_linear_with normed;  /* final norm ... */
-    qs_linear_job answer;   /* ... and head, of the last side's rows */
     float *staged;          /* host, laid out as a side's input, with n_staged rows */
     int32_t *positions;     /* host [batch]: tokens that each sequence holds */
 };
@@ -112,8 +110,6 @@ static qs_err create_head(qs_decoder *d, const qs_linear_source *linears, const 
     QS_TRY(qs_model_read_f32(d->model, QS_ROLE_FINAL_NORM, 0, d->staged));
     QS_TRY(qs_backend_upload(backend, d->final_norm, d->staged, row_bytes));
     QS_TRY(qs_backend_alloc(backend, &d->logits, (size_t)(d->batch * d->config->n_vocab) * sizeof(float), "logits"));
-    d->normed = (qs_linear_with){.norm = d->final_norm, .norm_eps = d->config->norm_eps, .normed = last_side(d)->hidden};
-    d->answer = (qs_linear_job){.matrix = d->head, .y = d->logits};
 out:
     return err;
 }
@@ -241,10 +237,14 @@ out:
     return err;
 }
 
-/* Final norm and head of rows of the last side, which are of no use afterwards; logits stay on the device. */
-static qs_linear_call answer(const qs_decoder *d, const float *hidden)
+/* Final norm and head of n rows, on the last side; logits stay on the device. */
+static qs_err answer(qs_decoder *d, float *hidden, int64_t n)
 {
-    return (qs_linear_call){.with = &d->normed, .jobs = &d->answer, .n_jobs = 1, .x = hidden};
+    const qs_model_config *c = d->config;
+    qs_backend *backend = last_side(d)->backend;
+    qs_linear_with with = {.norm = d->final_norm, .norm_eps = c->norm_eps, .normed = hidden};
+    qs_linear_job head = {.matrix = d->head, .y = d->logits};
+    return qs_op_linears_with(backend, &with, &head, 1, hidden, n);
 }
 
 static qs_err download_logits(qs_decoder *d, int64_t n, float *logits)
@@ -284,8 +284,7 @@ qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, const int32_t *tok
         for (int64_t layer = s->first; layer < s->end; layer++)
             QS_TRY(qs_block_prefill(d->blocks[layer], s->scratch, s->hidden, &d->kvs[layer], index, n));
     }
-    const qs_linear_call last = answer(d, last_side(d)->hidden + (n - 1) * width);
-    QS_TRY(qs_op_linears_chain(last_side(d)->backend, &last, 1, 1));
+    QS_TRY(answer(d, last_side(d)->hidden + (n - 1) * width, 1));
     QS_TRY(download_logits(d, 1, logits));
     d->positions[index] = (int32_t)n;
 out:
@@ -338,9 +337,12 @@ const float *qs_decoder_logits(const qs_decoder *decoder, qs_backend **backend)
 
 static qs_err run_ops(qs_decoder *d, side *s)
 {
-    const qs_linear_call last = answer(d, s->hidden);
-    return qs_blocks_decode(d->blocks + s->first, s->end - s->first, s->scratch, s->hidden, d->kvs + s->first, s->positions,
-                            s == last_side(d) ? &last : NULL);
+    qs_err err = QS_OK;
+    for (int64_t layer = s->first; layer < s->end; layer++)
+        QS_TRY(qs_block_decode(d->blocks[layer], s->scratch, s->hidden, &d->kvs[layer], s->positions));
+    if (s == last_side(d)) QS_TRY(answer(d, s->hidden, d->batch));
+out:
+    return err;
 }
 
 static qs_err record(qs_decoder *d, side *s)

@@ -123,13 +123,11 @@ typedef struct bench_activations {
 QS_MUST_CHECK qs_err bench_activations_create(bench_activations *out, bench *b, int64_t rows, int64_t cap);
 void bench_activations_destroy(bench_activations *a);
 
-/* The seven products of a layer, in the groups that share an input and in the order of a decoding step: o, gate and up,
- * down, q k v, each group from what the one before gives. */
+/* The seven products of a layer, in the groups that share an input. */
 QS_MUST_CHECK qs_err bench_linears(bench_activations *a, const bench_layers *layers, int64_t layer);
 /* A whole block on `rows` rows: decoding one token of each sequence (cap > 0), or one prompt. `layer` counts from 0 to
- * the model's number of layers and is taken modulo those in memory. Decoding goes as in model/block_forward.c: products
- * behind attention, `last` behind those of the last layer, and q, k, v of the next one are a chain. */
-QS_MUST_CHECK qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t layer, const qs_linear_call *last);
+ * the model's number of layers and is taken modulo those in memory. */
+QS_MUST_CHECK qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t layer);
 
 /* ---- a model directory without weights (sparse_model.c) ----
  * config.json and a safetensors file whose matrices are holes: it takes no room on the disk and reads as zeros, except

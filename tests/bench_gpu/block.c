@@ -59,54 +59,43 @@ void bench_activations_destroy(bench_activations *a)
 
 /* ---- products ---- */
 
-/* Calls that follow each other: of few rows one op, as a decoder issues them. */
-enum { CHAIN_MAX = 4, SHARED_MAX = 3 };
-typedef struct chain {
-    bench_activations *a;
-    const bench_layers *layers;
-    int64_t n;
-    qs_linear_call calls[CHAIN_MAX];
-    qs_linear_with withs[CHAIN_MAX];
-    qs_linear_job jobs[CHAIN_MAX][SHARED_MAX];
-} chain;
-
-/* Linears that follow each other, all with input x; onto the residual stream what goes there. */
-static void append(chain *c, int64_t layer, int first, int64_t n, const float *x, float *const *y)
+/* n linears that follow each other, all with input x, which is normalised before, and a gate behind the first. */
+static qs_err multiply_with(bench_activations *a, const bench_layers *layers, int64_t layer, int first, int64_t n,
+                            const float *x, float *const *y, bool is_normed, bool is_gated)
 {
-    qs_matrix *const *linears = c->layers->linears + layer % c->layers->n * BENCH_N_LINEARS;
+    const qs_linear_with with = {.norm = is_normed ? a->norm : NULL, .norm_eps = 1e-5, .normed = a->x, .is_gated = is_gated};
+    qs_linear_job jobs[BENCH_N_LINEARS];
+    qs_matrix *const *linears = layers->linears + layer % layers->n * BENCH_N_LINEARS;
     for (int64_t i = 0; i < n; i++)
-        c->jobs[c->n][i] = (qs_linear_job){.matrix = linears[first + i], .y = y[i], .add = y[i] == c->a->hidden};
-    c->calls[c->n] = (qs_linear_call){.jobs = c->jobs[c->n], .n_jobs = n, .x = x};
-    c->n++;
+        jobs[i] = (qs_linear_job){.matrix = linears[first + i], .y = y[i], .add = y[i] == a->hidden};
+    return qs_op_linears_with(a->b->backend, &with, jobs, n, x, a->rows);
 }
 
-/* With a norm before them, and a gate behind them or not. */
-static void append_normed(chain *c, int64_t layer, int first, int64_t n, const float *x, float *const *y, bool is_gated)
+static qs_err multiply(bench_activations *a, const bench_layers *layers, int64_t layer, int first, const float *x, float *y)
 {
-    qs_linear_with *with = &c->withs[c->n];
-    *with = (qs_linear_with){.norm = c->a->norm, .norm_eps = 1e-5, .normed = c->a->x, .is_gated = is_gated};
-    append(c, layer, first, n, x, y);
-    c->calls[c->n - 1].with = with;
+    return multiply_with(a, layers, layer, first, 1, x, &y, false, false);
 }
 
-static qs_err issue(const chain *c)
+static qs_err multiply_qkv(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x, bool is_normed)
 {
-    qs_err err = QS_OK;
-    qs_backend *backend = c->a->b->backend;
-    int64_t step = c->a->rows <= BENCH_FEW_ROWS ? c->n : 1;
-    for (int64_t i = 0; i < c->n; i += step) QS_TRY(qs_op_linears_chain(backend, c->calls + i, step, c->a->rows));
-out:
-    return err;
+    return multiply_with(a, layers, layer, BENCH_Q, 3, x, (float *[]){a->q, a->k, a->v}, is_normed, false);
+}
+
+static qs_err multiply_gate_up(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x,
+                               bool is_whole)
+{
+    return multiply_with(a, layers, layer, BENCH_GATE, 2, x, (float *[]){a->gate, a->up}, is_whole, is_whole);
 }
 
 qs_err bench_linears(bench_activations *a, const bench_layers *layers, int64_t layer)
 {
-    chain c = {.a = a, .layers = layers};
-    append(&c, layer, BENCH_O, 1, a->attended, &a->y);
-    append(&c, layer, BENCH_GATE, 2, a->y, (float *[]){a->gate, a->up});
-    append(&c, layer, BENCH_DOWN, 1, a->gate, &a->y);
-    append(&c, layer, BENCH_Q, 3, a->y, (float *[]){a->q, a->k, a->v});
-    return issue(&c);
+    qs_err err = QS_OK;
+    QS_TRY(multiply_qkv(a, layers, layer, a->x, false));
+    QS_TRY(multiply(a, layers, layer, BENCH_O, a->attended, a->y));
+    QS_TRY(multiply_gate_up(a, layers, layer, a->x, false));
+    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, a->gate, a->y));
+out:
+    return err;
 }
 
 /* ---- block ---- */
@@ -130,26 +119,14 @@ out:
     return err;
 }
 
-static void append_qkv(chain *c, int64_t layer)
-{
-    bench_activations *a = c->a;
-    append_normed(c, layer, BENCH_Q, 3, a->hidden, (float *[]){a->q, a->k, a->v}, false);
-}
-
-qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t layer, const qs_linear_call *last)
+qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t layer)
 {
     qs_err err = QS_OK;
-    chain before = {.a = a, .layers = layers}, behind = before;
-    bool decodes = a->cap > 0, is_last = layer + 1 == a->b->shape.n_layers;
-    if (!decodes || layer == 0) append_qkv(&before, layer);
-    QS_TRY(issue(&before));
+    QS_TRY(multiply_qkv(a, layers, layer, a->hidden, true));
     QS_TRY(attend(a, layer));
-    append(&behind, layer, BENCH_O, 1, a->attended, &a->hidden);
-    append_normed(&behind, layer, BENCH_GATE, 2, a->hidden, (float *[]){a->gate, a->up}, true);
-    append(&behind, layer, BENCH_DOWN, 1, a->gate, &a->hidden);
-    if (decodes && !is_last) append_qkv(&behind, layer + 1);
-    if (decodes && is_last) behind.calls[behind.n++] = *last;
-    QS_TRY(issue(&behind));
+    QS_TRY(multiply(a, layers, layer, BENCH_O, a->attended, a->hidden));
+    QS_TRY(multiply_gate_up(a, layers, layer, a->hidden, true));
+    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, a->gate, a->hidden));
 out:
     return err;
 }

@@ -21,10 +21,10 @@ static qs_err run_step(void *context)
     model *m = context;
     bench_activations *a = &m->activations;
     const bench_shape *s = &a->b->shape;
-    const qs_linear_with norm = {.norm = a->norm, .norm_eps = 1e-5, .normed = a->hidden};
-    const qs_linear_job head = {.matrix = m->head, .y = m->logits};
-    const qs_linear_call last = {.with = &norm, .jobs = &head, .n_jobs = 1, .x = a->hidden};
-    for (int64_t layer = 0; layer < s->n_layers; layer++) QS_TRY(bench_block(a, &m->layers, layer, &last));
+    for (int64_t layer = 0; layer < s->n_layers; layer++) QS_TRY(bench_block(a, &m->layers, layer));
+    QS_TRY(qs_op_linears_with(a->b->backend,
+                              &(qs_linear_with){.norm = a->norm, .norm_eps = 1e-5, .normed = a->x},
+                              &(qs_linear_job){.matrix = m->head, .y = m->logits}, 1, a->hidden, a->rows));
 out:
     return err;
 }

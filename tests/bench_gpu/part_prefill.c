@@ -28,7 +28,7 @@ static qs_err run_linears(void *context)
 static qs_err run_block(void *context)
 {
     prompt *p = context;
-    return bench_block(&p->activations, p->layers, p->next++, NULL);
+    return bench_block(&p->activations, p->layers, p->next++);
 }
 
 static qs_err measure(bench *b, const bench_layers *layers, int64_t n, double f16_seconds[2])

@@ -17,8 +17,7 @@ static void cuda_destroy(qs_backend *backend)
     qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->turns, &gpu->small,
                                 &gpu->gram, &gpu->raw, &gpu->stage[0], &gpu->stage[1], &gpu->stage[2], &gpu->stage[3],
                                 &gpu->stage[4], &gpu->coded, &gpu->coded_scale, &gpu->outliers, &gpu->product,
-                                &gpu->many_x, &gpu->many_scale, &gpu->many_parts, &gpu->many_arrived,
-                                &gpu->chain_counter};
+                                &gpu->many_x, &gpu->many_scale, &gpu->many_parts, &gpu->many_arrived};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_gpu_release(gpu, buffers[i], QS_GPU_WORKSPACE);
     for (int i = 0; i < 2; i++)
         if (gpu->pinned_free[i] != NULL) (void)qs_rt_event_destroy(gpu->pinned_free[i]);
@@ -197,7 +196,6 @@ const qs_backend_ops qs_cuda_backend = {
     .matrix_destroy = qs_gpu_matrix_destroy,
     .linears = qs_gpu_linears,
     .linears_with = qs_gpu_linears_with,
-    .linears_chain = qs_gpu_linears_chain,
     .embed = qs_gpu_embed,
     .rmsnorm = qs_gpu_rmsnorm,
     .rope = qs_gpu_rope,

@@ -82,36 +82,6 @@ static inline void qs_launch_soon(void (*kernel)(P...), dim3 grid, dim3 block, s
 }
 #define QS_LAUNCH_SOON(kernel, grid, block, shared_bytes, stream, ...) \
     qs_launch_soon(kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
-/* Blocks of one launch that wait for each other: as many as the device has multiprocessors, none of which takes two, so all
- * of them run at a time. QS_TOGETHER(kernel, n_blocks) is said before each launch, with 1 where they do not meet.
- * counter: [1] in device memory, 0 at first, for launches of as many blocks one after the other. target is the block's, in
- * shared memory: thread 0 calls qs_grid_begin once, when the kernels before have ended. What other blocks wrote before
- * qs_grid_sync is read behind it by __ldcg. */
-#define QS_TOGETHER(kernel, n_blocks) ((void)(n_blocks))
-__device__ __forceinline__ unsigned long long qs_grid_arrived(const unsigned long long *counter)
-{
-    unsigned long long n;
-    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(n) : "l"(counter) : "memory");
-    return n;
-}
-__device__ __forceinline__ void qs_grid_begin(const unsigned long long *counter, unsigned long long *target)
-{
-    if (threadIdx.x != 0) return;
-    unsigned long long n = qs_grid_arrived(counter); /* some may have arrived at the first barrier */
-    *target = n - n % gridDim.x;
-}
-__device__ __forceinline__ void qs_grid_sync(unsigned long long *counter, unsigned long long *target)
-{
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        *target += gridDim.x;
-        __threadfence();
-        (void)atomicAdd(counter, 1ull);
-        while (qs_grid_arrived(counter) < *target) { }
-        __threadfence();
-    }
-    __syncthreads();
-}
 /* More than 48 KiB of dynamic shared memory must be asked for, once per kernel. */
 template <typename F> static inline int qs_allow_shared(F *kernel, size_t bytes)
 {
@@ -219,12 +189,6 @@ template <int N> __device__ __forceinline__ void qs_copy_async_wait(void) /* all
 static inline void qs_wait_for_previous(void) {}
 static inline void qs_let_next_begin(void) {}
 #define QS_LAUNCH_SOON QS_LAUNCH
-#define QS_TOGETHER(kernel, n_blocks) qs_simt_form_clusters(reinterpret_cast<const void *>(kernel), (unsigned)(n_blocks))
-static inline void qs_grid_begin(const unsigned long long *, unsigned long long *) {}
-static inline void qs_grid_sync(unsigned long long *, unsigned long long *, QS_SIMT_CALLER)
-{
-    qs_simt_cluster_barrier(QS_SIMT_PLACE);
-}
 #endif
 
 #endif

@@ -41,7 +41,6 @@ typedef struct qs_gpu {
     qs_gpu_buffer gram;             /* split terms of second moments */
     qs_gpu_buffer coded, coded_scale, outliers; /* activations as NF4, FP4 and int8 take them (coded.cu) */
     qs_gpu_buffer product;          /* what is finished before it is added */
-    qs_gpu_buffer chain_counter;         /* of linear_row.h */
     qs_gpu_buffer many_x, many_scale, many_parts, many_arrived; /* of linear_many.cu */
     void *pinned;                   /* page-locked, QS_GPU_PINNED_BYTES: both halves of a stream of uploads */
     void *pinned_free[2];           /* events: the half may be written again */
@@ -88,7 +87,6 @@ void qs_gpu_get_memory(const qs_backend *backend, qs_backend_memory *memory);
 qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
 void qs_gpu_matrix_destroy(qs_matrix *matrix);
 qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
-qs_err qs_gpu_linears_chain(qs_backend *backend, const qs_linear_call *calls, int64_t n_calls, int64_t n);
 qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                            const float *x, int64_t n);
 

@@ -284,7 +284,6 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
     const char *many_kernel = qs_gpu_many_kernel(matrix, &self->stored_rows);
     if ((matrix->uses & QS_USE_GEMV) != 0) {
         QS_TRY(reserve_terms(qs_gpu_of(matrix->backend), desc->n_in));
-        QS_TRY(qs_gpu_reserve_chain(qs_gpu_of(matrix->backend)));
         QS_TRY(qs_gpu_format_reserve(qs_gpu_of(matrix->backend), matrix));
         matrix->kernel = self->is_f32 ? "linear_f32" : kernels[self->shape.format];
         if (many_kernel != NULL) matrix->kernel = many_kernel;
@@ -303,25 +302,20 @@ bool qs_gpu_takes_few(const qs_matrix *matrix, int64_t n)
     return (matrix->uses & QS_USE_GEMV) != 0 && !self->is_f32 && n <= QS_CU_ROWS_MAX;
 }
 
-bool qs_gpu_is_alike(const qs_matrix *a, const qs_matrix *b)
-{
-    const qs_gpu_matrix *m = a->state, *o = b->state;
-    return m->shape.format == o->shape.format && m->has_zeros == o->has_zeros && m->is_f32 == o->is_f32 &&
-           a->compute == b->compute && m->format == o->format && m->threshold == o->threshold;
-}
-
-/* Matrices that one launch serves beside each other: the same form of weights, and x in the same order. */
+/* Matrices that one launch serves: the same form of weights, and x in the same order. */
 static bool fits_beside(const qs_matrix *a, const qs_matrix *b)
 {
     const qs_gpu_matrix *m = a->state, *o = b->state;
     bool same_order = m->has_perm == o->has_perm && (!m->has_perm || (m->perm_id.low == o->perm_id.low &&
                                                                       m->perm_id.high == o->perm_id.high));
-    return qs_gpu_is_alike(a, b) && m->shape.group_size == o->shape.group_size && same_order;
+    return m->shape.format == o->shape.format && m->shape.group_size == o->shape.group_size && same_order &&
+           m->has_zeros == o->has_zeros && m->is_f32 == o->is_f32 && a->compute == b->compute &&
+           m->format == o->format && m->threshold == o->threshold;
 }
 
 /* Terms of x: those of integers carry what f32 holds unless products are to be of 16 bits; a table says it itself, and
  * codes of int8 need one. */
-int qs_gpu_n_terms(const qs_matrix *matrix)
+static int n_terms_of(const qs_matrix *matrix)
 {
     const qs_gpu_matrix *self = matrix->state;
     if (self->format != QS_PACKED_INT) return self->shape.format == QS_CU_TABLE_F32 ? 2 : 1;
@@ -338,13 +332,6 @@ qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job)
     return linear;
 }
 
-bool qs_gpu_take_soon(qs_gpu *gpu)
-{
-    bool soon = !gpu->weights_are_fresh;
-    gpu->weights_are_fresh = false;
-    return soon;
-}
-
 qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                       const float *x, int64_t n)
 {
@@ -352,13 +339,14 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_j
     const qs_gpu_matrix *self = first->state;
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_cu_x terms = {.terms = gpu->x_terms.data, .scale = gpu->x_scale.data, .n = n,
-                     .n_terms = qs_gpu_n_terms(first)};
+                     .n_terms = n_terms_of(first)};
     if (with != NULL) terms.norm = with->norm;
     if (with != NULL) terms.norm_eps = (float)with->norm_eps;
     for (int64_t i = 0; i < n_jobs; i++) linears[i] = qs_gpu_linear_of(&jobs[i]);
     linears[0].gates = with != NULL && with->is_gated;
     const int32_t *perm = self->has_perm ? self->stored.perm.data : NULL;
-    bool soon = qs_gpu_take_soon(gpu);
+    bool soon = !gpu->weights_are_fresh;
+    gpu->weights_are_fresh = false;
     int n_sms = gpu->device.n_sms;
     size_t shared_bytes = gpu->device.shared_bytes_max;
     int status = is_mixed(self) ? qs_cu_linear_mixed(gpu->stream, first->n_in, linears, (int)n_jobs, x, perm, &terms, n_sms,
@@ -432,10 +420,11 @@ qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
     return run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, false, (qs_gpu_prepared){0});
 }
 
-bool qs_gpu_takes_with(const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
+/* Whether all that is asked for fits the launch of few rows: one form of weights, x as it comes. */
+static bool takes_with(const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
 {
     const qs_matrix *first = jobs[0].matrix;
-    if (with != NULL && with->norm != NULL && first->n_in > QS_CU_NORM_COLUMNS_MAX) return false;
+    if (with->norm != NULL && first->n_in > QS_CU_NORM_COLUMNS_MAX) return false;
     if (n_jobs > QS_CU_LINEARS_MAX || qs_gpu_codes_few_rows(first->state)) return false;
     for (int64_t i = 0; i < n_jobs; i++)
         if (!qs_gpu_takes_few(jobs[i].matrix, n) || !fits_beside(first, jobs[i].matrix)) return false;
@@ -447,7 +436,7 @@ qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, cons
 {
     const qs_matrix *first = jobs[0].matrix;
     qs_err err = QS_OK;
-    if (qs_gpu_takes_with(with, jobs, n_jobs, n)) return qs_gpu_run_few(qs_gpu_of(backend), with, jobs, n_jobs, x, n);
+    if (takes_with(with, jobs, n_jobs, n)) return qs_gpu_run_few(qs_gpu_of(backend), with, jobs, n_jobs, x, n);
     bool rounded = with->norm != NULL && take_rounded(jobs, n_jobs, n);
     qs_gpu_prepared prepared = {0};
     if (with->norm != NULL && qs_gpu_takes_normed(jobs, n_jobs, x, n)) {

@@ -34,12 +34,6 @@ QS_MUST_CHECK qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, con
 qs_cu_linear qs_gpu_linear_from(const qs_matrix *matrix, const qs_gpu_stored *s);
 qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job);
 bool qs_gpu_takes_few(const qs_matrix *matrix, int64_t n);
-/* Whether one launch of few rows does all that is asked for (with: NULL = nothing else): one form of weights, x as it comes. */
-bool qs_gpu_takes_with(const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs, int64_t n);
-/* The same kernel serves both, whatever their sizes, if their groups are cut alike. */
-bool qs_gpu_is_alike(const qs_matrix *a, const qs_matrix *b);
-/* Terms that products of few rows have of x. */
-int qs_gpu_n_terms(const qs_matrix *matrix);
 /* Whether a launch may read weights before the kernel ahead of it ends; from here on that has begun. */
 bool qs_gpu_take_soon(qs_gpu *gpu);
 QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, qs_gpu_use use,
@@ -55,10 +49,6 @@ QS_MUST_CHECK qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with
 /* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
 QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
                                      bool *x_is_rounded);
-
-/* ---- gpu_chain.c ---- */
-/* The count of the barrier between products of one launch: 0 at first, and growing for ever. */
-QS_MUST_CHECK qs_err qs_gpu_reserve_chain(qs_gpu *gpu);
 
 /* ---- gpu_many.c: many rows from stored weights ---- */
 /* How x lies in the backend's scratch, from one run of products to the next of the same x. */

@@ -219,25 +219,6 @@ int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_
 /* The same of mixed matrices, whose plans may differ. */
 int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear *linears, int n_linears, const float *x,
                        const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes, bool soon);
-
-/* Products of one row behind each other in one launch, each of which may take as its x what one before it has left. All have
- * the form of the first: format, zero points, groups that are cut alike. counter: [1], 0 at first, for launches of chains on
- * this device alone. QS_CU_NOT_TAKEN: there is no such kernel for these, and nothing was launched. */
-enum { QS_CU_CHAIN_MAX = 5, QS_CU_NOT_TAKEN = -1 };
-typedef struct qs_cu_product {
-    const qs_cu_linear_shape *shape; /* mixed: n_in alone */
-    const qs_cu_linear *linears;
-    int n_linears;
-    const float *x;
-    const int32_t *perm;
-    const float *norm; /* as of qs_cu_x */
-    float norm_eps;
-} qs_cu_product;
-int qs_cu_linear_few_chain(void *stream, const qs_cu_product *products, int n_products, int n_terms, uint64_t *counter,
-                           int n_sms, size_t shared_bytes, bool soon);
-int qs_cu_linear_mixed_chain(void *stream, const qs_cu_product *products, int n_products, int n_terms, uint64_t *counter,
-                             int n_sms, size_t shared_bytes, bool soon);
-
 /* ---- prepare_many.cu, linear_many.cu: many rows, on devices with products of a warpgroup (wgmma.h) ---- */
 /* Rows of x rounded to 16 bits, each scaled as terms are; x [n_chunks, qs_cu_many_rows(n), 64] as the kernels want it,
  * scale [n]. */

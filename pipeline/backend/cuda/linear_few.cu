@@ -22,7 +22,7 @@
  *   this form: 32 warps at one row, 24 to 8, two tiles of 16 warps at 32          56       64        73       109
  * The kernel before this one loaded weights into registers and had 16 warps add up at every tile (H200, memory 25
  * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. */
-#include "backend/cuda/linear_row.h"
+#include "backend/cuda/linear_parts.h"
 
 namespace {
 
@@ -80,7 +80,7 @@ template <int FORMAT> __device__ __forceinline__ void put_table(const job &j, ui
 /* Pieces that are all alike, STEPS k-steps to a group. */
 template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS, ZEROS> {
     using part = piece<FORMAT, STEPS, ZEROS>;
-    enum { BF16 = IS_BF16<FORMAT>, PERM = false };
+    static constexpr bool BF16 = IS_BF16<FORMAT>, PERM = false;
     template <int TILES> using feeder = even_feeder<FORMAT, STEPS, ZEROS, TILES>;
 
     static __device__ __forceinline__ void put_table(const job &j, uint32_t *table) { ::put_table<FORMAT>(j, table); }
@@ -132,21 +132,14 @@ template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS,
 
 bool has_whole_chunks(const job *j, int64_t group_size) { return j->n_groups == 1 || group_size % QS_CU_CHUNK == 0; }
 
-/* K-steps that a kernel takes of a group at a time. */
-int steps_of(const job *j, int64_t group_size)
-{
-    return has_whole_chunks(j, group_size) ? 4 : group_size % 32 == 0 ? 2 : 1;
-}
-
 /* Without zero points there is a kernel for groups of whole chunks only (qs_cu_needs_zeros). */
 template <int FORMAT> int launch_steps(void *stream, job *j, const how *h, int64_t group_size)
 {
-    switch (steps_of(j, group_size)) {
-    case 4: return j->linears[0].zeros != nullptr ? launch<alike<FORMAT, 4, true>>(stream, j, h)
-                                                  : launch<alike<FORMAT, 4, false>>(stream, j, h);
-    case 2: return launch<alike<FORMAT, 2, true>>(stream, j, h);
-    default: return launch<alike<FORMAT, 1, true>>(stream, j, h);
-    }
+    if (has_whole_chunks(j, group_size))
+        return j->linears[0].zeros != nullptr ? launch<alike<FORMAT, 4, true>>(stream, j, h)
+                                              : launch<alike<FORMAT, 4, false>>(stream, j, h);
+    if (group_size % 32 == 0) return launch<alike<FORMAT, 2, true>>(stream, j, h);
+    return launch<alike<FORMAT, 1, true>>(stream, j, h);
 }
 
 /* bf16 is what is computed in by default. Other groups are blocks of 32, or in rows that are no multiple of 64. */
@@ -176,53 +169,23 @@ int run(void *stream, job *j, const how *h, qs_cu_format format, int64_t group_s
     }
 }
 
-int64_t group_size_of(const qs_cu_linear_shape *shape)
-{
-    return shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
-}
-
-job job_of(const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears)
-{
-    int64_t group_size = group_size_of(shape);
-    uint32_t group_steps = (uint32_t)((group_size + 15) / 16);
-    job j = {};
-    describe(&j, shape->n_in, linears, n_linears);
-    j.n_groups = (int)((shape->n_in + group_size - 1) / group_size);
-    j.group_magic = j.n_groups == 1 ? 0 : ((1u << 31) + group_steps - 1) / group_steps;
-    j.rounding = shape->format > QS_CU_TABLE ? (int)shape->format - QS_CU_TABLE : (int)QS_ROUND_F32;
-    for (int i = 0; i < 16; i++) j.values[i] = shape->values != nullptr ? shape->values[i] : 0.0f;
-    return j;
-}
-
-bool is_bf16(const qs_cu_linear_shape *shape) { return shape->format == QS_CU_BF16 || shape->format == QS_CU_TABLE_BF16; }
-
 } // namespace
 
 extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears,
                                 int n_linears, const float *x, const int32_t *perm, const qs_cu_x *terms,
                                 int n_sms, size_t shared_bytes, bool soon)
 {
-    int64_t group_size = group_size_of(shape);
-    job j = job_of(shape, linears, n_linears);
-    how h = {n_sms, shared_bytes, soon, is_bf16(shape), is_rare(&j, shape->format, group_size), x, perm, nullptr, nullptr};
-    return for_rows(stream, &j, h, terms, [&](void *on, job *part, const how *how_part) {
+    int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
+    uint32_t group_steps = (uint32_t)((group_size + 15) / 16);
+    bool is_bf16 = shape->format == QS_CU_BF16 || shape->format == QS_CU_TABLE_BF16;
+    job j = {};
+    j.n_in = (int)shape->n_in;
+    j.n_groups = (int)((shape->n_in + group_size - 1) / group_size);
+    j.group_magic = j.n_groups == 1 ? 0 : ((1u << 31) + group_steps - 1) / group_steps;
+    j.rounding = shape->format > QS_CU_TABLE ? (int)shape->format - QS_CU_TABLE : (int)QS_ROUND_F32;
+    for (int i = 0; i < 16; i++) j.values[i] = shape->values != nullptr ? shape->values[i] : 0.0f;
+    how h = {n_sms, shared_bytes, soon, is_bf16, is_rare(&j, shape->format, group_size), x, perm, nullptr};
+    return for_rows(stream, &j, h, linears, n_linears, terms, [&](void *on, job *part, const how *how_part) {
         return run(on, part, how_part, shape->format, group_size);
     });
-}
-
-extern "C" int qs_cu_linear_few_chain(void *stream, const qs_cu_product *products, int n_products, int n_terms,
-                                      uint64_t *counter, int n_sms, size_t shared_bytes, bool soon)
-{
-    const qs_cu_linear_shape *shape = products[0].shape;
-    chain c = {};
-    how h = {n_sms, shared_bytes, soon, is_bf16(shape), false, nullptr, nullptr, nullptr, &c};
-    c.n_jobs = n_products;
-    c.counter = reinterpret_cast<unsigned long long *>(counter);
-    for (int i = 0; i < n_products; i++) {
-        const qs_cu_product *p = &products[i];
-        c.jobs[i] = job_of(p->shape, p->linears, p->n_linears);
-        describe_row(&c.jobs[i], p, n_terms);
-        if (steps_of(&c.jobs[i], group_size_of(p->shape)) != steps_of(&c.jobs[0], group_size_of(shape))) return QS_CU_NOT_TAKEN;
-    }
-    return run(stream, &c.jobs[0], &h, shape->format, group_size_of(shape));
 }

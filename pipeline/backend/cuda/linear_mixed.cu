@@ -6,7 +6,7 @@
  * scaling sums per group of 32 columns would take, and groups may begin at any of them. Slices are cut so that each has
  * about the same number of bytes, since the widest codes come first and memory is what bounds the kernel. One row of x
  * is put in order by the blocks that split it, so that a permutation costs no launch. */
-#include "backend/cuda/linear_row.h"
+#include "backend/cuda/linear_parts.h"
 
 namespace {
 
@@ -110,7 +110,7 @@ template <int FORMAT> struct mixed_part {
 
 struct mixed {
     enum { VECTORS = MIXED_VECTORS, CHUNKS = 1, TABLE = 0 };
-    enum { BF16 = false, PERM = true };
+    static constexpr bool BF16 = false, PERM = true;
     static __device__ __forceinline__ void put_table(const job &, uint32_t *) {}
     template <int TILES> using feeder = mixed_feeder<TILES>;
 
@@ -156,23 +156,8 @@ extern "C" int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear
                                   const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes, bool soon)
 {
     job j = {};
-    how h = {n_sms, shared_bytes, soon, false, false, x, perm, nullptr, nullptr};
-    describe(&j, n_in, linears, n_linears);
-    return for_rows(stream, &j, h, terms,
+    how h = {n_sms, shared_bytes, soon, false, false, x, perm, nullptr};
+    j.n_in = (int)n_in;
+    return for_rows(stream, &j, h, linears, n_linears, terms,
                     [](void *on, job *part, const how *how_part) { return launch<mixed>(on, part, how_part); });
-}
-
-extern "C" int qs_cu_linear_mixed_chain(void *stream, const qs_cu_product *products, int n_products, int n_terms,
-                                        uint64_t *counter, int n_sms, size_t shared_bytes, bool soon)
-{
-    chain c = {};
-    how h = {n_sms, shared_bytes, soon, false, false, nullptr, nullptr, nullptr, &c};
-    c.n_jobs = n_products;
-    c.counter = reinterpret_cast<unsigned long long *>(counter);
-    for (int i = 0; i < n_products; i++) {
-        const qs_cu_product *p = &products[i];
-        describe(&c.jobs[i], p->shape->n_in, p->linears, p->n_linears);
-        describe_row(&c.jobs[i], p, n_terms);
-    }
-    return launch<mixed>(stream, &c.jobs[0], &h);
 }

@@ -1,15 +1,13 @@
 /* What the kernels of few rows of x share (linear_few.cu, linear_mixed.cu): x as B fragments, products of a piece,
- * sums, the way of a warp through its pieces, and the kernel and launches for rows that are readied before; one row alone
- * has linear_row.h (.cu files only). */
+ * sums, the way of a warp through its pieces, and launches (.cu files only). */
 #ifndef QS_BACKEND_CUDA_LINEAR_PARTS_H
 #define QS_BACKEND_CUDA_LINEAR_PARTS_H
-
-#include <stdlib.h>
 
 #include "backend/cuda/device.h"
 #include "backend/cuda/gate.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/linear_ring.h"
+#include "backend/cuda/norm.h"
 #include "backend/cuda/rounding.h"
 #include "backend/cuda/terms.h"
 #include "backend/cuda/unpack.h"
@@ -38,6 +36,88 @@ __device__ __forceinline__ void load_x(uint32_t (&b)[COLUMNS][8], const lane_x &
         b[c][0] = low.x, b[c][1] = low.y, b[c][2] = low.z, b[c][3] = low.w;
         b[c][4] = high.x, b[c][5] = high.y, b[c][6] = high.z, b[c][7] = high.w;
     }
+}
+
+/* Of x, or of the weights of its norm. */
+template <bool PERM> __device__ __forceinline__ float4 quad_of(const job &j, const float *x, int column)
+{
+    if (!PERM || j.perm == nullptr) return *reinterpret_cast<const float4 *>(x + column);
+    int4 from = *reinterpret_cast<const int4 *>(j.perm + column);
+    return make_float4(x[from.x], x[from.y], x[from.z], x[from.w]);
+}
+
+enum { OWN_KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * OWN_TEAMS * TEAM), /* quads of x that a thread keeps */
+       NORM_KEPT = 2 /* and of a row that is normalised */ };
+
+/* What a block's warps tell each other of the row that it splits. */
+struct row_notes {
+    float maxima[OWN_TEAMS * SLICES], segments[NORM_KEPT * OWN_TEAMS * SLICES];
+    float down; /* undoes the row's scale */
+};
+
+/* A thread's part of the row before its norm: sums of squares to the notes; returns the largest product with a weight. */
+template <bool PERM>
+__device__ __forceinline__ float weigh_quads(const job &j, const float4 (&v)[OWN_KEPT], float4 (&weights)[NORM_KEPT],
+                                             row_notes &notes)
+{
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < NORM_KEPT; i++) {
+        int quad = (int)threadIdx.x + i * (int)blockDim.x;
+        weights[i] = 4 * quad < j.n_in ? quad_of<PERM>(j, j.norm, 4 * quad) : make_float4(0, 0, 0, 0);
+        float sum = qs_cu_segment_sum(v[i]);
+        if (threadIdx.x % 32 == 0) notes.segments[quad / 32] = sum;
+        largest = fmaxf(largest, qs_cu_largest(qs_cu_normed(v[i], 1.0f, weights[i])));
+    }
+    return largest;
+}
+
+/* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x, which does the same to more
+ * rows. */
+template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes)
+{
+    int n_quads = (j.x_stride - X_PAD) / 4, n_threads = blockDim.x;
+    bool is_normed = j.norm != nullptr;
+    float largest = 0.0f;
+    float4 v[OWN_KEPT], weights[NORM_KEPT];
+#pragma unroll
+    for (int i = 0; i < OWN_KEPT; i++) {
+        int column = 4 * ((int)threadIdx.x + i * n_threads);
+        v[i] = column < j.n_in ? quad_of<PERM>(j, j.x, column) : make_float4(0, 0, 0, 0);
+    }
+    if (is_normed) {
+        largest = weigh_quads<PERM>(j, v, weights, notes);
+    } else {
+#pragma unroll
+        for (int i = 0; i < OWN_KEPT; i++) largest = fmaxf(largest, qs_cu_largest(v[i]));
+    }
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    if (threadIdx.x % 32 == 0) notes.maxima[threadIdx.x / 32] = largest;
+    __syncthreads();
+    largest = (int)threadIdx.x % 32 < n_threads / 32 ? notes.maxima[threadIdx.x % 32] : 0.0f;
+#pragma unroll
+    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+    if (is_normed) {
+        float factor = qs_cu_norm_factor(notes.segments, (n_quads + 31) / 32, j.n_in, j.norm_eps);
+#pragma unroll
+        for (int i = 0; i < NORM_KEPT; i++) v[i] = qs_cu_normed(v[i], factor, weights[i]);
+        largest *= factor;
+    }
+    qs_cu_power power = qs_cu_power_of(largest);
+    if (threadIdx.x == 0) notes.down = power.down;
+#pragma unroll
+    for (int i = 0; i < OWN_KEPT; i++) {
+        int quad = (int)threadIdx.x + i * n_threads;
+        if (quad >= n_quads) break;
+        uint16_t term[2][4];
+        qs_cu_split_four(v[i], power.up, BF16, term);
+        uint16_t *to = shared + quad / 16 * QS_CU_CHUNK + 16 * (quad % 4) + 4 * (quad % 16 / 4);
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+            if (k < j.n_terms) *reinterpret_cast<uint2 *>(to + k * j.x_stride) = qs_cu_pack_four(term[k]);
+    }
+    __syncthreads();
 }
 
 /* ---- products ---- */
@@ -114,119 +194,85 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
     float y = sum_up<TILES, TABLE>(j, l, sums, scale, e, out);
     if (l.gates) y = qs_cu_silu_mul_of(y, sum_up<TILES, TABLE>(j, j.linears[1], gated_sums, scale, e, out));
     float *to = l.y + e / ROWS * l.n_out + out;
-    *to = l.add ? __ldcg(to) + y : y; /* an earlier product of the launch may have left it (linear_row.h) */
+    *to = l.add ? *to + y : y;
 }
 
 /* ---- the kernel ---- */
 
 /* WORK: what pieces are like. It has VECTORS of a piece's place in a ring; BF16, elements of both factors; PERM, whether
  * a row of x that blocks split for themselves may have to be put in order; TABLE and put_table, whether weights are looked
- * up in 16 words, and where they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a
- * warp through the pieces of an item in the order that they were fed in. */
-
-/* A warp's ring: the slot that is multiplied next, and the one that is filled next. */
-template <int SLOT, int DEPTH> struct warp_ring {
-    uint4 *slots;
-    int full, empty;
-
-    __device__ __forceinline__ explicit warp_ring(uint4 *at) : slots(at), full(0), empty(0) {}
-    __device__ __forceinline__ const uint4 *take()
-    {
-        const uint4 *slot = slots + full * SLOT;
-        full = full + 1 == DEPTH ? 0 : full + 1;
-        return slot;
-    }
-    __device__ __forceinline__ uint4 *fill()
-    {
-        uint4 *slot = slots + empty * SLOT;
-        empty = empty + 1 == DEPTH ? 0 : empty + 1;
-        return slot;
-    }
-};
-
-/* A thread's place among the others. */
-struct worker {
-    int lane, warp, slice, team, n_teams, item_step;
-
-    __device__ __forceinline__ worker()
-        : lane(threadIdx.x % 32), warp(threadIdx.x / 32), slice(warp % SLICES), team(warp / SLICES),
-          n_teams(blockDim.x / TEAM), item_step(n_teams * (int)gridDim.x)
-    {
-    }
-};
-
-/* The block's items of a job, their weights from the rings, which feed() fills on. tables: sums of the teams. */
-template <class WORK, int COLUMNS, bool OWN, class RING, class FEED>
-__device__ __forceinline__ void multiply_items(const job &j, const worker &w, RING &ring, float *tables,
-                                               const uint32_t *table, const lane_x &x, const float *scale, FEED feed)
+ * up in 16 words, and where they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a warp through the pieces of an item in the order that they were fed in. */
+template <class WORK, int COLUMNS, bool OWN>
+__global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_few(job j)
 {
     using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
-    enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SUMS = shape::SUMS };
+    enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SLOT = shape::SLOT, SUMS = shape::SUMS };
+    QS_DYNAMIC_SHARED(uint4, shared);
+    __shared__ row_notes notes;
+    __shared__ __align__(WORK::TABLE ? 256 : 4) uint32_t table[WORK::TABLE ? 16 : 1]; /* qs_table_entry */
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slice = warp % SLICES, team = warp / SLICES;
+    const int n_teams = blockDim.x / TEAM, item_step = n_teams * (int)gridDim.x;
+    uint4 *ring = shared + warp * DEPTH * SLOT;
+    float *tables = reinterpret_cast<float *>(shared + n_teams * SLICES * DEPTH * SLOT);
+    WORK::put_table(j, table);
+    typename WORK::template feeder<TILES> next;
+    next.start(j, first_item_of(j) + team_offset(j, team), slice, item_step, lane);
+    for (int i = 0; i < DEPTH - 1; i++) next.feed(j, ring + i * SLOT, slice, item_step, lane);
+    /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
+    qs_wait_for_previous();
+    qs_let_next_begin();
+    lane_x x = {};
+    const float *scale = j.scale;
+    x.column = lane / 4;
+    x.n_columns = j.n_columns;
+    if (OWN) {
+        uint16_t *terms = reinterpret_cast<uint16_t *>(tables + n_teams * SUMS);
+        split_x<WORK::BF16, WORK::PERM>(j, terms, notes);
+        scale = &notes.down;
+        x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (lane % 4);
+    } else {
+        x.fragments = reinterpret_cast<const uint4 *>(j.terms) + lane;
+    }
+    if (WORK::TABLE && !OWN) __syncthreads(); /* split_x ends with one */
     typename WORK::template walker<COLUMNS, TILES, OWN> walk;
-    walk.start(j, x, w.slice);
-    int kept = 0, first = first_item_of(j); /* items since the last addition; of these items */
-    for (int base = first; base < j.n_items; base += w.item_step) {
-        int item = base + team_offset(j, w.team);
+    walk.start(j, x, slice);
+    int full = 0, empty = DEPTH - 1, kept = 0; /* slots; items since the last addition */
+    int first = first_item_of(j);              /* of these items */
+    for (int base = first; base < j.n_items; base += item_step) {
+        int item = base + team_offset(j, team);
         if (item < j.n_items) {
             float total[TILES][COLUMNS][4] = {};
-            int n_steps = walk.enter(j, x, w.slice, item);
+            int n_steps = walk.enter(j, x, slice, item);
 #pragma unroll 1
             for (int step = 0; step < n_steps; step++) {
                 qs_copy_async_wait<DEPTH - 2>();
                 __syncwarp(); /* copies of all lanes are there, and all have read what is written next */
-                feed();
-                walk.add(total, j, ring.take(), table, x, w.slice, step, w.lane);
+                next.feed(j, ring + empty * SLOT, slice, item_step, lane);
+                walk.add(total, j, ring + full * SLOT, table, x, slice, step, lane);
+                empty = full;
+                full = full + 1 == DEPTH ? 0 : full + 1;
             }
-            leave_sums<COLUMNS, TILES>(j, total, tables + w.team * SUMS + (kept * SLICES + w.slice) * ROWS * j.width, w.lane);
+            leave_sums<COLUMNS, TILES>(j, total, tables + team * SUMS + (kept * SLICES + slice) * ROWS * j.width, lane);
         }
-        bool is_last = base + w.item_step >= j.n_items;
+        bool is_last = base + item_step >= j.n_items;
         if (++kept < j.batch && !is_last) continue;
         __syncthreads();
         int n_parts = (ROWS * j.n + 31) / 32; /* a warp's share of an item's results */
-        for (int task = w.warp; task < kept * w.n_teams * n_parts; task += w.n_teams * SLICES) {
-            int which = task / n_parts, e = task % n_parts * 32 + w.lane;
-            int turn = which / w.n_teams, of = which % w.n_teams, done = first + turn * w.item_step + team_offset(j, of);
+        for (int task = warp; task < kept * n_teams * n_parts; task += n_teams * SLICES) {
+            int which = task / n_parts, e = task % n_parts * 32 + lane;
+            int turn = which / n_teams, of = which % n_teams, done = first + turn * item_step + team_offset(j, of);
             if (done >= j.n_items || e >= ROWS * j.n || (j.linears[0].gates && of % 2 != 0)) continue;
             const float *sums = tables + of * SUMS + turn * SLICES * ROWS * j.width;
             finish<TILES, WORK::TABLE != 0>(j, done, sums, sums + SUMS, scale, e);
         }
         if (!is_last) __syncthreads();
         kept = 0;
-        first = base + w.item_step;
+        first = base + item_step;
     }
-}
-
-/* Rows of x that were readied before (qs_cu_prepare_x). */
-template <class WORK, int COLUMNS>
-__global__ void __launch_bounds__(cut<COLUMNS, 1, false>::TEAMS *TEAM, 1) linear_few(job j)
-{
-    using shape = cut<COLUMNS, WORK::VECTORS, false>;
-    enum { TILES = shape::TILES, DEPTH = shape::DEPTH, SLOT = shape::SLOT };
-    QS_DYNAMIC_SHARED(uint4, shared);
-    __shared__ __align__(WORK::TABLE ? 256 : 4) uint32_t table[WORK::TABLE ? 16 : 1]; /* qs_table_entry */
-    const worker w;
-    warp_ring<SLOT, DEPTH> ring(shared + w.warp * DEPTH * SLOT);
-    float *tables = reinterpret_cast<float *>(shared + w.n_teams * SLICES * DEPTH * SLOT);
-    WORK::put_table(j, table);
-    typename WORK::template feeder<TILES> next;
-    next.start(j, first_item_of(j) + team_offset(j, w.team), w.slice, w.item_step, w.lane);
-    auto feed = [&]() { next.feed(j, ring.fill(), w.slice, w.item_step, w.lane); };
-    for (int i = 0; i < j.ahead; i++) feed();
-    /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
-    qs_wait_for_previous();
-    qs_let_next_begin();
-    lane_x x = {};
-    x.column = w.lane / 4;
-    x.n_columns = j.n_columns;
-    x.fragments = reinterpret_cast<const uint4 *>(j.terms) + w.lane;
-    if (WORK::TABLE) __syncthreads();
-    for (int i = j.ahead; i < DEPTH - 1; i++) feed();
-    multiply_items<WORK, COLUMNS, false>(j, w, ring, tables, table, x, j.scale, feed);
 }
 
 /* ---- launch ---- */
 
-struct chain; /* linear_row.h */
 /* How a launch goes: multiprocessors of the device, shared memory that a block may have, x and its scratch. */
 struct how {
     int n_sms;
@@ -235,7 +281,6 @@ struct how {
     const float *x;
     const int32_t *perm;
     const qs_cu_x *terms;
-    chain *products; /* instead of x, perm and terms; or NULL */
 };
 
 enum { SYSTEM_BYTES = 1024 /* of each block's shared memory */ };
@@ -255,45 +300,93 @@ template <int COLUMNS, int VECTORS, bool OWN> int teams_of(const how *h, size_t 
     return n;
 }
 
-/* What a job says of its items; n_teams to a block. */
-template <class WORK, int COLUMNS, bool OWN> void cut_items(job *j, int n_teams)
+template <class WORK, int COLUMNS, bool OWN>
+int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
 {
     using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
-    const char *asked = getenv(OWN ? "QS_ROW_AHEAD" : "QS_ROWS_AHEAD");
-    j->ahead = asked != nullptr && atoi(asked) < shape::DEPTH - 1 ? atoi(asked) : shape::DEPTH - 1;
+    size_t bytes = bytes_of<COLUMNS, WORK::VECTORS, OWN>(n_teams, x_bytes), half = h->shared_bytes / 2;
+    if (bytes <= half) bytes = half + SYSTEM_BYTES;
+    int n_blocks = h->n_sms;
     j->n_items = 0;
     for (int i = 0; i < j->n_linears; i++) {
         j->first_item[i] = j->n_items;
         j->n_items += (int)(qs_cu_n_tiles(j->linears[i].n_out) / shape::TILES);
     }
     if (n_teams % 2 != 0) j->linears[0].gates = false; /* for_rows sees to it */
+    n_blocks = j->n_items < n_blocks ? j->n_items : n_blocks;
     j->n_columns = j->n * j->n_terms;
     j->width = j->n_columns | 1;
     j->batch = shape::SUMS / (SLICES * shape::ROWS * j->width);
     j->n_pieces = (j->n_chunks + WORK::CHUNKS - 1) / WORK::CHUNKS;
     j->slice_pieces = (j->n_pieces + SLICES - 1) / SLICES;
-}
-
-/* A block takes more than half of a multiprocessor. */
-inline size_t more_than_half(size_t bytes, const how *h)
-{
-    size_t half = h->shared_bytes / 2;
-    return bytes <= half ? half + SYSTEM_BYTES : bytes;
-}
-
-template <class WORK, int COLUMNS> int launch_prepared(void *stream, job *j, const how *h)
-{
-    int n_teams = teams_of<COLUMNS, WORK::VECTORS, false>(h, 0);
-    size_t bytes = more_than_half(bytes_of<COLUMNS, WORK::VECTORS, false>(n_teams, 0), h);
-    cut_items<WORK, COLUMNS, false>(j, n_teams);
-    int n_blocks = j->n_items < h->n_sms ? j->n_items : h->n_sms;
-    int status = qs_allow_shared(linear_few<WORK, COLUMNS>, bytes);
+    int status = qs_allow_shared(linear_few<WORK, COLUMNS, OWN>, bytes);
     if (status != 0) return status;
     if (h->soon)
-        QS_LAUNCH_SOON((linear_few<WORK, COLUMNS>), dim3(n_blocks), dim3(n_teams * TEAM), bytes, stream, *j);
+        QS_LAUNCH_SOON((linear_few<WORK, COLUMNS, OWN>), dim3(n_blocks), dim3(n_teams * TEAM), bytes, stream,
+                       *j);
     else
-        QS_LAUNCH((linear_few<WORK, COLUMNS>), dim3(n_blocks), dim3(n_teams * TEAM), bytes, stream, *j);
+        QS_LAUNCH((linear_few<WORK, COLUMNS, OWN>), dim3(n_blocks), dim3(n_teams * TEAM), bytes, stream, *j);
     return qs_launch_status();
+}
+
+/* n rows of x that one launch takes. FULL: all the kernels; else those for 8 and 16 columns, for forms that are rare. */
+template <class WORK, bool FULL = true> int launch(void *stream, job *j, const how *h)
+{
+    enum { VECTORS = WORK::VECTORS };
+    int n_columns = j->n * j->n_terms;
+    if constexpr (FULL) {
+        size_t x_bytes = (size_t)(n_columns * j->x_stride) * sizeof(uint16_t);
+        int n_teams = teams_of<1, VECTORS, true>(h, x_bytes);
+        int64_t n_in_max = (int64_t)n_teams * TEAM * 4 * (j->norm != nullptr ? (int)NORM_KEPT : (int)OWN_KEPT);
+        bool is_aligned = (reinterpret_cast<uintptr_t>(h->x) | reinterpret_cast<uintptr_t>(j->norm)) % 16 == 0;
+        if (j->n == 1 && (WORK::PERM || h->perm == nullptr) && j->n_in % 4 == 0 && j->n_in <= n_in_max && is_aligned)
+            return launch_from<WORK, 1, true>(stream, j, h, n_teams, x_bytes);
+    }
+    int status = qs_cu_prepare_x(stream, h->x, j->n_in, h->perm, h->is_bf16, h->terms);
+    if (status != 0) return status;
+    if (n_columns <= 8) return launch_from<WORK, 1, false>(stream, j, h, teams_of<1, VECTORS, false>(h, 0), 0);
+    if constexpr (FULL)
+        if (n_columns > 16) return launch_from<WORK, 4, false>(stream, j, h, teams_of<4, VECTORS, false>(h, 0), 0);
+    return launch_from<WORK, 2, false>(stream, j, h, teams_of<2, VECTORS, false>(h, 0), 0);
+}
+
+/* All rows of x: run(stream, job, how) for as many of them at a time as a launch takes. `j` holds what is said of the
+ * columns. */
+template <class RUN>
+int for_rows(void *stream, job *j, how h, const qs_cu_linear *linears, int n_linears, const qs_cu_x *terms, RUN run)
+{
+    /* More rows take a launch more; where shared memory does not hold sums of 32 columns beside rings, half as many. */
+    enum { WIDE_BYTES = 110 << 10 };
+    int rows_max = (h.shared_bytes >= WIDE_BYTES && !h.is_rare ? 32 : 16) / terms->n_terms;
+    const float *x = h.x;
+    bool soon = h.soon;
+    j->n_linears = n_linears;
+    j->x_stride = (int)qs_cu_x_width(j->n_in) + X_PAD;
+    j->n_chunks = (int)qs_cu_n_chunks(j->n_in);
+    j->perm = h.perm;
+    j->terms = terms->terms;
+    j->scale = terms->scale;
+    j->norm = terms->norm;
+    j->norm_eps = terms->norm_eps;
+    j->n_terms = terms->n_terms;
+    for (int64_t first = 0; first < terms->n; first += rows_max) {
+        qs_cu_x part = *terms;
+        part.n = terms->n - first < rows_max ? terms->n - first : rows_max;
+        h.x = x + first * j->n_in;
+        h.terms = &part;
+        h.soon = soon || first > 0;
+        j->x = h.x;
+        j->n = (int)part.n;
+        for (int i = 0; i < n_linears; i++) {
+            j->linears[i] = linears[i];
+            j->linears[i].y += first * linears[i].n_out;
+        }
+        int status = run(stream, j, &h);
+        if (status == 0 && linears[0].gates && !j->linears[0].gates)
+            status = qs_cu_silu_mul(stream, j->linears[0].y, j->linears[1].y, part.n * linears[0].n_out, j->linears[0].y);
+        if (status != 0) return status;
+    }
+    return 0;
 }
 
 } // namespace

@@ -28,7 +28,6 @@ struct job {
     int n_in, x_stride; /* elements between rows of terms in shared memory */
     int n, n_terms;     /* rows of x; a row's terms are neighbouring columns of B */
     int n_columns, width; /* n n_terms; of a row in the table of sums, odd for the sake of its banks */
-    int ahead;          /* pieces of a ring that are asked for before x is */
     int batch;          /* items of a team between two additions */
     int rounding;       /* of bias and y */
     float values[16];   /* of a table */

@@ -97,9 +97,6 @@ void qs_simt_launch(const qs_simt_launch_config *config, void (*run)(const void 
                     size_t bytes);
 int qs_simt_launch_status(void); /* of the launches since the last call */
 int qs_simt_allow_shared(const void *kernel, size_t bytes);
-/* Blocks that run side by side (cluster.h, QS_TOGETHER): launches of this kernel, from now on; all threads of all of them. */
-void qs_simt_form_clusters(const void *kernel, unsigned n_blocks);
-void qs_simt_cluster_barrier(qs_simt_place place);
 }
 
 /* A default argument is evaluated where the call stands, so this is the caller's place in the kernel. */

@@ -23,7 +23,9 @@ void qs_simt_mbarrier_init(uint64_t *barrier, int n_arrivals);
 void qs_simt_mbarrier_arrive(uint64_t *barrier, uint32_t bytes, qs_simt_place place);
 void qs_simt_mbarrier_wait(uint64_t *barrier, uint32_t parity, qs_simt_place place);
 void qs_simt_copy_bulk(void *shared, const void *global, uint32_t bytes, uint64_t *barrier, qs_simt_place place);
-/* The same place of another block of the cluster. */
+/* Clusters (cluster.h): launches of this kernel, from now on; all threads of all blocks; the same place of another. */
+void qs_simt_form_clusters(const void *kernel, unsigned n_blocks);
+void qs_simt_cluster_barrier(qs_simt_place place);
 void *qs_simt_in_block(const void *shared, unsigned block, qs_simt_place place);
 /* All 32 lanes. */
 void qs_simt_wgmma(const qs_simt_product *product, qs_simt_place place);

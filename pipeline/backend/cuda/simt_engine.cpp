@@ -47,7 +47,7 @@ __asm__(".text\n"
 
 namespace {
 
-enum { N_THREADS_MAX = QS_SIMT_CLUSTER_MAX * 1024, GUARD_BYTES = 4096 };
+enum { N_THREADS_MAX = 1024, GUARD_BYTES = 4096 };
 #ifdef __SANITIZE_ADDRESS__
 const size_t stack_bytes = 1 << 20; /* its reports need a deep stack */
 #else

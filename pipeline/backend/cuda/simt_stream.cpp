@@ -157,7 +157,7 @@ int check_launch(const qs_simt_launch_config *c)
     const attributes *kernel = attributes_of(c->kernel, false);
     if (c->shared_bytes > SHARED_BYTES_UNASKED && (kernel == NULL || c->shared_bytes > kernel->shared_bytes))
         return QS_SIMT_INVALID_VALUE;
-    if (kernel != NULL && c->grid.x % kernel->cluster != 0)
+    if (kernel != NULL && (c->grid.x % kernel->cluster != 0 || n_threads * kernel->cluster > 1024))
         return QS_SIMT_INVALID_CONFIGURATION;
     return qs_simt_take_launch_fault();
 }
