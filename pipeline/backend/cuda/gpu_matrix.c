@@ -332,6 +332,13 @@ qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job)
     return linear;
 }
 
+bool qs_gpu_take_soon(qs_gpu *gpu)
+{
+    bool soon = !gpu->weights_are_fresh;
+    gpu->weights_are_fresh = false;
+    return soon;
+}
+
 qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                       const float *x, int64_t n)
 {
@@ -345,8 +352,7 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_j
     for (int64_t i = 0; i < n_jobs; i++) linears[i] = qs_gpu_linear_of(&jobs[i]);
     linears[0].gates = with != NULL && with->is_gated;
     const int32_t *perm = self->has_perm ? self->stored.perm.data : NULL;
-    bool soon = !gpu->weights_are_fresh;
-    gpu->weights_are_fresh = false;
+    bool soon = qs_gpu_take_soon(gpu);
     int n_sms = gpu->device.n_sms;
     size_t shared_bytes = gpu->device.shared_bytes_max;
     int status = is_mixed(self) ? qs_cu_linear_mixed(gpu->stream, first->n_in, linears, (int)n_jobs, x, perm, &terms, n_sms,
