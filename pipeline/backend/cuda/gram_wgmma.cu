@@ -14,8 +14,21 @@
 #include "backend/cuda/cluster.h"
 #include "backend/cuda/gram_parts.h"
 #include "backend/cuda/kernels.h"
+#include <stdlib.h>
+#include <string.h>
 
 namespace {
+
+/* On trial, chosen by QS_GRAM_FORM. */
+enum {
+    COLUMNS = 1, /* terms lie by columns of x: operands are K-major */
+    SWAP = 2,    /* accumulators and sums change places */
+    PAIR = 4,    /* two stages are promoted together */
+    FREE = 8,    /* no turns */
+    UNIFORM = 16, /* the number of the warpgroup is known to be one for the warp */
+    STARVED = 32, /* nothing is copied behind the first stages: wrong */
+    PLAIN = 64,   /* tiles that are whole are stored without asking */
+};
 
 /* A tile of the result is 128 x 128; each of two warpgroups has 64 rows of it, a third one starts copies.
  * Terms lie as wgmma reads them, [stage of 64 rows of x][group of 64 columns][high, low][64 rows][64
@@ -50,6 +63,46 @@ int64_t n_stages_of(int64_t n) { return (n + STAGE_ROWS - 1) / STAGE_ROWS; }
 int64_t n_terms_of(int64_t n, int64_t n_pairs) { return n_stages_of(pass_rows(n)) * n_pairs * 4 * UNIT; }
 
 /* ---- terms ---- */
+
+/* What column_maxima does, for 128 columns from `first` on to a block; a warp reads 512 bytes of a row. */
+__global__ void __launch_bounds__(256) wide_maxima(const float *__restrict__ x, int64_t n, int64_t d, int64_t first,
+                                                   int64_t n_columns, float *__restrict__ maxima)
+{
+    enum { WARPS = 8, AHEAD = 8 };
+    __shared__ float4 of_warp[WARPS][32];
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int64_t column = first + (int64_t)blockIdx.x * TILE + lane * 4;
+    const int64_t begin = n * blockIdx.y / GRAM_PARTS, end = n * (blockIdx.y + 1) / GRAM_PARTS;
+    const bool whole = d % 4 == 0 && column + 4 <= d;
+    float m[4] = {};
+    for (int64_t row = begin + warp; row < end; row += WARPS * AHEAD) {
+        float v[AHEAD][4];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int64_t r = row + i * WARPS;
+            const float *from = x + r * d + column;
+            if (whole && r < end) {
+                float4 w = *reinterpret_cast<const float4 *>(from);
+                v[i][0] = w.x, v[i][1] = w.y, v[i][2] = w.z, v[i][3] = w.w;
+            } else {
+#pragma unroll
+                for (int k = 0; k < 4; k++) v[i][k] = r < end && column + k < d ? from[k] : 0.0f;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+#pragma unroll
+            for (int k = 0; k < 4; k++) m[k] = fmaxf(m[k], fabsf(v[i][k]));
+    }
+    of_warp[warp][lane] = make_float4(m[0], m[1], m[2], m[3]);
+    __syncthreads();
+    if (warp != 0) return;
+    for (int w = 1; w < WARPS; w++) {
+        float4 o = of_warp[w][lane];
+        m[0] = fmaxf(m[0], o.x), m[1] = fmaxf(m[1], o.y), m[2] = fmaxf(m[2], o.z), m[3] = fmaxf(m[3], o.w);
+    }
+    *reinterpret_cast<float4 *>(maxima + blockIdx.y * n_columns + column) = make_float4(m[0], m[1], m[2], m[3]);
+}
 
 /* Eight columns of one row: 16 bytes of each term. */
 __device__ __forceinline__ void split_eight(const float value[8], const float2 scale[8], uint4 *high,
@@ -105,6 +158,41 @@ __global__ void __launch_bounds__(SPLIT_THREADS) split_tiles(const float *__rest
         *reinterpret_cast<uint4 *>(to) = high;
         *reinterpret_cast<uint4 *>(to + TERM) = low;
     }
+}
+
+/* The same by columns of x: [stage][tile of 128 columns][high, low][column][64 rows], swizzled. A block takes a tile's
+ * columns of one stage. */
+__global__ void __launch_bounds__(SPLIT_THREADS) split_columns(const float *__restrict__ x, int64_t n, int64_t d,
+                                                              const float2 *__restrict__ scale, int first_tile,
+                                                              int n_tiles, uint16_t *__restrict__ terms)
+{
+    enum { PIECES = STAGE_ROWS / 8, STEPS = PIECES * TILE / SPLIT_THREADS, N_VECTORS = SIDE / 8 };
+    __shared__ uint4 turned[N_VECTORS];
+    const int within = (int)threadIdx.x % TILE, first_piece = (int)threadIdx.x / TILE;
+    const int64_t stage = (int64_t)gridDim.y - 1 - blockIdx.y, tile = first_tile + (int64_t)blockIdx.x;
+    const int64_t column = tile * TILE + within;
+    const float2 factors = scale[column];
+    float value[STEPS][8];
+#pragma unroll
+    for (int i = 0; i < STEPS; i++)
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            int64_t row = stage * STAGE_ROWS + (first_piece + i * (SPLIT_THREADS / TILE)) * 8 + k;
+            value[i][k] = row < n && column < d ? x[row * d + column] : 0.0f;
+        }
+    const float2 all[8] = {factors, factors, factors, factors, factors, factors, factors, factors};
+#pragma unroll
+    for (int i = 0; i < STEPS; i++) {
+        uint4 high, low;
+        split_eight(value[i], all, &high, &low);
+        int to = qs_tile_at(within, (first_piece + i * (SPLIT_THREADS / TILE)) * 8) / 8;
+        turned[to] = high;
+        turned[to + N_VECTORS / 2] = low;
+    }
+    __syncthreads();
+    uint4 *out = reinterpret_cast<uint4 *>(terms + (stage * n_tiles + tile) * SIDE);
+#pragma unroll
+    for (int i = 0; i < N_VECTORS / SPLIT_THREADS; i++) out[i * SPLIT_THREADS + threadIdx.x] = turned[i * SPLIT_THREADS + threadIdx.x];
 }
 
 /* ---- tiles ---- */
@@ -193,7 +281,7 @@ __device__ __forceinline__ void prefetch_result(const gram_job &job, const gram_
 }
 
 /* One thread. A tile on the diagonal has one side. */
-__device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring &ring)
+template <int FORM> __device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring &ring)
 {
     const int half = (int)blockIdx.x % 2;
     const int64_t stride = (int64_t)job.n_pairs * 4 * UNIT;
@@ -209,6 +297,11 @@ __device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring 
             uint64_t *full = &ring.full[slot];
             uint16_t *to = ring.slots + slot * SLOT;
             qs_barrier_wait(&ring.empty[slot], parity);
+            if ((FORM & STARVED) && s >= SLOTS) {
+                qs_barrier_arrive(full);
+                advance(&slot, &parity);
+                continue;
+            }
             qs_barrier_expect(full, (diagonal ? SIDE : SLOT) * 2);
             if (tile.together) /* each block brings half of the rows' side to both */
                 qs_copy_bulk_to_all(to + half * UNIT, rows + half * UNIT, UNIT * 2, full);
@@ -226,19 +319,32 @@ __device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring 
 /* The three products of a stage: first those with a low term, whose sums are so small that what is cut off
  * them is nothing. The first one starts the sums: clearing them would take longer than the other warpgroup's
  * products last. */
-__device__ __forceinline__ void multiply_stage(float (&acc)[SUMS], const uint16_t *rows,
-                                               const uint16_t *columns)
+template <int FORM>
+__device__ __forceinline__ void multiply_stage(float (&acc)[SUMS], const uint16_t *side, const uint16_t *columns, int group,
+                                               bool add)
 {
-    const uint64_t a = qs_tile_mn(rows, NEXT_GROUP), b = qs_tile_mn(columns, NEXT_GROUP);
-    const uint64_t a_low = qs_tile_rows(a, STAGE_ROWS), b_low = qs_tile_rows(b, STAGE_ROWS);
+    if constexpr ((FORM & COLUMNS) != 0) {
+        const uint64_t a = qs_tile_k(side + group * TERM), b = qs_tile_k(columns);
+        const uint64_t a_low = qs_tile_rows(a, TILE), b_low = qs_tile_rows(b, TILE);
 #pragma unroll
-    for (int k = 0; k < STAGE_ROWS; k += STEP) {
-        qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a, k), qs_tile_rows(b_low, k), k > 0);
-        qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a_low, k), qs_tile_rows(b, k));
+        for (int k = 0; k < STAGE_ROWS / STEP; k++) {
+            qs_wgmma<false>(acc, qs_tile_step(a, k), qs_tile_step(b_low, k), add || k > 0);
+            qs_wgmma<false>(acc, qs_tile_step(a_low, k), qs_tile_step(b, k));
+        }
+#pragma unroll
+        for (int k = 0; k < STAGE_ROWS / STEP; k++) qs_wgmma<false>(acc, qs_tile_step(a, k), qs_tile_step(b, k));
+    } else {
+        const uint64_t a = qs_tile_mn(side + group * UNIT, NEXT_GROUP), b = qs_tile_mn(columns, NEXT_GROUP);
+        const uint64_t a_low = qs_tile_rows(a, STAGE_ROWS), b_low = qs_tile_rows(b, STAGE_ROWS);
+#pragma unroll
+        for (int k = 0; k < STAGE_ROWS; k += STEP) {
+            qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a, k), qs_tile_rows(b_low, k), add || k > 0);
+            qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a_low, k), qs_tile_rows(b, k));
+        }
+#pragma unroll
+        for (int k = 0; k < STAGE_ROWS; k += STEP)
+            qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a, k), qs_tile_rows(b, k));
     }
-#pragma unroll
-    for (int k = 0; k < STAGE_ROWS; k += STEP)
-        qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a, k), qs_tile_rows(b, k));
 }
 
 /* Two neighbours of a row of gram: whether there is a first and a second, and whether they lie in one
@@ -275,9 +381,14 @@ __device__ __forceinline__ void store_pair(const gram_pair &p, double2 v)
     if (p.second) p.at[1] = v.y;
 }
 
+__device__ __forceinline__ double2 *plain_at(const gram_job &job, int64_t row, int64_t column)
+{
+    return reinterpret_cast<double2 *>(job.gram + row * job.d + column);
+}
+
 /* gram += the tile's sums; sum and rest are a thread's as wgmma.h says, row and column its first. Some are
  * loaded before the first of them is stored. */
-__device__ __forceinline__ void store_tile(const gram_job &job, const float (&sum)[SUMS],
+template <bool PLAIN_TILE> __device__ __forceinline__ void store_tile(const gram_job &job, const float (&sum)[SUMS],
                                            const float (&rest)[SUMS], int64_t row, int64_t column)
 {
     enum { AHEAD = 8 }; /* pairs: two rows of half as many columns */
@@ -290,13 +401,15 @@ __device__ __forceinline__ void store_tile(const gram_job &job, const float (&su
             unscale[i] = *reinterpret_cast<const double2 *>(job.unscale + column + (first / 2 + i) * 8);
 #pragma unroll
         for (int i = 0; i < AHEAD; i++)
-            v[i] = load_pair(pair_at(job, row + (first + i) % 2 * 8, column + (first + i) / 2 * 8));
+            v[i] = PLAIN_TILE ? *plain_at(job, row + (first + i) % 2 * 8, column + (first + i) / 2 * 8)
+                              : load_pair(pair_at(job, row + (first + i) % 2 * 8, column + (first + i) / 2 * 8));
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
             const int at = 2 * (first + i), half = (first + i) % 2;
             v[i].x += ((double)sum[at] + (double)rest[at]) * unscale_row[half] * unscale[i / 2].x;
             v[i].y += ((double)sum[at + 1] + (double)rest[at + 1]) * unscale_row[half] * unscale[i / 2].y;
-            store_pair(pair_at(job, row + half * 8, column + (first + i) / 2 * 8), v[i]);
+            if (PLAIN_TILE) *plain_at(job, row + half * 8, column + (first + i) / 2 * 8) = v[i];
+            else store_pair(pair_at(job, row + half * 8, column + (first + i) / 2 * 8), v[i]);
         }
     }
 }
@@ -312,49 +425,100 @@ __device__ __forceinline__ void pass_by(const gram_job &job, const gram_ring &ri
     }
 }
 
+struct gram_place { /* of a warpgroup in the ring */
+    int slot;
+    uint32_t parity;
+};
+
+/* acc = the products of one stage, or of two. */
+template <int FORM>
+__device__ __forceinline__ void multiply_run(const gram_ring &ring, gram_place *at, float (&acc)[SUMS], int group,
+                                             int columns_at, bool two)
+{
+    const uint16_t *stage = ring.slots + at->slot * SLOT;
+    uint64_t *first = &ring.empty[at->slot], *second = first;
+    qs_barrier_wait(&ring.full[at->slot], at->parity);
+    if (!(FORM & FREE)) qs_wait_for_turn(1 + group);
+    qs_settle(acc);
+    qs_wgmma_fence();
+    multiply_stage<FORM>(acc, stage, stage + columns_at, group, false);
+    qs_wgmma_commit();
+    advance(&at->slot, &at->parity);
+    if ((FORM & PAIR) && two) {
+        stage = ring.slots + at->slot * SLOT;
+        second = &ring.empty[at->slot];
+        qs_barrier_wait(&ring.full[at->slot], at->parity);
+        multiply_stage<FORM>(acc, stage, stage + columns_at, group, true);
+        qs_wgmma_commit();
+        advance(&at->slot, &at->parity);
+        if (!(FORM & FREE)) qs_give_turn(2 - group);
+        qs_wgmma_wait<1>();
+        qs_barrier_arrive_at_all(first);
+    } else if (!(FORM & FREE)) {
+        qs_give_turn(2 - group);
+    }
+    qs_wgmma_wait<0>();
+    qs_settle(acc);
+    qs_barrier_arrive_at_all(second);
+}
+
+/* acc and rest are added to sum, and the next rest is what that lost. SWAP: acc is the sum then. */
+template <int FORM>
+__device__ __forceinline__ void promote(float (&acc)[SUMS], float (&sum)[SUMS], float (&rest)[SUMS])
+{
+#pragma unroll
+    for (int i = 0; i < SUMS; i++) {
+        float term = acc[i] + rest[i], next = sum[i] + term;
+        rest[i] = term - (next - sum[i]);
+        if (FORM & SWAP) acc[i] = next;
+        else sum[i] = next;
+    }
+}
+
 /* A warpgroup. While one of the two promotes its sums the other one's products run: they take turns, since
  * side by side both would promote at the same time. */
+template <int FORM>
 __device__ __forceinline__ void multiply_tiles(const gram_job &job, const gram_ring &ring, int group)
 {
+    enum { RUN = FORM & PAIR ? 2 : 1 };
     const int half = (int)blockIdx.x % 2, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32 % 4;
-    int slot = 0;
-    uint32_t parity = 0;
-    if (group == 1) qs_give_turn(1);
+    gram_place at = {0, 0};
+    if (!(FORM & FREE) && group == 1) qs_give_turn(1);
     for (int item = (int)blockIdx.x / 2; item < job.n_items; item += (int)gridDim.x / 2) {
         const gram_tile tile = tile_of(item, half, job.n_pairs);
         if (is_idle(tile, job.d)) {
-            pass_by(job, ring, &slot, &parity);
+            pass_by(job, ring, &at.slot, &at.parity);
             continue;
         }
         const int columns_at = tile.row == tile.column ? 0 : (int)SIDE;
         float acc[SUMS], sum[SUMS], rest[SUMS];
 #pragma unroll
         for (int i = 0; i < SUMS; i++) acc[i] = sum[i] = rest[i] = 0.0f;
-        for (int s = 0; s < job.n_stages; s++) {
-            const uint16_t *stage = ring.slots + slot * SLOT;
-            qs_barrier_wait(&ring.full[slot], parity);
-            qs_wait_for_turn(1 + group);
-            qs_settle(acc);
-            qs_wgmma_fence();
-            multiply_stage(acc, stage + group * UNIT, stage + columns_at);
-            qs_wgmma_commit();
-            qs_give_turn(2 - group);
-            qs_wgmma_wait<0>();
-            qs_settle(acc);
-            qs_barrier_arrive_at_all(&ring.empty[slot]);
-            advance(&slot, &parity);
+        for (int s = 0; s < job.n_stages; s += RUN) {
+            multiply_run<FORM>(ring, &at, acc, group, columns_at, s + 1 < job.n_stages);
+            promote<FORM>(acc, sum, rest);
+            if (!(FORM & SWAP)) continue;
+            s += RUN;
+            if (s >= job.n_stages) {
 #pragma unroll
-            for (int i = 0; i < SUMS; i++) rest[i] = add_term(&sum[i], acc[i] + rest[i]);
+                for (int i = 0; i < SUMS; i++) sum[i] = acc[i];
+                break;
+            }
+            multiply_run<FORM>(ring, &at, sum, group, columns_at, s + 1 < job.n_stages);
+            promote<FORM>(sum, acc, rest);
         }
-        store_tile(job, sum, rest, (int64_t)tile.row * TILE + group * 64 + warp * 16 + lane / 4,
-                   (int64_t)tile.column * TILE + lane % 4 * 2);
+        const int64_t row = (int64_t)tile.row * TILE + group * 64 + warp * 16 + lane / 4;
+        const int64_t column = (int64_t)tile.column * TILE + lane % 4 * 2;
+        bool plain = (FORM & PLAIN) && tile.row != tile.column && job.d % 2 == 0 && ((int64_t)tile.column + 1) * TILE <= job.d;
+        if (plain) store_tile<true>(job, sum, rest, row, column);
+        else store_tile<false>(job, sum, rest, row, column);
     }
-    if (group == 0) qs_wait_for_turn(1); /* the last one given */
+    if (!(FORM & FREE) && group == 0) qs_wait_for_turn(1); /* the last one given */
 }
 
 #endif
 
-__global__ void __launch_bounds__(THREADS, 1) gram_tiles(gram_job job)
+template <int FORM> __global__ void __launch_bounds__(THREADS, 1) gram_tiles(gram_job job)
 {
 #ifdef QS_WGMMA
     QS_DYNAMIC_SHARED(unsigned char, shared);
@@ -373,26 +537,74 @@ __global__ void __launch_bounds__(THREADS, 1) gram_tiles(gram_job job)
     qs_cluster_sync();
     if (threadIdx.x < 128) {
         qs_give_registers<PRODUCER_REGISTERS>();
-        if (threadIdx.x == 0) copy_tiles(job, ring);
+        if (threadIdx.x == 0) copy_tiles<FORM>(job, ring);
         __syncwarp();
     } else {
         qs_take_registers<CONSUMER_REGISTERS>();
-        multiply_tiles(job, ring, (int)threadIdx.x / 128 - 1);
+        int group = (int)threadIdx.x / 128 - 1;
+        if (FORM & UNIFORM) group = __shfl_sync(0xffffffffu, group, 0);
+        multiply_tiles<FORM>(job, ring, group);
     }
     qs_cluster_sync();
 #endif
 }
 
-int gram_pass(void *stream, const float *x, int64_t n, int n_sms, const gram_job &job, uint16_t *terms,
+template <int FORM>
+int gram_pass(void *stream, const float *x, int64_t n, int n_sms, int64_t strip, const gram_job &job, uint16_t *terms,
               const gram_scales &scales)
 {
     int n_blocks = 2 * (job.n_items < n_sms / 2 ? job.n_items : n_sms / 2 > 0 ? n_sms / 2 : 1);
     int64_t n_columns = (int64_t)job.n_pairs * 2 * TILE;
-    find_scales(stream, x, n, job.d, n_columns, scales);
-    QS_LAUNCH(split_tiles, dim3((unsigned)job.n_pairs * 2, (unsigned)job.n_stages), dim3(SPLIT_THREADS), 0,
-              stream, x, n, job.d, scales.scale, terms);
-    QS_LAUNCH_CLUSTERS(gram_tiles, dim3((unsigned)n_blocks), dim3(THREADS), SHARED_BYTES, stream, job);
+    int code = qs_allow_shared(gram_tiles<FORM>, SHARED_BYTES);
+    if (code != 0) return code;
+    if (strip == 0) find_scales(stream, x, n, job.d, n_columns, scales);
+    for (int64_t first = 0; strip != 0 && first < n_columns; first += strip) {
+        unsigned tiles = (unsigned)((n_columns - first < strip ? n_columns - first : strip) / TILE);
+        QS_LAUNCH(wide_maxima, dim3(tiles, GRAM_PARTS), dim3(256), 0, stream, x, n, job.d, first, n_columns, scales.maxima);
+        QS_LAUNCH(column_scales, dim3(tiles / 2), dim3(GRAM_COLUMN_THREADS), 0, stream, scales.maxima + first, n_columns,
+                  scales.scale + first, scales.unscale + first);
+        QS_LAUNCH(split_columns, dim3(tiles, (unsigned)job.n_stages), dim3(SPLIT_THREADS), 0, stream, x, n, job.d,
+                  scales.scale, (int)(first / TILE), job.n_pairs * 2, terms);
+    }
+    if (strip == 0 && (FORM & COLUMNS) != 0)
+        QS_LAUNCH(split_columns, dim3((unsigned)job.n_pairs * 2, (unsigned)job.n_stages), dim3(SPLIT_THREADS), 0, stream, x,
+                  n, job.d, scales.scale, 0, job.n_pairs * 2, terms);
+    else if (strip == 0)
+        QS_LAUNCH(split_tiles, dim3((unsigned)job.n_pairs * 2, (unsigned)job.n_stages), dim3(SPLIT_THREADS), 0, stream, x, n,
+                  job.d, scales.scale, terms);
+    QS_LAUNCH_CLUSTERS(gram_tiles<FORM>, dim3((unsigned)n_blocks), dim3(THREADS), SHARED_BYTES, stream, job);
     return qs_launch_status();
+}
+
+struct gram_form {
+    const char *name;
+    int64_t strip; /* columns whose terms follow their maxima, so that x is still in the L2 cache; 0: all, other kernel */
+    int (*pass)(void *stream, const float *x, int64_t n, int n_sms, int64_t strip, const gram_job &job, uint16_t *terms,
+                const gram_scales &scales);
+};
+enum { BEST = COLUMNS | SWAP | UNIFORM | PLAIN };
+const gram_form forms[] = {
+    {"now", 0, gram_pass<0>},
+    {"k", 0, gram_pass<COLUMNS>},
+    {"kswap", 0, gram_pass<BEST>},
+    {"kwide", 1 << 20, gram_pass<BEST>},
+    {"kstrips2048", 2048, gram_pass<BEST>},
+    {"kstrips1024", 1024, gram_pass<BEST>},
+    {"kstrips512", 512, gram_pass<BEST>},
+    {"kfree", 0, gram_pass<BEST | FREE>},
+    {"kpair", 0, gram_pass<BEST | PAIR>},
+    {"kpairfree", 0, gram_pass<BEST | PAIR | FREE>},
+    {"swap", 0, gram_pass<SWAP | UNIFORM | PLAIN>},
+    {"pair", 0, gram_pass<SWAP | UNIFORM | PLAIN | PAIR>},
+    {"starved", 0, gram_pass<STARVED>},
+    {"kstarved", 0, gram_pass<BEST | STARVED>},
+};
+const gram_form *form_asked_for()
+{
+    const char *name = getenv("QS_GRAM_FORM");
+    for (size_t i = 0; name != nullptr && i < sizeof forms / sizeof *forms; i++)
+        if (strcmp(forms[i].name, name) == 0) return &forms[i];
+    return &forms[0];
 }
 
 }
@@ -409,7 +621,8 @@ extern "C" int qs_cu_gram_wgmma(void *stream, int n_sms, const float *x, int64_t
     int64_t pairs = n_pairs_of(d);
     uint16_t *terms = static_cast<uint16_t *>(workspace);
     gram_scales scales = gram_scales_at(terms + n_terms_of(n, pairs), pairs * 2 * TILE);
-    int code = qs_allow_shared(gram_tiles, SHARED_BYTES);
+    const gram_form *form = form_asked_for();
+    int code = 0;
     for (int64_t row = 0; code == 0 && row < n; row += GRAM_PASS_ROWS) {
         int64_t rows = pass_rows(n - row);
         gram_job job;
@@ -420,7 +633,7 @@ extern "C" int qs_cu_gram_wgmma(void *stream, int n_sms, const float *x, int64_t
         job.n_stages = (int)n_stages_of(rows);
         job.n_pairs = (int)pairs;
         job.n_items = n_items_of((int)pairs);
-        code = gram_pass(stream, x + row * d, rows, n_sms, job, terms, scales);
+        code = form->pass(stream, x + row * d, rows, n_sms, form->strip, job, terms, scales);
     }
     return code;
 }
