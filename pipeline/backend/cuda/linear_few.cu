@@ -108,24 +108,26 @@ template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS,
         }
     }
 
-    /* A slice has as many pieces of every item, if not all are there. */
     template <int COLUMNS, int TILES, bool OWN> struct walker {
         uint32_t b[COLUMNS][8];
-        int first_piece;
+        lane_x x; /* from the slice's first piece on */
+        int n_steps;
 
-        __device__ __forceinline__ void start(const job &j, const lane_x &x, int slice)
+        __device__ __forceinline__ void start(const job &j, const lane_x &of, int slice)
         {
-            first_piece = min(slice * j.slice_pieces, j.n_pieces - 1);
-            if (!OWN) load_x<COLUMNS, OWN>(b, x, first_piece * part::CHUNKS);
+            int first = min(slice * j.slice_pieces, j.n_pieces - 1) * part::CHUNKS;
+            x = of;
+            if (OWN) x.row += first * QS_CU_CHUNK;
+            else x.fragments += first * COLUMNS * 64;
+            n_steps = pieces_of(j, slice);
+            if (!OWN) load_x<COLUMNS, OWN>(b, x, 0);
         }
-        __device__ __forceinline__ int enter(const job &j, const lane_x &, int, int) { return j.slice_pieces; }
-        __device__ __forceinline__ void add(float (&total)[TILES][COLUMNS][4], const job &j, const uint4 *slot,
-                                            const uint32_t *table, const lane_x &x, int slice, int step, int lane)
+        __device__ __forceinline__ int enter(const job &, int, int) { return n_steps; }
+        __device__ __forceinline__ void add(float (&total)[TILES][COLUMNS][4], const job &, const uint4 *slot,
+                                            const uint32_t *table, int step, int lane)
         {
-            int at = slice * j.slice_pieces + step;
-            if (at >= j.n_pieces) return;
-            int then = step + 1 < j.slice_pieces && at + 1 < j.n_pieces ? at + 1 : first_piece;
-            add_piece<alike, COLUMNS, TILES, OWN>(total, slot, table, x, at * part::CHUNKS, then * part::CHUNKS, b, lane);
+            int then = step + 1 < n_steps ? step + 1 : 0;
+            add_piece<alike, COLUMNS, TILES, OWN>(total, slot, table, x, step * part::CHUNKS, then * part::CHUNKS, b, lane);
         }
     };
 };

@@ -116,10 +116,15 @@ struct mixed {
 
     template <int COLUMNS, int TILES, bool OWN> struct walker {
         uint32_t b[COLUMNS][8];
+        lane_x x;
         int which;
 
-        __device__ __forceinline__ void start(const job &, const lane_x &, int) { which = -1; }
-        __device__ __forceinline__ int enter(const job &j, const lane_x &x, int slice, int item)
+        __device__ __forceinline__ void start(const job &, const lane_x &of, int)
+        {
+            x = of;
+            which = -1;
+        }
+        __device__ __forceinline__ int enter(const job &j, int slice, int item)
         {
             place p = place_of<TILES>(j, item);
             const qs_cu_linear &l = j.linears[p.which];
@@ -129,22 +134,21 @@ struct mixed {
             return n;
         }
         template <int FORMAT>
-        __device__ __forceinline__ void add_part(float (&total)[TILES][COLUMNS][4], const uint4 *slot, const lane_x &x,
-                                                 int4 head, int lane)
+        __device__ __forceinline__ void add_part(float (&total)[TILES][COLUMNS][4], const uint4 *slot, int4 head, int lane)
         {
             add_piece<mixed_part<FORMAT>, COLUMNS, TILES, OWN>(total, slot, nullptr, x, head.z, head.w, b, lane);
         }
         __device__ __forceinline__ void add(float (&total)[TILES][COLUMNS][4], const job &, const uint4 *slot,
-                                            const uint32_t *, const lane_x &x, int, int, int lane)
+                                            const uint32_t *, int, int lane)
         {
             int4 head = *reinterpret_cast<const int4 *>(slot + MIXED_AT);
             switch (head.y) {
-            case 2: return add_part<QS_CU_INT2>(total, slot, x, head, lane);
-            case 3: return add_part<QS_CU_INT3>(total, slot, x, head, lane);
-            case 4: return add_part<QS_CU_INT4>(total, slot, x, head, lane);
-            case 5: return add_part<QS_CU_INT5>(total, slot, x, head, lane);
-            case 6: return add_part<QS_CU_INT6>(total, slot, x, head, lane);
-            default: return add_part<QS_CU_INT8>(total, slot, x, head, lane);
+            case 2: return add_part<QS_CU_INT2>(total, slot, head, lane);
+            case 3: return add_part<QS_CU_INT3>(total, slot, head, lane);
+            case 4: return add_part<QS_CU_INT4>(total, slot, head, lane);
+            case 5: return add_part<QS_CU_INT5>(total, slot, head, lane);
+            case 6: return add_part<QS_CU_INT6>(total, slot, head, lane);
+            default: return add_part<QS_CU_INT8>(total, slot, head, lane);
             }
         }
     };

@@ -236,21 +236,21 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     if (WORK::TABLE && !OWN) __syncthreads(); /* split_x ends with one */
     typename WORK::template walker<COLUMNS, TILES, OWN> walk;
     walk.start(j, x, slice);
-    int full = 0, empty = DEPTH - 1, kept = 0; /* slots; items since the last addition */
-    int first = first_item_of(j);              /* of these items */
+    int full = 0, empty = (DEPTH - 1) * SLOT;      /* slots, in vectors */
+    int kept = 0, first = first_item_of(j);        /* items since the last addition; of these */
     for (int base = first; base < j.n_items; base += item_step) {
         int item = base + team_offset(j, team);
         if (item < j.n_items) {
             float total[TILES][COLUMNS][4] = {};
-            int n_steps = walk.enter(j, x, slice, item);
+            int n_steps = walk.enter(j, slice, item);
 #pragma unroll 1
             for (int step = 0; step < n_steps; step++) {
                 qs_copy_async_wait<DEPTH - 2>();
                 __syncwarp(); /* copies of all lanes are there, and all have read what is written next */
-                next.feed(j, ring + empty * SLOT, slice, item_step, lane);
-                walk.add(total, j, ring + full * SLOT, table, x, slice, step, lane);
+                next.feed(j, ring + empty, slice, item_step, lane);
+                walk.add(total, j, ring + full, table, step, lane);
                 empty = full;
-                full = full + 1 == DEPTH ? 0 : full + 1;
+                full = full == (DEPTH - 1) * SLOT ? 0 : full + SLOT;
             }
             leave_sums<COLUMNS, TILES>(j, total, tables + team * SUMS + (kept * SLICES + slice) * ROWS * j.width, lane);
         }

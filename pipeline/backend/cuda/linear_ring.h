@@ -93,12 +93,22 @@ __device__ __forceinline__ int team_offset(const job &j, int team)
     return j.linears[0].gates ? team / 2 * 2 * (int)gridDim.x + team % 2 : team * (int)gridDim.x;
 }
 
-/* Fills a warp's ring: where its next piece comes from. */
+/* Pieces of a slice: as many of every item, if not all are there. */
+__device__ __forceinline__ int pieces_of(const job &j, int slice)
+{
+    return max(min(j.slice_pieces, j.n_pieces - slice * j.slice_pieces), 0);
+}
+
+/* Fills a warp's ring: where its next piece comes from. What the loop over pieces adds to is kept, not worked out anew: it
+ * is a fifth of the instructions that a warp has for a piece of 4-bit codes. */
 template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct even_feeder {
     using part = piece<FORMAT, STEPS, ZEROS>;
     const char *words, *meta; /* of the lane: of the next piece; of its vector of the first group */
-    int meta_step, meta_unit; /* k-step of the lane's group within a piece; bytes of a group, 0 for lanes without */
-    int item, step;
+    uint32_t at;              /* twice the k-step at which the lane's group of the next piece begins */
+    int item, step, n_steps;
+
+    static __device__ __forceinline__ bool has_scale(int lane) { return !ZEROS || lane < part::SCALE_VECTORS; }
+    static __device__ __forceinline__ uint32_t group_bytes(int lane) { return has_scale(lane) ? 16 * part::PAIRS_VECTORS : 16; }
 
     __device__ __forceinline__ void find(const job &j, int slice, int lane)
     {
@@ -108,30 +118,26 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct even_feeder {
         int64_t tile = p.tile, chunk = (int64_t)slice * j.slice_pieces * part::CHUNKS;
         words = reinterpret_cast<const char *>(l.words) +
                 ((tile * j.n_chunks + chunk) * part::CHUNK_VECTORS + lane) * (int64_t)sizeof(uint4);
-        bool is_scale = lane < part::SCALE_VECTORS;
+        bool is_scale = has_scale(lane);
+        int group = is_scale ? lane / part::PAIRS_VECTORS : lane - part::SCALE_VECTORS; /* of the piece's */
         meta = reinterpret_cast<const char *>(is_scale ? (const void *)l.scales : (const void *)l.zeros) +
-               tile * j.n_groups * meta_unit + (is_scale ? lane % part::PAIRS_VECTORS * 16 : 0);
+               tile * j.n_groups * group_bytes(lane) + (is_scale ? lane % part::PAIRS_VECTORS * 16 : 0);
+        at = 2 * (uint32_t)(4 * (int)chunk + STEPS * group);
+        step = 0;
     }
     __device__ __forceinline__ void start(const job &j, int first_item, int slice, int, int lane)
     {
-        item = first_item;
-        step = 0;
-        words = meta = reinterpret_cast<const char *>(j.linears[0].words); /* a warp without items steps them too */
-        bool is_scale = lane < part::SCALE_VECTORS;
-        meta_step = STEPS * (is_scale ? lane / part::PAIRS_VECTORS : lane - part::SCALE_VECTORS);
-        meta_unit = is_scale ? 16 * part::PAIRS_VECTORS : 16;
+        n_steps = pieces_of(j, slice);
+        item = n_steps > 0 ? first_item : j.n_items;
         find(j, slice, lane);
     }
     /* Starts the copies of a piece of TILES tiles; a group of copies is counted even when nothing is left. */
     __device__ __forceinline__ void feed(const job &j, uint4 *slot, int slice, int item_step, int lane)
     {
-        int at = slice * j.slice_pieces + step;
-        if (item < j.n_items && at < j.n_pieces) {
+        if (item < j.n_items) {
             int group = 0;
-            if (part::META_VECTORS > 0) {
-                uint32_t k_step = (uint32_t)(4 * part::CHUNKS * at + meta_step);
-                group = min((int)__umulhi(2u * k_step, j.group_magic), j.n_groups - 1); /* behind the last: x is 0 */
-            }
+            if (part::META_VECTORS > 0)
+                group = min((int)__umulhi(at, j.group_magic), j.n_groups - 1); /* behind the last: x is 0 */
 #pragma unroll
             for (int r = 0; r < TILES; r++) {
                 const char *from = words + r * j.n_chunks * (part::CHUNK_VECTORS * (int64_t)sizeof(uint4));
@@ -141,16 +147,16 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct even_feeder {
                     if (i + 32 <= part::WORD_VECTORS || i + lane < part::WORD_VECTORS)
                         qs_copy_async16(to + i, from + i * sizeof(uint4));
                 if (lane < part::META_VECTORS)
-                    qs_copy_async16(to + part::WORD_VECTORS, meta + (int64_t)(r * j.n_groups + group) * meta_unit);
+                    qs_copy_async16(to + part::WORD_VECTORS, meta + (uint32_t)(r * j.n_groups + group) * group_bytes(lane));
+            }
+            words += part::WORD_VECTORS * sizeof(uint4);
+            at += 2 * 4 * part::CHUNKS;
+            if (++step == n_steps) {
+                item += item_step;
+                find(j, slice, lane);
             }
         }
         qs_copy_async_commit();
-        words += part::WORD_VECTORS * sizeof(uint4);
-        if (++step == j.slice_pieces) {
-            step = 0;
-            item += item_step;
-            find(j, slice, lane);
-        }
     }
 };
 
