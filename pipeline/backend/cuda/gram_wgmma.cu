@@ -14,40 +14,27 @@
 #include "backend/cuda/cluster.h"
 #include "backend/cuda/gram_parts.h"
 #include "backend/cuda/kernels.h"
-#include <stdlib.h>
-#include <string.h>
 
 namespace {
 
-/* On trial, chosen by QS_GRAM_FORM. */
-enum {
-    COLUMNS = 1, /* terms lie by columns of x: operands are K-major */
-    SWAP = 2,    /* accumulators and sums change places */
-    PAIR = 4,    /* two stages are promoted together */
-    FREE = 8,    /* no turns */
-    UNIFORM = 16, /* the number of the warpgroup is known to be one for the warp */
-    STARVED = 32, /* nothing is copied behind the first stages: wrong */
-    PLAIN = 64,   /* tiles that are whole are stored without asking */
-};
-
 /* A tile of the result is 128 x 128; each of two warpgroups has 64 rows of it, a third one starts copies.
- * Terms lie as wgmma reads them, [stage of 64 rows of x][group of 64 columns][high, low][64 rows][64
- * columns], swizzled within rows, so a side of a tile is one bulk copy a stage. */
+ * Terms lie as wgmma reads them, [stage of 64 rows of x][tile of 128 columns][high, low][128 columns][64
+ * rows], swizzled, so a side of a tile is one bulk copy a stage. Columns of x are rows there: products of
+ * operands whose sums run along their rows need no transposing. */
 enum {
-    TILE = 128, GROUP = 64,
+    TILE = 128,
     STAGE_ROWS = 64,                 /* copied together, and promoted together */
     SLOTS = 3,                       /* stages in shared memory */
     STEP = 16,                       /* rows of a product */
-    TERM = STAGE_ROWS * GROUP,       /* elements */
-    UNIT = 2 * TERM, SIDE = 2 * UNIT, SLOT = 2 * SIDE,
-    NEXT_GROUP = UNIT * 2,           /* bytes */
+    TERM = TILE * STAGE_ROWS,        /* elements */
+    SIDE = 2 * TERM, SLOT = 2 * SIDE,
     CONSUMERS = 2, THREADS = (1 + CONSUMERS) * 128,
     SUMS = 64,                       /* of a thread */
     SHARED_BYTES = SLOTS * SLOT * 2 + 2 * SLOTS * 8 + 1024, /* and barriers, and room to align */
     BAND = 4,                        /* pairs of rows of tiles */
     PREFETCH_STAGES = 8,             /* before the end the result is brought to the L2 cache */
     PRODUCER_REGISTERS = 56, CONSUMER_REGISTERS = 224,
-    SPLIT_THREADS = 256, SPLIT_ROWS = STAGE_ROWS * 16 / SPLIT_THREADS, /* rows of a thread */
+    SPLIT_THREADS = 256,
 };
 
 struct gram_job {
@@ -60,60 +47,19 @@ struct gram_job {
 
 int64_t n_pairs_of(int64_t d) { return (d + 2 * TILE - 1) / (2 * TILE); }
 int64_t n_stages_of(int64_t n) { return (n + STAGE_ROWS - 1) / STAGE_ROWS; }
-int64_t n_terms_of(int64_t n, int64_t n_pairs) { return n_stages_of(pass_rows(n)) * n_pairs * 4 * UNIT; }
+int64_t n_terms_of(int64_t n, int64_t n_pairs) { return n_stages_of(pass_rows(n)) * n_pairs * 2 * SIDE; }
 
 /* ---- terms ---- */
 
-/* What column_maxima does, for 128 columns from `first` on to a block; a warp reads 512 bytes of a row. */
-__global__ void __launch_bounds__(256) wide_maxima(const float *__restrict__ x, int64_t n, int64_t d, int64_t first,
-                                                   int64_t n_columns, float *__restrict__ maxima)
-{
-    enum { WARPS = 8, AHEAD = 8 };
-    __shared__ float4 of_warp[WARPS][32];
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int64_t column = first + (int64_t)blockIdx.x * TILE + lane * 4;
-    const int64_t begin = n * blockIdx.y / GRAM_PARTS, end = n * (blockIdx.y + 1) / GRAM_PARTS;
-    const bool whole = d % 4 == 0 && column + 4 <= d;
-    float m[4] = {};
-    for (int64_t row = begin + warp; row < end; row += WARPS * AHEAD) {
-        float v[AHEAD][4];
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const int64_t r = row + i * WARPS;
-            const float *from = x + r * d + column;
-            if (whole && r < end) {
-                float4 w = *reinterpret_cast<const float4 *>(from);
-                v[i][0] = w.x, v[i][1] = w.y, v[i][2] = w.z, v[i][3] = w.w;
-            } else {
-#pragma unroll
-                for (int k = 0; k < 4; k++) v[i][k] = r < end && column + k < d ? from[k] : 0.0f;
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++)
-#pragma unroll
-            for (int k = 0; k < 4; k++) m[k] = fmaxf(m[k], fabsf(v[i][k]));
-    }
-    of_warp[warp][lane] = make_float4(m[0], m[1], m[2], m[3]);
-    __syncthreads();
-    if (warp != 0) return;
-    for (int w = 1; w < WARPS; w++) {
-        float4 o = of_warp[w][lane];
-        m[0] = fmaxf(m[0], o.x), m[1] = fmaxf(m[1], o.y), m[2] = fmaxf(m[2], o.z), m[3] = fmaxf(m[3], o.w);
-    }
-    *reinterpret_cast<float4 *>(maxima + blockIdx.y * n_columns + column) = make_float4(m[0], m[1], m[2], m[3]);
-}
-
-/* Eight columns of one row: 16 bytes of each term. */
-__device__ __forceinline__ void split_eight(const float value[8], const float2 scale[8], uint4 *high,
-                                            uint4 *low)
+/* Eight rows of one column: 16 bytes of each term. */
+__device__ __forceinline__ void split_eight(const float value[8], float2 scale, uint4 *high, uint4 *low)
 {
     uint32_t h[4], l[4];
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         float first_high, first_low, second_high, second_low;
-        split_value(value[2 * k], scale[2 * k], &first_high, &first_low);
-        split_value(value[2 * k + 1], scale[2 * k + 1], &second_high, &second_low);
+        split_value(value[2 * k], scale, &first_high, &first_low);
+        split_value(value[2 * k + 1], scale, &second_high, &second_low);
         h[k] = qs_f16x2_of_f32(first_high, second_high);
         l[k] = qs_f16x2_of_f32(first_low, second_low);
     }
@@ -121,78 +67,38 @@ __device__ __forceinline__ void split_eight(const float value[8], const float2 s
     *low = make_uint4(l[0], l[1], l[2], l[3]);
 }
 
-/* A block takes two groups of one stage. The last rows, which column_maxima has read last, go first. */
+/* A block takes a tile's columns of one stage, which are turned in shared memory. The last rows, which
+ * column_maxima has read last, go first. */
 __global__ void __launch_bounds__(SPLIT_THREADS) split_tiles(const float *__restrict__ x, int64_t n, int64_t d,
                                                             const float2 *__restrict__ scale,
                                                             uint16_t *__restrict__ terms)
 {
-    int piece = (int)threadIdx.x % 8, first_row = (int)threadIdx.x / 16;
-    int64_t stage = (int64_t)gridDim.y - 1 - blockIdx.y;
-    int64_t group = (int64_t)blockIdx.x * 2 + threadIdx.x / 8 % 2;
-    int64_t column = group * GROUP + piece * 8;
-    float2 factors[8];
-    float value[SPLIT_ROWS][8];
-    bool whole = d % 4 == 0 && column + 8 <= d;
-#pragma unroll
-    for (int k = 0; k < 8; k++) factors[k] = scale[column + k];
-#pragma unroll
-    for (int i = 0; i < SPLIT_ROWS; i++) {
-        int64_t row = stage * STAGE_ROWS + first_row + i * 16;
-        const float *from = x + row * d + column;
-        if (whole && row < n) {
-            const float4 *pieces = reinterpret_cast<const float4 *>(from);
-            float4 v = pieces[0], w = pieces[1];
-            value[i][0] = v.x, value[i][1] = v.y, value[i][2] = v.z, value[i][3] = v.w;
-            value[i][4] = w.x, value[i][5] = w.y, value[i][6] = w.z, value[i][7] = w.w;
-        } else {
-#pragma unroll
-            for (int k = 0; k < 8; k++) value[i][k] = row < n && column + k < d ? from[k] : 0.0f;
-        }
-    }
-    uint16_t *unit = terms + (stage * gridDim.x * 2 + group) * UNIT;
-#pragma unroll
-    for (int i = 0; i < SPLIT_ROWS; i++) {
-        uint4 high, low;
-        split_eight(value[i], factors, &high, &low);
-        uint16_t *to = unit + qs_tile_at(first_row + i * 16, piece * 8);
-        *reinterpret_cast<uint4 *>(to) = high;
-        *reinterpret_cast<uint4 *>(to + TERM) = low;
-    }
-}
-
-/* The same by columns of x: [stage][tile of 128 columns][high, low][column][64 rows], swizzled. A block takes a tile's
- * columns of one stage. */
-__global__ void __launch_bounds__(SPLIT_THREADS) split_columns(const float *__restrict__ x, int64_t n, int64_t d,
-                                                              const float2 *__restrict__ scale, int first_tile,
-                                                              int n_tiles, uint16_t *__restrict__ terms)
-{
-    enum { PIECES = STAGE_ROWS / 8, STEPS = PIECES * TILE / SPLIT_THREADS, N_VECTORS = SIDE / 8 };
-    __shared__ uint4 turned[N_VECTORS];
-    const int within = (int)threadIdx.x % TILE, first_piece = (int)threadIdx.x / TILE;
-    const int64_t stage = (int64_t)gridDim.y - 1 - blockIdx.y, tile = first_tile + (int64_t)blockIdx.x;
-    const int64_t column = tile * TILE + within;
+    enum {
+        APART = SPLIT_THREADS / TILE,     /* a thread's pieces of 8 rows */
+        PIECES = STAGE_ROWS / 8 / APART,
+        VECTORS = SIDE / 8,               /* of 16 bytes */
+    };
+    __shared__ uint4 turned[VECTORS];
+    const int within = (int)threadIdx.x % TILE, first = (int)threadIdx.x / TILE;
+    const int64_t stage = (int64_t)gridDim.y - 1 - blockIdx.y, column = (int64_t)blockIdx.x * TILE + within;
     const float2 factors = scale[column];
-    float value[STEPS][8];
+    float value[PIECES][8];
 #pragma unroll
-    for (int i = 0; i < STEPS; i++)
+    for (int i = 0; i < PIECES; i++)
 #pragma unroll
         for (int k = 0; k < 8; k++) {
-            int64_t row = stage * STAGE_ROWS + (first_piece + i * (SPLIT_THREADS / TILE)) * 8 + k;
+            int64_t row = stage * STAGE_ROWS + (first + i * APART) * 8 + k;
             value[i][k] = row < n && column < d ? x[row * d + column] : 0.0f;
         }
-    const float2 all[8] = {factors, factors, factors, factors, factors, factors, factors, factors};
 #pragma unroll
-    for (int i = 0; i < STEPS; i++) {
-        uint4 high, low;
-        split_eight(value[i], all, &high, &low);
-        int to = qs_tile_at(within, (first_piece + i * (SPLIT_THREADS / TILE)) * 8) / 8;
-        turned[to] = high;
-        turned[to + N_VECTORS / 2] = low;
+    for (int i = 0; i < PIECES; i++) {
+        int to = qs_tile_at(within, (first + i * APART) * 8) / 8;
+        split_eight(value[i], factors, &turned[to], &turned[to + VECTORS / 2]);
     }
     __syncthreads();
-    uint4 *out = reinterpret_cast<uint4 *>(terms + (stage * n_tiles + tile) * SIDE);
+    uint4 *out = reinterpret_cast<uint4 *>(terms + (stage * gridDim.x + blockIdx.x) * SIDE);
 #pragma unroll
-    for (int i = 0; i < N_VECTORS / SPLIT_THREADS; i++) out[i * SPLIT_THREADS + threadIdx.x] = turned[i * SPLIT_THREADS + threadIdx.x];
+    for (int i = 0; i < VECTORS; i += SPLIT_THREADS) out[i + threadIdx.x] = turned[i + threadIdx.x];
 }
 
 /* ---- tiles ---- */
@@ -281,10 +187,10 @@ __device__ __forceinline__ void prefetch_result(const gram_job &job, const gram_
 }
 
 /* One thread. A tile on the diagonal has one side. */
-template <int FORM> __device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring &ring)
+__device__ __forceinline__ void copy_tiles(const gram_job &job, const gram_ring &ring)
 {
     const int half = (int)blockIdx.x % 2;
-    const int64_t stride = (int64_t)job.n_pairs * 4 * UNIT;
+    const int64_t stride = (int64_t)job.n_pairs * 2 * SIDE;
     const int prefetch_stage = job.n_stages > PREFETCH_STAGES ? job.n_stages - PREFETCH_STAGES : 0;
     int slot = 0;
     uint32_t parity = 1;
@@ -297,14 +203,9 @@ template <int FORM> __device__ __forceinline__ void copy_tiles(const gram_job &j
             uint64_t *full = &ring.full[slot];
             uint16_t *to = ring.slots + slot * SLOT;
             qs_barrier_wait(&ring.empty[slot], parity);
-            if ((FORM & STARVED) && s >= SLOTS) {
-                qs_barrier_arrive(full);
-                advance(&slot, &parity);
-                continue;
-            }
             qs_barrier_expect(full, (diagonal ? SIDE : SLOT) * 2);
             if (tile.together) /* each block brings half of the rows' side to both */
-                qs_copy_bulk_to_all(to + half * UNIT, rows + half * UNIT, UNIT * 2, full);
+                qs_copy_bulk_to_all(to + half * TERM, rows + half * TERM, TERM * 2, full);
             else
                 qs_copy_bulk(to, rows, SIDE * 2, full);
             if (!diagonal) qs_copy_bulk(to + SIDE, columns, SIDE * 2, full);
@@ -319,32 +220,18 @@ template <int FORM> __device__ __forceinline__ void copy_tiles(const gram_job &j
 /* The three products of a stage: first those with a low term, whose sums are so small that what is cut off
  * them is nothing. The first one starts the sums: clearing them would take longer than the other warpgroup's
  * products last. */
-template <int FORM>
-__device__ __forceinline__ void multiply_stage(float (&acc)[SUMS], const uint16_t *side, const uint16_t *columns, int group,
-                                               bool add)
+__device__ __forceinline__ void multiply_stage(float (&acc)[SUMS], const uint16_t *rows,
+                                               const uint16_t *columns)
 {
-    if constexpr ((FORM & COLUMNS) != 0) {
-        const uint64_t a = qs_tile_k(side + group * TERM), b = qs_tile_k(columns);
-        const uint64_t a_low = qs_tile_rows(a, TILE), b_low = qs_tile_rows(b, TILE);
+    const uint64_t a = qs_tile_k(rows), b = qs_tile_k(columns);
+    const uint64_t a_low = qs_tile_rows(a, TILE), b_low = qs_tile_rows(b, TILE);
 #pragma unroll
-        for (int k = 0; k < STAGE_ROWS / STEP; k++) {
-            qs_wgmma<false>(acc, qs_tile_step(a, k), qs_tile_step(b_low, k), add || k > 0);
-            qs_wgmma<false>(acc, qs_tile_step(a_low, k), qs_tile_step(b, k));
-        }
-#pragma unroll
-        for (int k = 0; k < STAGE_ROWS / STEP; k++) qs_wgmma<false>(acc, qs_tile_step(a, k), qs_tile_step(b, k));
-    } else {
-        const uint64_t a = qs_tile_mn(side + group * UNIT, NEXT_GROUP), b = qs_tile_mn(columns, NEXT_GROUP);
-        const uint64_t a_low = qs_tile_rows(a, STAGE_ROWS), b_low = qs_tile_rows(b, STAGE_ROWS);
-#pragma unroll
-        for (int k = 0; k < STAGE_ROWS; k += STEP) {
-            qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a, k), qs_tile_rows(b_low, k), add || k > 0);
-            qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a_low, k), qs_tile_rows(b, k));
-        }
-#pragma unroll
-        for (int k = 0; k < STAGE_ROWS; k += STEP)
-            qs_wgmma<false, 1, 1>(acc, qs_tile_rows(a, k), qs_tile_rows(b, k));
+    for (int k = 0; k < STAGE_ROWS / STEP; k++) {
+        qs_wgmma<false>(acc, qs_tile_step(a, k), qs_tile_step(b_low, k), k > 0);
+        qs_wgmma<false>(acc, qs_tile_step(a_low, k), qs_tile_step(b, k));
     }
+#pragma unroll
+    for (int k = 0; k < STAGE_ROWS / STEP; k++) qs_wgmma<false>(acc, qs_tile_step(a, k), qs_tile_step(b, k));
 }
 
 /* Two neighbours of a row of gram: whether there is a first and a second, and whether they lie in one
@@ -381,14 +268,16 @@ __device__ __forceinline__ void store_pair(const gram_pair &p, double2 v)
     if (p.second) p.at[1] = v.y;
 }
 
-__device__ __forceinline__ double2 *plain_at(const gram_job &job, int64_t row, int64_t column)
+/* The same where all of a tile is in the upper triangle and d is even. */
+__device__ __forceinline__ double2 *vector_at(const gram_job &job, int64_t row, int64_t column)
 {
     return reinterpret_cast<double2 *>(job.gram + row * job.d + column);
 }
 
 /* gram += the tile's sums; sum and rest are a thread's as wgmma.h says, row and column its first. Some are
  * loaded before the first of them is stored. */
-template <bool PLAIN_TILE> __device__ __forceinline__ void store_tile(const gram_job &job, const float (&sum)[SUMS],
+template <bool WHOLE>
+__device__ __forceinline__ void store_tile(const gram_job &job, const float (&sum)[SUMS],
                                            const float (&rest)[SUMS], int64_t row, int64_t column)
 {
     enum { AHEAD = 8 }; /* pairs: two rows of half as many columns */
@@ -401,14 +290,14 @@ template <bool PLAIN_TILE> __device__ __forceinline__ void store_tile(const gram
             unscale[i] = *reinterpret_cast<const double2 *>(job.unscale + column + (first / 2 + i) * 8);
 #pragma unroll
         for (int i = 0; i < AHEAD; i++)
-            v[i] = PLAIN_TILE ? *plain_at(job, row + (first + i) % 2 * 8, column + (first + i) / 2 * 8)
+            v[i] = WHOLE ? *vector_at(job, row + (first + i) % 2 * 8, column + (first + i) / 2 * 8)
                               : load_pair(pair_at(job, row + (first + i) % 2 * 8, column + (first + i) / 2 * 8));
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
             const int at = 2 * (first + i), half = (first + i) % 2;
             v[i].x += ((double)sum[at] + (double)rest[at]) * unscale_row[half] * unscale[i / 2].x;
             v[i].y += ((double)sum[at + 1] + (double)rest[at + 1]) * unscale_row[half] * unscale[i / 2].y;
-            if (PLAIN_TILE) *plain_at(job, row + half * 8, column + (first + i) / 2 * 8) = v[i];
+            if (WHOLE) *vector_at(job, row + half * 8, column + (first + i) / 2 * 8) = v[i];
             else store_pair(pair_at(job, row + half * 8, column + (first + i) / 2 * 8), v[i]);
         }
     }
@@ -430,95 +319,78 @@ struct gram_place { /* of a warpgroup in the ring */
     uint32_t parity;
 };
 
-/* acc = the products of one stage, or of two. */
-template <int FORM>
-__device__ __forceinline__ void multiply_run(const gram_ring &ring, gram_place *at, float (&acc)[SUMS], int group,
-                                             int columns_at, bool two)
+/* acc = the products of a stage. */
+__device__ __forceinline__ void multiply_next(const gram_ring &ring, gram_place *at, float (&acc)[SUMS], int group,
+                                              int columns_at)
 {
     const uint16_t *stage = ring.slots + at->slot * SLOT;
-    uint64_t *first = &ring.empty[at->slot], *second = first;
     qs_barrier_wait(&ring.full[at->slot], at->parity);
-    if (!(FORM & FREE)) qs_wait_for_turn(1 + group);
+    qs_wait_for_turn(1 + group);
     qs_settle(acc);
     qs_wgmma_fence();
-    multiply_stage<FORM>(acc, stage, stage + columns_at, group, false);
+    multiply_stage(acc, stage + group * (TERM / 2), stage + columns_at);
     qs_wgmma_commit();
-    advance(&at->slot, &at->parity);
-    if ((FORM & PAIR) && two) {
-        stage = ring.slots + at->slot * SLOT;
-        second = &ring.empty[at->slot];
-        qs_barrier_wait(&ring.full[at->slot], at->parity);
-        multiply_stage<FORM>(acc, stage, stage + columns_at, group, true);
-        qs_wgmma_commit();
-        advance(&at->slot, &at->parity);
-        if (!(FORM & FREE)) qs_give_turn(2 - group);
-        qs_wgmma_wait<1>();
-        qs_barrier_arrive_at_all(first);
-    } else if (!(FORM & FREE)) {
-        qs_give_turn(2 - group);
-    }
+    qs_give_turn(2 - group);
     qs_wgmma_wait<0>();
     qs_settle(acc);
-    qs_barrier_arrive_at_all(second);
+    qs_barrier_arrive_at_all(&ring.empty[at->slot]);
+    advance(&at->slot, &at->parity);
 }
 
-/* acc and rest are added to sum, and the next rest is what that lost. SWAP: acc is the sum then. */
-template <int FORM>
-__device__ __forceinline__ void promote(float (&acc)[SUMS], float (&sum)[SUMS], float (&rest)[SUMS])
+/* sum and rest are added to acc, which is the sum from here on, and rest what that lost: sums that stay where
+ * they are would have to be moved there. */
+__device__ __forceinline__ void promote(float (&acc)[SUMS], const float (&sum)[SUMS], float (&rest)[SUMS])
 {
 #pragma unroll
     for (int i = 0; i < SUMS; i++) {
-        float term = acc[i] + rest[i], next = sum[i] + term;
-        rest[i] = term - (next - sum[i]);
-        if (FORM & SWAP) acc[i] = next;
-        else sum[i] = next;
+        const float term = acc[i] + rest[i];
+        acc[i] = sum[i];
+        rest[i] = add_term(&acc[i], term);
     }
 }
 
 /* A warpgroup. While one of the two promotes its sums the other one's products run: they take turns, since
  * side by side both would promote at the same time. */
-template <int FORM>
 __device__ __forceinline__ void multiply_tiles(const gram_job &job, const gram_ring &ring, int group)
 {
-    enum { RUN = FORM & PAIR ? 2 : 1 };
     const int half = (int)blockIdx.x % 2, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32 % 4;
     gram_place at = {0, 0};
-    if (!(FORM & FREE) && group == 1) qs_give_turn(1);
+    if (group == 1) qs_give_turn(1);
     for (int item = (int)blockIdx.x / 2; item < job.n_items; item += (int)gridDim.x / 2) {
         const gram_tile tile = tile_of(item, half, job.n_pairs);
         if (is_idle(tile, job.d)) {
             pass_by(job, ring, &at.slot, &at.parity);
             continue;
         }
-        const int columns_at = tile.row == tile.column ? 0 : (int)SIDE;
+        const bool diagonal = tile.row == tile.column;
+        const int columns_at = diagonal ? 0 : (int)SIDE;
         float acc[SUMS], sum[SUMS], rest[SUMS];
 #pragma unroll
         for (int i = 0; i < SUMS; i++) acc[i] = sum[i] = rest[i] = 0.0f;
-        for (int s = 0; s < job.n_stages; s += RUN) {
-            multiply_run<FORM>(ring, &at, acc, group, columns_at, s + 1 < job.n_stages);
-            promote<FORM>(acc, sum, rest);
-            if (!(FORM & SWAP)) continue;
-            s += RUN;
-            if (s >= job.n_stages) {
+        for (int s = 0; s < job.n_stages; s += 2) {
+            multiply_next(ring, &at, acc, group, columns_at);
+            promote(acc, sum, rest);
+            if (s + 1 == job.n_stages) {
 #pragma unroll
                 for (int i = 0; i < SUMS; i++) sum[i] = acc[i];
                 break;
             }
-            multiply_run<FORM>(ring, &at, sum, group, columns_at, s + 1 < job.n_stages);
-            promote<FORM>(sum, acc, rest);
+            multiply_next(ring, &at, sum, group, columns_at);
+            promote(sum, acc, rest);
         }
         const int64_t row = (int64_t)tile.row * TILE + group * 64 + warp * 16 + lane / 4;
         const int64_t column = (int64_t)tile.column * TILE + lane % 4 * 2;
-        bool plain = (FORM & PLAIN) && tile.row != tile.column && job.d % 2 == 0 && ((int64_t)tile.column + 1) * TILE <= job.d;
-        if (plain) store_tile<true>(job, sum, rest, row, column);
-        else store_tile<false>(job, sum, rest, row, column);
+        if (!diagonal && job.d % 2 == 0 && ((int64_t)tile.column + 1) * TILE <= job.d)
+            store_tile<true>(job, sum, rest, row, column);
+        else
+            store_tile<false>(job, sum, rest, row, column);
     }
-    if (!(FORM & FREE) && group == 0) qs_wait_for_turn(1); /* the last one given */
+    if (group == 0) qs_wait_for_turn(1); /* the last one given */
 }
 
 #endif
 
-template <int FORM> __global__ void __launch_bounds__(THREADS, 1) gram_tiles(gram_job job)
+__global__ void __launch_bounds__(THREADS, 1) gram_tiles(gram_job job)
 {
 #ifdef QS_WGMMA
     QS_DYNAMIC_SHARED(unsigned char, shared);
@@ -537,74 +409,27 @@ template <int FORM> __global__ void __launch_bounds__(THREADS, 1) gram_tiles(gra
     qs_cluster_sync();
     if (threadIdx.x < 128) {
         qs_give_registers<PRODUCER_REGISTERS>();
-        if (threadIdx.x == 0) copy_tiles<FORM>(job, ring);
+        if (threadIdx.x == 0) copy_tiles(job, ring);
         __syncwarp();
     } else {
         qs_take_registers<CONSUMER_REGISTERS>();
-        int group = (int)threadIdx.x / 128 - 1;
-        if (FORM & UNIFORM) group = __shfl_sync(0xffffffffu, group, 0);
-        multiply_tiles<FORM>(job, ring, group);
+        /* Taken from one lane, so that the compiler knows that descriptors are the same in all of a warp. */
+        multiply_tiles(job, ring, __shfl_sync(0xffffffffu, (int)threadIdx.x / 128 - 1, 0));
     }
     qs_cluster_sync();
 #endif
 }
 
-template <int FORM>
-int gram_pass(void *stream, const float *x, int64_t n, int n_sms, int64_t strip, const gram_job &job, uint16_t *terms,
+int gram_pass(void *stream, const float *x, int64_t n, int n_sms, const gram_job &job, uint16_t *terms,
               const gram_scales &scales)
 {
     int n_blocks = 2 * (job.n_items < n_sms / 2 ? job.n_items : n_sms / 2 > 0 ? n_sms / 2 : 1);
     int64_t n_columns = (int64_t)job.n_pairs * 2 * TILE;
-    int code = qs_allow_shared(gram_tiles<FORM>, SHARED_BYTES);
-    if (code != 0) return code;
-    if (strip == 0) find_scales(stream, x, n, job.d, n_columns, scales);
-    for (int64_t first = 0; strip != 0 && first < n_columns; first += strip) {
-        unsigned tiles = (unsigned)((n_columns - first < strip ? n_columns - first : strip) / TILE);
-        QS_LAUNCH(wide_maxima, dim3(tiles, GRAM_PARTS), dim3(256), 0, stream, x, n, job.d, first, n_columns, scales.maxima);
-        QS_LAUNCH(column_scales, dim3(tiles / 2), dim3(GRAM_COLUMN_THREADS), 0, stream, scales.maxima + first, n_columns,
-                  scales.scale + first, scales.unscale + first);
-        QS_LAUNCH(split_columns, dim3(tiles, (unsigned)job.n_stages), dim3(SPLIT_THREADS), 0, stream, x, n, job.d,
-                  scales.scale, (int)(first / TILE), job.n_pairs * 2, terms);
-    }
-    if (strip == 0 && (FORM & COLUMNS) != 0)
-        QS_LAUNCH(split_columns, dim3((unsigned)job.n_pairs * 2, (unsigned)job.n_stages), dim3(SPLIT_THREADS), 0, stream, x,
-                  n, job.d, scales.scale, 0, job.n_pairs * 2, terms);
-    else if (strip == 0)
-        QS_LAUNCH(split_tiles, dim3((unsigned)job.n_pairs * 2, (unsigned)job.n_stages), dim3(SPLIT_THREADS), 0, stream, x, n,
-                  job.d, scales.scale, terms);
-    QS_LAUNCH_CLUSTERS(gram_tiles<FORM>, dim3((unsigned)n_blocks), dim3(THREADS), SHARED_BYTES, stream, job);
+    find_scales(stream, x, n, job.d, n_columns, scales);
+    QS_LAUNCH(split_tiles, dim3((unsigned)job.n_pairs * 2, (unsigned)job.n_stages), dim3(SPLIT_THREADS), 0,
+              stream, x, n, job.d, scales.scale, terms);
+    QS_LAUNCH_CLUSTERS(gram_tiles, dim3((unsigned)n_blocks), dim3(THREADS), SHARED_BYTES, stream, job);
     return qs_launch_status();
-}
-
-struct gram_form {
-    const char *name;
-    int64_t strip; /* columns whose terms follow their maxima, so that x is still in the L2 cache; 0: all, other kernel */
-    int (*pass)(void *stream, const float *x, int64_t n, int n_sms, int64_t strip, const gram_job &job, uint16_t *terms,
-                const gram_scales &scales);
-};
-enum { BEST = COLUMNS | SWAP | UNIFORM | PLAIN };
-const gram_form forms[] = {
-    {"now", 0, gram_pass<0>},
-    {"k", 0, gram_pass<COLUMNS>},
-    {"kswap", 0, gram_pass<BEST>},
-    {"kwide", 1 << 20, gram_pass<BEST>},
-    {"kstrips2048", 2048, gram_pass<BEST>},
-    {"kstrips1024", 1024, gram_pass<BEST>},
-    {"kstrips512", 512, gram_pass<BEST>},
-    {"kfree", 0, gram_pass<BEST | FREE>},
-    {"kpair", 0, gram_pass<BEST | PAIR>},
-    {"kpairfree", 0, gram_pass<BEST | PAIR | FREE>},
-    {"swap", 0, gram_pass<SWAP | UNIFORM | PLAIN>},
-    {"pair", 0, gram_pass<SWAP | UNIFORM | PLAIN | PAIR>},
-    {"starved", 0, gram_pass<STARVED>},
-    {"kstarved", 0, gram_pass<BEST | STARVED>},
-};
-const gram_form *form_asked_for()
-{
-    const char *name = getenv("QS_GRAM_FORM");
-    for (size_t i = 0; name != nullptr && i < sizeof forms / sizeof *forms; i++)
-        if (strcmp(forms[i].name, name) == 0) return &forms[i];
-    return &forms[0];
 }
 
 }
@@ -621,8 +446,7 @@ extern "C" int qs_cu_gram_wgmma(void *stream, int n_sms, const float *x, int64_t
     int64_t pairs = n_pairs_of(d);
     uint16_t *terms = static_cast<uint16_t *>(workspace);
     gram_scales scales = gram_scales_at(terms + n_terms_of(n, pairs), pairs * 2 * TILE);
-    const gram_form *form = form_asked_for();
-    int code = 0;
+    int code = qs_allow_shared(gram_tiles, SHARED_BYTES);
     for (int64_t row = 0; code == 0 && row < n; row += GRAM_PASS_ROWS) {
         int64_t rows = pass_rows(n - row);
         gram_job job;
@@ -633,7 +457,7 @@ extern "C" int qs_cu_gram_wgmma(void *stream, int n_sms, const float *x, int64_t
         job.n_stages = (int)n_stages_of(rows);
         job.n_pairs = (int)pairs;
         job.n_items = n_items_of((int)pairs);
-        code = form->pass(stream, x + row * d, rows, n_sms, form->strip, job, terms, scales);
+        code = gram_pass(stream, x + row * d, rows, n_sms, job, terms, scales);
     }
     return code;
 }
