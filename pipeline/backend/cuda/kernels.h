@@ -74,8 +74,7 @@ int qs_cu_gram(void *stream, const float *x, int64_t n, int64_t d, double *gram,
 int qs_cu_abs_stats(void *stream, const float *x, int64_t n, int64_t d, double *abs_sum, float *abs_max);
 
 /* ---- gram_wgmma.cu ---- */
-/* The same where qs_rt_device.has_wgmma; n_sms: of the device. The error is below 9e-7 at the very worst. On trial
- * (gpu_trial.c). */
+/* The same where qs_rt_device.has_wgmma; n_sms: of the device. The error is below 9e-7 at the very worst. */
 size_t qs_cu_gram_wgmma_bytes(int64_t n, int64_t d);
 int qs_cu_gram_wgmma(void *stream, int n_sms, const float *x, int64_t n, int64_t d, double *gram,
                      void *workspace);

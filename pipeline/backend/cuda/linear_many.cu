@@ -7,9 +7,6 @@
  * How blocks share tiles: many_tiles.h. */
 #include "backend/cuda/many_tiles.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 namespace {
 
 #ifdef QS_WGMMA
@@ -385,15 +382,13 @@ template <class F> int launch(void *stream, job *j, int n_sms)
     return qs_launch_status();
 }
 
-/* Two blocks share W where W is what the L2 cache brings most of, and tiles of rows of x are in pairs. */
+/* Two blocks share W of the commonest forms where tiles of rows of x are in pairs. */
 template <int FORMAT, int STEPS = 4, bool ZEROS = false> int launch_form(void *stream, job *j, int n_sms)
 {
     enum { BLOCKS = 2, N = 128 };
     j->n_columns = (j->n + N - 1) / N;
-    const char *asked = getenv("QS_MANY_FORM"); /* while it is on trial: single */
-    bool alone = asked != NULL && strcmp(asked, "single") == 0;
     if constexpr (!qs_unpacker<FORMAT>::CODED || (FORMAT == QS_CU_INT4 && STEPS == 4))
-        if (!alone && j->n_columns % QS_CLUSTER == 0 && n_sms >= QS_CLUSTER)
+        if (j->n_columns % QS_CLUSTER == 0 && n_sms >= QS_CLUSTER)
             return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N, QS_CLUSTER>>(stream, j, n_sms);
     return launch<form<FORMAT, STEPS, ZEROS, BLOCKS, N, 1>>(stream, j, n_sms);
 }
