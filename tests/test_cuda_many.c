@@ -336,7 +336,7 @@ static void test_norms_prepare(void **state)
 static void test_more_rows_go_the_other_way(void **state)
 {
     fixture *f = take(state);
-    static const row most[] = {{QS_MATRIX_INT, 4, 20, 64, 256, 64, 0}, {QS_MATRIX_F16, 16, 20, 64, 512, 0, 0}};
+    static const row most[] = {{QS_MATRIX_INT, 4, 20, 64, 512, 64, 0}, {QS_MATRIX_F16, 16, 20, 64, 512, 0, 0}};
     for (int k = 0; k < 4; k++) {
         row r = most[k / 2];
         problem stored, dense;

@@ -5,7 +5,7 @@
 #include "backend/cuda/gpu_matrix.h"
 #include "backend/cuda/many.h"
 
-enum { ROWS_16_BITS = 512, ROWS_CODED = 256 /* measured: docs/gpu.md */ };
+enum { STORED_ROWS_MAX = 512 /* measured: docs/gpu.md */ };
 
 /* Kernels for few rows and, behind them, for many. */
 static const char *const kernels[] = {
@@ -24,8 +24,7 @@ const char *qs_gpu_many_kernel(const qs_matrix *matrix, int64_t *rows_max)
     if (!gpu->device.has_wgmma || !is_stored || matrix->compute != QS_COMPUTE_BF16 || !self->fits_f16) return NULL;
     if (!qs_cu_many_takes(&self->shape)) return NULL;
     const char *asked = getenv("QS_MANY_ROWS"); /* to measure and to test both ways */
-    *rows_max = qs_cu_is_coded(self->shape.format) ? ROWS_CODED : ROWS_16_BITS;
-    if (asked != NULL) *rows_max = strtoll(asked, NULL, 10);
+    *rows_max = asked != NULL ? strtoll(asked, NULL, 10) : STORED_ROWS_MAX;
     return *rows_max > 0 ? kernels[self->shape.format] : NULL;
 }
 

@@ -126,7 +126,7 @@ static inline int qs_cu_words(qs_cu_format format)
  * middle of the wider. A piece is such a block, or a chunk of it above 4 bits; words of a tile are its pieces one behind
  * the other. A plan says where: this head, then the pieces, then how rows were packed. Scales lie as those of other
  * matrices, [tile][group][8]; groups begin and end at multiples of 32 columns. */
-enum { QS_CU_MIXED_SLICES = 16, QS_CU_UNIT = 32 };
+enum { QS_CU_MIXED_SLICES = 8, QS_CU_UNIT = 32 };
 typedef struct qs_cu_mixed_plan {
     int32_t first[QS_CU_MIXED_SLICES + 1]; /* piece of each slice, of about equal bytes; one slice a warp */
     int32_t tile_vectors;                  /* of 16 bytes */

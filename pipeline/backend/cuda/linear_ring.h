@@ -9,7 +9,7 @@
 
 namespace {
 
-enum { SLICES = 16, TEAM = SLICES * 32 /* threads */, OWN_TEAMS = 2,
+enum { SLICES = 8, TEAM = SLICES * 32 /* threads */, OWN_TEAMS = 4,
        X_PAD = 8 /* elements between rows in shared memory: other banks */ };
 
 struct job {
@@ -56,12 +56,12 @@ template <int FORMAT, int STEPS, bool ZEROS> struct piece {
 template <int COLUMNS, int VECTORS, bool OWN> struct cut {
     enum {
         TILES = COLUMNS == 1 ? 1 : 2,
-        TEAMS = OWN ? OWN_TEAMS : 1, /* at most */
+        TEAMS = OWN ? OWN_TEAMS : COLUMNS == 1 ? 3 : 2, /* at most */
         ROWS = TILES * QS_CU_TILE_ROWS,
         SLOT = TILES * VECTORS,
-        BUDGET = OWN ? 6200 : COLUMNS == 1 ? 9300 : 8600, /* bytes of a ring */
+        BUDGET = COLUMNS == 1 ? 6200 : 8600, /* bytes of a ring */
         FIT = BUDGET / (SLOT * 16), DEPTH = FIT < 2 ? 2 : FIT > 8 ? 8 : FIT,
-        SUMS = OWN ? 1024 : COLUMNS == 1 ? 6912 : SLICES * ROWS * (8 * COLUMNS + 1), /* floats of a team's table */
+        SUMS = OWN ? 512 : COLUMNS == 1 ? 2304 : SLICES * ROWS * (8 * COLUMNS + 1), /* floats of a team's table */
     };
 };
 
