@@ -1,5 +1,6 @@
 /* Many rows by stored weights that are made dense in passing (gpu_dense.c), against the same weights that are kept dense:
- * the same bits. In both orders of threads.
+ * the same bits, unless columns are stored in another order than x's, which is that of the sums then. In both orders of
+ * threads.
  * Proves: when a matrix becomes dense does not matter, nor whether the norm before it rounds. */
 #include "backend/cuda/runtime.h"
 #include "cuda_backends.h"
@@ -9,24 +10,26 @@
 typedef struct dense_case {
     void (*run)(qs_backend *backend, const int64_t s[N_SHAPE], output *out);
     int64_t shape[N_SHAPE];
-    int uses_at; /* of the shape */
+    int uses_at;      /* of the shape */
+    double tolerance; /* relative to the largest result; 0 = the same bits */
 } dense_case;
 
 #define DENSE(format, compute) QS_MATRIX_##format, QS_USE_GEMV, QS_COMPUTE_##compute
 #define FLAGS(flags) (CASE_FLAGS * (flags) + CASE_BF16)
 
 static const dense_case cases[] = {
-    {run_linear_dense, {150, 320, 40, DENSE(F16, BF16)}, 4},
-    {run_linear_dense, {101, 333, 40, DENSE(BF16, BF16)}, 4}, /* rows that no 16 bytes begin with */
-    {run_linear_dense, {130, 180, 40, DENSE(F16, F32)}, 4},
-    {run_linear_dense, {150, 320, 40, DENSE(F32, BF16)}, 4},
-    {run_linear_int, {150, 328, 40, 4 + FLAGS(WITH_ZEROS), 48, QS_USE_GEMV}, 5}, /* groups that end within chunks */
-    {run_linear_int, {75, 600, 40, 4 + FLAGS(WITH_PERM | WITH_ZEROS), 64, QS_USE_GEMV}, 5},
-    {run_linear_int, {90, 520, 40, 8 + FLAGS(WITH_ZEROS), 64, QS_USE_GEMV}, 5},
-    {run_linear_int, {150, 264, 40, 3 + FLAGS(0), 16, QS_USE_GEMV}, 5},
-    {run_linear_int, {150, 1096, 36, 2 + FLAGS(WITH_ZEROS), -1, QS_USE_GEMV}, 5},
-    {run_linear_format, {150, 320, 40, QS_PACKED_NF4 + CASE_ROUND * QS_ROUND_BF16 + CASE_BF16, 64, QS_USE_GEMV}, 5},
-    {run_linear_format, {150, 320, 40, QS_PACKED_FP4 + CASE_ROUND * QS_ROUND_F32, 4096, QS_USE_GEMV}, 5},
+    {run_linear_dense, {150, 320, 40, DENSE(F16, BF16)}, 4, 0.0},
+    {run_linear_dense, {101, 333, 40, DENSE(BF16, BF16)}, 4, 0.0}, /* rows that no 16 bytes begin with */
+    {run_linear_dense, {130, 180, 40, DENSE(F16, F32)}, 4, 0.0},
+    {run_linear_dense, {150, 320, 40, DENSE(F32, BF16)}, 4, 0.0},
+    {run_linear_int, {150, 328, 40, 4 + FLAGS(WITH_ZEROS), 48, QS_USE_GEMV}, 5, 0.0}, /* groups that end within chunks */
+    {run_linear_int, {75, 600, 40, 4 + FLAGS(WITH_PERM | WITH_ZEROS), 64, QS_USE_GEMV}, 5, 1e-6},
+    {run_linear_int, {75, 600, 40, 4 + CASE_FLAGS * (WITH_PERM | WITH_ZEROS), 64, QS_USE_GEMV}, 5, 0.0}, /* f32: in x's order */
+    {run_linear_int, {90, 520, 40, 8 + FLAGS(WITH_ZEROS), 64, QS_USE_GEMV}, 5, 0.0},
+    {run_linear_int, {150, 264, 40, 3 + FLAGS(0), 16, QS_USE_GEMV}, 5, 0.0},
+    {run_linear_int, {150, 1096, 36, 2 + FLAGS(WITH_ZEROS), -1, QS_USE_GEMV}, 5, 0.0},
+    {run_linear_format, {150, 320, 40, QS_PACKED_NF4 + CASE_ROUND * QS_ROUND_BF16 + CASE_BF16, 64, QS_USE_GEMV}, 5, 0.0},
+    {run_linear_format, {150, 320, 40, QS_PACKED_FP4 + CASE_ROUND * QS_ROUND_F32, 4096, QS_USE_GEMV}, 5, 0.0},
 };
 
 static void set_reverse(bool reverse)
@@ -48,13 +51,63 @@ static void test_passing_is_kept(void **state)
         c->run(f->cuda, shape, &kept);
         set_reverse(false);
         assert_int_equal(passing.n, kept.n);
+        double largest = 0.0;
+        for (int64_t i = 0; i < kept.n; i++) largest = fmax(largest, fabs(kept.values[i]));
         for (int64_t i = 0; i < kept.n; i++)
-            if (passing.values[i] != kept.values[i])
+            if (!(fabs(passing.values[i] - kept.values[i]) <= c->tolerance * largest))
                 fail_msg("case %zu: element %lld is %.9g in passing, %.9g when kept", k, (long long)i, passing.values[i],
                          kept.values[i]);
         output_free(&passing);
         output_free(&kept);
     }
+}
+
+/* Matrices that want x in other orders, one behind the other: each as alone, and behind a norm too. */
+static void test_orders_of_x(void **state)
+{
+    enum { N_MATRICES = 5, N_OUT = 20, N_IN = 200, N = 40 };
+    static const int orders[N_MATRICES] = {1, 2, 0, 2, 1}; /* none, one, and that with two columns exchanged */
+    fixture *f = take(state);
+    op_memory m = {.backend = f->cuda};
+    qs_matrix *matrices[N_MATRICES];
+    qs_linear_job jobs[N_MATRICES];
+    const float *x = drawn_on_device(&m, 71, N * N_IN, 1.0), *norm = drawn_on_device(&m, 72, N_IN, 1.0);
+    float *alone = floats_on_device(&m, NULL, N * N_OUT), *normed = floats_on_device(&m, NULL, N * N_IN);
+    for (int i = 0; i < N_MATRICES; i++) {
+        qs_packed packed;
+        fill_packed(&packed, 4, N_OUT, N_IN, 64, orders[i] > 0 ? WITH_PERM : 0);
+        if (orders[i] == 2) {
+            int32_t first = packed.perm[0];
+            packed.perm[0] = packed.perm[7];
+            packed.perm[7] = first;
+        }
+        qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = N_OUT, .n_in = N_IN, .packed = &packed};
+        OK(qs_matrix_create(&matrices[i], f->cuda, &desc, QS_USE_GEMV, QS_COMPUTE_BF16));
+        jobs[i] = (qs_linear_job){.matrix = matrices[i], .y = floats_on_device(&m, NULL, N * N_OUT)};
+        qs_packed_free(&packed);
+    }
+    for (int with_norm = 0; with_norm < 2; with_norm++) {
+        const qs_linear_with with = {.norm = norm, .norm_eps = 1e-5, .normed = normed};
+        const float *from = x;
+        if (with_norm) {
+            OK(qs_op_linears_with(f->cuda, &with, jobs, N_MATRICES, x, N));
+            OK(qs_op_rmsnorm(f->cuda, x, norm, N, N_IN, 1e-5, normed));
+            from = normed;
+        } else {
+            OK(qs_op_linears(f->cuda, jobs, N_MATRICES, x, N));
+        }
+        for (int i = 0; i < N_MATRICES; i++) {
+            op_memory copies = {.backend = f->cuda};
+            OK(qs_op_linear(f->cuda, matrices[i], from, N, NULL, alone));
+            const float *y = to_host(&copies, alone, N * N_OUT), *beside = to_host(&copies, jobs[i].y, N * N_OUT);
+            if (memcmp(y, beside, sizeof *y * N * N_OUT) != 0)
+                fail_msg("matrix %d of order %d, norm %d: not as alone", i, orders[i], with_norm);
+            free_all(&copies);
+        }
+    }
+    assert_memory_not_equal(to_host(&m, jobs[0].y, N * N_OUT), to_host(&m, jobs[1].y, N * N_OUT), sizeof(float) * N * N_OUT);
+    for (int i = 0; i < N_MATRICES; i++) qs_matrix_destroy(matrices[i]);
+    free_all(&m);
 }
 
 /* A norm whose results are rounded at once: the bits of the ops one by one. */
@@ -83,6 +136,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_passing_is_kept),
+        cmocka_unit_test(test_orders_of_x),
         cmocka_unit_test(test_norms_are_rounded),
     };
     (void)setenv("QS_MANY_ROWS", "0", 1); /* by dense weights whatever the device */

@@ -8,13 +8,27 @@ size_t qs_gpu_dense_bytes(const qs_matrix *matrix)
            (matrix->compute == QS_COMPUTE_BF16 ? sizeof(uint16_t) : sizeof(float));
 }
 
-qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool soon, void *out)
+bool qs_gpu_is_prepared(const qs_gpu_prepared *a, const qs_gpu_prepared *b)
+{
+    return a->is_there == b->is_there && a->bf16 == b->bf16 && a->has_perm == b->has_perm &&
+           a->perm_id.low == b->perm_id.low && a->perm_id.high == b->perm_id.high;
+}
+
+/* Weights that are made dense in passing stay in the order in which they are stored: writing a row of them to the places of a
+ * permutation touches 32 bytes for each 2, and there are more weights than numbers in x. */
+bool qs_gpu_permutes_x(const qs_matrix *matrix)
+{
+    const qs_gpu_matrix *self = matrix->state;
+    return self->has_perm && matrix->compute == QS_COMPUTE_BF16 && (matrix->uses & QS_USE_GEMM) == 0;
+}
+
+qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool in_order, bool soon, void *out)
 {
     const qs_gpu_matrix *self = matrix->state;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     bool bf16 = matrix->compute == QS_COMPUTE_BF16;
     qs_cu_linear linear = qs_gpu_linear_from(matrix, s);
-    const int32_t *perm = self->has_perm ? s->perm.data : NULL;
+    const int32_t *perm = self->has_perm && in_order ? s->perm.data : NULL;
     return qs_gpu_check(gpu, qs_cu_dequant(gpu->stream, &self->shape, &linear, perm, bf16, soon, out),
                         "de-quantise weights");
 }
@@ -37,7 +51,7 @@ static qs_err dense_of(qs_gpu *gpu, const qs_matrix *matrix, const void **out)
                                                   matrix->n_out * matrix->n_in, gpu->dense.data),
                                 "round weights"));
         else
-            QS_TRY(qs_gpu_dequantise(matrix, &self->stored, soon, gpu->dense.data));
+            QS_TRY(qs_gpu_dequantise(matrix, &self->stored, !qs_gpu_permutes_x(matrix), soon, gpu->dense.data));
         *out = gpu->dense.data;
     }
 out:
@@ -49,9 +63,11 @@ static qs_err reserve_rounded(qs_gpu *gpu, int64_t n_values)
     return qs_gpu_reserve(gpu, &gpu->x_bf16, (size_t)n_values * sizeof(uint16_t), QS_GPU_WORKSPACE, "activations");
 }
 
-qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d)
+qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d,
+                           qs_gpu_prepared *rounded)
 {
     qs_err err;
+    *rounded = (qs_gpu_prepared){.is_there = true, .bf16 = true};
     QS_TRY(reserve_rounded(gpu, n * d));
     QS_TRY(qs_gpu_check(gpu, qs_cu_rmsnorm_bf16(gpu->stream, x, with->norm, n, d, (float)with->norm_eps, gpu->x_bf16.data),
                         "run rmsnorm"));
@@ -59,17 +75,31 @@ out:
     return err;
 }
 
-qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, bool *x_is_rounded)
+/* x in gpu->x_bf16 as the matrix wants it. */
+static qs_err round_x(qs_gpu *gpu, const qs_matrix *m, const float *x, int64_t n, qs_gpu_prepared *rounded)
+{
+    const qs_gpu_matrix *self = m->state;
+    qs_gpu_prepared wanted = {.is_there = true, .bf16 = true, .has_perm = qs_gpu_permutes_x(m)};
+    qs_err err = QS_OK;
+    if (wanted.has_perm) wanted.perm_id = self->perm_id;
+    if (qs_gpu_is_prepared(rounded, &wanted)) return QS_OK;
+    QS_TRY(reserve_rounded(gpu, n * m->n_in));
+    int status = wanted.has_perm
+                     ? qs_cu_permuted_bf16(gpu->stream, x, n, m->n_in, self->stored.perm.data, gpu->x_bf16.data)
+                     : qs_cu_f32_to_bf16(gpu->stream, x, n * m->n_in, gpu->x_bf16.data);
+    QS_TRY(qs_gpu_check(gpu, status, "round activations"));
+    *rounded = wanted;
+out:
+    return err;
+}
+
+qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, qs_gpu_prepared *rounded)
 {
     const qs_matrix *m = job->matrix;
     const float beta = job->add ? 1.0f : 0.0f;
     const void *w;
     qs_err err;
-    if (m->compute == QS_COMPUTE_BF16 && !*x_is_rounded) {
-        QS_TRY(reserve_rounded(gpu, n * m->n_in));
-        QS_TRY(qs_gpu_check(gpu, qs_cu_f32_to_bf16(gpu->stream, x, n * m->n_in, gpu->x_bf16.data), "round activations"));
-        *x_is_rounded = true;
-    }
+    if (m->compute == QS_COMPUTE_BF16) QS_TRY(round_x(gpu, m, x, n, rounded));
     QS_TRY(dense_of(gpu, m, &w));
     if (m->compute == QS_COMPUTE_BF16)
         QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, gpu->x_bf16.data, w, beta, job->y));

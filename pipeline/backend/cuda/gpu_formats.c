@@ -174,7 +174,8 @@ static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_job
 {
     const qs_gpu_matrix *self = jobs[0].matrix->state;
     qs_linear_job plain[QS_CU_LINEARS_MAX];
-    bool is_rounded = false, stored = qs_gpu_takes_stored(jobs[0].matrix, n);
+    bool stored = qs_gpu_takes_stored(jobs[0].matrix, n);
+    qs_gpu_prepared rounded = {0};
     qs_gpu_prepared prepared = {0};
     qs_err err;
     /* Products of many rows in bf16 begin with rounding to it. */
@@ -185,7 +186,7 @@ static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_job
     if (few) QS_TRY(qs_gpu_run_few(gpu, NULL, plain, n_jobs, coded, n));
     if (stored) QS_TRY(qs_gpu_run_stored(gpu, plain, n_jobs, coded, n, &prepared));
     for (int64_t i = 0; !few && !stored && i < n_jobs; i++)
-        QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &is_rounded));
+        QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &rounded));
     QS_TRY(finish(gpu, jobs, n_jobs, plain, x, n));
 out:
     return err;
@@ -194,7 +195,8 @@ out:
 qs_err qs_gpu_format_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     const qs_gpu_matrix *self = jobs[0].matrix->state;
-    bool few = qs_gpu_takes_few(jobs[0].matrix, n), is_rounded = false;
+    bool few = qs_gpu_takes_few(jobs[0].matrix, n);
+    qs_gpu_prepared rounded = {0};
     qs_err err = QS_OK;
     if (self->format == QS_PACKED_INT8 || (!few && self->compute != QS_ROUND_F32))
         return run_finished(gpu, jobs, n_jobs, x, n, few);
@@ -202,7 +204,7 @@ qs_err qs_gpu_format_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_j
         if (qs_gpu_codes_few_rows(self)) QS_TRY(code_inputs(gpu, self, x, n));
         return qs_gpu_run_few(gpu, NULL, jobs, n_jobs, qs_gpu_codes_few_rows(self) ? gpu->coded.data : x, n);
     }
-    for (int64_t i = 0; i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &is_rounded));
+    for (int64_t i = 0; i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &rounded));
 out:
     return err;
 }

@@ -62,12 +62,6 @@ static qs_gpu_prepared wanted_by(const qs_gpu_matrix *self)
     return wanted;
 }
 
-static bool is_same(const qs_gpu_prepared *a, const qs_gpu_prepared *b)
-{
-    return a->is_there == b->is_there && a->bf16 == b->bf16 && a->has_perm == b->has_perm &&
-           a->perm_id.low == b->perm_id.low && a->perm_id.high == b->perm_id.high;
-}
-
 bool qs_gpu_takes_normed(const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     const qs_matrix *first = jobs[0].matrix;
@@ -76,7 +70,7 @@ bool qs_gpu_takes_normed(const qs_linear_job *jobs, int64_t n_jobs, const float 
     for (int64_t i = 0; i < n_jobs; i++) {
         const qs_gpu_matrix *self = jobs[i].matrix->state;
         qs_gpu_prepared own = wanted_by(self);
-        if (self->has_perm || self->format != QS_PACKED_INT || !is_same(&own, &wanted)) return false;
+        if (self->has_perm || self->format != QS_PACKED_INT || !qs_gpu_is_prepared(&own, &wanted)) return false;
         if (!qs_gpu_takes_stored(jobs[i].matrix, n)) return false;
     }
     return true;
@@ -106,7 +100,7 @@ qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs,
     QS_TRY(reserve(gpu, n, first->n_in));
     qs_cu_many_x rounded = {.x = gpu->many_x.data, .scale = gpu->many_scale.data};
     qs_cu_many_scratch scratch = {.parts = gpu->many_parts.data, .n_arrived = gpu->many_arrived.data};
-    if (!is_same(prepared, &wanted))
+    if (!qs_gpu_is_prepared(prepared, &wanted))
         QS_TRY(qs_gpu_check(gpu, qs_cu_prepare_many(gpu->stream, x, n, first->n_in,
                                                     self->has_perm ? self->stored.perm.data : NULL, wanted.bf16, &rounded),
                             "round activations"));

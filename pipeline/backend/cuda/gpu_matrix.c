@@ -239,7 +239,7 @@ static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
     }
     if ((matrix->uses & QS_USE_GEMM) != 0) {
         QS_TRY(qs_gpu_reserve(gpu, &self->dense, qs_gpu_dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
-        QS_TRY(qs_gpu_dequantise(matrix, s, false, self->dense.data));
+        QS_TRY(qs_gpu_dequantise(matrix, s, true, false, self->dense.data));
     }
 out:
     if (!keep) {
@@ -384,14 +384,14 @@ static bool take_rounded(const qs_linear_job *jobs, int64_t n_jobs, int64_t n)
         const qs_matrix *m = jobs[i].matrix;
         const qs_gpu_matrix *self = m->state;
         if (m->compute != QS_COMPUTE_BF16 || self->format != QS_PACKED_INT || qs_gpu_takes_few(m, n)) return false;
-        if (qs_gpu_takes_stored(m, n) || is_few_f32(m, n)) return false;
+        if (qs_gpu_takes_stored(m, n) || is_few_f32(m, n) || qs_gpu_permutes_x(m)) return false;
     }
     return true;
 }
 
-/* x_is_rounded, prepared: what of x lies in scratch from the norm before. */
-static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n, bool x_is_rounded,
-                          qs_gpu_prepared prepared)
+/* rounded, prepared: what of x lies in scratch from the norm before, for dense and for stored weights. */
+static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n,
+                          qs_gpu_prepared rounded, qs_gpu_prepared prepared)
 {
     qs_err err = QS_OK;
     for (int64_t i = 0, end; i < n_jobs; i = end) {
@@ -406,7 +406,7 @@ static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs
             end++;
         if (self->format != QS_PACKED_INT) {
             QS_TRY(qs_gpu_format_linears(gpu, jobs + i, end - i, x, n));
-            x_is_rounded = prepared.is_there = false; /* its own x may lie there now */
+            rounded.is_there = prepared.is_there = false; /* its own x may lie there now */
         } else if (few) {
             QS_TRY(qs_gpu_run_few(gpu, NULL, jobs + i, end - i, x, n));
         } else if (stored) {
@@ -414,7 +414,7 @@ static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs
         } else if (is_few_f32(m, n)) {
             QS_TRY(run_f32(gpu, &jobs[i], x, n));
         } else {
-            QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &x_is_rounded));
+            QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &rounded));
         }
     }
 out:
@@ -423,7 +423,7 @@ out:
 
 qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
-    return run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, false, (qs_gpu_prepared){0});
+    return run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, (qs_gpu_prepared){0}, (qs_gpu_prepared){0});
 }
 
 /* Whether all that is asked for fits the launch of few rows: one form of weights, x as it comes. */
@@ -443,12 +443,11 @@ qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, cons
     const qs_matrix *first = jobs[0].matrix;
     qs_err err = QS_OK;
     if (takes_with(with, jobs, n_jobs, n)) return qs_gpu_run_few(qs_gpu_of(backend), with, jobs, n_jobs, x, n);
-    bool rounded = with->norm != NULL && take_rounded(jobs, n_jobs, n);
-    qs_gpu_prepared prepared = {0};
+    qs_gpu_prepared rounded = {0}, prepared = {0};
     if (with->norm != NULL && qs_gpu_takes_normed(jobs, n_jobs, x, n)) {
         QS_TRY(qs_gpu_prepare_normed(qs_gpu_of(backend), with, first, x, n, &prepared));
-    } else if (rounded) {
-        QS_TRY(qs_gpu_norm_rounded(qs_gpu_of(backend), with, x, n, first->n_in));
+    } else if (with->norm != NULL && take_rounded(jobs, n_jobs, n)) {
+        QS_TRY(qs_gpu_norm_rounded(qs_gpu_of(backend), with, x, n, first->n_in, &rounded));
     } else if (with->norm != NULL) {
         QS_TRY(qs_gpu_rmsnorm(backend, x, with->norm, n, first->n_in, with->norm_eps, with->normed));
         x = with->normed;

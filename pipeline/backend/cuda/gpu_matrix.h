@@ -42,20 +42,25 @@ QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix
 /* ---- gpu_dense.c: many rows by dense weights ---- */
 /* Of the whole matrix in the precision of its products. */
 size_t qs_gpu_dense_bytes(const qs_matrix *matrix);
-/* The stored matrix as dense rows in the precision of its products. soon: as of qs_cu_dequant. */
-QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool soon, void *out);
-/* rmsnorm of x [n, d] into gpu->x_bf16. */
-QS_MUST_CHECK qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d);
-/* One product of any number of rows. x_is_rounded: gpu->x_bf16 holds x already, from the matrix before. */
-QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
-                                     bool *x_is_rounded);
-
-/* ---- gpu_many.c: many rows from stored weights ---- */
+/* The stored matrix as dense rows in the precision of its products, its columns in the order of x, or else in that in which
+ * they are stored. soon: as of qs_cu_dequant. */
+QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool in_order, bool soon, void *out);
 /* How x lies in the backend's scratch, from one run of products to the next of the same x. */
 typedef struct qs_gpu_prepared {
     bool is_there, bf16, has_perm;
     qs_digest perm_id;
 } qs_gpu_prepared;
+bool qs_gpu_is_prepared(const qs_gpu_prepared *a, const qs_gpu_prepared *b);
+/* One product of any number of rows. rounded: what gpu->x_bf16 holds of x. */
+QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
+                                     qs_gpu_prepared *rounded);
+/* rmsnorm of x [n, d] into gpu->x_bf16. */
+QS_MUST_CHECK qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d,
+                                         qs_gpu_prepared *rounded);
+/* Whether such a product has x in the order of its stored columns, which an op before it cannot write. */
+bool qs_gpu_permutes_x(const qs_matrix *matrix);
+
+/* ---- gpu_many.c: many rows from stored weights ---- */
 /* The name of the kernels of such a matrix, and how many rows they take; NULL and 0 where dense ones are for all. */
 const char *qs_gpu_many_kernel(const qs_matrix *matrix, int64_t *rows_max);
 /* Whether it is them that multiply n rows. */

@@ -194,6 +194,16 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
+__global__ void __launch_bounds__(THREADS)
+    permuted_bf16(const float *x, int64_t d, const int32_t *perm, uint16_t *out)
+{
+    qs_wait_for_previous();
+    qs_let_next_begin();
+    const float *row = x + blockIdx.x * d;
+    uint16_t *to = out + blockIdx.x * d;
+    for (int64_t j = threadIdx.x; j < d; j += THREADS) to[j] = qs_bf16_of_f32(row[perm[j]]);
+}
+
 /* Blocks for n elements of which n_vectors * 4 go four to a thread. */
 unsigned elementwise_blocks(int64_t n_vectors, int64_t n) { return n_blocks_of(n - 3 * n_vectors, THREADS); }
 
@@ -290,5 +300,12 @@ extern "C" int qs_cu_f32_to_bf16(void *stream, const float *x, int64_t n, uint16
     if (n == 0) return 0;
     int64_t n_vectors = is_aligned16(x) && (uintptr_t)out % 8 == 0 ? n / 4 : 0;
     QS_LAUNCH_SOON(to_bf16, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, n_vectors, n, out);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_permuted_bf16(void *stream, const float *x, int64_t n, int64_t d, const int32_t *perm, uint16_t *out)
+{
+    if (n == 0 || d == 0) return 0;
+    QS_LAUNCH_SOON(permuted_bf16, dim3((unsigned)n), THREADS, 0, stream, x, d, perm, out);
     return qs_launch_status();
 }
