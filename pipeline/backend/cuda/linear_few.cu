@@ -9,9 +9,9 @@
  * once for many tiles. The ring is filled before the kernel waits for the one before it.
  *
  * What bounds it (H100, 8B layer, int4): the 36 us that memory takes are 71,000 cycles; a scheduler has 202 pieces
- * of 2,048 codes to do in them, each 160 instructions, 72 of them to unpack. What is left at one row is the same
- * from 4 bits on, 20 us for the four launches of a layer (4 bits: 36 us of memory, 56 in all; 8 bits 71 and 91; f16
- * 139 and 160; 2 bits 18 and 48): x after the kernel before, the first pieces, the last sums. At 16 and 32 rows
+ * of 2,048 codes to do in them, each 161 instructions, 72 of them to unpack. What is left at one row is the same
+ * from 4 bits on, 20 us for the four launches of a layer (4 bits: 36 us of memory, 56 in all; 8 bits 71 and 90; f16
+ * 139 and 160; 2 bits 18 and 46): x after the kernel before, the first pieces, the last sums. At 16 and 32 rows
  * every tile reads all of x again through the L2.
  *
  * Steps on the way, in us for the 7 linears of an 8B layer at 4 bits, group 128, on an H100 (memory alone takes 36):
@@ -21,7 +21,8 @@
  *   the same with one block to an SM                                              54       63        74       132
  *   this form: 32 warps at one row, 24 to 8, two tiles of 16 warps at 32          56       64        73       109
  * The kernel before this one loaded weights into registers and had 16 warps add up at every tile (H200, memory 25
- * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. */
+ * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. Sixteen slices instead of eight cost
+ * 4 bits 2 us and gain f16 4: a warp comes to another tile twice as often. */
 #include "backend/cuda/linear_parts.h"
 
 namespace {
