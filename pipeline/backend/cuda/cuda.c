@@ -162,17 +162,18 @@ static void cuda_print_ops(const qs_backend *backend, FILE *stream)
         {"embed", "rows.cu"}, {"rmsnorm", "rows.cu"}, {"rope", "rows.cu"}, {"silu_mul", "rows.cu"}, {"add", "rows.cu"},
         {"attention", "attention.cu"}, {"attention_decode", "attention_decode.cu"}, {"logit_stats", "logits.cu"},
         {"sample", "sample.cu"},
-        {"kld", "logits.cu"}, {"gram", "stats.cu"}, {"abs_stats", "stats.cu"}, {"linear few rows", "linear_few.cu"},
+        {"kld", "logits.cu"}, {"abs_stats", "stats.cu"}, {"linear few rows", "linear_few.cu"},
         {"linear exl2", "linear_mixed.cu"}, {"linear f32", "linear.cu"}, {"dequant", "dequant.cu"},
         {"round, code, finish", "coded.cu"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         (void)fprintf(stream, "%-18s %s\n", rows[i].op, rows[i].from);
+    bool has_wgmma = qs_gpu_of(backend)->device.has_wgmma;
+    (void)fprintf(stream, "%-18s %s\n", "gram", has_wgmma ? "gram_wgmma.cu" : "stats.cu");
     static const char *const products[] = {"linear many rows", "gemm"};
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         (void)fprintf(stream, "%-18s %s\n", products[i], qs_blas_from(qs_gpu_of(backend)->blas));
-    if (qs_gpu_of(backend)->device.has_wgmma)
-        (void)fprintf(stream, "%-18s %s\n", "linear stored rows", "linear_many.cu");
+    if (has_wgmma) (void)fprintf(stream, "%-18s %s\n", "linear stored rows", "linear_many.cu");
 }
 
 const qs_backend_ops qs_cuda_backend = {
