@@ -3,7 +3,7 @@
  * bias and added; NF4, FP4 and int8; tiles that blocks share; the same bits in the reverse order of threads; NaN that shows; norms
  * that round; and what goes the other way, by its name and its number of rows.
  * Proves: prompts are multiplied by the stored weights with no more error than 16 bits of an input have. */
-#include "backend/cuda/many.h"
+#include "backend/cuda/kernels.h"
 #include "backend/cuda/runtime.h"
 #include "cuda_backends.h"
 #include "with_cases.h"

@@ -443,7 +443,10 @@ static void compare_gram(const op_case *row, void *context)
 static void test_second_moments_elsewhere(void **state)
 {
     fixture older = *(fixture *)take(state);
-    if (qs_rt_simt_set_wgmma == NULL) skip(); /* a real device is what it is */
+    if (qs_rt_simt_set_wgmma == NULL) {
+        printf("SKIP: a real device has the products that it has\n");
+        skip();
+    }
     qs_rt_simt_set_wgmma(false);
     OK(qs_backend_create(&older.cuda, "cuda", 0, 2));
     qs_rt_simt_set_wgmma(true);

@@ -15,20 +15,11 @@ template <typename... P>
 static inline void qs_launch_clusters(bool soon, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
                                       void *stream, typename qs_same<P>::type... args)
 {
-    cudaLaunchAttribute attributes[2] = {};
-    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attributes[2] = {{}, qs_soon()};
     attributes[0].id = cudaLaunchAttributeClusterDimension;
     attributes[0].val.clusterDim.x = QS_CLUSTER;
     attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = (cudaStream_t)stream;
-    config.attrs = attributes;
-    config.numAttrs = soon ? 2 : 1;
-    (void)cudaLaunchKernelEx(&config, kernel, args...);
+    qs_launch_with(attributes, soon ? 2 : 1, kernel, grid, block, shared_bytes, stream, args...);
 }
 /* grid.x is a multiple of QS_CLUSTER. The second as QS_LAUNCH_SOON, of a kernel for devices with clusters alone. */
 #define QS_LAUNCH_CLUSTERS(kernel, grid, block, shared_bytes, stream, ...) \

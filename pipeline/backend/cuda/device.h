@@ -30,20 +30,26 @@ template <typename T> struct qs_same {
     T *name = reinterpret_cast<T *>(qs_dynamic_shared_)
 static inline int qs_launch_status(void) { return (int)cudaGetLastError(); }
 
-/* A launch with an attribute, or NULL. */
 template <typename... P>
-static inline void qs_launch_with(const cudaLaunchAttribute *attribute, void (*kernel)(P...), dim3 grid, dim3 block,
-                                  size_t shared_bytes, void *stream, typename qs_same<P>::type... args)
+static inline void qs_launch_with(cudaLaunchAttribute *attributes, unsigned n_attributes, void (*kernel)(P...), dim3 grid,
+                                  dim3 block, size_t shared_bytes, void *stream, typename qs_same<P>::type... args)
 {
-    cudaLaunchAttribute attributes[1];
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared_bytes;
     config.stream = (cudaStream_t)stream;
     config.attrs = attributes;
-    if (attribute != nullptr) attributes[config.numAttrs++] = *attribute;
+    config.numAttrs = n_attributes;
     (void)cudaLaunchKernelEx(&config, kernel, args...);
+}
+
+static inline cudaLaunchAttribute qs_soon(void)
+{
+    cudaLaunchAttribute soon = {};
+    soon.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    soon.val.programmaticStreamSerializationAllowed = 1;
+    return soon;
 }
 
 /* QS_LAUNCH_SOON: a launch that may begin while the kernel before it on the stream still runs (programmatic
@@ -75,10 +81,8 @@ static inline void qs_launch_soon(void (*kernel)(P...), dim3 grid, dim3 block, s
         can_wait = cudaFuncGetAttributes(&attributes, (const void *)kernel) == cudaSuccess &&
                    attributes.ptxVersion >= 90;
     }
-    cudaLaunchAttribute soon = {};
-    soon.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    soon.val.programmaticStreamSerializationAllowed = 1;
-    qs_launch_with(can_wait ? &soon : nullptr, kernel, grid, block, shared_bytes, stream, args...);
+    cudaLaunchAttribute soon = qs_soon();
+    qs_launch_with(&soon, can_wait ? 1 : 0, kernel, grid, block, shared_bytes, stream, args...);
 }
 #define QS_LAUNCH_SOON(kernel, grid, block, shared_bytes, stream, ...) \
     qs_launch_soon(kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "backend/cuda/gpu_matrix.h"
-#include "backend/cuda/many.h"
 
 enum { STORED_ROWS_MAX = 512 /* measured: docs/gpu.md */ };
 

@@ -230,6 +230,11 @@ typedef struct qs_cu_many_x {
 static inline int64_t qs_cu_many_rows(int64_t n) { return (n + 127) / 128 * 128; }
 int qs_cu_prepare_many(void *stream, const float *x, int64_t n, int64_t n_in, const int32_t *perm, bool bf16,
                        const qs_cu_many_x *out);
+/* qs_cu_rmsnorm by norm [n_in] and then that without perm, bit for bit, in one launch. n_in is a multiple of 4 up to
+ * QS_CU_NORMED_MAX; x and norm are aligned to 16 bytes. */
+enum { QS_CU_NORMED_MAX = 16384 };
+int qs_cu_prepare_normed(void *stream, const float *x, const float *norm, float eps, int64_t n, int64_t n_in, bool bf16,
+                         const qs_cu_many_x *out);
 /* Sums of tiles that blocks share: 2 * n_sms parts of QS_CU_MANY_PART floats; n_arrived [n_sms] holds zeros between
  * launches. */
 enum { QS_CU_MANY_PART = 256 * 128 };

@@ -1,6 +1,6 @@
 /* Rows of x as B of a warpgroup's products (linear_many.cu): rounded to 16 bits, in tiles of 64 columns that lie in global
  * memory as they will in shared memory, so that one bulk copy brings a tile. */
-#include "backend/cuda/many.h"
+#include "backend/cuda/kernels.h"
 #include "backend/cuda/norm.h"
 #include "backend/cuda/terms.h"
 #include "backend/cuda/wgmma.h"
