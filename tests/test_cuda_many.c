@@ -129,7 +129,7 @@ static void test_products(void **state)
 }
 
 /* NF4, FP4 and int8 are rounded as their formats say, to which the reference holds: results may lie one place of the format
- * apart, where sums differ in their last bits. */
+ * apart, where sums differ in their last bits, or by how outliers of int8 are rounded (cuda/coding.h). */
 static void test_formats(void **state)
 {
     fixture *f = take(state);
@@ -137,6 +137,7 @@ static void test_formats(void **state)
     static const int64_t shapes[][N_SHAPE] = {
         {70, 128, 40, QS_PACKED_NF4 + BF16, 64, QS_USE_GEMV},  {33, 192, 130, QS_PACKED_FP4 + BF16 + CASE_NESTED, 64, QS_USE_GEMV},
         {20, 192, 35, QS_PACKED_NF4 + BF16, 4096, QS_USE_GEMV}, {40, 260, 50, QS_PACKED_INT8 + F16, 1, QS_USE_GEMV},
+        {33, 320, 40, QS_PACKED_INT8 + F16, 0, QS_USE_GEMV},
     };
     qs_packed packed;
     qs_matrix *matrix;
@@ -151,17 +152,18 @@ static void test_formats(void **state)
         output got = {0}, expected = {0};
         int64_t dense[N_SHAPE], n_apart = 0;
         double spacing = format_spacing((qs_rounding)(shapes[k][3] / CASE_ROUND & 3));
+        bool has_outliers = (shapes[k][3] & 15) == QS_PACKED_INT8 && shapes[k][4] > 0;
         memcpy(dense, shapes[k], sizeof dense);
         dense[5] = QS_USE_GEMM;
         run_linear_format(f->cuda, shapes[k], &got);
         run_linear_format(f->reference, dense, &expected);
         assert_int_equal(got.n, expected.n);
         for (int64_t i = 0; i < got.n; i++) {
-            double apart = fabs(got.values[i] - expected.values[i]), sum = 1e-5 * expected.sizes[i];
+            double apart = fabs(got.values[i] - expected.values[i]), sum = (has_outliers ? 0x1p-11 : 1e-5) * expected.sizes[i];
             assert_true(apart <= sum + 1.01 * spacing * fabs(expected.values[i]));
             n_apart += apart > sum;
         }
-        assert_true(n_apart * 100 <= got.n);
+        assert_true(n_apart * (has_outliers ? 8 : 100) <= got.n);
         output_free(&got);
         output_free(&expected);
     }

@@ -16,7 +16,7 @@ static void cuda_destroy(qs_backend *backend)
     qs_blas_destroy(gpu->blas, gpu);
     qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->turns, &gpu->small,
                                 &gpu->gram, &gpu->raw, &gpu->stage[0], &gpu->stage[1], &gpu->stage[2], &gpu->stage[3],
-                                &gpu->stage[4], &gpu->coded, &gpu->coded_scale, &gpu->outliers, &gpu->product,
+                                &gpu->stage[4], &gpu->coded, &gpu->coded_scale, &gpu->product,
                                 &gpu->many_x, &gpu->many_scale, &gpu->many_parts, &gpu->many_arrived};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) qs_gpu_release(gpu, buffers[i], QS_GPU_WORKSPACE);
     for (int i = 0; i < 2; i++)

@@ -39,7 +39,7 @@ typedef struct qs_gpu {
     qs_gpu_buffer stage[5];         /* words, scales, zeros, perm, plan of a matrix that is kept only as dense rows */
     qs_gpu_buffer small;            /* host arguments and results of an op */
     qs_gpu_buffer gram;             /* split terms of second moments */
-    qs_gpu_buffer coded, coded_scale, outliers; /* activations as NF4, FP4 and int8 take them (coded.cu) */
+    qs_gpu_buffer coded, coded_scale; /* activations as NF4, FP4 and int8 take them (coded.cu) */
     qs_gpu_buffer product;          /* what is finished before it is added */
     qs_gpu_buffer many_x, many_scale, many_parts, many_arrived; /* of linear_many.cu */
     void *pinned;                   /* page-locked, QS_GPU_PINNED_BYTES: both halves of a stream of uploads */

@@ -93,16 +93,49 @@ out:
     return err;
 }
 
+/* Outliers of int8 are no whole numbers: they have more than the eight bits of bf16. */
+static bool has_second_term(const qs_matrix *m)
+{
+    const qs_gpu_matrix *self = m->state;
+    return m->compute == QS_COMPUTE_BF16 && self->format == QS_PACKED_INT8 && self->threshold > 0.0f;
+}
+
+/* Both terms of x, the second behind the first. */
+static qs_err split_x(qs_gpu *gpu, const float *x, int64_t n_values, qs_gpu_prepared *rounded)
+{
+    qs_err err = QS_OK;
+    if (rounded->is_there) return QS_OK;
+    QS_TRY(reserve_rounded(gpu, 2 * n_values));
+    uint16_t *terms = gpu->x_bf16.data;
+    QS_TRY(qs_gpu_check(gpu, qs_cu_split_bf16(gpu->stream, x, n_values, terms, terms + n_values), "round activations"));
+    *rounded = (qs_gpu_prepared){.is_there = true, .bf16 = true};
+out:
+    return err;
+}
+
+/* y = x W^T + beta y of the terms that lie in gpu->x_bf16. */
+static qs_err multiply_terms(qs_gpu *gpu, const qs_matrix *m, const void *w, int64_t n, int n_terms, float beta, float *y)
+{
+    const uint16_t *terms = gpu->x_bf16.data;
+    qs_err err = QS_OK;
+    for (int t = 0; t < n_terms; t++)
+        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, terms + t * n * m->n_in, w, t == 0 ? beta : 1.0f, y));
+out:
+    return err;
+}
+
 qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n, qs_gpu_prepared *rounded)
 {
     const qs_matrix *m = job->matrix;
     const float beta = job->add ? 1.0f : 0.0f;
+    const int n_terms = has_second_term(m) ? 2 : 1;
     const void *w;
     qs_err err;
-    if (m->compute == QS_COMPUTE_BF16) QS_TRY(round_x(gpu, m, x, n, rounded));
+    if (n_terms == 2) QS_TRY(split_x(gpu, x, n * m->n_in, rounded));
+    else if (m->compute == QS_COMPUTE_BF16) QS_TRY(round_x(gpu, m, x, n, rounded));
     QS_TRY(dense_of(gpu, m, &w));
     if (m->compute == QS_COMPUTE_BF16)
-        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, gpu->x_bf16.data, w, beta, job->y));
+        QS_TRY(multiply_terms(gpu, m, w, n, n_terms, beta, job->y));
     else
         QS_TRY(qs_blas_gemm(gpu->blas, gpu, false, true, n, m->n_out, m->n_in, 1.0f, x, m->n_in, w, m->n_in, beta, job->y,
                             m->n_out));

@@ -1,8 +1,8 @@
 /* NF4, FP4 and int8 matrices of the CUDA backend (packed.h says what they mean).
  *
- * Codes lie as integers do and go through the same kernels. Those for few rows round NF4 and FP4 themselves; around
- * int8, and around dense products of many rows, inputs are rounded or coded first and results finished after
- * (coded.cu). What is an outlier is decided as cpu_formats.c does: by single inputs. */
+ * Codes lie as integers do and go through the same kernels. Those for few rows round or code x, and round results,
+ * themselves; around products of many rows inputs are rounded or coded first and results finished after (coded.cu). What
+ * is an outlier is decided as cpu_formats.c does: by single inputs. */
 #include "backend/cuda/gpu_matrix.h"
 #include "base/mem.h"
 
@@ -57,7 +57,8 @@ out:
 }
 
 /* To the kernels of integers rows have the scale 1. */
-static qs_err store_rows8(qs_backend *backend, const qs_packed *packed, qs_gpu_stored *s, qs_gpu_use use)
+static qs_err store_rows8(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
+                          qs_gpu_use use)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     int64_t n = qs_cu_n_tiles(packed->n_out) * 8;
@@ -68,19 +69,19 @@ static qs_err store_rows8(qs_backend *backend, const qs_packed *packed, qs_gpu_s
     for (int64_t i = 0; i < n; i++) ones[i] = 0x3C003C00u;
     QS_TRY(qs_gpu_reserve(gpu, &s->scales, (size_t)n * sizeof *ones, use, "scales"));
     QS_TRY(qs_gpu_upload(backend, s->scales.data, ones, (size_t)n * sizeof *ones));
-    QS_TRY(qs_gpu_reserve(gpu, &s->zeros, maxima_bytes, use, "largest magnitudes"));
-    QS_TRY(qs_gpu_upload(backend, s->zeros.data, packed->absmax, maxima_bytes));
+    QS_TRY(qs_gpu_reserve(gpu, &self->absmax, maxima_bytes, QS_GPU_WEIGHTS, "largest magnitudes"));
+    QS_TRY(qs_gpu_upload(backend, self->absmax.data, packed->absmax, maxima_bytes));
 out:
     qs_mem_free(ones);
     return err;
 }
 
-qs_err qs_gpu_format_store(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
+qs_err qs_gpu_format_store(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
                            qs_gpu_use use)
 {
     qs_err err = qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes);
     if (err != QS_OK) return err;
-    return packed->format == QS_PACKED_INT8 ? store_rows8(backend, packed, s, use)
+    return packed->format == QS_PACKED_INT8 ? store_rows8(backend, self, packed, s, use)
                                             : store_maxima(backend, self, packed, s, use);
 }
 
@@ -89,12 +90,10 @@ qs_err qs_gpu_format_store(qs_backend *backend, const qs_gpu_matrix *self, const
 static qs_err reserve_inputs(qs_gpu *gpu, const qs_gpu_matrix *self, int64_t n)
 {
     qs_err err;
-    size_t outlier_bytes = (size_t)(n * qs_cu_outlier_words(self->shape.n_in)) * sizeof(uint32_t);
     QS_TRY(qs_gpu_reserve(gpu, &gpu->coded, (size_t)(n * self->shape.n_in) * sizeof(float), QS_GPU_WORKSPACE,
                           "activations"));
-    if (self->format != QS_PACKED_INT8) goto out;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->coded_scale, (size_t)n * sizeof(float), QS_GPU_WORKSPACE, "activations"));
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->outliers, outlier_bytes, QS_GPU_WORKSPACE, "outliers"));
+    if (self->format == QS_PACKED_INT8)
+        QS_TRY(qs_gpu_reserve(gpu, &gpu->coded_scale, (size_t)n * sizeof(float), QS_GPU_WORKSPACE, "activations"));
 out:
     return err;
 }
@@ -104,21 +103,16 @@ static qs_err reserve_product(qs_gpu *gpu, int64_t n_values)
     return qs_gpu_reserve(gpu, &gpu->product, (size_t)n_values * sizeof(float), QS_GPU_WORKSPACE, "products");
 }
 
-/* For few rows NF4 and FP4 are rounded on the way, but f16 is no form that x is kept in. */
-bool qs_gpu_codes_few_rows(const qs_gpu_matrix *self)
+/* Few rows of x are rounded or coded on the way, but f16 is no form that x of NF4 and FP4 is kept in. */
+bool qs_gpu_rounds_few_rows(const qs_gpu_matrix *self)
 {
-    return self->format == QS_PACKED_INT8 || (self->format != QS_PACKED_INT && self->compute == QS_ROUND_F16);
+    return qs_cu_is_table(self->shape.format) && self->compute == QS_ROUND_F16;
 }
 
 qs_err qs_gpu_format_reserve(qs_gpu *gpu, const qs_matrix *matrix)
 {
     const qs_gpu_matrix *self = matrix->state;
-    qs_err err = QS_OK;
-    if (!qs_gpu_codes_few_rows(self)) return QS_OK;
-    QS_TRY(reserve_inputs(gpu, self, QS_CU_ROWS_MAX));
-    if (self->format == QS_PACKED_INT8) QS_TRY(reserve_product(gpu, QS_CU_ROWS_MAX * matrix->n_out));
-out:
-    return err;
+    return qs_gpu_rounds_few_rows(self) ? reserve_inputs(gpu, self, QS_CU_ROWS_MAX) : QS_OK;
 }
 
 /* x as the format wants it, in gpu->coded. */
@@ -129,7 +123,7 @@ static qs_err code_inputs(qs_gpu *gpu, const qs_gpu_matrix *self, const float *x
     QS_TRY(reserve_inputs(gpu, self, n));
     if (self->format == QS_PACKED_INT8)
         QS_TRY(qs_gpu_check(gpu, qs_cu_code_rows(gpu->stream, x, n, n_in, self->threshold, gpu->coded.data,
-                                                 gpu->coded_scale.data, gpu->outliers.data), "code activations"));
+                                                 gpu->coded_scale.data), "code activations"));
     else
         QS_TRY(qs_gpu_check(gpu, qs_cu_round(gpu->stream, x, n * n_in, self->compute, gpu->coded.data),
                             "round activations"));
@@ -137,21 +131,16 @@ out:
     return err;
 }
 
-static qs_err finish(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const qs_linear_job *plain, const float *x,
+static qs_err finish(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const qs_linear_job *plain,
                      int64_t n)
 {
     const qs_gpu_matrix *first = jobs[0].matrix->state;
-    qs_cu_finish f = {.compute = first->compute, .n = n, .n_in = jobs[0].matrix->n_in, .n_parts = (int)n_jobs};
-    if (first->format == QS_PACKED_INT8) {
-        f.x = x;
-        f.scale = gpu->coded_scale.data;
-        f.outliers = gpu->outliers.data;
-    }
+    qs_cu_finish f = {.compute = first->compute, .n = n, .n_parts = (int)n_jobs};
+    if (first->format == QS_PACKED_INT8) f.scale = gpu->coded_scale.data;
     for (int64_t i = 0; i < n_jobs; i++) {
         const qs_gpu_matrix *self = jobs[i].matrix->state;
         f.parts[i] = (qs_cu_finish_part){.n_out = jobs[i].matrix->n_out, .product = plain[i].y, .bias = jobs[i].bias,
-                                         .absmax = self->stored.zeros.data, .words = self->stored.words.data,
-                                         .y = jobs[i].y, .add = jobs[i].add};
+                                         .absmax = self->absmax.data, .y = jobs[i].y, .add = jobs[i].add};
     }
     return qs_gpu_check(gpu, qs_cu_finish_rows(gpu->stream, &f), "finish products");
 }
@@ -170,24 +159,25 @@ static qs_err lay_aside(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, 
     return err;
 }
 
-static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n, bool few)
+/* Many rows. */
+static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     const qs_gpu_matrix *self = jobs[0].matrix->state;
     qs_linear_job plain[QS_CU_LINEARS_MAX];
-    bool stored = qs_gpu_takes_stored(jobs[0].matrix, n);
     qs_gpu_prepared rounded = {0};
     qs_gpu_prepared prepared = {0};
     qs_err err;
     /* Products of many rows in bf16 begin with rounding to it. */
-    bool as_it_is = !few && self->compute == QS_ROUND_BF16 && jobs[0].matrix->compute == QS_COMPUTE_BF16;
+    bool as_it_is = self->compute == QS_ROUND_BF16 && jobs[0].matrix->compute == QS_COMPUTE_BF16;
     if (!as_it_is) QS_TRY(code_inputs(gpu, self, x, n));
     const float *coded = as_it_is ? x : gpu->coded.data;
     QS_TRY(lay_aside(gpu, jobs, n_jobs, n, plain));
-    if (few) QS_TRY(qs_gpu_run_few(gpu, NULL, plain, n_jobs, coded, n));
-    if (stored) QS_TRY(qs_gpu_run_stored(gpu, plain, n_jobs, coded, n, &prepared));
-    for (int64_t i = 0; !few && !stored && i < n_jobs; i++)
-        QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &rounded));
-    QS_TRY(finish(gpu, jobs, n_jobs, plain, x, n));
+    if (qs_gpu_takes_stored(jobs[0].matrix, n)) {
+        QS_TRY(qs_gpu_run_stored(gpu, plain, n_jobs, coded, n, &prepared));
+    } else {
+        for (int64_t i = 0; i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &rounded));
+    }
+    QS_TRY(finish(gpu, jobs, n_jobs, plain, n));
 out:
     return err;
 }
@@ -195,15 +185,14 @@ out:
 qs_err qs_gpu_format_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     const qs_gpu_matrix *self = jobs[0].matrix->state;
-    bool few = qs_gpu_takes_few(jobs[0].matrix, n);
+    bool rounds = qs_gpu_rounds_few_rows(self);
     qs_gpu_prepared rounded = {0};
     qs_err err = QS_OK;
-    if (self->format == QS_PACKED_INT8 || (!few && self->compute != QS_ROUND_F32))
-        return run_finished(gpu, jobs, n_jobs, x, n, few);
-    if (few) {
-        if (qs_gpu_codes_few_rows(self)) QS_TRY(code_inputs(gpu, self, x, n));
-        return qs_gpu_run_few(gpu, NULL, jobs, n_jobs, qs_gpu_codes_few_rows(self) ? gpu->coded.data : x, n);
+    if (qs_gpu_takes_few(jobs[0].matrix, n)) {
+        if (rounds) QS_TRY(code_inputs(gpu, self, x, n));
+        return qs_gpu_run_few(gpu, NULL, jobs, n_jobs, rounds ? gpu->coded.data : x, n);
     }
+    if (self->compute != QS_ROUND_F32) return run_finished(gpu, jobs, n_jobs, x, n);
     for (int64_t i = 0; i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &jobs[i], x, n, &rounded));
 out:
     return err;

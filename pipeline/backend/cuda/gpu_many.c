@@ -6,6 +6,12 @@
 
 enum { STORED_ROWS_MAX = 512 /* measured: docs/gpu.md */ };
 
+/* Dense products of int8 with outliers take two terms of bf16, so they are never the faster ones. */
+static int64_t rows_max_of(const qs_gpu_matrix *self)
+{
+    return self->format == QS_PACKED_INT8 && self->threshold > 0.0f ? INT64_MAX : STORED_ROWS_MAX;
+}
+
 /* Kernels for few rows and, behind them, for many. */
 static const char *const kernels[] = {
     [QS_CU_INT2] = "linear_int2_mma, wgmma", [QS_CU_INT3] = "linear_int3_mma, wgmma", [QS_CU_INT4] = "linear_int4_mma, wgmma",
@@ -23,7 +29,7 @@ const char *qs_gpu_many_kernel(const qs_matrix *matrix, int64_t *rows_max)
     if (!gpu->device.has_wgmma || !is_stored || matrix->compute != QS_COMPUTE_BF16 || !self->fits_f16) return NULL;
     if (!qs_cu_many_takes(&self->shape)) return NULL;
     const char *asked = getenv("QS_MANY_ROWS"); /* to measure and to test both ways */
-    *rows_max = asked != NULL ? strtoll(asked, NULL, 10) : STORED_ROWS_MAX;
+    *rows_max = asked != NULL ? strtoll(asked, NULL, 10) : rows_max_of(self);
     return *rows_max > 0 ? kernels[self->shape.format] : NULL;
 }
 

@@ -18,6 +18,7 @@ void qs_gpu_matrix_destroy(qs_matrix *matrix)
     if (self == NULL) return;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     release_stored(gpu, &self->stored, QS_GPU_WEIGHTS);
+    qs_gpu_release(gpu, &self->absmax, QS_GPU_WEIGHTS);
     qs_gpu_release(gpu, &self->dense, QS_GPU_WEIGHTS);
     qs_mem_free(self);
     matrix->state = NULL;
@@ -30,7 +31,8 @@ qs_cu_linear qs_gpu_linear_from(const qs_matrix *matrix, const qs_gpu_stored *s)
 {
     const qs_gpu_matrix *self = matrix->state;
     return (qs_cu_linear){.words = s->words.data, .scales = is_coded(self) ? s->scales.data : NULL,
-                          .zeros = self->has_zeros ? s->zeros.data : NULL, .plan = s->plan.data, .n_out = matrix->n_out};
+                          .zeros = self->has_zeros ? s->zeros.data : NULL, .plan = s->plan.data, .n_out = matrix->n_out,
+                          .absmax = self->format == QS_PACKED_INT8 ? self->absmax.data : NULL};
 }
 
 /* ---- contents ---- */
@@ -221,7 +223,7 @@ static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
     qs_gpu_matrix *self = matrix->state;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     qs_err err;
-    bool keep = (matrix->uses & QS_USE_GEMV) != 0 || self->format == QS_PACKED_INT8; /* outliers meet its weights */
+    bool keep = (matrix->uses & QS_USE_GEMV) != 0;
     qs_gpu_stored passing = {.words = gpu->stage[0], .scales = gpu->stage[1], .zeros = gpu->stage[2],
                              .perm = gpu->stage[3], .plan = gpu->stage[4]};
     qs_gpu_stored *s = keep ? &self->stored : &passing;
@@ -289,7 +291,8 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
         if (many_kernel != NULL) matrix->kernel = many_kernel;
     }
     const qs_gpu_stored *s = &self->stored;
-    matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + s->plan.bytes + self->dense.bytes;
+    matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + s->plan.bytes + self->absmax.bytes +
+                    self->dense.bytes;
 out:
     return err;
 }
@@ -346,7 +349,8 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_j
     const qs_gpu_matrix *self = first->state;
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_cu_x terms = {.terms = gpu->x_terms.data, .scale = gpu->x_scale.data, .n = n,
-                     .n_terms = n_terms_of(first)};
+                     .n_terms = n_terms_of(first), .is_coded = self->format == QS_PACKED_INT8,
+                     .threshold = self->threshold};
     if (with != NULL) terms.norm = with->norm;
     if (with != NULL) terms.norm_eps = (float)with->norm_eps;
     for (int64_t i = 0; i < n_jobs; i++) linears[i] = qs_gpu_linear_of(&jobs[i]);
@@ -431,7 +435,7 @@ static bool takes_with(const qs_linear_with *with, const qs_linear_job *jobs, in
 {
     const qs_matrix *first = jobs[0].matrix;
     if (with->norm != NULL && first->n_in > QS_CU_NORM_COLUMNS_MAX) return false;
-    if (n_jobs > QS_CU_LINEARS_MAX || qs_gpu_codes_few_rows(first->state)) return false;
+    if (n_jobs > QS_CU_LINEARS_MAX || qs_gpu_rounds_few_rows(first->state)) return false;
     for (int64_t i = 0; i < n_jobs; i++)
         if (!qs_gpu_takes_few(jobs[i].matrix, n) || !fits_beside(first, jobs[i].matrix)) return false;
     return true;

@@ -7,7 +7,7 @@
 #include "base/hash.h"
 
 /* A matrix as stored: in the layout of the small-batch kernels, or f32 as it is. `scales` holds scales, or largest
- * magnitudes of NF4 and FP4; `zeros` zero points, or largest magnitudes of int8 [n_out]; `plan` that of EXL2. */
+ * magnitudes of NF4 and FP4; `zeros` zero points; `plan` that of EXL2. */
 typedef struct qs_gpu_stored {
     qs_gpu_buffer words, scales, zeros, perm, plan;
 } qs_gpu_stored;
@@ -22,7 +22,8 @@ typedef struct qs_gpu_matrix {
     qs_cu_linear_shape shape;
     int64_t tile_words;      /* of 16 rows */
     qs_digest perm_id;       /* equal for equal permutations */
-    qs_gpu_stored stored;    /* with QS_USE_GEMV, and of int8 */
+    qs_gpu_stored stored;    /* with QS_USE_GEMV */
+    qs_gpu_buffer absmax;    /* [n_out] of int8 */
     qs_gpu_buffer dense;     /* with QS_USE_GEMM: [n_out, n_in] f32, or bf16 under QS_COMPUTE_BF16 */
 } qs_gpu_matrix;
 
@@ -76,10 +77,10 @@ QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, i
 /* ---- gpu_formats.c: NF4, FP4 and int8 ---- */
 /* Sets the shape, or says by name what there are no kernels for (QS_E_UNSUPPORTED). */
 QS_MUST_CHECK qs_err qs_gpu_format_shape(qs_gpu_matrix *self, const qs_packed *packed);
-QS_MUST_CHECK qs_err qs_gpu_format_store(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed,
+QS_MUST_CHECK qs_err qs_gpu_format_store(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed,
                                          qs_gpu_stored *s, qs_gpu_use use);
-/* Whether few rows of x are coded by a kernel of their own. */
-bool qs_gpu_codes_few_rows(const qs_gpu_matrix *self);
+/* Whether few rows of x are rounded by a kernel of their own. */
+bool qs_gpu_rounds_few_rows(const qs_gpu_matrix *self);
 /* Scratch of products of few rows, before a recording starts. */
 QS_MUST_CHECK qs_err qs_gpu_format_reserve(qs_gpu *gpu, const qs_matrix *matrix);
 /* Products whose matrices all have the first one's format, rounding and threshold. */

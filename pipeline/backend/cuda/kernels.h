@@ -110,6 +110,7 @@ typedef enum qs_cu_format {
     QS_CU_TABLE_BF16 = QS_CU_TABLE + QS_ROUND_BF16,
     QS_CU_TABLE_F16 = QS_CU_TABLE + QS_ROUND_F16,
 } qs_cu_format;
+static inline bool qs_cu_is_table(qs_cu_format format) { return format >= QS_CU_TABLE; }
 static inline bool qs_cu_is_coded(qs_cu_format format) { return format != QS_CU_F16 && format != QS_CU_BF16; }
 
 /* Tiles of a matrix, always an even number: kernels may take two at a time. Chunks of a row. */
@@ -149,6 +150,7 @@ typedef struct qs_cu_linear {
     const uint32_t *scales; /* pairs of f16, for tables of f32; NULL for f16 and bf16 */
     const uint16_t *zeros;  /* pairs of u8; NULL = 2^(bits-1) */
     const qs_cu_mixed_plan *plan; /* of mixed matrices */
+    const float *absmax;    /* [n_out] of int8 (packed.h), whose scales are 1; else NULL */
     const float *bias;      /* [n_out] or NULL */
     float *y;               /* [n, n_out] */
     int64_t n_out;
@@ -204,6 +206,8 @@ typedef struct qs_cu_x {
     int n_terms;
     const float *norm; /* [n_in]: weights of an rmsnorm that rows go through first, as qs_cu_rmsnorm has it; or NULL */
     float norm_eps;
+    bool is_coded;     /* for int8 (coding.h), behind a norm: scale is that of codes, too; n_terms = 1 */
+    float threshold;   /* of outliers then */
 } qs_cu_x;
 enum { QS_CU_NORM_COLUMNS_MAX = 16384 }; /* of rows that are normalised */
 /* n * n_terms <= 32 */
@@ -213,7 +217,7 @@ int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *p
  * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_sms:
  * multiprocessors of the device; shared_bytes: of a block at most. soon: the weights were in place before the
  * kernel before this one began, so the first of them may be read while that still runs. Tables round bias and y as they
- * round weights; of x they take what 16 bits hold of it: rounded here to bf16, before to f16. */
+ * round weights, int8 to f16; of x tables take what 16 bits hold of it: rounded here to bf16, before to f16. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
                      const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes,
                      bool soon);
@@ -265,28 +269,25 @@ int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t
 
 /* ---- coded.cu: what inputs of NF4, FP4 and int8 become, and results (packed.h, cpu/cpu_formats.c) ---- */
 int qs_cu_round(void *stream, const float *x, int64_t n, qs_rounding rounding, float *out);
-/* Rows of x for int8: codes [n, n_in] as whole numbers, 0 for outliers; scale [n] their largest magnitude, NaN in a row
- * with NaN or infinity; outliers: bits [n, qs_cu_outlier_words(n_in)] of columns at or above the threshold. */
-static inline int64_t qs_cu_outlier_words(int64_t n_in) { return (n_in + 127) / 128 * 4; }
-int qs_cu_code_rows(void *stream, const float *x, int64_t n, int64_t n_in, float threshold, float *codes, float *scale,
-                    uint32_t *outliers);
+/* Rows of x for int8 (coding.h): codes [n, n_in], of outliers in the codes' unit but no whole numbers; scale [n] that of the
+ * row, NaN of one with NaN or infinity. */
+int qs_cu_code_rows(void *stream, const float *x, int64_t n, int64_t n_in, float threshold, float *codes, float *scale);
+/* x ~ first + second. */
+int qs_cu_split_bf16(void *stream, const float *x, int64_t n, uint16_t *first, uint16_t *second);
 /* y = c(product + c(bias)), or y += that, of products that share their input; product [n, n_out] may be y itself. With
- * x not NULL, product holds sums of products of int8's codes: they are scaled, and outliers of x meet their weights, read
- * from `words`. */
+ * scale not NULL, product holds sums of products of int8's codes, which are scaled first. */
 typedef struct qs_cu_finish_part {
     int64_t n_out;
     const float *product, *bias, *absmax; /* bias [n_out] or NULL; absmax [n_out] */
-    const uint32_t *words;                /* in the layout of QS_CU_INT8 */
     float *y;
     bool add;
 } qs_cu_finish_part;
 typedef struct qs_cu_finish {
     qs_rounding compute;
-    int64_t n, n_in;
+    int64_t n;
     int n_parts;
     qs_cu_finish_part parts[QS_CU_LINEARS_MAX];
-    const float *x, *scale; /* [n, n_in], [n] */
-    const uint32_t *outliers;
+    const float *scale; /* [n] */
 } qs_cu_finish;
 int qs_cu_finish_rows(void *stream, const qs_cu_finish *finish);
 

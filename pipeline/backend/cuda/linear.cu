@@ -1,5 +1,6 @@
 /* Weights into and out of the layout of the small-batch kernels (kernels.h), activations into terms, and products of
  * plain f32 weights. */
+#include "backend/cuda/coding.h"
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/norm.h"
@@ -173,6 +174,7 @@ struct rows_of_x {
     float *scale;
     const float *norm; /* [n_in] or NULL; then n_quads is at most KEPT PREPARE_THREADS */
     float norm_eps;
+    float threshold; /* of rows that are coded */
 };
 
 /* Of a row of x, or of the weights of its norm. */
@@ -201,6 +203,16 @@ __device__ __forceinline__ void store_terms(const rows_of_x &r, int64_t row, int
     }
 }
 
+/* Sums of squares of a row's segments, of the quads that are kept. */
+__device__ __forceinline__ void note_segments(const float4 (&kept)[KEPT], float *segments)
+{
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        float sum = qs_cu_segment_sum(kept[i]);
+        if (threadIdx.x % 32 == 0) segments[(i * blockDim.x + threadIdx.x) / 32] = sum;
+    }
+}
+
 /* A row a block. */
 __global__ void __launch_bounds__(PREPARE_THREADS) prepare_x(rows_of_x r)
 {
@@ -218,13 +230,9 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_x(rows_of_x r)
         int quad = thread + i * n_threads;
         kept[i] = quad < r.n_quads ? quad_at(r, x, quad) : make_float4(0, 0, 0, 0);
         weights[i] = is_normed && quad < r.n_quads ? quad_at(r, r.norm, quad) : make_float4(1, 1, 1, 1);
-    }
-#pragma unroll
-    for (int i = 0; i < KEPT; i++) {
         largest = fmaxf(largest, qs_cu_largest(qs_cu_normed(kept[i], 1.0f, weights[i])));
-        float sum = is_normed ? qs_cu_segment_sum(kept[i]) : 0.0f;
-        if (thread % 32 == 0) segments[(i * n_threads + thread) / 32] = sum;
     }
+    if (is_normed) note_segments(kept, segments);
     for (int quad = thread + KEPT * n_threads; quad < r.n_quads; quad += n_threads)
         largest = fmaxf(largest, qs_cu_largest(quad_at(r, x, quad)));
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
@@ -241,6 +249,50 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_x(rows_of_x r)
     for (int quad = thread + KEPT * n_threads; quad < r.n_quads; quad += n_threads)
         store_terms(r, row, quad, quad_at(r, x, quad), power.up);
     if (thread == 0) r.scale[row] = power.down;
+}
+
+/* The same of rows that are coded for int8. */
+__global__ void __launch_bounds__(PREPARE_THREADS) prepare_coded(rows_of_x r)
+{
+    __shared__ float segments[KEPT * PREPARE_THREADS / 32];
+    __shared__ qs_cu_extent notes[PREPARE_THREADS / 32];
+    int64_t row = blockIdx.x;
+    int thread = threadIdx.x, n_threads = blockDim.x;
+    const float *x = r.x + row * r.n_in;
+    float4 kept[KEPT];
+    qs_cu_extent extent = {0.0f, 0.0f};
+    qs_wait_for_previous();
+    qs_let_next_begin();
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int quad = thread + i * n_threads;
+        kept[i] = quad < r.n_quads ? quad_at(r, x, quad) : make_float4(0, 0, 0, 0);
+    }
+    if (r.norm != nullptr) {
+        note_segments(kept, segments);
+        __syncthreads();
+        float factor = qs_cu_norm_factor(segments, (r.n_quads + 31) / 32, r.n_in, r.norm_eps);
+#pragma unroll
+        for (int i = 0; i < KEPT; i++) {
+            int quad = thread + i * n_threads;
+            if (quad < r.n_quads) kept[i] = qs_cu_normed(kept[i], factor, quad_at(r, r.norm, quad));
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) qs_cu_extend(extent, r.threshold, kept[i]);
+    for (int quad = thread + KEPT * n_threads; quad < r.n_quads; quad += n_threads)
+        qs_cu_extend(extent, r.threshold, quad_at(r, x, quad));
+    extent = qs_cu_extent_of_block(extent, notes);
+    qs_cu_coding coding = qs_cu_coding_of(extent, r.threshold);
+    qs_cu_power power = qs_cu_power_of(__fmul_rn(extent.all, coding.factor));
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int quad = thread + i * n_threads;
+        if (quad < r.n_quads) store_terms(r, row, quad, qs_cu_code_of(coding, kept[i]), power.up);
+    }
+    for (int quad = thread + KEPT * n_threads; quad < r.n_quads; quad += n_threads)
+        store_terms(r, row, quad, qs_cu_code_of(coding, quad_at(r, x, quad)), power.up);
+    if (thread == 0) r.scale[row] = coding.scale * power.down;
 }
 
 /* ---- f32 weights ---- */
@@ -342,7 +394,8 @@ extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const
     rows.terms = out->terms;
     rows.scale = out->scale;
     int n_threads = rows.n_quads < PREPARE_THREADS ? (rows.n_quads + 31) / 32 * 32 : (int)PREPARE_THREADS;
-    QS_LAUNCH_SOON(prepare_x, dim3((unsigned)out->n), dim3(n_threads), 0, stream, rows);
+    rows.threshold = out->threshold;
+    QS_LAUNCH_SOON(out->is_coded ? prepare_coded : prepare_x, dim3((unsigned)out->n), dim3(n_threads), 0, stream, rows);
     return qs_launch_status();
 }
 

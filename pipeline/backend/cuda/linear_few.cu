@@ -81,7 +81,7 @@ template <int FORMAT> __device__ __forceinline__ void put_table(const job &j, ui
 /* Pieces that are all alike, STEPS k-steps to a group. */
 template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS, ZEROS> {
     using part = piece<FORMAT, STEPS, ZEROS>;
-    static constexpr bool BF16 = IS_BF16<FORMAT>, PERM = false;
+    static constexpr bool BF16 = IS_BF16<FORMAT>, PERM = false, CODES = FORMAT == QS_CU_INT8, ROUNDS = CODES || part::TABLE;
     template <int TILES> using feeder = even_feeder<FORMAT, STEPS, ZEROS, TILES>;
 
     static __device__ __forceinline__ void put_table(const job &j, uint32_t *table) { ::put_table<FORMAT>(j, table); }
@@ -186,6 +186,7 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
     j.n_groups = (int)((shape->n_in + group_size - 1) / group_size);
     j.group_magic = j.n_groups == 1 ? 0 : ((1u << 31) + group_steps - 1) / group_steps;
     j.rounding = shape->format > QS_CU_TABLE ? (int)shape->format - QS_CU_TABLE : (int)QS_ROUND_F32;
+    if (terms->is_coded) j.rounding = QS_ROUND_F16;
     for (int i = 0; i < 16; i++) j.values[i] = shape->values != nullptr ? shape->values[i] : 0.0f;
     how h = {n_sms, shared_bytes, soon, is_bf16, is_rare(&j, shape->format, group_size), x, perm, nullptr};
     return for_rows(stream, &j, h, linears, n_linears, terms, [&](void *on, job *part, const how *how_part) {

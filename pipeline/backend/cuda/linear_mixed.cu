@@ -110,7 +110,7 @@ template <int FORMAT> struct mixed_part {
 
 struct mixed {
     enum { VECTORS = MIXED_VECTORS, CHUNKS = 1, TABLE = 0 };
-    static constexpr bool BF16 = false, PERM = true;
+    static constexpr bool BF16 = false, PERM = true, CODES = false, ROUNDS = false;
     static __device__ __forceinline__ void put_table(const job &, uint32_t *) {}
     template <int TILES> using feeder = mixed_feeder<TILES>;
 

@@ -3,6 +3,7 @@
 #ifndef QS_BACKEND_CUDA_LINEAR_PARTS_H
 #define QS_BACKEND_CUDA_LINEAR_PARTS_H
 
+#include "backend/cuda/coding.h"
 #include "backend/cuda/device.h"
 #include "backend/cuda/gate.h"
 #include "backend/cuda/kernels.h"
@@ -52,8 +53,18 @@ enum { OWN_KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * OWN_TEAMS * TEAM), /* quads of x 
 /* What a block's warps tell each other of the row that it splits. */
 struct row_notes {
     float maxima[OWN_TEAMS * SLICES], segments[NORM_KEPT * OWN_TEAMS * SLICES];
+    qs_cu_extent extents[OWN_TEAMS * SLICES];
     float down; /* undoes the row's scale */
 };
+
+template <bool PERM> __device__ __forceinline__ void take_quads(const job &j, float4 (&v)[OWN_KEPT])
+{
+#pragma unroll
+    for (int i = 0; i < OWN_KEPT; i++) {
+        int column = 4 * ((int)threadIdx.x + i * (int)blockDim.x);
+        v[i] = column < j.n_in ? quad_of<PERM>(j, j.x, column) : make_float4(0, 0, 0, 0);
+    }
+}
 
 /* A thread's part of the row before its norm: sums of squares to the notes; returns the largest product with a weight. */
 template <bool PERM>
@@ -72,19 +83,42 @@ __device__ __forceinline__ float weigh_quads(const job &j, const float4 (&v)[OWN
     return largest;
 }
 
-/* The only row of x as terms in shared memory, at [k-step's place] as in qs_cu_prepare_x, which does the same to more
- * rows. */
+/* Behind a barrier after weigh_quads; returns the factor. */
+__device__ __forceinline__ float normalise(const job &j, float4 (&v)[OWN_KEPT], const float4 (&weights)[NORM_KEPT],
+                                           const row_notes &notes)
+{
+    int n_quads = (j.x_stride - X_PAD) / 4;
+    float factor = qs_cu_norm_factor(notes.segments, (n_quads + 31) / 32, j.n_in, j.norm_eps);
+#pragma unroll
+    for (int i = 0; i < NORM_KEPT; i++) v[i] = qs_cu_normed(v[i], factor, weights[i]);
+    return factor;
+}
+
+/* As terms at [k-step's place], as in qs_cu_prepare_x, which does the same to more rows. */
+template <bool BF16>
+__device__ __forceinline__ void put_quads(const job &j, const float4 (&v)[OWN_KEPT], float up, uint16_t *shared)
+{
+    int n_quads = (j.x_stride - X_PAD) / 4;
+#pragma unroll
+    for (int i = 0; i < OWN_KEPT; i++) {
+        int quad = (int)threadIdx.x + i * (int)blockDim.x;
+        if (quad >= n_quads) break;
+        uint16_t term[2][4];
+        qs_cu_split_four(v[i], up, BF16, term);
+        uint16_t *to = shared + quad / 16 * QS_CU_CHUNK + 16 * (quad % 4) + 4 * (quad % 16 / 4);
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+            if (k < j.n_terms) *reinterpret_cast<uint2 *>(to + k * j.x_stride) = qs_cu_pack_four(term[k]);
+    }
+}
+
+/* The only row of x as terms in shared memory. */
 template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes)
 {
-    int n_quads = (j.x_stride - X_PAD) / 4, n_threads = blockDim.x;
     bool is_normed = j.norm != nullptr;
     float largest = 0.0f;
     float4 v[OWN_KEPT], weights[NORM_KEPT];
-#pragma unroll
-    for (int i = 0; i < OWN_KEPT; i++) {
-        int column = 4 * ((int)threadIdx.x + i * n_threads);
-        v[i] = column < j.n_in ? quad_of<PERM>(j, j.x, column) : make_float4(0, 0, 0, 0);
-    }
+    take_quads<PERM>(j, v);
     if (is_normed) {
         largest = weigh_quads<PERM>(j, v, weights, notes);
     } else {
@@ -95,28 +129,36 @@ template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const jo
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
     if (threadIdx.x % 32 == 0) notes.maxima[threadIdx.x / 32] = largest;
     __syncthreads();
-    largest = (int)threadIdx.x % 32 < n_threads / 32 ? notes.maxima[threadIdx.x % 32] : 0.0f;
+    largest = threadIdx.x % 32 < blockDim.x / 32 ? notes.maxima[threadIdx.x % 32] : 0.0f;
 #pragma unroll
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    if (is_normed) {
-        float factor = qs_cu_norm_factor(notes.segments, (n_quads + 31) / 32, j.n_in, j.norm_eps);
-#pragma unroll
-        for (int i = 0; i < NORM_KEPT; i++) v[i] = qs_cu_normed(v[i], factor, weights[i]);
-        largest *= factor;
-    }
+    if (is_normed) largest *= normalise(j, v, weights, notes);
     qs_cu_power power = qs_cu_power_of(largest);
     if (threadIdx.x == 0) notes.down = power.down;
-#pragma unroll
-    for (int i = 0; i < OWN_KEPT; i++) {
-        int quad = (int)threadIdx.x + i * n_threads;
-        if (quad >= n_quads) break;
-        uint16_t term[2][4];
-        qs_cu_split_four(v[i], power.up, BF16, term);
-        uint16_t *to = shared + quad / 16 * QS_CU_CHUNK + 16 * (quad % 4) + 4 * (quad % 16 / 4);
-#pragma unroll
-        for (int k = 0; k < 2; k++)
-            if (k < j.n_terms) *reinterpret_cast<uint2 *>(to + k * j.x_stride) = qs_cu_pack_four(term[k]);
+    put_quads<BF16>(j, v, power.up, shared);
+    __syncthreads();
+}
+
+/* The same as codes of int8. */
+template <bool PERM> __device__ __forceinline__ void code_x(const job &j, uint16_t *shared, row_notes &notes)
+{
+    qs_cu_extent extent = {0.0f, 0.0f};
+    float4 v[OWN_KEPT], weights[NORM_KEPT];
+    take_quads<PERM>(j, v);
+    if (j.norm != nullptr) {
+        (void)weigh_quads<PERM>(j, v, weights, notes);
+        __syncthreads();
+        (void)normalise(j, v, weights, notes);
     }
+#pragma unroll
+    for (int i = 0; i < OWN_KEPT; i++) qs_cu_extend(extent, j.threshold, v[i]);
+    extent = qs_cu_extent_of_block(extent, notes.extents);
+    qs_cu_coding coding = qs_cu_coding_of(extent, j.threshold);
+    qs_cu_power power = qs_cu_power_of(__fmul_rn(extent.all, coding.factor));
+#pragma unroll
+    for (int i = 0; i < OWN_KEPT; i++) v[i] = qs_cu_code_of(coding, v[i]);
+    if (threadIdx.x == 0) notes.down = coding.scale * power.down;
+    put_quads<false>(j, v, power.up, shared);
     __syncthreads();
 }
 
@@ -166,7 +208,7 @@ __device__ __forceinline__ void leave_sums(const job &j, const float (&total)[TI
 
 /* Slices in their order, terms of a row of x together, and bias. e counts rows of the item and, above those, rows of x;
  * out: row of the matrix. */
-template <int TILES, bool TABLE>
+template <int TILES, bool ROUNDS>
 __device__ __forceinline__ float sum_up(const job &j, const qs_cu_linear &l, const float *sums, const float *scale, int e,
                                         int64_t out)
 {
@@ -176,13 +218,14 @@ __device__ __forceinline__ float sum_up(const job &j, const qs_cu_linear &l, con
     float y = 0.0f;
 #pragma unroll
     for (int s = 0; s < SLICES; s++, at += ROWS * j.width) y += j.n_terms == 2 ? at[0] + at[1] : at[0];
-    y *= scale[x_row];
-    if (l.bias != nullptr) y += TABLE ? qs_cu_round_to(l.bias[out], j.rounding) : l.bias[out];
-    return TABLE ? qs_cu_round_to(y, j.rounding) : y;
+    if (ROUNDS && l.absmax != nullptr) y = qs_cu_decode_sum(y, scale[x_row], l.absmax[out]);
+    else y *= scale[x_row];
+    if (l.bias != nullptr) y += ROUNDS ? qs_cu_round_to(l.bias[out], j.rounding) : l.bias[out];
+    return ROUNDS ? qs_cu_round_to(y, j.rounding) : y;
 }
 
 /* Out to y. gated_sums: of what the item gates, if it does. */
-template <int TILES, bool TABLE>
+template <int TILES, bool ROUNDS>
 __device__ __forceinline__ void finish(const job &j, int item, const float *sums, const float *gated_sums,
                                        const float *scale, int e)
 {
@@ -191,8 +234,8 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
     const qs_cu_linear &l = j.linears[p.which];
     int64_t out = (int64_t)p.tile * QS_CU_TILE_ROWS + e % ROWS;
     if (out >= l.n_out) return;
-    float y = sum_up<TILES, TABLE>(j, l, sums, scale, e, out);
-    if (l.gates) y = qs_cu_silu_mul_of(y, sum_up<TILES, TABLE>(j, j.linears[1], gated_sums, scale, e, out));
+    float y = sum_up<TILES, ROUNDS>(j, l, sums, scale, e, out);
+    if (l.gates) y = qs_cu_silu_mul_of(y, sum_up<TILES, ROUNDS>(j, j.linears[1], gated_sums, scale, e, out));
     float *to = l.y + e / ROWS * l.n_out + out;
     *to = l.add ? *to + y : y;
 }
@@ -200,8 +243,8 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
 /* ---- the kernel ---- */
 
 /* WORK: what pieces are like. It has VECTORS of a piece's place in a ring; BF16, elements of both factors; PERM, whether
- * a row of x that blocks split for themselves may have to be put in order; TABLE and put_table, whether weights are looked
- * up in 16 words, and where they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a warp through the pieces of an item in the order that they were fed in. */
+ * a row of x that blocks split for themselves may have to be put in order; CODES, whether it may have to be coded; ROUNDS,
+ * whether results are rounded; TABLE and put_table, whether weights are looked up in 16 words, and where they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a warp through the pieces of an item in the order that they were fed in. */
 template <class WORK, int COLUMNS, bool OWN>
 __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_few(job j)
 {
@@ -227,13 +270,14 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     x.n_columns = j.n_columns;
     if (OWN) {
         uint16_t *terms = reinterpret_cast<uint16_t *>(tables + n_teams * SUMS);
-        split_x<WORK::BF16, WORK::PERM>(j, terms, notes);
+        if (WORK::CODES && j.is_coded) code_x<WORK::PERM>(j, terms, notes);
+        else split_x<WORK::BF16, WORK::PERM>(j, terms, notes);
         scale = &notes.down;
         x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (lane % 4);
     } else {
         x.fragments = reinterpret_cast<const uint4 *>(j.terms) + lane;
     }
-    if (WORK::TABLE && !OWN) __syncthreads(); /* split_x ends with one */
+    if (WORK::TABLE && !OWN) __syncthreads(); /* split_x and code_x end with one */
     typename WORK::template walker<COLUMNS, TILES, OWN> walk;
     walk.start(j, x, slice);
     int full = 0, empty = (DEPTH - 1) * SLOT;      /* slots, in vectors */
@@ -263,7 +307,7 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
             int turn = which / n_teams, of = which % n_teams, done = first + turn * item_step + team_offset(j, of);
             if (done >= j.n_items || e >= ROWS * j.n || (j.linears[0].gates && of % 2 != 0)) continue;
             const float *sums = tables + of * SUMS + turn * SLICES * ROWS * j.width;
-            finish<TILES, WORK::TABLE != 0>(j, done, sums, sums + SUMS, scale, e);
+            finish<TILES, WORK::ROUNDS>(j, done, sums, sums + SUMS, scale, e);
         }
         if (!is_last) __syncthreads();
         kept = 0;
@@ -369,6 +413,8 @@ int for_rows(void *stream, job *j, how h, const qs_cu_linear *linears, int n_lin
     j->norm = terms->norm;
     j->norm_eps = terms->norm_eps;
     j->n_terms = terms->n_terms;
+    j->is_coded = terms->is_coded;
+    j->threshold = terms->threshold;
     for (int64_t first = 0; first < terms->n; first += rows_max) {
         qs_cu_x part = *terms;
         part.n = terms->n - first < rows_max ? terms->n - first : rows_max;

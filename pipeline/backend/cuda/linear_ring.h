@@ -30,6 +30,8 @@ struct job {
     int n_columns, width; /* n n_terms; of a row in the table of sums, odd for the sake of its banks */
     int batch;          /* items of a team between two additions */
     int rounding;       /* of bias and y */
+    bool is_coded;      /* x becomes codes of int8 (coding.h) */
+    float threshold;    /* of outliers then */
     float values[16];   /* of a table */
 };
 
