@@ -129,7 +129,7 @@ template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const jo
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
     if (threadIdx.x % 32 == 0) notes.maxima[threadIdx.x / 32] = largest;
     __syncthreads();
-    largest = threadIdx.x % 32 < blockDim.x / 32 ? notes.maxima[threadIdx.x % 32] : 0.0f;
+    largest = (int)threadIdx.x % 32 < (int)blockDim.x / 32 ? notes.maxima[threadIdx.x % 32] : 0.0f;
 #pragma unroll
     for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
     if (is_normed) largest *= normalise(j, v, weights, notes);
