@@ -189,8 +189,8 @@ static void test_shares(void **state)
         const void *dense = on_device(&p.m, half, N_OUT * N_IN * sizeof *half);
         uint32_t *words = on_device(&p.m, NULL, (size_t)(qs_cu_n_tiles(N_OUT) * qs_cu_n_chunks(N_IN) * 32 * 16) * 4);
         const unsigned zeros[N_SMS_MAX] = {0};
-        qs_cu_many_x x = {on_device(&p.m, NULL, (size_t)(qs_cu_many_rows(N) * qs_cu_n_chunks(N_IN) * QS_CU_CHUNK) * 2),
-                          on_device(&p.m, NULL, N * sizeof(float))};
+        size_t x_bytes = (size_t)(qs_cu_many_rows(N) * qs_cu_n_chunks(N_IN) * QS_CU_CHUNK) * 2;
+        qs_cu_many_x x = {.x = on_device(&p.m, NULL, x_bytes), .scale = on_device(&p.m, NULL, N * sizeof(float))};
         qs_cu_many_scratch scratch = {on_device(&p.m, NULL, part_bytes), on_device(&p.m, zeros, sizeof zeros)};
         qs_cu_linear linear = {.words = words, .bias = p.bias_device, .y = p.y, .n_out = N_OUT};
         OK(qs_backend_sync(f->cuda));
@@ -289,20 +289,22 @@ static void test_one_launch_is_two(void **state)
     static const int64_t widths[] = {20, 128, 4100, QS_CU_NORMED_MAX};
     void *stream;
     assert_int_equal(qs_rt_stream_create(&stream), 0);
-    for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
+    for (size_t k = 0; k < 2 * sizeof widths / sizeof *widths; k++) {
         op_memory m = {.backend = f->cuda};
-        int64_t d = widths[k], n_x = qs_cu_many_rows(N) * qs_cu_n_chunks(d) * QS_CU_CHUNK;
+        bool is_coded = k % 2 != 0, bf16 = !is_coded && k % 4 == 0;
+        int64_t d = widths[k / 2], n_x = qs_cu_many_rows(N) * qs_cu_n_chunks(d) * QS_CU_CHUNK;
         float *x = drawn_on_device(&m, 81, N * d, 3.0), *norm = drawn_on_device(&m, 82, d, 1.0);
         float *normed = floats_on_device(&m, NULL, N * d);
         uint16_t *zeros = on_host(&m, n_x, sizeof *zeros), *got[2];
         float scale[2][N];
         memset(zeros, 0, (size_t)n_x * sizeof *zeros);
         for (int i = 0; i < 2; i++) {
-            const qs_cu_many_x out = {on_device(&m, zeros, (size_t)n_x * sizeof *zeros), floats_on_device(&m, NULL, N)};
+            const qs_cu_many_x out = {.x = on_device(&m, zeros, (size_t)n_x * sizeof *zeros),
+                                      .scale = floats_on_device(&m, NULL, N), .is_coded = is_coded, .threshold = 2.5f};
             OK(qs_backend_sync(f->cuda));
             if (i == 0) assert_int_equal(qs_cu_rmsnorm(stream, x, norm, N, d, 1e-5f, normed), 0);
-            assert_int_equal(i == 0 ? qs_cu_prepare_many(stream, normed, N, d, NULL, k % 2 != 0, &out)
-                                    : qs_cu_prepare_normed(stream, x, norm, 1e-5f, N, d, k % 2 != 0, &out), 0);
+            assert_int_equal(i == 0 ? qs_cu_prepare_many(stream, normed, N, d, NULL, bf16, &out)
+                                    : qs_cu_prepare_normed(stream, x, norm, 1e-5f, N, d, bf16, &out), 0);
             got[i] = on_host(&m, n_x, sizeof *got[i]);
             assert_int_equal(qs_rt_copy(got[i], out.x, (size_t)n_x * sizeof *got[i], QS_RT_TO_HOST, stream), 0);
             assert_int_equal(qs_rt_copy(scale[i], out.scale, sizeof scale[i], QS_RT_TO_HOST, stream), 0);

@@ -11,6 +11,7 @@ size_t qs_gpu_dense_bytes(const qs_matrix *matrix)
 bool qs_gpu_is_prepared(const qs_gpu_prepared *a, const qs_gpu_prepared *b)
 {
     return a->is_there == b->is_there && a->bf16 == b->bf16 && a->has_perm == b->has_perm &&
+           a->is_coded == b->is_coded && a->threshold == b->threshold &&
            a->perm_id.low == b->perm_id.low && a->perm_id.high == b->perm_id.high;
 }
 

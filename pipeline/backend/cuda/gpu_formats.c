@@ -159,24 +159,19 @@ static qs_err lay_aside(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, 
     return err;
 }
 
-/* Many rows. */
+/* Many rows by dense weights. */
 static qs_err run_finished(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
 {
     const qs_gpu_matrix *self = jobs[0].matrix->state;
     qs_linear_job plain[QS_CU_LINEARS_MAX];
     qs_gpu_prepared rounded = {0};
-    qs_gpu_prepared prepared = {0};
     qs_err err;
     /* Products of many rows in bf16 begin with rounding to it. */
     bool as_it_is = self->compute == QS_ROUND_BF16 && jobs[0].matrix->compute == QS_COMPUTE_BF16;
     if (!as_it_is) QS_TRY(code_inputs(gpu, self, x, n));
     const float *coded = as_it_is ? x : gpu->coded.data;
     QS_TRY(lay_aside(gpu, jobs, n_jobs, n, plain));
-    if (qs_gpu_takes_stored(jobs[0].matrix, n)) {
-        QS_TRY(qs_gpu_run_stored(gpu, plain, n_jobs, coded, n, &prepared));
-    } else {
-        for (int64_t i = 0; i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &rounded));
-    }
+    for (int64_t i = 0; i < n_jobs; i++) QS_TRY(qs_gpu_run_many(gpu, &plain[i], coded, n, &rounded));
     QS_TRY(finish(gpu, jobs, n_jobs, plain, n));
 out:
     return err;

@@ -61,10 +61,17 @@ out:
 /* How matrices of a form want x. */
 static qs_gpu_prepared wanted_by(const qs_gpu_matrix *self)
 {
-    qs_gpu_prepared wanted = {.is_there = true, .has_perm = self->has_perm};
+    qs_gpu_prepared wanted = {.is_there = true, .has_perm = self->has_perm, .is_coded = self->format == QS_PACKED_INT8,
+                              .threshold = self->threshold};
     wanted.bf16 = self->shape.format == QS_CU_BF16 || self->shape.format == QS_CU_TABLE_BF16;
     if (self->has_perm) wanted.perm_id = self->perm_id;
     return wanted;
+}
+
+static qs_cu_many_x place_of_x(const qs_gpu *gpu, const qs_gpu_prepared *wanted)
+{
+    return (qs_cu_many_x){.x = gpu->many_x.data, .scale = gpu->many_scale.data, .is_coded = wanted->is_coded,
+                          .threshold = wanted->threshold};
 }
 
 bool qs_gpu_takes_normed(const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n)
@@ -75,7 +82,7 @@ bool qs_gpu_takes_normed(const qs_linear_job *jobs, int64_t n_jobs, const float 
     for (int64_t i = 0; i < n_jobs; i++) {
         const qs_gpu_matrix *self = jobs[i].matrix->state;
         qs_gpu_prepared own = wanted_by(self);
-        if (self->has_perm || self->format != QS_PACKED_INT || !qs_gpu_is_prepared(&own, &wanted)) return false;
+        if (self->has_perm || !qs_gpu_is_prepared(&own, &wanted)) return false;
         if (!qs_gpu_takes_stored(jobs[i].matrix, n)) return false;
     }
     return true;
@@ -87,7 +94,7 @@ qs_err qs_gpu_prepare_normed(qs_gpu *gpu, const qs_linear_with *with, const qs_m
     qs_err err;
     *prepared = wanted_by(first->state);
     QS_TRY(reserve(gpu, n, first->n_in));
-    qs_cu_many_x rounded = {.x = gpu->many_x.data, .scale = gpu->many_scale.data};
+    qs_cu_many_x rounded = place_of_x(gpu, prepared);
     QS_TRY(qs_gpu_check(gpu, qs_cu_prepare_normed(gpu->stream, x, with->norm, (float)with->norm_eps, n, first->n_in,
                                                   prepared->bf16, &rounded), "round activations"));
 out:
@@ -103,7 +110,7 @@ qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs,
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_err err;
     QS_TRY(reserve(gpu, n, first->n_in));
-    qs_cu_many_x rounded = {.x = gpu->many_x.data, .scale = gpu->many_scale.data};
+    qs_cu_many_x rounded = place_of_x(gpu, &wanted);
     qs_cu_many_scratch scratch = {.parts = gpu->many_parts.data, .n_arrived = gpu->many_arrived.data};
     if (!qs_gpu_is_prepared(prepared, &wanted))
         QS_TRY(qs_gpu_check(gpu, qs_cu_prepare_many(gpu->stream, x, n, first->n_in,

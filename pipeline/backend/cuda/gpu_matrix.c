@@ -408,13 +408,13 @@ static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs
                qs_gpu_takes_few(jobs[end].matrix, n) == few && fits_beside(m, jobs[end].matrix) &&
                qs_gpu_takes_stored(jobs[end].matrix, n) == stored)
             end++;
-        if (self->format != QS_PACKED_INT) {
+        if (stored) {
+            QS_TRY(qs_gpu_run_stored(gpu, jobs + i, end - i, x, n, &prepared));
+        } else if (self->format != QS_PACKED_INT) {
             QS_TRY(qs_gpu_format_linears(gpu, jobs + i, end - i, x, n));
             rounded.is_there = prepared.is_there = false; /* its own x may lie there now */
         } else if (few) {
             QS_TRY(qs_gpu_run_few(gpu, NULL, jobs + i, end - i, x, n));
-        } else if (stored) {
-            QS_TRY(qs_gpu_run_stored(gpu, jobs + i, end - i, x, n, &prepared));
         } else if (is_few_f32(m, n)) {
             QS_TRY(run_f32(gpu, &jobs[i], x, n));
         } else {

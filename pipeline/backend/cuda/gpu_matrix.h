@@ -48,7 +48,8 @@ size_t qs_gpu_dense_bytes(const qs_matrix *matrix);
 QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool in_order, bool soon, void *out);
 /* How x lies in the backend's scratch, from one run of products to the next of the same x. */
 typedef struct qs_gpu_prepared {
-    bool is_there, bf16, has_perm;
+    bool is_there, bf16, has_perm, is_coded;
+    float threshold;
     qs_digest perm_id;
 } qs_gpu_prepared;
 bool qs_gpu_is_prepared(const qs_gpu_prepared *a, const qs_gpu_prepared *b);

@@ -230,6 +230,8 @@ int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear *linears, 
 typedef struct qs_cu_many_x {
     uint16_t *x;
     float *scale;
+    bool is_coded;   /* as in qs_cu_x */
+    float threshold;
 } qs_cu_many_x;
 static inline int64_t qs_cu_many_rows(int64_t n) { return (n + 127) / 128 * 128; }
 int qs_cu_prepare_many(void *stream, const float *x, int64_t n, int64_t n_in, const int32_t *perm, bool bf16,
@@ -248,7 +250,8 @@ typedef struct qs_cu_many_scratch {
 } qs_cu_many_scratch;
 /* y = x W^T + bias for any n, from x as prepared (bf16 for weights of that, else f16), of up to QS_CU_LINEARS_MAX matrices of
  * one shape (n_out may differ). Weights are f16 numbers: code less zero point, times the scale, rounded once. The same bits
- * from run to run; a row's may differ with n. Of widths other than 4 bits, groups of whole chunks. */
+ * from run to run; a row's may differ with n. Of widths other than 4 bits, groups of whole chunks. Tables and int8 round
+ * bias and y as with few rows. */
 static inline bool qs_cu_many_takes(const qs_cu_linear_shape *shape)
 {
     bool has_whole_chunks = shape->group_size >= shape->n_in || shape->group_size % QS_CU_CHUNK == 0;

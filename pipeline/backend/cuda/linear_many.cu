@@ -5,6 +5,7 @@
  * N rows of x, the rows of W shared out to two warpgroups. The warps of a third bring both operands by bulk copies, a chunk
  * of 64 columns at a time, into a ring of stages. A product is under way while the next weights are unpacked.
  * How blocks share tiles: many_tiles.h. */
+#include "backend/cuda/coding.h"
 #include "backend/cuda/many_tiles.h"
 
 namespace {
@@ -128,7 +129,7 @@ __device__ __forceinline__ void meet(barriers *b, int *turn)
 /* Where a thread's sums of a tile go. */
 template <class F> struct target {
     float *y; /* of its first row of x and of W */
-    const float *scale, *bias;
+    const float *scale, *bias, *absmax;
     int64_t n_out;
     int n_rows, n_outs; /* that are there from the first on */
     bool add;
@@ -141,6 +142,7 @@ template <class F> struct target {
         y = p.linear->y + row * n_out + out;
         scale = j.scale + row;
         bias = p.linear->bias != nullptr ? p.linear->bias + out : nullptr;
+        absmax = F::CODES && p.linear->absmax != nullptr ? p.linear->absmax + out : nullptr;
         n_rows = j.n - row;
         n_outs = (int)n_out - out;
         add = p.linear->add;
@@ -150,9 +152,12 @@ template <class F> struct target {
     __device__ __forceinline__ void store(const float (&sum)[F::BLOCKS][F::N / 2]) const
     {
         enum { AHEAD = 4 /* rows of x */, OUTS = 2 * F::BLOCKS };
-        float start[OUTS], *row[AHEAD] = {y};
+        float start[OUTS], largest[OUTS], *row[AHEAD] = {y};
 #pragma unroll
-        for (int o = 0; o < OUTS; o++) start[o] = bias != nullptr && has_out(o) ? bias[out_of(o)] : 0.0f;
+        for (int o = 0; o < OUTS; o++) {
+            start[o] = bias != nullptr && has_out(o) ? rounded(bias[out_of(o)]) : 0.0f;
+            if (F::CODES) largest[o] = absmax != nullptr && has_out(o) ? absmax[out_of(o)] : 0.0f;
+        }
 #pragma unroll
         for (int first = 0; first < F::N / 4; first += AHEAD) {
             float factor[AHEAD], before[AHEAD][OUTS] = {};
@@ -170,11 +175,18 @@ template <class F> struct target {
                 int at = first + i, x_row = at / 2 * 8 + at % 2;
 #pragma unroll
                 for (int o = 0; o < OUTS; o++) {
-                    float value = fmaf(sum[o / 2][at / 2 * 4 + o % 2 * 2 + at % 2], factor[i], start[o]);
+                    float term = sum[o / 2][at / 2 * 4 + o % 2 * 2 + at % 2], value = fmaf(term, factor[i], start[o]);
+                    if (F::CODES && absmax != nullptr) value = qs_cu_decode_sum(term, factor[i], largest[o]) + start[o];
+                    value = rounded(value);
                     if (x_row < n_rows && has_out(o)) row[i][out_of(o)] = add ? before[i][o] + value : value;
                 }
             }
         }
+    }
+    __device__ __forceinline__ float rounded(float v) const
+    {
+        if (F::TABLE) return qs_cu_round_to(v, QS_ROUND_BF16);
+        return F::CODES && absmax != nullptr ? qs_cu_round_to(v, QS_ROUND_F16) : v;
     }
     static __device__ __forceinline__ int out_of(int o) { return o / 2 * 64 + o % 2 * 8; }
     __device__ __forceinline__ bool has_out(int o) const { return out_of(o) < n_outs; }

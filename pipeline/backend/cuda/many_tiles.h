@@ -44,7 +44,8 @@ struct barriers {
 template <int FORMAT_, int STEPS_, bool ZEROS_, int BLOCKS_, int N_, int TEAM_> struct form {
     enum {
         FORMAT = FORMAT_, STEPS = STEPS_, ZEROS = ZEROS_, BLOCKS = BLOCKS_, N = N_, TEAM = TEAM_,
-        TABLE = FORMAT >= QS_CU_TABLE, BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16,
+        TABLE = FORMAT >= QS_CU_TABLE, CODES = FORMAT == QS_CU_INT8 /* perhaps int8 of packed.h */,
+        BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16,
         CODED = qs_unpacker<FORMAT>::CODED, WORDS = qs_unpacker<FORMAT>::WORDS,
         ROWS = N_GROUPS * BLOCKS * 64, TILES = ROWS / QS_CU_TILE_ROWS, TILE_BYTES = WORDS * 128,
         X_BYTES = N * X_ROW_BYTES, STAGE_BYTES = X_BYTES + TILES * TILE_BYTES,

@@ -1,5 +1,6 @@
-/* Rows of x as B of a warpgroup's products (linear_many.cu): rounded to 16 bits, in tiles of 64 columns that lie in global
+/* Rows of x as B of a warpgroup's products (linear_many.cu): rounded to 16 bits or coded for int8, in tiles of 64 columns that lie in global
  * memory as they will in shared memory, so that one bulk copy brings a tile. */
+#include "backend/cuda/coding.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/norm.h"
 #include "backend/cuda/terms.h"
@@ -16,6 +17,7 @@ struct rows_of_x {
     float eps;
     int n_in, n_steps; /* k-steps of a row, filled up with zeros to whole chunks */
     bool bf16, whole;  /* whole: four values can be read at once */
+    float threshold;   /* of rows that are coded */
     int64_t x_rows;
     uint16_t *out;
     float *scale;
@@ -87,20 +89,58 @@ __device__ __forceinline__ void normalise(const rows_of_x &r, float (&kept)[KEPT
     }
 }
 
+/* What a row is multiplied with, or coded by, before it is rounded. */
+template <bool CODES> struct row_scale {
+    float largest = 0.0f;
+    qs_cu_extent extent = {0.0f, 0.0f};
+    qs_cu_coding coding = {};
+    qs_cu_power power = {};
+
+    __device__ __forceinline__ void see(float threshold, const float v[16])
+    {
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            if (CODES) qs_cu_extend(extent, threshold, v[i]);
+            else largest = fmaxf(largest, fabsf(v[i]));
+        }
+    }
+    /* Once, by the whole block. */
+    __device__ __forceinline__ void settle(float threshold)
+    {
+        __shared__ float maxima[PREPARE_THREADS / 32];
+        __shared__ qs_cu_extent notes[PREPARE_THREADS / 32];
+        if (CODES) {
+            extent = qs_cu_extent_of_block(extent, notes);
+            coding = qs_cu_coding_of(extent, threshold);
+            largest = __fmul_rn(extent.all, coding.factor);
+        } else {
+            for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
+            if (threadIdx.x % 32 == 0) maxima[threadIdx.x / 32] = largest;
+            __syncthreads();
+            for (int i = 0; i < PREPARE_THREADS / 32; i++) largest = fmaxf(largest, maxima[i]);
+        }
+        power = qs_cu_power_of(largest);
+    }
+    __device__ __forceinline__ void store(const rows_of_x &r, int64_t row, int step, float v[16]) const
+    {
+#pragma unroll
+        for (int i = 0; CODES && i < 16; i++) v[i] = qs_cu_code_of(coding, v[i]);
+        store_step(r, row, step, v, power.up);
+    }
+    __device__ __forceinline__ float down(void) const { return CODES ? coding.scale * power.down : power.down; }
+};
+
 /* A row a block. */
-__global__ void __launch_bounds__(PREPARE_THREADS) prepare_many(rows_of_x r)
+template <bool CODES> __global__ void __launch_bounds__(PREPARE_THREADS) prepare_many(rows_of_x r)
 {
-    __shared__ float maxima[PREPARE_THREADS / 32], segments[KEPT * PREPARE_THREADS / 8];
+    __shared__ float segments[KEPT * PREPARE_THREADS / 8];
     int64_t row = blockIdx.x;
     const float *x = r.x + row * r.n_in;
     int thread = (int)threadIdx.x;
-    float kept[KEPT][16], largest = 0.0f;
+    float kept[KEPT][16];
+    row_scale<CODES> scale;
     qs_wait_for_previous();
     qs_let_next_begin();
-    auto take_largest = [&](const float v[16]) {
-#pragma unroll
-        for (int i = 0; i < 16; i++) largest = fmaxf(largest, fabsf(v[i]));
-    };
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         int step = thread + i * PREPARE_THREADS;
@@ -110,28 +150,24 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_many(rows_of_x r)
     if (r.norm != nullptr) normalise(r, kept, segments);
 #pragma unroll
     for (int i = 0; i < KEPT; i++)
-        if (thread + i * PREPARE_THREADS < r.n_steps) take_largest(kept[i]);
+        if (thread + i * PREPARE_THREADS < r.n_steps) scale.see(r.threshold, kept[i]);
     for (int step = thread + KEPT * PREPARE_THREADS; step < r.n_steps; step += PREPARE_THREADS) {
         float v[16];
         load_step(r, x, step, v);
-        take_largest(v);
+        scale.see(r.threshold, v);
     }
-    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    if (thread % 32 == 0) maxima[thread / 32] = largest;
-    __syncthreads();
-    for (int i = 0; i < PREPARE_THREADS / 32; i++) largest = fmaxf(largest, maxima[i]);
-    qs_cu_power power = qs_cu_power_of(largest);
+    scale.settle(r.threshold);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         int step = thread + i * PREPARE_THREADS;
-        if (step < r.n_steps) store_step(r, row, step, kept[i], power.up);
+        if (step < r.n_steps) scale.store(r, row, step, kept[i]);
     }
     for (int step = thread + KEPT * PREPARE_THREADS; step < r.n_steps; step += PREPARE_THREADS) {
         float v[16];
         load_step(r, x, step, v);
-        store_step(r, row, step, v, power.up);
+        scale.store(r, row, step, v);
     }
-    if (thread == 0) r.scale[row] = power.down;
+    if (thread == 0) r.scale[row] = scale.down();
 }
 
 int launch(void *stream, const rows_of_x &with, const float *x, int64_t n, int64_t n_in, bool bf16, const qs_cu_many_x *out)
@@ -145,7 +181,9 @@ int launch(void *stream, const rows_of_x &with, const float *x, int64_t n, int64
     r.x_rows = qs_cu_many_rows(n);
     r.out = out->x;
     r.scale = out->scale;
-    QS_LAUNCH_SOON(prepare_many, dim3((unsigned)n), dim3(PREPARE_THREADS), 0, stream, r);
+    r.threshold = out->threshold;
+    if (out->is_coded) QS_LAUNCH_SOON(prepare_many<true>, dim3((unsigned)n), dim3(PREPARE_THREADS), 0, stream, r);
+    else QS_LAUNCH_SOON(prepare_many<false>, dim3((unsigned)n), dim3(PREPARE_THREADS), 0, stream, r);
     return qs_launch_status();
 }
 
