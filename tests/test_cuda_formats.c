@@ -384,6 +384,8 @@ static void test_norm_and_gate(void **state)
         qs_matrix *matrices[2];
         for (int k = 0; k < 2; k++) {
             draw_packed(&packed, rows[i].format, OUT, IN, 64, false, rows[i].compute);
+            if (k == 1) packed.codes[3 * packed.row_bytes] ^= 0x55; /* others than the gate's */
+            for (int64_t b = 0; k == 1 && b < packed.n_absmax; b++) packed.absmax[b] *= 1.0f + (float)(b % 7) / 8.0f;
             qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = OUT, .n_in = IN, .packed = &packed};
             OK(qs_matrix_create(&matrices[k], f->cuda, &desc, QS_USE_GEMV, QS_COMPUTE_BF16));
             qs_packed_free(&packed);

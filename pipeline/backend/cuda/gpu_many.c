@@ -101,7 +101,7 @@ out:
     return err;
 }
 
-qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n,
+qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, bool is_gated, const float *x, int64_t n,
                          qs_gpu_prepared *prepared)
 {
     const qs_matrix *first = jobs[0].matrix;
@@ -118,6 +118,7 @@ qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs,
                             "round activations"));
     *prepared = wanted;
     for (int64_t i = 0; i < n_jobs; i++) linears[i] = qs_gpu_linear_of(&jobs[i]);
+    linears[0].gates = is_gated;
     gpu->weights_are_fresh = false;
     QS_TRY(qs_gpu_check(gpu, qs_cu_linear_many(gpu->stream, &self->shape, linears, (int)n_jobs, n, &rounded, &scratch,
                                                gpu->device.n_sms), "run linear"));

@@ -409,7 +409,7 @@ static qs_err run_linears(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs
                qs_gpu_takes_stored(jobs[end].matrix, n) == stored)
             end++;
         if (stored) {
-            QS_TRY(qs_gpu_run_stored(gpu, jobs + i, end - i, x, n, &prepared));
+            QS_TRY(qs_gpu_run_stored(gpu, jobs + i, end - i, false, x, n, &prepared));
         } else if (self->format != QS_PACKED_INT) {
             QS_TRY(qs_gpu_format_linears(gpu, jobs + i, end - i, x, n));
             rounded.is_there = prepared.is_there = false; /* its own x may lie there now */
@@ -441,6 +441,13 @@ static bool takes_with(const qs_linear_with *with, const qs_linear_job *jobs, in
     return true;
 }
 
+/* Whether a gate and what it gates are one launch of many rows. */
+static bool gates_stored(const qs_linear_with *with, const qs_linear_job *jobs, int64_t n)
+{
+    return with->is_gated && qs_gpu_takes_stored(jobs[0].matrix, n) && qs_gpu_takes_stored(jobs[1].matrix, n) &&
+           fits_beside(jobs[0].matrix, jobs[1].matrix);
+}
+
 qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                            const float *x, int64_t n)
 {
@@ -456,6 +463,7 @@ qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, cons
         QS_TRY(qs_gpu_rmsnorm(backend, x, with->norm, n, first->n_in, with->norm_eps, with->normed));
         x = with->normed;
     }
+    if (gates_stored(with, jobs, n)) return qs_gpu_run_stored(qs_gpu_of(backend), jobs, n_jobs, true, x, n, &prepared);
     QS_TRY(run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, rounded, prepared));
     if (with->is_gated) QS_TRY(qs_gpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * first->n_out, jobs[0].y));
 out:

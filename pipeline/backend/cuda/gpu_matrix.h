@@ -71,9 +71,9 @@ bool qs_gpu_takes_stored(const qs_matrix *matrix, int64_t n);
 bool qs_gpu_takes_normed(const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
 QS_MUST_CHECK qs_err qs_gpu_prepare_normed(qs_gpu *gpu, const qs_linear_with *with, const qs_matrix *first, const float *x,
                                            int64_t n, qs_gpu_prepared *prepared);
-/* Products that one launch serves, of matrices that have such a kernel. */
-QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n,
-                                       qs_gpu_prepared *prepared);
+/* Products that one launch serves, of matrices that have such a kernel. is_gated: as in qs_linear_with. */
+QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, bool is_gated, const float *x,
+                                       int64_t n, qs_gpu_prepared *prepared);
 
 /* ---- gpu_formats.c: NF4, FP4 and int8 ---- */
 /* Sets the shape, or says by name what there are no kernels for (QS_E_UNSUPPORTED). */

@@ -6,6 +6,7 @@
  * of 64 columns at a time, into a ring of stages. A product is under way while the next weights are unpacked.
  * How blocks share tiles: many_tiles.h. */
 #include "backend/cuda/coding.h"
+#include "backend/cuda/gate.h"
 #include "backend/cuda/many_tiles.h"
 
 namespace {
@@ -20,15 +21,18 @@ template <class F> __device__ __forceinline__ void bring(const job &j, char *rin
 {
     enum { SHARE = F::TILES / F::TEAM, WARPS = GROUP / 32, X_WARP = WARPS - 1 };
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32 % WARPS, own = lane * WARPS + warp, round = 0;
-    int tile = (int)blockIdx.x % F::TEAM * SHARE + own;
+    int tile = (int)blockIdx.x % F::TEAM * SHARE + own, block = tile / 4 % F::BLOCKS;
     bool brings_x = warp == X_WARP && lane == SHARE / WARPS;
     segment s;
     if (warp == X_WARP) qs_wait_for_previous();
     for (walk<F> w(j); w.next(j, &s);) {
         place p = place_of<F>(j, s.strip);
-        int n_tiles = min(p.n_tiles - p.tile, (int)F::TILES);
-        const char *words = reinterpret_cast<const char *>(p.linear->words) +
-                            (int64_t)(p.tile + tile) * j.n_chunks * F::TILE_BYTES;
+        int in_linear = p.tile_of<F>(tile / (4 * F::BLOCKS), tile % 4, block);
+        int n_tiles = p.gates ? F::BLOCKS * min(p.n_tiles - p.tile, (int)(F::TILES / F::BLOCKS))
+                              : min(p.n_tiles - p.tile, (int)F::TILES);
+        bool brings_tile = own < SHARE && in_linear < p.n_tiles;
+        const char *words = reinterpret_cast<const char *>(p.linear_of(block)->words) +
+                            (int64_t)in_linear * j.n_chunks * F::TILE_BYTES;
         for (int chunk = s.chunk; chunk < s.end; chunk++, round++) {
             int stage = round % F::STAGES;
             char *slot = ring + stage * F::STAGE_BYTES;
@@ -41,7 +45,7 @@ template <class F> __device__ __forceinline__ void bring(const job &j, char *rin
             if (brings_x)
                 qs_copy_bulk(slot, j.x + ((int64_t)chunk * j.x_rows + s.column * F::N) * X_ROW_BYTES, F::X_BYTES,
                              &b->full[stage]);
-            else if (own < SHARE && tile < n_tiles)
+            else if (brings_tile)
                 F::TEAM > 1 ? qs_copy_bulk_to_all(to, from, F::TILE_BYTES, &b->full[stage])
                             : qs_copy_bulk(to, from, F::TILE_BYTES, &b->full[stage]);
         }
@@ -56,8 +60,8 @@ template <class F> struct metas {
     enum { GROUPS = F::CODED ? F::CHUNK_GROUPS : 1 };
     uint32_t scale[F::BLOCKS][GROUPS], zeros[F::BLOCKS][GROUPS];
 
-    /* tile: the warp's in the first block of rows. Behind the last column x is 0. */
-    __device__ __forceinline__ void load(const job &j, const qs_cu_linear *l, int tile, int n_tiles, int chunk, int g)
+    /* Behind the last column x is 0. */
+    __device__ __forceinline__ void load(const job &j, const place &p, int warp, int chunk, int g)
     {
         if constexpr (F::CODED) {
 #pragma unroll
@@ -65,7 +69,9 @@ template <class F> struct metas {
                 int group = min((int)__umulhi(2u * (uint32_t)(4 * chunk + i * F::STEPS), j.group_magic), j.n_groups - 1);
 #pragma unroll
                 for (int b = 0; b < F::BLOCKS; b++) {
-                    int64_t at = ((int64_t)min(tile + 4 * b, n_tiles - 1) * j.n_groups + group) * 8 + g;
+                    int tile = min(p.tile_of<F>(warp / 4, warp % 4, b), p.n_tiles - 1);
+                    int64_t at = ((int64_t)tile * j.n_groups + group) * 8 + g;
+                    const qs_cu_linear *l = p.linear_of(b);
                     if constexpr (F::TABLE) {
                         uint2 pair = reinterpret_cast<const uint2 *>(l->scales)[at];
                         scale[b][i] = pair.x, zeros[b][i] = pair.y;
@@ -126,70 +132,104 @@ __device__ __forceinline__ void meet(barriers *b, int *turn)
     qs_barrier_wait(&b->together, (uint32_t)(*turn)++ & 1);
 }
 
+/* What becomes of the sums of a row of W. */
+template <class F> struct ending {
+    float bias, absmax; /* rounded; 0 where there is none */
+
+    __device__ __forceinline__ void load(const qs_cu_linear *l, int out, bool is_there)
+    {
+        bias = is_there && l->bias != nullptr ? l->bias[out] : 0.0f;
+        absmax = F::CODES && is_there && l->absmax != nullptr ? l->absmax[out] : 0.0f;
+        bias = qs_cu_round_to(bias, F::TABLE ? QS_ROUND_BF16 : F::CODES && l->absmax != nullptr ? QS_ROUND_F16 : QS_ROUND_F32);
+    }
+    __device__ __forceinline__ float of(float sum, float scale, bool is_coded) const
+    {
+        if (F::CODES && is_coded) return qs_cu_round_to(qs_cu_decode_sum(sum, scale, absmax) + bias, QS_ROUND_F16);
+        return qs_cu_round_to(fmaf(sum, scale, bias), F::TABLE ? QS_ROUND_BF16 : QS_ROUND_F32);
+    }
+};
+
 /* Where a thread's sums of a tile go. */
 template <class F> struct target {
+    enum { QUADS = F::N / 8, AHEAD = 4 /* rows of x that are loaded before the first is stored */ };
+    const qs_cu_linear *linear;
     float *y; /* of its first row of x and of W */
-    const float *scale, *bias, *absmax;
-    int64_t n_out;
-    int n_rows, n_outs; /* that are there from the first on */
-    bool add;
+    const float *scale;
+    int out, n_rows; /* rows of x that are there from the first on */
+    bool gates, is_coded;
 
     __device__ __forceinline__ target(const job &j, const segment &s, const place &p)
     {
         int warp = (int)threadIdx.x / 32, g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
-        int out = (p.tile + warp / 4 * 4 * F::BLOCKS + warp % 4) * QS_CU_TILE_ROWS + g, row = s.column * F::N + 2 * t;
-        n_out = p.linear->n_out;
-        y = p.linear->y + row * n_out + out;
+        int row = s.column * F::N + 2 * t;
+        linear = p.linear;
+        out = p.tile_of<F>(warp / 4, warp % 4, 0) * QS_CU_TILE_ROWS + g;
+        y = linear->y + row * linear->n_out + out;
         scale = j.scale + row;
-        bias = p.linear->bias != nullptr ? p.linear->bias + out : nullptr;
-        absmax = F::CODES && p.linear->absmax != nullptr ? p.linear->absmax + out : nullptr;
         n_rows = j.n - row;
-        n_outs = (int)n_out - out;
-        add = p.linear->add;
+        gates = p.gates;
+        is_coded = F::CODES && linear->absmax != nullptr;
     }
-    /* A quad's four sums of a block are of rows 8 quad and 8 quad + 1 of x, each of two rows of W, 8 apart. Some values are
-     * loaded before the first of them is stored. */
+    /* A quad's four sums of a block are of rows 8 quad and 8 quad + 1 of x, each of two rows of W, 8 apart. */
+    static __device__ __forceinline__ int row_of(int at) { return at / 2 * 8 + at % 2; }
+    static __device__ __forceinline__ int out_of(int o) { return o / 2 * 64 + o % 2 * 8; }
+    static __device__ __forceinline__ float sum_of(const float (&sum)[F::BLOCKS][F::N / 2], int block, int at, int o)
+    {
+        return sum[block][at / 2 * 4 + o % 2 * 2 + at % 2];
+    }
+    __device__ __forceinline__ bool has_out(int o) const { return out + out_of(o) < linear->n_out; }
+    __device__ __forceinline__ float *place_of_row(int at) const { return y + row_of(at) * linear->n_out; }
+
     __device__ __forceinline__ void store(const float (&sum)[F::BLOCKS][F::N / 2]) const
     {
-        enum { AHEAD = 4 /* rows of x */, OUTS = 2 * F::BLOCKS };
-        float start[OUTS], largest[OUTS], *row[AHEAD] = {y};
+        if (gates) store_gated(sum);
+        else store_plain(sum);
+    }
+    __device__ __forceinline__ void store_plain(const float (&sum)[F::BLOCKS][F::N / 2]) const
+    {
+        enum { OUTS = 2 * F::BLOCKS };
+        ending<F> end[OUTS];
 #pragma unroll
-        for (int o = 0; o < OUTS; o++) {
-            start[o] = bias != nullptr && has_out(o) ? rounded(bias[out_of(o)]) : 0.0f;
-            if (F::CODES) largest[o] = absmax != nullptr && has_out(o) ? absmax[out_of(o)] : 0.0f;
-        }
+        for (int o = 0; o < OUTS; o++) end[o].load(linear, out + out_of(o), has_out(o));
 #pragma unroll
-        for (int first = 0; first < F::N / 4; first += AHEAD) {
-            float factor[AHEAD], before[AHEAD][OUTS] = {};
+        for (int first = 0; first < 2 * QUADS; first += AHEAD) {
+            float factor[AHEAD], before[AHEAD][OUTS] = {}, *row[AHEAD];
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
-                int at = first + i, x_row = at / 2 * 8 + at % 2;
-                if (at > 0) row[i] = row[(i + AHEAD - 1) % AHEAD] + (at % 2 == 1 ? n_out : 7 * n_out);
+                int x_row = row_of(first + i);
+                row[i] = place_of_row(first + i);
                 factor[i] = x_row < n_rows ? scale[x_row] : 0.0f;
 #pragma unroll
                 for (int o = 0; o < OUTS; o++)
-                    if (add && x_row < n_rows && has_out(o)) before[i][o] = row[i][out_of(o)];
+                    if (linear->add && x_row < n_rows && has_out(o)) before[i][o] = row[i][out_of(o)];
             }
 #pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-                int at = first + i, x_row = at / 2 * 8 + at % 2;
+            for (int i = 0; i < AHEAD; i++)
 #pragma unroll
                 for (int o = 0; o < OUTS; o++) {
-                    float term = sum[o / 2][at / 2 * 4 + o % 2 * 2 + at % 2], value = fmaf(term, factor[i], start[o]);
-                    if (F::CODES && absmax != nullptr) value = qs_cu_decode_sum(term, factor[i], largest[o]) + start[o];
-                    value = rounded(value);
-                    if (x_row < n_rows && has_out(o)) row[i][out_of(o)] = add ? before[i][o] + value : value;
+                    float value = end[o].of(sum_of(sum, o / 2, first + i, o), factor[i], is_coded);
+                    if (row_of(first + i) < n_rows && has_out(o))
+                        row[i][out_of(o)] = linear->add ? before[i][o] + value : value;
                 }
+        }
+    }
+    /* Sums of the first block are those of the gate. */
+    __device__ __forceinline__ void store_gated(const float (&sum)[F::BLOCKS][F::N / 2]) const
+    {
+        ending<F> end[2][2]; /* [row of W][gate, gated] */
+#pragma unroll
+        for (int o = 0; o < 4; o++) end[o / 2][o % 2].load(linear + o % 2, out + out_of(o / 2), has_out(o / 2));
+#pragma unroll
+        for (int at = 0; at < 2 * QUADS; at++) {
+            float factor = row_of(at) < n_rows ? scale[row_of(at)] : 0.0f, *row = place_of_row(at);
+#pragma unroll
+            for (int o = 0; o < 2; o++) {
+                float gate = end[o][0].of(sum_of(sum, 0, at, o), factor, is_coded);
+                float gated = end[o][1].of(sum_of(sum, 1, at, o), factor, is_coded);
+                if (row_of(at) < n_rows && has_out(o)) row[out_of(o)] = qs_cu_silu_mul_of(gate, gated);
             }
         }
     }
-    __device__ __forceinline__ float rounded(float v) const
-    {
-        if (F::TABLE) return qs_cu_round_to(v, QS_ROUND_BF16);
-        return F::CODES && absmax != nullptr ? qs_cu_round_to(v, QS_ROUND_F16) : v;
-    }
-    static __device__ __forceinline__ int out_of(int o) { return o / 2 * 64 + o % 2 * 8; }
-    __device__ __forceinline__ bool has_out(int o) const { return out_of(o) < n_outs; }
 };
 
 /* Where a thread's sums of a part lie: [quad][thread]. The first part of a tile is the last of its range's. */
@@ -302,7 +342,7 @@ __device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, 
         place p = place_of<F>(j, s.strip);
         operands<F> o;
         auto load_meta = [&](int half, int chunk) {
-            o.meta[half % operands<F>::METAS].load(j, p.linear, p.tile + own_tile, p.n_tiles, chunk, g);
+            o.meta[half % operands<F>::METAS].load(j, p, warp, chunk, g);
         };
 #pragma unroll
         for (int i = 0; i < operands<F>::METAS; i++) load_meta(i, s.chunk + i);

@@ -3,7 +3,10 @@
  * A team is a block, or a cluster of blocks that have the same rows of W and neighbouring tiles of rows of x; an item is what
  * it computes at a time. Each team has as many whole items as the others. What is left over at the end is cut into ranges of
  * chunks of equal length, one a team; a tile that several blocks have parts of is added up by the one that comes last, in the
- * order of the parts, so that results do not depend on which that is. */
+ * order of the parts, so that results do not depend on which that is.
+ *
+ * A strip of a gate and what it gates has half its rows from each, every other block of 64: a thread's sums are of the same
+ * rows of both. */
 #ifndef QS_BACKEND_CUDA_MANY_TILES_H
 #define QS_BACKEND_CUDA_MANY_TILES_H
 
@@ -54,6 +57,7 @@ template <int FORMAT_, int STEPS_, bool ZEROS_, int BLOCKS_, int N_, int TEAM_> 
         PART_FLOATS = ROWS * N, CHUNK_GROUPS = CODED ? 4 / STEPS : 0,
     };
     static_assert(TILES < 32 && TILES / TEAM % 4 == 0, "a lane a copy, as many in each warp");
+    static_assert(BLOCKS == 2, "a block of a gate and one of what it gates");
     static_assert(TEAM == 1 || (int)TEAM == (int)QS_CLUSTER, "a block, or a cluster");
 };
 
@@ -104,18 +108,27 @@ template <class F> struct walk {
     }
 };
 
-/* The linear that a strip is of, its tiles of 16 rows, and the strip's first. */
+/* The linear that a strip is of, its tiles of 16 rows, and the strip's first. gates: of the linear and the one behind it. */
 struct place {
     const qs_cu_linear *linear;
     int n_tiles, tile;
+    bool gates;
+
+    /* The tile that a warp of a group has in a block of 64 rows, and whose it is. */
+    template <class F> __device__ __forceinline__ int tile_of(int group, int warp, int block) const
+    {
+        return tile + (gates ? 4 * group : 4 * (group * F::BLOCKS + block)) + warp;
+    }
+    __device__ __forceinline__ const qs_cu_linear *linear_of(int block) const { return linear + (gates ? block : 0); }
 };
 template <class F> __device__ __forceinline__ place place_of(const job &j, int strip)
 {
     int which = 0;
+    if (j.linears[0].gates) return {&j.linears[0], j.n_tiles[0], strip * (int)(F::TILES / F::BLOCKS), true};
 #pragma unroll
     for (int i = 1; i < QS_CU_LINEARS_MAX; i++)
         if (i < j.n_linears && strip >= j.first_strip[i]) which = i;
-    return {&j.linears[which], j.n_tiles[which], (strip - j.first_strip[which]) * F::TILES};
+    return {&j.linears[which], j.n_tiles[which], (strip - j.first_strip[which]) * (int)F::TILES, false};
 }
 
 #endif
@@ -123,11 +136,12 @@ template <class F> __device__ __forceinline__ place place_of(const job &j, int s
 /* Items, and how teams share them. Returns how many blocks there are. */
 template <class F> int share_out(job *j, int n_sms)
 {
-    int n_strips = 0;
-    for (int i = 0; i < j->n_linears; i++) {
+    int n_strips = 0, n_linears = j->linears[0].gates ? 1 : j->n_linears;
+    int64_t rows = j->linears[0].gates ? F::ROWS / F::BLOCKS : F::ROWS; /* of each linear in a strip */
+    for (int i = 0; i < n_linears; i++) {
         j->n_tiles[i] = (int)qs_cu_n_tiles(j->linears[i].n_out);
         j->first_strip[i] = n_strips;
-        n_strips += (int)((j->linears[i].n_out + F::ROWS - 1) / F::ROWS);
+        n_strips += (int)((j->linears[i].n_out + rows - 1) / rows);
     }
     int n_items = n_strips * (j->n_columns / F::TEAM), n_teams = n_sms / F::TEAM;
     int64_t n_chunks = (int64_t)n_items * j->n_chunks, most = (n_chunks + PART_CHUNKS - 1) / PART_CHUNKS;
