@@ -1,7 +1,7 @@
 /* Many rows by stored weights that are made dense in passing (gpu_dense.c), against the same weights that are kept dense:
  * the same bits, unless columns are stored in another order than x's, which is that of the sums then. In both orders of
  * threads.
- * Proves: when a matrix becomes dense does not matter, nor whether the norm before it rounds. */
+ * Proves: when a matrix becomes dense does not matter, nor whether the norm or the gate before it rounds. */
 #include "backend/cuda/runtime.h"
 #include "cuda_backends.h"
 #include "format_data.h"
@@ -132,12 +132,41 @@ static void test_norms_are_rounded(void **state)
     }
 }
 
+/* Results of a gate that the product behind it rounds as it takes them; of few rows, and in f32, there is nothing to leave. */
+static void test_gates_are_rounded(void **state)
+{
+    static const struct {
+        int64_t n_in, n_ff, n;
+        unsigned uses;
+        qs_compute compute;
+        bool is_left;
+    } rows[] = {{48, 132, 40, QS_USE_GEMV, QS_COMPUTE_BF16, true}, {37, 75, 35, QS_USE_GEMM, QS_COMPUTE_BF16, true},
+                {64, 96, 3, QS_USE_GEMV, QS_COMPUTE_BF16, false},  {64, 96, 33, QS_USE_GEMM, QS_COMPUTE_F32, false}};
+    fixture *f = take(state);
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        op_memory m = {.backend = f->cuda};
+        qs_matrix *matrices[3];
+        int64_t n_weights = rows[k].n_in * rows[k].n_ff;
+        uint16_t *half = on_host(&m, n_weights, sizeof *half);
+        for (uint64_t i = 0; i < 3; i++) {
+            qs_matrix_desc desc = {.format = QS_MATRIX_F16, .n_out = i < 2 ? rows[k].n_ff : rows[k].n_in,
+                                   .n_in = i < 2 ? rows[k].n_in : rows[k].n_ff, .dense = half};
+            qs_f16_from_f32_array(half, draw(&m, 66 + i, n_weights, 0.1), n_weights);
+            OK(qs_matrix_create(&matrices[i], f->cuda, &desc, rows[k].uses, rows[k].compute));
+        }
+        check_left_gate(f->cuda, matrices, rows[k].n_in, rows[k].n_ff, rows[k].n, rows[k].is_left);
+        for (int i = 0; i < 3; i++) qs_matrix_destroy(matrices[i]);
+        free_all(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_passing_is_kept),
         cmocka_unit_test(test_orders_of_x),
         cmocka_unit_test(test_norms_are_rounded),
+        cmocka_unit_test(test_gates_are_rounded),
     };
     (void)setenv("QS_MANY_ROWS", "0", 1); /* by dense weights whatever the device */
     return cmocka_run_group_tests_name("cuda dense", tests, create_backends, destroy_backends);

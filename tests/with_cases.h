@@ -72,4 +72,33 @@ static inline void check_with(const with_case *c)
     free_all(&m);
 }
 
+/* A gate that is left to the product behind it: the bits of the ops one by one. matrices: gate, up [n_ff, n_in], down
+ * [n_in, n_ff]. */
+static inline void check_left_gate(qs_backend *backend, qs_matrix *const matrices[3], int64_t n_in, int64_t n_ff, int64_t n,
+                                   bool is_left)
+{
+    op_memory m = {.backend = backend};
+    float *x = drawn_on_device(&m, 85, n * n_in, 2.0), *norm = drawn_on_device(&m, 86, n_in, 1.0);
+    float *normed = floats_on_device(&m, NULL, n * n_in), *y[2];
+    qs_linear_job jobs[2] = {{.matrix = matrices[0], .y = floats_on_device(&m, NULL, n * n_ff)},
+                             {.matrix = matrices[1], .y = floats_on_device(&m, NULL, n * n_ff)}};
+    for (int i = 0; i < 2; i++) y[i] = floats_on_device(&m, NULL, n * n_in);
+    OK(qs_op_rmsnorm(backend, x, norm, n, n_in, 1e-5, normed));
+    OK(qs_op_linears(backend, jobs, 2, normed, n));
+    OK(qs_op_silu_mul(backend, jobs[0].y, jobs[1].y, n * n_ff, jobs[0].y));
+    OK(qs_op_linear(backend, matrices[2], jobs[0].y, n, NULL, y[0]));
+    bool leaves = true; /* as it is not by itself */
+    qs_linear_with first = {.norm = norm, .norm_eps = 1e-5, .normed = normed, .is_gated = true, .leaves_gate = &leaves};
+    OK(qs_op_linears_with(backend, &first, jobs, 2, x, n));
+    assert_int_equal(leaves, is_left);
+    if (!leaves) { /* any backend takes what is left, though this one leaves nothing here */
+        OK(qs_op_rmsnorm(backend, x, norm, n, n_in, 1e-5, normed));
+        OK(qs_op_linears(backend, jobs, 2, normed, n));
+    }
+    qs_linear_with second = {.gate = jobs[0].y, .up = jobs[1].y};
+    OK(qs_op_linears_with(backend, &second, &(qs_linear_job){.matrix = matrices[2], .y = y[1]}, 1, jobs[0].y, n));
+    assert_memory_equal(to_host(&m, y[1], n * n_in), to_host(&m, y[0], n * n_in), (size_t)(n * n_in) * sizeof(float));
+    free_all(&m);
+}
+
 #endif

@@ -298,6 +298,9 @@ qs_err qs_op_linears_with(qs_backend *backend, const qs_linear_with *with, const
     if (with->norm != NULL && with->normed == NULL) return qs_fail(QS_E_USAGE, "op linear: a norm without scratch");
     if (with->is_gated && (n_jobs != 2 || jobs[0].add || jobs[1].add || jobs[0].matrix->n_out != jobs[1].matrix->n_out))
         return qs_fail(QS_E_USAGE, "op linear: a gate takes two matrices of one shape, and adds to nothing");
+    if (with->up != NULL && (with->norm != NULL || with->gate != x))
+        return qs_fail(QS_E_USAGE, "op linear: what was left of a gate takes its x, and no norm");
+    if (with->leaves_gate != NULL) *with->leaves_gate = false;
     qs_watchdog_beat("products of linears");
     return backend->ops->linears_with(backend, with, jobs, n_jobs, x, n);
 }

@@ -134,6 +134,10 @@ typedef struct qs_linear_with {
     double norm_eps;
     float *normed;     /* [n, n_in], with norm: scratch; may be x, if what x holds is of no use afterwards */
     bool is_gated;     /* of two jobs without add: the first y becomes silu(first y) * second y, the second is scratch */
+    bool *leaves_gate; /* with is_gated, or NULL: set where the op leaves that to the op that takes the result, and both y
+                          are what the products gave */
+    float *gate;       /* with up and without norm, or NULL: x itself, and silu(x) * up is multiplied; then x is scratch */
+    const float *up;   /* [n, n_in] */
 } qs_linear_with;
 QS_MUST_CHECK qs_err qs_op_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs,
                                         int64_t n_jobs, const float *x, int64_t n);

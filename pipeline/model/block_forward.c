@@ -178,18 +178,19 @@ typedef struct normed_products {
     qs_site site; /* of what they share */
     int64_t n;
     product products[3];
-    bool is_gated; /* the first y becomes silu(first y) * second y */
+    bool is_gated; /* the first y becomes silu(first y) * second y, unless that is left */
 } normed_products;
 
 /* One op, where nobody looks on and all rows go at once. */
 static qs_err norm_linears(const qs_block *block, qs_scratch *s, const normed_products *p, const float *hidden, int64_t n,
-                           const qs_tap *tap)
+                           const qs_tap *tap, bool *leaves_gate)
 {
     qs_err err = QS_OK;
     const qs_model_config *c = qs_model_get_config(block->model);
     const float *norm = qs_block_vector(block, p->norm);
     float *y = p->products[0].y;
-    qs_linear_with with = {.norm = norm, .norm_eps = c->norm_eps, .normed = s->x, .is_gated = p->is_gated};
+    qs_linear_with with = {.norm = norm, .norm_eps = c->norm_eps, .normed = s->x, .is_gated = p->is_gated,
+                           .leaves_gate = leaves_gate};
     if (tap == NULL && rows_at_once(block, n) == n) return linears(block, &with, p->products, p->n, hidden, n);
     QS_TRY(qs_op_rmsnorm(block->backend, hidden, norm, n, c->d_model, c->norm_eps, s->x));
     QS_TRY(see(tap, block, p->site, s->x, n));
@@ -214,7 +215,7 @@ static qs_err project(const qs_block *block, qs_scratch *s, const float *hidden,
         .n = 3,
         .products = {{QS_ROLE_Q, s->q, false}, {QS_ROLE_K, k, false}, {QS_ROLE_V, v, false}},
     };
-    QS_TRY(norm_linears(block, s, &qkv, hidden, n, tap));
+    QS_TRY(norm_linears(block, s, &qkv, hidden, n, tap, NULL));
     if (q_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, s->q, q_norm, n * c->n_heads, c->head_dim, c->norm_eps, s->q));
     if (k_norm != NULL) QS_TRY(qs_op_rmsnorm(backend, k, k_norm, n * c->n_kv_heads, c->head_dim, c->norm_eps, k));
 out:
@@ -242,7 +243,10 @@ static qs_err mlp(const qs_block *block, qs_scratch *s, float *hidden, int64_t n
         .products = {{QS_ROLE_GATE, s->gate, false}, {QS_ROLE_UP, s->up, false}},
         .is_gated = true,
     };
-    QS_TRY(norm_linears(block, s, &gate_up, hidden, n, tap));
+    bool gate_is_left = false;
+    QS_TRY(norm_linears(block, s, &gate_up, hidden, n, tap, &gate_is_left));
+    qs_linear_with gate = {.gate = s->gate, .up = s->up};
+    if (gate_is_left) return linears(block, &gate, &(product){QS_ROLE_DOWN, hidden, true}, 1, s->gate, n);
     QS_TRY(see(tap, block, QS_SITE_DOWN, s->gate, n));
     QS_TRY(add_linear(block, QS_ROLE_DOWN, s->gate, n, hidden));
 out:

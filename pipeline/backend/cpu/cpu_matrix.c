@@ -338,6 +338,7 @@ qs_err qs_cpu_linears_with(qs_backend *backend, const qs_linear_with *with, cons
         QS_TRY(qs_cpu_rmsnorm(backend, x, with->norm, n, jobs[0].matrix->n_in, with->norm_eps, with->normed));
         x = with->normed;
     }
+    if (with->up != NULL) QS_TRY(qs_cpu_silu_mul(backend, x, with->up, n * jobs[0].matrix->n_in, with->gate));
     QS_TRY(qs_cpu_linears(backend, jobs, n_jobs, x, n));
     if (with->is_gated) QS_TRY(qs_cpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * n_out, jobs[0].y));
 out:

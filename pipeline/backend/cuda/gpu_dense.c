@@ -76,6 +76,17 @@ out:
     return err;
 }
 
+qs_err qs_gpu_gate_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d,
+                           qs_gpu_prepared *rounded)
+{
+    qs_err err;
+    *rounded = (qs_gpu_prepared){.is_there = true, .bf16 = true};
+    QS_TRY(reserve_rounded(gpu, n * d));
+    QS_TRY(qs_gpu_check(gpu, qs_cu_silu_mul_bf16(gpu->stream, x, with->up, n * d, gpu->x_bf16.data), "run silu_mul"));
+out:
+    return err;
+}
+
 /* x in gpu->x_bf16 as the matrix wants it. */
 static qs_err round_x(qs_gpu *gpu, const qs_matrix *m, const float *x, int64_t n, qs_gpu_prepared *rounded)
 {

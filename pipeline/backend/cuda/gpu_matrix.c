@@ -448,11 +448,26 @@ static bool gates_stored(const qs_linear_with *with, const qs_linear_job *jobs, 
            fits_beside(jobs[0].matrix, jobs[1].matrix);
 }
 
+/* Of x that a gate is left of. */
+static qs_err linears_behind_gate(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
+                                  const float *x, int64_t n)
+{
+    qs_gpu_prepared rounded = {0};
+    int64_t n_in = jobs[0].matrix->n_in;
+    qs_err err;
+    if (take_rounded(jobs, n_jobs, n)) QS_TRY(qs_gpu_gate_rounded(qs_gpu_of(backend), with, x, n, n_in, &rounded));
+    else QS_TRY(qs_gpu_silu_mul(backend, x, with->up, n * n_in, with->gate));
+    QS_TRY(run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, rounded, (qs_gpu_prepared){0}));
+out:
+    return err;
+}
+
 qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                            const float *x, int64_t n)
 {
     const qs_matrix *first = jobs[0].matrix;
     qs_err err = QS_OK;
+    if (with->up != NULL) return linears_behind_gate(backend, with, jobs, n_jobs, x, n);
     if (takes_with(with, jobs, n_jobs, n)) return qs_gpu_run_few(qs_gpu_of(backend), with, jobs, n_jobs, x, n);
     qs_gpu_prepared rounded = {0}, prepared = {0};
     if (with->norm != NULL && qs_gpu_takes_normed(jobs, n_jobs, x, n)) {
@@ -465,7 +480,9 @@ qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, cons
     }
     if (gates_stored(with, jobs, n)) return qs_gpu_run_stored(qs_gpu_of(backend), jobs, n_jobs, true, x, n, &prepared);
     QS_TRY(run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, rounded, prepared));
-    if (with->is_gated) QS_TRY(qs_gpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * first->n_out, jobs[0].y));
+    /* Dense weights come next, too: what is rounded for them need not be written in f32 before. */
+    if (with->leaves_gate != NULL) *with->leaves_gate = take_rounded(jobs, n_jobs, n);
+    if (with->is_gated && !(with->leaves_gate != NULL && *with->leaves_gate)) QS_TRY(qs_gpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * first->n_out, jobs[0].y));
 out:
     return err;
 }

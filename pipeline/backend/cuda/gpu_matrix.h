@@ -56,8 +56,10 @@ bool qs_gpu_is_prepared(const qs_gpu_prepared *a, const qs_gpu_prepared *b);
 /* One product of any number of rows. rounded: what gpu->x_bf16 holds of x. */
 QS_MUST_CHECK qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, int64_t n,
                                      qs_gpu_prepared *rounded);
-/* rmsnorm of x [n, d] into gpu->x_bf16. */
+/* rmsnorm of x [n, d], or silu(x) * up, into gpu->x_bf16. */
 QS_MUST_CHECK qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d,
+                                         qs_gpu_prepared *rounded);
+QS_MUST_CHECK qs_err qs_gpu_gate_rounded(qs_gpu *gpu, const qs_linear_with *with, const float *x, int64_t n, int64_t d,
                                          qs_gpu_prepared *rounded);
 /* Whether such a product has x in the order of its stored columns, which an op before it cannot write. */
 bool qs_gpu_permutes_x(const qs_matrix *matrix);

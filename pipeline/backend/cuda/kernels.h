@@ -28,6 +28,7 @@ int qs_cu_rmsnorm_bf16(void *stream, const float *x, const float *weight, int64_
 int qs_cu_rope(void *stream, float *x, const int32_t *positions, const float *inv_freq, int64_t n,
                int64_t n_heads, int64_t head_dim);
 int qs_cu_silu_mul(void *stream, const float *gate, const float *up, int64_t n, float *out);
+int qs_cu_silu_mul_bf16(void *stream, const float *gate, const float *up, int64_t n, uint16_t *out); /* rounded then */
 int qs_cu_add(void *stream, float *x, const float *y, int64_t n); /* x += y */
 int qs_cu_f32_to_bf16(void *stream, const float *x, int64_t n, uint16_t *out); /* nearest, ties to even */
 /* The same of rows x [n, d], column j of each from its column perm[j]. */

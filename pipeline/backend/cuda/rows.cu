@@ -150,6 +150,12 @@ __global__ void __launch_bounds__(THREADS)
 
 /* ---- elementwise: n_vectors threads take four elements each, a few more take one each ---- */
 
+__device__ __forceinline__ float4 silu_mul_of(float4 gate, float4 up)
+{
+    return make_float4(qs_cu_silu_mul_of(gate.x, up.x), qs_cu_silu_mul_of(gate.y, up.y), qs_cu_silu_mul_of(gate.z, up.z),
+                       qs_cu_silu_mul_of(gate.w, up.w));
+}
+
 __global__ void __launch_bounds__(THREADS)
     silu_mul(const float *gate, const float *up, int64_t n_vectors, int64_t n, float *out)
 {
@@ -157,9 +163,8 @@ __global__ void __launch_bounds__(THREADS)
     qs_let_next_begin();
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < n_vectors) {
-        float4 g = reinterpret_cast<const float4 *>(gate)[i], u = reinterpret_cast<const float4 *>(up)[i];
-        reinterpret_cast<float4 *>(out)[i] = make_float4(qs_cu_silu_mul_of(g.x, u.x), qs_cu_silu_mul_of(g.y, u.y),
-                                                         qs_cu_silu_mul_of(g.z, u.z), qs_cu_silu_mul_of(g.w, u.w));
+        reinterpret_cast<float4 *>(out)[i] = silu_mul_of(reinterpret_cast<const float4 *>(gate)[i],
+                                                         reinterpret_cast<const float4 *>(up)[i]);
     } else if (i + 3 * n_vectors < n) {
         int64_t at = i + 3 * n_vectors;
         out[at] = qs_cu_silu_mul_of(gate[at], up[at]);
@@ -179,18 +184,22 @@ __global__ void __launch_bounds__(THREADS) add(float *x, const float *y, int64_t
     }
 }
 
+/* Of x, or with GATED of silu(x) up. */
+template <bool GATED>
 __global__ void __launch_bounds__(THREADS)
-    to_bf16(const float *x, int64_t n_vectors, int64_t n, uint16_t *out)
+    to_bf16(const float *x, const float *up, int64_t n_vectors, int64_t n, uint16_t *out)
 {
     qs_wait_for_previous();
     qs_let_next_begin();
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < n_vectors) {
         float4 v = reinterpret_cast<const float4 *>(x)[i];
+        if (GATED) v = silu_mul_of(v, reinterpret_cast<const float4 *>(up)[i]);
         reinterpret_cast<uint2 *>(out)[i] =
             make_uint2(qs_bf16x2_of_f32(v.x, v.y), qs_bf16x2_of_f32(v.z, v.w));
     } else if (i + 3 * n_vectors < n) {
-        out[i + 3 * n_vectors] = qs_bf16_of_f32(x[i + 3 * n_vectors]);
+        int64_t at = i + 3 * n_vectors;
+        out[at] = qs_bf16_of_f32(GATED ? qs_cu_silu_mul_of(x[at], up[at]) : x[at]);
     }
 }
 
@@ -299,7 +308,15 @@ extern "C" int qs_cu_f32_to_bf16(void *stream, const float *x, int64_t n, uint16
 {
     if (n == 0) return 0;
     int64_t n_vectors = is_aligned16(x) && (uintptr_t)out % 8 == 0 ? n / 4 : 0;
-    QS_LAUNCH_SOON(to_bf16, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, n_vectors, n, out);
+    QS_LAUNCH_SOON(to_bf16<false>, elementwise_blocks(n_vectors, n), THREADS, 0, stream, x, nullptr, n_vectors, n, out);
+    return qs_launch_status();
+}
+
+extern "C" int qs_cu_silu_mul_bf16(void *stream, const float *gate, const float *up, int64_t n, uint16_t *out)
+{
+    if (n == 0) return 0;
+    int64_t n_vectors = is_aligned16(gate) && is_aligned16(up) && (uintptr_t)out % 8 == 0 ? n / 4 : 0;
+    QS_LAUNCH_SOON(to_bf16<true>, elementwise_blocks(n_vectors, n), THREADS, 0, stream, gate, up, n_vectors, n, out);
     return qs_launch_status();
 }
 
