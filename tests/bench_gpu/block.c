@@ -59,32 +59,41 @@ void bench_activations_destroy(bench_activations *a)
 
 /* ---- products ---- */
 
-/* n linears that follow each other, all with input x, which is normalised before, and a gate behind the first. */
+/* n linears that follow each other, all with input x. */
 static qs_err multiply_with(bench_activations *a, const bench_layers *layers, int64_t layer, int first, int64_t n,
-                            const float *x, float *const *y, bool is_normed, bool is_gated)
+                            const float *x, float *const *y, const qs_linear_with *with)
 {
-    const qs_linear_with with = {.norm = is_normed ? a->norm : NULL, .norm_eps = 1e-5, .normed = a->x, .is_gated = is_gated};
     qs_linear_job jobs[BENCH_N_LINEARS];
     qs_matrix *const *linears = layers->linears + layer % layers->n * BENCH_N_LINEARS;
     for (int64_t i = 0; i < n; i++)
         jobs[i] = (qs_linear_job){.matrix = linears[first + i], .y = y[i], .add = y[i] == a->hidden};
-    return qs_op_linears_with(a->b->backend, &with, jobs, n, x, a->rows);
+    return qs_op_linears_with(a->b->backend, with, jobs, n, x, a->rows);
 }
 
 static qs_err multiply(bench_activations *a, const bench_layers *layers, int64_t layer, int first, const float *x, float *y)
 {
-    return multiply_with(a, layers, layer, first, 1, x, &y, false, false);
+    return multiply_with(a, layers, layer, first, 1, x, &y, &(qs_linear_with){0});
 }
 
-static qs_err multiply_qkv(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x, bool is_normed)
+/* Of a block: x is normalised before. */
+static qs_linear_with in_block(const bench_activations *a, bool is_whole)
 {
-    return multiply_with(a, layers, layer, BENCH_Q, 3, x, (float *[]){a->q, a->k, a->v}, is_normed, false);
+    return (qs_linear_with){.norm = is_whole ? a->norm : NULL, .norm_eps = 1e-5, .normed = a->x};
+}
+
+static qs_err multiply_qkv(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x, bool is_whole)
+{
+    qs_linear_with with = in_block(a, is_whole);
+    return multiply_with(a, layers, layer, BENCH_Q, 3, x, (float *[]){a->q, a->k, a->v}, &with);
 }
 
 static qs_err multiply_gate_up(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x,
-                               bool is_whole)
+                               bool is_whole, bool *gate_is_left)
 {
-    return multiply_with(a, layers, layer, BENCH_GATE, 2, x, (float *[]){a->gate, a->up}, is_whole, is_whole);
+    qs_linear_with with = in_block(a, is_whole);
+    with.is_gated = is_whole;
+    with.leaves_gate = gate_is_left;
+    return multiply_with(a, layers, layer, BENCH_GATE, 2, x, (float *[]){a->gate, a->up}, &with);
 }
 
 qs_err bench_linears(bench_activations *a, const bench_layers *layers, int64_t layer)
@@ -92,7 +101,7 @@ qs_err bench_linears(bench_activations *a, const bench_layers *layers, int64_t l
     qs_err err = QS_OK;
     QS_TRY(multiply_qkv(a, layers, layer, a->x, false));
     QS_TRY(multiply(a, layers, layer, BENCH_O, a->attended, a->y));
-    QS_TRY(multiply_gate_up(a, layers, layer, a->x, false));
+    QS_TRY(multiply_gate_up(a, layers, layer, a->x, false, NULL));
     QS_TRY(multiply(a, layers, layer, BENCH_DOWN, a->gate, a->y));
 out:
     return err;
@@ -125,8 +134,11 @@ qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t lay
     QS_TRY(multiply_qkv(a, layers, layer, a->hidden, true));
     QS_TRY(attend(a, layer));
     QS_TRY(multiply(a, layers, layer, BENCH_O, a->attended, a->hidden));
-    QS_TRY(multiply_gate_up(a, layers, layer, a->hidden, true));
-    QS_TRY(multiply(a, layers, layer, BENCH_DOWN, a->gate, a->hidden));
+    bool gate_is_left = false;
+    QS_TRY(multiply_gate_up(a, layers, layer, a->hidden, true, &gate_is_left));
+    qs_linear_with gate = {.gate = a->gate, .up = a->up};
+    if (!gate_is_left) gate = (qs_linear_with){0};
+    QS_TRY(multiply_with(a, layers, layer, BENCH_DOWN, 1, a->gate, &a->hidden, &gate));
 out:
     return err;
 }
