@@ -162,7 +162,7 @@ static qs_err call_update(fixture *f, qs_backend *backend, const int64_t s[4], i
 
 /* ---- attention: shape context ---- */
 
-static const qs_attention_shape heads = {N_HEADS, N_KV_HEADS, HEAD_DIM, 0};
+static const qs_attention_shape heads = {N_HEADS, N_KV_HEADS, HEAD_DIM, 0, QS_COMPUTE_F32};
 
 static double attention_flops(const int64_t s[4])
 {

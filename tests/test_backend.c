@@ -200,7 +200,7 @@ static void test_refusals(void **state)
     assert_int_equal(qs_op_linear(backend, matrix, x, 0, NULL, y), QS_OK);
     qs_matrix_destroy(matrix);
     int32_t position = 0, target = 7;
-    qs_attention_shape shape = {3, 2, 2, 0};
+    qs_attention_shape shape = {3, 2, 2, 0, QS_COMPUTE_F32};
     assert_int_equal(qs_op_attention(backend, &shape, x, x, x, 1, 1, y), QS_E_USAGE);
     shape.n_kv_heads = 3;
     assert_int_equal(qs_op_attention_decode(backend, &shape, y, y, x, NULL, y, y, &position, 1, 0, y), QS_E_USAGE);

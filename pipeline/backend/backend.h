@@ -158,6 +158,7 @@ enum { QS_ATTENTION_HEAD_DIM_MAX = 256 };
 typedef struct qs_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim; /* head_dim up to QS_ATTENTION_HEAD_DIM_MAX */
     int64_t window; /* sliding window in tokens; 0 = all */
+    qs_compute compute; /* of whole windows: QS_COMPUTE_BF16 = factors of 16 bits will do, sums are f32 */
 } qs_attention_shape;
 /* Causal within each window: q, out [n_windows, n_ctx, n_heads * head_dim], k, v [.., n_kv_heads * head_dim];
  * scores scaled by 1 / sqrt(head_dim), softmax in f32. */

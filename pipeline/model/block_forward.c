@@ -270,7 +270,7 @@ static qs_attention_shape attention_shape(const qs_block *block)
 {
     const qs_model_config *c = qs_model_get_config(block->model);
     return (qs_attention_shape){.n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
-                                .window = c->sliding_window};
+                                .window = c->sliding_window, .compute = block->options.compute};
 }
 
 static qs_err check_rows(const qs_scratch *scratch, int64_t n, const char *what)

@@ -109,10 +109,11 @@ out:
 
 /* ---- block ---- */
 
-static qs_err attend(bench_activations *a, int64_t layer)
+static qs_err attend(bench_activations *a, qs_compute compute, int64_t layer)
 {
     const bench_shape *s = &a->b->shape;
-    qs_attention_shape shape = {.n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim};
+    qs_attention_shape shape = {.n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim,
+                                .compute = compute};
     qs_backend *backend = a->b->backend;
     if (a->cap > 0) {
         int64_t cache = a->rows * a->cap * s->n_kv_heads * s->head_dim;
@@ -132,7 +133,7 @@ qs_err bench_block(bench_activations *a, const bench_layers *layers, int64_t lay
 {
     qs_err err = QS_OK;
     QS_TRY(multiply_qkv(a, layers, layer, a->hidden, true));
-    QS_TRY(attend(a, layer));
+    QS_TRY(attend(a, layers->compute, layer));
     QS_TRY(multiply(a, layers, layer, BENCH_O, a->attended, a->hidden));
     bool gate_is_left = false;
     QS_TRY(multiply_gate_up(a, layers, layer, a->hidden, true, &gate_is_left));

@@ -48,6 +48,14 @@ static qs_err attention(subject *s)
     return qs_op_attention(a->b->backend, &shape, a->q, a->k, a->v, 1, a->rows, a->attended);
 }
 
+static qs_err attention_in_16_bits(subject *s)
+{
+    bench_activations *a = &s->activations;
+    qs_attention_shape shape = attention_shape(&a->b->shape);
+    shape.compute = QS_COMPUTE_BF16;
+    return qs_op_attention(a->b->backend, &shape, a->q, a->k, a->v, 1, a->rows, a->attended);
+}
+
 static qs_err attention_decode(subject *s)
 {
     bench_activations *a = &s->activations;
@@ -115,6 +123,7 @@ static const struct op {
     {"rope_k", rope_k, keys, true, true, false},
     {"attention_decode", attention_decode, cached, true, false, false},
     {"attention", attention, none, false, true, false},
+    {"attention_16", attention_in_16_bits, none, false, true, false},
     {"silu_mul", silu_mul, three_wide_rows, true, true, false},
     {"add", add, three_rows, true, true, false},
     {"logit_stats", logit_stats, scored, false, false, true},
@@ -143,7 +152,7 @@ static qs_err measure(bench *b, subject *s, const struct op *op, int64_t rows)
     double n = (double)rows;
     bench_row row = {.part = "ops", .name = op->name, .format = "f32", .rows = rows, .error = -1,
                      .bytes = op->floats(a) * sizeof(float)};
-    if (op->call == attention)
+    if (op->call == attention || op->call == attention_in_16_bits)
         row.flops = 2.0 * (double)(b->shape.n_heads * b->shape.head_dim) * n * (n + 1.0);
     qs_err err = bench_measure(b, run_calls, &c, !op->to_host, (double)c.n, &row.time);
     if (err == QS_OK) bench_print(b, &row);

@@ -191,7 +191,7 @@ extern "C" int qs_cu_attention(void *stream, const qs_cu_attention_shape *shape,
     qs_cu_attention_args args = {
         q, k, v, out, (int)shape->n_kv_heads, (int)shape->head_dim, (int)shape->window, (int)n_ctx};
     if (shape->head_dim <= 128 && shape->head_dim % 4 == 0)
-        return qs_cu_attention_mma(stream, &args, shape->n_heads, n_windows);
+        return qs_cu_attention_mma(stream, &args, shape->n_heads, n_windows, shape->in_16_bits);
     return shape->head_dim <= 128 ? launch_simt<128>(stream, args, shape->n_heads, n_windows)
                                   : launch_simt<256>(stream, args, shape->n_heads, n_windows);
 }

@@ -4,24 +4,36 @@
  * A 16-bit number is too coarse for either product, so every operand is two: its rounding and the rounding of
  * the error of that, and three of the four products of terms are added up in f32. With f16, 22 bits together,
  * the result is as good as one in f32; but f16 ends at 65504, and small values lose bits. A block that meets
- * such numbers sees it in its result and starts again with bf16 (WIDE): 16 bits together, in any range. */
+ * such numbers sees it in its result and starts again with bf16 (WIDE): 16 bits together, in any range.
+ *
+ * Where results in 16 bits are good enough (QS_COMPUTE_BF16) there is one term of f16, and a third of the products. */
 #include "backend/cuda/attention_tiles.h"
 
 namespace {
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
-/* Shared memory is laid out in units of 16 bytes, each the four registers that a lane needs of both terms of
- * B for one step of 16 products: {first term: b[0], b[1]; second term: b[0], b[1]}. The order of the products
- * within a step is free as long as A has the same, so a lane's share is four neighbouring numbers: of a key's
- * row, or of a column of four neighbouring keys. Strides are odd multiples of 4 or 2 units, which spreads the
- * lanes over all banks. */
-template <int D> struct tiles {
+/* Shared memory is laid out in units of 8 bytes a term, each the registers that a lane needs of B for one step of
+ * 16 products: {first term: b[0], b[1]; second term: b[0], b[1]}. The order of the products within a step is free
+ * as long as A has the same, so a lane's share is four neighbouring numbers: of a key's row, or of a column of
+ * four neighbouring keys. Lanes are spread over all banks: those that load together, 8 of two terms and 16 of one,
+ * by strides that are odd multiples of 4 or 2 units and of 4; of keys in one term, which are two to a lane's four
+ * rows, by turning rows about (swizzle). */
+template <int TERMS> struct unit_type {
+    using type = uint4;
+};
+template <> struct unit_type<1> {
+    using type = uint2;
+};
+template <int D, int TERMS> struct tiles {
+    using unit = typename unit_type<TERMS>::type;
     static constexpr int WARPS = 8, THREADS = 32 * WARPS, ROWS = 16 * WARPS, KEYS = 4096 / D;
-    static constexpr int VECTORS = D / 4, K_STRIDE = VECTORS + 4, V_STRIDE = D + 2;
+    static constexpr int VECTORS = D / 4, K_STRIDE = TERMS == 2 ? VECTORS + 4 : VECTORS, V_STRIDE = D + (TERMS == 2 ? 2 : 4);
     static constexpr int K_UNITS = KEYS * K_STRIDE, UNITS = K_UNITS + KEYS / 4 * V_STRIDE;
-    static constexpr int SHARED_BYTES = 2 * 16 * UNITS; /* one tile is read while the next is written */
     static constexpr int SCORES = KEYS / 8, STEPS = D / 16, COLUMNS = D / 8; /* by 8 keys, 16 and 8 numbers */
+
+    /* What the vectors of a key's row are turned by: another for each of the rows that are read together. */
+    static __device__ __forceinline__ int swizzle(int row) { return TERMS == 2 ? 0 : 4 * (row % 2 + row / 4 % 2 * 2); }
 };
 
 /* Values are scaled by this, which moves the range of f16 to where values are found. */
@@ -42,12 +54,14 @@ __device__ __forceinline__ void split(float a, float b, uint32_t &first, uint32_
     }
 }
 
-template <bool WIDE> __device__ __forceinline__ uint4 unit_of(float a, float b, float c, float d)
+template <bool WIDE> __device__ __forceinline__ void set_unit(uint4 &unit, float a, float b, float c, float d)
 {
-    uint4 terms;
-    split<WIDE>(a, b, terms.x, terms.z);
-    split<WIDE>(c, d, terms.y, terms.w);
-    return terms;
+    split<WIDE>(a, b, unit.x, unit.z);
+    split<WIDE>(c, d, unit.y, unit.w);
+}
+template <bool WIDE> __device__ __forceinline__ void set_unit(uint2 &unit, float a, float b, float c, float d)
+{
+    unit = make_uint2(qs_f16x2_of_f32(a, b), qs_f16x2_of_f32(c, d));
 }
 
 template <bool WIDE>
@@ -72,6 +86,12 @@ __device__ __forceinline__ void mma_terms(float (*c)[4], const uint32_t first[4]
 #pragma unroll
     for (int i = 0; i < 4; i++) mma<WIDE>(c[i], first, b[i].x, b[i].y);
 }
+template <bool WIDE>
+__device__ __forceinline__ void mma_terms(float (*c)[4], const uint32_t first[4], const uint32_t[4], const uint2 b[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) mma<WIDE>(c[i], first, b[i].x, b[i].y);
+}
 
 /* A thread's part of a tile on its way to shared memory: a square of 4 keys and 4 columns. `rows` points at
  * the part's first row, which is row `row` of the window; zeros from row n_rows on. */
@@ -84,32 +104,35 @@ __device__ __forceinline__ void load_square(float4 square[4], const float *rows,
                                      : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
 
-template <int D, bool WIDE> __device__ __forceinline__ void store_keys(const float4 square[4], uint4 *tile)
+template <int D, bool WIDE, int TERMS>
+__device__ __forceinline__ void store_keys(const float4 square[4], typename tiles<D, TERMS>::unit *tile)
 {
-    using cut = tiles<D>;
-    uint4 *to = tile + (int)threadIdx.x / cut::VECTORS * 4 * cut::K_STRIDE + (int)threadIdx.x % cut::VECTORS;
+    using cut = tiles<D, TERMS>;
+    int row = (int)threadIdx.x / cut::VECTORS * 4, vector = (int)threadIdx.x % cut::VECTORS;
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        to[i * cut::K_STRIDE] = unit_of<WIDE>(square[i].x, square[i].y, square[i].z, square[i].w);
+        set_unit<WIDE>(tile[(row + i) * cut::K_STRIDE + (vector ^ cut::swizzle(row + i))], square[i].x, square[i].y,
+                       square[i].z, square[i].w);
 }
 
 /* Column d of the values lies at unit d % 4 * (D / 4) + d / 4, so that lanes write and read neighbouring
  * units. */
-template <int D, bool WIDE> __device__ __forceinline__ void store_values(const float4 square[4], uint4 *tile)
+template <int D, bool WIDE, int TERMS>
+__device__ __forceinline__ void store_values(const float4 square[4], typename tiles<D, TERMS>::unit *tile)
 {
-    using cut = tiles<D>;
+    using cut = tiles<D, TERMS>;
     constexpr float SCALE = VALUE_SCALE<WIDE>;
-    uint4 *to = tile + cut::K_UNITS + (int)threadIdx.x / cut::VECTORS * cut::V_STRIDE +
+    typename cut::unit *to = tile + cut::K_UNITS + (int)threadIdx.x / cut::VECTORS * cut::V_STRIDE +
                 (int)threadIdx.x % cut::VECTORS;
     float4 v[4];
 #pragma unroll
     for (int i = 0; i < 4; i++)
         v[i] =
             make_float4(square[i].x * SCALE, square[i].y * SCALE, square[i].z * SCALE, square[i].w * SCALE);
-    to[0] = unit_of<WIDE>(v[0].x, v[1].x, v[2].x, v[3].x);
-    to[cut::VECTORS] = unit_of<WIDE>(v[0].y, v[1].y, v[2].y, v[3].y);
-    to[2 * cut::VECTORS] = unit_of<WIDE>(v[0].z, v[1].z, v[2].z, v[3].z);
-    to[3 * cut::VECTORS] = unit_of<WIDE>(v[0].w, v[1].w, v[2].w, v[3].w);
+    set_unit<WIDE>(to[0], v[0].x, v[1].x, v[2].x, v[3].x);
+    set_unit<WIDE>(to[cut::VECTORS], v[0].y, v[1].y, v[2].y, v[3].y);
+    set_unit<WIDE>(to[2 * cut::VECTORS], v[0].z, v[1].z, v[2].z, v[3].z);
+    set_unit<WIDE>(to[3 * cut::VECTORS], v[0].w, v[1].w, v[2].w, v[3].w);
 }
 
 __device__ __forceinline__ float4 row_or_zero(const float *rows, int64_t stride, int row, int n_rows,
@@ -122,8 +145,8 @@ __device__ __forceinline__ float4 row_or_zero(const float *rows, int64_t stride,
 /* What a warp holds: 16 queries as A of the first product, sums of values, and per lane rows g and g + 8 of
  * the running maximum and of the weights' sum over the lane's own keys. */
 template <int D> struct warp_state {
-    uint32_t q_first[tiles<D>::STEPS][4], q_second[tiles<D>::STEPS][4];
-    float sums[tiles<D>::COLUMNS][4], running_max[2], running_sum[2];
+    uint32_t q_first[tiles<D, 2>::STEPS][4], q_second[tiles<D, 2>::STEPS][4];
+    float sums[tiles<D, 2>::COLUMNS][4], running_max[2], running_sum[2];
 };
 
 template <int D, bool WIDE>
@@ -133,7 +156,7 @@ __device__ __forceinline__ void start_warp(warp_state<D> &state, const qs_cu_att
     const float *q = args.q + place.q_offset;
     float scale = QS_CU_LOG2_E / sqrtf((float)args.head_dim);
 #pragma unroll
-    for (int step = 0; step < tiles<D>::STEPS; step++) {
+    for (int step = 0; step < tiles<D, 2>::STEPS; step++) {
         int column = 16 * step + 4 * t, n_rows = column < args.head_dim ? args.n_ctx : 0;
         float4 a = row_or_zero(q, place.q_stride, row, n_rows, column);
         float4 b = row_or_zero(q, place.q_stride, row + 8, n_rows, column);
@@ -143,7 +166,7 @@ __device__ __forceinline__ void start_warp(warp_state<D> &state, const qs_cu_att
         split<WIDE>(b.z * scale, b.w * scale, state.q_first[step][3], state.q_second[step][3]);
     }
 #pragma unroll
-    for (int i = 0; i < tiles<D>::COLUMNS; i++)
+    for (int i = 0; i < tiles<D, 2>::COLUMNS; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) state.sums[i][j] = 0.0f;
     state.running_max[0] = state.running_max[1] = -FLT_MAX;
@@ -153,12 +176,13 @@ __device__ __forceinline__ void start_warp(warp_state<D> &state, const qs_cu_att
 /* Scores of 16 queries and a tile of keys. Column n of block j is the tile's key
  * 16 (j / 2) + 4 (n / 2) + 2 (j % 2) + n % 2, so that a lane holds four neighbours, as the second product
  * wants. */
-template <int D, bool WIDE>
-__device__ __forceinline__ void score_tile(float scores[tiles<D>::SCORES][4], const warp_state<D> &state,
-                                           const uint4 *tile, int g, int t)
+template <int D, bool WIDE, int TERMS>
+__device__ __forceinline__ void score_tile(float scores[tiles<D, TERMS>::SCORES][4], const warp_state<D> &state,
+                                           const typename tiles<D, TERMS>::unit *tile, int g, int t)
 {
-    using cut = tiles<D>;
-    const uint4 *k = tile + (4 * (g / 2) + g % 2) * cut::K_STRIDE + t;
+    using cut = tiles<D, TERMS>;
+    const int row = 4 * (g / 2) + g % 2, turned = cut::swizzle(row); /* that of the rows 2 and 16 below, too */
+    const typename cut::unit *k = tile + row * cut::K_STRIDE + t;
 #pragma unroll
     for (int j = 0; j < cut::SCORES; j++)
 #pragma unroll
@@ -167,10 +191,10 @@ __device__ __forceinline__ void score_tile(float scores[tiles<D>::SCORES][4], co
     for (int step = 0; step < cut::STEPS; step++) {
 #pragma unroll
         for (int j = 0; j < cut::SCORES; j += 4) {
-            uint4 b[4];
+            typename cut::unit b[4];
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                b[i] = k[(16 * ((j + i) / 2) + 2 * (i % 2)) * cut::K_STRIDE + 4 * step];
+                b[i] = k[(16 * ((j + i) / 2) + 2 * (i % 2)) * cut::K_STRIDE + (4 * step ^ turned)];
             mma_terms<WIDE>(scores + j, state.q_first[step], state.q_second[step], b);
         }
     }
@@ -178,11 +202,11 @@ __device__ __forceinline__ void score_tile(float scores[tiles<D>::SCORES][4], co
 
 /* Hides what lies after the query or before its window. `row` is the first of the lane's two. */
 template <int D>
-__device__ __forceinline__ void mask_tile(float scores[tiles<D>::SCORES][4], const qs_cu_attention_args &args,
+__device__ __forceinline__ void mask_tile(float scores[tiles<D, 2>::SCORES][4], const qs_cu_attention_args &args,
                                           int row, int key, int t)
 {
 #pragma unroll
-    for (int j = 0; j < tiles<D>::SCORES; j++) {
+    for (int j = 0; j < tiles<D, 2>::SCORES; j++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int this_row = row + i / 2 * 8, this_key = key + 16 * (j / 2) + 4 * t + 2 * (j % 2) + i % 2;
@@ -193,14 +217,14 @@ __device__ __forceinline__ void mask_tile(float scores[tiles<D>::SCORES][4], con
 
 /* Scores to weights relative to the new running maximum, and what was summed before brought to it. */
 template <int D>
-__device__ __forceinline__ void weigh_tile(float scores[tiles<D>::SCORES][4], warp_state<D> &state)
+__device__ __forceinline__ void weigh_tile(float scores[tiles<D, 2>::SCORES][4], warp_state<D> &state)
 {
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float new_max = state.running_max[half];
 #pragma unroll
-        for (int j = 0; j < tiles<D>::SCORES; j++)
+        for (int j = 0; j < tiles<D, 2>::SCORES; j++)
             new_max = fmaxf(new_max, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
         new_max = fmaxf(new_max, __shfl_xor_sync(ALL_LANES, new_max, 1));
         new_max = fmaxf(new_max, __shfl_xor_sync(ALL_LANES, new_max, 2));
@@ -208,7 +232,7 @@ __device__ __forceinline__ void weigh_tile(float scores[tiles<D>::SCORES][4], wa
         state.running_max[half] = new_max;
         float sum = 0.0f;
 #pragma unroll
-        for (int j = 0; j < tiles<D>::SCORES; j++) {
+        for (int j = 0; j < tiles<D, 2>::SCORES; j++) {
             scores[j][2 * half] = exp2f(scores[j][2 * half] - new_max);
             scores[j][2 * half + 1] = exp2f(scores[j][2 * half + 1] - new_max);
             sum += scores[j][2 * half] + scores[j][2 * half + 1];
@@ -218,18 +242,18 @@ __device__ __forceinline__ void weigh_tile(float scores[tiles<D>::SCORES][4], wa
     /* After the first tiles the maximum seldom moves. */
     if (!__any_sync(ALL_LANES, factor[0] != 1.0f || factor[1] != 1.0f)) return;
 #pragma unroll
-    for (int i = 0; i < tiles<D>::COLUMNS; i++)
+    for (int i = 0; i < tiles<D, 2>::COLUMNS; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) state.sums[i][j] *= factor[j / 2];
 }
 
 /* The accumulators of the scores are, as they lie, A of the second product. */
-template <int D, bool WIDE>
-__device__ __forceinline__ void add_values(warp_state<D> &state, const float scores[tiles<D>::SCORES][4],
-                                           const uint4 *tile, int g, int t)
+template <int D, bool WIDE, int TERMS>
+__device__ __forceinline__ void add_values(warp_state<D> &state, const float scores[tiles<D, TERMS>::SCORES][4],
+                                           const typename tiles<D, TERMS>::unit *tile, int g, int t)
 {
-    using cut = tiles<D>;
-    const uint4 *v = tile + cut::K_UNITS + t * cut::V_STRIDE + g;
+    using cut = tiles<D, TERMS>;
+    const typename cut::unit *v = tile + cut::K_UNITS + t * cut::V_STRIDE + g;
 #pragma unroll
     for (int step = 0; step < cut::SCORES / 2; step++) {
         uint32_t first[4], second[4];
@@ -239,7 +263,7 @@ __device__ __forceinline__ void add_values(warp_state<D> &state, const float sco
                         first[i], second[i]);
 #pragma unroll
         for (int column = 0; column < cut::COLUMNS; column += 4) {
-            uint4 b[4];
+            typename cut::unit b[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) b[i] = v[4 * step * cut::V_STRIDE + (column + i) * 8];
             mma_terms<WIDE>(state.sums + column, first, second, b);
@@ -257,7 +281,7 @@ template <int D, bool WIDE> __device__ __forceinline__ void divide(warp_state<D>
         total += __shfl_xor_sync(ALL_LANES, total, 2);
         float factor = row + half * 8 < n_ctx ? 1.0f / (total * VALUE_SCALE<WIDE>) : 0.0f;
 #pragma unroll
-        for (int i = 0; i < tiles<D>::COLUMNS; i++) {
+        for (int i = 0; i < tiles<D, 2>::COLUMNS; i++) {
             state.sums[i][2 * half] *= factor;
             state.sums[i][2 * half + 1] *= factor;
         }
@@ -269,7 +293,7 @@ template <int D> __device__ __forceinline__ bool is_good(const warp_state<D> &st
 {
     float largest = 0.0f, check = 0.0f;
 #pragma unroll
-    for (int i = 0; i < tiles<D>::COLUMNS; i++) {
+    for (int i = 0; i < tiles<D, 2>::COLUMNS; i++) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             largest = fmaxf(largest, fabsf(state.sums[i][j]));
@@ -285,7 +309,7 @@ template <int D>
 __device__ __forceinline__ void write(const warp_state<D> &state, const qs_cu_attention_args &args,
                                       const qs_cu_head_place &place, int row, int t)
 {
-    constexpr int BLOCKS = tiles<D>::COLUMNS / 4;
+    constexpr int BLOCKS = tiles<D, 2>::COLUMNS / 4;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         if (row + half * 8 >= args.n_ctx) continue;
@@ -305,11 +329,12 @@ __device__ __forceinline__ void write(const warp_state<D> &state, const qs_cu_at
 }
 
 /* The block's queries and all that they see. */
-template <int D, bool WIDE>
+template <int D, bool WIDE, int TERMS>
 __device__ __forceinline__ void attend(warp_state<D> &state, const qs_cu_attention_args &args,
-                                       const qs_cu_head_place &place, uint4 *shared, int block_row)
+                                       const qs_cu_head_place &place, void *memory, int block_row)
 {
-    using cut = tiles<D>;
+    using cut = tiles<D, TERMS>;
+    typename cut::unit *shared = static_cast<typename cut::unit *>(memory);
     int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int warp_row = block_row + (int)threadIdx.x / 32 * 16, end = min(block_row + cut::ROWS, args.n_ctx);
     int key = qs_cu_first_key(args, block_row) / cut::KEYS * cut::KEYS;
@@ -320,13 +345,13 @@ __device__ __forceinline__ void attend(warp_state<D> &state, const qs_cu_attenti
     float4 square[4];
     load_square(square, args.k + at, place.kv_stride, row, n_rows);
     start_warp<D, WIDE>(state, args, place, warp_row + g, t);
-    store_keys<D, WIDE>(square, shared);
+    store_keys<D, WIDE, TERMS>(square, shared);
     load_square(square, args.v + at, place.kv_stride, row, n_rows);
-    store_values<D, WIDE>(square, shared);
+    store_values<D, WIDE, TERMS>(square, shared);
     for (int turn = 0; key < end; turn ^= 1) {
         __syncthreads(); /* this tile is there, and nobody reads the one before any more */
-        const uint4 *tile = shared + turn * cut::UNITS;
-        uint4 *next = shared + (turn ^ 1) * cut::UNITS;
+        const typename cut::unit *tile = shared + turn * cut::UNITS;
+        typename cut::unit *next = shared + (turn ^ 1) * cut::UNITS;
         int last_key = key + cut::KEYS - 1;
         bool more = last_key + 1 < end;
         bool counts = key <= warp_row + 15 && last_key >= qs_cu_first_key(args, warp_row);
@@ -334,49 +359,58 @@ __device__ __forceinline__ void attend(warp_state<D> &state, const qs_cu_attenti
         row += cut::KEYS;
         at += cut::KEYS * place.kv_stride;
         if (more) load_square(square, args.k + at, place.kv_stride, row, n_rows);
-        if (counts) score_tile<D, WIDE>(scores, state, tile, g, t);
-        if (more) store_keys<D, WIDE>(square, next);
+        if (counts) score_tile<D, WIDE, TERMS>(scores, state, tile, g, t);
+        if (more) store_keys<D, WIDE, TERMS>(square, next);
         if (more) load_square(square, args.v + at, place.kv_stride, row, n_rows);
         if (counts) {
             if (last_key > warp_row || key < qs_cu_first_key(args, warp_row + 15))
                 mask_tile<D>(scores, args, warp_row + g, key, t);
             weigh_tile<D>(scores, state);
-            add_values<D, WIDE>(state, scores, tile, g, t);
+            add_values<D, WIDE, TERMS>(state, scores, tile, g, t);
         }
-        if (more) store_values<D, WIDE>(square, next);
+        if (more) store_values<D, WIDE, TERMS>(square, next);
         key = last_key + 1;
     }
     divide<D, WIDE>(state, warp_row + g, args.n_ctx);
 }
 
-template <int D> __global__ void __launch_bounds__(tiles<D>::THREADS, 1) attend_mma(qs_cu_attention_args args)
+template <int D, int TERMS>
+__global__ void __launch_bounds__(tiles<D, TERMS>::THREADS, 1) attend_mma(qs_cu_attention_args args)
 {
     QS_DYNAMIC_SHARED(uint4, shared);
     qs_cu_head_place place = qs_cu_head_place_of(args);
-    int block_row = qs_cu_first_row_of_block(tiles<D>::ROWS);
+    int block_row = qs_cu_first_row_of_block(tiles<D, TERMS>::ROWS);
     warp_state<D> state;
-    attend<D, false>(state, args, place, shared, block_row);
-    if (!is_good<D>(state)) attend<D, true>(state, args, place, shared, block_row);
+    attend<D, false, TERMS>(state, args, place, shared, block_row);
+    if (!is_good<D>(state)) attend<D, true, 2>(state, args, place, shared, block_row);
     int lane = (int)threadIdx.x % 32, row = block_row + (int)threadIdx.x / 32 * 16 + lane / 4;
     write<D>(state, args, place, row, lane % 4);
 }
 
-template <int D>
+template <int D, int TERMS>
 int launch_mma(void *stream, const qs_cu_attention_args &args, int64_t n_heads, int64_t n_windows)
 {
-    using cut = tiles<D>;
-    int code = qs_allow_shared(attend_mma<D>, cut::SHARED_BYTES);
+    using cut = tiles<D, 2>; /* a block may have to start again in two terms */
+    const size_t shared_bytes = 2 * sizeof(typename cut::unit) * cut::UNITS; /* one tile is read while the next is written */
+    int code = qs_allow_shared(attend_mma<D, TERMS>, shared_bytes);
     if (code != 0) return code;
     dim3 grid((unsigned)n_heads, (unsigned)((args.n_ctx + cut::ROWS - 1) / cut::ROWS), (unsigned)n_windows);
-    QS_LAUNCH(attend_mma<D>, grid, cut::THREADS, cut::SHARED_BYTES, stream, args);
+    QS_LAUNCH((attend_mma<D, TERMS>), grid, cut::THREADS, shared_bytes, stream, args);
     return qs_launch_status();
+}
+
+template <int D>
+int launch_for(void *stream, const qs_cu_attention_args &args, int64_t n_heads, int64_t n_windows, bool in_16_bits)
+{
+    return in_16_bits ? launch_mma<D, 1>(stream, args, n_heads, n_windows)
+                      : launch_mma<D, 2>(stream, args, n_heads, n_windows);
 }
 
 } // namespace
 
 extern "C" int qs_cu_attention_mma(void *stream, const qs_cu_attention_args *args, int64_t n_heads,
-                                   int64_t n_windows)
+                                   int64_t n_windows, bool in_16_bits)
 {
-    return args->head_dim <= 64 ? launch_mma<64>(stream, *args, n_heads, n_windows)
-                                : launch_mma<128>(stream, *args, n_heads, n_windows);
+    return args->head_dim <= 64 ? launch_for<64>(stream, *args, n_heads, n_windows, in_16_bits)
+                                : launch_for<128>(stream, *args, n_heads, n_windows, in_16_bits);
 }

@@ -39,6 +39,6 @@ static __device__ __forceinline__ int qs_cu_first_row_of_block(int rows)
 
 /* attention_mma.cu: on the tensor cores, head_dim up to 128 and a multiple of 4. */
 extern "C" int qs_cu_attention_mma(void *stream, const qs_cu_attention_args *args, int64_t n_heads,
-                                   int64_t n_windows);
+                                   int64_t n_windows, bool in_16_bits);
 
 #endif

@@ -33,7 +33,8 @@ qs_err qs_gpu_rope(qs_backend *backend, float *x, const int32_t *positions, cons
 static qs_cu_attention_shape shape_of(const qs_attention_shape *shape)
 {
     return (qs_cu_attention_shape){.n_heads = shape->n_heads, .n_kv_heads = shape->n_kv_heads,
-                                   .head_dim = shape->head_dim, .window = shape->window};
+                                   .head_dim = shape->head_dim, .window = shape->window,
+                                   .in_16_bits = shape->compute == QS_COMPUTE_BF16};
 }
 
 qs_err qs_gpu_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q, const float *k,

@@ -37,6 +37,7 @@ int qs_cu_permuted_bf16(void *stream, const float *x, int64_t n, int64_t d, cons
 /* ---- attention.cu, attention_decode.cu ---- */
 typedef struct qs_cu_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim, window; /* as qs_attention_shape */
+    bool in_16_bits; /* of whole windows: q, k, v and weights are rounded to f16, where its range holds them */
 } qs_cu_attention_shape;
 /* Causal within each window; q, out [n_windows, n_ctx, n_heads * head_dim], k, v [.., n_kv_heads * head_dim]. */
 int qs_cu_attention(void *stream, const qs_cu_attention_shape *shape, const float *q, const float *k,
