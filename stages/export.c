@@ -186,7 +186,7 @@ int main(int argc, char **argv)
     int n_threads;
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &o.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
-        {"quant", QS_ARG_LIST, &o.quants, "FILE", "the quant artifact to export; repeatable", 0, 0, false},
+        {"quant", QS_ARG_LIST, &o.quants, "FILE", "the quant artifact to export", 0, 0, false},
         {"format", QS_ARG_STRING, &o.format, "NAME",
          "gptq, gptq_v2, awq, bnb, exl2 or gguf; --list says what each holds", 0, 0, false},
         {"type", QS_ARG_STRING, &o.type, "NAME",

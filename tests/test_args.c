@@ -2,6 +2,7 @@
 #include "scratch.h"
 
 #include <omp.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 #include "base/args.h"
@@ -118,6 +119,24 @@ static void test_args_misuse(void **state)
         TEXT_HOLDS(cases[i].word);
         qs_args_free(&o.args);
     }
+}
+
+/* Limits are said in full, and the file that grows beyond `ulimit -f` is an error of the write. */
+static void test_args_limits(void **state)
+{
+    (void)state;
+    options o;
+    bool done;
+    options_init(&o, NULL);
+    qs_arg rows[] = {{"far", QS_ARG_INT, &o.count, "N", "a number", 2, 1e9, false},
+                     {NULL, QS_ARG_FLAG, NULL, NULL, NULL, 0, 0, false}};
+    qs_args args = {.program = "qsweep-test", .summary = "A test.", .rows = rows};
+    char *argv[] = {(char *)(uintptr_t)"qsweep-test", (char *)(uintptr_t)"--far=1"};
+    assert_int_equal(qs_args_parse(&args, 2, argv, stdout, &done), QS_E_USAGE);
+    TEXT_HOLDS("2 to 1000000000");
+    struct sigaction action;
+    assert_int_equal(sigaction(SIGXFSZ, NULL, &action), 0);
+    assert_true(action.sa_handler == SIG_IGN);
 }
 
 static void print_help(void)
@@ -318,7 +337,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_args_values),
-        cmocka_unit_test(test_args_misuse),
+        cmocka_unit_test(test_args_misuse), cmocka_unit_test(test_args_limits),
         cmocka_unit_test(test_args_help),
         cmocka_unit_test(test_args_exit),
         cmocka_unit_test(test_args_threads),

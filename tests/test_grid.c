@@ -37,7 +37,7 @@ static void test_product(void **state)
     };
     qs_grid grid;
     /* columns in any order; the third row repeats points of the first */
-    if (load(&grid, "bits,method,group_size,variant\n4,rtn|gptq,64|128,sym|asym\n3|8,gptq,-1,asym-act\n"
+    if (load(&grid, "bits,method,group_size,variant\n4,rtn | gptq,64|\t128,sym |asym\n3|8,gptq,-1,asym-act\n"
                     "4,gptq|rtn,128, sym\n") != QS_OK)
         fail_msg("%s", qs_error_text());
     assert_int_equal(grid.n, sizeof ids / sizeof *ids);
@@ -66,17 +66,19 @@ static void test_refused(void **state)
     assert_refused("method,bits,group_size,variant,note\nrtn,4,64,sym,x\n", QS_E_INPUT,
                    "unknown column \"note\"");
     assert_refused("method,bits,group_size,variant\nrtn,4,64\n", QS_E_INPUT, ".csv:2: 3 fields");
-    assert_refused("method,bits,group_size,variant\nrtn,4,64,sym\nrtn,4|5,64,sym\n", QS_E_USAGE,
+    assert_refused("method,bits,group_size,variant\nrtn,4,64,sym\nrtn,4|5,64,sym\n", QS_E_INPUT,
                    ".csv:3: cells \"rtn\", \"5\"");
-    assert_refused("method,bits,group_size,variant\nrtn|,4,64,sym\n", QS_E_USAGE, "unknown method \"\"");
-    assert_refused("method,bits,group_size,variant\nawk,4,64,sym\n", QS_E_USAGE, "unknown method \"awk\"");
+    assert_refused("method,bits,group_size,variant\nrtn|,4,64,sym\n", QS_E_INPUT, "unknown method \"\"");
+    assert_refused("method,bits,group_size,variant\nrtn,4 | 8 8,64,sym\n", QS_E_INPUT, "bits=8 8");
+    assert_refused("method,bits,group_size,variant\nrtn|fp,4,64,sym\n", QS_E_INPUT, "needs no point");
+    assert_refused("method,bits,group_size,variant\nawk,4,64,sym\n", QS_E_INPUT, "unknown method \"awk\"");
     char wide[4000] = "method,bits,group_size,variant\nrtn,2|3|4|8,", number[16];
     for (int i = 1; i < 600; i++) {
         (void)snprintf(number, sizeof number, "%s%d", i == 1 ? "" : "|", i);
         strcat(wide, number);
     }
     strcat(wide, ",sym|asym|sym-search\n");
-    assert_refused(wide, QS_E_USAGE, "more than 4096 points");
+    assert_refused(wide, QS_E_INPUT, "more than 4096 points");
     /* One point, named 200^3 times: refused before the product is walked. */
     static const char *const cells[] = {"rtn", "4", "8"};
     char many[4000];
@@ -84,7 +86,7 @@ static void test_refused(void **state)
     for (int c = 0; c < 3; c++)
         for (int i = 0; i < 200; i++) strcat(strcat(many, cells[c]), i < 199 ? "|" : ",");
     strcat(many, "sym\n");
-    assert_refused(many, QS_E_USAGE, "more than 4096 points");
+    assert_refused(many, QS_E_INPUT, "more than 4096 points");
 }
 
 static void test_from_specs(void **state)

@@ -53,6 +53,9 @@ static qs_err list_push(qs_arg_list *list, const char *item)
     return QS_OK;
 }
 
+/* Whole limits as they are: 1000000, not 1e+06. */
+static const int range_digits = 16;
+
 static qs_err set_number(qs_arg *row, const char *text)
 {
     char *end;
@@ -69,7 +72,8 @@ static qs_err set_number(qs_arg *row, const char *text)
     if (errno != 0 || end == text || *end != '\0' || !isfinite(value))
         return qs_fail(QS_E_USAGE, "--%s: \"%s\" is not a number", row->name, text);
     if (!(row->low == 0 && row->high == 0) && !(value >= row->low && value <= row->high))
-        return qs_fail(QS_E_USAGE, "--%s: %s is not in %g to %g", row->name, text, row->low, row->high);
+        return qs_fail(QS_E_USAGE, "--%s: %s is not in %.*g to %.*g", row->name, text, range_digits, row->low, range_digits,
+                       row->high);
     return QS_OK;
 }
 
@@ -124,6 +128,8 @@ qs_err qs_args_parse(qs_args *args, int argc, char **argv, FILE *out, bool *done
 {
     struct sigaction action = {.sa_handler = on_bus_error};
     (void)sigaction(SIGBUS, &action, NULL);
+    /* A file beyond `ulimit -f` is then a write that fails, as on a full disk, and no death with parts left behind. */
+    (void)signal(SIGXFSZ, SIG_IGN);
     *done = false;
     args->rest = (qs_arg_list){0};
     bool options = true;

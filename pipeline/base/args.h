@@ -73,7 +73,8 @@ typedef struct qs_common_args {
     {"watchdog", QS_ARG_INT, &(c)->watchdog_s, "S",                                                        \
      "end with exit status 7 when nothing has moved for S seconds; 0 = never", 0, 1e6, false}
 
-/* Also makes reading behind the end of a mapped file an error text and QS_E_INPUT, for the whole program.
+/* Also, for the whole program: reading behind the end of a mapped file is an error text and QS_E_INPUT, and writing
+ * beyond `ulimit -f` a write that fails (EFBIG), not the signal that ends the program.
  * --help and --version go to `out` (stdout, of a program) and set *done: main should return 0. */
 QS_MUST_CHECK qs_err qs_args_parse(qs_args *args, int argc, char **argv, FILE *out, bool *done);
 void qs_args_free(qs_args *args);

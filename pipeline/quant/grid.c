@@ -8,6 +8,7 @@
 #include "quant/methods.h"
 
 enum { N_COLUMNS = 4, CELL_BYTES = 64 };
+static const char blanks[] = " \t";
 static const char *const columns[N_COLUMNS] = {"method", "bits", "group_size", "variant"};
 
 static qs_err add(qs_grid *grid, const qs_spec *spec)
@@ -34,7 +35,9 @@ static bool alternative(char out[CELL_BYTES], const char *cell, int64_t index)
         if (cell == NULL) return false;
         cell++;
     }
+    cell += strspn(cell, blanks);
     size_t length = strcspn(cell, "|");
+    while (length > 0 && strchr(blanks, cell[length - 1]) != NULL) length--;
     if (length >= CELL_BYTES)
         length = CELL_BYTES - 1; /* too long for any value: the parser refuses the rest */
     memcpy(out, cell, length);
@@ -87,7 +90,9 @@ static qs_err add_rows(qs_grid *out, const qs_csv *csv)
     for (int64_t row = 0; row < csv->n_rows; row++) {
         char *cells[N_COLUMNS];
         for (int c = 0; c < N_COLUMNS; c++) cells[c] = csv->rows[row].fields[index[c]];
-        QS_TRY(qs_context(add_row(out, cells), "%s:%" PRId64, csv->name, csv->rows[row].line));
+        err = qs_context(add_row(out, cells), "%s:%" PRId64, csv->name, csv->rows[row].line);
+        if (err == QS_E_USAGE) err = QS_E_INPUT; /* what a command line gets wrong is the file's fault here */
+        if (err != QS_OK) goto out;
     }
     if (out->n == 0) err = qs_fail(QS_E_INPUT, "%s: no points", csv->name);
 out:

@@ -12,8 +12,8 @@ typedef struct qs_grid {
     qs_spec *specs; /* [n], in the order of the file, each id once */
 } qs_grid;
 
-/* Errors: QS_E_INPUT for a file that is no such CSV, QS_E_USAGE for a cell that is no spec or for more than
- * QS_GRID_MAX_POINTS points; both name file and line. */
+/* Blanks around alternatives do not count. Errors: QS_E_INPUT for a file that is no such CSV, for a cell that is no
+ * spec and for more than QS_GRID_MAX_POINTS points, with file and line. */
 QS_MUST_CHECK qs_err qs_grid_load(qs_grid *out, const char *path);
 /* The same from memory; `name` is what messages call it. */
 QS_MUST_CHECK qs_err qs_grid_parse(qs_grid *out, const char *text, size_t bytes, const char *name);
