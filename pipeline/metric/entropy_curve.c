@@ -35,6 +35,12 @@ double qs_curve_repetition(const int32_t *tokens, int64_t n)
     return n_grams > 0 ? (double)n_again / (double)n_grams : 0.0;
 }
 
+void qs_curve_repetitions(const int32_t *tokens, int64_t n, double *out)
+{
+    for (int64_t t = 0; t < n; t++)
+        out[t] = t + 1 < REPEAT_TOKENS ? 0.0 : qs_curve_repetition(tokens + t + 1 - REPEAT_TOKENS, REPEAT_TOKENS);
+}
+
 /* The first of PERSIST steps from `first` on that lie on one side of the limit; n = none. */
 static int64_t onset(const double *e, int64_t first, int64_t n, double limit, bool above)
 {
@@ -46,10 +52,10 @@ static int64_t onset(const double *e, int64_t first, int64_t n, double limit, bo
     return n;
 }
 
-static int64_t repetition_onset(const int32_t *tokens, int64_t n)
+static int64_t repetition_onset(const double *repetition, int64_t n)
 {
-    for (int64_t end = REPEAT_TOKENS; tokens != NULL && end <= n; end++)
-        if (qs_curve_repetition(tokens + end - REPEAT_TOKENS, REPEAT_TOKENS) >= 0.5) return end - 1;
+    for (int64_t t = 0; repetition != NULL && t < n; t++)
+        if (repetition[t] >= 0.5) return t;
     return n;
 }
 
@@ -75,8 +81,8 @@ qs_curve_check qs_curve_compare(const qs_curve_side *f, const qs_curve_side *q, 
     qs_curve_check c = {.base = fmax(e_f[first], base_min)};
     c.rise_f = onset(e_f, first, n, 1.2 * c.base, true);
     c.rise_q = onset(e_q, first, n, 1.2 * c.base, true);
-    c.collapse_f = earlier(onset(e_f, first, n, 0.8 * c.base, false), repetition_onset(f->tokens, n));
-    c.collapse_q = earlier(onset(e_q, first, n, 0.8 * c.base, false), repetition_onset(q->tokens, n));
+    c.collapse_f = earlier(onset(e_f, first, n, 0.8 * c.base, false), repetition_onset(f->repetition, n));
+    c.collapse_q = earlier(onset(e_q, first, n, 0.8 * c.base, false), repetition_onset(q->repetition, n));
     c.spike = spike(e_f, e_q, first, n, 2.0 * c.base);
     for (int64_t t = 0; t < n; t++) sum += (e_q[t] - e_f[t]) * (e_q[t] - e_f[t]);
     c.rms = sqrt(sum / (double)n) / c.base;

@@ -15,9 +15,12 @@ void qs_curve_smooth(const double *h, int64_t n, int64_t width, double *out);
 /* Share of the 4-grams of tokens[n] that stood there before. */
 double qs_curve_repetition(const int32_t *tokens, int64_t n);
 
+/* out[n]: the same of the last 64 tokens at each step; 0 of the first 63 steps. */
+void qs_curve_repetitions(const int32_t *tokens, int64_t n, double *out);
+
 typedef struct qs_curve_side {
-    const double *entropy; /* [n] */
-    const int32_t *tokens; /* [n], whose repetition counts as collapse; NULL = not looked at */
+    const double *entropy;    /* [n] */
+    const double *repetition; /* [n], of the text written freely; half and more is a collapse; NULL = not looked at */
 } qs_curve_side;
 
 typedef struct qs_curve_check {

@@ -18,16 +18,17 @@ static qs_err put_named(qs_metric_sink put, void *context, const char *name, con
 
 typedef struct pooled {
     const qs_curve_pair *pair;
-    int64_t n_steps;         /* the first of them that are looked at */
-    double *f, *q, *scratch; /* [n_steps], [n_steps], [2 n_steps] */
+    int64_t n_steps;                           /* the first of them that are looked at */
+    double *f, *q, *again_f, *again_q, *scratch; /* [n_steps] each, scratch [2 n_steps] */
 } pooled;
 
 static qs_err pooled_init(pooled *p, const qs_curve_pair *pair, int64_t n_steps)
 {
     double *room = NULL;
-    qs_err err = QS_NEW(room, 4 * n_steps, "mean curves");
+    qs_err err = QS_NEW(room, 6 * n_steps, "mean curves");
     if (err != QS_OK) return err;
-    *p = (pooled){.pair = pair, .n_steps = n_steps, .f = room, .q = room + n_steps, .scratch = room + 2 * n_steps};
+    *p = (pooled){.pair = pair, .n_steps = n_steps, .f = room, .q = room + n_steps, .again_f = room + 2 * n_steps,
+                  .again_q = room + 3 * n_steps, .scratch = room + 4 * n_steps};
     return QS_OK;
 }
 
@@ -38,20 +39,21 @@ static qs_curve_check check_pooled(const pooled *p, const int32_t *counts)
 {
     const qs_curve_pair *pair = p->pair;
     double n = 0.0;
-    memset(p->f, 0, (size_t)(2 * p->n_steps) * sizeof *p->f);
+    bool again = pair->again != NULL;
+    memset(p->f, 0, (size_t)(4 * p->n_steps) * sizeof *p->f);
     for (int64_t i = 0; i < pair->n; i++) {
         if (counts[i] == 0) continue;
         n += counts[i];
         for (int64_t t = 0; t < p->n_steps; t++) {
             p->f[t] += counts[i] * (double)pair->reference[i * pair->n_steps + t];
             p->q[t] += counts[i] * (double)pair->entropy[i * pair->n_steps + t];
+            if (!again) continue;
+            p->again_f[t] += counts[i] * pair->reference_again[i * pair->n_steps + t];
+            p->again_q[t] += counts[i] * pair->again[i * pair->n_steps + t];
         }
     }
-    for (int64_t t = 0; t < p->n_steps; t++) {
-        p->f[t] /= n;
-        p->q[t] /= n;
-    }
-    qs_curve_side f = {.entropy = p->f}, q = {.entropy = p->q};
+    for (int64_t t = 0; t < 4 * p->n_steps; t++) p->f[t] /= n; /* all four curves */
+    qs_curve_side f = {p->f, again ? p->again_f : NULL}, q = {p->q, again ? p->again_q : NULL};
     return qs_curve_compare(&f, &q, p->n_steps, p->scratch);
 }
 
@@ -141,8 +143,8 @@ static int64_t first_difference(const int32_t *a, const int32_t *b, int64_t n)
     return n;
 }
 
-/* room [4 n_steps] */
-static void sum_run(const qs_entropy_input *in, int64_t run, double *s, double *room)
+/* pair: the long texts; room [4 n_steps] */
+static void sum_run(const qs_entropy_input *in, const qs_curve_pair *pair, int64_t run, double *s, double *room)
 {
     const qs_long_runs *q = in->runs, *f = in->reference;
     int64_t n = q->n_steps, at = run * n;
@@ -157,11 +159,11 @@ static void sum_run(const qs_entropy_input *in, int64_t run, double *s, double *
     }
     s[DIVERGED_AT] = (double)first_difference(q->tokens + at, f->tokens + at, n);
     s[SLOPE] = 100.0 * (qs_slope(room + n, n) - qs_slope(room, n));
-    s[STABLE] = qs_curve_compare(&(qs_curve_side){.entropy = room}, &(qs_curve_side){.entropy = room + n}, n,
-                                 room + 2 * n).stable;
+    s[STABLE] = qs_curve_compare(&(qs_curve_side){room, pair->reference_again + at},
+                                 &(qs_curve_side){room + n, pair->again + at}, n, room + 2 * n).stable;
 }
 
-static qs_err measure_runs(const qs_entropy_input *in, qs_metric_sink put, void *context)
+static qs_err measure_runs(const qs_entropy_input *in, const qs_curve_pair *pair, qs_metric_sink put, void *context)
 {
     const qs_long_runs *q = in->runs;
     qs_bootstrap options = {.seed = in->seed};
@@ -169,7 +171,7 @@ static qs_err measure_runs(const qs_entropy_input *in, qs_metric_sink put, void 
     qs_err err;
     QS_TRY(QS_NEW(sums, q->n * N_SUMS, "sums of long texts"));
     QS_TRY(QS_NEW(room, 4 * q->n_steps, "curves"));
-    for (int64_t i = 0; i < q->n; i++) sum_run(in, i, sums + i * N_SUMS, room);
+    for (int64_t i = 0; i < q->n; i++) sum_run(in, pair, i, sums + i * N_SUMS, room);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const qs_metric *metric = qs_metric_find(rows[i].name);
         qs_quality_part part = metric->needs_reference ? QS_QUALITY_PAIRED : QS_QUALITY_OWN;
@@ -184,20 +186,33 @@ out:
     return err;
 }
 
+/* again [2, n, n_steps]: of the configuration, then of the reference. */
+static void find_repetitions(const qs_long_runs *q, const qs_long_runs *f, double *again)
+{
+    for (int64_t i = 0; i < 2 * q->n; i++) {
+        const int32_t *tokens = i < q->n ? q->tokens + i * q->n_steps : f->tokens + (i - q->n) * q->n_steps;
+        qs_curve_repetitions(tokens, q->n_steps, again + i * q->n_steps);
+    }
+}
+
 qs_err qs_entropy_measure(const qs_entropy_input *in, qs_metric_sink put, void *context)
 {
+    const qs_long_runs *q = in->runs, *f = in->reference;
     qs_curve_pair pairs[2] = {in->text};
+    double *again = NULL;
     qs_err err = QS_OK;
-    if (in->runs != NULL && in->reference != NULL) {
-        if (in->reference->n < in->runs->n || in->reference->n_steps != in->runs->n_steps)
+    if (q != NULL && f != NULL) {
+        if (f->n < q->n || f->n_steps != q->n_steps)
             return qs_fail(QS_E_INPUT, "compare long texts: %lld of %lld steps, the reference has %lld of %lld",
-                           (long long)in->runs->n, (long long)in->runs->n_steps, (long long)in->reference->n,
-                           (long long)in->reference->n_steps);
-        pairs[1] = (qs_curve_pair){in->runs->n, in->runs->n_steps, in->runs->entropy, in->reference->entropy};
+                           (long long)q->n, (long long)q->n_steps, (long long)f->n, (long long)f->n_steps);
+        QS_TRY(QS_NEW(again, 2 * q->n * q->n_steps, "repetitions"));
+        find_repetitions(q, f, again);
+        pairs[1] = (qs_curve_pair){q->n, q->n_steps, q->entropy, f->entropy, again, again + q->n * q->n_steps};
     }
     if ((in->part & QS_QUALITY_PAIRED) != 0) QS_TRY(judge_curves(in, pairs, 2, put, context));
     if ((in->part & QS_QUALITY_PAIRED) != 0) QS_TRY(judge_lengths(in, &pairs[1], put, context));
-    if (in->runs != NULL) QS_TRY(measure_runs(in, put, context));
+    if (q != NULL) QS_TRY(measure_runs(in, &pairs[1], put, context));
 out:
+    qs_mem_free(again);
     return err;
 }

@@ -253,8 +253,8 @@ static qs_err run_reference(runner *r)
     if ((point->tasks & QS_TASKS_QUALITY) != 0) {
         QS_TRY(qs_quality_reference(&job, &stream, &control));
         QS_TRY(put_reference_quality(r, point, &stream, &control));
-        text = (qs_curve_pair){control.n_windows, e->options.windows->n_scored, control.scores.entropy,
-                               stream.scores.entropy};
+        text = (qs_curve_pair){.n = control.n_windows, .n_steps = e->options.windows->n_scored,
+                               .entropy = control.scores.entropy, .reference = stream.scores.entropy};
         QS_TRY(put_times(e, stream.artifact, &stream));
     }
     QS_TRY(qs_evaluate_answers(e, point, NULL, stream.artifact));
@@ -375,7 +375,8 @@ static qs_err finish_candidate(runner *r, group *g, int64_t i)
         const qs_windows *windows = raced ? &part.windows : o->windows;
         const qs_token_scores *scores = raced ? &part.scores : &stream->scores,
                               *reference = raced ? &part.reference : &r->e->baseline.scores;
-        text = (qs_curve_pair){windows->n_windows, windows->n_scored, scores->entropy, reference->entropy};
+        text = (qs_curve_pair){.n = windows->n_windows, .n_steps = windows->n_scored, .entropy = scores->entropy,
+                               .reference = reference->entropy};
         QS_TRY(put_quality(r, point, stream, windows, scores, reference));
     }
     if (!raced || point->raced.decision != QS_RACE_DROPPED) {
