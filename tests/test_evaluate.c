@@ -280,6 +280,10 @@ static void test_deployed(void **state)
     assert_true(metric(dir, ids[1], "mem_peak").value >= metric(dir, ids[1], "mem_after_load").value);
     assert_true(metric(dir, ids[1], "mem_after_load").value >=
                 metric(dir, ids[1], "mem_before").value + measured);
+    /* Reference and point hold the same but for their weights: what is saved in these is saved in memory. */
+    double saved = metric(dir, "fp", "bytes_measured").value - measured,
+           freed = metric(dir, "fp", "mem_after_load").value - metric(dir, ids[1], "mem_after_load").value;
+    assert_true(saved > 50e3 && fabs(freed - saved) < 0.10 * saved);
     qs_artifact *artifact = open_eval(dir, ids[1]);
     double loss[14], quantize_s;
     assert_ok(qs_artifact_read(artifact, "/layers/loss", QS_F64, loss, 14));

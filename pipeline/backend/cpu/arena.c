@@ -22,7 +22,7 @@ typedef struct slab {
 
 struct qs_arena {
     slab *slabs;
-    size_t bytes;
+    size_t bytes; /* of used blocks */
 };
 
 qs_err qs_arena_create(qs_arena **out) { return QS_NEW(*out, 1, "arena"); }
@@ -50,7 +50,6 @@ static qs_err add_slab(qs_arena *arena, size_t block_bytes, const char *what)
     *whole = (block){.bytes = bytes - sizeof(slab)};
     *fresh = (slab){.bytes = bytes, .next = arena->slabs, .first = whole};
     arena->slabs = fresh;
-    arena->bytes += bytes;
     return QS_OK;
 }
 
@@ -85,6 +84,7 @@ qs_err qs_arena_alloc(qs_arena *arena, void **out, size_t bytes, const char *wha
     }
     split(b, block_bytes);
     b->used = true;
+    arena->bytes += b->bytes;
     *out = b + 1;
     return QS_OK;
 }
@@ -104,7 +104,6 @@ static void release_slab(qs_arena *arena, const block *only)
         slab *s = *link;
         if (s->first != only) continue;
         *link = s->next;
-        arena->bytes -= s->bytes;
         qs_mem_free(s);
         return;
     }
@@ -115,6 +114,7 @@ void qs_arena_free(qs_arena *arena, void *pointer)
     if (pointer == NULL) return;
     block *b = (block *)pointer - 1;
     b->used = false;
+    arena->bytes -= b->bytes;
     if (b->next != NULL && !b->next->used) absorb_next(b);
     if (b->previous != NULL && !b->previous->used) {
         b = b->previous;

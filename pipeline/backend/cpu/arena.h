@@ -18,7 +18,7 @@ void qs_arena_destroy(qs_arena *arena);
 QS_MUST_CHECK qs_err qs_arena_alloc(qs_arena *arena, void **out, size_t bytes, const char *what);
 void qs_arena_free(qs_arena *arena, void *pointer);
 
-/* Bytes of all slabs. */
+/* Bytes of all blocks that are handed out: up to a slab less than what the system gave. */
 size_t qs_arena_bytes(const qs_arena *arena);
 
 #endif
