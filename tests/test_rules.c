@@ -249,6 +249,17 @@ static void test_sentences(void **state)
     qs_diagnosis_tell(&text, &m.sweep, &m.configs[1]);
     assert_non_null(strstr(text.text, "ppl_ratio 1.3 (budget <= 1.15)"));
     assert_non_null(strstr(text.text, "other-snippets (G9)"));
+    /* Words with blanks are whole, and stay quoted. */
+    static char blanks[] = "qsweep-evaluate --model 'my m/it'\\''s' --text t.txt --quant 'q q/point.quant.h5' --out 'runs a'";
+    m.configs[1].row.command = blanks;
+    (void)snprintf(m.configs[1].row.path, sizeof m.configs[1].row.path, "runs a/point.eval.h5");
+    next = (qs_sentence){0};
+    qs_diagnosis_next(&next, &m.configs[1], rules[0]);
+    assert_non_null(strstr(next.text, "--model 'my m/it'\\''s' --calib 'runs a/calib.h5' --out 'runs a' --spec"));
+    next = (qs_sentence){0};
+    qs_diagnosis_next(&next, &m.configs[1], rules[1]);
+    assert_string_equal(next.text, "qsweep evaluate --model 'my m/it'\\''s' --text t.txt --quant 'q q/point.quant.h5' "
+                                   "--out 'runs a' --fix rerank");
     /* Without a command line the words stand in capitals. */
     m.configs[1].row.command = NULL;
     next = (qs_sentence){0};

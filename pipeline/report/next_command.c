@@ -2,12 +2,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "artifact/provenance.h"
 #include "quant/spec.h"
 #include "report/diagnose.h"
 
 /* ---- the evaluation's own command ---- */
 
-/* Between the blanks of a command line. */
+/* Between the blanks of a command line that qs_provenance_quote wrote: blanks within '' belong to the word. */
 typedef struct word {
     const char *at;
     int bytes;
@@ -15,8 +16,14 @@ typedef struct word {
 
 static word next_word(const char *at)
 {
+    int bytes = 0;
+    bool quoted = false;
     at += strspn(at, " ");
-    return (word){at, (int)strcspn(at, " ")};
+    for (; at[bytes] != '\0' && (quoted || at[bytes] != ' '); bytes++) {
+        if (at[bytes] == '\'') quoted = !quoted;
+        else if (at[bytes] == '\\' && !quoted && at[bytes + 1] != '\0') bytes++;
+    }
+    return (word){at, bytes};
 }
 
 static bool is_option(word w) { return w.bytes > 2 && strncmp(w.at, "--", 2) == 0; }
@@ -29,6 +36,7 @@ static bool is_word(word w, const char *text)
 static bool ends_in(word w, const char *suffix)
 {
     int bytes = (int)strlen(suffix);
+    if (w.bytes > 0 && w.at[w.bytes - 1] == '\'') w.bytes--;
     return w.bytes >= bytes && strncmp(w.at + w.bytes - bytes, suffix, (size_t)bytes) == 0;
 }
 
@@ -85,20 +93,19 @@ static bool spec_of(const qs_config_row *row, int64_t bits, int64_t group, char 
     return true;
 }
 
-static bool put_out(const qs_config_row *row, char *text, size_t bytes)
+/* The row's directory and a name behind it, as a word of a command line. */
+static bool put_path(const qs_config_row *row, const char *name, char *text, size_t bytes)
 {
+    char path[QS_PATH_BYTES], *words[] = {path};
     const char *slash = strrchr(row->path, '/');
-    (void)snprintf(text, bytes, "%.*s", slash != NULL ? (int)(slash - row->path) : 1, slash != NULL ? row->path : ".");
+    (void)snprintf(path, sizeof path, "%.*s%s", slash != NULL ? (int)(slash - row->path) : 1,
+                   slash != NULL ? row->path : ".", name);
+    qs_provenance_quote(text, bytes, 1, words);
     return true;
 }
 
-static bool put_calib(const qs_config_row *row, char *text, size_t bytes)
-{
-    (void)put_out(row, text, bytes);
-    size_t used = strlen(text);
-    (void)snprintf(text + used, bytes - used, "/calib.h5");
-    return true;
-}
+static bool put_out(const qs_config_row *row, char *text, size_t bytes) { return put_path(row, "", text, bytes); }
+static bool put_calib(const qs_config_row *row, char *text, size_t bytes) { return put_path(row, "/calib.h5", text, bytes); }
 
 static bool put_spec(const qs_config_row *row, char *text, size_t bytes) { return spec_of(row, 0, 0, text, bytes); }
 
