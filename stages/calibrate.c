@@ -104,7 +104,7 @@ static size_t rest_bytes(const job *j)
     return bytes + (size_t)qs_propagation_bytes(j->model, j->opt->n_threads, &j->spec);
 }
 
-static void print_plan(const job *j)
+static qs_err print_plan(const job *j)
 {
     const options *opt = j->opt;
     size_t streams = stream_bytes(j), fixed = rest_bytes(j);
@@ -117,9 +117,30 @@ static void print_plan(const job *j)
     if (opt->n_samples < 100 || opt->n_samples > 500)
         qs_log_warn("%lld samples are outside the accepted 100 to 500; the calibration_size gate will fail",
                     (long long)opt->n_samples);
-    if (opt->common.dry_run && opt->common.json)
-        (void)printf("{\"n_samples\": %lld, \"seqlen\": %lld, \"n_text_tokens\": %lld, \"bytes\": %zu}\n",
-                     (long long)opt->n_samples, (long long)opt->seqlen, (long long)j->tokens.n, streams + fixed);
+    if (!opt->common.dry_run || !opt->common.json) return QS_OK;
+    return stage_print_json(json_pack("{s:I, s:I, s:I, s:I}", "n_samples", (json_int_t)opt->n_samples, "seqlen",
+                                      (json_int_t)opt->seqlen, "n_text_tokens", (json_int_t)j->tokens.n, "bytes",
+                                      (json_int_t)(streams + fixed)));
+}
+
+/* The artifact as --json has it, whether it was there or made now. */
+static qs_err print_artifact(const options *opt, const char *status, qs_digest digest)
+{
+    char text[QS_DIGEST_TEXT_BYTES];
+    if (!opt->common.json) return QS_OK;
+    return stage_print_json(json_pack("{s:s, s:s, s:s}", "path", opt->out, "digest", qs_digest_format(text, digest),
+                                      "status", status));
+}
+
+static qs_err print_current(const job *j)
+{
+    qs_artifact *artifact;
+    qs_log_info("%s is current: nothing to do", j->opt->out);
+    qs_err err = qs_artifact_open(&artifact, j->opt->out, QS_KIND_CALIB);
+    if (err != QS_OK) return err;
+    err = print_artifact(j->opt, "current", qs_artifact_digest(artifact));
+    qs_artifact_close(artifact);
+    return err;
 }
 
 static qs_err allocate(job *j)
@@ -257,11 +278,10 @@ static qs_err run(const options *opt)
 {
     job j = {.opt = opt};
     qs_digest digest;
-    char text[QS_DIGEST_TEXT_BYTES];
     double started = qs_clock_seconds();
     qs_err err;
     QS_TRY(take_inputs(&j));
-    print_plan(&j);
+    QS_TRY(print_plan(&j));
     if (opt->common.dry_run) goto out;
     qs_calib_plan plan = {
         .n_samples = opt->n_samples,
@@ -274,7 +294,7 @@ static qs_err run(const options *opt)
         .propagate_spec = opt->propagate != NULL ? j.spec.text : "",
     };
     if (qs_calib_is_current(opt->out, j.model, &plan)) {
-        qs_log_info("%s is current: nothing to do", opt->out);
+        QS_TRY(print_current(&j));
         goto out;
     }
     size_t widest, block = stage_block_bytes(j.model, &widest);
@@ -296,8 +316,7 @@ static qs_err run(const options *opt)
     j.artifact = NULL;
     QS_TRY(qs_artifact_seal(sealing, &digest));
     qs_log_info("wrote %s in %.1f s", opt->out, qs_clock_seconds() - started);
-    if (opt->common.json)
-        (void)printf("{\"path\": \"%s\", \"digest\": \"%s\"}\n", opt->out, qs_digest_format(text, digest));
+    QS_TRY(print_artifact(opt, "written", digest));
 out:
     qs_artifact_abort(j.artifact);
     if (j.backend != NULL) {

@@ -5,6 +5,14 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+qs_err stage_print_json(json_t *root)
+{
+    const size_t look = JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6);
+    bool failed = root == NULL || json_dumpf(root, stdout, look) != 0 || putchar('\n') == EOF;
+    json_decref(root);
+    return failed ? qs_fail(QS_E_RESOURCE, "print JSON: out of memory, or stdout cannot be written") : QS_OK;
+}
+
 size_t stage_block_bytes(const qs_model *model, size_t *widest)
 {
     size_t block = 0;

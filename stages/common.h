@@ -5,6 +5,7 @@
 #include "base/progress.h"
 #include "backend/backend.h"
 #include "base/args.h"
+#include "base/json.h"
 #include "model/placement.h"
 #include "model/weights.h"
 
@@ -21,6 +22,9 @@ typedef struct stage_need {
  * QS_E_RESOURCE. */
 QS_MUST_CHECK qs_err stage_backend_create(qs_backend **out, const qs_common_args *common, int n_threads,
                                           const qs_device_map *map, const stage_need *need);
+
+/* --json: the document and a line end on stdout. Takes the reference; NULL = it could not be made. QS_E_RESOURCE. */
+QS_MUST_CHECK qs_err stage_print_json(json_t *root);
 
 /* Bytes of a block's matrices in f32, and of the largest of them. */
 size_t stage_block_bytes(const qs_model *model, size_t *widest);

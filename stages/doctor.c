@@ -1,4 +1,5 @@
 /* qsweep-doctor: what runs here. Exit status 0 when a sweep of the given model can run on this machine. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,28 +27,54 @@ typedef struct options {
 
 enum { SCRATCH_ROWS = 2048 };
 
-static void print_cpu_features(void)
+/* What is found is said twice: as text, which goes nowhere under --json, and as a document, which --json alone
+ * prints. */
+typedef struct findings {
+    FILE *text;
+    json_t *root;
+} findings;
+
+static void put(json_t *object, const char *key, json_t *value) { (void)json_object_set_new(object, key, value); }
+static json_t *bytes_json(size_t bytes) { return json_integer((json_int_t)bytes); }
+
+static void print_cpu_features(const findings *f)
 {
-    (void)printf("cpu features       %s%s%s%s%s\n", __builtin_cpu_supports("avx2") ? "avx2 " : "",
-                 __builtin_cpu_supports("fma") ? "fma " : "", __builtin_cpu_supports("avx512f") ? "avx512f " : "",
-                 __builtin_cpu_supports("avx512vnni") ? "avx512vnni " : "",
-                 __builtin_cpu_supports("avx512bf16") ? "avx512bf16 " : "");
+    const struct {
+        const char *name;
+        bool there; /* the builtin takes literals alone */
+    } features[] = {{"avx2", __builtin_cpu_supports("avx2")},
+                    {"fma", __builtin_cpu_supports("fma")},
+                    {"avx512f", __builtin_cpu_supports("avx512f")},
+                    {"avx512vnni", __builtin_cpu_supports("avx512vnni")},
+                    {"avx512bf16", __builtin_cpu_supports("avx512bf16")}};
+    json_t *list = json_array();
+    (void)fprintf(f->text, "cpu features       ");
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
+        if (!features[i].there) continue;
+        (void)fprintf(f->text, "%s ", features[i].name);
+        (void)json_array_append_new(list, json_string(features[i].name));
+    }
+    (void)fprintf(f->text, "\n");
+    put(f->root, "cpu_features", list);
 }
 
-static void print_device(const options *opt, const qs_backend *backend)
+static void print_device(const options *opt, const findings *f, const qs_backend *backend)
 {
     char clocks[QS_CLOCKS_TEXT_BYTES], total[QS_MEM_TEXT_BYTES], room[QS_MEM_TEXT_BYTES], own[QS_MEM_TEXT_BYTES];
     qs_backend_memory memory;
     if (!qs_backend_has_device(backend)) return;
     qs_backend_get_memory(backend, &memory);
-    (void)printf("device memory      %s, %s usable%s, %s taken by the driver\n",
+    put(f->root, "device_memory",
+        json_pack("{s:o, s:o, s:o}", "total_bytes", bytes_json(memory.total_bytes), "free_bytes",
+                  bytes_json(memory.free_bytes), "context_bytes", bytes_json(memory.context_bytes)));
+    (void)fprintf(f->text, "device memory      %s, %s usable%s, %s taken by the driver\n",
                  qs_mem_format(total, memory.total_bytes), qs_mem_format(room, memory.free_bytes),
                  opt->map.budget_bytes > 0 ? " within the budget" : "",
                  qs_mem_format(own, memory.context_bytes));
-    if (qs_clocks_read(clocks, opt->common.device)) (void)printf("device clocks      %s\n", clocks);
+    if (qs_clocks_read(clocks, opt->common.device)) (void)fprintf(f->text, "device clocks      %s\n", clocks);
 }
 
-static qs_err print_machine(const options *opt, qs_backend **backend)
+static qs_err print_machine(const options *opt, const findings *f, qs_backend **backend)
 {
     static const stage_need nothing = {.what = "doctor"};
     char total[QS_MEM_TEXT_BYTES];
@@ -56,46 +83,68 @@ static qs_err print_machine(const options *opt, qs_backend **backend)
     qs_backend_peaks peaks;
     err = qs_backend_measure_peaks(*backend, QS_PEAKS_ALL, &peaks);
     if (err != QS_OK) return err;
-    (void)printf("qsweep             %s\n", QS_VERSION);
-    (void)printf("backend            %s on %s, %d threads\n", qs_backend_name(*backend), qs_backend_device(*backend),
-                 qs_backend_n_threads(*backend));
-    (void)printf("kernels            %s\n", qs_backend_describe(*backend));
-    print_cpu_features();
-    (void)printf("measured           f32 GEMM %.0f GFLOP/s, bf16 GEMM %.0f GFLOP/s, memory read %.1f GB/s\n",
+    (void)fprintf(f->text, "qsweep             %s\n", QS_VERSION);
+    (void)fprintf(f->text, "backend            %s on %s, %d threads\n", qs_backend_name(*backend),
+                  qs_backend_device(*backend), qs_backend_n_threads(*backend));
+    (void)fprintf(f->text, "kernels            %s\n", qs_backend_describe(*backend));
+    print_cpu_features(f);
+    (void)fprintf(f->text, "measured           f32 GEMM %.0f GFLOP/s, bf16 GEMM %.0f GFLOP/s, memory read %.1f GB/s\n",
                  peaks.gemm_f32_flops * 1e-9, peaks.gemm_bf16_flops * 1e-9, peaks.read_bytes * 1e-9);
-    (void)printf("memory available   %s\n", qs_mem_format(total, qs_mem_available_bytes()));
-    print_device(opt, *backend);
+    size_t available = qs_mem_available_bytes();
+    (void)fprintf(f->text, "memory available   %s\n", qs_mem_format(total, available));
+    put(f->root, "version", json_string(QS_VERSION));
+    put(f->root, "backend", json_string(qs_backend_name(*backend)));
+    put(f->root, "device", json_string(qs_backend_device(*backend)));
+    put(f->root, "n_threads", json_integer(qs_backend_n_threads(*backend)));
+    put(f->root, "kernels", json_string(qs_backend_describe(*backend)));
+    put(f->root, "gemm_f32_flops", json_real(peaks.gemm_f32_flops));
+    put(f->root, "gemm_bf16_flops", json_real(peaks.gemm_bf16_flops));
+    put(f->root, "read_bytes_per_s", json_real(peaks.read_bytes));
+    put(f->root, "available_bytes", bytes_json(available));
+    print_device(opt, f, *backend);
     return QS_OK;
 }
 
-static qs_err print_model(const qs_model *model)
+static qs_err print_model(const findings *f, const qs_model *model)
 {
     char chat[QS_CHAT_TEXT_BYTES];
     const qs_model_config *c = qs_model_get_config(model);
     qs_storage storage;
     bool lattice = qs_model_is_lattice(model, &storage);
-    (void)printf("\nmodel              %s\n", qs_model_path(model));
-    (void)printf("architecture       %s, %lld layers, d_model %lld, d_ff %lld, heads %lld/%lld of %lld, "
+    (void)fprintf(f->text, "\nmodel              %s\n", qs_model_path(model));
+    (void)fprintf(f->text, "architecture       %s, %lld layers, d_model %lld, d_ff %lld, heads %lld/%lld of %lld, "
                  "vocabulary %lld%s\n",
                  c->architecture, (long long)c->n_layers, (long long)c->d_model, (long long)c->d_ff,
                  (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->head_dim,
                  (long long)c->n_vocab, c->tied_head ? ", tied head" : "");
-    (void)printf("weights            %.1f M in the linears, %.1f M in all, stored as %s\n",
+    (void)fprintf(f->text, "weights            %.1f M in the linears, %.1f M in all, stored as %s\n",
                  (double)qs_model_n_linear_weights(model) * 1e-6, (double)qs_model_n_weights(model) * 1e-6,
                  qs_storage_name(storage));
     if (lattice)
-        (void)printf("lattice            the weights already sit on a %s grid: degradation against this "
+        (void)fprintf(f->text, "lattice            the weights already sit on a %s grid: degradation against this "
                      "reference is understated\n",
                      qs_storage_name(storage));
-    (void)printf("tokenizer          %s\n",
+    (void)fprintf(f->text, "tokenizer          %s\n",
                  qs_model_get_tokenizer(model) != NULL ? "found" : "none: text stages cannot run");
     qs_err err = qs_model_describe_chat(chat, model);
-    if (err == QS_OK) (void)printf("chat template      %s (evaluate --chat)\n", chat);
-    return err;
+    if (err != QS_OK) return err;
+    (void)fprintf(f->text, "chat template      %s (evaluate --chat)\n", chat);
+    json_t *facts =
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "path", qs_model_path(model), "architecture", c->architecture,
+                  "n_layers", (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model, "d_ff", (json_int_t)c->d_ff,
+                  "n_vocab", (json_int_t)c->n_vocab, "tied_head", (int)c->tied_head);
+    put(facts, "n_weights", json_integer(qs_model_n_linear_weights(model)));
+    put(facts, "n_weights_total", json_integer(qs_model_n_weights(model)));
+    put(facts, "storage", json_string(qs_storage_name(storage)));
+    put(facts, "lattice", json_boolean(lattice));
+    put(facts, "tokenizer", json_boolean(qs_model_get_tokenizer(model) != NULL));
+    put(facts, "chat", json_string(chat));
+    put(f->root, "model", facts);
+    return QS_OK;
 }
 
 /* Peak memory of each stage: streams plus one block plus what the stage itself holds. */
-static size_t print_stage_memory(const options *opt, const qs_model *model)
+static size_t print_stage_memory(const options *opt, const findings *f, const qs_model *model)
 {
     const qs_model_config *c = qs_model_get_config(model);
     size_t widest, block = stage_block_bytes(model, &widest);
@@ -112,20 +161,24 @@ static size_t print_stage_memory(const options *opt, const qs_model *model)
         2 * stream + 2 * block + 2 * head + qs_scratch_bytes(c, SCRATCH_ROWS),
     };
     static const char *const names[] = {"calibrate", "quantize, a point", "evaluate, a point"};
+    static const char *const stages[] = {"calibrate", "quantize", "evaluate"};
+    json_t *peaks = json_object();
     size_t most = 0;
-    (void)printf("\nestimated peak memory per stage (%lld x %lld tokens):\n", (long long)opt->n_samples,
+    (void)fprintf(f->text, "\nestimated peak memory per stage (%lld x %lld tokens):\n", (long long)opt->n_samples,
                  (long long)opt->seqlen);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char text[QS_MEM_TEXT_BYTES];
-        (void)printf("  %-18s %s\n", names[i], qs_mem_format(text, rows[i]));
+        (void)fprintf(f->text, "  %-18s %s\n", names[i], qs_mem_format(text, rows[i]));
+        put(peaks, stages[i], bytes_json(rows[i]));
         if (rows[i] > most) most = rows[i];
     }
+    put(f->root, "peak_bytes", peaks);
     return most;
 }
 
 /* The plan by itself, or the one that --device-map asks for. */
-static qs_err plan_placement(const options *opt, const qs_backend *backend, const qs_model_config *config,
-                             qs_placement_request *request, qs_placement *placement)
+static qs_err plan_placement(const options *opt, const findings *f, const qs_backend *backend,
+                             const qs_model_config *config, qs_placement_request *request, qs_placement *placement)
 {
     qs_backend_memory memory = {0};
     if (qs_backend_has_device(backend)) qs_backend_get_memory(backend, &memory);
@@ -139,13 +192,14 @@ static qs_err plan_placement(const options *opt, const qs_backend *backend, cons
                        (long long)config->n_layers);
     qs_placement_fix(placement, config, request, opt->map.n_layers);
     if (qs_placement_fits(placement, request)) return QS_OK;
-    qs_placement_print(placement, request, stdout);
+    qs_placement_print(placement, request, f->text);
     return qs_placement_context(qs_fail(QS_E_RESOURCE, "place model as asked: the plan above does not fit"),
                                 config, request, opt->map.n_layers);
 }
 
 /* Which layers each GPU takes when the first does not take them all. */
-static qs_err print_devices(const options *opt, const qs_model_config *config, const qs_placement_request *request)
+static qs_err print_devices(const options *opt, const findings *f, const qs_model_config *config,
+                            const qs_placement_request *request)
 {
     qs_model_config left = *config;
     qs_backend *backend = NULL;
@@ -153,7 +207,7 @@ static qs_err print_devices(const options *opt, const qs_model_config *config, c
     if (opt->map.n_layers > config->n_layers)
         return qs_fail(QS_E_USAGE, "--device-map with %lld layers: the model has %lld", (long long)opt->map.n_layers,
                        (long long)config->n_layers);
-    (void)printf("\nover several GPUs:\n");
+    (void)fprintf(f->text, "\nover several GPUs:\n");
     for (int64_t i = 0; i < QS_DEVICES_MAX && left.n_layers > 0; i++) {
         qs_placement_request own = *request;
         qs_backend_memory memory;
@@ -167,7 +221,7 @@ static qs_err print_devices(const options *opt, const qs_model_config *config, c
         qs_backend_get_memory(backend, &memory);
         own.device_bytes = memory.free_bytes;
         qs_placement_take(&p, &left, &own, &opt->map, i, left.n_layers);
-        (void)printf("  device %lld: %lld layers%s, needs %s of %s\n", (long long)(opt->common.device + i),
+        (void)fprintf(f->text, "  device %lld: %lld layers%s, needs %s of %s\n", (long long)(opt->common.device + i),
                      (long long)p.n_device_layers, p.n_device_layers == p.n_layers ? ", final norm and head" : "",
                      qs_mem_format(need, p.device_bytes), qs_mem_format(have, own.device_bytes));
         if (p.device_bytes > own.device_bytes)
@@ -178,13 +232,13 @@ static qs_err print_devices(const options *opt, const qs_model_config *config, c
         backend = NULL;
     }
     if (err == QS_OK && left.n_layers > 0)
-        (void)printf("  host: %lld layers, final norm and head\n", (long long)left.n_layers);
+        (void)fprintf(f->text, "  host: %lld layers, final norm and head\n", (long long)left.n_layers);
 out:
     qs_backend_destroy(backend);
     return err;
 }
 
-static qs_err check_model(const options *opt, const qs_backend *backend, qs_model *model)
+static qs_err check_model(const options *opt, const findings *f, const qs_backend *backend, qs_model *model)
 {
     const qs_model_config *c = qs_model_get_config(model);
     qs_spec spec;
@@ -204,13 +258,18 @@ static qs_err check_model(const options *opt, const qs_backend *backend, qs_mode
         .n_ctx = opt->n_ctx,
         .host_bytes = qs_mem_available_bytes(),
     };
-    QS_TRY(plan_placement(opt, backend, c, &request, &placement));
-    (void)printf("\nplacement of %s, %lld tokens of context:\n", opt->spec != NULL ? spec.id : "the reference in f16",
-                 (long long)opt->n_ctx);
-    qs_placement_print(&placement, &request, stdout);
+    QS_TRY(plan_placement(opt, f, backend, c, &request, &placement));
+    (void)fprintf(f->text, "\nplacement of %s, %lld tokens of context:\n",
+                  opt->spec != NULL ? spec.id : "the reference in f16", (long long)opt->n_ctx);
+    qs_placement_print(&placement, &request, f->text);
+    put(f->root, "placement",
+        json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "config", opt->spec != NULL ? spec.id : "fp", "kind",
+                  qs_placement_name(placement.kind), "n_layers", (json_int_t)placement.n_layers, "n_device_layers",
+                  (json_int_t)placement.n_device_layers, "device_bytes", bytes_json(placement.device_bytes),
+                  "host_bytes", bytes_json(placement.host_bytes)));
     if (qs_backend_has_device(backend) && (opt->map.n_devices > 1 || (!opt->map.fixed && placement.kind != QS_PLACE_DEVICE)))
-        QS_TRY(print_devices(opt, c, &request));
-    size_t most = print_stage_memory(opt, model);
+        QS_TRY(print_devices(opt, f, c, &request));
+    size_t most = print_stage_memory(opt, f, model);
     if (placement.kind == QS_PLACE_NONE || most > request.host_bytes) {
         char need[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];
         err = qs_fail(QS_E_RESOURCE,
@@ -219,32 +278,52 @@ static qs_err check_model(const options *opt, const qs_backend *backend, qs_mode
         goto out;
     }
     if (request.device_bytes > 0 && most > request.device_bytes)
-        (void)printf("\nthe GPU is smaller than the largest of these: with --backend auto such a stage runs "
+        (void)fprintf(f->text, "\nthe GPU is smaller than the largest of these: with --backend auto such a stage runs "
                      "on the CPU\n");
-    (void)printf("\na sweep of this model can run here\n");
+    (void)fprintf(f->text, "\na sweep of this model can run here\n");
 out:
     return err;
 }
 
-static qs_err run(const options *opt)
+static qs_err find(const options *opt, const findings *f)
 {
     qs_backend *backend = NULL;
     qs_model *model = NULL;
     qs_err err;
-    QS_TRY(print_machine(opt, &backend));
-    if (opt->common.list) qs_backend_print_ops(backend, stdout);
+    QS_TRY(print_machine(opt, f, &backend));
+    if (opt->common.list) qs_backend_print_ops(backend, f->text);
     if (opt->self_test) {
-        (void)printf("\nself-test against the plain C reference:\n");
-        QS_TRY(qs_backend_self_test(backend, stdout));
+        (void)fprintf(f->text, "\nself-test against the plain C reference:\n");
+        QS_TRY(qs_backend_self_test(backend, f->text));
     }
     if (opt->model == NULL) goto out;
     QS_TRY(qs_model_open(&model, opt->model));
-    QS_TRY(print_model(model));
-    QS_TRY(check_model(opt, backend, model));
+    QS_TRY(print_model(f, model));
+    QS_TRY(check_model(opt, f, backend, model));
 out:
     qs_model_close(model);
     qs_backend_destroy(backend);
     return err;
+}
+
+/* What was found before something failed is printed too. */
+static qs_err run(const options *opt)
+{
+    findings f = {stdout, json_object()};
+    if (opt->common.json && (f.text = fopen("/dev/null", "we")) == NULL) {
+        json_decref(f.root);
+        return qs_fail(QS_E_RESOURCE, "open /dev/null: %s", strerror(errno));
+    }
+    qs_err err = find(opt, &f);
+    if (!opt->common.json) {
+        json_decref(f.root);
+        return err;
+    }
+    (void)fclose(f.text);
+    put(f.root, "runs", json_boolean(err == QS_OK));
+    if (err != QS_OK) put(f.root, "error", json_string(qs_error_text()));
+    qs_err printed = stage_print_json(f.root);
+    return err != QS_OK ? err : printed;
 }
 
 int main(int argc, char **argv)

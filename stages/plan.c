@@ -5,13 +5,13 @@
 
 #include "base/args.h"
 #include "base/file.h"
-#include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "quant/grid.h"
 #include "quant/lint.h"
 #include "quant/quant_run.h"
 #include "quant/quant_size.h"
+#include "stages/common.h"
 #include "sweep/sweep_state.h"
 #include "sweep/verify.h"
 
@@ -95,53 +95,75 @@ static qs_err load_grid(const options *opt, qs_grid *grid)
 
 /* ---- the work list ---- */
 
+/* A line of text, or one more of the list of --json. */
+static void put_line(json_t *list, const char *line)
+{
+    if (list != NULL) (void)json_array_append_new(list, json_string(line));
+    else (void)puts(line);
+}
+
 /* With --present only those that are there: the rest failed, or is not made yet. */
-static qs_err print_file(const options *opt, const char *id)
+static qs_err put_file(const options *opt, json_t *list, const char *id)
 {
     char path[QS_PATH_BYTES];
     qs_err err = qs_path_format(path, "%s/%s.%s.h5", opt->out, id, opt->files);
-    if (err == QS_OK && (!opt->present || qs_file_exists(path))) (void)puts(path);
+    if (err == QS_OK && (!opt->present || qs_file_exists(path))) put_line(list, path);
     return err;
 }
 
 static qs_err print_files(const options *opt, const qs_grid *grid)
 {
     bool eval = strcmp(opt->files, "eval") == 0;
-    qs_err err = QS_OK;
     if (!eval && strcmp(opt->files, "quant") != 0)
         return qs_fail(QS_E_USAGE, "--files: \"%s\" is neither quant nor eval", opt->files);
-    if (eval) QS_TRY(print_file(opt, "fp"));
-    for (int64_t i = 0; i < grid->n; i++) QS_TRY(print_file(opt, grid->specs[i].id));
+    json_t *list = opt->common.json ? json_array() : NULL;
+    qs_err err = QS_OK;
+    if (eval) QS_TRY(put_file(opt, list, "fp"));
+    for (int64_t i = 0; i < grid->n; i++) QS_TRY(put_file(opt, list, grid->specs[i].id));
+    if (opt->common.json) return stage_print_json(list);
 out:
+    json_decref(list);
     return err;
+}
+
+static qs_err print_specs(const options *opt, const qs_grid *grid)
+{
+    json_t *list = opt->common.json ? json_array() : NULL;
+    for (int64_t i = 0; i < grid->n; i++) put_line(list, grid->specs[i].text);
+    return opt->common.json ? stage_print_json(list) : QS_OK;
 }
 
 /* ---- points and cost ---- */
 
-static void print_point(const options *opt, const qs_spec *spec, const cost *c, bool last)
+static const char *state_of(const options *opt, const qs_spec *spec)
 {
-    char state[32], path[QS_PATH_BYTES];
-    bool quant = qs_path_format(path, "%s/%s.quant.h5", opt->out, spec->id) == QS_OK && qs_file_exists(path);
-    bool eval = qs_path_format(path, "%s/%s.eval.h5", opt->out, spec->id) == QS_OK && qs_file_exists(path);
-    (void)snprintf(state, sizeof state, "%s", eval ? "evaluated" : quant ? "quantized" : "missing");
-    if (opt->common.json) {
-        (void)printf(
-            "  {\"id\": \"%s\", \"method\": \"%s\", \"bits\": %lld, \"group_size\": %lld, \"variant\": "
-            "\"%s\", "
-            "\"spec\": \"%s\", \"bpw\": %.6g, \"bytes\": %lld, \"quantize_s\": %.3g, \"evaluate_s\": %.3g, "
-            "\"state\": \"%s\"}%s\n",
-            spec->id, spec->method->name, (long long)spec->bits, (long long)spec->group_size, spec->variant,
-            spec->text, c->size.bpw, (long long)c->size.bytes, c->quantize_s, c->evaluate_s, state,
-            last ? "" : ",");
-        return;
-    }
-    if (opt->model == NULL) {
-        (void)printf("%-32s %-10s %s\n", spec->id, state, spec->text);
-        return;
-    }
+    char path[QS_PATH_BYTES];
+    if (qs_path_format(path, "%s/%s.eval.h5", opt->out, spec->id) == QS_OK && qs_file_exists(path)) return "evaluated";
+    return qs_path_format(path, "%s/%s.quant.h5", opt->out, spec->id) == QS_OK && qs_file_exists(path) ? "quantized" : "missing";
+}
+
+/* Without a model sizes and times are not known: null. */
+static json_t *point_json(const options *opt, const qs_spec *spec, const cost *c)
+{
+    json_t *item = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s}", "id", spec->id, "method", spec->method->name, "bits",
+                             (json_int_t)spec->bits, "group_size", (json_int_t)spec->group_size, "variant",
+                             spec->variant, "spec", spec->text);
+    (void)json_object_set_new(item, "bpw", opt->model != NULL ? json_real(c->size.bpw) : json_null());
+    (void)json_object_set_new(item, "bytes", opt->model != NULL ? json_integer(c->size.bytes) : json_null());
+    (void)json_object_set_new(item, "quantize_s", opt->model != NULL ? json_real(c->quantize_s) : json_null());
+    (void)json_object_set_new(item, "evaluate_s", opt->model != NULL ? json_real(c->evaluate_s) : json_null());
+    (void)json_object_set_new(item, "state", json_string(state_of(opt, spec)));
+    return item;
+}
+
+static void print_point(const options *opt, const qs_spec *spec, const cost *c)
+{
     char bytes[QS_MEM_TEXT_BYTES];
-    (void)printf("%-32s %-10s %6.3f %11s %9.1f %9.1f\n", spec->id, state, c->size.bpw,
-                 qs_mem_format(bytes, (size_t)c->size.bytes), c->quantize_s, c->evaluate_s);
+    if (opt->model == NULL)
+        (void)printf("%-32s %-10s %s\n", spec->id, state_of(opt, spec), spec->text);
+    else
+        (void)printf("%-32s %-10s %6.3f %11s %9.1f %9.1f\n", spec->id, state_of(opt, spec), c->size.bpw,
+                     qs_mem_format(bytes, (size_t)c->size.bytes), c->quantize_s, c->evaluate_s);
 }
 
 static qs_err print_points(const options *opt, const qs_grid *grid, const qs_model *model, double flops_per_s)
@@ -153,8 +175,8 @@ static qs_err print_points(const options *opt, const qs_grid *grid, const qs_mod
         solver_rate *= opt->n_threads;
     }
     double total = 0.0;
-    if (opt->common.json) (void)printf("[\n");
-    else if (model != NULL)
+    json_t *list = opt->common.json ? json_array() : NULL;
+    if (list == NULL && model != NULL)
         (void)printf("%-32s %-10s %6s %11s %9s %9s\n", "config", "state", "bpw", "bytes", "quant s",
                      "eval s");
     for (int64_t i = 0; i < grid->n; i++) {
@@ -166,10 +188,11 @@ static qs_err print_points(const options *opt, const qs_grid *grid, const qs_mod
             c.evaluate_s = evaluate_flops(model, opt->n_tokens) / flops_per_s;
             total += c.quantize_s + c.evaluate_s;
         }
-        print_point(opt, &grid->specs[i], &c, i + 1 == grid->n);
+        if (list != NULL) (void)json_array_append_new(list, point_json(opt, &grid->specs[i], &c));
+        else print_point(opt, &grid->specs[i], &c);
     }
-    if (opt->common.json) (void)printf("]\n");
-    else if (model != NULL)
+    if (opt->common.json) return stage_print_json(list);
+    if (model != NULL)
         (void)printf("%lld points, about %.0f s one by one, less together: evaluation of %lld tokens at %.0f "
                      "GFLOP/s\n",
                      (long long)grid->n, total, (long long)opt->n_tokens, flops_per_s * 1e-9);
@@ -224,17 +247,13 @@ static qs_err print_status(const options *opt)
 {
     qs_grid grid = {0};
     qs_sweep_state state = {0};
-    json_t *root = NULL;
     unsigned shown;
     qs_err err;
     QS_TRY(parse_states(&shown, opt->only));
     QS_TRY(load_grid(opt, &grid));
     QS_TRY(qs_sweep_state_read(&state, opt->status, &grid));
     if (opt->common.json) {
-        root = state_json(&state);
-        if (root == NULL || json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) != 0 ||
-            puts("") == EOF)
-            err = qs_fail(QS_E_RESOURCE, "print the state: out of memory, or stdout cannot be written");
+        QS_TRY(stage_print_json(state_json(&state)));
     } else {
         print_state(&state, shown);
     }
@@ -242,7 +261,6 @@ static qs_err print_status(const options *opt)
         err = qs_fail(QS_E_INPUT, "%s: %lld of %lld points are not done", opt->status,
                       (long long)(state.n - state.count[QS_POINT_DONE]), (long long)state.n);
 out:
-    json_decref(root);
     qs_sweep_state_free(&state);
     qs_grid_free(&grid);
     return err;
@@ -269,13 +287,10 @@ static json_t *verification_json(const qs_verification *v)
 static qs_err print_verification(const options *opt)
 {
     qs_verification v = {0};
-    json_t *root = NULL;
     qs_err err;
     QS_TRY(qs_verify_dir(&v, opt->verify, opt->keep_parts));
     if (opt->common.json) {
-        root = verification_json(&v);
-        if (root == NULL || json_dumpf(root, stdout, JSON_INDENT(1)) != 0 || puts("") == EOF)
-            err = qs_fail(QS_E_RESOURCE, "print what was found: out of memory, or stdout cannot be written");
+        QS_TRY(stage_print_json(verification_json(&v)));
     } else {
         for (int64_t i = 0; i < v.n_bad; i++)
             (void)printf("%s: %s\n  rebuild it (%s): rm '%s' && %s\n", v.bad[i].path, v.bad[i].cause,
@@ -288,7 +303,6 @@ static qs_err print_verification(const options *opt)
         err = qs_fail(QS_E_INPUT, "verify %s: %lld bad artifacts; rebuild them", opt->verify,
                       (long long)v.n_bad);
 out:
-    json_decref(root);
     qs_verification_free(&v);
     return err;
 }
@@ -307,7 +321,7 @@ static qs_err run(const options *opt)
         goto out;
     }
     if (opt->specs_only) {
-        for (int64_t i = 0; i < grid.n; i++) (void)puts(grid.specs[i].text);
+        QS_TRY(print_specs(opt, &grid));
         goto out;
     }
     if (opt->model != NULL) {

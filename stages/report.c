@@ -12,6 +12,7 @@
 #include "report/run_compare.h"
 #include "report/tables.h"
 #include "report/terminal.h"
+#include "stages/common.h"
 #include "train/compare.h"
 
 typedef struct options {
@@ -57,11 +58,20 @@ static void print_symptoms(void)
     qs_rules_print_markdown(stdout);
 }
 
-static void print_plan(const options *opt, const qs_arg_list *paths)
+static qs_err print_plan(const options *opt, const qs_arg_list *paths)
 {
-    (void)printf("read %lld eval artifacts, judge them by %s\n", (long long)paths->n, opt->budgets);
+    json_t *reads = json_array(), *writes = json_array();
+    for (int64_t i = 0; i < paths->n; i++) (void)json_array_append_new(reads, json_string(paths->items[i]));
     for (const qs_table *table = qs_tables; opt->out != NULL && table->file != NULL; table++)
-        (void)printf("write %s/%s\n", opt->out, table->file);
+        (void)json_array_append_new(writes, json_sprintf("%s/%s", opt->out, table->file));
+    if (opt->common.json)
+        return stage_print_json(json_pack("{s:s, s:o, s:o}", "budgets", opt->budgets, "reads", reads, "writes", writes));
+    (void)printf("read %lld eval artifacts, judge them by %s\n", (long long)paths->n, opt->budgets);
+    for (size_t i = 0; i < json_array_size(writes); i++)
+        (void)printf("write %s\n", json_string_value(json_array_get(writes, i)));
+    json_decref(reads);
+    json_decref(writes);
+    return QS_OK;
 }
 
 static bool wants_color(void)
@@ -87,7 +97,7 @@ static qs_err run(const options *opt, const qs_arg_list *paths)
     qs_err err;
     QS_TRY(qs_budgets_load(&budgets, opt->budgets));
     if (opt->common.dry_run) {
-        print_plan(opt, paths);
+        QS_TRY(print_plan(opt, paths));
         goto out;
     }
     err = qs_sweep_load(&sweep, paths->items, paths->n, &budgets, opt->strict);
@@ -164,8 +174,9 @@ static qs_err compare_runs(const options *opt, const char *after_dir)
     QS_TRY(load_run(&before, opt->compare, &budgets, opt->strict));
     QS_TRY(load_run(&after, after_dir, &budgets, opt->strict));
     QS_TRY(qs_runs_compare(&changes, &before, &after));
-    if (opt->out != NULL) QS_TRY(write_changes(opt, &changes));
-    QS_TRY(qs_run_changes_print(stdout, &changes, opt->markdown));
+    if (opt->out != NULL && !opt->common.dry_run) QS_TRY(write_changes(opt, &changes));
+    if (opt->common.json) QS_TRY(stage_print_json(qs_run_changes_json(&changes)));
+    else QS_TRY(qs_run_changes_print(stdout, &changes, opt->markdown));
     if (changes.n_worse > 0)
         err = qs_fail(QS_E_GATE, "%lld gates are worse than in %s beyond noise", (long long)changes.n_worse, opt->compare);
 out:

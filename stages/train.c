@@ -1,5 +1,6 @@
 /* qsweep-train: a small language model from text or from prompts with answers, on the CPU, with 32-bit or
  * 8-bit Adam. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "stages/common.h"
 #include "train/train_run.h"
 
 typedef struct options {
@@ -89,7 +91,7 @@ out:
     return err;
 }
 
-static void print_plan(const options *opt, const qs_train_plan *plan)
+static qs_err print_plan(const options *opt, const qs_train_plan *plan)
 {
     const qs_train_options *t = &opt->train;
     char bytes[QS_MEM_TEXT_BYTES];
@@ -99,11 +101,10 @@ static void print_plan(const options *opt, const qs_train_plan *plan)
                 (long long)t->n_rows, (long long)t->n_ctx, (double)plan->tokens_per_step * (double)t->n_steps,
                 opt->optimizer, opt->compute);
     qs_log_info("memory: %s", qs_mem_format(bytes, plan->bytes));
-    if (opt->common.dry_run && opt->common.json)
-        (void)printf(
-            "{\"n_parameters\": %lld, \"n_examples\": %lld, \"tokens_per_step\": %lld, \"bytes\": %zu}\n",
-            (long long)plan->n_parameters, (long long)plan->n_examples, (long long)plan->tokens_per_step,
-            plan->bytes);
+    if (!opt->common.dry_run || !opt->common.json) return QS_OK;
+    return stage_print_json(json_pack("{s:I, s:I, s:I, s:I}", "n_parameters", (json_int_t)plan->n_parameters, "n_examples",
+                                      (json_int_t)plan->n_examples, "tokens_per_step", (json_int_t)plan->tokens_per_step,
+                                      "bytes", (json_int_t)plan->bytes));
 }
 
 /* "adam32,adam8" to the bits of both. */
@@ -130,11 +131,11 @@ static qs_err compare(options *opt, qs_train_run *train)
     if (err == QS_OK) err = qs_train_run_compare(train, bits[0], bits[1], opt->n_seeds, &comparison);
     if (err != QS_OK) return err;
     if (opt->common.json)
-        (void)printf("{\"path\": \"%s\"}\n", opt->train.out);
+        err = stage_print_json(json_pack("{s:s}", "path", opt->train.out));
     else
         qs_comparison_print(&comparison, stdout);
     qs_comparison_free(&comparison);
-    return QS_OK;
+    return err;
 }
 
 static qs_err run(options *opt, int n_threads)
@@ -147,7 +148,7 @@ static qs_err run(options *opt, int n_threads)
     QS_TRY(resolve(opt, checkpoint, n_threads));
     QS_TRY(qs_train_run_open(&train, &opt->train));
     qs_train_run_plan(train, &plan);
-    print_plan(opt, &plan);
+    QS_TRY(print_plan(opt, &plan));
     if (opt->common.dry_run) goto out;
     if (opt->compare != NULL) {
         err = compare(opt, train);
@@ -158,11 +159,12 @@ static qs_err run(options *opt, int n_threads)
         qs_log_info("%lld steps, %lld tokens in %.1f s (%.0f tokens/s), loss %.4f; wrote %s",
                     (long long)result.n_steps, (long long)result.n_tokens, result.seconds,
                     (double)result.n_tokens / result.seconds, result.loss, opt->train.out);
+    /* Of a run that was done already no loss is known. */
     if (opt->common.json)
-        (void)printf(
-            "{\"path\": \"%s\", \"steps\": %lld, \"tokens\": %lld, \"seconds\": %.3f, \"loss\": %.6g}\n",
-            opt->train.out, (long long)result.n_steps, (long long)result.n_tokens, result.seconds,
-            result.loss);
+        QS_TRY(stage_print_json(json_pack("{s:s, s:I, s:I, s:f, s:o}", "path", opt->train.out, "steps",
+                                          (json_int_t)result.n_steps, "tokens", (json_int_t)result.n_tokens, "seconds",
+                                          result.seconds, "loss",
+                                          isfinite(result.loss) ? json_real(result.loss) : json_null())));
 out:
     qs_train_run_close(train);
     return err;

@@ -160,3 +160,27 @@ qs_err qs_run_changes_write(FILE *stream, const qs_run_changes *changes)
     }
     return QS_OK;
 }
+
+static json_t *estimate_json(const qs_gate *gate)
+{
+    const double values[] = {gate->estimate.value, gate->estimate.lo, gate->estimate.hi};
+    static const char *const names[] = {"value", "lo", "hi"};
+    json_t *object = json_pack("{s:s}", "verdict", qs_verdict_name(gate->verdict));
+    for (int i = 0; i < 3; i++)
+        (void)json_object_set_new(object, names[i], isfinite(values[i]) ? json_real(values[i]) : json_null());
+    return object;
+}
+
+json_t *qs_run_changes_json(const qs_run_changes *changes)
+{
+    json_t *gates = json_array();
+    for (int64_t i = 0; i < changes->n; i++) {
+        const qs_run_change *change = &changes->changes[i];
+        (void)json_array_append_new(
+            gates, json_pack("{s:s, s:s, s:o, s:o, s:s}", "config", change->after->row.id, "gate", change->is->metric,
+                             "before", estimate_json(change->was), "after", estimate_json(change->is), "change",
+                             kind_names[change->kind]));
+    }
+    return json_pack("{s:I, s:I, s:o}", "better", (json_int_t)changes->n_better, "worse", (json_int_t)changes->n_worse,
+                     "gates", gates);
+}

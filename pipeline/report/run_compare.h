@@ -2,6 +2,7 @@
 #ifndef QS_REPORT_RUN_COMPARE_H
 #define QS_REPORT_RUN_COMPARE_H
 
+#include "base/json.h"
 #include "report/sweep.h"
 
 typedef enum qs_change_kind { QS_CHANGE_SAME, QS_CHANGE_BETTER, QS_CHANGE_WORSE } qs_change_kind;
@@ -29,6 +30,8 @@ void qs_run_changes_free(qs_run_changes *changes);
 
 /* For people: what changed, in a table, and a sentence. */
 QS_MUST_CHECK qs_err qs_run_changes_print(FILE *stream, const qs_run_changes *changes, bool markdown);
+/* The same as a document, every gate that was compared; NULL when memory runs out. */
+json_t *qs_run_changes_json(const qs_run_changes *changes);
 /* compare.csv: every gate that was compared. */
 QS_MUST_CHECK qs_err qs_run_changes_write(FILE *stream, const qs_run_changes *changes);
 

@@ -1,5 +1,6 @@
 #include "report/tables.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -413,20 +414,26 @@ void qs_tables_print_markdown(FILE *stream)
     }
 }
 
+/* None appears before all are written: a disk that fills up leaves the old ones together. */
 qs_err qs_tables_write(const qs_sweep *sweep, const qs_selection *selection, const char *dir)
 {
-    qs_err err = qs_dir_create(dir);
-    for (const qs_table *table = qs_tables; err == QS_OK && table->file != NULL; table++) {
+    qs_file_writer writers[sizeof qs_tables / sizeof *qs_tables];
+    int n = 0, n_published = 0;
+    qs_err err;
+    QS_TRY(qs_dir_create(dir));
+    for (const qs_table *table = qs_tables; table->file != NULL; table++) {
         char path[QS_PATH_BYTES];
-        qs_file_writer writer;
-        err = qs_path_format(path, "%s/%s", dir, table->file);
-        if (err == QS_OK) err = qs_file_writer_open(&writer, path);
-        if (err != QS_OK) break;
-        err = table->write(writer.stream, sweep, selection);
-        if (err == QS_OK)
-            err = qs_file_writer_publish(&writer);
-        else
-            qs_file_writer_discard(&writer);
+        QS_TRY(qs_path_format(path, "%s/%s", dir, table->file));
+        QS_TRY(qs_file_writer_open(&writers[n], path));
+        n++;
+        QS_TRY(table->write(writers[n - 1].stream, sweep, selection));
+        if (fflush(writers[n - 1].stream) != 0 || ferror(writers[n - 1].stream) != 0) {
+            err = qs_fail(QS_E_RESOURCE, "write %s: %s", path, strerror(errno));
+            goto out;
+        }
     }
+    for (; n_published < n; n_published++) QS_TRY(qs_file_writer_publish(&writers[n_published]));
+out:
+    for (int i = n_published; i < n; i++) qs_file_writer_discard(&writers[i]);
     return err;
 }

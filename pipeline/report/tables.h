@@ -16,7 +16,7 @@ typedef struct qs_table {
 
 extern const qs_table qs_tables[]; /* ends with file == NULL */
 
-/* Writes all of them into `dir`, which is made when missing. */
+/* Writes all of them into `dir`, which is made when missing; none is replaced before all are written. */
 QS_MUST_CHECK qs_err qs_tables_write(const qs_sweep *sweep, const qs_selection *selection, const char *dir);
 
 /* The tables and their columns, for docs/columns.md. */

@@ -8,3 +8,16 @@
 4 grid.csv:2.*bits=5 printf 'method,bits,group_size,variant\nrtn,5,64,sym\n' >$TMP/grid.csv; qsweep plan --grid $TMP/grid.csv
 4 grid.csv:2.*reference.needs.no.point printf 'method,bits,group_size,variant\nfp,16,,\n' >$TMP/grid.csv; qsweep plan --grid $TMP/grid.csv
 0 ^rtn-b8-g64-asym printf 'method,bits,group_size,variant\nrtn,4 | 8,64,sym | asym\n' >$TMP/grid.csv; qsweep plan --grid $TMP/grid.csv
+# --json is one document, whatever there was to do; of what is not known it says null.
+0 ^current.written$ for o in calib new; do qsweep calibrate --quiet --json --model tests/fixtures/tiny --text datasets/handbook/calibration --samples 4 --seqlen 64 --out $TMP/c.h5 2>/dev/null | python3 -c "import json,sys; print(json.load(sys.stdin)['status'])"; rm $TMP/c.h5; done | tr '\n' ' ' | sed 's/ $//'
+0 ^True$ qsweep doctor --json --model tests/fixtures/tiny --spec rtn:bits=4,group=32 | python3 -c "import json,sys; d=json.load(sys.stdin); print(d['runs'] and d['model']['n_layers']==2 and d['placement']['config']=='rtn-b4-g32-sym' and d['peak_bytes']['calibrate']>1e6)"
+4 "runs":.false qsweep doctor --json --model $TMP/none
+0 ^None.missing$ qsweep plan --json --grid $TMP/grid.csv | python3 -c "import json,sys; d=json.load(sys.stdin); print(d[0]['bpw'], d[0]['state'])"
+0 ^4.rtn:bits=4 qsweep plan --json --specs-only --grid $TMP/grid.csv | python3 -c "import json,sys; d=json.load(sys.stdin); print(len(d), d[0])"
+0 fp.eval.h5 qsweep plan --json --files eval --grid $TMP/grid.csv --out $TMP/e | python3 -c "import json,sys; print(json.load(sys.stdin)[0])"
+0 ^2.True$ qsweep report --json --dry-run --budgets datasets/budgets.csv --out $TMP/r $TMP/e/fp.eval.h5 $TMP/e/rtn-b4-g32-sym.eval.h5 | python3 -c "import json,sys; d=json.load(sys.stdin); print(len(d['reads']), any(w.endswith('/summary.csv') for w in d['writes']))"
+0 ^0.0.True$ qsweep report --json --compare $TMP/e --budgets datasets/budgets.csv $TMP/e | python3 -c "import json,sys; d=json.load(sys.stdin); print(d['better'], d['worse'], all(g['change']=='same' for g in d['gates']))"
+# Tables appear together: where the disk is full after some of them, the old ones stay.
+0 . mkdir $TMP/r; echo old >$TMP/r/summary.csv
+6 report.html bash -c "ulimit -f 20; qsweep report --quiet --budgets datasets/budgets.csv --out $TMP/r $TMP/e/fp.eval.h5 $TMP/e/rtn-b4-g32-sym.eval.h5"
+0 ^summary.csv.old$ ls $TMP/r | tr '\n' ' '; cat $TMP/r/summary.csv
