@@ -272,7 +272,9 @@ GATE ?= fail
 sweep_variables := MODEL GRID OUT TEXT CALIB_TEXT PRODUCTION BUDGETS CALIBRATE QUANTIZE EVALUATE REPORT RACE BUILD GATE
 quoted = '$(subst ','\'',$1)'
 sweep_call = make sweep$(foreach v,$(sweep_variables),$(if $(call is_given,$v), $v=$(call quoted,$($v))))
-sweep_needs = @: $(if $(and $(MODEL),$(GRID),$(OUT)),,$(error make $(or $1,sweep) needs MODEL=, GRID= and OUT=))
+sweep_needs = @: $(if $(and $(MODEL),$(GRID),$(OUT)),,$(error make $(or $1,sweep) needs MODEL=, GRID= and OUT=)) \
+  $(foreach v,MODEL GRID OUT TEXT CALIB_TEXT PRODUCTION BUDGETS,$(if $(word 2,$($v)),$(error $v="$($v)" has a blank, $\
+    which make cannot keep in one piece: give a path without, or call the stages yourself (make -n sweep shows them))))
 calibrate_call = $(bin)/qsweep-calibrate --model $(MODEL) --text $(CALIB_TEXT) --production $(PRODUCTION) \
   --out $(OUT)/calib.h5 $(CALIBRATE)
 quantize_call = $(bin)/qsweep-quantize --model $(MODEL) --calib $(OUT)/calib.h5 --out $(OUT) --keep-going $(QUANTIZE)

@@ -88,6 +88,17 @@ static qs_err print_report(const options *opt, const qs_sweep *sweep, const qs_s
     return qs_terminal_print(stdout, sweep, selection, controls, &look);
 }
 
+/* A misspelt name would leave its gate without a verdict, and nothing fails by it. */
+static void warn_unknown(const char *path, const qs_budgets *budgets)
+{
+    for (int64_t i = 0; i < budgets->n; i++)
+        for (int part = 0; part < budgets->rows[i].n_parts; part++)
+            if (!qs_config_row_is_known(budgets->rows[i].parts[part].metric))
+                qs_log_warn("%s:%lld: nothing that is measured is called \"%s\", so this gate judges nothing; the names "
+                            "are in qsweep-report --list", path, (long long)budgets->rows[i].line,
+                            budgets->rows[i].parts[part].metric);
+}
+
 static qs_err run(const options *opt, const qs_arg_list *paths)
 {
     qs_budgets budgets = {0};
@@ -96,6 +107,7 @@ static qs_err run(const options *opt, const qs_arg_list *paths)
     qs_control controls[QS_N_CONTROLS];
     qs_err err;
     QS_TRY(qs_budgets_load(&budgets, opt->budgets));
+    warn_unknown(opt->budgets, &budgets);
     if (opt->common.dry_run) {
         QS_TRY(print_plan(opt, paths));
         goto out;

@@ -19,8 +19,8 @@ static qs_err check_subject(const qs_baseline *baseline, const qs_subject *subje
     QS_TRY(qs_eval_file_differs(baseline->artifact, subject, true, &what));
     if (what != NULL)
         return qs_fail(QS_E_INPUT,
-                       "use baseline %s: %s differs from what is to be evaluated; make it again, or leave "
-                       "--baseline out",
+                       "use baseline %s: it was made otherwise than what is to be evaluated: %s; make it again, or "
+                       "leave --baseline out",
                        path, what);
     if (!qs_artifact_has(baseline->artifact, "/reference/hidden"))
         return qs_fail(QS_E_INPUT,

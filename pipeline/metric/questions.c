@@ -69,6 +69,8 @@ static qs_err find_files(const qs_question_options *o, gold_files *files)
 {
     qs_err err;
     bool dir = qs_path_is_dir(o->gold);
+    if (!dir && !qs_file_exists(o->gold))
+        return qs_fail(QS_E_INPUT, "open %s: No such file or directory; --qa takes a gold set", o->gold);
     if (!dir && o->corpus == NULL)
         return qs_fail(QS_E_USAGE, "--qa %s: a file needs --corpus FILE; or give a directory with gold.jsonl and "
                        "corpus.jsonl", o->gold);

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "metric/bootstrap.h"
 #include "model/weights.h"
+#include "train/compare.h"
 
 /* Facts that gates judge and that are no metrics: where they stand in the artifact. */
 static const struct {
@@ -29,6 +30,13 @@ bool qs_config_row_is_fact(const char *name)
     for (int i = 0; i < N_FACTS; i++) found = found || strcmp(facts[i].name, name) == 0;
     for (int i = 0; i < N_MORE_FACTS; i++) found = found || strcmp(more_facts[i], name) == 0;
     return found;
+}
+
+bool qs_config_row_is_known(const char *name)
+{
+    for (const qs_metric *metric = qs_compare_metrics; metric->name != NULL; metric++)
+        if (strcmp(metric->name, name) == 0) return true;
+    return qs_metric_find(name) != NULL || qs_config_row_is_fact(name);
 }
 
 /* ---- single values ---- */

@@ -82,6 +82,8 @@ double qs_config_row_value(const qs_config_row *row, const char *name);
 
 /* Whether a gate's metric is one of these facts. */
 bool qs_config_row_is_fact(const char *name);
+/* Whether this version measures anything of this name: a metric, a fact, or a figure of an optimizer comparison. */
+bool qs_config_row_is_known(const char *name);
 
 /* Adds the facts that two artifacts tell together, where both say enough: index_same, whether both were
  * retrieved from one revision of the corpus (checklist E7), and build_same, whether one program with the same

@@ -360,8 +360,7 @@ static void add_counts(qs_sentence *text, const qs_sweep *sweep)
 
 static bool is_missing(const qs_gate *gate, bool known)
 {
-    bool has_row = qs_metric_find(gate->metric) != NULL || qs_config_row_is_fact(gate->metric);
-    return gate->verdict == QS_VERDICT_NOT_EVALUABLE && has_row == known;
+    return gate->verdict == QS_VERDICT_NOT_EVALUABLE && qs_config_row_is_known(gate->metric) == known;
 }
 
 static bool is_missing_before(const qs_sweep *sweep, int64_t config, int64_t gate, bool known)
