@@ -366,8 +366,10 @@ int main(int argc, char **argv)
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &opt.n_threads);
     if (opt.common.list) {
+        stage_list list = stage_list_begin(&opt.common);
         for (const qs_stat *stat = qs_stats; stat->name != NULL; stat++)
-            (void)printf("%-10s %s\n", stat->name, stat->text);
+            stage_list_add(&list, "statistics", stat->name, NULL, stat->text);
+        err = stage_list_end(&list);
         goto out;
     }
     if (opt.model == NULL || opt.text == NULL)

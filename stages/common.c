@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "quant/spec.h"
 
 qs_err stage_print_json(json_t *root)
 {
@@ -11,6 +12,37 @@ qs_err stage_print_json(json_t *root)
     bool failed = root == NULL || json_dumpf(root, stdout, look) != 0 || putchar('\n') == EOF;
     json_decref(root);
     return failed ? qs_fail(QS_E_RESOURCE, "print JSON: out of memory, or stdout cannot be written") : QS_OK;
+}
+
+stage_list stage_list_begin(const qs_common_args *common)
+{
+    return (stage_list){.root = common->json ? json_object() : NULL};
+}
+
+void stage_list_add(stage_list *list, const char *section, const char *name, const char *unit, const char *text)
+{
+    char key[32];
+    bool first = list->section == NULL || strcmp(list->section, section) != 0;
+    list->section = section;
+    if (list->root == NULL) {
+        if (first) (void)printf("%s\n", section);
+        (void)printf("  %-20s %s%s%s\n", name, unit != NULL ? unit : "", unit != NULL ? " " : "", text);
+        return;
+    }
+    (void)snprintf(key, sizeof key, "%.*s", (int)strcspn(section, " "), section);
+    if (first) (void)json_object_set_new(list->root, key, json_array());
+    json_t *row = json_pack("{s:s, s:s}", "name", name, "text", text);
+    if (unit != NULL) (void)json_object_set_new(row, "unit", json_string(unit));
+    (void)json_array_append_new(json_object_get(list->root, key), row);
+}
+
+qs_err stage_list_end(stage_list *list) { return list->root != NULL ? stage_print_json(list->root) : QS_OK; }
+
+qs_err stage_list_specs(const qs_common_args *common)
+{
+    if (common->json) return stage_print_json(qs_spec_keys_json());
+    qs_spec_print_keys(stdout);
+    return QS_OK;
 }
 
 size_t stage_block_bytes(const qs_model *model, size_t *widest)

@@ -26,6 +26,20 @@ QS_MUST_CHECK qs_err stage_backend_create(qs_backend **out, const qs_common_args
 /* --json: the document and a line end on stdout. Takes the reference; NULL = it could not be made. QS_E_RESOURCE. */
 QS_MUST_CHECK qs_err stage_print_json(json_t *root);
 
+/* --list, one row after another: as text with a heading for each section, or under --json as a document
+ * {SECTION: [{"name", "unit", "text"}]} whose keys are the first words of the headings. */
+typedef struct stage_list {
+    json_t *root; /* NULL: as text */
+    const char *section;
+} stage_list;
+stage_list stage_list_begin(const qs_common_args *common);
+/* unit NULL = rows of this section have none. */
+void stage_list_add(stage_list *list, const char *section, const char *name, const char *unit, const char *text);
+QS_MUST_CHECK qs_err stage_list_end(stage_list *list);
+
+/* The same of the methods and keys of specs. */
+QS_MUST_CHECK qs_err stage_list_specs(const qs_common_args *common);
+
 /* Bytes of a block's matrices in f32, and of the largest of them. */
 size_t stage_block_bytes(const qs_model *model, size_t *widest);
 

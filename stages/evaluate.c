@@ -482,7 +482,7 @@ int main(int argc, char **argv)
     qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &opt.n_threads);
-    if (opt.common.list) stage_list_evaluate();
+    if (opt.common.list) err = stage_list_evaluate(&opt.common);
     else err = run(&opt);
 out:
     qs_args_free(&args);

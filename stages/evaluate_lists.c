@@ -5,6 +5,7 @@
 
 #include "metric/evaluation.h"
 #include "metric/fixes.h"
+#include "stages/common.h"
 
 const stage_name stage_task_names[] = {
     {"ppl", QS_TASK_PPL, "perplexity and accuracy of the next token, and their change"},
@@ -60,26 +61,25 @@ void stage_names_format(char text[STAGE_NAMES_BYTES], const stage_name *names, u
             used += (size_t)snprintf(text + used, STAGE_NAMES_BYTES - used, "%s%s", used > 0 ? "," : "", n->name);
 }
 
-void stage_list_evaluate(void)
+qs_err stage_list_evaluate(const qs_common_args *common)
 {
-    (void)printf("tasks (--tasks)\n");
+    stage_list list = stage_list_begin(common);
     for (const stage_name *n = stage_task_names; n->name != NULL; n++)
-        if (n->bit != 0) (void)printf("  %-20s %s\n", n->name, n->text);
-    (void)printf("metrics\n");
-    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++)
-        (void)printf("  %-20s %-6s %s\n", metric->name, metric->unit, metric->text);
-    (void)printf("encoders (--encoder)\n");
+        if (n->bit != 0) stage_list_add(&list, "tasks (--tasks)", n->name, NULL, n->text);
+    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++) {
+        char unit[16];
+        (void)snprintf(unit, sizeof unit, list.root == NULL ? "%-6s" : "%s", metric->unit);
+        stage_list_add(&list, "metrics", metric->name, unit, metric->text);
+    }
     for (const qs_encoder_kind *kind = qs_encoder_kinds; kind->name != NULL; kind++)
-        (void)printf("  %-20s %s\n", kind->name, kind->text);
-    (void)printf("chat templates (--chat)\n");
+        stage_list_add(&list, "encoders (--encoder)", kind->name, NULL, kind->text);
     for (const qs_chat_row *row = qs_chat_rows; row->name != NULL; row++)
-        (void)printf("  %-20s %s\n", row->name, row->text);
-    (void)printf("fixes (--fix)\n");
-    for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++) (void)printf("  %-20s %s\n", fix->name, fix->text);
-    (void)printf("protocols (--protocol)\n");
+        stage_list_add(&list, "chat templates (--chat)", row->name, NULL, row->text);
+    for (const qs_fix *fix = qs_fixes; fix->name != NULL; fix++)
+        stage_list_add(&list, "fixes (--fix)", fix->name, NULL, fix->text);
     for (const qs_protocol *protocol = qs_protocols; protocol->name != NULL; protocol++)
-        (void)printf("  %-20s %s\n", protocol->name, protocol->text);
-    (void)printf("dumps (--dump)\n");
+        stage_list_add(&list, "protocols (--protocol)", protocol->name, NULL, protocol->text);
     for (const stage_name *n = stage_dump_names; n->name != NULL; n++)
-        if (n->bit != 0) (void)printf("  %-20s %s\n", n->name, n->text);
+        if (n->bit != 0) stage_list_add(&list, "dumps (--dump)", n->name, NULL, n->text);
+    return stage_list_end(&list);
 }

@@ -2,7 +2,7 @@
 #ifndef QS_STAGES_EVALUATE_LISTS_H
 #define QS_STAGES_EVALUATE_LISTS_H
 
-#include "base/error.h"
+#include "base/args.h"
 
 typedef struct stage_name {
     const char *name;
@@ -21,6 +21,6 @@ enum { STAGE_NAMES_BYTES = 128 };
 void stage_names_format(char text[STAGE_NAMES_BYTES], const stage_name *names, unsigned bits);
 
 /* --list: tasks, metrics, encoders, fixes, protocols, dumps. */
-void stage_list_evaluate(void);
+QS_MUST_CHECK qs_err stage_list_evaluate(const qs_common_args *common);
 
 #endif

@@ -16,6 +16,7 @@
 #include "export/out_dir.h"
 #include "model/turned.h"
 #include "quant/turned_grams.h"
+#include "stages/common.h"
 #include "stat/calib_file.h"
 
 typedef struct options {
@@ -34,14 +35,23 @@ typedef struct inputs {
     char (*outs)[QS_PATH_BYTES];   /* [quants] where each goes */
 } inputs;
 
-static void print_list(void)
+static qs_err print_list(const options *o)
 {
-    (void)printf("formats (--format)\n");
+    json_t *formats = json_array();
+    if (!o->common.json) (void)printf("formats (--format)\n");
     for (int i = 0; qs_export_formats[i] != NULL; i++) {
         const qs_export_format *format = qs_export_formats[i];
+        (void)json_array_append_new(formats, json_pack("{s:s, s:b, s:s, s:s}", "name", format->name, "directory",
+                                                       (int)format->directory, "loaders", format->loaders, "holds",
+                                                       format->holds));
+        if (o->common.json) continue;
         (void)printf("  %-8s a %s for %s\n           holds %s\n", format->name,
                      format->directory ? "directory" : "file", format->loaders, format->holds);
     }
+    json_t *root = json_pack("{s:o}", "formats", formats);
+    if (o->common.json) return stage_print_json(root);
+    json_decref(root);
+    return QS_OK;
 }
 
 static qs_err get_gram(void *context, int64_t layer, qs_site site, const float **packed_gram, int64_t *n_tokens)
@@ -155,10 +165,9 @@ out:
 }
 
 /* Of one point an object, of several an array of them. */
-static void print_json(const json_t *results)
+static qs_err print_json(json_t *results)
 {
-    (void)json_dumpf(json_array_size(results) == 1 ? json_array_get(results, 0) : results, stdout, JSON_INDENT(1));
-    (void)putchar('\n');
+    return stage_print_json(json_incref(json_array_size(results) == 1 ? json_array_get(results, 0) : results));
 }
 
 static qs_err run(const options *o, int n_threads)
@@ -170,7 +179,7 @@ static qs_err run(const options *o, int n_threads)
     for (int64_t i = 0; i < o->quants.n; i++) QS_TRY(plan_point(&in, o, i, results));
     if (o->quants.n > 1 && !o->common.dry_run) QS_TRY(qs_dir_create(o->out));
     for (int64_t i = 0; i < o->quants.n && !o->common.dry_run; i++) QS_TRY(write_point(&in, o, i));
-    if (o->common.json) print_json(results);
+    if (o->common.json) QS_TRY(print_json(results));
 out:
     leave_point(&in);
     json_decref(results);
@@ -207,7 +216,7 @@ int main(int argc, char **argv)
     bool done;
     qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err == QS_OK && !done && o.common.list) {
-        print_list();
+        err = print_list(&o);
     } else if (err == QS_OK && !done) {
         qs_args_apply_common(&o.common, &n_threads);
         err = run(&o, n_threads);

@@ -376,7 +376,7 @@ int main(int argc, char **argv)
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &opt.n_threads);
     if (opt.common.list) {
-        qs_spec_print_keys(stdout);
+        err = stage_list_specs(&opt.common);
         goto out;
     }
     if (opt.verify != NULL) err = print_verification(&opt);

@@ -289,7 +289,7 @@ int main(int argc, char **argv)
     bool done;
     qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err == QS_OK && !done && o->common.list) {
-        qs_spec_print_keys(stdout);
+        err = stage_list_specs(&o->common);
     } else if (err == QS_OK && !done) {
         qs_args_apply_common(&o->common, &r.n_threads);
         err = run_stage(&r);

@@ -45,6 +45,19 @@ static void print_columns(void)
     qs_tables_print_markdown(stdout);
 }
 
+/* The names that budgets and tables use. */
+static qs_err print_names(const qs_common_args *common)
+{
+    stage_list list = stage_list_begin(common);
+    for (const qs_metric *metric = qs_metrics; metric->name != NULL; metric++)
+        stage_list_add(&list, "metrics", metric->name, metric->unit, metric->text);
+    for (const qs_metric *metric = qs_compare_metrics; metric->name != NULL; metric++)
+        stage_list_add(&list, "optimizer", metric->name, metric->unit, metric->text);
+    for (const qs_table *table = qs_tables; table->file != NULL; table++)
+        stage_list_add(&list, "tables", table->file, NULL, table->text);
+    return stage_list_end(&list);
+}
+
 static void print_symptoms(void)
 {
     (void)printf(
@@ -224,7 +237,9 @@ int main(int argc, char **argv)
     qs_err err = qs_args_parse(&args, argc, argv, stdout, &done);
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &opt.n_threads);
-    if (opt.common.list)
+    if (opt.common.list && opt.common.json)
+        err = print_names(&opt.common);
+    else if (opt.common.list)
         print_columns();
     else if (opt.schema)
         qs_schema_print_markdown(stdout);

@@ -264,8 +264,10 @@ int main(int argc, char **argv)
     if (err != QS_OK || done) goto out;
     qs_args_apply_common(&opt.common, &n_threads);
     if (opt.common.list) {
+        stage_list list = stage_list_begin(&opt.common);
         for (size_t i = 0; i < sizeof optimizers / sizeof *optimizers; i++)
-            (void)printf("%-8s %s\n", optimizers[i].name, optimizers[i].text);
+            stage_list_add(&list, "optimizers (--optimizer)", optimizers[i].name, NULL, optimizers[i].text);
+        err = stage_list_end(&list);
         goto out;
     }
     err = run(&opt, n_threads);

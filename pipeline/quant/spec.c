@@ -468,10 +468,9 @@ qs_err qs_spec_from_cells(qs_spec *out, const char *method, const char *bits, co
     return err == QS_OK ? complete(out, given, where) : err;
 }
 
-void qs_spec_print_keys(FILE *stream)
+void qs_spec_list_keys(qs_spec_key_sink put, void *context)
 {
     for (int m = 0; qs_methods[m] != NULL; m++) {
-        (void)fprintf(stream, "%s: %s\n", qs_methods[m]->name, qs_methods[m]->summary);
         for (int i = 0; i < N_KEYS; i++) {
             const key_row *row = &keys[i];
             if (!key_applies(row, qs_methods[m])) continue;
@@ -485,7 +484,7 @@ void qs_spec_print_keys(FILE *stream)
             else
                 (void)snprintf(range, sizeof range, is_flag(row) ? "0 1" : "%g to %g", row->low,
                                row->high);
-            (void)fprintf(stream, "  %-9s default %-5s %-18s %s\n", row->name, fallback, range, row->help);
+            put(context, qs_methods[m], &(qs_spec_key){row->name, fallback, range, row->help});
         }
     }
 }

@@ -23,6 +23,7 @@
 
 #include "backend/packed.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "quant/mix.h"
 
 enum { QS_SPEC_ID_BYTES = 96, QS_SPEC_TEXT_BYTES = 256 };
@@ -90,7 +91,17 @@ bool qs_spec_head(const qs_spec *spec, qs_spec *out);
 /* Sets the numbers of a packed matrix of this spec, which has no budget. QS_E_INPUT when they do not fit. */
 QS_MUST_CHECK qs_err qs_spec_shape(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed *out);
 
-/* The keys of every method with default and meaning, for --list and docs. */
+/* One key of a method as people read it; texts are borrowed for the call. */
+typedef struct qs_spec_key {
+    const char *name, *fallback, *allowed, *text;
+} qs_spec_key;
+typedef void (*qs_spec_key_sink)(void *context, const struct qs_method *method, const qs_spec_key *key);
+/* Every key of every method, method by method. */
+void qs_spec_list_keys(qs_spec_key_sink put, void *context);
+
+/* The same for --list, as text and as a document: {METHOD: {"text", "keys": [{"name", "default", "allowed", "text"}]}};
+ * NULL when memory runs out. */
 void qs_spec_print_keys(FILE *stream);
+json_t *qs_spec_keys_json(void);
 
 #endif

@@ -26,3 +26,5 @@
 0 not.measured.in.this.run:.opt_var_pct printf 'profile,metric,op,limit,level,source\n*,ppl_ratio,<=,9,fail,project\n*,opt_var_pct,<,5,fail,project\n' >$TMP/budgets.csv; qsweep report --quiet --budgets $TMP/budgets.csv $TMP/e/fp.eval.h5 $TMP/e/rtn-b4-g32-sym.eval.h5
 4 gold.set qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --qa $TMP/none --out $TMP/none
 2 OUT=.*has.a.blank tests/sweep_make $QS_BUILD sweep MODEL=tests/fixtures/tiny GRID=$TMP/grid.csv OUT="$TMP/a b"
+# What a stage offers, as text and as a document.
+0 ^adam8.awq.awq.gptq_v2.gram.kld.kld_p99.opt_var_pct.$ for w in 'calibrate statistics gram' 'train optimizers adam8' 'export formats gptq_v2' 'evaluate tasks kld' 'evaluate metrics kld_p99' 'report optimizer opt_var_pct' 'plan awq awq' 'quantize awq awq'; do set -- $w; qsweep $1 --list --json | python3 -c "import json,sys; d=json.load(sys.stdin)['$2']; print('$3' if isinstance(d,dict) and d['keys'] or any(r['name']=='$3' for r in d) else 'none of $1')"; done | sort | tr '\n' ' '
