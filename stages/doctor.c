@@ -130,7 +130,7 @@ static qs_err print_model(const findings *f, const qs_model *model)
     if (err != QS_OK) return err;
     (void)fprintf(f->text, "chat template      %s (evaluate --chat)\n", chat);
     json_t *facts =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "path", qs_model_path(model), "architecture", c->architecture,
+        json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:b}", "path", qs_json_text(qs_model_path(model)), "architecture", c->architecture,
                   "n_layers", (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model, "d_ff", (json_int_t)c->d_ff,
                   "n_vocab", (json_int_t)c->n_vocab, "tied_head", (int)c->tied_head);
     put(facts, "n_weights", json_integer(qs_model_n_linear_weights(model)));
@@ -321,7 +321,7 @@ static qs_err run(const options *opt)
     }
     (void)fclose(f.text);
     put(f.root, "runs", json_boolean(err == QS_OK));
-    if (err != QS_OK) put(f.root, "error", json_string(qs_error_text()));
+    if (err != QS_OK) put(f.root, "error", qs_json_text(qs_error_text()));
     qs_err printed = stage_print_json(f.root);
     return err != QS_OK ? err : printed;
 }

@@ -325,7 +325,7 @@ static qs_err add_point(json_t *list, const qs_eval_point *point)
                                                 estimate.lo, "hi", estimate.hi, "n", (json_int_t)estimate.n));
     }
     (void)json_array_append_new(
-        list, json_pack("{s:s, s:s, s:s, s:O}", "config", point->id, "path", point->path, "digest",
+        list, json_pack("{s:s, s:o, s:s, s:O}", "config", point->id, "path", qs_json_text(point->path), "digest",
                         qs_digest_format(text, qs_artifact_digest(artifact)), "metrics", metrics));
 out:
     json_decref(metrics);

@@ -144,8 +144,8 @@ static qs_err plan_point(inputs *in, const options *o, int64_t i, json_t *result
     const char *id = qs_quant_file_spec(job->quant)->id;
     qs_log_info("export %s as %s: %s (%lld bytes) of tensors to %s", id, job->format->name,
                 qs_mem_format(text, (size_t)bytes), (long long)bytes, job->out);
-    (void)json_array_append_new(results, json_pack("{s:s, s:s, s:s, s:s, s:I}", "config", id, "format",
-                                                   job->format->name, "out", job->out, "status",
+    (void)json_array_append_new(results, json_pack("{s:s, s:s, s:o, s:s, s:I}", "config", id, "format",
+                                                   job->format->name, "out", qs_json_text(job->out), "status",
                                                    o->common.dry_run ? "planned" : "written", "bytes",
                                                    (json_int_t)bytes));
 out:

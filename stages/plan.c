@@ -98,7 +98,7 @@ static qs_err load_grid(const options *opt, qs_grid *grid)
 /* A line of text, or one more of the list of --json. */
 static void put_line(json_t *list, const char *line)
 {
-    if (list != NULL) (void)json_array_append_new(list, json_string(line));
+    if (list != NULL) (void)json_array_append_new(list, qs_json_text(line));
     else (void)puts(line);
 }
 
@@ -213,7 +213,7 @@ static json_t *state_json(const qs_sweep_state *state)
         json_t *item = json_pack("{s:s, s:s}", "id", p->spec->id, "state", qs_point_state_name(p->state));
         if (p->state == QS_POINT_FAILED)
             (void)json_object_update_new(
-                item, json_pack("{s:i, s:s}", "status", (int)p->failure.status, "error", p->failure.error));
+                item, json_pack("{s:i, s:o}", "status", (int)p->failure.status, "error", qs_json_text(p->failure.error)));
         (void)json_array_append_new(points, item);
     }
     return json_pack("{s:b, s:b, s:o, s:o, s:o}", "calibrated", (int)state->calibrated, "reference",
@@ -277,9 +277,10 @@ static json_t *verification_json(const qs_verification *v)
 {
     json_t *bad = json_array();
     for (int64_t i = 0; i < v->n_bad; i++)
-        (void)json_array_append_new(bad, json_pack("{s:s, s:s, s:s, s:s}", "path", v->bad[i].path, "stage",
+        (void)json_array_append_new(bad, json_pack("{s:o, s:s, s:o, s:o}", "path", qs_json_text(v->bad[i].path), "stage",
                                                    qs_artifact_kind_stage(v->bad[i].kind), "cause",
-                                                   v->bad[i].cause, "rebuild", rebuild_text(v)));
+                                                   qs_json_text(v->bad[i].cause), "rebuild",
+                                                   qs_json_text(rebuild_text(v))));
     return json_pack("{s:I, s:I, s:I, s:o}", "artifacts", (json_int_t)v->n_artifacts, "removed",
                      (json_int_t)v->n_removed, "being_written", (json_int_t)v->n_written, "bad", bad);
 }

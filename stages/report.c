@@ -74,11 +74,13 @@ static void print_symptoms(void)
 static qs_err print_plan(const options *opt, const qs_arg_list *paths)
 {
     json_t *reads = json_array(), *writes = json_array();
-    for (int64_t i = 0; i < paths->n; i++) (void)json_array_append_new(reads, json_string(paths->items[i]));
+    char path[QS_PATH_BYTES];
+    for (int64_t i = 0; i < paths->n; i++) (void)json_array_append_new(reads, qs_json_text(paths->items[i]));
     for (const qs_table *table = qs_tables; opt->out != NULL && table->file != NULL; table++)
-        (void)json_array_append_new(writes, json_sprintf("%s/%s", opt->out, table->file));
+        if (qs_path_format(path, "%s/%s", opt->out, table->file) == QS_OK)
+            (void)json_array_append_new(writes, qs_json_text(path));
     if (opt->common.json)
-        return stage_print_json(json_pack("{s:s, s:o, s:o}", "budgets", opt->budgets, "reads", reads, "writes", writes));
+        return stage_print_json(json_pack("{s:o, s:o, s:o}", "budgets", qs_json_text(opt->budgets), "reads", reads, "writes", writes));
     (void)printf("read %lld eval artifacts, judge them by %s\n", (long long)paths->n, opt->budgets);
     for (size_t i = 0; i < json_array_size(writes); i++)
         (void)printf("write %s\n", json_string_value(json_array_get(writes, i)));

@@ -131,7 +131,7 @@ static qs_err compare(options *opt, qs_train_run *train)
     if (err == QS_OK) err = qs_train_run_compare(train, bits[0], bits[1], opt->n_seeds, &comparison);
     if (err != QS_OK) return err;
     if (opt->common.json)
-        err = stage_print_json(json_pack("{s:s}", "path", opt->train.out));
+        err = stage_print_json(json_pack("{s:o}", "path", qs_json_text(opt->train.out)));
     else
         qs_comparison_print(&comparison, stdout);
     qs_comparison_free(&comparison);
@@ -161,7 +161,7 @@ static qs_err run(options *opt, int n_threads)
                     (double)result.n_tokens / result.seconds, result.loss, opt->train.out);
     /* Of a run that was done already no loss is known. */
     if (opt->common.json)
-        QS_TRY(stage_print_json(json_pack("{s:s, s:I, s:I, s:f, s:o}", "path", opt->train.out, "steps",
+        QS_TRY(stage_print_json(json_pack("{s:o, s:I, s:I, s:f, s:o}", "path", qs_json_text(opt->train.out), "steps",
                                           (json_int_t)result.n_steps, "tokens", (json_int_t)result.n_tokens, "seconds",
                                           result.seconds, "loss",
                                           isfinite(result.loss) ? json_real(result.loss) : json_null())));

@@ -101,3 +101,9 @@ qs_err qs_json_get_string(const char **out, const json_t *object, const char *ke
     if (absent(json_object_get(object, key))) return missing(key, name);
     return qs_json_opt_string(out, object, key, name);
 }
+
+json_t *qs_json_text(const char *text)
+{
+    json_t *value = json_string(text);
+    return value != NULL ? value : json_string("(not UTF-8)");
+}

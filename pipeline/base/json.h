@@ -31,4 +31,7 @@ QS_MUST_CHECK qs_err qs_json_opt_bool(bool *out, const json_t *object, const cha
 QS_MUST_CHECK qs_err qs_json_opt_string(const char **out, const json_t *object, const char *key,
                                         const char *name);
 
+/* A string of any bytes, such as a path: "(not UTF-8)" stands for what JSON cannot hold. */
+json_t *qs_json_text(const char *text);
+
 #endif

@@ -24,12 +24,6 @@ static void push(builder *b, json_t *array, json_t *value)
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
 /* Texts of artifacts need not be UTF-8. */
-static json_t *text_of(const char *text)
-{
-    json_t *value = json_string(text);
-    return value != NULL ? value : json_string("(not UTF-8)");
-}
-
 static json_t *estimate_of(builder *b, const qs_estimate *e)
 {
     json_t *object = json_object();
@@ -43,12 +37,12 @@ static json_t *estimate_of(builder *b, const qs_estimate *e)
 static json_t *gate_of(builder *b, const qs_gate *gate)
 {
     json_t *object = estimate_of(b, &gate->estimate);
-    set(b, object, "gate", text_of(gate->budget->name));
-    set(b, object, "metric", text_of(gate->metric));
-    set(b, object, "op", text_of(gate->part->op));
+    set(b, object, "gate", qs_json_text(gate->budget->name));
+    set(b, object, "metric", qs_json_text(gate->metric));
+    set(b, object, "op", qs_json_text(gate->part->op));
     set(b, object, "limit", number(gate->part->limit));
     set(b, object, "level", json_string(gate->budget->level == QS_LEVEL_FAIL ? "fail" : "warn"));
-    set(b, object, "source", text_of(gate->budget->source));
+    set(b, object, "source", qs_json_text(gate->budget->source));
     set(b, object, "verdict", json_string(qs_verdict_name(gate->verdict)));
     set(b, object, "decided", json_boolean(gate->decided));
     set(b, object, "n_more", gate->n_more == QS_NEVER ? json_null() : json_integer(gate->n_more));
@@ -70,10 +64,10 @@ static json_t *diagnosis_of(builder *b, const qs_sweep *sweep, const qs_sweep_co
         set(b, one, "rule", json_string(rules[i]->name));
         set(b, one, "row", json_string(row));
         set(b, one, "symptom", json_string(rules[i]->symptom));
-        set(b, one, "evidence", text_of(evidence.text));
+        set(b, one, "evidence", qs_json_text(evidence.text));
         set(b, one, "cause", json_string(rules[i]->cause));
         set(b, one, "fix", json_string(rules[i]->fix));
-        set(b, one, "next", text_of(next.text));
+        set(b, one, "next", qs_json_text(next.text));
         push(b, list, one);
     }
     return list;
@@ -83,9 +77,9 @@ static json_t *config_of(builder *b, const qs_sweep *sweep, const qs_sweep_confi
 {
     const qs_config_row *row = &config->row;
     json_t *object = json_object(), *metrics = json_object(), *gates = json_array();
-    set(b, object, "config", text_of(row->id));
-    set(b, object, "method", text_of(row->method));
-    set(b, object, "variant", text_of(row->variant));
+    set(b, object, "config", qs_json_text(row->id));
+    set(b, object, "method", qs_json_text(row->method));
+    set(b, object, "variant", qs_json_text(row->variant));
     set(b, object, "bits", json_integer(row->bits));
     set(b, object, "group_size", json_integer(row->group_size));
     set(b, object, "bytes", json_integer(row->bytes));
@@ -115,15 +109,15 @@ static json_t *config_of(builder *b, const qs_sweep *sweep, const qs_sweep_confi
 static json_t *frame_of(builder *b, const qs_frame *frame)
 {
     json_t *object = json_object();
-    set(b, object, "model", text_of(frame->model));
-    set(b, object, "architecture", text_of(frame->architecture));
-    set(b, object, "storage", text_of(frame->storage));
+    set(b, object, "model", qs_json_text(frame->model));
+    set(b, object, "architecture", qs_json_text(frame->architecture));
+    set(b, object, "storage", qs_json_text(frame->storage));
     set(b, object, "lattice", json_boolean(frame->lattice));
-    set(b, object, "protocol", text_of(frame->protocol));
-    set(b, object, "bos", text_of(frame->bos));
-    set(b, object, "compute", text_of(frame->compute));
-    set(b, object, "text", text_of(frame->text));
-    set(b, object, "tokenizer", text_of(frame->tokenizer));
+    set(b, object, "protocol", qs_json_text(frame->protocol));
+    set(b, object, "bos", qs_json_text(frame->bos));
+    set(b, object, "compute", qs_json_text(frame->compute));
+    set(b, object, "text", qs_json_text(frame->text));
+    set(b, object, "tokenizer", qs_json_text(frame->tokenizer));
     set(b, object, "n_ctx", json_integer(frame->n_ctx));
     set(b, object, "n_windows", json_integer(frame->n_windows));
     set(b, object, "n_scored", json_integer(frame->n_scored));
@@ -135,11 +129,11 @@ static json_t *selection_of(builder *b, const qs_selection *selection)
     json_t *object = json_object(), *front = json_array();
     bool chosen = selection->chosen >= 0;
     for (int64_t i = 0; i < selection->n; i++)
-        if (selection->front[i].on_front) push(b, front, text_of(selection->points[i].config->row.id));
+        if (selection->front[i].on_front) push(b, front, qs_json_text(selection->points[i].config->row.id));
     set(b, object, "config",
-        chosen ? text_of(selection->points[selection->chosen].config->row.id) : json_null());
+        chosen ? qs_json_text(selection->points[selection->chosen].config->row.id) : json_null());
     set(b, object, "confirmed", json_boolean(selection->confirmed));
-    set(b, object, "reason", text_of(selection->reason.text));
+    set(b, object, "reason", qs_json_text(selection->reason.text));
     set(b, object, "front", front);
     return object;
 }
@@ -153,15 +147,15 @@ qs_err qs_json_report_print(FILE *stream, const qs_sweep *sweep, const qs_select
     for (int64_t i = 0; i < sweep->n; i++) push(&b, configs, config_of(&b, sweep, &sweep->configs[i]));
     for (int64_t i = 0; i < sweep->n_unreadable; i++) {
         json_t *one = json_object();
-        set(&b, one, "path", text_of(sweep->unreadable[i].path));
-        set(&b, one, "cause", text_of(sweep->unreadable[i].cause));
+        set(&b, one, "path", qs_json_text(sweep->unreadable[i].path));
+        set(&b, one, "cause", qs_json_text(sweep->unreadable[i].cause));
         push(&b, unreadable, one);
     }
     for (int i = 0; i < QS_N_CONTROLS; i++) {
         json_t *one = json_object();
-        set(&b, one, "name", text_of(controls[i].name));
-        set(&b, one, "status", text_of(qs_control_status_name(controls[i].status)));
-        set(&b, one, "text", text_of(controls[i].text));
+        set(&b, one, "name", qs_json_text(controls[i].name));
+        set(&b, one, "status", qs_json_text(qs_control_status_name(controls[i].status)));
+        set(&b, one, "text", qs_json_text(controls[i].text));
         push(&b, all_controls, one);
     }
     set(&b, object, "strict", json_boolean(sweep->strict));
