@@ -128,8 +128,8 @@ static qs_err print_artifact(const options *opt, const char *status, qs_digest d
 {
     char text[QS_DIGEST_TEXT_BYTES];
     if (!opt->common.json) return QS_OK;
-    return stage_print_json(json_pack("{s:o, s:s, s:s}", "path", qs_json_text(opt->out), "digest", qs_digest_format(text, digest),
-                                      "status", status));
+    return stage_print_json(json_pack("{s:o, s:s, s:s}", "path", qs_json_text(opt->out), "digest",
+                                      qs_digest_format(text, digest), "status", status));
 }
 
 static qs_err print_current(const job *j)

@@ -130,9 +130,9 @@ static qs_err print_model(const findings *f, const qs_model *model)
     if (err != QS_OK) return err;
     (void)fprintf(f->text, "chat template      %s (evaluate --chat)\n", chat);
     json_t *facts =
-        json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:b}", "path", qs_json_text(qs_model_path(model)), "architecture", c->architecture,
-                  "n_layers", (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model, "d_ff", (json_int_t)c->d_ff,
-                  "n_vocab", (json_int_t)c->n_vocab, "tied_head", (int)c->tied_head);
+        json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:b}", "path", qs_json_text(qs_model_path(model)), "architecture",
+                  c->architecture, "n_layers", (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model, "d_ff",
+                  (json_int_t)c->d_ff, "n_vocab", (json_int_t)c->n_vocab, "tied_head", (int)c->tied_head);
     put(facts, "n_weights", json_integer(qs_model_n_linear_weights(model)));
     put(facts, "n_weights_total", json_integer(qs_model_n_weights(model)));
     put(facts, "storage", json_string(qs_storage_name(storage)));

@@ -139,7 +139,8 @@ static const char *state_of(const options *opt, const qs_spec *spec)
 {
     char path[QS_PATH_BYTES];
     if (qs_path_format(path, "%s/%s.eval.h5", opt->out, spec->id) == QS_OK && qs_file_exists(path)) return "evaluated";
-    return qs_path_format(path, "%s/%s.quant.h5", opt->out, spec->id) == QS_OK && qs_file_exists(path) ? "quantized" : "missing";
+    bool quant = qs_path_format(path, "%s/%s.quant.h5", opt->out, spec->id) == QS_OK && qs_file_exists(path);
+    return quant ? "quantized" : "missing";
 }
 
 /* Without a model sizes and times are not known: null. */
@@ -213,7 +214,8 @@ static json_t *state_json(const qs_sweep_state *state)
         json_t *item = json_pack("{s:s, s:s}", "id", p->spec->id, "state", qs_point_state_name(p->state));
         if (p->state == QS_POINT_FAILED)
             (void)json_object_update_new(
-                item, json_pack("{s:i, s:o}", "status", (int)p->failure.status, "error", qs_json_text(p->failure.error)));
+                item, json_pack("{s:i, s:o}", "status", (int)p->failure.status, "error",
+                                qs_json_text(p->failure.error)));
         (void)json_array_append_new(points, item);
     }
     return json_pack("{s:b, s:b, s:o, s:o, s:o}", "calibrated", (int)state->calibrated, "reference",
@@ -277,10 +279,10 @@ static json_t *verification_json(const qs_verification *v)
 {
     json_t *bad = json_array();
     for (int64_t i = 0; i < v->n_bad; i++)
-        (void)json_array_append_new(bad, json_pack("{s:o, s:s, s:o, s:o}", "path", qs_json_text(v->bad[i].path), "stage",
-                                                   qs_artifact_kind_stage(v->bad[i].kind), "cause",
-                                                   qs_json_text(v->bad[i].cause), "rebuild",
-                                                   qs_json_text(rebuild_text(v))));
+        (void)json_array_append_new(
+            bad, json_pack("{s:o, s:s, s:o, s:o}", "path", qs_json_text(v->bad[i].path), "stage",
+                           qs_artifact_kind_stage(v->bad[i].kind), "cause", qs_json_text(v->bad[i].cause), "rebuild",
+                           qs_json_text(rebuild_text(v))));
     return json_pack("{s:I, s:I, s:I, s:o}", "artifacts", (json_int_t)v->n_artifacts, "removed",
                      (json_int_t)v->n_removed, "being_written", (json_int_t)v->n_written, "bad", bad);
 }

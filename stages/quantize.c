@@ -212,8 +212,8 @@ static json_t *point_json(const qs_quant_point *p, const qs_model *model)
     char text[QS_DIGEST_TEXT_BYTES];
     qs_quant_size size = qs_quant_size_of_bits(p->linear_bits, qs_quant_head_bits(p->spec, model), model);
     const char *status = p->failed ? "failed" : p->current ? "current" : p->written ? "written" : "planned";
-    json_t *item = json_pack("{s:s,s:s,s:o,s:s}", "id", p->spec->id, "spec", p->spec->text, "path", qs_json_text(p->path),
-                             "status", status);
+    json_t *item = json_pack("{s:s,s:s,s:o,s:s}", "id", p->spec->id, "spec", p->spec->text, "path",
+                             qs_json_text(p->path), "status", status);
     int failed = json_object_update_new(
         item, json_pack("{s:f,s:f,s:I}", "bpw", size.bpw, "bpw_total", size.bpw_total, "bytes",
                         (json_int_t)size.bytes));

@@ -80,7 +80,8 @@ static qs_err print_plan(const options *opt, const qs_arg_list *paths)
         if (qs_path_format(path, "%s/%s", opt->out, table->file) == QS_OK)
             (void)json_array_append_new(writes, qs_json_text(path));
     if (opt->common.json)
-        return stage_print_json(json_pack("{s:o, s:o, s:o}", "budgets", qs_json_text(opt->budgets), "reads", reads, "writes", writes));
+        return stage_print_json(json_pack("{s:o, s:o, s:o}", "budgets", qs_json_text(opt->budgets), "reads", reads,
+                                          "writes", writes));
     (void)printf("read %lld eval artifacts, judge them by %s\n", (long long)paths->n, opt->budgets);
     for (size_t i = 0; i < json_array_size(writes); i++)
         (void)printf("write %s\n", json_string_value(json_array_get(writes, i)));
@@ -109,8 +110,8 @@ static void warn_unknown(const char *path, const qs_budgets *budgets)
     for (int64_t i = 0; i < budgets->n; i++)
         for (int part = 0; part < budgets->rows[i].n_parts; part++)
             if (!qs_config_row_is_known(budgets->rows[i].parts[part].metric))
-                qs_log_warn("%s:%lld: nothing that is measured is called \"%s\", so this gate judges nothing; the names "
-                            "are in qsweep-report --list", path, (long long)budgets->rows[i].line,
+                qs_log_warn("%s:%lld: nothing that is measured is called \"%s\", so this gate judges nothing; the "
+                            "names are in qsweep-report --list", path, (long long)budgets->rows[i].line,
                             budgets->rows[i].parts[part].metric);
 }
 

@@ -102,9 +102,9 @@ static qs_err print_plan(const options *opt, const qs_train_plan *plan)
                 opt->optimizer, opt->compute);
     qs_log_info("memory: %s", qs_mem_format(bytes, plan->bytes));
     if (!opt->common.dry_run || !opt->common.json) return QS_OK;
-    return stage_print_json(json_pack("{s:I, s:I, s:I, s:I}", "n_parameters", (json_int_t)plan->n_parameters, "n_examples",
-                                      (json_int_t)plan->n_examples, "tokens_per_step", (json_int_t)plan->tokens_per_step,
-                                      "bytes", (json_int_t)plan->bytes));
+    return stage_print_json(json_pack("{s:I, s:I, s:I, s:I}", "n_parameters", (json_int_t)plan->n_parameters,
+                                      "n_examples", (json_int_t)plan->n_examples, "tokens_per_step",
+                                      (json_int_t)plan->tokens_per_step, "bytes", (json_int_t)plan->bytes));
 }
 
 /* "adam32,adam8" to the bits of both. */

@@ -249,8 +249,8 @@ static void test_lengths(void **state)
 }
 
 /* Entropy along the reference's text is the same, and what the candidate writes freely runs into a loop of 8 tokens at
- * step 100: half of the 4-grams of the last 64 tokens stood there before at step 141 (metrics.md §3). One text of two in
- * a loop is half of the mean only when everything in it has been there before, which 64 tokens of a loop never are. */
+ * step 100: half of the 4-grams of the last 64 tokens stood there before at step 141 (metrics.md §3). One text of two
+ * in a loop is half of the mean only when all of it has been there before, which 64 tokens of a loop never have. */
 static void test_loops(void **state)
 {
     (void)state;
@@ -290,7 +290,8 @@ static void test_pools(void **state)
         q[t] = 3.0f;
         q[N + t] = 1.0f;
     }
-    qs_entropy_input input = {.text = {.n = 2, .n_steps = N, .entropy = q, .reference = f}, .part = QS_QUALITY_ALL, .seed = 1};
+    qs_entropy_input input = {.text = {.n = 2, .n_steps = N, .entropy = q, .reference = f},
+                              .part = QS_QUALITY_ALL, .seed = 1};
     assert_ok(qs_entropy_measure(&input, take, &got));
     assert_true(value(&got, "entropy_stable") == 1.0);
     assert_true(value(&got, "entropy_rms") < 1e-7);

@@ -250,7 +250,8 @@ static void test_sentences(void **state)
     assert_non_null(strstr(text.text, "ppl_ratio 1.3 (budget <= 1.15)"));
     assert_non_null(strstr(text.text, "other-snippets (G9)"));
     /* Words with blanks are whole, and stay quoted. */
-    static char blanks[] = "qsweep-evaluate --model 'my m/it'\\''s' --text t.txt --quant 'q q/point.quant.h5' --out 'runs a'";
+    static char blanks[] = "qsweep-evaluate --model 'my m/it'\\''s' --text t.txt --quant 'q q/point.quant.h5' "
+                           "--out 'runs a'";
     m.configs[1].row.command = blanks;
     (void)snprintf(m.configs[1].row.path, sizeof m.configs[1].row.path, "runs a/point.eval.h5");
     next = (qs_sentence){0};

@@ -72,8 +72,8 @@ static qs_err set_number(qs_arg *row, const char *text)
     if (errno != 0 || end == text || *end != '\0' || !isfinite(value))
         return qs_fail(QS_E_USAGE, "--%s: \"%s\" is not a number", row->name, text);
     if (!(row->low == 0 && row->high == 0) && !(value >= row->low && value <= row->high))
-        return qs_fail(QS_E_USAGE, "--%s: %s is not in %.*g to %.*g", row->name, text, range_digits, row->low, range_digits,
-                       row->high);
+        return qs_fail(QS_E_USAGE, "--%s: %s is not in %.*g to %.*g", row->name, text, range_digits, row->low,
+                       range_digits, row->high);
     return QS_OK;
 }
 

@@ -1,6 +1,6 @@
 /* Metrics of entropy curves and long texts (metrics.md §3). The gate looks at two curves, each the mean of its
- * sequences step by step: held-out text, and the reference's own long texts. Of long texts the mean of what repeats itself is
- * looked at too, in what each of both writes freely. */
+ * sequences step by step: held-out text, and the reference's own long texts. Of long texts the mean of what repeats
+ * itself is looked at too, in what each of both writes freely. */
 #ifndef QS_METRIC_ENTROPY_METRICS_H
 #define QS_METRIC_ENTROPY_METRICS_H
 
@@ -11,7 +11,8 @@
 typedef struct qs_curve_pair {
     int64_t n, n_steps;
     const float *entropy, *reference; /* [n, n_steps] */
-    const double *again, *reference_again; /* [n, n_steps]: qs_curve_repetitions of what each writes freely; NULL = none */
+    /* [n, n_steps]: qs_curve_repetitions of what each writes freely; NULL = none */
+    const double *again, *reference_again;
 } qs_curve_pair;
 
 typedef struct qs_entropy_input {

@@ -328,7 +328,7 @@ static qs_err find_method(qs_spec *spec, const char *name, const char *where)
     spec->method = qs_method_find(name);
     if (spec->method != NULL) return QS_OK;
     if (strcmp(name, "fp") == 0 || strcmp(name, "reference") == 0)
-        return qs_fail(QS_E_USAGE, "%s: the reference needs no point: qsweep-evaluate measures it with the others", where);
+        return qs_fail(QS_E_USAGE, "%s: the reference needs no point: qsweep-evaluate measures it anyway", where);
     char names[256] = "";
     for (int i = 0; qs_methods[i] != NULL; i++) {
         append(names, sizeof names, i == 0 ? "" : ", ");

@@ -23,8 +23,8 @@ static void add_key(void *context, const qs_method *method, const qs_spec_key *k
     if (json_object_get(root, method->name) == NULL)
         (void)json_object_set_new(root, method->name, json_pack("{s:s, s:[]}", "text", method->summary, "keys"));
     (void)json_array_append_new(json_object_get(json_object_get(root, method->name), "keys"),
-                                json_pack("{s:s, s:s, s:s, s:s}", "name", key->name, "default", key->fallback, "allowed",
-                                          key->allowed, "text", key->text));
+                                json_pack("{s:s, s:s, s:s, s:s}", "name", key->name, "default", key->fallback,
+                                          "allowed", key->allowed, "text", key->text));
 }
 
 json_t *qs_spec_keys_json(void)

@@ -105,7 +105,11 @@ static bool put_path(const qs_config_row *row, const char *name, char *text, siz
 }
 
 static bool put_out(const qs_config_row *row, char *text, size_t bytes) { return put_path(row, "", text, bytes); }
-static bool put_calib(const qs_config_row *row, char *text, size_t bytes) { return put_path(row, "/calib.h5", text, bytes); }
+
+static bool put_calib(const qs_config_row *row, char *text, size_t bytes)
+{
+    return put_path(row, "/calib.h5", text, bytes);
+}
 
 static bool put_spec(const qs_config_row *row, char *text, size_t bytes) { return spec_of(row, 0, 0, text, bytes); }
 
