@@ -289,6 +289,7 @@ static qs_err find(const options *opt, const findings *f)
 {
     qs_backend *backend = NULL;
     qs_model *model = NULL;
+    qs_spec spec;
     qs_err err;
     QS_TRY(print_machine(opt, f, &backend));
     if (opt->common.list) qs_backend_print_ops(backend, f->text);
@@ -296,6 +297,7 @@ static qs_err find(const options *opt, const findings *f)
         (void)fprintf(f->text, "\nself-test against the plain C reference:\n");
         QS_TRY(qs_backend_self_test(backend, f->text));
     }
+    if (opt->spec != NULL) QS_TRY(qs_spec_parse(&spec, opt->spec)); /* also where no model holds it against its rows */
     if (opt->model == NULL) goto out;
     QS_TRY(qs_model_open(&model, opt->model));
     QS_TRY(print_model(f, model));

@@ -87,6 +87,8 @@ static qs_err load_grid(const options *opt, qs_grid *grid)
     char path[QS_PATH_BYTES];
     if (opt->specs.n > 0) return qs_grid_from_specs(grid, opt->specs.items, opt->specs.n);
     if (opt->grid != NULL) return qs_grid_load(grid, opt->grid);
+    if (!qs_path_is_dir(opt->status))
+        return qs_fail(QS_E_INPUT, "--status %s: there is no such directory", opt->status);
     qs_err err = qs_path_format(path, "%s/grid.csv", opt->status); /* make sweep leaves it there */
     if (err == QS_OK && !qs_file_exists(path))
         err = qs_fail(QS_E_USAGE, "--status %s: there is no grid.csv in it; give --grid", opt->status);

@@ -28,10 +28,20 @@ static void print_help(void)
         (void)printf("  %-10s %s\n", stages[i].name, stages[i].text);
 }
 
+static bool is_stage(const char *name)
+{
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        if (strcmp(stages[i].name, name) == 0) return true;
+    return false;
+}
+
 static qs_err run_stage(const char *name, char **argv)
 {
     char path[QS_PATH_BYTES];
     qs_err err = stage_find(path, name);
+    if (err == QS_E_USAGE && is_stage(name))
+        return qs_fail(QS_E_UNSUPPORTED, "run qsweep-%s: it is not beside this program; install the stages together",
+                       name);
     if (err != QS_OK) return err;
     argv[0] = path;
     (void)execv(path, argv);

@@ -164,7 +164,7 @@ static qs_err run(options *opt, int n_threads)
         QS_TRY(stage_print_json(json_pack("{s:o, s:I, s:I, s:f, s:o}", "path", qs_json_text(opt->train.out), "steps",
                                           (json_int_t)result.n_steps, "tokens", (json_int_t)result.n_tokens, "seconds",
                                           result.seconds, "loss",
-                                          isfinite(result.loss) ? json_real(result.loss) : json_null())));
+                                          result.n_steps > 0 && isfinite(result.loss) ? json_real(result.loss) : json_null())));
 out:
     qs_train_run_close(train);
     return err;

@@ -30,3 +30,6 @@
 0 ^adam8.awq.awq.gptq_v2.gram.kld.kld_p99.opt_var_pct.$ for w in 'calibrate statistics gram' 'train optimizers adam8' 'export formats gptq_v2' 'evaluate tasks kld' 'evaluate metrics kld_p99' 'report optimizer opt_var_pct' 'plan awq awq' 'quantize awq awq'; do set -- $w; qsweep $1 --list --json | python3 -c "import json,sys; d=json.load(sys.stdin)['$2']; print('$3' if isinstance(d,dict) and d['keys'] or any(r['name']=='$3' for r in d) else 'none of $1')"; done | sort | tr '\n' ' '
 # Paths that are not UTF-8 are said to be so, and nothing else is lost.
 0 ^1.not.UTF-8$ cp -r tests/fixtures/tiny $TMP/m$'\xff'; qsweep quantize --quiet --json --model $TMP/m$'\xff' --spec rtn:bits=4,group=32 --out $TMP/m$'\xff'/q | python3 -c "import json,sys; d=json.load(sys.stdin)['points']; print(len(d), d[0]['path'].strip('()'))"
+4 no.such.directory qsweep plan --status $TMP/none
+2 unknown.method qsweep doctor --spec nope
+5 install.the.stages cp $(command -v qsweep) $TMP/alone && $TMP/alone plan --list
