@@ -157,10 +157,13 @@ out:
     return err;
 }
 
-/* Quality cannot be compared before the baseline is known, so such a point is not current yet. */
+/* A reference that has got more tasks is another one to its candidates, and what they had is measured again: else two
+ * calls with other --tasks would leave what the second asked for alone.
+ * Quality cannot be compared before the baseline is known, so such a point is not current yet. */
 static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
 {
     qs_artifact *artifact = NULL;
+    bool same_but_reference = false;
     qs_err err;
     point->tasks = e->options.tasks;
     point->dumps = e->options.dumps;
@@ -176,8 +179,14 @@ static qs_err check_point(const qs_evaluation *e, qs_eval_point *point)
     unsigned tasks = qs_eval_file_tasks(artifact), dumps = qs_eval_file_dumps(artifact);
     qs_subject subject = qs_evaluation_subject(e, point);
     QS_TRY(check_raced(e, point, artifact, &subject));
-    if (point->stale == NULL) {
-        point->current = (point->tasks & ~tasks) == 0 && (point->dumps & ~dumps) == 0;
+    if (point->stale != NULL && subject.baseline != NULL && !qs_raced_is_partial(&point->raced)) {
+        const char *otherwise;
+        subject.baseline = NULL;
+        QS_TRY(qs_eval_file_differs(artifact, &subject, false, &otherwise));
+        same_but_reference = otherwise == NULL;
+    }
+    if (point->stale == NULL || same_but_reference) {
+        point->current = point->stale == NULL && (point->tasks & ~tasks) == 0 && (point->dumps & ~dumps) == 0;
         /* Nothing more is asked of what was dropped. */
         point->current |= point->raced.decision == QS_RACE_DROPPED;
         /* Answers that nothing is asked about any more cannot be had again, nor can embeddings. */

@@ -33,3 +33,6 @@
 4 no.such.directory qsweep plan --status $TMP/none
 2 unknown.method qsweep doctor --spec nope
 5 install.the.stages cp $(command -v qsweep) $TMP/alone && $TMP/alone plan --list
+# What one call measured stays when another asks for more, of the reference and of points.
+0 ^True.True$ for t in ppl memory kld ppl; do qsweep evaluate --quiet --json --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks $t --quant $TMP/q/rtn-b4-g32-sym.quant.h5 --out $TMP/more >$TMP/more.json || exit 1; done; python3 -c "import json; a=json.load(open('$TMP/more.json')); print(*[all(k in p['metrics'] for k in ('ppl','ppl_ratio','kld_mean','mem_peak')) for p in a])"
+0 points.to.evaluate:.*fp:.current.*sym:.current qsweep evaluate --model tests/fixtures/tiny --text datasets/handbook/evaluation --ctx 64 --windows 4 --tasks ppl,kld,memory --quant $TMP/q/rtn-b4-g32-sym.quant.h5 --out $TMP/more 2>&1 | tr '\n' ' '
