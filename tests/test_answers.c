@@ -77,10 +77,12 @@ static void test_refused_options(void **state)
     qs_questions q;
     qs_question_options options = {.gold = dir, .k = 4, .n_tokens_max = 8};
     assert_fails(qs_questions_load(&q, &options), QS_E_USAGE, "3 snippets");
-    options = (qs_question_options){.gold = "gold.jsonl", .k = 1, .n_tokens_max = 8};
-    assert_fails(qs_questions_load(&q, &options), QS_E_USAGE, "--corpus");
+    options = (qs_question_options){.gold = "/nonexistent/gold.jsonl", .k = 1, .n_tokens_max = 8};
+    assert_fails(qs_questions_load(&q, &options), QS_E_INPUT, "No such file");
     char gold[QS_PATH_BYTES], corpus[QS_PATH_BYTES];
     assert_ok(qs_path_format(gold, "%s/gold.jsonl", dir));
+    options = (qs_question_options){.gold = gold, .k = 1, .n_tokens_max = 8};
+    assert_fails(qs_questions_load(&q, &options), QS_E_USAGE, "--corpus");
     assert_ok(qs_path_format(corpus, "%s/corpus.jsonl", dir));
     options = (qs_question_options){.gold = gold, .corpus = corpus, .k = 2, .n_tokens_max = 8, .n_items = 2};
     assert_ok(qs_questions_load(&q, &options));

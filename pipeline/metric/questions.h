@@ -55,7 +55,7 @@ typedef struct qs_question_run {
     int seed;                      /* QS_GREEDY, 0 or 1 */
 } qs_question_run;
 
-/* QS_E_INPUT for a gold set that is broken, QS_E_USAGE for fewer snippets than k; errors of the encoder. */
+/* QS_E_INPUT for a gold set that is missing or broken, QS_E_USAGE for fewer snippets than k; errors of the encoder. */
 QS_MUST_CHECK qs_err qs_questions_load(qs_questions *out, const qs_question_options *options);
 void qs_questions_free(qs_questions *questions);
 
