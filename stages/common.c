@@ -112,7 +112,8 @@ size_t stage_begin_work(void)
 static const char *difference(char text[24], double value, double planned, double planned_min)
 {
     text[0] = '\0';
-    if (planned >= planned_min && planned > 0.0) (void)snprintf(text, 24, " (%+.0f %%)", 100.0 * (value / planned - 1.0));
+    if (planned >= planned_min && planned > 0.0)
+        (void)snprintf(text, 24, " (%+.0f %%)", 100.0 * (value / planned - 1.0));
     return text;
 }
 

@@ -260,7 +260,8 @@ static qs_err tell_chat(const job *j)
     else if (strcmp(j->opt->questions.chat, "auto") == 0)
         qs_log_info("prompts: plain, since the model has no chat template");
     else if (strcmp(own, "none") != 0)
-        qs_log_info("prompts: plain, though the model has a chat template (%s); --chat auto asks as its server will", own);
+        qs_log_info("prompts: plain, though the model has a chat template (%s); --chat auto asks as its server will",
+                    own);
     return QS_OK;
 }
 

@@ -206,7 +206,8 @@ static qs_err compare_runs(const options *opt, const char *after_dir)
     if (opt->common.json) QS_TRY(stage_print_json(qs_run_changes_json(&changes)));
     else QS_TRY(qs_run_changes_print(stdout, &changes, opt->markdown));
     if (changes.n_worse > 0)
-        err = qs_fail(QS_E_GATE, "%lld gates are worse than in %s beyond noise", (long long)changes.n_worse, opt->compare);
+        err = qs_fail(QS_E_GATE, "%lld gates are worse than in %s beyond noise", (long long)changes.n_worse,
+                      opt->compare);
 out:
     qs_run_changes_free(&changes);
     qs_sweep_free(&before);
@@ -225,7 +226,8 @@ int main(int argc, char **argv)
         {"strict", QS_ARG_FLAG, &opt.strict, NULL, "gates that were not measured count as not passed", 0, 0,
          false},
         {"markdown", QS_ARG_FLAG, &opt.markdown, NULL, "print Markdown", 0, 0, false},
-        {"compare", QS_ARG_STRING, &opt.compare, "RUN_A", "hold the run in directory RUN_B (the one argument then) against this one: "
+        {"compare", QS_ARG_STRING, &opt.compare, "RUN_A",
+         "hold the run in directory RUN_B (the one argument then) against this one: "
          "exit status 3 when a gate is worse beyond noise", 0, 0, false},
         {"schema", QS_ARG_FLAG, &opt.schema, NULL, "print the layout of the artifacts, and stop", 0, 0,
          false},

@@ -255,8 +255,8 @@ static inline void run_logit_stats(qs_backend *backend, const int64_t s[N_SHAPE]
     free_all(&m);
 }
 
-/* Greedy, at several temperatures, clamped, with the best token banned: the rules of sampler.h row by row; a row that is
- * not finite gives -1. s[2]: rows are flat, so that noise decides. */
+/* Greedy, at several temperatures, clamped, with the best token banned: the rules of sampler.h row by row; a row that
+ * is not finite gives -1. s[2]: rows are flat, so that noise decides. */
 static inline void run_sample(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
 {
     op_memory m = {.backend = backend};
@@ -268,7 +268,8 @@ static inline void run_sample(qs_backend *backend, const int64_t s[N_SHAPE], out
     for (int64_t i = 0; s[2] != 0 && i < n * n_vocab; i++) logits[i] *= 0.05f;
     if (n > 2) logits[n * n_vocab - 1] = NAN;
     for (int64_t i = 0; i < n; i++)
-        rules[i] = (qs_sample_rule){.temperature = i % 3 == 0 ? 0.0 : 0.4 * (double)(i % 7), .clamp = i % 4 == 1 ? 0.1 : 0.0,
+        rules[i] = (qs_sample_rule){.temperature = i % 3 == 0 ? 0.0 : 0.4 * (double)(i % 7),
+                                    .clamp = i % 4 == 1 ? 0.1 : 0.0,
                                     .key = (uint64_t)(77 + i), .step = 5 * i,
                                     .banned = i % 5 == 3 ? (int32_t)(n_vocab / 2) : -1};
     const float *on_device = floats_on_device(&m, logits, n * n_vocab);

@@ -53,7 +53,8 @@ int qs_case_empty(void *stream, unsigned grid_x, unsigned grid_y, unsigned block
 int qs_case_empty_allow(size_t shared_bytes);
 
 enum { QS_CASE_ABSENT_LANE, QS_CASE_OTHER_MASK, QS_CASE_TWO_BARRIERS, QS_CASE_BARRIER_AND_VOTE, QS_CASE_OUTSIDE,
-       QS_CASE_MMA_HALF_WARP, QS_CASE_BAD_COPY, QS_CASE_OVERRUN, QS_CASE_DYNAMIC_OVERRUN, QS_CASE_LONELY_BARRIER, QS_N_CASE_MISTAKES };
+       QS_CASE_MMA_HALF_WARP, QS_CASE_BAD_COPY, QS_CASE_OVERRUN, QS_CASE_DYNAMIC_OVERRUN, QS_CASE_LONELY_BARRIER,
+       QS_N_CASE_MISTAKES };
 int qs_case_mistake(void *stream, int mistake, int *out); /* out[32] */
 
 #ifdef __cplusplus

@@ -92,7 +92,8 @@ static void test_refused_options(void **state)
 
 /* ---- chats ---- */
 
-/* Without a chat what is asked has the digest that it always had; with one, prompts are turns and the digest is another. */
+/* Without a chat what is asked has the digest that it always had; with one, prompts are turns and the digest is
+ * another. */
 static void test_chat(void **state)
 {
     qs_questions *plain = *state, q;
@@ -117,7 +118,8 @@ static void test_chat(void **state)
         list.n = 0;
         assert_ok(qs_questions_prompt(&q, qs_model_get_tokenizer(model), 4, ranked, K, &list));
         assert_ok(qs_tokenizer_decode(qs_model_get_tokenizer(model), list.ids, list.n, false, &text));
-        const char *begin = instruct == 0 ? "<|user|>\n" : "[INST] <<SYS>>\nAnswer the question from the snippets below.",
+        const char *begin = instruct == 0 ? "<|user|>\n"
+                                          : "[INST] <<SYS>>\nAnswer the question from the snippets below.",
                    *end = instruct == 0 ? "Question: How heavy is the gate?<|endoftext|>\n<|assistant|>\n"
                                         : "Question: How heavy is the gate? [/INST]";
         assert_int_equal(strncmp(text, begin, strlen(begin)), 0);

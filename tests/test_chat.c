@@ -1,6 +1,7 @@
 /* Chat templates: text and tokens as transformers' apply_chat_template makes them (fixtures/chat, written by
  * scripts/peers/make_chat_fixture.py), which row a checkpoint means, and what a user writes, which never becomes a
- * special token. Demand: metrics.md, section 3 (answers of the served model); checklist A10, B9, E8 (JSON of answers). */
+ * special token. Demand: metrics.md, section 3 (answers of the served model); checklist A10, B9, E8 (JSON of
+ * answers). */
 #include "tokenizer_cases.h"
 
 #include "metric/questions.h"
@@ -240,8 +241,8 @@ static void test_injection(void **state)
     for_each_chat(check_injections);
 }
 
-/* Where a stretch is guarded to the byte: a token that reaches into it is text, one beside it is not; tokens that are not
- * special are found anywhere, and the shorter one where the longer is not allowed. */
+/* Where a stretch is guarded to the byte: a token that reaches into it is text, one beside it is not; tokens that are
+ * not special are found anywhere, and the shorter one where the longer is not allowed. */
 static void test_guard(void **state)
 {
     (void)state;
@@ -286,7 +287,8 @@ static void test_choice(void **state)
                  "it writes <|User|>, <|Assistant|>; say which it is like with --chat NAME");
     assert_fails(qs_chat_choose(&chat, "auto", "{% for\nm %}", "m"), QS_E_UNSUPPORTED, "it begins with {% for m %}");
     /* A program that thinks, or has a long system message of its own: not silently another one. */
-    assert_fails(qs_chat_choose(&chat, "auto", "<|im_start|> <|im_end|> <think>", "m"), QS_E_UNSUPPORTED, "<|im_start|>");
+    assert_fails(qs_chat_choose(&chat, "auto", "<|im_start|> <|im_end|> <think>", "m"), QS_E_UNSUPPORTED,
+                 "<|im_start|>");
     assert_fails(qs_chat_choose(&chat, "auto", "'<|im_start|>user' '<|im_end|>' '<|im_start|>system\\nYou' + x", "m"),
                  QS_E_UNSUPPORTED, "is like chatml, with a system message of its own");
     assert_ok(qs_chat_choose(&chat, "auto", "<|im_start|>system\n{{ m }}<|im_end|>", "m"));

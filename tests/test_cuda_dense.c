@@ -22,13 +22,16 @@ static const dense_case cases[] = {
     {run_linear_dense, {101, 333, 40, DENSE(BF16, BF16)}, 4, 0.0}, /* rows that no 16 bytes begin with */
     {run_linear_dense, {130, 180, 40, DENSE(F16, F32)}, 4, 0.0},
     {run_linear_dense, {150, 320, 40, DENSE(F32, BF16)}, 4, 0.0},
-    {run_linear_int, {150, 328, 40, 4 + FLAGS(WITH_ZEROS), 48, QS_USE_GEMV}, 5, 0.0}, /* groups that end within chunks */
+    /* groups that end within chunks */
+    {run_linear_int, {150, 328, 40, 4 + FLAGS(WITH_ZEROS), 48, QS_USE_GEMV}, 5, 0.0},
     {run_linear_int, {75, 600, 40, 4 + FLAGS(WITH_PERM | WITH_ZEROS), 64, QS_USE_GEMV}, 5, 1e-6},
-    {run_linear_int, {75, 600, 40, 4 + CASE_FLAGS * (WITH_PERM | WITH_ZEROS), 64, QS_USE_GEMV}, 5, 0.0}, /* f32: in x's order */
+    /* f32: in x's order */
+    {run_linear_int, {75, 600, 40, 4 + CASE_FLAGS * (WITH_PERM | WITH_ZEROS), 64, QS_USE_GEMV}, 5, 0.0},
     {run_linear_int, {90, 520, 40, 8 + FLAGS(WITH_ZEROS), 64, QS_USE_GEMV}, 5, 0.0},
     {run_linear_int, {150, 264, 40, 3 + FLAGS(0), 16, QS_USE_GEMV}, 5, 0.0},
     {run_linear_int, {150, 1096, 36, 2 + FLAGS(WITH_ZEROS), -1, QS_USE_GEMV}, 5, 0.0},
-    {run_linear_format, {150, 320, 40, QS_PACKED_NF4 + CASE_ROUND * QS_ROUND_BF16 + CASE_BF16, 64, QS_USE_GEMV}, 5, 0.0},
+    {run_linear_format, {150, 320, 40, QS_PACKED_NF4 + CASE_ROUND * QS_ROUND_BF16 + CASE_BF16, 64, QS_USE_GEMV},
+     5, 0.0},
     {run_linear_format, {150, 320, 40, QS_PACKED_FP4 + CASE_ROUND * QS_ROUND_F32, 4096, QS_USE_GEMV}, 5, 0.0},
 };
 
@@ -55,8 +58,8 @@ static void test_passing_is_kept(void **state)
         for (int64_t i = 0; i < kept.n; i++) largest = fmax(largest, fabs(kept.values[i]));
         for (int64_t i = 0; i < kept.n; i++)
             if (!(fabs(passing.values[i] - kept.values[i]) <= c->tolerance * largest))
-                fail_msg("case %zu: element %lld is %.9g in passing, %.9g when kept", k, (long long)i, passing.values[i],
-                         kept.values[i]);
+                fail_msg("case %zu: element %lld is %.9g in passing, %.9g when kept", k, (long long)i,
+                         passing.values[i], kept.values[i]);
         output_free(&passing);
         output_free(&kept);
     }
@@ -105,7 +108,8 @@ static void test_orders_of_x(void **state)
             free_all(&copies);
         }
     }
-    assert_memory_not_equal(to_host(&m, jobs[0].y, N * N_OUT), to_host(&m, jobs[1].y, N * N_OUT), sizeof(float) * N * N_OUT);
+    assert_memory_not_equal(to_host(&m, jobs[0].y, N * N_OUT), to_host(&m, jobs[1].y, N * N_OUT),
+                            sizeof(float) * N * N_OUT);
     for (int i = 0; i < N_MATRICES; i++) qs_matrix_destroy(matrices[i]);
     free_all(&m);
 }
@@ -113,7 +117,8 @@ static void test_orders_of_x(void **state)
 /* A norm whose results are rounded at once: the bits of the ops one by one. */
 static void test_norms_are_rounded(void **state)
 {
-    static const int64_t shapes[][3] = {{40, 96, 33}, {17, 333, 40}, {33, 2176, 37}, {20, 4100, 34}}; /* n_out, n_in, n */
+    static const int64_t shapes[][3] = {/* n_out, n_in, n */
+                                        {40, 96, 33}, {17, 333, 40}, {33, 2176, 37}, {20, 4100, 34}};
     fixture *f = take(state);
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         const int64_t *s = shapes[k];

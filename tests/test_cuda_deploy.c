@@ -110,8 +110,8 @@ static void test_maps(void **state)
     fixture_close(&f);
 }
 
-/* Two devices, each too small for the model: layers on both, then on the host, and each keeps its budget. Maps that name
- * both are kept, and one that names a device too many is refused. */
+/* Two devices, each too small for the model: layers on both, then on the host, and each keeps its budget. Maps that
+ * name both are kept, and one that names a device too many is refused. */
 static void test_two_devices(void **state)
 {
     (void)state;

@@ -189,7 +189,8 @@ static void test_alone_and_together(void **state)
     free_all(&m);
 }
 
-/* Of one order of columns, so that a launch serves both; the first row is put in order and normalised by every block. */
+/* Of one order of columns, so that a launch serves both; the first row is put in order and normalised by every
+ * block. */
 static void test_norm_and_gate(void **state)
 {
     (void)state;

@@ -23,8 +23,9 @@ static const int64_t shapes[][4] = {
 };
 
 /* int8 takes any width. */
-static const int64_t shapes8[][4] = {{1, 1, 1, 1},      {17, 96, 1, 1},   {33, 577, 8, 1}, {40, 576, 1, 0}, {19, 31, 3, 1},
-                                     {40, 2304, 2, 1}, {21, 128, 32, 1}, {50, 260, 40, 1}, {1100, 70, 3, 1}};
+static const int64_t shapes8[][4] = {{1, 1, 1, 1},    {17, 96, 1, 1},   {33, 577, 8, 1},
+                                     {40, 576, 1, 0}, {19, 31, 3, 1},   {40, 2304, 2, 1},
+                                     {21, 128, 32, 1}, {50, 260, 40, 1}, {1100, 70, 3, 1}};
 
 typedef struct tally {
     const fixture *f;
@@ -95,7 +96,8 @@ static void test_parity(void **state)
 {
     tally t = {.f = take(state)};
     for_each_format(visit_parity, &t);
-    printf("cuda       %lld products of formats, worst %.2f of what is allowed; %lld of %lld results lie one place apart\n",
+    printf("cuda       %lld products of formats, worst %.2f of what is allowed; %lld of %lld results lie one place "
+           "apart\n",
            (long long)t.n_cases, t.worst, (long long)t.n_apart, (long long)t.n_values);
     assert_true(t.n_apart * 200 <= t.n_values);
 }

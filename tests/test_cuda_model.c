@@ -250,8 +250,8 @@ static void test_split(void **state)
     qs_backend_destroy(host);
 }
 
-/* Over two devices, with and without layers on the host: the unsplit model's logits, bit for bit where every layer is on
- * a device, since kernels are the same. What one device does with another's memory, other than copy it, shows in the
+/* Over two devices, with and without layers on the host: the unsplit model's logits, bit for bit where every layer is
+ * on a device, since kernels are the same. What one device does with another's memory, other than copy it, shows in the
  * sanitizer build; launches on another's stream are refused. */
 static void test_two_devices(void **state)
 {

@@ -321,7 +321,8 @@ static qs_matrix *create_one_of_two(fixture *f, const weights *kind, qs_compute 
     if (kind->format == QS_MATRIX_F32) desc.dense = w;
     if (kind->format == QS_MATRIX_INT) {
         fill_packed(&packed, kind->bits, WITH_OUT, WITH_IN, GROUP, kind->flags);
-        for (int64_t i = 0; second && i < packed.n_out * packed.n_groups; i++) packed.scales[i] ^= i % 3 == 0 ? 0x8000 : 0x100;
+        for (int64_t i = 0; second && i < packed.n_out * packed.n_groups; i++)
+            packed.scales[i] ^= i % 3 == 0 ? 0x8000 : 0x100;
         desc.packed = &packed;
     }
     OK(qs_matrix_create(&matrix, f->cuda, &desc, QS_USE_GEMV, compute));

@@ -83,7 +83,8 @@ static qs_quant_result solve(const place *at, const char *text, const float *w, 
 }
 
 /* With second moments, as the GPU does; the solver of the CPU found the loss on its way (tests/test_gptq_loss.c). */
-static void measure_loss(const place *at, const char *text, const float *w, qs_factor_cache *factors, qs_quant_result *result)
+static void measure_loss(const place *at, const char *text, const float *w, qs_factor_cache *factors,
+                         qs_quant_result *result)
 {
     qs_spec spec = parse(text);
     qs_quant_job job = {.name = "m", .weights = w, .n_out = result->packed.n_out, .n_in = result->packed.n_in,

@@ -1,5 +1,5 @@
-/* A warpgroup's products, barriers in shared memory and bulk copies (wgmma.h), on a GPU that has them or on their twins:
- * every form of operand against sums in f64, and a ring that is filled and emptied.
+/* A warpgroup's products, barriers in shared memory and bulk copies (wgmma.h), on a GPU that has them or on their
+ * twins: every form of operand against sums in f64, and a ring that is filled and emptied.
  * Proves: kernels for Hopper's tensor cores are tested by the layouts that the PTX manual gives, without a GPU. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -235,7 +235,8 @@ static void test_split(void **state)
         qs_decoder *decoders[2];
         qs_decoder_options options = {.batch = BATCH, .n_ctx_cap = N_TOKENS, .block = {.dense_dtype = QS_F16}};
         must(qs_decoder_create(&decoders[0], backend, f.model, NULL, &options));
-        const qs_decoder_part parts[] = {{backend, seam / 2}, {host, seam - seam / 2}, {backend, f.config->n_layers - seam}};
+        const qs_decoder_part parts[] = {
+            {backend, seam / 2}, {host, seam - seam / 2}, {backend, f.config->n_layers - seam}};
         options.parts = parts;
         options.n_parts = 3;
         must(qs_decoder_create(&decoders[1], backend, f.model, NULL, &options));

@@ -181,16 +181,18 @@ static void test_lies(void **state)
         qs_err code;
         const char *words[2];
     } rows[] = {
-        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.absmax", 8, &nan_value, 4, QS_E_NUMERIC, {"q_proj", "not finite"}},
-        {"fp4:block=64,dq=1,compute=bf16", "bnb", ".weight.nested_absmax", 0, &inf_value, 4, QS_E_NUMERIC, {"q_proj", "not finite"}},
+        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.absmax", 8, &nan_value, 4, QS_E_NUMERIC,
+         {"q_proj", "not finite"}},
+        {"fp4:block=64,dq=1,compute=bf16", "bnb", ".weight.nested_absmax", 0, &inf_value, 4, QS_E_NUMERIC,
+         {"q_proj", "not finite"}},
         {"int8", "bnb", ".SCB", 12, &nan_value, 4, QS_E_NUMERIC, {"q_proj", "not finite"}},
         {"rtn:bits=4,group=32,sym=0", "awq", ".scales", 2, &nan_half, 2, QS_E_NUMERIC, {"q_proj.scales", "row 1"}},
-        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", blocksize, "32", 2, QS_E_INPUT,
-         {"q_proj.weight.absmax", "[128]"}},
-        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", blocksize, "16", 2, QS_E_INPUT,
-         {"quant_state", "blocksize"}},
-        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", 16, "fp4", 3, QS_E_UNSUPPORTED,
-         {"quant_state", "fp4"}},
+        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", blocksize, "32", 2,
+         QS_E_INPUT, {"q_proj.weight.absmax", "[128]"}},
+        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", blocksize, "16", 2,
+         QS_E_INPUT, {"quant_state", "blocksize"}},
+        {"nf4:block=64,dq=0,compute=bf16", "bnb", ".weight.quant_state.bitsandbytes__nf4", 16, "fp4", 3,
+         QS_E_UNSUPPORTED, {"quant_state", "fp4"}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         scratch_path out;

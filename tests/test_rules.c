@@ -173,7 +173,8 @@ static void expect(const char *method, const char *rule, const char *row, int n_
 static void test_cases(void **state)
 {
     (void)state;
-    EXPECT("gptq", "misread-weights", "G5", 3, LIST("load_error_share", "json_ok", "snippet_divergence"), LIST(1, 0.1, 0.9));
+    EXPECT("gptq", "misread-weights", "G5", 3, LIST("load_error_share", "json_ok", "snippet_divergence"),
+           LIST(1, 0.1, 0.9));
     EXPECT("gptq", "damaged-matrix", "G5", 2, LIST("load_error_share", "snippet_divergence"), LIST(1.0 / 28, 0.3));
     EXPECT("rtn", "too-few-bits", "G5", 2, LIST("load_error_share", "top1_agree"), LIST(0, 0.2));
     EXPECT("rtn", "too-few-bits", "G5", 1, LIST("ppl_ratio"), LIST(20));
@@ -201,7 +202,8 @@ static void test_cases(void **state)
     EXPECT("nf4", "no-savings", "B7", 1, LIST("savings_visible"), LIST(0));
     EXPECT("awq", "no-gain", "A8", 1, LIST("latency_gain_pct"), LIST(-3));
     /* Nothing is missed, and nothing was measured. */
-    EXPECT("gptq", NULL, NULL, 4, LIST("ppl_ratio", "json_ok", "load_error_share", "top1_agree"), LIST(1.01, 1, 0, 0.99));
+    EXPECT("gptq", NULL, NULL, 4, LIST("ppl_ratio", "json_ok", "load_error_share", "top1_agree"),
+           LIST(1.01, 1, 0, 0.99));
     EXPECT("gptq", NULL, NULL, 0, LIST("ppl"), LIST(0));
 }
 
@@ -239,13 +241,14 @@ static void test_sentences(void **state)
     assert_int_equal(diagnose(&m, 1, rules), 2);
     assert_string_equal(rules[0]->name, "perplexity");
     qs_diagnosis_next(&next, &m.configs[1], rules[0]);
-    assert_non_null(strstr(next.text, "qsweep quantize --model models/m --calib runs/a/calib.h5 --out runs/a --spec gptq:bits=4,group=32,sym=1"));
+    assert_non_null(strstr(next.text, "qsweep quantize --model models/m --calib runs/a/calib.h5 --out runs/a "
+                                      "--spec gptq:bits=4,group=32,sym=1"));
     assert_non_null(strstr(next.text, "--spec gptq:bits=8,group=64,sym=1"));
     assert_null(strchr(next.text, '{'));
     next = (qs_sentence){0};
     qs_diagnosis_next(&next, &m.configs[1], rules[1]);
-    assert_string_equal(next.text, "qsweep evaluate --model models/m --text t.txt --qa gold --quant q/point.quant.h5 --k 3 "
-                                   "--out runs/a --fix rerank");
+    assert_string_equal(next.text, "qsweep evaluate --model models/m --text t.txt --qa gold --quant q/point.quant.h5 "
+                                   "--k 3 --out runs/a --fix rerank");
     qs_diagnosis_tell(&text, &m.sweep, &m.configs[1]);
     assert_non_null(strstr(text.text, "ppl_ratio 1.3 (budget <= 1.15)"));
     assert_non_null(strstr(text.text, "other-snippets (G9)"));

@@ -10,7 +10,8 @@ enum { K = 64, ROWS = 64 };
 /* A tile of 64 columns in shared memory from rows of global memory. */
 __device__ void put_tile(uint16_t *tile, const uint16_t *rows, int n_rows, int stride)
 {
-    for (int i = (int)threadIdx.x; i < n_rows * 64; i += 128) tile[qs_tile_at(i / 64, i % 64)] = rows[i / 64 * stride + i % 64];
+    for (int i = (int)threadIdx.x; i < n_rows * 64; i += 128)
+        tile[qs_tile_at(i / 64, i % 64)] = rows[i / 64 * stride + i % 64];
 }
 
 template <int N, bool BF16, bool REGISTERS, int A_MN, int B_MN>
@@ -18,13 +19,15 @@ __device__ void multiply(float (&d)[N / 2], const uint16_t *a, const uint16_t *a
 {
     int warp = (int)threadIdx.x / 32, g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
     const uint32_t *pairs = reinterpret_cast<const uint32_t *>(a) + (16 * warp + g) * (K / 2) + t;
-    uint64_t b = B_MN ? qs_tile_mn(b_tile, K * 128) : qs_tile_k(b_tile), at = A_MN ? qs_tile_mn(a_tile, K * 128) : qs_tile_k(a_tile);
+    uint64_t b = B_MN ? qs_tile_mn(b_tile, K * 128) : qs_tile_k(b_tile),
+             at = A_MN ? qs_tile_mn(a_tile, K * 128) : qs_tile_k(a_tile);
     qs_wgmma_fence();
 #pragma unroll
     for (int s = 0; s < K / 16; s++) {
         uint64_t b_step = B_MN ? qs_tile_rows(b, 16 * s) : qs_tile_step(b, s);
         if (REGISTERS) {
-            uint32_t part[4] = {pairs[8 * s], pairs[8 * (K / 2) + 8 * s], pairs[8 * s + 4], pairs[8 * (K / 2) + 8 * s + 4]};
+            uint32_t part[4] = {pairs[8 * s], pairs[8 * (K / 2) + 8 * s], pairs[8 * s + 4],
+                                pairs[8 * (K / 2) + 8 * s + 4]};
             qs_wgmma_fence();
             qs_wgmma<BF16, B_MN>(d, part, b_step);
         } else
@@ -94,12 +97,14 @@ int launch(void *stream, const uint16_t *a, const uint16_t *b, float *c)
     return qs_launch_status();
 }
 
-template <int N, bool BF16> int launch_form(void *stream, qs_case_wgmma_form form, const uint16_t *a, const uint16_t *b, float *c)
+template <int N, bool BF16>
+int launch_form(void *stream, qs_case_wgmma_form form, const uint16_t *a, const uint16_t *b, float *c)
 {
     if (form.registers)
         return form.b_mn ? launch<N, BF16, true, 0, 1>(stream, a, b, c) : launch<N, BF16, true, 0, 0>(stream, a, b, c);
     if (form.a_mn)
-        return form.b_mn ? launch<N, BF16, false, 1, 1>(stream, a, b, c) : launch<N, BF16, false, 1, 0>(stream, a, b, c);
+        return form.b_mn ? launch<N, BF16, false, 1, 1>(stream, a, b, c)
+                         : launch<N, BF16, false, 1, 0>(stream, a, b, c);
     return form.b_mn ? launch<N, BF16, false, 0, 1>(stream, a, b, c) : launch<N, BF16, false, 0, 0>(stream, a, b, c);
 }
 

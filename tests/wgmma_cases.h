@@ -1,5 +1,5 @@
-/* Kernels that try wgmma.h, on a GPU that has such products or on its twin. Launchers as in kernels.h: device pointers, 0 or
- * the runtime's code. */
+/* Kernels that try wgmma.h, on a GPU that has such products or on its twin. Launchers as in kernels.h: device pointers,
+ * 0 or the runtime's code. */
 #ifndef QS_TESTS_WGMMA_CASES_H
 #define QS_TESTS_WGMMA_CASES_H
 

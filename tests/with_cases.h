@@ -1,5 +1,5 @@
-/* Products with a norm before them and a gate behind them (qs_op_linears_with), for any backend: the same as the ops one by
- * one. */
+/* Products with a norm before them and a gate behind them (qs_op_linears_with), for any backend: the same as the ops
+ * one by one. */
 #ifndef QS_TESTS_WITH_CASES_H
 #define QS_TESTS_WITH_CASES_H
 
@@ -15,8 +15,8 @@ typedef struct with_case {
 } with_case;
 
 /* y of both jobs, poisoned before; the second y is scratch where there is a gate. */
-static inline void run_with(const with_case *c, const qs_linear_with *with, qs_linear_job jobs[2], const float *x, int64_t n,
-                            float *y)
+static inline void run_with(const with_case *c, const qs_linear_with *with, qs_linear_job jobs[2], const float *x,
+                            int64_t n, float *y)
 {
     size_t bytes = (size_t)(n * c->n_out) * sizeof *y;
     memset(y, 0xFF, 2 * bytes);
@@ -39,7 +39,8 @@ static inline void check_with(const with_case *c)
                              {.matrix = c->second, .y = floats_on_device(&m, NULL, n_y)}};
     jobs[0].bias = drawn_on_device(&m, 83, c->n_out, 1.0);
     for (int mode = 0; mode < 4; mode++) {
-        qs_linear_with with = {.norm = mode & 1 ? norm : NULL, .norm_eps = 1e-5, .normed = normed, .is_gated = (mode & 2) != 0};
+        qs_linear_with with = {
+            .norm = mode & 1 ? norm : NULL, .norm_eps = 1e-5, .normed = normed, .is_gated = (mode & 2) != 0};
         const float *from = x;
         if (mode & 1) {
             OK(qs_op_rmsnorm(c->backend, x, norm, c->n, c->n_in, 1e-5, normed));
@@ -53,13 +54,14 @@ static inline void check_with(const with_case *c)
         run_with(c, &with, jobs, x, c->n, got);
         double largest = 0.0, worst = 0.0;
         for (int64_t i = 0; i < n_values; i++) {
-            if (!isfinite(got[i])) fail_msg("mode %d, %lld rows: element %lld is not finite", mode, (long long)c->n, (long long)i);
+            if (!isfinite(got[i]))
+                fail_msg("mode %d, %lld rows: element %lld is not finite", mode, (long long)c->n, (long long)i);
             largest = fmax(largest, fabs((double)expected[i]));
             worst = fmax(worst, fabs((double)got[i] - (double)expected[i]));
         }
         if (worst > c->tolerance * largest)
-            fail_msg("norm %d gate %d, %lld rows of %lld x %lld: %g from the ops one by one, largest %g", mode & 1, mode >> 1,
-                     (long long)c->n, (long long)c->n_out, (long long)c->n_in, worst, largest);
+            fail_msg("norm %d gate %d, %lld rows of %lld x %lld: %g from the ops one by one, largest %g", mode & 1,
+                     mode >> 1, (long long)c->n, (long long)c->n_out, (long long)c->n_in, worst, largest);
         for (int64_t row = 0; c->rows_are_alike && row < c->n; row++) {
             run_with(c, &with, jobs, x + row * c->n_in, 1, alone);
             for (int i = 0; i < (with.is_gated ? 1 : 2); i++)

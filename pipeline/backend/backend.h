@@ -166,8 +166,8 @@ QS_MUST_CHECK qs_err qs_op_attention(qs_backend *backend, const qs_attention_sha
                                      const float *k, const float *v, int64_t n_windows, int64_t n_ctx, float *out);
 /* Decoding: one query row per sequence. k, v are this step's rows [batch, n_kv_heads * head_dim], written into
  * the caches [batch, n_ctx_cap, n_kv_heads * head_dim] at positions[batch] before attending 0..position. With inv_freq
- * q and k are first rotated as by qs_op_rope, and hold nothing of use afterwards; NULL = they are. The caller sees to it
- * that positions lie in 0 .. n_ctx_cap - 1: they are on the device, and nothing here looks at them. Positions and
+ * q and k are first rotated as by qs_op_rope, and hold nothing of use afterwards; NULL = they are. The caller sees to
+ * it that positions lie in 0 .. n_ctx_cap - 1: they are on the device, and nothing here looks at them. Positions and
  * inv_freq are uploaded or copied, never an op's output. */
 QS_MUST_CHECK qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k,
                                             const float *v, const float *inv_freq, float *k_cache, float *v_cache,
@@ -212,8 +212,8 @@ QS_MUST_CHECK qs_err qs_op_gemm(qs_backend *backend, bool trans_a, bool trans_b,
 typedef struct qs_solver_ops qs_solver_ops;
 const qs_solver_ops *qs_backend_solver(const qs_backend *backend);
 
-/* Measured ceilings of this device, for benchmarks and cost estimates: those that `which` asks for, a quarter of a second
- * each, and for the bandwidth as long again to fill memory of twice the last cache; 0 for the others. */
+/* Measured ceilings of this device, for benchmarks and cost estimates: those that `which` asks for, a quarter of a
+ * second each, and for the bandwidth as long again to fill memory of twice the last cache; 0 for the others. */
 enum { QS_PEAK_F32 = 1, QS_PEAK_BF16 = 2, QS_PEAK_READ = 4, QS_PEAKS_ALL = 7 };
 typedef struct qs_backend_peaks {
     double gemm_f32_flops, gemm_bf16_flops; /* per second */

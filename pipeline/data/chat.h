@@ -66,8 +66,8 @@ typedef struct qs_chat_text {
     int64_t n_contents;
 } qs_chat_text;
 
-/* messages [n]: a system message at most, and first; then user and assistant in turn, the last a user's. bos and eos are
- * the tokenizer's texts ("" = none). QS_E_USAGE for another order, QS_E_RESOURCE. */
+/* messages [n]: a system message at most, and first; then user and assistant in turn, the last a user's. bos and eos
+ * are the tokenizer's texts ("" = none). QS_E_USAGE for another order, QS_E_RESOURCE. */
 QS_MUST_CHECK qs_err qs_chat_render(qs_chat_text *out, const qs_chat *chat, const char *bos, const char *eos,
                                     const qs_chat_message *messages, int64_t n);
 void qs_chat_text_free(qs_chat_text *text);

@@ -6,10 +6,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef enum qs_lambda { QS_LAMBDA_CONVERGENT, QS_LAMBDA_RECURSIVE, QS_LAMBDA_DIVERGENT, QS_LAMBDA_CHAOTIC, QS_N_LAMBDAS }
-    qs_lambda;
+typedef enum qs_lambda {
+    QS_LAMBDA_CONVERGENT, QS_LAMBDA_RECURSIVE, QS_LAMBDA_DIVERGENT, QS_LAMBDA_CHAOTIC, QS_N_LAMBDAS
+} qs_lambda;
 const char *qs_lambda_symbol(qs_lambda state); /* "->", "<>", "<-", "x" */
-const char *qs_lambda_name(qs_lambda state);   /* "convergent": in tables, where "->" would be a spreadsheet's formula */
+const char *qs_lambda_name(qs_lambda state); /* "convergent": in tables, where "->" would be a spreadsheet's formula */
 
 /* ---- runs: one state per question, paraphrase and seed ---- */
 

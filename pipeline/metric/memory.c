@@ -86,7 +86,8 @@ static qs_err refuse_host(const qs_model_config *config, const qs_placement_requ
 
 static qs_backend *backend_of(const qs_deployment *d, int64_t i) { return i == 0 ? d->backend : d->more[i - 1]; }
 
-/* Opens the i-th device unless it is there. False: there is no such device, which ends a plan that is free to choose. */
+/* Opens the i-th device unless it is there. False: there is no such device, which ends a plan that is free to
+ * choose. */
 static qs_err open_device(qs_deployment *d, const qs_deployment_options *options, int64_t i, bool *found)
 {
     *found = true;

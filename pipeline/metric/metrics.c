@@ -56,7 +56,8 @@ const qs_metric qs_metrics[] = {
     {"load_error", "", LOWER, QS_TASK_NONE, false, true,
      "|W - Q| / |W| of all matrices as they were read back, Q being what is multiplied"},
     {"load_error_share", "", LOWER, QS_TASK_NONE, false, true,
-     "share of matrices whose error is not the one that the solver wrote down: another group size, table or order of codes"},
+     "share of matrices whose error is not the one that the solver wrote down: another group size, table or order of "
+     "codes"},
     {"json_ok", "", HIGHER, QS_TASK_JSON, false, false,
      "share of answers that are the JSON asked for, parsed strictly"},
     {"answer_cut", "", LOWER, QS_TASK_JSON, false, false, "share of answers that the limit of tokens ended"},
@@ -124,15 +125,17 @@ const qs_metric qs_metrics[] = {
     {"entropy_stable_256", "", HIGHER, QS_TASK_ENTROPY, false, true, "for the first 256"},
     {"entropy_stable_512", "", HIGHER, QS_TASK_ENTROPY, false, true, "for the first 512"},
     {"entropy_paraphrases", "", HIGHER, QS_TASK_ENTROPY, false, true,
-     "1 when on each of the 3 paraphrases entropy along the reference's answers, mean over questions, is stable by the same "
-     "rule; the worst of the next three"},
+     "1 when on each of the 3 paraphrases entropy along the reference's answers, mean over questions, is stable by the "
+     "same rule; the worst of the next three"},
     {"entropy_paraphrase_1", "", HIGHER, QS_TASK_ENTROPY, false, true, "the same of the first paraphrase alone"},
     {"entropy_paraphrase_2", "", HIGHER, QS_TASK_ENTROPY, false, true, "of the second"},
     {"entropy_paraphrase_3", "", HIGHER, QS_TASK_ENTROPY, false, true, "of the third"},
     {"entropy_paraphrases_rms", "", LOWER, QS_TASK_ENTROPY, false, true,
-     "RMS of the trailing means' difference along these answers over the reference's level, the worst of 3 paraphrases"},
+     "RMS of the trailing means' difference along these answers over the reference's level, the worst of 3 "
+     "paraphrases"},
     {"entropy_slope_change", "nat", LOWER, QS_TASK_ENTROPY, false, true,
-     "how much faster entropy grows along the reference's long texts: difference of least-squares slopes, per 100 tokens"},
+     "how much faster entropy grows along the reference's long texts: difference of least-squares slopes, per 100 "
+     "tokens"},
     {"entropy_mean", "nat", NONE, QS_TASK_ENTROPY, false, false, "mean entropy along the reference's long texts"},
     {"kld_long", "nat", LOWER, QS_TASK_ENTROPY, false, true, "mean KL(reference || this) along them"},
     {"kld_cumulative", "nat", LOWER, QS_TASK_ENTROPY, false, true, "its sum over a text, mean over texts"},
@@ -140,7 +143,8 @@ const qs_metric qs_metrics[] = {
      "first token of a long text, written greedily, that is not the reference's; its length when none; mean"},
     {"e_resonance", "", LOWER, QS_TASK_ENTROPY, false, false,
      "rolling mean of the distance of a long text so far to its question and snippets, mean over texts and steps"},
-    {"e_resonance_drift", "", LOWER, QS_TASK_ENTROPY, false, true, "mean abs difference to the reference's, step by step"},
+    {"e_resonance_drift", "", LOWER, QS_TASK_ENTROPY, false, true,
+     "mean abs difference to the reference's, step by step"},
     {"e_resonance_slope_excess", "", LOWER, QS_TASK_ENTROPY, false, true,
      "its slope minus max(.02, the reference's slope + .02), mean over texts"},
     {"lambda_step_conv", "", HIGHER, QS_TASK_ENTROPY, false, false,

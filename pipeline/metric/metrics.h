@@ -10,8 +10,11 @@
 
 typedef enum qs_better { QS_BETTER_LOWER, QS_BETTER_HIGHER, QS_BETTER_NONE } qs_better;
 
-typedef enum qs_task { QS_TASK_NONE = 0, /* always */ QS_TASK_PPL = 1, QS_TASK_KLD = 2, QS_TASK_LATENCY = 4, QS_TASK_MEMORY = 8,
-                       QS_TASK_SEMANTIC = 16, QS_TASK_JSON = 32, QS_TASK_ENTROPY = 64, QS_TASK_PROBE = 128 } qs_task;
+typedef enum qs_task {
+    QS_TASK_NONE = 0, /* always */
+    QS_TASK_PPL = 1, QS_TASK_KLD = 2, QS_TASK_LATENCY = 4, QS_TASK_MEMORY = 8,
+    QS_TASK_SEMANTIC = 16, QS_TASK_JSON = 32, QS_TASK_ENTROPY = 64, QS_TASK_PROBE = 128
+} qs_task;
 
 typedef struct qs_metric {
     const char *name; /* group under /metrics, or under /timing when it varies from run to run */

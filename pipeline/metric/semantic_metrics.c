@@ -46,7 +46,8 @@ static bool has_states(const qs_semantics *s, int64_t item) { return s->states[i
 static void sum_state(const input *in, int64_t item, size_t column, double two[2])
 {
     if (!has_states(in->own, item)) return;
-    for (int64_t i = 0; i < QS_LAMBDA_RUNS; i++) two[0] += in->own->states[item * QS_LAMBDA_RUNS + i] == (int32_t)column;
+    for (int64_t i = 0; i < QS_LAMBDA_RUNS; i++)
+        two[0] += in->own->states[item * QS_LAMBDA_RUNS + i] == (int32_t)column;
     two[1] += QS_LAMBDA_RUNS;
 }
 
@@ -176,7 +177,8 @@ static double worse(const double *s)
     return fmax(qe, ea); /* fmax passes a NaN over */
 }
 
-static qs_err put_drift(const input *in, const char *name, item_sum sum, double *four, qs_metric_sink put, void *context)
+static qs_err put_drift(const input *in, const char *name, item_sum sum, double *four, qs_metric_sink put,
+                        void *context)
 {
     qs_bootstrap options = {.seed = in->seed};
     qs_estimate estimate;

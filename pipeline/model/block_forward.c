@@ -152,8 +152,10 @@ static qs_err linears(const qs_block *block, const qs_linear_with *with, const p
             };
         }
         const float *rows = x + row * block->n_in[products[0].role];
-        if (with != NULL) QS_TRY(qs_op_linears_with(block->backend, with, jobs, n_products, rows, least(n - row, step)));
-        else QS_TRY(qs_op_linears(block->backend, jobs, n_products, rows, least(n - row, step)));
+        if (with != NULL)
+            QS_TRY(qs_op_linears_with(block->backend, with, jobs, n_products, rows, least(n - row, step)));
+        else
+            QS_TRY(qs_op_linears(block->backend, jobs, n_products, rows, least(n - row, step)));
     }
 out:
     return err;

@@ -123,7 +123,8 @@ static qs_err check_options(const qs_backend *backend, const qs_model_config *co
                        QS_DECODER_PARTS_MAX);
     for (int64_t i = 0; options->parts != NULL && i < options->n_parts; i++) {
         const qs_decoder_part *part = &options->parts[i];
-        if (part->n_layers < 0) return qs_fail(QS_E_USAGE, "create decoder: a part of %lld layers", (long long)part->n_layers);
+        if (part->n_layers < 0)
+            return qs_fail(QS_E_USAGE, "create decoder: a part of %lld layers", (long long)part->n_layers);
         if (part->n_layers > 0) rows = least(rows, qs_backend_gemv_rows(part->backend));
         n_layers += part->n_layers;
     }
@@ -139,7 +140,8 @@ static qs_err check_options(const qs_backend *backend, const qs_model_config *co
 /* Parts without layers are left out. */
 static void lay_out_sides(qs_decoder *d, qs_backend *backend, const qs_decoder_options *options)
 {
-    const qs_decoder_part whole = {backend, d->config->n_layers}, *parts = options->parts != NULL ? options->parts : &whole;
+    const qs_decoder_part whole = {backend, d->config->n_layers};
+    const qs_decoder_part *parts = options->parts != NULL ? options->parts : &whole;
     int64_t n_parts = options->parts != NULL ? options->n_parts : 1, first = 0;
     for (int64_t i = 0; i < n_parts; i++) {
         if (parts[i].n_layers == 0) continue;

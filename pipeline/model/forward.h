@@ -59,8 +59,8 @@ int64_t qs_decoder_n_vocab(const qs_decoder *decoder);
 /* Feeds tokens[batch] (one per sequence); logits [batch, n_vocab] (host), NULL = they stay where they are. QS_E_USAGE
  * when the cache is full. */
 QS_MUST_CHECK qs_err qs_decoder_step(qs_decoder *decoder, const int32_t *tokens, float *logits);
-/* Where they are: device [batch, n_vocab] of `backend`, for its ops; of the last step every row, of the last prefill the
- * first. The next of either overwrites them. */
+/* Where they are: device [batch, n_vocab] of `backend`, for its ops; of the last step every row, of the last prefill
+ * the first. The next of either overwrites them. */
 const float *qs_decoder_logits(const qs_decoder *decoder, qs_backend **backend);
 
 #endif

@@ -167,7 +167,8 @@ static void take(generator *g, int64_t at, int32_t token)
     }
 }
 
-/* g->rows.tokens [n] of the sequences from `first` on, whose logits are these; of idle ones it does not matter which. */
+/* g->rows.tokens [n] of the sequences from `first` on, whose logits are these; of idle ones it does not matter
+ * which. */
 static qs_err choose(generator *g, int64_t first, int64_t n, const float *logits)
 {
     const qs_generate_job *job = g->job;

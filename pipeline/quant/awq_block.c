@@ -50,7 +50,8 @@ static int64_t widest_site(const qs_model_config *config)
 
 size_t qs_awq_block_bytes(const qs_model *model, int64_t n_tokens)
 {
-    int64_t floats = 2 * qs_model_n_block_weights(model) + (1 + QS_AWQ_FINALISTS) * widest_site(qs_model_get_config(model));
+    int64_t floats = 2 * qs_model_n_block_weights(model) +
+                     (1 + QS_AWQ_FINALISTS) * widest_site(qs_model_get_config(model));
     return qs_block_loss_bytes(model, n_tokens) + (size_t)floats * sizeof(float);
 }
 
@@ -69,8 +70,9 @@ qs_err qs_awq_block_create(qs_awq_block **out, const qs_model *model, qs_workspa
     qs_err err;
     *out = NULL;
     if (grams == NULL || grams->tokens == NULL)
-        return qs_fail(QS_E_USAGE, "loss=block needs tokens of the calibration to run through the blocks, and there are "
-                                   "none here; use loss=linear");
+        return qs_fail(QS_E_USAGE,
+                       "loss=block needs tokens of the calibration to run through the blocks, and there are none "
+                       "here; use loss=linear");
     QS_TRY(QS_NEW(b, 1, "outputs of blocks"));
     *b = (qs_awq_block){.model = model, .config = config, .workspace = workspace};
     QS_TRY(QS_NEW(b->weights, n_weights, "weights of a layer"));

@@ -31,7 +31,8 @@ QS_MUST_CHECK qs_err qs_awq_find_finalists(qs_workspace *workspace, const qs_awq
 QS_MUST_CHECK qs_err qs_awq_fold_weights(qs_workspace *workspace, const qs_quant_task *task, const float *h,
                                          bool clip, float *folded);
 
-/* The same weights, rounded to nearest, as they act on inputs that are not scaled. Without `clip` h is not looked at. */
+/* The same weights, rounded to nearest, as they act on inputs that are not scaled. Without `clip` h is not looked
+ * at. */
 QS_MUST_CHECK qs_err qs_awq_round_weights(qs_workspace *workspace, const qs_quant_task *task, const float *h,
                                           bool clip, float *rounded);
 

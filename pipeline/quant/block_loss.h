@@ -1,8 +1,8 @@
 /* What other matrices do to the output of a decoder block: some tokens of the calibration go through the model in
  * full precision, and at each layer a candidate's output is held against the reference's.
  *
- * The loss of a token is |y' - y|^2 / |y|^2 of the residual stream y behind the block, since whatever reads it divides by
- * its size first; the loss of a candidate is the mean over tokens. */
+ * The loss of a token is |y' - y|^2 / |y|^2 of the residual stream y behind the block, since whatever reads it divides
+ * by its size first; the loss of a candidate is the mean over tokens. */
 #ifndef QS_QUANT_BLOCK_LOSS_H
 #define QS_QUANT_BLOCK_LOSS_H
 

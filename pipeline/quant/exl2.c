@@ -80,7 +80,8 @@ static void fill_tiles(void *context, int64_t first, int64_t last, int thread)
     for (int64_t i = first; i < last; i++) {
         const progress *p = work->items[i].of;
         int64_t n_in = p->packed->n_in, tile = work->items[i].tile;
-        qs_tile_gather(p->task->job->weights, p->packed->n_out, n_in, tile, p->order, 0, n_in, p->x + tile * n_in * R, R);
+        qs_tile_gather(p->task->job->weights, p->packed->n_out, n_in, tile, p->order, 0, n_in, p->x + tile * n_in * R,
+                       R);
     }
 }
 
@@ -158,8 +159,8 @@ static void code_tile(const qs_tile_ops *ops, const progress *p, int64_t tile)
     for (int64_t b = a, stop; b < end; b = stop) {
         stop = b + BLOCK < end ? b + BLOCK : end;
         if (p->u != NULL && b > a) ops->update(x + b * R, stop - b, x + a * R, b - a, p->u + a * n_in + b, n_in);
-        ops->code(x + b * R, stop - b, group_bits(p), scale, zero, NULL, p->u != NULL ? p->u + b * n_in + b : NULL, n_in,
-                  codes + b * R);
+        ops->code(x + b * R, stop - b, group_bits(p), scale, zero, NULL, p->u != NULL ? p->u + b * n_in + b : NULL,
+                  n_in, codes + b * R);
     }
 }
 

@@ -52,15 +52,19 @@ const qs_lint_rule qs_lint_rules[] = {
     {"two-bits-symmetric",
      "its four levels are -2, -1, 0 and 1 times the scale; SmolLM2-135M is unusable with them (docs/limits.md)",
      "sym=0, or 3 bits", two_bits_symmetric},
-    {"wide-groups", "few levels and one scale for more than 128 weights: the reader loses right answers by it (docs/demo-model.md)",
+    {"wide-groups",
+     "few levels and one scale for more than 128 weights: the reader loses right answers by it (docs/demo-model.md)",
      "group=64 or group=128", wide_groups},
-    {"rotated-rounding", "a rotation widens the range of most groups, and rounding to nearest has nothing to make up for it (docs/benchmarks.md)",
+    {"rotated-rounding",
+     "a rotation widens the range of most groups, and rounding to nearest has nothing to make up for it "
+     "(docs/benchmarks.md)",
      "rotate=0, or gptq", rotated_rounding},
     {"permuted-inputs", "groups follow an order of their own, so every product permutes its input",
      "gar=1, which keeps the order and needs no permutation, or static=1", permuted_inputs},
     {"fp4", "NF4 takes the same bytes and errs less (docs/benchmarks.md)", "nf4 with the same keys", fp4},
-    {"short-groups", "the group does not divide the model's rows, so last groups are shorter: right here, refused by AutoAWQ's "
-                     "format and by loaders that count groups",
+    {"short-groups",
+     "the group does not divide the model's rows, so last groups are shorter: right here, refused by AutoAWQ's "
+     "format and by loaders that count groups",
      "a group that divides the rows", short_groups},
     {0},
 };

@@ -17,12 +17,13 @@ static const int64_t exl2_batch_bytes = 512 * 1000 * 1000; /* as quant/exl2.c ta
 
 /* Multiply-adds that take as long, per weight, on the machine this was measured on: the scale search, and
  * gathering, coding, packing and writing. */
-static const double search_per_weight = 320, other_per_weight = 400, awq_per_weight = 1000, exl2_search_per_weight = 400,
+static const double search_per_weight = 320, other_per_weight = 400, awq_per_weight = 1000,
+                    exl2_search_per_weight = 400,
                     awq_screened_rows = 40 * 240; /* candidates, and rows of which they are rated first */
 static const int64_t awq_candidates = 40;
 
-/* Factors that a site needs, one per order and damping: at once, or with those that AWQ's scaled inputs need one after the
- * other. */
+/* Factors that a site needs, one per order and damping: at once, or with those that AWQ's scaled inputs need one after
+ * the other. */
 static int64_t n_factors(const qs_spec *specs, int64_t n_specs, bool at_once)
 {
     int64_t n = 0;
@@ -57,8 +58,8 @@ static int64_t n_more_orders(const qs_spec *specs, int64_t n_specs)
     return most;
 }
 
-/* Where scalings are folded: the weights of a site again, and candidates of scales. What GPTQ codes after that has second
- * moments of its own: as they are stored, and five squares as every factor has. */
+/* Where scalings are folded: the weights of a site again, and candidates of scales. What GPTQ codes after that has
+ * second moments of its own: as they are stored, and five squares as every factor has. */
 static int64_t fold_bytes(const qs_spec *specs, int64_t n_specs, int64_t site_weights, int64_t widest)
 {
     bool folds = false, factors = false;
@@ -70,7 +71,8 @@ static int64_t fold_bytes(const qs_spec *specs, int64_t n_specs, int64_t site_we
     return folds ? (site_weights + own) * (int64_t)sizeof(float) : 0;
 }
 
-/* Scratch of each thread: a tile's columns, and as many rows again as are gathered together; AWQ and EXL2 hold three. */
+/* Scratch of each thread: a tile's columns, and as many rows again as are gathered together; AWQ and EXL2 hold
+ * three. */
 static int64_t lane_bytes(const qs_spec *specs, int64_t n_specs, int n_threads, int64_t widest)
 {
     bool three = false;
@@ -190,7 +192,8 @@ static void add_sensitivity(qs_quant_cost *cost, const qs_model *model, const qs
 static void add_heads(qs_quant_cost *cost, const qs_model *model, bool has_grams, const qs_spec *specs, int64_t n_specs)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    const int64_t weights = config->n_vocab * config->d_model, tiles = (config->n_vocab + QS_TILE_ROWS - 1) / QS_TILE_ROWS;
+    const int64_t weights = config->n_vocab * config->d_model;
+    const int64_t tiles = (config->n_vocab + QS_TILE_ROWS - 1) / QS_TILE_ROWS;
     int64_t bytes = weights * (int64_t)sizeof(float), batch = 0;
     qs_spec head;
     for (int64_t i = 0; i < n_specs; i++) {
@@ -263,8 +266,8 @@ qs_quant_cost qs_quant_cost_of(const qs_model *model, int n_threads, bool has_gr
             counted = qs_site_width(config, (qs_site)other) == width;
         if (has_grams) cost.multiply_adds += 0.5 * (double)(factors * width * width * width);
         cost.multiply_adds += n_folding * awq_screened_rows * 0.5 * (double)(width * width);
-        if (!counted)
-            cost.bytes += width * width * (int64_t)sizeof(float) * (at_once > 0 ? 4 + at_once : 1); /* H, three to work with */
+        if (!counted) /* H, and three to work with */
+            cost.bytes += width * width * (int64_t)sizeof(float) * (at_once > 0 ? 4 + at_once : 1);
     }
     cost.multiply_adds *= (double)config->n_layers;
     if (has_grams) add_sensitivity(&cost, model, specs, n_specs);

@@ -67,7 +67,8 @@ static qs_err read_spec(qs_quant_file *file)
                       "%s: made for \"%s\", which this version does not know; re-run qsweep-quantize",
                       file->path, text);
     else if (file->spec.bpw > 0)
-        err = qs_context(qs_artifact_get_int(file->artifact, "/spec/@linear_bits", &file->linear_bits), "%s", file->path);
+        err = qs_context(qs_artifact_get_int(file->artifact, "/spec/@linear_bits", &file->linear_bits), "%s",
+                         file->path);
     else
         file->linear_bits = qs_quant_linear_bits(&file->spec, file->model);
     file->has_head = qs_spec_head(&file->spec, &head);

@@ -13,7 +13,9 @@ enum { QS_QUANT_NODE_BYTES = 96 };
 static inline void qs_quant_node_path(char path[QS_QUANT_NODE_BYTES], int64_t layer, int role, const char *leaf)
 {
     if (role == QS_ROLE_HEAD) (void)snprintf(path, QS_QUANT_NODE_BYTES, "%s/%s", QS_QUANT_HEAD, leaf);
-    else (void)snprintf(path, QS_QUANT_NODE_BYTES, "/layers/%" PRId64 "/%s/%s", layer, qs_role_name((qs_role)role), leaf);
+    else
+        (void)snprintf(path, QS_QUANT_NODE_BYTES, "/layers/%" PRId64 "/%s/%s", layer, qs_role_name((qs_role)role),
+                       leaf);
 }
 
 #endif

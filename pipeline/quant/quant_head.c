@@ -13,7 +13,8 @@ static qs_err solve_head(qs_quantizer *q, const qs_spec *specs, qs_quant_task *t
     int64_t n_tokens;
     qs_err err;
     if (q->grams->get_head == NULL)
-        return qs_fail(QS_E_USAGE, "%s needs the second moments of the head's input; re-run qsweep-calibrate", specs[0].id);
+        return qs_fail(QS_E_USAGE, "%s needs the second moments of the head's input; re-run qsweep-calibrate",
+                       specs[0].id);
     QS_TRY(q->grams->get_head(q->grams->context, &gram, &n_tokens));
     QS_TRY(qs_site_load_moments(q->loader, info.n_in, gram, n_tokens, job.name, &job.factors));
     QS_TRY(QS_NEW(weights, info.n_out * info.n_in, "weights of the head"));

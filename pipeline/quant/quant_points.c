@@ -20,7 +20,8 @@ typedef struct pass {
     qs_spec specs[QS_POINTS_PER_PASS];
     qs_quant_layer layers[QS_POINTS_PER_PASS];
     qs_quant_result heads[QS_POINTS_PER_PASS];
-    double first_s, layer_s; /* what its first two layers took, and the second of them, which allocates nothing any more */
+    /* What its first two layers took, and the second of them, which allocates nothing any more. */
+    double first_s, layer_s;
 } pass;
 
 qs_err qs_quant_points_find(qs_quant_point *points, const char *dir, const qs_quant_inputs *inputs,
@@ -154,7 +155,8 @@ static qs_err add_heads(pass *p, qs_quantizer *quantizer)
     qs_err err = qs_quantizer_head(quantizer, p->heads);
     if (err != QS_OK) return err;
     for (int64_t i = 0; i < p->n; i++) {
-        if (err == QS_OK && p->heads[i].packed.codes != NULL) err = qs_quant_writer_add_head(p->writers[i], &p->heads[i]);
+        if (err == QS_OK && p->heads[i].packed.codes != NULL)
+            err = qs_quant_writer_add_head(p->writers[i], &p->heads[i]);
         qs_packed_free(&p->heads[i].packed);
     }
     return err;
@@ -282,8 +284,8 @@ static int64_t n_layer_runs(const qs_quant_point *points, int64_t n_points, bool
     return n;
 }
 
-/* What all passes cost, in units of a layer of the first: passes of GPTQ take half as long again as those of RTN. 0 where
- * budgets are measured first, which takes a time of its own. */
+/* What all passes cost, in units of a layer of the first: passes of GPTQ take half as long again as those of RTN. 0
+ * where budgets are measured first, which takes a time of its own. */
 static qs_err count_lots(double *out, const qs_quant_point *points, int64_t n_points, const qs_quant_inputs *inputs,
                          int n_threads)
 {

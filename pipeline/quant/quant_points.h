@@ -40,8 +40,8 @@ typedef struct qs_quant_plan {
 QS_MUST_CHECK qs_err qs_quant_points_plan(qs_quant_plan *out, const qs_quant_point *points, int64_t n_points,
                                           const qs_quant_inputs *inputs, qs_backend *backend);
 
-/* Solves and writes every point that is not current, with progress on stderr, and by the second layer, unless a point has a
- * budget, what the rest should take (foretold may be NULL). grams as in
+/* Solves and writes every point that is not current, with progress on stderr, and by the second layer, unless a point
+ * has a budget, what the rest should take (foretold may be NULL). grams as in
  * qs_quantizer_create. On failure the points of finished passes stay. With inputs->keep_going what fails because
  * of a point is tried again in halves, until the point is alone. */
 QS_MUST_CHECK qs_err qs_quant_points_run(qs_quant_point *points, int64_t n_points,

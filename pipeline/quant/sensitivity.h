@@ -6,8 +6,8 @@
  * Two streams for every layer go through the model: they leave the reference's at their layer, with the matrices of one
  * half perturbed, and are held against it after the head. What the layers behind make of an error in the residual
  * stream is much the same wherever in the half it came from, so the divergence is shared out by what each matrix alone
- * does to the stream right behind the layer: the mean over tokens of |error|^2 / |state|^2. A stream of its own for every
- * matrix would be three times the work. */
+ * does to the stream right behind the layer: the mean over tokens of |error|^2 / |state|^2. A stream of its own for
+ * every matrix would be three times the work. */
 #ifndef QS_QUANT_SENSITIVITY_H
 #define QS_QUANT_SENSITIVITY_H
 

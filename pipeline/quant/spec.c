@@ -206,7 +206,9 @@ static void format_suffix(char text[VALUE_BYTES], const qs_spec *spec, const key
     double value = get_value(spec, row);
     bool always = row->offset == AT(sym) || row->offset == AT(double_quant) || row->offset == AT(head) ||
                   row->offset == AT(compute);
-    if ((row->kind == KEY_INT && row->prefix == NULL) || row->offset == AT(bpw) || (!always && value == default_value(spec, row))) return;
+    if ((row->kind == KEY_INT && row->prefix == NULL) || row->offset == AT(bpw) ||
+        (!always && value == default_value(spec, row)))
+        return;
     if (is_flag(row))
         (void)snprintf(text, VALUE_BYTES, "%s", value != 0 ? row->suffix_1 : row->suffix_0);
     else if (row->kind == KEY_NAME)
@@ -283,11 +285,13 @@ static qs_err complete_budget(qs_spec *spec, const bool *given, const char *wher
         return qs_fail(QS_E_USAGE, "%s: even=1 is about budgets and needs bpw", where);
     if (spec->bpw == 0) return QS_OK;
     if (bits >= 0 && given[bits])
-        return qs_fail(QS_E_USAGE, "%s: bits and bpw: a budget chooses the bits of each matrix; give one of them", where);
+        return qs_fail(QS_E_USAGE, "%s: bits and bpw: a budget chooses the bits of each matrix; give one of them",
+                       where);
     spec->bits = 0;
     if (group >= 0 && !given[group]) spec->group_size = 0;
     if (spec->act_order || spec->static_groups)
-        return qs_fail(QS_E_USAGE, "%s: bpw with act=1: one order of columns at a time is measured; leave act out", where);
+        return qs_fail(QS_E_USAGE, "%s: bpw with act=1: one order of columns at a time is measured; leave act out",
+                       where);
     return QS_OK;
 }
 

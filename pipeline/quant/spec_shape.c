@@ -6,8 +6,9 @@
 qs_err qs_spec_check_row(const qs_spec *spec, int64_t n_in, const char *matrix)
 {
     if (spec->method->format == QS_PACKED_EXL2 && (n_in % QS_EXL2_UNIT != 0 || n_in > QS_MIX_COLUMNS_MAX))
-        return qs_fail(QS_E_UNSUPPORTED, "%s: a row of %s has %" PRId64 " weights; EXL2 holds multiples of %d up to %d; "
-                       "use gptq:bpw=", spec->id, matrix, n_in, QS_EXL2_UNIT, QS_MIX_COLUMNS_MAX);
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "%s: a row of %s has %" PRId64 " weights; EXL2 holds multiples of %d up to %d; use gptq:bpw=",
+                       spec->id, matrix, n_in, QS_EXL2_UNIT, QS_MIX_COLUMNS_MAX);
     if (spec->method->format != QS_PACKED_INT || spec->group_size <= n_in) return QS_OK;
     return qs_fail(QS_E_USAGE,
                    "%s: group %" PRId64 " is larger than the %" PRId64 " weights of a row of %s; use -1 for "

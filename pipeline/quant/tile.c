@@ -48,8 +48,8 @@ static void code(float *x, int64_t n, int bits, const float *scale, const float 
 const qs_tile_ops qs_tile_reference = {.name = "reference", .update = update, .scales = scales,
                                         .errors = errors, .code = code};
 
-void qs_tile_gather(const float *weights, int64_t n_out, int64_t n_in, int64_t tile, const int32_t *order, int64_t first,
-                    int64_t n, float *x, int64_t width)
+void qs_tile_gather(const float *weights, int64_t n_out, int64_t n_in, int64_t tile, const int32_t *order,
+                    int64_t first, int64_t n, float *x, int64_t width)
 {
     int64_t n_rows = n_out - tile * QS_TILE_ROWS < QS_TILE_ROWS ? n_out - tile * QS_TILE_ROWS : QS_TILE_ROWS;
     const float *w = weights + tile * QS_TILE_ROWS * n_in;

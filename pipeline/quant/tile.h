@@ -36,8 +36,8 @@ extern const qs_tile_ops qs_tile_avx512;
 
 /* x[i * width + r] = weights [n_out, n_in] of row 64 tile + r, column order[i] (NULL = first + i), i < n; rows beyond
  * the matrix are 0. `order` points to the first of the n. */
-void qs_tile_gather(const float *weights, int64_t n_out, int64_t n_in, int64_t tile, const int32_t *order, int64_t first,
-                    int64_t n, float *x, int64_t width);
+void qs_tile_gather(const float *weights, int64_t n_out, int64_t n_in, int64_t tile, const int32_t *order,
+                    int64_t first, int64_t n, float *x, int64_t width);
 
 /* The best table for this CPU. */
 const qs_tile_ops *qs_tile_best(void);

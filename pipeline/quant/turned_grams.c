@@ -20,8 +20,10 @@ static qs_err check_norm(const qs_model *model, qs_role role, int64_t layer, flo
     qs_err err = qs_model_read_f32(model, role, layer, weights);
     for (int64_t i = 0; i < n && err == QS_OK; i++)
         if (weights[i] == 0)
-            return qs_fail(QS_E_UNSUPPORTED, "rotate layer %lld: weight %lld of its %s is 0, so the calibration has not "
-                           "seen that channel; use rotate=0", (long long)layer, (long long)i, qs_role_name(role));
+            return qs_fail(QS_E_UNSUPPORTED,
+                           "rotate layer %lld: weight %lld of its %s is 0, so the calibration has not seen that "
+                           "channel; use rotate=0",
+                           (long long)layer, (long long)i, qs_role_name(role));
     return err;
 }
 

@@ -53,8 +53,8 @@ static void put_times(const qs_page *page)
     qs_page_heading(
         page, "times", "Times",
         "Batch 1, on packed weights, each configuration in turns with the reference; the gain is of their paired "
-        "medians, with its 95 % interval. The bars are the times of single tokens: dot the median, box the middle half, line "
-        "from the 5th to the 95th percentile.",
+        "medians, with its 95 % interval. The bars are the times of single tokens: dot the median, box the middle "
+        "half, line from the 5th to the 95th percentile.",
         "latency.csv");
     for (int64_t i = 0; i < page->sweep->n; i++) {
         n += is_timed(&page->sweep->configs[i].row);
@@ -103,8 +103,8 @@ void qs_page_lines(const qs_page *page, const qs_page_line *lines, int64_t n_lin
 
 void qs_page_lines_end(const qs_page *page)
 {
-    (void)fputs("</div>\n<p class=\"small\">Colours are those of the methods above, the heavy line is the reference; the pointer "
-                "on a line names it.</p>\n",
+    (void)fputs("</div>\n<p class=\"small\">Colours are those of the methods above, the heavy line is the reference; "
+                "the pointer on a line names it.</p>\n",
                 page->stream);
 }
 

@@ -147,8 +147,8 @@ void qs_page_points(const qs_page *page)
     bool measured[N_COLUMNS];
     for (int c = 0; c < N_COLUMNS; c++) measured[c] = is_measured(page->sweep, &columns[c]);
     qs_page_heading(page, "all", "All points",
-                    "Empty: not measured. Gates: passed of those that were measured. BASELINE_FAIL: misses gates that the "
-                    "reference misses too; judged by its drift, it passes. A click on a heading sorts.",
+                    "Empty: not measured. Gates: passed of those that were measured. BASELINE_FAIL: misses gates that "
+                    "the reference misses too; judged by its drift, it passes. A click on a heading sorts.",
                     "summary.csv");
     (void)fputs("<div class=\"tools\">", stream);
     put_filter(page, "by-method", "Method", true);

@@ -89,7 +89,8 @@ const qs_rule qs_rules[] = {
      .all = {BELOW("kld_mean", 0.05), ABOVE("answer_agree", 0.8), BELOW("lambda_agree", 0.8)}},
     {.name = "synthesis-drift", .rows = "A7", .profiles = NULL,
      .symptom = "the right snippets and nearly the same logits on plain text, and other answers",
-     .cause = "prompts are built otherwise than the reference's: headers in another order, or none; else jitter of logits",
+     .cause = "prompts are built otherwise than the reference's: headers in another order, or none; else jitter of "
+              "logits",
      .fix = "lock headers and their order, and clamp noisy steps (bbam)",
      .next = EVALUATE " --headers canonical" FIX("header-lock,bbam"),
      .pages = "retrieval-traceability logic-collapse",
@@ -300,7 +301,8 @@ static void print_conditions(FILE *stream, const qs_condition *list, const char 
     static const char *const words[] = {[QS_IF_MISSED] = "misses its budget", [QS_IF_BASELINE] = "is BASELINE_FAIL",
                                         [QS_IF_ABOVE] = ">", [QS_IF_BELOW] = "<",
                                         [QS_IF_NOT_ABOVE] = "(if measured) <=",
-                                        [QS_IF_ROSE] = "above the reference's by", [QS_IF_FELL] = "below the reference's by"};
+                                        [QS_IF_ROSE] = "above the reference's by",
+                                        [QS_IF_FELL] = "below the reference's by"};
     for (int i = 0; i < QS_RULE_CONDITIONS && list[i].kind != QS_IF_NONE; i++) {
         (void)fprintf(stream, "%s`%s` %s", i > 0 ? between : "", list[i].metric, words[list[i].kind]);
         if (list[i].kind != QS_IF_MISSED && list[i].kind != QS_IF_BASELINE)
@@ -310,11 +312,13 @@ static void print_conditions(FILE *stream, const qs_condition *list, const char 
 
 void qs_rules_print_markdown(FILE *stream)
 {
-    (void)fprintf(stream, "| rule | rows | symptom | when | likely cause | fix | next |\n|---|---|---|---|---|---|---|\n");
+    (void)fputs("| rule | rows | symptom | when | likely cause | fix | next |\n"
+                "|---|---|---|---|---|---|---|\n", stream);
     for (const qs_rule *rule = qs_rules; rule->name != NULL; rule++) {
         bool both = rule->all[0].kind != QS_IF_NONE && rule->any[0].kind != QS_IF_NONE;
-        (void)fprintf(stream, "| `%s` | %s%s%s | %s | ", rule->name, rule->rows, rule->profiles != NULL ? ", only " : "",
-                      rule->profiles != NULL ? rule->profiles : "", rule->symptom);
+        (void)fprintf(stream, "| `%s` | %s%s%s | %s | ", rule->name, rule->rows,
+                      rule->profiles != NULL ? ", only " : "", rule->profiles != NULL ? rule->profiles : "",
+                      rule->symptom);
         print_conditions(stream, rule->all, " and ");
         (void)fprintf(stream, "%s", both ? ", and " : "");
         print_conditions(stream, rule->any, " or ");

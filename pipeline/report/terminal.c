@@ -177,11 +177,12 @@ void qs_terminal_race(qs_sentence *text, const qs_sweep *sweep)
         n_all += raced->raced ? raced->n_windows_all : 0;
         n_read += raced->raced ? raced->n_windows : 0;
     }
-    qs_sentence_add(text, "*: raced, and decided before all windows were read: its figures are means over a part of them and "
-                    "do not compare with those of other rows to their last digits. ");
-    qs_sentence_add(text, "Of %" PRId64 " that raced %" PRId64 " were dropped, %" PRId64 " accepted early; %.0f %% of the "
-                    "windows were read.", n_raced, n_dropped, n_partial - n_dropped,
-                    100.0 * (double)n_read / (double)n_all);
+    qs_sentence_add(text, "*: raced, and decided before all windows were read: its figures are means over a part of "
+                          "them and do not compare with those of other rows to their last digits. ");
+    qs_sentence_add(text,
+                    "Of %" PRId64 " that raced %" PRId64 " were dropped, %" PRId64 " accepted early; %.0f %% of the "
+                    "windows were read.",
+                    n_raced, n_dropped, n_partial - n_dropped, 100.0 * (double)n_read / (double)n_all);
 }
 
 static qs_err print_table(FILE *stream, const qs_sweep *sweep, const qs_terminal_options *options)

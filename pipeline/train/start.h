@@ -7,8 +7,8 @@
  * tokens share, and random embeddings have none (there are no biases in a Llama). So here
  *   - all embeddings share a direction (which a tied head does not see: it adds the same to all logits),
  *   - heads of the first two layers look back by the distances of a table, by that direction and the rotary embedding,
- *   - other heads begin with like attending to like (W_q close to W_k) and with copying (W_o a multiple of W_v^T; the idea
- *     of both is the mimetic initialization of Trockman and Kolter, 2023, arXiv:2305.09828),
+ *   - other heads begin with like attending to like (W_q close to W_k) and with copying (W_o a multiple of W_v^T; the
+ *     idea of both is the mimetic initialization of Trockman and Kolter, 2023, arXiv:2305.09828),
  *   - the MLPs write nothing at first.
  * docs/demo-model.md has what difference it makes. */
 #ifndef QS_TRAIN_START_H

@@ -140,7 +140,8 @@ int main(int argc, char **argv)
     qs_arg rows[] = {
         {"backend", QS_ARG_STRING, &opt.backend, "NAME", "what to measure: cuda, cpu", 0, 0, false},
         {"only", QS_ARG_STRING, &opt.only, "PART,...", "parts to run (--list); all when not given", 0, 0, false},
-        {"formats", QS_ARG_STRING, &opt.formats, "NAME,...", "formats of linear, decode and prefill; all when not given", 0, 0, false},
+        {"formats", QS_ARG_STRING, &opt.formats, "NAME,...",
+         "formats of linear, decode and prefill; all when not given", 0, 0, false},
         {"device", QS_ARG_INT, &opt.device, "N", "GPU index", 0, 1024, false},
         {"threads", QS_ARG_INT, &opt.n_threads, "N", "CPU threads; 0 = OpenMP's default", 0, 4096, false},
         {"samples", QS_ARG_INT, &opt.n_samples, "N", "samples of a row", 1, 64, false},

@@ -70,7 +70,8 @@ static qs_err multiply_with(bench_activations *a, const bench_layers *layers, in
     return qs_op_linears_with(a->b->backend, with, jobs, n, x, a->rows);
 }
 
-static qs_err multiply(bench_activations *a, const bench_layers *layers, int64_t layer, int first, const float *x, float *y)
+static qs_err multiply(bench_activations *a, const bench_layers *layers, int64_t layer, int first, const float *x,
+                       float *y)
 {
     return multiply_with(a, layers, layer, first, 1, x, &y, &(qs_linear_with){0});
 }

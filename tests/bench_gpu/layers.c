@@ -155,7 +155,8 @@ out:
 
 static qs_err fill_looked_up(bench_contents *c, const bench_format *format, const struct looked_up *f)
 {
-    /* int8: codes are spread evenly, so results, which are the next inputs, are as large as N(0, 1), and outliers as rare. */
+    /* int8: codes are spread evenly, so results, which are the next inputs, are as large as N(0, 1), and outliers as
+     * rare. */
     const float largest = (f->packed == QS_PACKED_INT8 ? 1.3f : 2.5f) * WEIGHT_SCALE;
     qs_err err = QS_OK;
     qs_packed *p = &c->packed;

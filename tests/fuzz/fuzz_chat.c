@@ -1,4 +1,5 @@
-/* Chat templates as checkpoints may carry them: any text; what is recognised is rendered, with the text as a content. */
+/* Chat templates as checkpoints may carry them: any text; what is recognised is rendered, with the text as a
+ * content. */
 #include <string.h>
 
 #include "base/mem.h"

@@ -4,7 +4,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-static const char text[] = "ab [CLS] caf\xC3\xA9 12, un-done \xE9\x87\x8F\xE5\x8C\x96 e\xCC\x81\n\tNORM \xC4\xB0 [SEP]x's \xEF\xBF\xBD";
+static const char text[] = "ab [CLS] caf\xC3\xA9 12, un-done \xE9\x87\x8F\xE5\x8C\x96 e\xCC\x81\n"
+                           "\tNORM \xC4\xB0 [SEP]x's \xEF\xBF\xBD";
 
 static void encode(const qs_wordpiece *wordpiece, const char *what, size_t bytes, int64_t n_max, qs_token_list *list)
 {

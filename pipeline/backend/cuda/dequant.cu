@@ -66,8 +66,8 @@ __device__ __forceinline__ void look_up(const job &j, int64_t tile, int column, 
 
 /* The same of the other formats. */
 template <int FORMAT>
-__device__ __forceinline__ void unpack_step(const qs_unpacker<FORMAT> &unpack, const float scale[2], const uint32_t *words,
-                                            int s, float4 v[2])
+__device__ __forceinline__ void unpack_step(const qs_unpacker<FORMAT> &unpack, const float scale[2],
+                                            const uint32_t *words, int s, float4 v[2])
 {
     uint32_t a[4];
     unpack.step(words, s, a);
@@ -89,7 +89,8 @@ __device__ __forceinline__ void unpack_part(const job &j, int64_t tile, const qs
     uint32_t words[WORDS];
     unpacker unpack;
     unpack.set_zeros(middle, middle);
-    qs_load_words<WORDS>(words, j.linear.words + (tile * plan->tile_vectors + piece->at) * 4 + within * WORDS * 32, lane);
+    qs_load_words<WORDS>(words, j.linear.words + (tile * plan->tile_vectors + piece->at) * 4 + within * WORDS * 32,
+                         lane);
 #pragma unroll
     for (int s = 0; s < 4; s++) {
         int group = piece->group[2 * within + s / 2];
@@ -173,7 +174,8 @@ template <int FORMAT> __device__ __forceinline__ void share_table(const job &j, 
 /* Columns 16 s + 4 t to 16 s + 4 t + 7 of s = 2 k, t for even t; of s = 2 k + 1, t - 1 for odd t. */
 __device__ __forceinline__ uint4 pair_up(const lane_weights v, int k, int r, bool odd)
 {
-    uint2 first = make_uint2(qs_bf16x2_of_f32(v[2 * k][r].x, v[2 * k][r].y), qs_bf16x2_of_f32(v[2 * k][r].z, v[2 * k][r].w));
+    uint2 first = make_uint2(qs_bf16x2_of_f32(v[2 * k][r].x, v[2 * k][r].y),
+                             qs_bf16x2_of_f32(v[2 * k][r].z, v[2 * k][r].w));
     uint2 second = make_uint2(qs_bf16x2_of_f32(v[2 * k + 1][r].x, v[2 * k + 1][r].y),
                               qs_bf16x2_of_f32(v[2 * k + 1][r].z, v[2 * k + 1][r].w));
     uint32_t x = __shfl_xor_sync(ALL_LANES, odd ? first.x : second.x, 1);
@@ -181,7 +183,8 @@ __device__ __forceinline__ uint4 pair_up(const lane_weights v, int k, int r, boo
     return odd ? make_uint4(x, y, second.x, second.y) : make_uint4(first.x, first.y, x, y);
 }
 
-__device__ __forceinline__ void store_chunk(const job &j, int64_t first_row, int first_column, int lane, const lane_weights v)
+__device__ __forceinline__ void store_chunk(const job &j, int64_t first_row, int first_column, int lane,
+                                            const lane_weights v)
 {
     bool odd = lane % 2 != 0;
     int64_t row = first_row + lane / 4;

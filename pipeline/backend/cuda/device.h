@@ -31,8 +31,9 @@ template <typename T> struct qs_same {
 static inline int qs_launch_status(void) { return (int)cudaGetLastError(); }
 
 template <typename... P>
-static inline void qs_launch_with(cudaLaunchAttribute *attributes, unsigned n_attributes, void (*kernel)(P...), dim3 grid,
-                                  dim3 block, size_t shared_bytes, void *stream, typename qs_same<P>::type... args)
+static inline void qs_launch_with(cudaLaunchAttribute *attributes, unsigned n_attributes, void (*kernel)(P...),
+                                  dim3 grid, dim3 block, size_t shared_bytes, void *stream,
+                                  typename qs_same<P>::type... args)
 {
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
@@ -127,8 +128,8 @@ __device__ __forceinline__ uint32_t qs_and_or(uint32_t a, uint32_t mask, uint32_
     return r;
 }
 
-/* Entry at byte k of `offsets`, in bytes, of a table in shared memory that lies at a multiple of 256: the offset takes the
- * place of the address's lowest byte, in one instruction. k is a constant after unrolling. */
+/* Entry at byte k of `offsets`, in bytes, of a table in shared memory that lies at a multiple of 256: the offset takes
+ * the place of the address's lowest byte, in one instruction. k is a constant after unrolling. */
 __device__ __forceinline__ uint32_t qs_table_entry(const uint32_t *table, uint32_t offsets, int k)
 {
     uint32_t v, at = __byte_perm(offsets, (uint32_t)__cvta_generic_to_shared(table), 0x7650 + k);

@@ -46,8 +46,8 @@ __device__ __forceinline__ void take_runs(const float *row, int at, float values
 
 __device__ __forceinline__ int64_t run_index(int at, int k) { return k / RUN * RUN_DISTANCE + at * RUN + k % RUN; }
 
-__device__ __forceinline__ void multiply(const float (*rows)[TILE + PAD], const float (*columns)[TILE + PAD], int at_row,
-                                         int at_column, float sums[SIDE][SIDE])
+__device__ __forceinline__ void multiply(const float (*rows)[TILE + PAD], const float (*columns)[TILE + PAD],
+                                         int at_row, int at_column, float sums[SIDE][SIDE])
 {
 #pragma unroll
     for (int l = 0; l < DEPTH; l++) {

@@ -15,8 +15,8 @@ bool qs_gpu_is_prepared(const qs_gpu_prepared *a, const qs_gpu_prepared *b)
            a->perm_id.low == b->perm_id.low && a->perm_id.high == b->perm_id.high;
 }
 
-/* Weights that are made dense in passing stay in the order in which they are stored: writing a row of them to the places of a
- * permutation touches 32 bytes for each 2, and there are more weights than numbers in x. */
+/* Weights that are made dense in passing stay in the order in which they are stored: writing a row of them to the
+ * places of a permutation touches 32 bytes for each 2, and there are more weights than numbers in x. */
 bool qs_gpu_permutes_x(const qs_matrix *matrix)
 {
     const qs_gpu_matrix *self = matrix->state;
@@ -70,8 +70,8 @@ qs_err qs_gpu_norm_rounded(qs_gpu *gpu, const qs_linear_with *with, const float 
     qs_err err;
     *rounded = (qs_gpu_prepared){.is_there = true, .bf16 = true};
     QS_TRY(reserve_rounded(gpu, n * d));
-    QS_TRY(qs_gpu_check(gpu, qs_cu_rmsnorm_bf16(gpu->stream, x, with->norm, n, d, (float)with->norm_eps, gpu->x_bf16.data),
-                        "run rmsnorm"));
+    int status = qs_cu_rmsnorm_bf16(gpu->stream, x, with->norm, n, d, (float)with->norm_eps, gpu->x_bf16.data);
+    QS_TRY(qs_gpu_check(gpu, status, "run rmsnorm"));
 out:
     return err;
 }
@@ -149,8 +149,8 @@ qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, in
     if (m->compute == QS_COMPUTE_BF16)
         QS_TRY(multiply_terms(gpu, m, w, n, n_terms, beta, job->y));
     else
-        QS_TRY(qs_blas_gemm(gpu->blas, gpu, false, true, n, m->n_out, m->n_in, 1.0f, x, m->n_in, w, m->n_in, beta, job->y,
-                            m->n_out));
+        QS_TRY(qs_blas_gemm(gpu->blas, gpu, false, true, n, m->n_out, m->n_in, 1.0f, x, m->n_in, w, m->n_in, beta,
+                            job->y, m->n_out));
     if (job->bias != NULL)
         QS_TRY(qs_gpu_check(gpu, qs_cu_add_bias(gpu->stream, job->y, job->bias, n, m->n_out), "add bias"));
 out:

@@ -1,5 +1,6 @@
-/* Products of many rows straight from stored weights (linear_many.cu), where the device has such kernels. Elsewhere, for what
- * they do not take, and for so many rows that a dense copy is soon paid for, weights are made dense first (gpu_dense.c). */
+/* Products of many rows straight from stored weights (linear_many.cu), where the device has such kernels. Elsewhere,
+ * for what they do not take, and for so many rows that a dense copy is soon paid for, weights are made dense first
+ * (gpu_dense.c). */
 #include <stdlib.h>
 
 #include "backend/cuda/gpu_matrix.h"
@@ -14,8 +15,9 @@ static int64_t rows_max_of(const qs_gpu_matrix *self)
 
 /* Kernels for few rows and, behind them, for many. */
 static const char *const kernels[] = {
-    [QS_CU_INT2] = "linear_int2_mma, wgmma", [QS_CU_INT3] = "linear_int3_mma, wgmma", [QS_CU_INT4] = "linear_int4_mma, wgmma",
-    [QS_CU_INT8] = "linear_int8_mma, wgmma", [QS_CU_F16] = "linear_f16_mma, wgmma",   [QS_CU_BF16] = "linear_bf16_mma, wgmma",
+    [QS_CU_INT2] = "linear_int2_mma, wgmma", [QS_CU_INT3] = "linear_int3_mma, wgmma",
+    [QS_CU_INT4] = "linear_int4_mma, wgmma", [QS_CU_INT8] = "linear_int8_mma, wgmma",
+    [QS_CU_F16] = "linear_f16_mma, wgmma",   [QS_CU_BF16] = "linear_bf16_mma, wgmma",
     [QS_CU_TABLE_BF16] = "linear_table_bf16_mma, wgmma",
 };
 
@@ -113,8 +115,9 @@ qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs,
     qs_cu_many_x rounded = place_of_x(gpu, &wanted);
     qs_cu_many_scratch scratch = {.parts = gpu->many_parts.data, .n_arrived = gpu->many_arrived.data};
     if (!qs_gpu_is_prepared(prepared, &wanted))
-        QS_TRY(qs_gpu_check(gpu, qs_cu_prepare_many(gpu->stream, x, n, first->n_in,
-                                                    self->has_perm ? self->stored.perm.data : NULL, wanted.bf16, &rounded),
+        QS_TRY(qs_gpu_check(gpu,
+                            qs_cu_prepare_many(gpu->stream, x, n, first->n_in,
+                                               self->has_perm ? self->stored.perm.data : NULL, wanted.bf16, &rounded),
                             "round activations"));
     *prepared = wanted;
     for (int64_t i = 0; i < n_jobs; i++) linears[i] = qs_gpu_linear_of(&jobs[i]);

@@ -23,7 +23,8 @@ int qs_cu_gather_rows(void *stream, const float *table, const int32_t *tokens, i
 /* out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight; out may equal x. */
 int qs_cu_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps, float *out);
 /* The same, each result rounded to bf16 then. */
-int qs_cu_rmsnorm_bf16(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps, uint16_t *out);
+int qs_cu_rmsnorm_bf16(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps,
+                       uint16_t *out);
 /* x [n, n_heads, head_dim], halves rotated by (float)position * inv_freq[i]. */
 int qs_cu_rope(void *stream, float *x, const int32_t *positions, const float *inv_freq, int64_t n,
                int64_t n_heads, int64_t head_dim);
@@ -107,7 +108,8 @@ enum { QS_CU_ROWS_MAX = 32, /* rows of x that the small-batch kernels take at on
 
 /* 5 and 6 bits: in mixed matrices alone. */
 typedef enum qs_cu_format {
-    QS_CU_INT2, QS_CU_INT3, QS_CU_INT4, QS_CU_INT5, QS_CU_INT6, QS_CU_INT8, QS_CU_F16, QS_CU_BF16, QS_CU_MIXED, QS_CU_TABLE,
+    QS_CU_INT2, QS_CU_INT3, QS_CU_INT4, QS_CU_INT5, QS_CU_INT6, QS_CU_INT8, QS_CU_F16, QS_CU_BF16, QS_CU_MIXED,
+    QS_CU_TABLE,
     QS_CU_TABLE_F32 = QS_CU_TABLE + QS_ROUND_F32,
     QS_CU_TABLE_BF16 = QS_CU_TABLE + QS_ROUND_BF16,
     QS_CU_TABLE_F16 = QS_CU_TABLE + QS_ROUND_F16,
@@ -127,10 +129,10 @@ static inline int qs_cu_words(qs_cu_format format)
 }
 
 /* A mixed matrix (EXL2) has codes of 2, 3, 4, 5, 6 and 8 bits, wider ones first. Its columns are cut into blocks of
- * QS_CU_PIECE_CHUNKS chunks, and all codes of a block are as wide as its first one: narrower ones have been moved to the
- * middle of the wider. A piece is such a block, or a chunk of it above 4 bits; words of a tile are its pieces one behind
- * the other. A plan says where: this head, then the pieces, then how rows were packed. Scales lie as those of other
- * matrices, [tile][group][8]; groups begin and end at multiples of 32 columns. */
+ * QS_CU_PIECE_CHUNKS chunks, and all codes of a block are as wide as its first one: narrower ones have been moved to
+ * the middle of the wider. A piece is such a block, or a chunk of it above 4 bits; words of a tile are its pieces one
+ * behind the other. A plan says where: this head, then the pieces, then how rows were packed. Scales lie as those of
+ * other matrices, [tile][group][8]; groups begin and end at multiples of 32 columns. */
 enum { QS_CU_MIXED_SLICES = 8, QS_CU_UNIT = 32 };
 typedef struct qs_cu_mixed_plan {
     int32_t first[QS_CU_MIXED_SLICES + 1]; /* piece of each slice, of about equal bytes; one slice a warp */
@@ -176,8 +178,8 @@ int qs_cu_lay_out_mixed(void *stream, const qs_cu_mixed_plan *plan, int64_t n_ou
 /* scales, zeros [n_out, n_groups] into pairs; zeros NULL = all of them `middle`; zero_pairs NULL = none wanted. */
 int qs_cu_lay_out_scales(void *stream, int64_t n_out, int64_t n_groups, const uint16_t *scales, const uint8_t *zeros,
                          int middle, uint32_t *scale_pairs, uint16_t *zero_pairs);
-/* The weights as f32 or bf16 [n_out, n_in] in input-channel order: column perm[j] from stored column j. soon: nothing that
- * is still on the stream writes what is stored. */
+/* The weights as f32 or bf16 [n_out, n_in] in input-channel order: column perm[j] from stored column j. soon: nothing
+ * that is still on the stream writes what is stored. */
 int qs_cu_dequant(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linear, const int32_t *perm,
                   bool to_bf16, bool soon, void *out);
 
@@ -263,8 +265,8 @@ static inline bool qs_cu_many_takes(const qs_cu_linear_shape *shape)
     default: return false;
     }
 }
-int qs_cu_linear_many(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears, int64_t n,
-                      const qs_cu_many_x *x, const qs_cu_many_scratch *scratch, int n_sms);
+int qs_cu_linear_many(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
+                      int64_t n, const qs_cu_many_x *x, const qs_cu_many_scratch *scratch, int n_sms);
 
 /* The same for dense f32 weights [n_out, n_in] and any n. */
 int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
@@ -352,8 +354,8 @@ int qs_cu_order_moments(void *stream, const float *h, const int32_t *order, int6
                         float *a, float *u);
 int qs_cu_factor_leaf(void *stream, const float *a, float *u, int64_t ld, int64_t n, int32_t *status);
 int qs_cu_check_factor(void *stream, const float *u, int64_t n, int32_t *status);
-/* errors[n_out, n_in] = weights - the packed matrix, whose arrays are device pointers; perm, zeros or NULL. With columns
- * [n_in] weights are codes' times rows [n_out] (or NULL) over columns. */
+/* errors[n_out, n_in] = weights - the packed matrix, whose arrays are device pointers; perm, zeros or NULL. With
+ * columns [n_in] weights are codes' times rows [n_out] (or NULL) over columns. */
 typedef struct qs_cu_packed {
     int bits;
     int64_t n_out, n_in, group_size, n_groups, row_bytes;

@@ -93,7 +93,8 @@ __global__ void lay_out_codes(int bits, int64_t n_out, int64_t n_in, int64_t n_t
         int64_t row = row_of(at, p), column = column_of(at, p);
         uint32_t low = 0, high = 0;
         if (row < n_out && column < n_in) low = code_at(rows + row * row_bytes, row_bytes, column * bits, bits);
-        if (row < n_out && column + 1 < n_in) high = code_at(rows + row * row_bytes, row_bytes, (column + 1) * bits, bits);
+        if (row < n_out && column + 1 < n_in)
+            high = code_at(rows + row * row_bytes, row_bytes, (column + 1) * bits, bits);
         put_pair(bits, p, low | high << 16, lane_words);
     }
     store_words(lane_words, n_words, at.lane, words + (at.tile * n_chunks + at.chunk) * n_words * 32);
@@ -152,7 +153,8 @@ __global__ void lay_out_scales(int64_t n_out, int64_t n_groups, int64_t n_pairs,
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= n_pairs) return;
     int64_t tile = i / 8 / n_groups, group = i / 8 % n_groups, low = tile * QS_CU_TILE_ROWS + i % 8, high = low + 8;
-    uint32_t a = low < n_out ? scales[low * n_groups + group] : 0, b = high < n_out ? scales[high * n_groups + group] : 0;
+    uint32_t a = low < n_out ? scales[low * n_groups + group] : 0,
+             b = high < n_out ? scales[high * n_groups + group] : 0;
     scale_pairs[i] = a | b << 16;
     if (zero_pairs == nullptr) return;
     a = zeros == nullptr ? (uint32_t)middle : low < n_out ? zeros[low * n_groups + group] : 0;
@@ -162,7 +164,8 @@ __global__ void lay_out_scales(int64_t n_out, int64_t n_groups, int64_t n_pairs,
 
 /* ---- activations ---- */
 
-enum { PREPARE_THREADS = 1024, KEPT = 4 /* quads that a thread keeps between the maximum and the split: 16,384 columns */ };
+/* KEPT: quads that a thread keeps between the maximum and the split, 16,384 columns in all. */
+enum { PREPARE_THREADS = 1024, KEPT = 4 };
 
 struct rows_of_x {
     const float *x;
@@ -402,7 +405,8 @@ extern "C" int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const
 extern "C" int qs_cu_linear_f32(void *stream, const float *w, int64_t n_out, int64_t n_in, const float *x, int64_t n,
                                 const float *bias, bool add, float *y)
 {
-    QS_LAUNCH_SOON(linear_f32, dim3(blocks_for(n_out * 32)), dim3(THREADS), 0, stream, w, n_out, n_in, x, n, bias, add, y);
+    QS_LAUNCH_SOON(linear_f32, dim3(blocks_for(n_out * 32)), dim3(THREADS), 0, stream, w, n_out, n_in, x, n, bias, add,
+                   y);
     return qs_launch_status();
 }
 

@@ -21,7 +21,8 @@
  *   the same with one block to an SM                                              54       63        74       132
  *   this form: 32 warps at one row, 24 to 8, two tiles of 16 warps at 32          56       64        73       109
  * The kernel before this one loaded weights into registers and had 16 warps add up at every tile (H200, memory 25
- * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. Sixteen slices instead of eight cost
+ * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. Sixteen slices instead of
+ * eight cost
  * 4 bits 2 us and gain f16 4: a warp comes to another tile twice as often. */
 #include "backend/cuda/linear_parts.h"
 
@@ -128,7 +129,8 @@ template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS,
                                             const uint32_t *table, int step, int lane)
         {
             int then = step + 1 < n_steps ? step + 1 : 0;
-            add_piece<alike, COLUMNS, TILES, OWN>(total, slot, table, x, step * part::CHUNKS, then * part::CHUNKS, b, lane);
+            add_piece<alike, COLUMNS, TILES, OWN>(total, slot, table, x, step * part::CHUNKS, then * part::CHUNKS, b,
+                                                  lane);
         }
     };
 };
@@ -153,7 +155,8 @@ bool is_rare(const job *j, qs_cu_format format, int64_t group_size)
 
 template <int FORMAT> int launch_table(void *stream, job *j, const how *h, int64_t group_size)
 {
-    if (has_whole_chunks(j, group_size)) return launch<alike<FORMAT, 4, false>, FORMAT == QS_CU_TABLE_BF16>(stream, j, h);
+    if (has_whole_chunks(j, group_size))
+        return launch<alike<FORMAT, 4, false>, FORMAT == QS_CU_TABLE_BF16>(stream, j, h);
     return launch<alike<FORMAT, 2, false>, false>(stream, j, h);
 }
 

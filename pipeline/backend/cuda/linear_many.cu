@@ -15,8 +15,8 @@ namespace {
 
 /* ---- the warps that bring operands ---- */
 
-/* Each block of a team brings its share of the tiles of W to all of them. A copy takes its warp some hundred cycles to give
- * out, so that all four warps of the group take part; weights are on their way before x is there. */
+/* Each block of a team brings its share of the tiles of W to all of them. A copy takes its warp some hundred cycles to
+ * give out, so that all four warps of the group take part; weights are on their way before x is there. */
 template <class F> __device__ __forceinline__ void bring(const job &j, char *ring, barriers *b)
 {
     enum { SHARE = F::TILES / F::TEAM, WARPS = GROUP / 32, X_WARP = WARPS - 1 };
@@ -54,8 +54,8 @@ template <class F> __device__ __forceinline__ void bring(const job &j, char *rin
 
 /* ---- weights ---- */
 
-/* Scales and zero points of rows g and g + 8 of a warp's tiles, for each group of a chunk; of tables the largest magnitudes
- * of row g and of row g + 8. */
+/* Scales and zero points of rows g and g + 8 of a warp's tiles, for each group of a chunk; of tables the largest
+ * magnitudes of row g and of row g + 8. */
 template <class F> struct metas {
     enum { GROUPS = F::CODED ? F::CHUNK_GROUPS : 1 };
     uint32_t scale[F::BLOCKS][GROUPS], zeros[F::BLOCKS][GROUPS];
@@ -66,7 +66,8 @@ template <class F> struct metas {
         if constexpr (F::CODED) {
 #pragma unroll
             for (int i = 0; i < F::CHUNK_GROUPS; i++) {
-                int group = min((int)__umulhi(2u * (uint32_t)(4 * chunk + i * F::STEPS), j.group_magic), j.n_groups - 1);
+                int group = min((int)__umulhi(2u * (uint32_t)(4 * chunk + i * F::STEPS), j.group_magic),
+                                j.n_groups - 1);
 #pragma unroll
                 for (int b = 0; b < F::BLOCKS; b++) {
                     int tile = min(p.tile_of<F>(warp / 4, warp % 4, b), p.n_tiles - 1);
@@ -95,11 +96,11 @@ template <class F> struct lane_words {
     }
 };
 
-/* The A fragment of k-step s; weights are f16 numbers, rounded once from code - zero point times the scale, or what their
- * format says of a table. */
+/* The A fragment of k-step s; weights are f16 numbers, rounded once from code - zero point times the scale, or what
+ * their format says of a table. */
 template <class F>
-__device__ __forceinline__ void fragment_of(const lane_words<F> &words, const metas<F> &meta, const uint32_t *table, int block,
-                                            int s, uint32_t (&a)[4])
+__device__ __forceinline__ void fragment_of(const lane_words<F> &words, const metas<F> &meta, const uint32_t *table,
+                                            int block, int s, uint32_t (&a)[4])
 {
     if constexpr (!F::CODED) {
 #pragma unroll
@@ -241,8 +242,8 @@ template <class F> __device__ __forceinline__ float4 *part_of(const job &j, cons
 
 /* Leaves a part of a tile. In the block that is the last to do so, sum becomes the sum of all of them. */
 template <class F>
-__device__ __forceinline__ bool add_parts(const job &j, const segment &s, float (&sum)[F::BLOCKS][F::N / 2], barriers *b,
-                                          int *turn, unsigned *shared_count)
+__device__ __forceinline__ bool add_parts(const job &j, const segment &s, float (&sum)[F::BLOCKS][F::N / 2],
+                                          barriers *b, int *turn, unsigned *shared_count)
 {
     enum { QUADS = F::N / 8, N_QUADS = F::BLOCKS * QUADS, AHEAD = 8 };
     unsigned before_last = (unsigned)(s.last - s.first);
@@ -284,9 +285,9 @@ __device__ __forceinline__ bool add_parts(const job &j, const segment &s, float 
 
 /* ---- the warpgroups that multiply ---- */
 
-/* What a warp has of the chunks of a segment: scales of a chunk and the next, words of it, and fragments, which are made
- * while the products before theirs are under way. Those of a k-step have registers of their own, so that three k-steps'
- * may be about. */
+/* What a warp has of the chunks of a segment: scales of a chunk and the next, words of it, and fragments, which are
+ * made while the products before theirs are under way. Those of a k-step have registers of their own, so that three
+ * k-steps' may be about. */
 template <class F> struct operands {
     enum { METAS = F::CHUNK_GROUPS > 2 ? 1 : 2 /* chunks; groups of 16 leave no registers for two */ };
     metas<F> meta[METAS]; /* [chunk % METAS from the segment's first on] */
@@ -328,7 +329,8 @@ template <class F> __device__ __forceinline__ void let_go(uint64_t *empty)
 }
 
 template <class F>
-__device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, unsigned *shared_count, const uint32_t *table)
+__device__ __forceinline__ void multiply(const job &j, char *ring, barriers *b, unsigned *shared_count,
+                                         const uint32_t *table)
 {
     enum { AHEAD = F::CODED ? 1 : 2 /* k-steps that fragments are made before their products */ };
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, g = lane / 4, turn = 0;
@@ -454,8 +456,9 @@ template <int FORMAT> int launch_chunks(void *stream, job *j, int n_sms)
 
 } // namespace
 
-extern "C" int qs_cu_linear_many(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
-                                 int64_t n, const qs_cu_many_x *x, const qs_cu_many_scratch *scratch, int n_sms)
+extern "C" int qs_cu_linear_many(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears,
+                                 int n_linears, int64_t n, const qs_cu_many_x *x, const qs_cu_many_scratch *scratch,
+                                 int n_sms)
 {
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
     uint32_t group_steps = (uint32_t)((group_size + 15) / 16);

@@ -1,6 +1,6 @@
-/* y = x W^T for few rows of x where columns of a matrix have codes of several widths (EXL2; the layout is in kernels.h):
- * the kernel of linear_few.cu, whose warps find in each piece how wide its codes are. All lanes of a warp go the same
- * way, once a piece.
+/* y = x W^T for few rows of x where columns of a matrix have codes of several widths (EXL2; the layout is in
+ * kernels.h): the kernel of linear_few.cu, whose warps find in each piece how wide its codes are. All lanes of a warp
+ * go the same way, once a piece.
  *
  * A weight is f16(scale (code - middle)), as its definition has it: one multiplication of pairs, which is no more than
  * scaling sums per group of 32 columns would take, and groups may begin at any of them. Slices are cut so that each has
@@ -62,7 +62,8 @@ template <int TILES> struct mixed_feeder {
                 uint4 *to = slot + r * MIXED_VECTORS + lane;
                 qs_copy_async16(to, from); /* 32 there always are */
                 if (lane + 32 < n_words) qs_copy_async16(to + 32, from + 32);
-                if (lane < (bits <= 4 ? 8 : 4)) qs_copy_async16(to + MIXED_WORDS, scales + (int64_t)(r * n_groups + group) * 32);
+                if (lane < (bits <= 4 ? 8 : 4))
+                    qs_copy_async16(to + MIXED_WORDS, scales + (int64_t)(r * n_groups + group) * 32);
             }
             if (lane == 8) qs_copy_async16(slot + MIXED_AT, piece);
             piece++;
@@ -134,7 +135,8 @@ struct mixed {
             return n;
         }
         template <int FORMAT>
-        __device__ __forceinline__ void add_part(float (&total)[TILES][COLUMNS][4], const uint4 *slot, int4 head, int lane)
+        __device__ __forceinline__ void add_part(float (&total)[TILES][COLUMNS][4], const uint4 *slot, int4 head,
+                                                 int lane)
         {
             add_piece<mixed_part<FORMAT>, COLUMNS, TILES, OWN>(total, slot, nullptr, x, head.z, head.w, b, lane);
         }
@@ -156,8 +158,9 @@ struct mixed {
 
 } // namespace
 
-extern "C" int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear *linears, int n_linears, const float *x,
-                                  const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes, bool soon)
+extern "C" int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear *linears, int n_linears,
+                                  const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms,
+                                  size_t shared_bytes, bool soon)
 {
     job j = {};
     how h = {n_sms, shared_bytes, soon, false, false, x, perm, nullptr};

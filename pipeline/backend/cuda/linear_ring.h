@@ -46,7 +46,8 @@ template <int FORMAT, int STEPS, bool ZEROS> struct piece {
         CHUNKS = WORDS <= 4 ? QS_CU_PIECE_CHUNKS : 1,
         CHUNK_GROUPS = CODED ? 4 / STEPS : 0, GROUPS = CHUNKS * CHUNK_GROUPS,
         CHUNK_VECTORS = WORDS * 8, WORD_VECTORS = CHUNKS * CHUNK_VECTORS,
-        SCALE_VECTORS = PAIRS_VECTORS * GROUPS, ZERO_VECTORS = ZEROS ? GROUPS : 0, META_VECTORS = SCALE_VECTORS + ZERO_VECTORS,
+        SCALE_VECTORS = PAIRS_VECTORS * GROUPS, ZERO_VECTORS = ZEROS ? GROUPS : 0,
+        META_VECTORS = SCALE_VECTORS + ZERO_VECTORS,
         VECTORS = WORD_VECTORS + META_VECTORS,
     };
     static_assert(META_VECTORS <= 32, "one copy of a warp");
@@ -101,8 +102,8 @@ __device__ __forceinline__ int pieces_of(const job &j, int slice)
     return max(min(j.slice_pieces, j.n_pieces - slice * j.slice_pieces), 0);
 }
 
-/* Fills a warp's ring: where its next piece comes from. What the loop over pieces adds to is kept, not worked out anew: it
- * is a fifth of the instructions that a warp has for a piece of 4-bit codes. */
+/* Fills a warp's ring: where its next piece comes from. What the loop over pieces adds to is kept, not worked out anew:
+ * it is a fifth of the instructions that a warp has for a piece of 4-bit codes. */
 template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct even_feeder {
     using part = piece<FORMAT, STEPS, ZEROS>;
     const char *words, *meta; /* of the lane: of the next piece; of its vector of the first group */
@@ -110,7 +111,10 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct even_feeder {
     int item, step, n_steps;
 
     static __device__ __forceinline__ bool has_scale(int lane) { return !ZEROS || lane < part::SCALE_VECTORS; }
-    static __device__ __forceinline__ uint32_t group_bytes(int lane) { return has_scale(lane) ? 16 * part::PAIRS_VECTORS : 16; }
+    static __device__ __forceinline__ uint32_t group_bytes(int lane)
+    {
+        return has_scale(lane) ? 16 * part::PAIRS_VECTORS : 16;
+    }
 
     __device__ __forceinline__ void find(const job &j, int slice, int lane)
     {
@@ -149,7 +153,8 @@ template <int FORMAT, int STEPS, bool ZEROS, int TILES> struct even_feeder {
                     if (i + 32 <= part::WORD_VECTORS || i + lane < part::WORD_VECTORS)
                         qs_copy_async16(to + i, from + i * sizeof(uint4));
                 if (lane < part::META_VECTORS)
-                    qs_copy_async16(to + part::WORD_VECTORS, meta + (uint32_t)(r * j.n_groups + group) * group_bytes(lane));
+                    qs_copy_async16(to + part::WORD_VECTORS,
+                                    meta + (uint32_t)(r * j.n_groups + group) * group_bytes(lane));
             }
             words += part::WORD_VECTORS * sizeof(uint4);
             at += 2 * 4 * part::CHUNKS;

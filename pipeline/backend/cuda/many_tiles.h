@@ -16,7 +16,8 @@
 
 namespace {
 
-enum { GROUP = 128 /* threads of a warpgroup */, N_GROUPS = 2, CONSUMERS = N_GROUPS * GROUP, THREADS = CONSUMERS + GROUP,
+enum { GROUP = 128 /* threads of a warpgroup */, N_GROUPS = 2,
+       CONSUMERS = N_GROUPS * GROUP, THREADS = CONSUMERS + GROUP,
        CONSUMER_REGISTERS = 232, PRODUCER_REGISTERS = 40,
        RING_BYTES = 200 << 10, STAGES_MAX = 8, ALIGNMENT = 1024, PART_CHUNKS = 4 /* of a range at least */,
        X_ROW_BYTES = QS_CU_CHUNK * 2 };

@@ -56,7 +56,8 @@ __device__ __forceinline__ void store_step(const rows_of_x &r, int64_t row, int 
 #pragma unroll
     for (int h = 0; h < 2; h++)
         *reinterpret_cast<uint4 *>(to + row * QS_CU_CHUNK + qs_tile_at((int)(row % 8), 16 * (step % 4) + 8 * h) -
-                                   row % 8 * QS_CU_CHUNK) = make_uint4(pairs[h][0], pairs[h][1], pairs[h][2], pairs[h][3]);
+                                   row % 8 * QS_CU_CHUNK) =
+            make_uint4(pairs[h][0], pairs[h][1], pairs[h][2], pairs[h][3]);
 }
 
 /* The norm of norm.h, a thread having four neighbouring quads of a segment: the same sums in the same order. */
@@ -170,7 +171,8 @@ template <bool CODES> __global__ void __launch_bounds__(PREPARE_THREADS) prepare
     if (thread == 0) r.scale[row] = scale.down();
 }
 
-int launch(void *stream, const rows_of_x &with, const float *x, int64_t n, int64_t n_in, bool bf16, const qs_cu_many_x *out)
+int launch(void *stream, const rows_of_x &with, const float *x, int64_t n, int64_t n_in, bool bf16,
+           const qs_cu_many_x *out)
 {
     rows_of_x r = with;
     r.x = x;

@@ -38,7 +38,8 @@ struct normed_rows {
 __device__ __forceinline__ void put_normed(const normed_rows &to, int64_t vector, float4 v)
 {
     if (to.rounded != nullptr)
-        reinterpret_cast<uint2 *>(to.rounded)[vector] = make_uint2(qs_bf16x2_of_f32(v.x, v.y), qs_bf16x2_of_f32(v.z, v.w));
+        reinterpret_cast<uint2 *>(to.rounded)[vector] = make_uint2(qs_bf16x2_of_f32(v.x, v.y),
+                                                                   qs_bf16x2_of_f32(v.z, v.w));
     else reinterpret_cast<float4 *>(to.out)[vector] = v;
 }
 
@@ -225,12 +226,14 @@ void launch_rmsnorm_block(void *stream, const float *x, const float *weight, int
               reinterpret_cast<const float4 *>(weight), (int)n_vectors, eps, to);
 }
 
-int launch_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps, const normed_rows &to)
+int launch_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps,
+                   const normed_rows &to)
 {
     constexpr int64_t PER_BLOCK = 32 * NORM_WARPS_MAX;
     if (n == 0) return 0;
     int64_t n_vectors = d / 4;
-    bool whole = d % 4 == 0 && is_aligned16(x) && is_aligned16(weight) && is_aligned16(to.out) && is_aligned16(to.rounded);
+    bool whole = d % 4 == 0 && is_aligned16(x) && is_aligned16(weight) && is_aligned16(to.out) &&
+                 is_aligned16(to.rounded);
     if (!whole || n_vectors > 8 * PER_BLOCK)
         QS_LAUNCH_SOON(rmsnorm_any, (unsigned)n, THREADS, 0, stream, x, weight, d, eps, to);
     else if (n_vectors <= HEAD_VECTORS_MAX)
@@ -262,7 +265,8 @@ extern "C" int qs_cu_gather_rows(void *stream, const float *table, const int32_t
     return qs_launch_status();
 }
 
-extern "C" int qs_cu_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps, float *out)
+extern "C" int qs_cu_rmsnorm(void *stream, const float *x, const float *weight, int64_t n, int64_t d, float eps,
+                             float *out)
 {
     return launch_rmsnorm(stream, x, weight, n, d, eps, {out, nullptr});
 }
@@ -320,7 +324,8 @@ extern "C" int qs_cu_silu_mul_bf16(void *stream, const float *gate, const float 
     return qs_launch_status();
 }
 
-extern "C" int qs_cu_permuted_bf16(void *stream, const float *x, int64_t n, int64_t d, const int32_t *perm, uint16_t *out)
+extern "C" int qs_cu_permuted_bf16(void *stream, const float *x, int64_t n, int64_t d, const int32_t *perm,
+                                   uint16_t *out)
 {
     if (n == 0 || d == 0) return 0;
     QS_LAUNCH_SOON(permuted_bf16, dim3((unsigned)n), THREADS, 0, stream, x, d, perm, out);

@@ -63,7 +63,8 @@ __device__ __forceinline__ double noisy(float logit, int32_t token, double tempe
 }
 
 /* The temperature that does what clamping the logits does. `sum`: of the row's logits. */
-__device__ __forceinline__ double clamped(const float *row, int32_t n_vocab, double sum, double temperature, double clamp)
+__device__ __forceinline__ double clamped(const float *row, int32_t n_vocab, double sum, double temperature,
+                                          double clamp)
 {
     double mean = sum / (double)n_vocab, squares = 0.0;
     for (int32_t i = (int32_t)threadIdx.x; i < n_vocab; i += THREADS) {

@@ -89,14 +89,16 @@ struct products { /* what a warp has issued, oldest first */
 uint16_t element_of(uint64_t tile, int mn_major, int at, int k)
 {
     uint32_t start = (uint32_t)(tile & 0x3fffu) * 16, leading = (uint32_t)(tile >> 16 & 0x3fffu) * 16;
-    uint32_t stride = (uint32_t)(tile >> 32 & 0x3fffu) * 16, base = qs_shared_address(qs_simt_self->block->dynamic_shared);
+    uint32_t stride = (uint32_t)(tile >> 32 & 0x3fffu) * 16,
+             base = qs_shared_address(qs_simt_self->block->dynamic_shared);
     uint32_t offset = mn_major ? (uint32_t)(at / 64) * leading + (uint32_t)(k / 8) * stride + (uint32_t)(k % 8) * 128 +
                                      (uint32_t)(at % 64) * 2
                                : (uint32_t)(at / 8) * stride + (uint32_t)(at % 8) * 128 + (uint32_t)k * 2;
     uint32_t address = start + offset;
     address ^= (address >> 7 & 7) << 4;
     uint16_t bits;
-    memcpy(&bits, static_cast<char *>(qs_simt_self->block->dynamic_shared) + ((address - base) & 0x3ffffu), sizeof bits);
+    memcpy(&bits, static_cast<char *>(qs_simt_self->block->dynamic_shared) + ((address - base) & 0x3ffffu),
+           sizeof bits);
     return bits;
 }
 
@@ -121,7 +123,8 @@ void compute(const product *p, int warp)
     for (int row = 0; row < ROWS; row++) {
         double a[K];
         for (int k = 0; k < K; k++)
-            a[k] = value_of(w->a != nullptr ? p->a[row][k] : element_of(w->a_tile, w->a_mn, ROWS * warp + row, k), w->bf16);
+            a[k] = value_of(w->a != nullptr ? p->a[row][k] : element_of(w->a_tile, w->a_mn, ROWS * warp + row, k),
+                            w->bf16);
         multiply(a, b, w->n, sums);
         for (int j = 0; j < w->n; j++) {
             float *d = p->d[row % 8 * 4 + j % 8 / 2] + j / 8 * 4 + row / 8 * 2 + j % 2;
@@ -256,7 +259,8 @@ static fiber *running(void) { return reinterpret_cast<fiber *>(const_cast<qs_sim
 void qs_simt_copy(void *shared, uint4 value, qs_simt_place place)
 {
     fiber *f = running();
-    if (reinterpret_cast<uintptr_t>(shared) % 16 != 0) qs_simt_give_up("copy to shared memory that is not aligned to 16", place);
+    if (reinterpret_cast<uintptr_t>(shared) % 16 != 0)
+        qs_simt_give_up("copy to shared memory that is not aligned to 16", place);
     if (f->n_copies == f->copies_cap) {
         f->copies_cap = f->copies_cap == 0 ? 8 : 2 * f->copies_cap;
         f->copies = static_cast<copy *>(realloc(f->copies, (size_t)f->copies_cap * sizeof(copy)));

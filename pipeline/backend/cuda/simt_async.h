@@ -2,9 +2,9 @@
  * where no CUDA compiler is at work.
  *
  * A bulk copy arrives when somebody looks at its barrier, and no sooner. A product is computed when a wait covers its
- * group, from what shared memory then holds and the registers held when it was issued; D is written then, and no sooner.
- * Operands are found by the descriptors' own fields and the swizzle of addresses, as the PTX manual has them. Each warp
- * computes its 16 rows for itself. */
+ * group, from what shared memory then holds and the registers held when it was issued; D is written then, and no
+ * sooner. Operands are found by the descriptors' own fields and the swizzle of addresses, as the PTX manual has them.
+ * Each warp computes its 16 rows for itself. */
 #ifndef QS_BACKEND_CUDA_SIMT_ASYNC_H
 #define QS_BACKEND_CUDA_SIMT_ASYNC_H
 

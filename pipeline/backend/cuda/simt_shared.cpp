@@ -45,7 +45,8 @@ void collect(const ElfW(Sym) *symbols, size_t n_symbols, const char *names, size
 
 void read_symbols(FILE *file, const ElfW(Ehdr) *header)
 {
-    ElfW(Shdr) *sections = static_cast<ElfW(Shdr) *>(read_at(file, header->e_shoff, header->e_shnum * sizeof *sections));
+    ElfW(Shdr) *sections = static_cast<ElfW(Shdr) *>(
+        read_at(file, header->e_shoff, header->e_shnum * sizeof *sections));
     for (int i = 0; sections != NULL && i < header->e_shnum; i++) {
         if (sections[i].sh_type != SHT_SYMTAB || sections[i].sh_link >= header->e_shnum) continue;
         const ElfW(Shdr) *strings = &sections[sections[i].sh_link];

@@ -85,7 +85,8 @@ void do_mma(const warp *w, const request *asked)
     multiply(a, b, sums);
     for (unsigned lane = 0; lane < WARP; lane++) {
         float *c = static_cast<float *>(w->lanes[lane].asked.out);
-        for (unsigned i = 0; i < 4; i++) c[i] = qs_simt_cut_to_f32(c[i] + sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
+        for (unsigned i = 0; i < 4; i++)
+            c[i] = qs_simt_cut_to_f32(c[i] + sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
     }
 }
 

@@ -9,15 +9,17 @@
  * g = lane / 4, t = lane % 4,
  *   A in registers   a[0 .. 3] as of mma.m16n8k16 (device.h)
  *   D                d[4 j], d[4 j + 1] (row g, columns 8 j + 2 t and the next), d[4 j + 2], d[4 j + 3] (row g + 8)
- * In shared memory rows of 64 elements (128 bytes) lie one behind the other, eight of them are a block of 1024 bytes that
- * begins at a multiple of 1024, and within a row the 16-byte pieces are swizzled: piece p of row r is at p ^ (r % 8).
+ * In shared memory rows of 64 elements (128 bytes) lie one behind the other, eight of them are a block of 1024 bytes
+ * that begins at a multiple of 1024, and within a row the 16-byte pieces are swizzled: piece p of row r is at
+ * p ^ (r % 8).
  *   K-major          a row is 64 k of one m (or n): qs_tile_k. k-step s of such a row: qs_tile_step(tile, s).
  *   MN-major         a row is 64 m (or n) of one k: qs_tile_mn; further m lie `next_bytes` behind. k-step s begins 2048
  *                    bytes, two blocks, later: qs_tile_rows(tile, 16 s).
  *
- * Order: registers are written, qs_wgmma_fence, qs_wgmma ..., qs_wgmma_commit; the registers of D and A, and shared memory
- * of the operands, may be touched again after a qs_wgmma_wait that covers the group. Shared memory that was written by
- * ordinary stores or cp.async needs qs_fence_async in each writing thread before the barrier in front of qs_wgmma. */
+ * Order: registers are written, qs_wgmma_fence, qs_wgmma ..., qs_wgmma_commit; the registers of D and A, and shared
+ * memory of the operands, may be touched again after a qs_wgmma_wait that covers the group. Shared memory that was
+ * written by ordinary stores or cp.async needs qs_fence_async in each writing thread before the barrier in front of
+ * qs_wgmma. */
 #ifndef QS_BACKEND_CUDA_WGMMA_H
 #define QS_BACKEND_CUDA_WGMMA_H
 
@@ -41,7 +43,8 @@ __device__ __forceinline__ uint32_t qs_shared_address(const void *shared)
 /* One thread readies barriers, then calls qs_barrier_ready, then the block synchronises. */
 __device__ __forceinline__ void qs_barrier_init(uint64_t *barrier, int n_arrivals)
 {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(qs_shared_address(barrier)), "r"(n_arrivals) : "memory");
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
+                 :: "r"(qs_shared_address(barrier)), "r"(n_arrivals) : "memory");
 }
 __device__ __forceinline__ void qs_barrier_ready(void)
 {
@@ -74,12 +77,13 @@ __device__ __forceinline__ void qs_barrier_wait(uint64_t *barrier, uint32_t pari
 __device__ __forceinline__ void qs_copy_bulk(void *shared, const void *global, uint32_t bytes, uint64_t *barrier)
 {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                 :: "r"(qs_shared_address(shared)), "l"(global), "r"(bytes), "r"(qs_shared_address(barrier)) : "memory");
+                 :: "r"(qs_shared_address(shared)), "l"(global), "r"(bytes), "r"(qs_shared_address(barrier))
+                 : "memory");
 }
 __device__ __forceinline__ void qs_fence_async(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-/* Registers of each thread of the calling warpgroup from here on, a multiple of 8. The kernel's launch bounds say that a
- * multiprocessor has one block, and each role is a branch of one if. */
+/* Registers of each thread of the calling warpgroup from here on, a multiple of 8. The kernel's launch bounds say that
+ * a multiprocessor has one block, and each role is a branch of one if. */
 template <int N> __device__ __forceinline__ void qs_take_registers(void)
 {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N));
@@ -121,15 +125,16 @@ template <int N> __device__ __forceinline__ void qs_wgmma_wait(void) /* for all 
     "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define QS_WGMMA_HEAD(ADD) "{\n.reg .pred add;\nsetp.ne.b32 add, " ADD ", 0;\nwgmma.mma_async.sync.aligned.m64n"
 #define QS_WGMMA_REGISTERS(TYPE, N, HALF, A0, A1, A2, A3, B, T)                                                        \
-    asm volatile(QS_WGMMA_HEAD("1") #N "k16.f32." TYPE "." TYPE " {" QS_R##HALF "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B \
-                 ", add, 1, 1, %" #T ";\n}"                                                                          \
+    asm volatile(QS_WGMMA_HEAD("1") #N "k16.f32." TYPE "." TYPE " {" QS_R##HALF "}, "                                  \
+                 "{%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B ", add, 1, 1, %" #T ";\n}"                             \
                  : QS_D##HALF(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_MN))
 #define QS_WGMMA_SHARED(TYPE, N, HALF, A, B, TA, TB, ADD)                                                              \
-    asm volatile(QS_WGMMA_HEAD("%" #ADD) #N "k16.f32." TYPE "." TYPE " {" QS_R##HALF "}, %" #A ", %" #B ", add, 1, 1, %" #TA ", %" #TB \
-                 ";\n}" : QS_D##HALF(0) : "l"(a), "l"(b), "n"(A_MN), "n"(B_MN), "r"((int)add))
+    asm volatile(QS_WGMMA_HEAD("%" #ADD) #N "k16.f32." TYPE "." TYPE " {" QS_R##HALF "}, "                             \
+                 "%" #A ", %" #B ", add, 1, 1, %" #TA ", %" #TB ";\n}"                                                \
+                 : QS_D##HALF(0) : "l"(a), "l"(b), "n"(A_MN), "n"(B_MN), "r"((int)add))
 
-/* The second form can leave out D: D = A B where not `add`. b, and a of that form: qs_tile_k, or qs_tile_mn where B_MN (A_MN) is 1. N is twice the number of a thread's
- * results; I0 .. number the operands behind those. */
+/* The second form can leave out D: D = A B where not `add`. b, and a of that form: qs_tile_k, or qs_tile_mn where B_MN
+ * (A_MN) is 1. N is twice the number of a thread's results; I0 .. number the operands behind those. */
 #define QS_WGMMA_SIZE(N, HALF, I0, I1, I2, I3, I4, I5)                                                                 \
     template <bool BF16, int B_MN = 0>                                                                                \
     __device__ __forceinline__ void qs_wgmma(float (&d)[HALF], const uint32_t (&a)[4], uint64_t b)                     \
