@@ -102,9 +102,13 @@ static qs_err judge_lengths(const qs_entropy_input *in, const qs_curve_pair *pai
     static const struct {
         const char *metric;
         int64_t n_steps;
-    } lengths[] = {{"entropy_stable_64", 64}, {"entropy_stable_128", 128}, {"entropy_stable_256", 256}, {"entropy_stable_512", 512}};
+    } lengths[] = {{"entropy_stable_64", 64},
+                   {"entropy_stable_128", 128},
+                   {"entropy_stable_256", 256},
+                   {"entropy_stable_512", 512}};
     qs_bootstrap options = {.seed = in->seed, .n_resamples = N_RESAMPLES};
-    for (size_t i = 0; i < sizeof lengths / sizeof *lengths && lengths[i].n_steps <= pair->n_steps && pair->n > 0; i++) {
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        if (lengths[i].n_steps > pair->n_steps || pair->n <= 0) break;
         pooled p = {0};
         qs_estimate estimate;
         qs_err err = pooled_init(&p, pair, lengths[i].n_steps);

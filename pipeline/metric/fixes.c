@@ -63,8 +63,9 @@ static void drop_residue(const qs_fix_context *c, qs_ranking *rankings)
     const float *vectors = qs_retriever_vectors(f->retriever);
     for (int64_t p = 0; p < c->questions->n_prompts; p++) {
         double keys[QS_POOL];
+        const float *asked = f->asked + p * f->dim;
         for (int64_t i = 0; i < rankings[p].n; i++)
-            keys[i] = qs_delta_s(f->asked + p * f->dim, vectors + rankings[p].hits[i].snippet * f->dim, f->dim) > residue;
+            keys[i] = qs_delta_s(asked, vectors + rankings[p].hits[i].snippet * f->dim, f->dim) > residue;
         order_by(&rankings[p], keys);
     }
 }
@@ -78,16 +79,19 @@ static void drop_residue(const qs_fix_context *c, qs_ranking *rankings)
 const qs_fix qs_fixes[] = {
     {.name = "header-lock", .text = "canonical headers, snippets in the order of section and id",
      .aims = LAMBDA " " CITED " snippet_divergence json_ok", .serve = lock_headers},
-    {.name = "rerank", .text = "snippets that both the reference's and the configuration's ranking place high come first",
+    {.name = "rerank",
+     .text = "snippets that both the reference's and the configuration's ranking place high come first",
      .aims = CITED " snippet_divergence anchor_drift dS_drift", .rank = rank_twice},
     {.name = "bbam", .text = "sampling logits scaled by exp(-.618 sigma); a greedy answer stays what it is",
      .aims = LAMBDA, .serve = clamp_logits},
     {.name = "bbmc", .text = "snippets with dS above .60 to the question go behind the others",
      .aims = "dS_QE dS_QE_transit dS_QE_risk dS_drift " CITED, .rank = drop_residue},
-    {.name = "bbpf", .text = "three orders of the snippets; of the answers the one that cites the snippet nearest to the "
-                             "question, of long texts the one nearest to what it is about",
+    {.name = "bbpf",
+     .text = "three orders of the snippets; of the answers the one that cites the snippet nearest to the "
+             "question, of long texts the one nearest to what it is about",
      .aims = LAMBDA " " CITED " snippet_divergence " LONG, .orders = true},
-    {.name = "bbcr", .text = "a long text that is lost goes back to its best step and over a line that cites what it is about",
+    {.name = "bbcr",
+     .text = "a long text that is lost goes back to its best step and over a line that cites what it is about",
      .aims = LONG, .long_texts = true},
     {.name = "deterministic", .text = "greedy answers in place of sampled ones", .aims = LAMBDA, .serve = be_greedy},
     {.name = "temp-floor", .text = "a temperature of at least .3", .aims = LAMBDA, .serve = raise_floor},

@@ -9,7 +9,11 @@ enum { BLOCK_ROWS = 1024, HEAD_ROWS = 64 };
 
 /* The halves of a layer, each with a stream of its own. */
 enum { ATTENTION, MLP, N_HALVES };
-static int half_of(qs_role role) { return qs_role_site(role) == QS_SITE_QKV || qs_role_site(role) == QS_SITE_O ? ATTENTION : MLP; }
+static int half_of(qs_role role)
+{
+    qs_site site = qs_role_site(role);
+    return site == QS_SITE_QKV || site == QS_SITE_O ? ATTENTION : MLP;
+}
 
 struct qs_sensitivity {
     qs_backend *backend;
