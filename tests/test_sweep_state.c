@@ -53,8 +53,7 @@ static void test_states(void **state)
     OK(qs_path_format(failed, "%s/rtn-b8-g32-sym.quant.h5", dir));
     OK(qs_failure_record(failed, "rtn-b8-g32-sym", qs_fail(QS_E_NUMERIC, "layers.1.q: \"NaN\" at 7")));
     OK(qs_sweep_state_read(&sweep, dir, &grid));
-    /* Our own number looks as if it had come round again, so that only a lock tells that the part is written.
-     */
+    /* Our own number looks as if it had come round again, so that only a lock tells that the part is written. */
     assert_int_equal(sweep.points[2].state, QS_POINT_QUANTIZED);
     qs_sweep_state_free(&sweep);
     OK(qs_path_format(name, "rtn-b4-g32-sym.eval.h5.part.%ld", (long)getppid()));
@@ -66,8 +65,7 @@ static void test_states(void **state)
     }
     assert_string_equal(sweep.points[3].failure.error, "layers.1.q: \"NaN\" at 7");
     assert_int_equal(sweep.points[3].failure.status, QS_E_NUMERIC);
-    /* 2 s for a point to quantise (one is left, besides the failed one), 10 s for each of three to evaluate.
-     */
+    /* 2 s for a point to quantise (one is left, besides the failed one), 10 s for each of three to evaluate. */
     assert_true(sweep.eta == 32);
     qs_sweep_state_free(&sweep);
     qs_failure_clear(failed);

@@ -3,8 +3,7 @@
  * A fallible function returns qs_err and, on failure, has stored a text of the form
  * "verb object: cause; what to do" with qs_fail(). Callers add context with qs_context() or pass the
  * code on with QS_TRY. Only main() prints the text and turns the code into the exit status, which is
- * the numeric value of the code. The text is per thread; fallible calls stay outside parallel regions.
- */
+ * the numeric value of the code. The text is per thread; fallible calls stay outside parallel regions. */
 #ifndef QS_BASE_ERROR_H
 #define QS_BASE_ERROR_H
 

@@ -16,8 +16,7 @@
  * re-ranking score of that snippet.
  *
  * In a chat (data/chat.h) the instruction is the system's turn and snippets and question are the user's; "Answer:" is
- * left out, since the answer stands behind the assistant's head.
- */
+ * left out, since the answer stands behind the assistant's head. */
 #ifndef QS_DATA_PROMPT_H
 #define QS_DATA_PROMPT_H
 

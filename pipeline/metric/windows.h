@@ -1,10 +1,10 @@
 /* Evaluation windows: a text as token windows of one length, and which positions of a window are scored.
  * A perplexity means nothing without them, so every eval artifact carries them.
  *
- *   hf        the text tokenised once, BOS once at its start when the tokenizer adds one; every token of a
- * window but the first is predicted (Frantar et al. 2022 and the Hugging Face guide on fixed-length models)
- *   llamacpp  the same, but the first token of every window is replaced by BOS, and only positions n_ctx / 2
- * to n_ctx - 2 predict, so that each scored token has seen at least half a window (llama-perplexity)
+ *   hf        the text tokenised once, BOS once at its start when the tokenizer adds one; every token of a window but
+ *             the first is predicted (Frantar et al. 2022 and the Hugging Face guide on fixed-length models)
+ *   llamacpp  the same, but the first token of every window is replaced by BOS, and only positions n_ctx / 2 to
+ *             n_ctx - 2 predict, so that each scored token has seen at least half a window (llama-perplexity)
  *
  * Windows do not overlap; what is left at the end of the text is dropped. */
 #ifndef QS_METRIC_WINDOWS_H

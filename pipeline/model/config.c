@@ -180,8 +180,7 @@ static qs_err read_rope_kind(qs_model_config *c, const char *type, const char *n
                    "read %s: rope type %.64s is not supported, only default, linear and llama3", name, type);
 }
 
-/* Old spelling: rope_theta beside rope_scaling {type or rope_type, ...}. New: all of it in rope_parameters.
- */
+/* Old spelling: rope_theta beside rope_scaling {type or rope_type, ...}. New: all of it in rope_parameters. */
 static qs_err read_rope(qs_model_config *c, const json_t *root, const char *name)
 {
     qs_err err;

@@ -202,8 +202,7 @@ static void scale_q4_k(int *scale, int *minimum, const uint8_t s[12], int j)
     }
 }
 
-/* Q4_K, and Q5_K with its fifth bits in qh (NULL for Q4_K): 32 bytes hold two runs of 32, low nibbles first.
- */
+/* Q4_K, and Q5_K with its fifth bits in qh (NULL for Q4_K): 32 bytes hold two runs of 32, low nibbles first. */
 static void from_nibbles_k(float *dst, float d, float dmin, const uint8_t scales[12], const uint8_t *qs,
                            const uint8_t *qh)
 {

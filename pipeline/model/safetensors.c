@@ -121,8 +121,7 @@ static int compare_names(const void *a, const void *b)
     return strcmp(((const qs_safetensor *)a)->name, ((const qs_safetensor *)b)->name);
 }
 
-/* Each tensor begins where the one before ended: neither holes nor overlaps, and the last one ends the file.
- */
+/* Each tensor begins where the one before ended: neither holes nor overlaps, and the last one ends the file. */
 static qs_err check_places(qs_safetensors *file, const uint8_t *data, size_t data_bytes, const char *name)
 {
     if (file->n_tensors > 0)

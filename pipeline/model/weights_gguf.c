@@ -31,8 +31,7 @@ static qs_err find_tensor(void *context, const char *name, qs_found *found)
     return QS_OK;
 }
 
-/* As in a directory: a tensor that nothing uses means that the model computes something we would leave out.
- */
+/* As in a directory: a tensor that nothing uses means that the model computes something we would leave out. */
 static qs_err check_unused(const qs_model *model, const bool *used)
 {
     for (int64_t i = 0; i < model->gguf.n_tensors; i++) {

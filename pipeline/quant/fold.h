@@ -3,9 +3,9 @@
  * by columns[site], and
  *
  *   qkv      the norm in front of the attention is divided by it
- *   o        rows of v_proj and its bias are divided by it: query heads that share a key/value head share its
- * scaling gate_up  the norm in front of the MLP is divided by it down     rows of up_proj are divided by it
- */
+ *   o        rows of v_proj and its bias are divided by it: query heads that share a key/value head share its scaling
+ *   gate_up  the norm in front of the MLP is divided by it
+ *   down     rows of up_proj are divided by it */
 #ifndef QS_QUANT_FOLD_H
 #define QS_QUANT_FOLD_H
 

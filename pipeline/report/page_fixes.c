@@ -63,8 +63,7 @@ static void put_row(fixes_page *f, const qs_sweep_config *config, const qs_fix *
     (void)fputs("</tr>\n", stream);
 }
 
-/* What cannot be read any more is left out; fixes.csv, written from the same artifacts, would have said so.
- */
+/* What cannot be read any more is left out; fixes.csv, written from the same artifacts, would have said so. */
 static void put_config(fixes_page *f, const qs_sweep_config *config)
 {
     qs_artifact *artifact = NULL;

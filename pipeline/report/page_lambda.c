@@ -1,5 +1,4 @@
-/* λ run by run: the states of a few configurations beside the reference's, and the probe over k and headers.
- */
+/* λ run by run: the states of a few configurations beside the reference's, and the probe over k and headers. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

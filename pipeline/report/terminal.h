@@ -1,5 +1,4 @@
-/* The report for people: one table, what failed and by how much, what was not measured, the recommendation.
- */
+/* The report for people: one table, what failed and by how much, what was not measured, the recommendation. */
 #ifndef QS_REPORT_TERMINAL_H
 #define QS_REPORT_TERMINAL_H
 

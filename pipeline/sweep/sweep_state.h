@@ -1,6 +1,5 @@
 /* The state of a sweep, read from its directory alone: files that are there, records of failures, parts that
- * somebody is writing. Nothing is opened and nothing is locked, so it can be asked for while the sweep runs.
- */
+ * somebody is writing. Nothing is opened and nothing is locked, so it can be asked for while the sweep runs. */
 #ifndef QS_SWEEP_SWEEP_STATE_H
 #define QS_SWEEP_SWEEP_STATE_H
 

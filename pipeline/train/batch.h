@@ -1,6 +1,5 @@
 /* What one step trains on: rows of n_ctx tokens, each filled with whole examples, one behind the other. An
- * example sees itself alone and counts its positions from 0, so that packing changes nothing but the speed.
- */
+ * example sees itself alone and counts its positions from 0, so that packing changes nothing but the speed. */
 #ifndef QS_TRAIN_BATCH_H
 #define QS_TRAIN_BATCH_H
 
@@ -31,8 +30,7 @@ void qs_batch_fini(qs_batch *batch);
 void qs_batch_clear(qs_batch *batch);
 
 /* Puts an example of n >= 2 tokens into the first row that has room; false when none has. weights and
- * is_answer [n] belong to the tokens themselves; those of the first are not used, since nothing predicts it.
- */
+ * is_answer [n] belong to the tokens themselves; those of the first are not used, since nothing predicts it. */
 bool qs_batch_add(qs_batch *batch, int64_t n, const int32_t *tokens, const float *weights,
                   const uint8_t *is_answer);
 

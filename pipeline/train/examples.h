@@ -37,8 +37,7 @@ void qs_examples_reorder(qs_examples *examples, uint64_t seed);
 int64_t qs_examples_n_too_long(const qs_examples *examples);
 
 /* Fills a batch with the examples from *cursor on, which moves to the first that did not fit. With `end` >= 0
- * it stops there; a batch of 0 tokens then means that none is left. Errors: QS_E_INPUT names file and line.
- */
+ * it stops there; a batch of 0 tokens then means that none is left. Errors: QS_E_INPUT names file and line. */
 QS_MUST_CHECK qs_err qs_examples_fill(qs_examples *examples, int64_t *cursor, int64_t end, qs_batch *batch);
 
 #endif

@@ -1,6 +1,5 @@
 /* What training does with one row, or one run of elements: plain C (row_kernels_ref.c) is the definition of
- * correct,
- * *_avx2.c and *_avx512.c override. Kernels neither allocate nor fail. */
+ * correct, *_avx2.c and *_avx512.c override. Kernels neither allocate nor fail. */
 #ifndef QS_TRAIN_ROW_KERNELS_H
 #define QS_TRAIN_ROW_KERNELS_H
 
@@ -17,8 +16,7 @@ typedef struct qs_token_loss {
 
 typedef struct qs_train_kernels {
     const char *from;
-    /* out = x * f * gain with f = 1 / sqrt(mean x^2 + eps), which is returned. Rows of d; out must not be x.
-     */
+    /* out = x * f * gain with f = 1 / sqrt(mean x^2 + eps), which is returned. Rows of d; out must not be x. */
     float (*rmsnorm)(const float *x, const float *gain, int64_t d, double eps, float *out);
     /* dx += the gradient through that: f (dy gain - x f^2 mean(dy gain x)); dgain += dy x f. */
     void (*rmsnorm_back)(const float *dy, const float *x, const float *gain, float f, int64_t d, float *dx,

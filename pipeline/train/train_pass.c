@@ -137,8 +137,7 @@ static void count_token(qs_train_loss *loss, const qs_token_loss *token, float w
     loss->n_answer_hits += token->is_largest;
 }
 
-/* Losses and, with a gradient, pass->wide = the gradient of the normed rows. A part of the logits at a time.
- */
+/* Losses and, with a gradient, pass->wide = the gradient of the normed rows. A part of the logits at a time. */
 static void head(qs_train_pass *pass, int thread, const qs_pass_weights *w, const row_view *row, float scale,
                  float *gradient, qs_train_loss *loss)
 {

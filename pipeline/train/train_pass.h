@@ -2,8 +2,7 @@
  *
  * Everything between two products is f32; what enters a product is kept in the engine's type, f32 or bf16. A
  * pass keeps the activations of all layers of one row (qs_train_pass_bytes); attention is computed 64 queries
- * at a time against all keys before them and again in the backward pass, so its probabilities are not kept.
- */
+ * at a time against all keys before them and again in the backward pass, so its probabilities are not kept. */
 #ifndef QS_TRAIN_TRAIN_PASS_H
 #define QS_TRAIN_TRAIN_PASS_H
 

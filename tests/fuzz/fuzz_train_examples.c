@@ -1,5 +1,4 @@
-/* Lines of training examples: what passes fills rows with tokens of the vocabulary, and never more than fit.
- */
+/* Lines of training examples: what passes fills rows with tokens of the vocabulary, and never more than fit. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -15,8 +15,7 @@
 typedef struct qs_product_engine qs_product_engine;
 typedef struct qs_product qs_product;
 
-/* For threads [0, n_threads). QS_E_UNSUPPORTED when compute is bf16 and this CPU would do it by a plain loop.
- */
+/* For threads [0, n_threads). QS_E_UNSUPPORTED when compute is bf16 and this CPU would do it by a plain loop. */
 QS_MUST_CHECK qs_err qs_product_engine_create(qs_product_engine **out, int n_threads, qs_compute compute);
 void qs_product_engine_destroy(qs_product_engine *engine); /* and its products */
 const char *qs_product_engine_describe(
@@ -34,8 +33,7 @@ typedef struct qs_product_shape {
 QS_MUST_CHECK qs_err qs_product_find(qs_product **out, qs_product_engine *engine,
                                      const qs_product_shape *shape);
 
-/* A and B of the engine's type (float or uint16_t bits of bf16), C f32. Must run where OpenMP has one thread.
- */
+/* A and B of the engine's type (float or uint16_t bits of bf16), C f32. Must run where OpenMP has one thread. */
 void qs_product_run(const qs_product *product, int thread, const void *a, const void *b, float *c);
 
 /* The first failure of any run. */

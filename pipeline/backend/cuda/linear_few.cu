@@ -22,8 +22,7 @@
  *   this form: 32 warps at one row, 24 to 8, two tiles of 16 warps at 32          56       64        73       109
  * The kernel before this one loaded weights into registers and had 16 warps add up at every tile (H200, memory 25
  * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. Sixteen slices instead of
- * eight cost
- * 4 bits 2 us and gain f16 4: a warp comes to another tile twice as often. */
+ * eight cost 4 bits 2 us and gain f16 4: a warp comes to another tile twice as often. */
 #include "backend/cuda/linear_parts.h"
 
 namespace {

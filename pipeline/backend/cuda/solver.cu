@@ -57,8 +57,7 @@ __device__ __forceinline__ void widen(const float *x, int n, int warp, int lane,
     }
 }
 
-/* After every warp has seen its share: the range of the group and the candidates. All threads of the block.
- */
+/* After every warp has seen its share: the range of the group and the candidates. All threads of the block. */
 __device__ __forceinline__ void start_search(search *s, const qs_cu_scale_rule &rule, exchange *ex, int warp,
                                              int lane, float low, float high)
 {
