@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/minmax.h"
 
 enum { CONTROL_TOKENS = 512 };
 
@@ -26,11 +27,9 @@ typedef struct run {
     qs_progress progress;
 } run;
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 void qs_quality_plan(qs_pass_plan *out, const qs_quality_job *job, int64_t n_candidates)
 {
-    int64_t n_streams = n_candidates > 0 ? least(n_candidates, QS_GROUP_MAX) : 1;
+    int64_t n_streams = n_candidates > 0 ? qs_min64(n_candidates, QS_GROUP_MAX) : 1;
     qs_pass_plan_make(out, qs_model_get_config(job->model), job->windows->n_ctx, job->windows->n_windows,
                       n_streams, job->budget_bytes);
     if (job->order == NULL || n_candidates == 0) return;
@@ -126,8 +125,8 @@ static qs_err run_control(run *r, qs_control *control)
     const qs_windows *windows = r->job->windows;
     const qs_linear_source *reference = NULL;
     qs_err err;
-    control->n_windows = least((CONTROL_TOKENS + windows->n_ctx - 1) / windows->n_ctx,
-                               least(r->plan.chunk_windows, windows->n_windows));
+    control->n_windows = qs_min64((CONTROL_TOKENS + windows->n_ctx - 1) / windows->n_ctx,
+                                  qs_min64(r->plan.chunk_windows, windows->n_windows));
     QS_TRY(qs_token_scores_alloc(&control->scores, control->n_windows * windows->n_scored, true));
     QS_TRY(
         QS_NEW(r->control, control->n_windows * windows->n_ctx * r->d_model, "hidden states of the control"));
@@ -172,7 +171,7 @@ qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream
                              (int64_t[]){windows->n_windows, windows->n_ctx, r.d_model}));
     start_progress(&r, "evaluate layers of the reference");
     for (int64_t first = 0; first < windows->n_windows; first += r.plan.batch_windows) {
-        int64_t n = least(windows->n_windows - first, r.plan.batch_windows);
+        int64_t n = qs_min64(windows->n_windows - first, r.plan.batch_windows);
         QS_TRY(
             qs_pass_run(r.pass, &stream->linears, 1, windows->ids + first * windows->n_ctx, n, &r.progress));
         stream->forward_s += qs_pass_seconds(r.pass, 0);
@@ -303,7 +302,7 @@ qs_err qs_quality_candidates(const qs_quality_job *job, const qs_baseline *basel
     }
     start_progress(&g.r, "evaluate layers");
     for (int64_t first = 0; first < windows->n_windows && g.n > 0; first += g.r.plan.batch_windows)
-        QS_TRY(run_batch(&g, first, least(windows->n_windows - first, g.r.plan.batch_windows)));
+        QS_TRY(run_batch(&g, first, qs_min64(windows->n_windows - first, g.r.plan.batch_windows)));
     if (g.r.with_kld) QS_TRY(qs_baseline_check(baseline, g.reference.nll));
 out:
     run_fini(&g.r);

@@ -1,6 +1,7 @@
 /* The decoder block: h += o(attention(rope(q(x)), rope(k(x)), v(x))), x = rmsnorm(h); then
  * h += down(silu(gate(y)) * up(y)), y = rmsnorm(h). (Touvron et al. 2023; Qwen3's norm of q and k per head.) */
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "model/block.h"
 #include "model/block_impl.h"
 
@@ -27,15 +28,13 @@ typedef struct layout {
 
 static int64_t padded(int64_t n) { return (n + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static layout lay_out(const qs_model_config *config, int64_t n_rows)
 {
     layout l = {
         .x = padded(n_rows * config->d_model),
         .q = padded(n_rows * config->n_heads * config->head_dim),
         .kv = padded(n_rows * config->n_kv_heads * config->head_dim),
-        .mlp = padded(least(n_rows, MLP_ROWS) * config->d_ff),
+        .mlp = padded(qs_min64(n_rows, MLP_ROWS) * config->d_ff),
         .inv_freq = padded(config->head_dim / 2),
         .positions = padded(n_rows),
     };
@@ -73,7 +72,7 @@ qs_err qs_scratch_create(qs_scratch **out, qs_backend *backend, const qs_model *
     QS_TRY(QS_NEW(s, 1, "scratch"));
     s->backend = backend;
     s->n_rows = n_rows;
-    s->mlp_rows = least(n_rows, MLP_ROWS);
+    s->mlp_rows = qs_min64(n_rows, MLP_ROWS);
     QS_TRY(qs_backend_alloc(backend, &s->buffer, (size_t)l.total * sizeof(float), "activations of a block"));
     s->x = s->buffer;
     s->q = s->x + l.x;
@@ -126,7 +125,7 @@ typedef struct product {
 static int64_t rows_at_once(const qs_block *block, int64_t n)
 {
     bool any = (block->options.uses & QS_USE_GEMM) != 0;
-    return any ? n : least(n, qs_backend_gemv_rows(block->backend));
+    return any ? n : qs_min64(n, qs_backend_gemv_rows(block->backend));
 }
 
 /* y[n, n_out] = x W^T + bias of linears that share their input, with what is around them (NULL = nothing). */
@@ -153,9 +152,9 @@ static qs_err linears(const qs_block *block, const qs_linear_with *with, const p
         }
         const float *rows = x + row * block->n_in[products[0].role];
         if (with != NULL)
-            QS_TRY(qs_op_linears_with(block->backend, with, jobs, n_products, rows, least(n - row, step)));
+            QS_TRY(qs_op_linears_with(block->backend, with, jobs, n_products, rows, qs_min64(n - row, step)));
         else
-            QS_TRY(qs_op_linears(block->backend, jobs, n_products, rows, least(n - row, step)));
+            QS_TRY(qs_op_linears(block->backend, jobs, n_products, rows, qs_min64(n - row, step)));
     }
 out:
     return err;
@@ -263,7 +262,7 @@ static qs_err finish(const qs_block *block, qs_scratch *s, float *hidden, int64_
     QS_TRY(see(tap, block, QS_SITE_O, s->attended, n));
     QS_TRY(add_linear(block, QS_ROLE_O, s->attended, n, hidden));
     for (int64_t row = 0; row < n; row += s->mlp_rows)
-        QS_TRY(mlp(block, s, hidden + row * d_model, least(n - row, s->mlp_rows), tap));
+        QS_TRY(mlp(block, s, hidden + row * d_model, qs_min64(n - row, s->mlp_rows), tap));
 out:
     return err;
 }
@@ -289,10 +288,10 @@ qs_err qs_block_forward(const qs_block *block, qs_scratch *scratch, float *hidde
     QS_TRY(check_rows(scratch, n_ctx, "a window"));
     qs_attention_shape shape = attention_shape(block);
     int64_t d_model = qs_model_get_config(block->model)->d_model;
-    int64_t step = least(scratch->n_rows / n_ctx, n_windows);
+    int64_t step = qs_min64(scratch->n_rows / n_ctx, n_windows);
     QS_TRY(set_positions(scratch, n_ctx));
     for (int64_t first = 0; first < n_windows; first += step) {
-        int64_t n = least(n_windows - first, step);
+        int64_t n = qs_min64(n_windows - first, step);
         float *h = hidden + first * n_ctx * d_model;
         QS_TRY(project(block, scratch, h, n * n_ctx, scratch->k, scratch->v, tap));
         QS_TRY(rotate(block, scratch, n * n_ctx, scratch->k));

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "model/block_impl.h"
 #include "model/forward.h"
 
@@ -42,14 +43,10 @@ struct qs_decoder {
     int32_t *positions;     /* host [batch]: tokens that each sequence holds */
 };
 
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Where the rows begin in a side's input, in floats; positions are in front of them. */
 static int64_t rows_offset(const qs_decoder *d) { return (d->batch + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
 
-static int64_t n_rows_max(const qs_decoder *d) { return most(d->n_ctx_cap, d->batch); }
+static int64_t n_rows_max(const qs_decoder *d) { return qs_max64(d->n_ctx_cap, d->batch); }
 
 static side *last_side(qs_decoder *d) { return &d->sides[d->n_sides - 1]; }
 
@@ -125,7 +122,7 @@ static qs_err check_options(const qs_backend *backend, const qs_model_config *co
         const qs_decoder_part *part = &options->parts[i];
         if (part->n_layers < 0)
             return qs_fail(QS_E_USAGE, "create decoder: a part of %lld layers", (long long)part->n_layers);
-        if (part->n_layers > 0) rows = least(rows, qs_backend_gemv_rows(part->backend));
+        if (part->n_layers > 0) rows = qs_min64(rows, qs_backend_gemv_rows(part->backend));
         n_layers += part->n_layers;
     }
     if (options->batch < 1 || options->batch > rows || options->n_ctx_cap < 1)
@@ -166,7 +163,7 @@ qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *
     d->own_head = linears != NULL && linears->get_head != NULL;
     d->batch = options->batch;
     d->n_ctx_cap = options->n_ctx_cap;
-    d->n_staged = most(d->batch, least(d->n_ctx_cap, STAGED_ROWS));
+    d->n_staged = qs_max64(d->batch, qs_min64(d->n_ctx_cap, STAGED_ROWS));
     lay_out_sides(d, backend, options);
     QS_TRY(QS_NEW(d->blocks, config->n_layers, "blocks"));
     QS_TRY(QS_NEW(d->kvs, config->n_layers, "caches"));
@@ -275,7 +272,7 @@ qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, const int32_t *tok
         return qs_fail(QS_E_USAGE, "prefill sequence %lld with %lld tokens: there are %lld sequences of up to %lld",
                        (long long)index, (long long)n, (long long)d->batch, (long long)d->n_ctx_cap);
     for (int64_t row = 0; row < n; row += d->n_staged) {
-        int64_t n_rows = least(n - row, d->n_staged);
+        int64_t n_rows = qs_min64(n - row, d->n_staged);
         QS_TRY(stage_embeddings(d, tokens + row, n_rows));
         QS_TRY(qs_backend_upload(first->backend, first->hidden + row * width, d->staged + rows_offset(d),
                                  (size_t)(n_rows * width) * sizeof(float)));

@@ -1,13 +1,12 @@
 #include "model/forward.h"
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "model/block_impl.h"
 #include "model/feed.h"
 
 /* Rows at once: of embeddings on their way to the device, through a block, and through the head. */
 enum { EMBED_ROWS = 64, BLOCK_ROWS = 1024, HEAD_ROWS = 64 };
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 qs_err qs_forward_embed(qs_backend *backend, const qs_model *model, const int32_t *tokens, int64_t n, float *hidden)
 {
@@ -15,9 +14,9 @@ qs_err qs_forward_embed(qs_backend *backend, const qs_model *model, const int32_
     float *rows = NULL;
     const qs_model_config *config = qs_model_get_config(model);
     int64_t d = config->d_model;
-    QS_TRY(QS_NEW(rows, least(n, EMBED_ROWS) * d, "embeddings"));
+    QS_TRY(QS_NEW(rows, qs_min64(n, EMBED_ROWS) * d, "embeddings"));
     for (int64_t first = 0; first < n; first += EMBED_ROWS) {
-        int64_t n_rows = least(n - first, EMBED_ROWS);
+        int64_t n_rows = qs_min64(n - first, EMBED_ROWS);
         for (int64_t i = 0; i < n_rows; i++) {
             int32_t token = tokens[first + i];
             if (token < 0 || token >= config->n_vocab) {
@@ -76,7 +75,7 @@ static qs_err run_layers(qs_backend *backend, const qs_model *model, const qs_li
     qs_scratch *scratch = NULL;
     qs_block_options options = {.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32};
     qs_feed_init(&feed, backend, model, &options);
-    int64_t at_once = n_ctx < BLOCK_ROWS ? least(n_windows, BLOCK_ROWS / n_ctx) : 1;
+    int64_t at_once = n_ctx < BLOCK_ROWS ? qs_min64(n_windows, BLOCK_ROWS / n_ctx) : 1;
     QS_TRY(qs_scratch_create(&scratch, backend, model, at_once * n_ctx));
     int64_t n_layers = qs_model_get_config(model)->n_layers;
     QS_TRY(qs_feed_load(&feed, linears, 0));
@@ -118,13 +117,13 @@ qs_err qs_forward_logits(qs_backend *backend, const qs_model *model, qs_compute 
     qs_matrix *head = NULL;
     float *x = NULL, *y = NULL;
     const qs_model_config *config = qs_model_get_config(model);
-    int64_t d = config->d_model, n_vocab = config->n_vocab, n_tile = least(n, HEAD_ROWS);
+    int64_t d = config->d_model, n_vocab = config->n_vocab, n_tile = qs_min64(n, HEAD_ROWS);
     qs_block_options options = {.uses = QS_USE_GEMM, .compute = compute, .dense_dtype = QS_F32};
     QS_TRY(qs_forward_head(&head, backend, model, NULL, &options));
     QS_TRY(qs_backend_alloc(backend, &x, (size_t)(n_tile * d) * sizeof *x, "hidden states"));
     QS_TRY(qs_backend_alloc(backend, &y, (size_t)(n_tile * n_vocab) * sizeof *y, "logits"));
     for (int64_t row = 0; row < n; row += n_tile) {
-        int64_t n_rows = least(n - row, n_tile);
+        int64_t n_rows = qs_min64(n - row, n_tile);
         QS_TRY(qs_backend_upload(backend, x, hidden + row * d, (size_t)(n_rows * d) * sizeof *x));
         QS_TRY(qs_op_linear(backend, head, x, n_rows, NULL, y));
         QS_TRY(qs_backend_download(backend, logits + row * n_vocab, y, (size_t)(n_rows * n_vocab) * sizeof *y));

@@ -1,4 +1,5 @@
 /* The second search of AWQ: where to cut the range of each group. */
+#include "base/minmax.h"
 #include "quant/awq_search.h"
 #include "quant/awq_tile.h"
 
@@ -14,8 +15,6 @@ typedef struct folding {
     float *folded;
     const qs_awq_lane *lanes;
 } folding;
-
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void cut(const float *x, int64_t n, const float *limit, float *out)
 {
@@ -64,7 +63,7 @@ static void clipped_losses(const folding *work, const qs_awq_rows *rows, const q
     int64_t n_in = work->task->job->n_in, group = spec->group_size > 0 ? spec->group_size : n_in;
     qs_scale_rule rule = {.bits = (int)spec->bits, .sym = spec->sym};
     for (int64_t g = 0; g < n_in; g += group)
-        qs_awq_round(work->ops, &rule, l->clipped + g * R, min64(group, n_in - g), l->e + g * R, l->codes);
+        qs_awq_round(work->ops, &rule, l->clipped + g * R, qs_min64(group, n_in - g), l->e + g * R, l->codes);
     for (int64_t i = 0; i < n_in * R; i++) l->e[i] += l->x[i] - l->clipped[i];
     qs_awq_unscale(rows, 0, n_in, l->e);
     qs_awq_forms(work->ops, work->h, n_in, l->e, n_in, l->product, form);
@@ -76,7 +75,7 @@ static void clip_rows(const folding *work, const qs_awq_rows *rows, const qs_awq
     int64_t n_in = work->task->job->n_in, group = work->task->spec->group_size;
     double plain[R], clipped[R];
     group = group > 0 ? group : n_in;
-    for (int64_t g = 0; g < n_in; g += group) clip_group(work, rows, g, min64(group, n_in - g), l);
+    for (int64_t g = 0; g < n_in; g += group) clip_group(work, rows, g, qs_min64(group, n_in - g), l);
     clipped_losses(work, rows, l, clipped);
     qs_awq_row_losses(work->ops, rows, work->h, l->x, l, plain);
     for (int64_t j = 0; j < n_in; j++)
@@ -91,7 +90,7 @@ static void round_rows(const folding *work, const qs_awq_rows *rows, const qs_aw
     int64_t n_in = work->task->job->n_in, group = spec->group_size > 0 ? spec->group_size : n_in;
     qs_scale_rule rule = {.bits = (int)spec->bits, .sym = spec->sym};
     for (int64_t g = 0; g < n_in; g += group)
-        qs_awq_round(work->ops, &rule, l->x + g * R, min64(group, n_in - g), l->e + g * R, l->codes);
+        qs_awq_round(work->ops, &rule, l->x + g * R, qs_min64(group, n_in - g), l->e + g * R, l->codes);
     for (int64_t i = 0; i < n_in * R; i++) l->x[i] -= l->e[i];
     qs_awq_unscale(rows, 0, n_in, l->x);
 }

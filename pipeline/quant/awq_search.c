@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "quant/awq_tile.h"
 
 enum {
@@ -13,8 +14,6 @@ enum {
     SCREEN_ROWS = 160,           /* about as many rows of a site choose them */
     AT_ONCE = 8,                 /* candidates that a thread tries on one tile */
 };
-
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- candidates ---- */
 
@@ -33,7 +32,7 @@ static void weigh_groups(void *context, int64_t first, int64_t last, int thread)
     size = size > 0 ? size : n_in;
     for (int64_t m = 0; m < work->site->n; m++) n_rows += tasks[m].job->n_out;
     for (int64_t g = first; g < last; g++) {
-        int64_t from = g * size, to = min64(from + size, n_in);
+        int64_t from = g * size, to = qs_min64(from + size, n_in);
         for (int64_t j = from; j < to; j++) work->mean[j] = 0;
         for (int64_t m = 0; m < work->site->n; m++) {
             for (int64_t r = 0; r < tasks[m].job->n_out; r++) {
@@ -135,7 +134,7 @@ static void list_items(item *items, const qs_awq_site *site, int64_t n, int64_t 
     for (int64_t c = 0; c < n; c += AT_ONCE)
         for (int64_t m = 0; m < site->n; m++)
             for (int64_t r = 0; r < site->tasks[m].job->n_out; r += R * stride)
-                items[at++] = (item){&site->tasks[m], r, c, min64(c + AT_ONCE, n)};
+                items[at++] = (item){&site->tasks[m], r, c, qs_min64(c + AT_ONCE, n)};
 }
 
 static qs_err rate_on_device(qs_workspace *workspace, const qs_awq_site *site, const float *scales,

@@ -2,11 +2,10 @@
 
 #include <string.h>
 
+#include "base/minmax.h"
 #include "quant/loss.h"
 
 enum { R = QS_TILE_ROWS, BLOCK = 16 /* columns coded in one call */ };
-
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 qs_err qs_awq_lanes(qs_awq_lane **out, qs_workspace *workspace, int64_t n_in)
 {
@@ -89,7 +88,7 @@ void qs_awq_round(const qs_tile_ops *ops, const qs_scale_rule *rule, const float
     if (e != x) memcpy(e, x, (size_t)(n * R) * sizeof *e);
     ops->scales(rule, e, n, NULL, scale, zero);
     for (int64_t i = 0; i < n; i += BLOCK)
-        ops->code(e + i * R, min64(BLOCK, n - i), rule->bits, scale, zero, NULL, identity, BLOCK, codes);
+        ops->code(e + i * R, qs_min64(BLOCK, n - i), rule->bits, scale, zero, NULL, identity, BLOCK, codes);
 }
 
 void qs_awq_unscale(const qs_awq_rows *rows, int64_t first, int64_t n, float *e)
@@ -107,7 +106,7 @@ void qs_awq_forms(const qs_tile_ops *ops, const float *h, int64_t n_in, const fl
 {
     memset(form, 0, R * sizeof *form);
     for (int64_t first = 0; first < n; first += QS_LOSS_STRIP) {
-        int64_t width = min64(QS_LOSS_STRIP, n - first);
+        int64_t width = qs_min64(QS_LOSS_STRIP, n - first);
         qs_loss_strip(ops, h, n_in, e, first, width, product);
         for (int64_t j = 0; j < width; j++)
             for (int k = 0; k < R; k++)
@@ -122,7 +121,7 @@ void qs_awq_row_losses(const qs_tile_ops *ops, const qs_awq_rows *rows, const fl
     int64_t n_in = rows->task->job->n_in, group = spec->group_size > 0 ? spec->group_size : n_in;
     qs_scale_rule rule = {.bits = (int)spec->bits, .sym = spec->sym};
     for (int64_t g = 0; g < n_in; g += group)
-        qs_awq_round(ops, &rule, x + g * R, min64(group, n_in - g), l->e + g * R, l->codes);
+        qs_awq_round(ops, &rule, x + g * R, qs_min64(group, n_in - g), l->e + g * R, l->codes);
     qs_awq_unscale(rows, 0, n_in, l->e);
     qs_awq_forms(ops, h, n_in, l->e, n_in, l->product, form);
 }

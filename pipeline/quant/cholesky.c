@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "backend/solver_ops.h"
+#include "base/minmax.h"
 
 enum {
     LEAF = QS_FACTOR_LEAF, /* solved directly, in f64 */
@@ -18,8 +19,6 @@ typedef struct matrices {
     bool positive;
     int32_t *status; /* device: not 0 once a leaf has failed; NULL where leaves are solved on the host */
 } matrices;
-
-static int64_t min64(int64_t x, int64_t y) { return x < y ? x : y; }
 
 static qs_err load_leaf(const matrices *m, int64_t at, int64_t size, float block[LEAF][LEAF])
 {
@@ -91,7 +90,7 @@ static qs_err times_u_transposed(const matrices *m, int64_t rows, const float *s
 {
     const float *u = m->u + at * m->n + at;
     for (int64_t j = 0; j < size; j += m->strip) {
-        qs_err err = qs_op_gemm(m->backend, false, true, rows, min64(m->strip, size - j), size - j, 1,
+        qs_err err = qs_op_gemm(m->backend, false, true, rows, qs_min64(m->strip, size - j), size - j, 1,
                                 src + j, m->n, u + j * m->n + j, m->n, 0, dst + j, m->n);
         if (err != QS_OK) return err;
     }
@@ -103,7 +102,7 @@ static qs_err times_u(const matrices *m, int64_t rows, const float *src, int64_t
 {
     const float *u = m->u + at * m->n + at;
     for (int64_t j = 0; j < size; j += m->strip) {
-        int64_t width = min64(m->strip, size - j);
+        int64_t width = qs_min64(m->strip, size - j);
         qs_err err = qs_op_gemm(m->backend, false, false, rows, width, j + width, 1, src, m->n, u + j, m->n,
                                 0, dst + j, m->n);
         if (err != QS_OK) return err;
@@ -117,7 +116,7 @@ static qs_err minus_u_times(const matrices *m, int64_t at, int64_t size, const f
 {
     const float *u = m->u + at * m->n + at;
     for (int64_t i = 0; i < size; i += m->strip) {
-        qs_err err = qs_op_gemm(m->backend, false, false, min64(m->strip, size - i), columns, size - i, -1,
+        qs_err err = qs_op_gemm(m->backend, false, false, qs_min64(m->strip, size - i), columns, size - i, -1,
                                 u + i * m->n + i, m->n, src + i * m->n, m->n, 0, dst + i * m->n, m->n);
         if (err != QS_OK) return err;
     }
@@ -129,7 +128,7 @@ static qs_err subtract_square(const matrices *m, int64_t at, int64_t size, const
 {
     float *a = m->a + at * m->n + at;
     for (int64_t j = 0; j < size; j += m->strip) {
-        int64_t width = min64(m->strip, size - j);
+        int64_t width = qs_min64(m->strip, size - j);
         qs_err err = qs_op_gemm(m->backend, false, true, j + width, width, k, -1, t, m->n, t + j * m->n, m->n,
                                 1, a + j, m->n);
         if (err != QS_OK) return err;

@@ -5,6 +5,7 @@
 
 #include "backend/solver_ops.h"
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "quant/tile.h"
 
 enum {
@@ -34,8 +35,6 @@ typedef struct lane {
     float *rows; /* [ROWS, n_in] */
     float *product; /* [QS_LOSS_STRIP, 64] */
 } lane;
-
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* In f64, eight sums side by side: the order is fixed, whatever the compiler makes of it. */
 static double dot(const float *a, const float *b, int64_t n)
@@ -71,7 +70,7 @@ static void subtract_row(const item *it, int64_t r, float *row)
 /* Squares alone, without second moments. */
 static sums sum_errors(const item *it, const lane *l)
 {
-    int64_t n_in = it->job->n_in, first = it->tile * R, last = min64(first + R, it->job->n_out);
+    int64_t n_in = it->job->n_in, first = it->tile * R, last = qs_min64(first + R, it->job->n_out);
     sums found = {0};
     for (int64_t r = first; r < last; r++) {
         subtract_row(it, r, l->rows);
@@ -83,10 +82,10 @@ static sums sum_errors(const item *it, const lane *l)
 /* l->e = the tile, transposed; rows beyond the matrix are 0. */
 static double fill_errors(const item *it, const lane *l)
 {
-    int64_t n_in = it->job->n_in, n_rows = min64(R, it->job->n_out - it->tile * R);
+    int64_t n_in = it->job->n_in, n_rows = qs_min64(R, it->job->n_out - it->tile * R);
     double squares = 0;
     for (int64_t part = 0; part < R; part += ROWS) {
-        int64_t n = min64(ROWS, n_rows - part);
+        int64_t n = qs_min64(ROWS, n_rows - part);
         if (n < ROWS) memset(l->rows, 0, (size_t)(ROWS * n_in) * sizeof *l->rows);
         for (int64_t r = 0; r < n; r++) {
             subtract_row(it, it->tile * R + part + r, l->rows + r * n_in);
@@ -113,7 +112,7 @@ static double quadratic(const qs_tile_ops *ops, const item *it, const lane *l)
     int64_t n_in = it->job->n_in;
     double form = 0;
     for (int64_t first = 0; first < n_in; first += QS_LOSS_STRIP) {
-        int64_t width = min64(QS_LOSS_STRIP, n_in - first);
+        int64_t width = qs_min64(QS_LOSS_STRIP, n_in - first);
         qs_loss_strip(ops, it->h, n_in, l->e, first, width, l->product);
         form -= dot(l->product, l->e + first * R, width * R);
     }

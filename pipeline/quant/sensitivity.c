@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "model/forward.h"
 
 enum { BLOCK_ROWS = 1024, HEAD_ROWS = 64 };
@@ -31,8 +32,6 @@ struct qs_sensitivity {
     int64_t n_layers_done;
 };
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static int64_t stream_floats(const qs_sensitivity *s) { return s->n_tokens * s->config->d_model; }
 
 static float *stream(const qs_sensitivity *s, int64_t index) { return s->states + index * stream_floats(s); }
@@ -43,7 +42,7 @@ size_t qs_sensitivity_bytes(const qs_model_config *config, int64_t n_tokens)
 {
     const int64_t n_states = n_streams_of(config) + 2 /* on the device */ + 2 /* on the host */;
     return (size_t)(n_states * n_tokens * config->d_model) * sizeof(float) +
-           qs_scratch_bytes(config, least(n_tokens, BLOCK_ROWS));
+           qs_scratch_bytes(config, qs_min64(n_tokens, BLOCK_ROWS));
 }
 
 double qs_sensitivity_cost(const qs_model_config *config, int64_t n_tokens, double layer_weights)
@@ -75,7 +74,7 @@ qs_err qs_sensitivity_create(qs_sensitivity **out, qs_backend *backend, const qs
     QS_TRY(QS_NEW(s, 1, "sensitivities"));
     *s = (qs_sensitivity){.backend = backend, .model = model, .config = config, .n_windows = n_windows,
                           .n_ctx = n_ctx, .n_tokens = n_windows * n_ctx, .n_streams = n_streams_of(config)};
-    int64_t at_once = n_ctx < BLOCK_ROWS ? least(n_windows, BLOCK_ROWS / n_ctx) : 1;
+    int64_t at_once = n_ctx < BLOCK_ROWS ? qs_min64(n_windows, BLOCK_ROWS / n_ctx) : 1;
     QS_TRY(QS_NEW(s->tokens, s->n_tokens, "tokens"));
     memcpy(s->tokens, tokens, (size_t)s->n_tokens * sizeof *tokens);
     QS_TRY(QS_NEW(s->weights, largest_matrix(model), "weights"));
@@ -246,7 +245,7 @@ qs_err qs_sensitivity_finish(qs_sensitivity *sensitivity, double *divergence)
     QS_TRY(qs_backend_alloc(s->backend, &t.perturbed, tile_bytes, "logits"));
     QS_TRY(qs_forward_final_norm(s->backend, s->model, s->states, s->n_streams * s->n_tokens));
     for (int64_t first = 0; first < s->n_tokens; first += HEAD_ROWS)
-        QS_TRY(compare_rows(s, &t, first, least(HEAD_ROWS, s->n_tokens - first), of_half));
+        QS_TRY(compare_rows(s, &t, first, qs_min64(HEAD_ROWS, s->n_tokens - first), of_half));
     share_out(s, of_half, divergence);
 out:
     qs_mem_free(of_half);

@@ -4,6 +4,7 @@
 
 #include "backend/solver_ops.h"
 #include "base/dtype.h"
+#include "base/minmax.h"
 #include "quant/tile.h"
 
 enum {
@@ -39,14 +40,12 @@ typedef struct lane {
     uint8_t *rows;      /* [ROWS, n_in] */
 } lane;
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* whole: columns that are one panel. */
 static int64_t columns_of_panel(int64_t n_in, int64_t group, bool static_scales, int64_t whole)
 {
     if (n_in <= whole) return n_in;
-    if (static_scales || group < 1) return min64(PANEL, n_in);
-    return min64(group >= PANEL ? group : PANEL / group * group, n_in);
+    if (static_scales || group < 1) return qs_min64(PANEL, n_in);
+    return qs_min64(group >= PANEL ? group : PANEL / group * group, n_in);
 }
 
 /* Most columns of one task that a thread holds at a time: a panel, or a whole group before it. */
@@ -72,7 +71,7 @@ static void gather(const qs_solver_task *task, int64_t tile, int64_t first, int6
 
 static void put_scales(qs_packed *packed, int64_t tile, int64_t group, const float *scale, const float *zero)
 {
-    int64_t n_rows = min64(R, packed->n_out - tile * R);
+    int64_t n_rows = qs_min64(R, packed->n_out - tile * R);
     for (int64_t r = 0; r < n_rows; r++) {
         int64_t at = (tile * R + r) * packed->n_groups + group;
         packed->scales[at] = qs_f16_from_f32(scale[r]);
@@ -83,9 +82,9 @@ static void put_scales(qs_packed *packed, int64_t tile, int64_t group, const flo
 /* Reads back what put_scales stored: scales are exact in f16. */
 static void get_scales(const qs_packed *packed, int64_t tile, int64_t group, float *scale, float *zero)
 {
-    int64_t n_rows = min64(R, packed->n_out - tile * R);
+    int64_t n_rows = qs_min64(R, packed->n_out - tile * R);
     for (int64_t r = 0; r < R; r++) {
-        int64_t at = (tile * R + min64(r, n_rows - 1)) * packed->n_groups + group;
+        int64_t at = (tile * R + qs_min64(r, n_rows - 1)) * packed->n_groups + group;
         scale[r] = qs_f32_from_f16(packed->scales[at]);
         zero[r] = packed->zeros != NULL ? packed->zeros[at] : (float)(1 << (packed->bits - 1));
     }
@@ -97,7 +96,7 @@ static void find_static_scales(const qs_tile_ops *ops, const qs_solver_task *tas
 {
     const qs_packed *packed = task->packed;
     for (int64_t g = 0; g < packed->n_groups; g++) {
-        int64_t first = g * packed->group_size, n = min64(packed->group_size, packed->n_in - first);
+        int64_t first = g * packed->group_size, n = qs_min64(packed->group_size, packed->n_in - first);
         gather(task, tile, first, n, false, l->x, R);
         ops->scales(&task->rule, l->x, n, task->column_weight != NULL ? task->column_weight + first : NULL,
                     l->scale, l->zero);
@@ -121,7 +120,7 @@ static void solve_panel(const qs_tile_ops *ops, const qs_solver_task *task, int6
     int64_t n_in = task->packed->n_in, group = task->packed->group_size, end, stop;
     const float *u = task->u, *weight = task->column_weight;
     for (int64_t a = first; a < last; a = end) {
-        end = min64(a + (task->static_scales ? RUN : group), last);
+        end = qs_min64(a + (task->static_scales ? RUN : group), last);
         float *run = l->x + (a - first) * R;
         if (u != NULL && a > first) ops->update(run, end - a, l->x, a - first, u + first * n_in + a, n_in);
         if (!task->static_scales) {
@@ -130,7 +129,7 @@ static void solve_panel(const qs_tile_ops *ops, const qs_solver_task *task, int6
                        l->zero);
         }
         for (int64_t b = a; b < end; b = stop) {
-            stop = min64(b + BLOCK, end);
+            stop = qs_min64(b + BLOCK, end);
             float *block = l->x + (b - first) * R;
             if (u != NULL && b > a) ops->update(block, stop - b, run, b - a, u + a * n_in + b, n_in);
             ops->code(block, stop - b, task->packed->bits, l->scale, l->zero,
@@ -173,8 +172,8 @@ static double row_squares(const qs_solver_task *task, int64_t row, const uint8_t
         int64_t at = row * packed->n_groups + g;
         float scale = qs_f32_from_f16(packed->scales[at]);
         int zero = packed->zeros != NULL ? packed->zeros[at] : 1 << (packed->bits - 1);
-        for (end = min64(first + packed->group_size, packed->n_in); first < end; first += n) {
-            n = min64(CHUNK, end - first);
+        for (end = qs_min64(first + packed->group_size, packed->n_in); first < end; first += n) {
+            n = qs_min64(CHUNK, end - first);
             for (int64_t j = 0; j < n && order != NULL; j++) e[j] = w[order[first + j]];
             if (order == NULL) memcpy(e, w + first, (size_t)n * sizeof *e);
             int64_t i = 0;
@@ -193,13 +192,13 @@ static void emit_rows(const item *it, const uint8_t *codes, uint8_t *rows)
 {
     const qs_solver_task *task = it->of->task;
     qs_packed *packed = task->packed;
-    int64_t n_in = packed->n_in, n_rows = min64(R, packed->n_out - it->tile * R);
+    int64_t n_in = packed->n_in, n_rows = qs_min64(R, packed->n_out - it->tile * R);
     for (int64_t part = 0; part < n_rows; part += ROWS) {
         for (int64_t i = 0; i < n_in; i++) {
             uint8_t *column = rows + (task->follow_order ? i : column_of(task, i));
             for (int64_t r = 0; r < ROWS; r++) column[r * n_in] = codes[i * R + part + r];
         }
-        for (int64_t r = 0; r < min64(ROWS, n_rows - part); r++) {
+        for (int64_t r = 0; r < qs_min64(ROWS, n_rows - part); r++) {
             int64_t row = it->tile * R + part + r;
             qs_packed_set_row(packed, row, rows + r * n_in);
             if (task->sums != NULL) it->of->sums[it->tile].squares += row_squares(task, row, rows + r * n_in);
@@ -220,7 +219,7 @@ static void solve_item(const qs_tile_ops *ops, const item *it, const lane *l)
     }
     int64_t last = p->first;
     do {
-        int64_t first = last, n = min64(p->panel, n_in - first);
+        int64_t first = last, n = qs_min64(p->panel, n_in - first);
         last = first + n;
         if (p->live == NULL)
             gather(task, tile, first, n, true, l->x, R);
@@ -249,7 +248,7 @@ static void fill_live(void *context, int64_t first, int64_t last, int thread)
 /* After a panel: the columns still to come take up its errors. */
 static qs_err next_panel(qs_workspace *workspace, progress *p)
 {
-    int64_t n_in = p->n_in, first = p->first, next = min64(first + p->panel, n_in), width = p->n_tiles * R;
+    int64_t n_in = p->n_in, first = p->first, next = qs_min64(first + p->panel, n_in), width = p->n_tiles * R;
     p->first = p->task->u != NULL ? next : n_in;
     if (p->first == n_in) return QS_OK;
     return qs_op_gemm(qs_workspace_backend(workspace), true, false, n_in - next, width, next - first, -1,

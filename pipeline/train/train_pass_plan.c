@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "train/train_pass_impl.h"
 
 /* The three products of a matrix W [n_out, n_in] with n_rows rows: y = x W^T, dx = dy W, dW += dy^T x. */
@@ -153,8 +154,6 @@ static void *cut(cutter *c, int64_t n, size_t bytes)
     return p;
 }
 
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 static void cut_layer(cutter *c, const qs_train_layout *l, int64_t n_ctx, size_t bytes, layer_state *s)
 {
     const qs_model_config *m = &l->config;
@@ -177,7 +176,7 @@ static void cut_pass(cutter *c, const qs_train_layout *l, int64_t n_ctx, size_t 
 {
     const qs_model_config *m = &l->config;
     int64_t padded = n_ctx + QS_TRAIN_ROWS, head_rows = choose_head_rows(n_ctx);
-    int64_t widest = larger(larger(m->d_ff, l->d_qkv), m->d_model);
+    int64_t widest = qs_max64(qs_max64(m->d_ff, l->d_qkv), m->d_model);
     for (int64_t i = 0; i < m->n_layers; i++) {
         layer_state unused, *state = p->layers != NULL ? &p->layers[i] : &unused;
         cut_layer(c, l, n_ctx, bytes, state);
@@ -188,11 +187,11 @@ static void cut_pass(cutter *c, const qs_train_layout *l, int64_t n_ctx, size_t 
     p->dx = cut(c, n_ctx * m->d_model, sizeof(float));
     p->dx_c = cut(c, n_ctx * m->d_model, bytes);
     p->wide = cut(c, n_ctx * widest, sizeof(float));
-    p->wide_c = cut(c, n_ctx * larger(2 * m->d_ff, l->d_qkv), bytes);
+    p->wide_c = cut(c, n_ctx * qs_max64(2 * m->d_ff, l->d_qkv), bytes);
     p->logits = cut(c, head_rows * m->n_vocab, sizeof(float));
     p->logits_c = cut(c, head_rows * m->n_vocab, bytes);
     p->hits = cut(c, n_ctx, 1);
-    p->row = cut(c, larger(2 * m->d_ff, widest), sizeof(float));
+    p->row = cut(c, qs_max64(2 * m->d_ff, widest), sizeof(float));
     p->probabilities = cut(c, QS_TRAIN_ROWS * n_ctx, sizeof(float));
     p->dscores = cut(c, QS_TRAIN_ROWS * n_ctx, sizeof(float));
     p->probabilities_c = cut(c, QS_TRAIN_ROWS * n_ctx, bytes);

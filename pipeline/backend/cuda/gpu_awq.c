@@ -2,10 +2,9 @@
 #include "backend/cuda/gpu.h"
 
 #include "base/mem.h"
+#include "base/minmax.h"
 
 enum { N_CUTS = 10 }; /* 1, 0.95 ... 0.55 of a group's largest weight */
-
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 typedef struct scaling {
     const qs_scaling_job *job;
@@ -21,7 +20,7 @@ typedef struct scaling {
 
 static size_t cut_scaling(scaling *s, const qs_scaling_job *job, void *workspace)
 {
-    int64_t n_out = job->n_out, n_in = job->n_in, strip = min64(QS_GPU_FORM_STRIP, n_in);
+    int64_t n_out = job->n_out, n_in = job->n_in, strip = qs_min64(QS_GPU_FORM_STRIP, n_in);
     qs_gpu_cutter c = {.at = workspace};
     *s = (scaling){.job = job, .n_groups = (n_in + job->group_size - 1) / job->group_size};
     s->columns = qs_gpu_cut(&c, n_in, sizeof *s->columns);
@@ -103,7 +102,7 @@ static qs_err find_group_forms(qs_backend *backend, const scaling *s)
     int64_t n = s->scaled.n, n_in = job->n_in;
     qs_err err = QS_OK;
     for (int64_t g = 0; g < s->n_groups; g++) {
-        int64_t first = g * job->group_size, width = min64(job->group_size, n_in - first);
+        int64_t first = g * job->group_size, width = qs_min64(job->group_size, n_in - first);
         const float *e = s->errors + first, *h = job->h + first * n_in + first;
         QS_TRY(qs_op_gemm(backend, false, false, n, width, width, 1, e, n_in, h, n_in, 0, s->product, width));
         QS_TRY(qs_gpu_check(qs_gpu_of(backend),

@@ -4,10 +4,9 @@
 #include "backend/cuda/gpu.h"
 #include "backend/solver_ops.h"
 #include "base/mem.h"
+#include "base/minmax.h"
 
 enum { ALIGN = 256, STRIP = QS_GPU_FORM_STRIP };
-
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 void *qs_gpu_cut(qs_gpu_cutter *cutter, int64_t n, size_t size)
 {
@@ -100,16 +99,16 @@ static int64_t panel_columns(const solving *s, int64_t first)
     int64_t group = s->job->packed->group_size,
             padded = (group + QS_CU_BLOCK - 1) / QS_CU_BLOCK * QS_CU_BLOCK;
     int64_t rest = s->n_in - first;
-    if (is_narrow(s->job)) return min64(QS_CU_PANEL / padded * group, rest);
-    if (s->job->static_scales) return min64(QS_CU_PANEL, rest);
-    return min64(min64(QS_CU_PANEL, group - first % group), rest);
+    if (is_narrow(s->job)) return qs_min64(QS_CU_PANEL / padded * group, rest);
+    if (s->job->static_scales) return qs_min64(QS_CU_PANEL, rest);
+    return qs_min64(qs_min64(QS_CU_PANEL, group - first % group), rest);
 }
 
 /* The scale of the wide group that begins with visit `first`, from what its columns are by now. */
 static qs_err find_wide(qs_backend *backend, const solving *s, int64_t first)
 {
     const qs_solve_job *job = s->job;
-    int64_t group_size = job->packed->group_size, n = min64(group_size, s->n_in - first);
+    int64_t group_size = job->packed->group_size, n = qs_min64(group_size, s->n_in - first);
     int64_t column = job->follow_order || job->order == NULL ? first : job->order[first];
     int64_t at = column / group_size * s->width;
     return qs_gpu_check(qs_gpu_of(backend),
@@ -234,7 +233,7 @@ static size_t cut_measuring(measuring *m, const qs_loss_job *job, void *workspac
     *m = (measuring){0};
     m->squares = qs_gpu_cut(&c, 2 * job->n_out, sizeof *m->squares);
     m->form = m->squares != NULL ? m->squares + job->n_out : NULL;
-    if (job->h != NULL) m->product = qs_gpu_cut(&c, job->n_out * min64(STRIP, job->n_in), sizeof *m->product);
+    if (job->h != NULL) m->product = qs_gpu_cut(&c, job->n_out * qs_min64(STRIP, job->n_in), sizeof *m->product);
     if (p == NULL) return c.bytes;
     m->errors = qs_gpu_cut(&c, job->n_out * job->n_in, sizeof *m->errors);
     m->codes = qs_gpu_cut(&c, p->n_out * p->row_bytes, sizeof *m->codes);
@@ -291,7 +290,7 @@ qs_err qs_gpu_row_forms(qs_backend *backend, const float *e, int64_t n_rows, int
 {
     qs_err err = QS_OK;
     for (int64_t first = 0; first < n; first += STRIP) {
-        int64_t width = min64(STRIP, n - first);
+        int64_t width = qs_min64(STRIP, n - first);
         const float *strip = h + first;
         if (first > 0)
             QS_TRY(qs_op_gemm(backend, false, false, n_rows, width, first, 2, e, n, strip, n, 0, product, width));
