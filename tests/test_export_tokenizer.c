@@ -1,42 +1,9 @@
 /* Tokenizers that are written for other runtimes: a tokenizer.json becomes a GGUF vocabulary and a GGUF
  * vocabulary a tokenizer.json, and both give the tokens of the original on every text of the fixtures (which
  * the `tokenizers` library answered). Checklist G7. */
-#include "tokenizer_cases.h"
+#include "tokenizer_twins.h"
 
 #include "model/gguf_vocab.h"
-
-/* GGUF has no words for the flags of added tokens that are not special. */
-static void drop_flags(json_t *root)
-{
-    json_t *added = json_object_get(root, "added_tokens");
-    for (size_t i = json_array_size(added); i-- > 0;) {
-        json_t *token = json_array_get(added, i);
-        if (!json_is_true(json_object_get(token, "special")) ||
-            strcmp(json_string_value(json_object_get(token, "content")), "<x>") == 0)
-            assert_int_equal(json_array_remove(added, i), 0);
-    }
-}
-
-static const qs_tokenizer *twin;
-
-static void check_twins(const qs_tokenizer *tokenizer, const json_t *row)
-{
-    const json_t *text = json_object_get(row, "text");
-    for (int specials = 0; specials < 2; specials++) {
-        qs_token_list a = encode(twin, json_string_value(text), json_string_length(text), specials == 1);
-        qs_token_list b = encode(tokenizer, json_string_value(text), json_string_length(text), specials == 1);
-        char *x, *y;
-        if (a.n != b.n) fail_msg("\"%s\": %d and %d tokens", json_string_value(text), (int)a.n, (int)b.n);
-        for (int64_t i = 0; i < a.n; i++) assert_int_equal(a.ids[i], b.ids[i]);
-        assert_ok(qs_tokenizer_decode(twin, a.ids, a.n, specials == 1, &x));
-        assert_ok(qs_tokenizer_decode(tokenizer, a.ids, a.n, specials == 1, &y));
-        assert_string_equal(x, y);
-        qs_mem_free(x);
-        qs_mem_free(y);
-        qs_token_list_free(&a);
-        qs_token_list_free(&b);
-    }
-}
 
 static void test_round_trip(void **state)
 {

@@ -1,6 +1,6 @@
 /* Tokens and text equal to those of the `tokenizers` library, from tokenizer.json and from GGUF vocabularies.
  * Demand: product.md, "Models" (byte-level BPE and SPM, token-exact); checklist G7 (tokenizer hash). */
-#include "tokenizer_cases.h"
+#include "tokenizer_twins.h"
 
 #include <omp.h>
 
@@ -235,39 +235,6 @@ static void free_vocab(hand_vocab *h)
     qs_mem_free(h->types);
     qs_mem_free(h->scores);
     free(h->merge_text);
-}
-
-/* Leaves the special tokens that the kind itself has: GGUF has no words for the flags of the others. */
-static void drop_flags(json_t *root)
-{
-    json_t *added = json_object_get(root, "added_tokens");
-    for (size_t i = json_array_size(added); i-- > 0;) {
-        json_t *token = json_array_get(added, i);
-        if (!json_is_true(json_object_get(token, "special")) ||
-            strcmp(json_string_value(json_object_get(token, "content")), "<x>") == 0)
-            assert_int_equal(json_array_remove(added, i), 0);
-    }
-}
-
-static const qs_tokenizer *twin;
-
-static void check_twins(const qs_tokenizer *tokenizer, const json_t *row)
-{
-    const json_t *text = json_object_get(row, "text");
-    for (int specials = 0; specials < 2; specials++) {
-        qs_token_list a = encode(twin, json_string_value(text), json_string_length(text), specials == 1);
-        qs_token_list b = encode(tokenizer, json_string_value(text), json_string_length(text), specials == 1);
-        assert_int_equal(a.n, b.n);
-        for (int64_t i = 0; i < a.n; i++) assert_int_equal(a.ids[i], b.ids[i]);
-        char *x, *y;
-        assert_ok(qs_tokenizer_decode(twin, a.ids, a.n, specials == 1, &x));
-        assert_ok(qs_tokenizer_decode(tokenizer, a.ids, a.n, specials == 1, &y));
-        assert_string_equal(x, y);
-        qs_mem_free(x);
-        qs_mem_free(y);
-        qs_token_list_free(&a);
-        qs_token_list_free(&b);
-    }
 }
 
 /* A GGUF vocabulary gives the tokens of the tokenizer.json that it was made of. */
