@@ -221,16 +221,14 @@ int main(int argc, char **argv)
     options opt = {.common = QS_COMMON_DEFAULTS};
     qs_arg rows[] = {
         {"budgets", QS_ARG_STRING, &opt.budgets, "FILE.csv", "what a configuration must reach", 0, 0, false},
-        {"out", QS_ARG_STRING, &opt.out, "DIR", "where the CSV tables go; without it they are only printed",
-         0, 0, false},
-        {"strict", QS_ARG_FLAG, &opt.strict, NULL, "gates that were not measured count as not passed", 0, 0,
-         false},
+        {"out", QS_ARG_STRING, &opt.out, "DIR",
+         "where the CSV tables go; without it they are only printed", 0, 0, false},
+        {"strict", QS_ARG_FLAG, &opt.strict, NULL, "gates that were not measured count as not passed", 0, 0, false},
         {"markdown", QS_ARG_FLAG, &opt.markdown, NULL, "print Markdown", 0, 0, false},
         {"compare", QS_ARG_STRING, &opt.compare, "RUN_A",
-         "hold the run in directory RUN_B (the one argument then) against this one: "
-         "exit status 3 when a gate is worse beyond noise", 0, 0, false},
-        {"schema", QS_ARG_FLAG, &opt.schema, NULL, "print the layout of the artifacts, and stop", 0, 0,
-         false},
+         "hold the run in directory RUN_B (the one argument then) against this one: exit status 3 when a gate is worse "
+         "beyond noise", 0, 0, false},
+        {"schema", QS_ARG_FLAG, &opt.schema, NULL, "print the layout of the artifacts, and stop", 0, 0, false},
         {"symptoms", QS_ARG_FLAG, &opt.symptoms, NULL, "print symptoms, causes and fixes, and stop", 0, 0, false},
         QS_ARGS_COMMON(&opt.common),
     };
