@@ -90,7 +90,7 @@ objects := $(foreach s,$(filter %.cu,$(cuda_sources)) $(slow_sources) $(filter-o
 library := $(BUILD)/libqsweep.a
 smollm2 := datasets/models/smollm2-135m-instruct-q4_1.gguf
 # What several stages, or the front end, link beside the stage itself.
-stage_parts := common children evaluate_lists recalibrate
+stage_parts := common children evaluate_lists evaluate_options recalibrate
 stages := $(patsubst stages/%.c,%,$(filter-out $(patsubst %,stages/%.c,qsweep $(stage_parts)),$(wildcard stages/*.c)))
 programs := $(stages:%=$(BUILD)/bin/qsweep-%) $(if $(wildcard stages/qsweep.c),$(BUILD)/bin/qsweep)
 # The CUDA backend's tests need the backend, the twin's tests need the twin.

@@ -11,25 +11,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "metric/evaluation.h"
-#include "metric/fixes.h"
 #include "stages/common.h"
 #include "stages/evaluate_lists.h"
+#include "stages/evaluate_options.h"
 #include "stages/recalibrate.h"
 
-typedef struct options {
-    qs_common_args common;
-    const char *model, *text, *protocol, *tasks, *dump, *baseline, *compute, *out, *device_map, *vram_budget, *embed;
-    qs_question_options questions;
-    qs_serving serving;
-    const char *headers, *fix, *fix_text, *race;
-    int64_t header_seed;
-    bool no_rerank, quick, keep_going;
-    qs_arg_list quants, checkpoints;
-    int64_t n_ctx, n_windows;
-    int n_threads;
-    int argc;
-    char **argv;
-} options;
+typedef stage_evaluate_options options;
 
 typedef struct job {
     const options *opt;
@@ -47,51 +34,6 @@ typedef struct job {
 } job;
 
 /* ---- take ---- */
-
-static qs_err check_options(const options *opt, qs_eval_options *out, const qs_protocol **protocol)
-{
-    qs_err err;
-    if (opt->model == NULL || opt->text == NULL)
-        return qs_fail(QS_E_USAGE, "--model and --text are needed; see qsweep-evaluate --help");
-    QS_TRY(qs_protocol_find(protocol, opt->protocol));
-    const char *tasks = opt->questions.gold != NULL ? "ppl,kld,latency,memory,semantic,json,entropy"
-                                                       : "ppl,kld,latency,memory,entropy";
-    QS_TRY(stage_names_parse(&out->tasks, stage_task_names, "tasks", opt->tasks != NULL ? opt->tasks : tasks));
-    if ((out->tasks & QS_TASKS_ANSWERS) != 0 && opt->questions.gold == NULL)
-        err = qs_fail(QS_E_USAGE, "--tasks semantic and json need --qa DIR or FILE");
-    QS_TRY(err);
-    if (opt->questions.n_probe > 0) out->tasks |= QS_TASK_PROBE;
-    if (opt->questions.n_probe > 0 && opt->questions.gold == NULL)
-        err = qs_fail(QS_E_USAGE, "--probe needs --qa DIR or FILE");
-    QS_TRY(err);
-    out->serving = opt->serving;
-    out->serving.header_seed = (uint64_t)opt->header_seed;
-    QS_TRY(qs_headers_parse(&out->serving.headers, opt->headers));
-    QS_TRY(qs_fixes_parse(&out->fixes, opt->fix));
-    if (out->fixes != 0 && opt->quants.n + opt->checkpoints.n == 0)
-        err = qs_fail(QS_E_USAGE, "--fix needs a configuration: give --quant or --checkpoint");
-    QS_TRY(err);
-    if (out->fixes != 0 && (out->tasks & QS_TASKS_ANSWERS) != QS_TASKS_ANSWERS)
-        err = qs_fail(QS_E_USAGE, "--fix needs --tasks semantic and json, and --qa DIR or FILE");
-    QS_TRY(err);
-    if (qs_fixes_requantise(out->fixes) != (opt->fix_text != NULL))
-        err = qs_fail(QS_E_USAGE, "--fix recalibrate and --fix-text FILE, the other calibration text, need each other");
-    QS_TRY(err);
-    QS_TRY(stage_names_parse(&out->dumps, stage_dump_names, "dump", opt->dump));
-    QS_TRY(qs_compute_parse(&out->compute, opt->compute));
-    if (opt->quick && (opt->questions.n_items > 0 || opt->questions.gold == NULL))
-        err = qs_fail(QS_E_USAGE, "--quick needs --qa DIR or FILE, and --items says otherwise");
-    if (((out->dumps & QS_DUMP_EMBEDDINGS) != 0) != (opt->embed != NULL))
-        err = qs_fail(QS_E_USAGE, "--embed FILE and --dump embeddings need each other");
-    if ((out->dumps & ~(unsigned)QS_DUMP_EMBEDDINGS) != 0 && (out->tasks & QS_TASKS_QUALITY) == 0)
-        err = qs_fail(QS_E_USAGE, "--dump needs the pass that --tasks ppl or kld makes");
-    if (opt->race != NULL && ((out->tasks & QS_TASKS_QUALITY) == 0 || opt->dump != NULL || opt->fix != NULL))
-        err = qs_fail(
-            QS_E_USAGE,
-            "--race needs --tasks ppl or kld, and goes without --dump and --fix: they want all windows");
-out:
-    return err;
-}
 
 /* The least that a pass takes: one chunk of one stream, a block, the head and two tiles of logits. */
 static stage_need pass_need(const job *j, unsigned tasks)
@@ -164,6 +106,55 @@ static qs_err recalibrate(job *j, qs_eval_options *eval)
     return stage_recalibrate(j->recalibrated, &r);
 }
 
+static qs_err take_windows(job *j, const qs_protocol *protocol)
+{
+    const options *opt = j->opt;
+    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);
+    if (tokenizer == NULL)
+        return qs_fail(QS_E_INPUT, "open model %s: it has no tokenizer (tokenizer.json)", opt->model);
+    qs_err err = qs_corpus_load(&j->corpus, opt->text);
+    if (err != QS_OK) return err;
+    err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
+    return err == QS_OK ? QS_OK : qs_context(err, "use text %s", opt->text);
+}
+
+static qs_err take_questions(job *j)
+{
+    const options *opt = j->opt;
+    qs_question_options questions = opt->questions;
+    qs_err err;
+    questions.n_threads = opt->n_threads;
+    questions.keep_dir = opt->out;
+    if (opt->quick) QS_TRY(count_quick(opt, &questions.n_items));
+    questions.rerank = !opt->no_rerank;
+    questions.model = j->model;
+    questions.backend = j->backend;
+    err = qs_questions_load(&j->questions, &questions);
+out:
+    return err;
+}
+
+/* What is evaluated beside the windows, each where an option asks for it. */
+static qs_err take_extras(job *j, qs_eval_options *eval)
+{
+    const options *opt = j->opt;
+    qs_err err = QS_OK;
+    if (opt->questions.gold != NULL && (eval->tasks & QS_TASKS_ASKED) != 0) {
+        QS_TRY(take_questions(j));
+        eval->questions = &j->questions;
+    }
+    if (opt->embed != NULL) {
+        qs_encoder_options encoder = {.directory = opt->questions.encoder_dir, .n_threads = opt->n_threads,
+                                      .model = j->model, .backend = j->backend};
+        QS_TRY(qs_embeddings_make(&j->embeddings, opt->embed, j->questions.encoder, opt->questions.encoder, &encoder));
+        eval->embeddings = &j->embeddings;
+    }
+    if ((eval->tasks & QS_TASK_ENTROPY) != 0 && (eval->tasks & QS_TASKS_QUALITY) == 0 && j->questions.n_longforms == 0)
+        err = qs_fail(QS_E_USAGE, "--tasks entropy needs ppl or kld beside it, or --qa DIR with a longform.jsonl");
+out:
+    return err;
+}
+
 static qs_err take_inputs(job *j)
 {
     const options *opt = j->opt;
@@ -182,18 +173,10 @@ static qs_err take_inputs(job *j)
     };
     const qs_protocol *protocol;
     qs_err err;
-    QS_TRY(check_options(opt, &eval, &protocol));
-    QS_TRY(qs_device_map_parse(&eval.map, opt->device_map, opt->vram_budget));
+    QS_TRY(stage_evaluate_read(opt, &eval, &protocol));
     if (opt->fix_text != NULL) QS_TRY(recalibrate(j, &eval));
     QS_TRY(qs_model_open(&j->model, opt->model));
-    const qs_tokenizer *tokenizer = qs_model_get_tokenizer(j->model);
-    if (tokenizer == NULL) {
-        err = qs_fail(QS_E_INPUT, "open model %s: it has no tokenizer (tokenizer.json)", opt->model);
-        goto out;
-    }
-    QS_TRY(qs_corpus_load(&j->corpus, opt->text));
-    err = qs_windows_from_corpus(&j->windows, protocol, tokenizer, &j->corpus, opt->n_ctx, opt->n_windows);
-    QS_TRY(qs_context(err, "use text %s", opt->text));
+    QS_TRY(take_windows(j, protocol));
     eval.windows = &j->windows;
     if (opt->race != NULL) {
         QS_TRY(qs_budgets_load(&j->budgets, opt->race));
@@ -202,31 +185,10 @@ static qs_err take_inputs(job *j)
     stage_need need = pass_need(j, eval.tasks);
     QS_TRY(stage_backend_create(&j->backend, &opt->common, opt->n_threads, &eval.map, &need));
     eval.budget_bytes = states_budget(j->backend, &need);
-    if (opt->questions.gold != NULL && (eval.tasks & QS_TASKS_ASKED) != 0) {
-        qs_question_options questions = opt->questions;
-        questions.n_threads = opt->n_threads;
-        questions.keep_dir = opt->out;
-        if (opt->quick) QS_TRY(count_quick(opt, &questions.n_items));
-        questions.rerank = !opt->no_rerank;
-        questions.model = j->model;
-        questions.backend = j->backend;
-        QS_TRY(qs_questions_load(&j->questions, &questions));
-        eval.questions = &j->questions;
-    }
-    if (opt->embed != NULL) {
-        qs_encoder_options encoder = {.directory = opt->questions.encoder_dir, .n_threads = opt->n_threads,
-                                      .model = j->model, .backend = j->backend};
-        QS_TRY(qs_embeddings_make(&j->embeddings, opt->embed, j->questions.encoder, opt->questions.encoder, &encoder));
-        eval.embeddings = &j->embeddings;
-    }
-    if ((eval.tasks & QS_TASK_ENTROPY) != 0 && (eval.tasks & QS_TASKS_QUALITY) == 0 && j->questions.n_longforms == 0) {
-        err = qs_fail(QS_E_USAGE, "--tasks entropy needs ppl or kld beside it, or --qa DIR with a longform.jsonl");
-        goto out;
-    }
+    QS_TRY(take_extras(j, &eval));
     eval.text = j->corpus.text;
     eval.text_bytes = probe_bytes(&j->corpus);
-    QS_TRY(
-        qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
+    QS_TRY(qs_evaluation_create(&j->evaluation, j->backend, j->model, opt->quants.items, opt->quants.n, &eval));
 out:
     return err;
 }
@@ -389,21 +351,26 @@ out:
     return err;
 }
 
+static options default_options(int argc, char **argv)
+{
+    return (options){
+        .common = QS_COMMON_DEFAULTS,
+        .protocol = "hf",
+        .questions = {.k = 5, .n_tokens_max = 96, .n_long_tokens = 128, .chat = "none", .encoder = "auto",
+                      .encoder_dir = "datasets/models/all-minilm-l6-v2"},
+        .serving = qs_serving_plain,
+        .headers = "canonical",
+        .compute = "f32",
+        .out = ".",
+        .device_map = "auto",
+        .n_ctx = 512,
+        .argc = argc,
+        .argv = argv};
+}
+
 int main(int argc, char **argv)
 {
-    options opt = {.common = QS_COMMON_DEFAULTS,
-                   .protocol = "hf",
-                   .questions = {.k = 5, .n_tokens_max = 96, .n_long_tokens = 128, .chat = "none",
-                                 .encoder = "auto",
-                                 .encoder_dir = "datasets/models/all-minilm-l6-v2"},
-                   .serving = qs_serving_plain,
-                   .headers = "canonical",
-                   .compute = "f32",
-                   .out = ".",
-                   .device_map = "auto",
-                   .n_ctx = 512,
-                   .argc = argc,
-                   .argv = argv};
+    options opt = default_options(argc, argv);
     qs_arg rows[] = {
         {"model", QS_ARG_STRING, &opt.model, "DIR|FILE.gguf", "the full-precision model", 0, 0, false},
         {"text", QS_ARG_STRING, &opt.text, "FILE|DIR", "evaluation text", 0, 0, false},
