@@ -240,10 +240,9 @@ static qs_err print_plan(job *j)
     if (err != QS_OK) return err;
     j->planned_s = seconds;
     j->planned_bytes = cost.pass_bytes;
-    qs_log_info(
-        "evaluate %s on %s: %lld windows of %lld tokens from %s, protocol %s (BOS %s), %lld positions scored",
-        opt->model, qs_backend_describe(j->backend), (long long)w->n_windows, (long long)w->n_ctx, opt->text,
-        w->protocol->name, w->bos, (long long)(w->n_windows * w->n_scored));
+    qs_log_info("evaluate %s on %s: %lld windows of %lld tokens from %s, protocol %s (BOS %s), %lld positions scored",
+                opt->model, qs_backend_describe(j->backend), (long long)w->n_windows, (long long)w->n_ctx, opt->text,
+                w->protocol->name, w->bos, (long long)(w->n_windows * w->n_scored));
     qs_log_info("%lld points to evaluate: about %.0f s of passes%s; memory: passes %s, deployed %s; "
                 "artifacts up to %s",
                 (long long)cost.n_todo, seconds,
@@ -261,8 +260,7 @@ static qs_err print_plan(job *j)
     if (w->n_windows == 1 && cost.n_todo > 0)
         qs_log_warn("one window gives no confidence intervals; give more text");
     if (opt->common.dry_run && opt->common.json)
-        (void)printf("{\"n_windows\": %lld, \"n_todo\": %lld, \"flops\": %.6g, \"seconds\": %.3g, "
-                     "\"pass_bytes\": %zu, "
+        (void)printf("{\"n_windows\": %lld, \"n_todo\": %lld, \"flops\": %.6g, \"seconds\": %.3g, \"pass_bytes\": %zu, "
                      "\"deployed_bytes\": %zu, \"artifact_bytes\": %zu, \"chat\": \"%s\"}\n",
                      (long long)w->n_windows, (long long)cost.n_todo, cost.flops, seconds, cost.pass_bytes,
                      cost.deployed_bytes, cost.artifact_bytes, q != NULL ? qs_questions_chat(q) : "none");

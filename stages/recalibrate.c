@@ -204,8 +204,7 @@ qs_err stage_recalibrate(char dir[QS_PATH_BYTES], const stage_recalibration *r)
     if (n == 0) goto out;
     if (r->common->dry_run) {
         qs_log_info("recalibrate: first %" PRId64 " windows of %s are calibrated with, and %" PRId64
-                    " points quantised and "
-                    "evaluated again in %s",
+                    " points quantised and evaluated again in %s",
                     twins[0].n_samples, r->text, n, dir);
         goto out;
     }

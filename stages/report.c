@@ -26,22 +26,19 @@ static void print_columns(void)
 {
     (void)printf(
         "# Columns\n\n"
-        "Generated from `pipeline/metric/metrics.c`, `pipeline/train/compare_figures.c` and "
-        "`pipeline/report/tables.c` by `make docs`.\n\n"
+        "Generated from `pipeline/metric/metrics.c`, `pipeline/train/compare_figures.c` and `pipeline/report/tables.c` "
+        "by `make docs`.\n\n"
         "## Metrics\n\n"
-        "Columns of `summary.csv` and names of gates. A column that is not listed here is not measured by "
-        "this\n"
+        "Columns of `summary.csv` and names of gates. A column that is not listed here is not measured by this\n"
         "version and stays empty.\n\n");
     qs_metrics_print_markdown(stdout, qs_metrics);
     (void)printf("\n## Figures of an optimizer comparison\n\n"
                  "Names of gates, from `qsweep-train --compare` (docs/training.md).\n\n");
     qs_metrics_print_markdown(stdout, qs_compare_metrics);
     (void)printf("\n## Tables\n\n"
-                 "Numbers have 6 significant digits, counts and bytes are exact, an empty cell was not "
-                 "measured. A text "
-                 "that\nbegins with `=`, `+`, `-` or `@` gets an apostrophe in front, so that no spreadsheet "
-                 "takes it for "
-                 "a formula.\n\n");
+                 "Numbers have 6 significant digits, counts and bytes are exact, an empty cell was not measured. A "
+                 "text that\nbegins with `=`, `+`, `-` or `@` gets an apostrophe in front, so that no spreadsheet "
+                 "takes it for a formula.\n\n");
     qs_tables_print_markdown(stdout);
 }
 

@@ -70,9 +70,8 @@ static qs_err resolve(options *opt, char checkpoint[QS_PATH_BYTES], int n_thread
         goto out;
     }
     if (is_8bit && t->optimizer.adam.beta2 > beta2_max_8bit)
-        qs_log_warn("adam8 with --beta2 %g: a step's change of the second moments is lost in their rounding; "
-                    "0.95 keeps it "
-                    "(docs/benchmarks.md)",
+        qs_log_warn("adam8 with --beta2 %g: a step's change of the second moments is lost in their rounding; 0.95 "
+                    "keeps it (docs/benchmarks.md)",
                     t->optimizer.adam.beta2);
     t->optimizer.bits = is_8bit ? 8 : 32;
     t->optimizer.embedding_bits = (int)opt->embedding_bits;

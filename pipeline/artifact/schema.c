@@ -195,9 +195,8 @@ const qs_schema_row qs_schema_rows[] = {
          "of these: score of the order, BM25, cosine, reciprocal ranks fused"),
     DATA(EVAL, "/answers/runs", QS_I32, 2, "[n_runs, 14]", "",
          "of each run: item, wording (0 = the question), seed (-1 = greedy), tokens of prompt and answer, why it "
-         "stopped (eos, "
-         "line, limit, nonfinite), 1 when the JSON is right, citations, those in the prompt, those of the anchor, "
-         "selected snippet, 1 when the anchor was offered, 1 when the claim is in it, 1 when it refuses"),
+         "stopped (eos, line, limit, nonfinite), 1 when the JSON is right, citations, those in the prompt, those of "
+         "the anchor, selected snippet, 1 when the anchor was offered, 1 when the claim is in it, 1 when it refuses"),
     DATA_NAN(EVAL, "/answers/coverage", QS_F64, 1, "[n_runs]", "",
              "share of the anchor's words in cited snippets; NaN without an anchor"),
     DATA(EVAL, "/answers/texts", QS_U8, 1, "[n_bytes]", "text", "answers, a line each"),
@@ -284,9 +283,8 @@ const qs_schema_row qs_schema_rows[] = {
              "weighted mean loss; NaN after a failure"),
     DATA_NAN(OPTIM, "/arms/*/gradient_norm", QS_F64, 2, "[n_seeds, n_steps]", "", "before clipping"),
     DATA_NAN(OPTIM, "/arms/*/summary", QS_F64, 2, "[n_seeds, 7]", "",
-             "mean loss of the last steps, held-out perplexity, mean and variance of their updates, largest "
-             "loss over the "
-             "median of the 50 before it, starved weights, 1 when it failed"),
+             "mean loss of the last steps, held-out perplexity, mean and variance of their updates, largest loss over "
+             "the median of the 50 before it, starved weights, 1 when it failed"),
     REAL(OPTIM, "/settings/*/*/@value", "", "estimate of a figure under this setting"),
     REAL(OPTIM, "/settings/*/*/@lo", "", "lower end of its 95 % confidence interval"),
     REAL(OPTIM, "/settings/*/*/@hi", "", "upper end of its 95 % confidence interval"),

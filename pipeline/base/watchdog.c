@@ -26,9 +26,8 @@ static void *watch(void *argument)
         seen = now;
         ticks = moved ? 0 : ticks + 1;
         if (ticks < limit_s * TICKS_A_SECOND) continue;
-        qs_log_error("nothing has moved for %lld s, the last step that began: %s; a kernel, the driver or "
-                     "the file system hangs. "
-                     "Look at qsweep doctor, go on with --backend cpu, or allow more with --watchdog",
+        qs_log_error("nothing has moved for %lld s, the last step that began: %s; a kernel, the driver or the file "
+                     "system hangs. Look at qsweep doctor, go on with --backend cpu, or allow more with --watchdog",
                      (long long)limit_s, atomic_load_explicit(&last, memory_order_relaxed));
         _exit(QS_E_DEVICE);
     }

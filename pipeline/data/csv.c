@@ -119,10 +119,9 @@ static qs_err feed_lines(parse_state *state, struct csv_parser *parser, const ch
                            state->line);
         if (csv_parse(parser, text + at, length, on_field, on_row, state) != length && state->err == QS_OK) {
             int code = csv_error(parser);
-            return qs_fail(
-                code == CSV_EPARSE ? QS_E_INPUT : QS_E_RESOURCE, "%s:%" PRId64 ": %s", name, state->line,
-                code == CSV_EPARSE ? "a stray quote; quote the whole field and double quotes inside it"
-                                   : csv_strerror(code));
+            return qs_fail(code == CSV_EPARSE ? QS_E_INPUT : QS_E_RESOURCE, "%s:%" PRId64 ": %s", name, state->line,
+                           code == CSV_EPARSE ? "a stray quote; quote the whole field and double quotes inside it"
+                                              : csv_strerror(code));
         }
         if (state->err != QS_OK) return state->err;
         at += length;

@@ -36,9 +36,9 @@ static qs_err check_snippet(const qs_gold_snippet *s, const char *text, size_t b
         if (found == NULL)
             return qs_fail(QS_E_INPUT, "check snippet %s: in %s at %s, and its text \"%.40s...\" is nowhere",
                            s->id, path, there, s->text);
-        return qs_fail(
-            QS_E_INPUT, "check snippet %s: in %s at %s; its text stands at %lld to %lld: correct the offsets",
-            s->id, path, there, (long long)(found - text), (long long)(found - text) + (long long)length);
+        return qs_fail(QS_E_INPUT,
+                       "check snippet %s: in %s at %s; its text stands at %lld to %lld: correct the offsets", s->id,
+                       path, there, (long long)(found - text), (long long)(found - text) + (long long)length);
     }
     if (!lies_in_section(text, s->start, s->section))
         return qs_fail(QS_E_INPUT, "check snippet %s: byte %lld of %s does not lie in section %s", s->id,

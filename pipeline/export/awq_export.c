@@ -31,11 +31,10 @@ static qs_err check(const qs_export_job *job)
         int64_t group = group_size(spec, info.n_in);
         (void)qs_export_matrix_name(name, 0, role);
         if (info.n_in % group != 0 || info.n_out % PER_WORD != 0)
-            return qs_fail(
-                QS_E_UNSUPPORTED,
-                "export %s: %lld x %lld in groups of %lld: AWQ needs whole groups in a row and rows "
-                "by eights; quantise with a group that divides the row, or use --format gptq",
-                name, (long long)info.n_out, (long long)info.n_in, (long long)group);
+            return qs_fail(QS_E_UNSUPPORTED,
+                           "export %s: %lld x %lld in groups of %lld: AWQ needs whole groups in a row and rows "
+                           "by eights; quantise with a group that divides the row, or use --format gptq",
+                           name, (long long)info.n_out, (long long)info.n_in, (long long)group);
         if (qs_spec_has_perm(spec, info.n_in))
             return qs_fail(QS_E_UNSUPPORTED,
                            "export %s: AWQ has no room for the order of act=1; use --format gptq", name);

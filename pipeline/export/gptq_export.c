@@ -261,9 +261,8 @@ static qs_err write_dir(const qs_export_job *job) { return qs_hf_dir_write(job, 
 const qs_export_format qs_export_gptq = {
     .name = "gptq",
     .loaders = "GPTQModel, AutoGPTQ, transformers, vLLM, ExLlamaV2",
-    .holds = "integer codes of 2, 3, 4 and 8 bits, any group and order, also per matrix (GPTQModel's "
-             "dynamic); asym only where no "
-             "zero point is 0, and not for GPTQModel",
+    .holds = "integer codes of 2, 3, 4 and 8 bits, any group and order, also per matrix (GPTQModel's dynamic); asym "
+             "only where no zero point is 0, and not for GPTQModel",
     .directory = true,
     .check = check,
     .plan = plan_dir,

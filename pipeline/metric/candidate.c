@@ -88,9 +88,8 @@ static qs_err put_tokenizer(const qs_checkpoint *checkpoint, const qs_model *mod
     qs_err err = qs_tokenizer_compare(wanted, own, text, bytes, difference);
     if (err != QS_OK) return qs_context(err, "compare the tokenizer of %s", id);
     if (difference[0] != '\0')
-        qs_log_warn("%s: its tokenizer is another one than the model's: %s. Its weights are evaluated on the "
-                    "model's tokens; "
-                    "as it is deployed, it sees others",
+        qs_log_warn("%s: its tokenizer is another one than the model's: %s. Its weights are evaluated on the model's "
+                    "tokens; as it is deployed, it sees others",
                     id, difference);
     return qs_artifact_put_text(artifact, "/checkpoint/@tokenizer", difference[0] == '\0' ? "same" : difference);
 }

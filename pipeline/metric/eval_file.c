@@ -229,8 +229,7 @@ qs_err qs_eval_file_differs(const qs_artifact *artifact, const qs_subject *subje
     if (!as_baseline) QS_TRY(same_digest(artifact, "/dump/@embedded", subject->embedded, false, &same));
     if (!same) goto out;
     *what = "what is asked, or how (--qa, --corpus, --encoder, --k, --items, --instruct, --chat, --probe, --headers, "
-            "--temperature, "
-            "--answer-tokens, --fix)";
+            "--temperature, --answer-tokens, --fix)";
     QS_TRY(same_digest(artifact, "/protocol/@questions", subject->questions, as_baseline, &same));
     if (!same || as_baseline) goto out;
     *what = "the text";

@@ -16,8 +16,7 @@ typedef struct qs_subject {
     qs_compute compute;
     uint64_t seed;
     const char *id;            /* "fp" for the reference */
-    const char
-        *text; /* on which the tokenizers of checkpoints are tried, text_bytes long; NULL = a built-in one */
+    const char *text;          /* on which the tokenizers of checkpoints are tried; NULL = a built-in one */
     size_t text_bytes;
     const qs_digest *questions; /* what is asked; NULL = nothing */
     const qs_digest *embedded;  /* lines and encoder of embeddings; NULL = none */

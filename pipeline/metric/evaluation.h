@@ -37,8 +37,7 @@ typedef struct qs_eval_options {
     int64_t n_checkpoints;
     const char *text; /* on which their tokenizers are tried, text_bytes long; NULL = a built-in one */
     size_t text_bytes;
-    const char
-        *baseline; /* an eval artifact of the reference; NULL = <out_dir>/fp.eval.h5, made when needed */
+    const char *baseline; /* an eval artifact of the reference; NULL = <out_dir>/fp.eval.h5, made when needed */
     size_t budget_bytes; /* for residual states; 0 = half of what is free */
     /* Of backends that are created to deploy models: name (NULL = as the evaluation's), device, where layers go. */
     const char *backend;

@@ -92,8 +92,7 @@ qs_err qs_latency_measure(qs_latency *out, qs_decoder *decoder, qs_decoder *refe
     QS_TRY(QS_NEW(out->prefill_s, options->n_prefills, "times of prompts"));
     QS_TRY(QS_NEW(out->decode_ms, options->n_rounds * options->round_tokens, "times of tokens"));
     if (reference != NULL)
-        QS_TRY(
-            QS_NEW(out->reference_decode_ms, options->n_rounds * options->round_tokens, "times of tokens"));
+        QS_TRY(QS_NEW(out->reference_decode_ms, options->n_rounds * options->round_tokens, "times of tokens"));
     for (int64_t i = 0; i < options->n_prompt; i++) prompt[i] = tokens[i % n_tokens];
     runner candidate = {.decoder = decoder, .tokens = tokens, .n_tokens = n_tokens, .logits = logits};
     runner other = {.decoder = reference, .tokens = tokens, .n_tokens = n_tokens, .logits = logits};

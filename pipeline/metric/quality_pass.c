@@ -128,8 +128,7 @@ static qs_err run_control(run *r, qs_control *control)
     control->n_windows = qs_min64((CONTROL_TOKENS + windows->n_ctx - 1) / windows->n_ctx,
                                   qs_min64(r->plan.chunk_windows, windows->n_windows));
     QS_TRY(qs_token_scores_alloc(&control->scores, control->n_windows * windows->n_scored, true));
-    QS_TRY(
-        QS_NEW(r->control, control->n_windows * windows->n_ctx * r->d_model, "hidden states of the control"));
+    QS_TRY(QS_NEW(r->control, control->n_windows * windows->n_ctx * r->d_model, "hidden states of the control"));
     QS_TRY(qs_pass_run(r->pass, &reference, 1, windows->ids, control->n_windows, NULL));
     QS_TRY(qs_backend_download(r->job->backend, r->control, qs_pass_hidden(r->pass, 0),
                                (size_t)control->n_windows * r->window_bytes));
@@ -172,8 +171,7 @@ qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream
     start_progress(&r, "evaluate layers of the reference");
     for (int64_t first = 0; first < windows->n_windows; first += r.plan.batch_windows) {
         int64_t n = qs_min64(windows->n_windows - first, r.plan.batch_windows);
-        QS_TRY(
-            qs_pass_run(r.pass, &stream->linears, 1, windows->ids + first * windows->n_ctx, n, &r.progress));
+        QS_TRY(qs_pass_run(r.pass, &stream->linears, 1, windows->ids + first * windows->n_ctx, n, &r.progress));
         stream->forward_s += qs_pass_seconds(r.pass, 0);
         for (int64_t w = 0; w < n; w++)
             QS_TRY(score_reference_window(&r, stream, control, first + w, window_of(&r, 0, w)));

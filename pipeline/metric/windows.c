@@ -46,10 +46,9 @@ qs_err qs_windows_cut(qs_windows *out, const qs_protocol *protocol, const int32_
     int64_t shift = bos < 0 ? 0 : 1, n = n_tokens + shift; /* BOS is a token of the text */
     out->n_windows = n / n_ctx;
     if (out->n_windows < 1)
-        return qs_fail(
-            QS_E_INPUT,
-            "cut windows: the text has %lld tokens, a window needs %lld; give more text or a shorter --ctx",
-            (long long)n, (long long)n_ctx);
+        return qs_fail(QS_E_INPUT,
+                       "cut windows: the text has %lld tokens, a window needs %lld; give more text or a shorter --ctx",
+                       (long long)n, (long long)n_ctx);
     if (n_max > 0 && out->n_windows > n_max) out->n_windows = n_max;
     return fill(out, tokens, bos, shift);
 }

@@ -236,11 +236,10 @@ static double rms_of(const void *context, const int32_t *counts) { return check(
 static qs_err check_pair(const qs_wordings *own, const qs_wordings *reference)
 {
     if (reference->n_prompts >= own->n_prompts && reference->n_steps == own->n_steps) return QS_OK;
-    return qs_fail(
-        QS_E_INPUT,
-        "compare entropies of answers: %lld prompts of up to %lld tokens, the reference has %lld of %lld",
-        (long long)own->n_prompts, (long long)own->n_steps, (long long)reference->n_prompts,
-        (long long)reference->n_steps);
+    return qs_fail(QS_E_INPUT,
+                   "compare entropies of answers: %lld prompts of up to %lld tokens, the reference has %lld of %lld",
+                   (long long)own->n_prompts, (long long)own->n_steps, (long long)reference->n_prompts,
+                   (long long)reference->n_steps);
 }
 
 /* Each bound by itself: all paraphrases must be stable, so the worst one speaks. */

@@ -119,8 +119,7 @@ qs_err qs_added_finish(qs_added *added, const qs_normalizer *normalizer, int64_t
         size_t bytes = token->bytes;
         bool starts;
         if (token->normalized)
-            QS_TRY(
-                qs_normalizer_run(normalizer, &space, token->text, token->bytes, &needle, &bytes, &starts));
+            QS_TRY(qs_normalizer_run(normalizer, &space, token->text, token->bytes, &needle, &bytes, &starts));
         QS_TRY(copy_text(&token->needle, needle, bytes));
         token->needle_bytes = bytes;
     }

@@ -76,11 +76,10 @@ static qs_err find_layout(const qs_checkpoint_layout **out, const json_t *object
 
 static qs_err differs(const qs_checkpoint *c, const char *what, double own, double wanted)
 {
-    return qs_fail(
-        QS_E_INPUT,
-        "open checkpoint %s: %s is %g, of the model it is compared with %g; give the model that it was "
-        "made from",
-        qs_model_path(c->model), what, own, wanted);
+    return qs_fail(QS_E_INPUT,
+                   "open checkpoint %s: %s is %g, of the model it is compared with %g; give the model that it was "
+                   "made from",
+                   qs_model_path(c->model), what, own, wanted);
 }
 
 static qs_err check_parent(const qs_checkpoint *c)

@@ -138,11 +138,10 @@ static qs_err order_groups(const qs_checkpoint *c, const char *prefix, const qs_
         int32_t g;
         memcpy(&g, t->data + 4 * j, sizeof g);
         if (g < 0 || g >= shape->n_groups) {
-            err = qs_fail(
-                QS_E_INPUT,
-                "read checkpoint %s: tensor %s.g_idx holds %d at channel %lld, and there are groups 0 to "
-                "%lld",
-                qs_model_path(c->model), prefix, g, (long long)j, (long long)shape->n_groups - 1);
+            err = qs_fail(QS_E_INPUT,
+                          "read checkpoint %s: tensor %s.g_idx holds %d at channel %lld, and there are groups 0 to "
+                          "%lld",
+                          qs_model_path(c->model), prefix, g, (long long)j, (long long)shape->n_groups - 1);
             goto out;
         }
         int64_t first = g * shape->group_size,

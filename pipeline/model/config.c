@@ -133,8 +133,7 @@ static qs_err count_sliding_layers(int64_t *out, const json_t *types, int64_t n_
             ++*out;
         else if (type == NULL || strcmp(type, "full_attention") != 0)
             return qs_fail(QS_E_UNSUPPORTED,
-                           "read %s: layer_types[%lld] is neither full_attention nor"
-                           " sliding_attention",
+                           "read %s: layer_types[%lld] is neither full_attention nor sliding_attention",
                            name, (long long)i);
     }
     return QS_OK;
@@ -210,8 +209,7 @@ static qs_err read_rope(qs_model_config *c, const json_t *root, const char *name
     if (c->rope_kind != QS_ROPE_LLAMA3) return QS_OK;
     QS_TRY(qs_json_get_real(&c->rope_low_freq_factor, rope, "low_freq_factor", name));
     QS_TRY(qs_json_get_real(&c->rope_high_freq_factor, rope, "high_freq_factor", name));
-    QS_TRY(
-        qs_json_get_int(&c->rope_original_ctx, rope, "original_max_position_embeddings", 1, INT32_MAX, name));
+    QS_TRY(qs_json_get_int(&c->rope_original_ctx, rope, "original_max_position_embeddings", 1, INT32_MAX, name));
 out:
     return err;
 }

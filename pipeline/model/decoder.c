@@ -309,11 +309,10 @@ qs_err qs_decoder_continue(qs_decoder *decoder, int64_t from, int64_t to, int64_
     qs_decoder *d = decoder;
     qs_err err = QS_OK;
     if (from < 0 || from >= d->batch || to < 0 || to >= d->batch || n < 0 || n > d->positions[from])
-        return qs_fail(
-            QS_E_USAGE,
-            "continue sequence %lld as %lld after %lld tokens: it has not as many, or there are %lld "
-            "sequences",
-            (long long)from, (long long)to, (long long)n, (long long)d->batch);
+        return qs_fail(QS_E_USAGE,
+                       "continue sequence %lld as %lld after %lld tokens: it has not as many, or there are %lld "
+                       "sequences",
+                       (long long)from, (long long)to, (long long)n, (long long)d->batch);
     for (int64_t i = 0; i < d->n_sides && from != to && n > 0; i++)
         for (int64_t layer = d->sides[i].first; layer < d->sides[i].end; layer++)
             QS_TRY(copy_layer(d, d->sides[i].backend, &d->kvs[layer], from, to, n));

@@ -239,8 +239,7 @@ static qs_err run_step(const qs_detoken_step *step, qs_pattern_space *space, con
         size_t bytes;
         const char *text = string_at(in, s, &bytes);
         if (step->kind == QS_DETOKEN_REPLACE) {
-            QS_TRY(
-                qs_text_replace(&out->text, step->pattern, space, step->with, step->with_bytes, text, bytes));
+            QS_TRY(qs_text_replace(&out->text, step->pattern, space, step->with, step->with_bytes, text, bytes));
             QS_TRY(end_string(out));
         } else if (step->kind == QS_DETOKEN_STRIP) {
             QS_TRY(strip(step, text, bytes, out));

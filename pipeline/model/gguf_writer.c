@@ -153,11 +153,10 @@ qs_err qs_gguf_writer_declare(qs_gguf_writer *w, const char *name, qs_storage st
     int64_t n_rows = 1;
     if (w->begun) return qs_fail(QS_E_USAGE, "write %s: tensor %s came after the first one's data", w->file.path, name);
     if (strlen(name) >= sizeof e.name || n_dims < 1 || n_dims > QS_GGUF_DIMS_MAX || ne[0] % row->block_elems != 0)
-        return qs_fail(
-            QS_E_INPUT,
-            "write %s: tensor %s of %d dimensions, rows of %lld: names have up to 63 bytes, and rows "
-            "are whole blocks of %s, which are %lld long",
-            w->file.path, name, n_dims, (long long)ne[0], row->name, (long long)row->block_elems);
+        return qs_fail(QS_E_INPUT,
+                       "write %s: tensor %s of %d dimensions, rows of %lld: names have up to 63 bytes, and rows "
+                       "are whole blocks of %s, which are %lld long",
+                       w->file.path, name, n_dims, (long long)ne[0], row->name, (long long)row->block_elems);
     memcpy(e.name, name, strlen(name) + 1);
     for (int d = 0; d < n_dims; d++) {
         e.ne[d] = ne[d];

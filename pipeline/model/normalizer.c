@@ -134,8 +134,7 @@ static qs_err run_step(const qs_normal_step *step, qs_normal_space *space, qs_te
         QS_TRY(qs_textbuf_append(out, text, bytes));
         break;
     case QS_NORMAL_REPLACE:
-        QS_TRY(
-            qs_text_replace(out, step->pattern, &space->matching, step->text, step->text_bytes, text, bytes));
+        QS_TRY(qs_text_replace(out, step->pattern, &space->matching, step->text, step->text_bytes, text, bytes));
         break;
     default: QS_TRY(unicode_form(out, step->kind, text, bytes));
     }

@@ -7,14 +7,13 @@
 
 /* What tokenizers are known to part over: digits, runs of spaces, contractions, case, letters of several bytes, control
  * characters, code. */
-static const char probe[] = "The year 2024 had 366 days; 1234567890 3.14159e-10 0x1F. I'm sure they'll say "
-                            "it's what we've DON'T'd.\n\n"
-                            "  two  spaces   three\tand a tab\r\nnew line \xC2\xA0no-break.  int main(void) "
-                            "{ return x[i] >= 10 ? -1 : ~0; }\n"
+static const char probe[] = "The year 2024 had 366 days; 1234567890 3.14159e-10 0x1F. I'm sure they'll say it's what "
+                            "we've DON'T'd.\n\n"
+                            "  two  spaces   three\tand a tab\r\nnew line \xC2\xA0no-break.  int main(void) { return "
+                            "x[i] >= 10 ? -1 : ~0; }\n"
                             "na\xC3\xAFve caf\xC3\xA9 Z\xC3\xBCrich \xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E "
-                            "\xD0\x9F\xD1\x80\xD0\xB8 \xF0\x9F\x98\x80"
-                            " \xD9\xA3\xD9\xA4 \xC2\xBD e\xCC\x81 \xE2\x80\x9Cquotes\xE2\x80\x9D\xE2\x80\xA6 "
-                            "<|endoftext|> <s> [INST]\n";
+                            "\xD0\x9F\xD1\x80\xD0\xB8 \xF0\x9F\x98\x80 \xD9\xA3\xD9\xA4 \xC2\xBD e\xCC\x81 "
+                            "\xE2\x80\x9Cquotes\xE2\x80\x9D\xE2\x80\xA6 <|endoftext|> <s> [INST]\n";
 
 static qs_err compare(const qs_tokenizer *a, const qs_tokenizer *b, const char *text, size_t bytes, char *difference,
                       size_t difference_bytes)

@@ -35,11 +35,10 @@ void qs_page_gaps(const qs_page *page)
     double lo = 0, hi = anchor_gap_min;
     int64_t n = 0;
     qs_page_heading(page, "gap", "Anchor gap",
-                    "How much farther what was retrieved is from the nearest wrong section than from the "
-                    "right one, with its "
-                    "95 % interval; at 0.05 (upright bar) and below, boundaries between sections are "
-                    "flattened. Where the "
-                    "reference's own gap is that small, blame encoder or gold set, not quantisation.",
+                    "How much farther what was retrieved is from the nearest wrong section than from the right one, "
+                    "with its 95 % interval; at 0.05 (upright bar) and below, boundaries between sections are "
+                    "flattened. Where the reference's own gap is that small, blame encoder or gold set, not "
+                    "quantisation.",
                     "metrics.csv");
     for (int64_t i = 0; i < page->sweep->n; i++) {
         const qs_measure *m = qs_config_row_find(&page->sweep->configs[i].row, metric);
@@ -49,9 +48,8 @@ void qs_page_gaps(const qs_page *page)
         hi = fmax(hi, fmax(m->estimate.hi, m->estimate.value));
     }
     if (n == 0) {
-        (void)fputs(
-            "<p>Not measured here: <code>qsweep evaluate --qa DIR --tasks semantic</code> measures it.</p>\n",
-            stream);
+        (void)fputs("<p>Not measured here: <code>qsweep evaluate --qa DIR --tasks semantic</code> measures it.</p>\n",
+                    stream);
         return;
     }
     (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th><th class=\"n\">gap</th><th "

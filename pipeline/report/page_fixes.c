@@ -47,10 +47,9 @@ static void put_row(fixes_page *f, const qs_sweep_config *config, const qs_fix *
     f->n_counting += counts;
     if (f->n_rows++ >= MAX_ROWS) return;
     if (f->n_rows == 1)
-        (void)fputs(
-            "<div class=\"wide\"><table><thead><tr><th>config</th><th>fix</th><th>counts</th><th>missed gates "
-            "that it is meant for, before \xE2\x86\x92 after</th><th>other gates</th></tr></thead><tbody>\n",
-            stream);
+        (void)fputs("<div class=\"wide\"><table><thead><tr><th>config</th><th>fix</th><th>counts</th><th>missed gates "
+                    "that it is meant for, before \xE2\x86\x92 after</th><th>other gates</th></tr></thead><tbody>\n",
+                    stream);
     (void)fputs("<tr><td class=\"id\">", stream);
     qs_html_text(stream, config->row.id);
     (void)fputs("</td><td title=\"", stream);
@@ -84,16 +83,14 @@ void qs_page_fixes(const qs_page *page)
     fixes_page f = {.page = page};
     FILE *stream = page->stream;
     qs_page_heading(page, "fixes", "Fixes that were tried",
-                    "A fix counts when a gate that it is meant for, and that was missed, gets better by it "
-                    "and no other gate gets "
-                    "worse by more than 3 %.",
+                    "A fix counts when a gate that it is meant for, and that was missed, gets better by it and no "
+                    "other gate gets worse by more than 3 %.",
                     "fixes.csv");
     for (int64_t i = 0; i < page->sweep->n; i++) put_config(&f, &page->sweep->configs[i]);
     if (f.n_rows == 0) {
-        (void)fputs(
-            "<p>None: <code>qsweep evaluate --fix header-lock,rerank</code> tries these two beside what a "
-            "configuration answers as it is.</p>\n",
-            stream);
+        (void)fputs("<p>None: <code>qsweep evaluate --fix header-lock,rerank</code> tries these two beside what a "
+                    "configuration answers as it is.</p>\n",
+                    stream);
         return;
     }
     (void)fputs("</tbody></table></div>\n", stream);

@@ -134,11 +134,10 @@ static void put_legend(const lambda_page *l)
     (void)fputs("<ul class=\"states small\">", stream);
     for (int state = 0; state < QS_N_LAMBDAS; state++)
         (void)fprintf(stream, "<li><b class=\"l%d\">%s</b> %s</li>\n", state, glyphs[state], texts[state]);
-    (void)fprintf(
-        stream, "<li><b class=\"l0 d\">%s</b> framed: not the state of %s</li></ul>\n", glyphs[0],
-        l->paired
-            ? "the reference in the same run, or, in the probe, of the canonical headers with the same k"
-            : "the canonical headers with the same k");
+    (void)fprintf(stream, "<li><b class=\"l0 d\">%s</b> framed: not the state of %s</li></ul>\n", glyphs[0],
+                  l->paired
+                      ? "the reference in the same run, or, in the probe, of the canonical headers with the same k"
+                      : "the canonical headers with the same k");
 }
 
 /* ---- runs ---- */
@@ -235,14 +234,12 @@ static void put_matrix(const lambda_page *l)
     if (QS_NEW(questions, l->n_items, "questions") != QS_OK) return;
     for (int64_t i = 0; i < l->n_items; i++) questions[i] = (question){i, weight_of(l, i)};
     qsort(questions, (size_t)l->n_items, sizeof *questions, compare_questions);
-    (void)fprintf(
-        stream,
-        "<p class=\"small\">%s%lld of %lld questions, those first where most runs %s; the others are in "
-        "<a href=\"items.csv\">items.csv</a>. 1a is the first paraphrase with the first seed; an empty cell "
-        "has no "
-        "right snippet to cite.</p>\n",
-        n < l->n_items ? "The first " : "", (long long)n, (long long)l->n_items,
-        l->paired ? "have another state than the reference's" : "are not convergent");
+    (void)fprintf(stream,
+                  "<p class=\"small\">%s%lld of %lld questions, those first where most runs %s; the others are in <a "
+                  "href=\"items.csv\">items.csv</a>. 1a is the first paraphrase with the first seed; an empty cell has "
+                  "no right snippet to cite.</p>\n",
+                  n < l->n_items ? "The first " : "", (long long)n, (long long)l->n_items,
+                  l->paired ? "have another state than the reference's" : "are not convergent");
     (void)fputs("<div class=\"wide\"><table class=\"lambda\">\n", stream);
     put_group_heads(l);
     for (int64_t i = 0; i < n; i++) put_question(l, questions[i].item);
@@ -323,19 +320,15 @@ static void put_probe(const lambda_page *l)
     for (int64_t i = 0; i < l->n; i++) n += l->all[i].states.n_probed > 0;
     (void)fputs("<h3>Other numbers of snippets, other headers</h3>\n<p class=\"small\">", stream);
     if (n == 0) {
-        (void)fputs(
-            "Not measured here: <code>qsweep evaluate --probe N</code> asks the first N questions so.</p>\n",
-            stream);
+        (void)fputs("Not measured here: <code>qsweep evaluate --probe N</code> asks the first N questions so.</p>\n",
+                    stream);
         return;
     }
-    (void)fputs(
-        "Questions asked greedily with 5, 10 and 20 snippets, their headers as they are, dealt out anew "
-        "(twice), or "
-        "removed: convergent of all, and in brackets how many have another state than with canonical headers "
-        "at the "
-        "same k. Numbers: <a href=\"items.csv\">items.csv</a>, <a href=\"metrics.csv\">metrics.csv</a> "
-        "(lambda_probe_flips).</p>\n<div class=\"wide\"><table>\n",
-        stream);
+    (void)fputs("Questions asked greedily with 5, 10 and 20 snippets, their headers as they are, dealt out anew "
+                "(twice), or removed: convergent of all, and in brackets how many have another state than with "
+                "canonical headers at the same k. Numbers: <a href=\"items.csv\">items.csv</a>, <a "
+                "href=\"metrics.csv\">metrics.csv</a> (lambda_probe_flips).</p>\n<div class=\"wide\"><table>\n",
+                stream);
     put_probe_heads(stream, "config");
     for (int64_t i = 0; i < l->n; i++)
         if (l->all[i].states.n_probed > 0) put_probe_row(stream, &l->all[i]);
@@ -347,10 +340,9 @@ static void put_probe(const lambda_page *l)
 void qs_page_lambda(const qs_page *page)
 {
     lambda_page *l = NULL;
-    qs_page_heading(
-        page, "lambda", "Answers run by run (\xCE\xBB)",
-        "Each question in three paraphrases with two seeds each: do the runs of a question hang together?",
-        "items.csv");
+    qs_page_heading(page, "lambda", "Answers run by run (\xCE\xBB)",
+                    "Each question in three paraphrases with two seeds each: do the runs of a question hang together?",
+                    "items.csv");
     if (QS_NEW(l, 1, "states") != QS_OK) return;
     l->page = page;
     load(l);

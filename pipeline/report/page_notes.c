@@ -149,9 +149,8 @@ static void put_reading(const qs_page *page)
     (void)fputs(
         "</tbody></table></div></details>\n"
         "<p class=\"small\">Intervals are 95 %, by resampling of windows or questions. PASS, WARN, REVIEW, FAIL: the "
-        "value "
-        "against its budget; BASELINE_FAIL: missed, and the reference misses it too, so that quantisation is not the "
-        "cause.</p>\n",
+        "value against its budget; BASELINE_FAIL: missed, and the reference misses it too, so that quantisation is not "
+        "the cause.</p>\n",
         stream);
 }
 

@@ -244,8 +244,7 @@ void qs_page_gates(const qs_page *page)
 {
     qs_page_heading(page, "gates", "Gates",
                     "Each measured gate with its 95 % interval (line), value (dot) and budget (upright bar), on a "
-                    "scale of its own. "
-                    "A ? marks a verdict that more samples could change.",
+                    "scale of its own. A ? marks a verdict that more samples could change.",
                     "verdicts.csv");
     for (int64_t i = 0; i < page->sweep->n; i++) put_config_gates(page, &page->sweep->configs[i]);
 }

@@ -111,9 +111,8 @@ static void append_halves(qs_selection *s, const qs_selection_point *point)
         return;
     }
     if (!point->halved) {
-        qs_sentence_add(
-            &s->reason,
-            "; not confirmed, because there are no two halves of windows with the reference's NLL");
+        qs_sentence_add(&s->reason,
+                        "; not confirmed, because there are no two halves of windows with the reference's NLL");
         return;
     }
     qs_sentence_add(&s->reason, "; ppl ratio %.4f [%.4f, %.4f] on the %" PRId64 " windows that chose it",

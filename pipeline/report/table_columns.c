@@ -11,10 +11,8 @@ const qs_column qs_summary_facts[] = {
     ROW("method", "how codes were chosen; fp is the reference"),
     ROW("bits", "bits of a code; empty of the reference and where matrices differ"),
     ROW("group_size", "weights that share a scale; -1 = the whole row"),
-    ROW("variant", "the rest of the spec that the id shows: symmetry, order, "
-                   "double quantisation ..."),
-    ROW("bpw", "stored bits of the quantised linears per weight: codes, "
-               "scales, zeros, permutations"),
+    ROW("variant", "the rest of the spec that the id shows: symmetry, order, double quantisation ..."),
+    ROW("bpw", "stored bits of the quantised linears per weight: codes, scales, zeros, permutations"),
     ROW("bpw_total", "stored bits per weight, embeddings, norms and head included"),
     ROW("bytes", "stored bytes of the deployed model"),
     ROW("ppl_ratio_lo", "lower end of the 95 % interval of ppl_ratio"),
@@ -22,8 +20,7 @@ const qs_column qs_summary_facts[] = {
     ROW("quantize_s", "seconds that quantising took"),
     ROW("backend", "backend that was timed"),
     ROW("device", "CPU or GPU model that was timed"),
-    ROW("verdict", "the worst of its gates (docs/gates.md); empty of the "
-                   "reference, unless it misses gates itself"),
+    ROW("verdict", "the worst of its gates (docs/gates.md); empty of the reference, unless it misses gates itself"),
     ROW("failed", "gates with the verdict FAIL, with ; between them"),
     RACED("tokens", "tokens that the figures of quality rest on"),
     RACED("race", "accepted, dropped or whole"),
@@ -38,25 +35,21 @@ const qs_column qs_metrics_columns[] = {
     ROW("value", "estimate"),
     ROW("lo", "lower end of its 95 % interval"),
     ROW("hi", "upper end"),
-    ROW("n", "independent units that it rests on: windows, questions, texts, "
-             "tokens timed"),
+    ROW("n", "independent units that it rests on: windows, questions, texts, tokens timed"),
     {0},
 };
 
 const qs_column qs_verdicts_columns[] = {
     CONFIG,
-    ROW("gate", "metric, or the metric that stands in for it; joint gates have "
-                "& between two"),
+    ROW("gate", "metric, or the metric that stands in for it; joint gates have & between two"),
     ROW("value", "estimate; empty when not measured"),
     ROW("lo", "lower end of its 95 % interval"),
     ROW("hi", "upper end"),
-    ROW("op", "how it is held against the limit; ci>= and the like: the whole "
-              "interval must be"),
+    ROW("op", "how it is held against the limit; ci>= and the like: the whole interval must be"),
     ROW("limit", "the budget"),
     ROW("source", "who set it: a page, or the project"),
     ROW("n", "independent units that the estimate rests on"),
-    ROW("verdict", "PASS, WARN, REVIEW, NOT_EVALUABLE, BASELINE_FAIL or FAIL "
-                   "(docs/gates.md)"),
+    ROW("verdict", "PASS, WARN, REVIEW, NOT_EVALUABLE, BASELINE_FAIL or FAIL (docs/gates.md)"),
     ROW("decided", "yes when the whole interval lies on this side of the "
                    "budget; no: more samples could change the verdict"),
     RACED("partial", "yes for what is a mean over a part of the windows"),
@@ -73,10 +66,9 @@ const qs_column qs_layers_columns[] = {
 
 const qs_column qs_latency_columns[] = {
     CONFIG,
-    ROW("metric", "a time or rate of the list above; decode_ms_sample_pNN: "
-                  "that quantile of the times of single tokens; "
-                  "reference_decode_ms_tok_p50: the reference's median, "
-                  "measured in turns with this configuration"),
+    ROW("metric", "a time or rate of the list above; decode_ms_sample_pNN: that quantile of the times of single "
+                  "tokens; reference_decode_ms_tok_p50: the reference's median, measured in turns with this "
+                  "configuration"),
     ROW("unit", "ms, tok/s or %"),
     ROW("value", "estimate"),
     ROW("lo", "lower end of its 95 % interval; empty where there is none"),
@@ -91,13 +83,10 @@ const qs_column qs_latency_columns[] = {
 
 const qs_column qs_pareto_columns[] = {
     CONFIG,
-    ROW("passes", "yes when all gates of its profile pass, those that the "
-                  "reference misses too excepted"),
-    ROW("on_front", "yes when no other passing point is as good in every cost "
-                    "and better in one"),
+    ROW("passes", "yes when all gates of its profile pass, those that the reference misses too excepted"),
+    ROW("on_front", "yes when no other passing point is as good in every cost and better in one"),
     ROW("recommended", "yes for the one to ship"),
-    ROW("confirmed", "of the recommended one: whether it passes on the half of "
-                     "the windows that did not choose it"),
+    ROW("confirmed", "of the recommended one: whether it passes on the half of the windows that did not choose it"),
     ROW("bpw", "stored bits of the quantised linears per weight"),
     ROW("bytes", "stored bytes of the deployed model"),
     ROW("decode_ms_tok_p50", "median time of a decoded token"),
@@ -114,8 +103,7 @@ const qs_column qs_diagnosis_columns[] = {
     CONFIG,
     ROW("rank", "1 = the likeliest symptom of this configuration"),
     ROW("rule", "name of the row of docs/symptoms.md"),
-    ROW("row", "its row of docs/checklist.md, of this configuration's own page "
-               "where it has one"),
+    ROW("row", "its row of docs/checklist.md, of this configuration's own page where it has one"),
     ROW("symptom", "what is seen"),
     ROW("evidence", "the figures that show it"),
     ROW("cause", "what usually causes it"),
@@ -133,8 +121,7 @@ const qs_column qs_fixes_columns[] = {
     ROW("after", "its estimate with the fix"),
     ROW("triggered", "yes when the gate was missed before and the fix is meant for it"),
     ROW("change", "better, same or worse: worse by more than 3 %"),
-    ROW("counts", "yes when the fix counts: a triggering gate gets better, and "
-                  "no other gets worse by more than 3 %"),
+    ROW("counts", "yes when the fix counts: a triggering gate gets better, and no other gets worse by more than 3 %"),
     {0},
 };
 
@@ -144,8 +131,7 @@ const qs_column qs_items_columns[] = {
     ROW("wording", "0 = the question itself, 1 to 3 = its paraphrases"),
     ROW("seed", "greedy, or 0 and 1: seed of the random numbers"),
     ROW("k", "snippets in the prompt"),
-    ROW("headers", "of the snippets: canonical, shuffled or removed; -1 and -2 "
-                   "are seeds of the probe"),
+    ROW("headers", "of the snippets: canonical, shuffled or removed; -1 and -2 are seeds of the probe"),
     ROW("prompt_tokens", "tokens of the prompt"),
     ROW("answer_tokens", "tokens of the answer"),
     ROW("stop", "why it ended: eos, line, limit, nonfinite"),
@@ -153,19 +139,14 @@ const qs_column qs_items_columns[] = {
     ROW("citations", "snippets that it cites"),
     ROW("cited_known", "of these in the prompt"),
     ROW("cited_right", "of these the right one"),
-    ROW("selected", "the first snippet cited that is in the prompt, else the "
-                    "one ranked first"),
+    ROW("selected", "the first snippet cited that is in the prompt, else the one ranked first"),
     ROW("anchored", "1 when the right snippet was in the prompt"),
-    ROW("correct", "1 when the gold claim is in the answer, or an unanswerable "
-                   "question is refused"),
+    ROW("correct", "1 when the gold claim is in the answer, or an unanswerable question is refused"),
     ROW("refused", "1 when it says that the snippets do not say"),
-    ROW("cov_cited", "share of the right span that cited snippets cover; empty "
-                     "for unanswerable questions"),
-    ROW("lambda", "state of the run: convergent, recursive, divergent or "
-                  "chaotic (docs/lambda.md); empty for greedy runs "
-                  "outside the probe"),
-    ROW("entropy", "of greedy runs: mean entropy along the reference's answer "
-                   "to this wording, nats (docs/entropy.md)"),
+    ROW("cov_cited", "share of the right span that cited snippets cover; empty for unanswerable questions"),
+    ROW("lambda", "state of the run: convergent, recursive, divergent or chaotic (docs/lambda.md); empty for greedy "
+                  "runs outside the probe"),
+    ROW("entropy", "of greedy runs: mean entropy along the reference's answer to this wording, nats (docs/entropy.md)"),
     ROW("entropy_stable", "1 when that answer's own curve is stable against the reference's"),
     ROW("answer", "the line that was answered"),
     {0},
@@ -173,9 +154,8 @@ const qs_column qs_items_columns[] = {
 
 const qs_column qs_entropy_columns[] = {
     CONFIG,
-    ROW("source", "text = held-out windows; forced = along the reference's "
-                  "long text; free = along the configuration's own; "
-                  "wording = along the reference's answers to a wording"),
+    ROW("source", "text = held-out windows; forced = along the reference's long text; free = along the configuration's "
+                  "own; wording = along the reference's answers to a wording"),
     ROW("sequence", "mean over all windows; id of the long text; or the "
                     "wording, 0 = the question, mean over questions"),
     ROW("step", "token, from 0"),
@@ -183,8 +163,7 @@ const qs_column qs_entropy_columns[] = {
     ROW("entropy_mean", "its trailing mean, which the gate looks at"),
     ROW("kld", "KL(reference || this) at this step, where both take the same text"),
     ROW("kld_cumulative", "its sum so far"),
-    ROW("delta", "every 8 tokens of a text of its own: distance to question "
-                 "and snippets"),
+    ROW("delta", "every 8 tokens of a text of its own: distance to question and snippets"),
     ROW("lambda", "state of that step: convergent, recursive, divergent or chaotic"),
     {0},
 };

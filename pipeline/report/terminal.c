@@ -198,10 +198,8 @@ static qs_err print_table(FILE *stream, const qs_sweep *sweep, const qs_terminal
     else
         qs_text_table_print(&table, stream);
     (void)fputs("\n", stream);
-    qs_text_wrap(
-        stream,
-        "gates: passed / measured / all of the profile. ?: an interval reaches over a budget, so more "
-        "samples could change a gate's verdict.");
+    qs_text_wrap(stream, "gates: passed / measured / all of the profile. ?: an interval reaches over a budget, so more "
+                         "samples could change a gate's verdict.");
     qs_terminal_race(&race, sweep);
     if (race.used > 0) qs_text_wrap(stream, race.text);
 out:
@@ -267,11 +265,10 @@ static void print_heading(FILE *stream, const qs_sweep *sweep, const qs_terminal
     say(stream, options, text.text);
     if (frame->lattice) {
         text = (qs_sentence){0};
-        qs_sentence_add(
-            &text,
-            "WARNING: the reference's weights sit on a low-bit lattice (%s) already: every "
-            "degradation below is understated, since the loss of that first quantisation is not in it.",
-            frame->storage);
+        qs_sentence_add(&text,
+                        "WARNING: the reference's weights sit on a low-bit lattice (%s) already: every "
+                        "degradation below is understated, since the loss of that first quantisation is not in it.",
+                        frame->storage);
         say(stream, options, text.text);
     }
     print_warnings(stream, sweep, options);

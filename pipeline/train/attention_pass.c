@@ -73,9 +73,8 @@ void qs_train_pass_attention(qs_train_pass *pass, int thread, layer_state *state
                 qs_product_run(b.products->values, thread, pass->probabilities_c,
                                head_rows(plan, state->v, b.kv_head, b.key), pass->block);
                 for (int64_t r = 0; r < b.n_rows; r++)
-                    qs_train_pass_narrow(
-                        plan, pass->block + r * c->head_dim, c->head_dim,
-                        at_mut(state->attended, (b.first + r) * d_q + head * c->head_dim, plan));
+                    qs_train_pass_narrow(plan, pass->block + r * c->head_dim, c->head_dim,
+                                         at_mut(state->attended, (b.first + r) * d_q + head * c->head_dim, plan));
             }
         }
     }

@@ -98,11 +98,10 @@ static qs_err compare_settings(const char *path, const char *stored, const char 
     while (*stored != '\0' || *wanted != '\0') {
         size_t n = strcspn(stored, "\n"), m = strcspn(wanted, "\n");
         if (n != m || memcmp(stored, wanted, n) != 0)
-            return qs_fail(
-                QS_E_INPUT,
-                "resume from %s: it was made with \"%.*s\", not \"%.*s\"; give the same options, or "
-                "remove it to start anew",
-                path, (int)n, stored, (int)m, wanted);
+            return qs_fail(QS_E_INPUT,
+                           "resume from %s: it was made with \"%.*s\", not \"%.*s\"; give the same options, or "
+                           "remove it to start anew",
+                           path, (int)n, stored, (int)m, wanted);
         stored += n + (stored[n] == '\n');
         wanted += m + (wanted[m] == '\n');
     }

@@ -364,10 +364,9 @@ qs_err qs_examples_fill(qs_examples *e, int64_t *cursor, int64_t end, qs_batch *
         if (err != QS_OK) return err;
         if (e->tokens.n == 0) {
             if (end < 0 && ++n_skipped >= e->n)
-                return qs_fail(
-                    QS_E_INPUT,
-                    "fill a batch: every example is longer than %lld tokens; use a larger --seqlen",
-                    (long long)e->options.n_ctx);
+                return qs_fail(QS_E_INPUT,
+                               "fill a batch: every example is longer than %lld tokens; use a larger --seqlen",
+                               (long long)e->options.n_ctx);
             continue;
         }
         if (!qs_batch_add(batch, e->tokens.n, e->tokens.ids, e->weights, e->is_answer)) break;

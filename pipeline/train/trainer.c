@@ -178,9 +178,8 @@ static qs_err name_nonfinite(const qs_trainer *t, int64_t step)
                        "train step %lld: the norm of the gradient overflows; use a smaller --lr",
                        (long long)step);
     const qs_train_tensor *tensor = qs_train_layout_find(t->layout, index);
-    return qs_fail(
-        QS_E_NUMERIC, "train step %lld: the gradient of %s[%lld] is %g; use a smaller --lr or --clip",
-        (long long)step, tensor->name, (long long)(index - tensor->first), (double)t->gradients[index]);
+    return qs_fail(QS_E_NUMERIC, "train step %lld: the gradient of %s[%lld] is %g; use a smaller --lr or --clip",
+                   (long long)step, tensor->name, (long long)(index - tensor->first), (double)t->gradients[index]);
 }
 
 static qs_err check_losses(const qs_trainer *t, const qs_batch *batch, int64_t step)

@@ -136,8 +136,8 @@ static qs_err product_init(qs_product *product, char info[TEXT_BYTES])
     (void)snprintf(info, TEXT_BYTES, "%s", text);
     QS_TRY(check(dnnl_primitive_create(&product->primitive, pd), "create product"));
     QS_TRY(create_memory(product, pd));
-    QS_TRY(reserve_scratch(product->engine, dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(
-                                                pd, dnnl_query_scratchpad_md, 0))));
+    QS_TRY(reserve_scratch(product->engine,
+                           dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0))));
 out:
     if (pd != NULL) (void)dnnl_primitive_desc_destroy(pd);
     if (ops != NULL) (void)dnnl_post_ops_destroy(ops);

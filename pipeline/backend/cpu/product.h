@@ -18,8 +18,8 @@ typedef struct qs_product qs_product;
 /* For threads [0, n_threads). QS_E_UNSUPPORTED when compute is bf16 and this CPU would do it by a plain loop. */
 QS_MUST_CHECK qs_err qs_product_engine_create(qs_product_engine **out, int n_threads, qs_compute compute);
 void qs_product_engine_destroy(qs_product_engine *engine); /* and its products */
-const char *qs_product_engine_describe(
-    const qs_product_engine *engine); /* "oneDNN 2.6.3 bf16 brg:avx512_core_amx_bf16" */
+/* "oneDNN 2.6.3 bf16 brg:avx512_core_amx_bf16" */
+const char *qs_product_engine_describe(const qs_product_engine *engine);
 size_t qs_product_engine_bytes(const qs_product_engine *engine);
 
 typedef struct qs_product_shape {

@@ -115,8 +115,7 @@ qs_err qs_blas_gemm(qs_blas *blas, qs_gpu *gpu, bool trans_a, bool trans_b, int6
 {
     if (blas->library == NULL)
         return qs_gpu_check(
-            gpu, qs_cu_gemm(gpu->stream, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc),
-            "run gemm");
+            gpu, qs_cu_gemm(gpu->stream, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), "run gemm");
     /* Row-major C = A B is column-major C^T = B^T A^T. */
     return check(blas->sgemm(blas->handle, trans_b ? OP_T : OP_N, trans_a ? OP_T : OP_N, (int)n, (int)m, (int)k, &alpha,
                              b, (int)ldb, a, (int)lda, &beta, c, (int)ldc), "run gemm");

@@ -201,9 +201,8 @@ static qs_err solve(qs_backend *backend, const qs_solve_job *job, void *workspac
     qs_err err;
     (void)cut_solving(&s, job, workspace);
     QS_TRY(upload_order(backend, &s));
-    QS_TRY(qs_gpu_check(
-        gpu, qs_cu_solve_gather(gpu->stream, job->weights, s.n_out, s.n_in, s.order, s.width, s.live),
-        "lay out weights"));
+    QS_TRY(qs_gpu_check(gpu, qs_cu_solve_gather(gpu->stream, job->weights, s.n_out, s.n_in, s.order, s.width, s.live),
+                        "lay out weights"));
     if (job->static_scales)
         QS_TRY(qs_gpu_check(gpu,
                             qs_cu_solve_scales(gpu->stream, &s.rule, s.live, s.position, s.width, s.n_in,
