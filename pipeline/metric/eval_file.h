@@ -15,13 +15,13 @@ typedef struct qs_subject {
     const qs_windows *windows;
     qs_compute compute;
     uint64_t seed;
-    const char *id;            /* "fp" for the reference */
-    const char *text;          /* on which the tokenizers of checkpoints are tried; NULL = a built-in one */
+    const char *id;             /* "fp" for the reference */
+    const char *text;           /* on which the tokenizers of checkpoints are tried; NULL = a built-in one */
     size_t text_bytes;
     const qs_digest *questions; /* what is asked; NULL = nothing */
     const qs_digest *embedded;  /* lines and encoder of embeddings; NULL = none */
-    const qs_digest *quant;    /* NULL for the reference */
-    const qs_digest *baseline; /* NULL: not compared with one, or it does not matter which */
+    const qs_digest *quant;     /* NULL for the reference */
+    const qs_digest *baseline;  /* NULL: not compared with one, or it does not matter which */
 } qs_subject;
 
 /* Creates the artifact with /model, /config, /protocol, /tokens/ids, parents and, from the candidate (of

@@ -1,5 +1,11 @@
-/* The work of products of few rows (linear_few.cu), how it is cut, and the rings that bring a warp its
- * weights (.cu files only). */
+/* The work of products of few rows (linear_few.cu, linear_mixed.cu), how it is cut, and the rings that bring a warp its
+ * weights (.cu files only).
+ *
+ *   item   neighbouring tiles of 16 rows of a matrix, one or two: what a team computes at a time
+ *   team   SLICES warps, which share the columns; a block has several
+ *   slice  a warp's share of the columns; sums of a team's warps are added in the order of their slices
+ *   piece  what a warp multiplies at a step: of its item the codes of one or two chunks of 64 columns, and their scales
+ *   ring   a warp's pieces in shared memory, copied there while it multiplies those before them */
 #ifndef QS_BACKEND_CUDA_LINEAR_RING_H
 #define QS_BACKEND_CUDA_LINEAR_RING_H
 
