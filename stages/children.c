@@ -27,7 +27,7 @@ qs_err stage_find(char path[QS_PATH_BYTES], const char *name)
     return QS_OK;
 }
 
-/* Statuses of the table in product.md are codes; a signal or another status is nobody's fault that is known. */
+/* Statuses of base/error.h are codes; a signal or another status is nobody's fault that is known. */
 static qs_err code_of(int status)
 {
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;

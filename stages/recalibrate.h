@@ -1,4 +1,4 @@
-/* evaluate --fix recalibrate: the same points from another calibration text (metrics.md §6; checklist A11, G7, G12). */
+/* evaluate --fix recalibrate: the same points from another calibration text (docs/fixes.md; checklist A11, G7, G12). */
 #ifndef QS_STAGES_RECALIBRATE_H
 #define QS_STAGES_RECALIBRATE_H
 

@@ -1,6 +1,6 @@
 /* AdamW in 32 and 8 bits: the dynamic maps by their sha256, the nearest code by exhaustion, steps against a
  * hand-worked case, against float64 and against bitsandbytes (stored by scripts/peers/make_adam_fixtures.py;
- * bounds of its own tests, formats_bnb_exl2.md, 3.4). Checklist B0, B4, B13, B21. */
+ * bounds of its own tests). Checklist B0, B4, B13, B21. */
 #include "scratch.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* Answers read strictly, claims compared by what they say (metrics.md §1 qa_acc, §3 json_ok). */
+/* Answers read strictly, claims compared by what they say (qa_acc and json_ok of docs/answers.md). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

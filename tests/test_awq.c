@@ -217,7 +217,7 @@ static double plain_loss(const float *weights, int64_t n_out, int64_t n_in, cons
     return loss;
 }
 
-/* Candidate c of formats §3.2: identity, x^(c/20) for c = 1 .. 19, x^r / w^(1-r) for c = 20 .. 39. */
+/* Candidate c of docs/quantisers.md, "AWQ": identity, x^(c/20) for c = 1 .. 19, x^r / w^(1-r) for c = 20 .. 39. */
 static void plain_candidate(int c, const float *weights, int64_t n_out, int64_t n_in, int64_t group,
                             const float *abs_mean, float *columns)
 {

@@ -37,7 +37,7 @@ static void test_error_text(void **state)
     free(huge);
     static const qs_err codes[] = {QS_OK, QS_E_USAGE, QS_E_GATE, QS_E_INPUT, QS_E_UNSUPPORTED, QS_E_RESOURCE,
                                    QS_E_DEVICE, QS_E_NUMERIC};
-    static const int statuses[] = {0, 2, 3, 4, 5, 6, 7, 8}; /* product.md, exit status */
+    static const int statuses[] = {0, 2, 3, 4, 5, 6, 7, 8}; /* exit statuses */
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
         assert_int_equal(codes[i], statuses[i]);
         for (size_t j = 0; j < i; j++) assert_string_not_equal(qs_err_name(codes[i]), qs_err_name(codes[j]));

@@ -1,4 +1,4 @@
-/* Confidence intervals (metrics.md §5: seeded block bootstrap, at least 1,000 resamples; Wilson). */
+/* Confidence intervals (docs/gates.md: seeded block bootstrap, at least 1,000 resamples; Wilson). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +30,7 @@ static void test_wilson_published(void **state)
         assert_near(lo, cases[i].lo, 0.5e-4);
         assert_near(hi, cases[i].hi, 0.5e-4);
     }
-    /* metrics.md §5: a share of .70 is decided by 18 of 20 but not by 17, by 78 of 100 but not by 77 */
+    /* a share of .70 is decided by 18 of 20 but not by 17, by 78 of 100 but not by 77 */
     qs_wilson(18, 20, &lo, &hi);
     assert_true(lo > 0.695 && lo < 0.705);
     qs_wilson(78, 100, &lo, &hi);

@@ -1,5 +1,6 @@
 /* Budgets of bits over a whole model: what is shared out stays within them, is better than the same for every matrix,
- * is what was predicted, does not depend on threads, and comes back from the artifact (formats §4.10; checklist E0). */
+ * is what was predicted, does not depend on threads, and comes back from the artifact (docs/quantisers.md,
+ * "EXL2"; checklist E0). */
 #include "tests/scratch.h"
 
 #include "model/model_record.h"

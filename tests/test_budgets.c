@@ -1,5 +1,5 @@
-/* Budgets: every gate of metrics.md sections 1 to 5 and of the checklist's budgets table, and a loader that
- * names file and line (product.md: budgets file). */
+/* Budgets: every gate of docs/gates.md and of the checklist's budgets table, and a loader that names file and
+ * line. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* Chat templates: text and tokens as transformers' apply_chat_template makes them (fixtures/chat, written by
  * scripts/peers/make_chat_fixture.py), which row a checkpoint means, and what a user writes, which never becomes a
- * special token. Demand: metrics.md, section 3 (answers of the served model); checklist A10, B9, E8 (JSON of
+ * special token. Demand: answers of the served model (docs/answers.md); checklist A10, B9, E8 (JSON of
  * answers). */
 #include "tokenizer_cases.h"
 

@@ -1,5 +1,5 @@
 /* config.json of every family, in both spellings of the rope parameters, and one bad configuration per check.
- * Demand: product.md, "Models". Frequencies against transformers: scripts/peers/make_model_fixtures.py. */
+ * Frequencies against transformers: scripts/peers/make_model_fixtures.py. */
 #include "model_files.h"
 
 #include <math.h>

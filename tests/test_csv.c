@@ -1,5 +1,4 @@
-/* CSV in and out (product.md: grid and budgets files through libcsv; environment.md §2 lists what lax readers
- * let pass). */
+/* CSV in and out (grid and budgets files through libcsv), and what lax readers let pass. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Statistical honesty (metrics.md section 5): configurations whose true value lies exactly on a budget, drawn 1,000
+/* Statistical honesty (docs/gates.md): configurations whose true value lies exactly on a budget, drawn 1,000
  * times. No sample can tell on which side of it they are, so whatever `decided` says yes to is an error; at most 5
  * % may be. Every kind of interval that a gate is judged by: ratios of sums over items, shares with Wilson's bound,
  * functions of sums over windows, the worse of two means, quantiles, and gains of medians. */

@@ -1,5 +1,5 @@
 /* Values of every storage type equal gguf-py's bit for bit; array conversions equal the element-wise ones on
- * every bit pattern. Demand: product.md, "Models" (GGUF types). Vectors: scripts/peers/make_gguf_vectors.py. */
+ * every bit pattern. Vectors: scripts/peers/make_gguf_vectors.py. */
 #include "model_files.h"
 
 #include "base/dtype.h"

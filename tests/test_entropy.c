@@ -1,5 +1,5 @@
-/* Entropy curves by hand, long texts against the plain loop, and the reference against itself (metrics.md §3; checklist
- * G14, A14, B16: entropy that collapses or rises earlier). */
+/* Entropy curves by hand, long texts against the plain loop, and the reference against itself (docs/entropy.md;
+ * checklist G14, A14, B16: entropy that collapses or rises earlier). */
 #include "figures.h"
 #include "text_bench.h"
 

@@ -1,4 +1,4 @@
-/* Evaluation of whole points on the tiny model (product.md: evaluate; metrics.md §5: negative controls;
+/* Evaluation of whole points on the tiny model (docs/gates.md: negative controls;
  * checklist B7: savings visible; E4: latency against the reference). */
 #include "model_files.h"
 
@@ -143,7 +143,7 @@ static qs_estimate metric(const char *dir, const char *id, const char *name)
 
 static const char *const ids[] = {"rtn-b8-g32-asym", "rtn-b4-g32-asym", "rtn-b2-g32-asym"};
 
-/* metrics.md §5: the reference against itself, measured by a second pass; then 8 bits close, 2 bits worse. */
+/* The reference against itself, measured by a second pass; then 8 bits close, 2 bits worse. */
 static void test_reference_and_three_points(void **state)
 {
     bench *b = *state;

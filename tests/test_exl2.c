@@ -1,6 +1,6 @@
 /* EXL2: the layout by hand, scales whose steps are subnormal in f16, kernels against the definition, the solver against
- * identities, and budgets shared out among matrices against every possible choice (formats §4.2, 4.3, 4.10; checklist
- * E0, A22). */
+ * identities, and budgets shared out among matrices against every possible choice (docs/quantisers.md, "EXL2";
+ * checklist E0, A22). */
 #include "tests/scratch.h"
 
 #include "backend/backend.h"
@@ -99,7 +99,7 @@ static void test_scales(void **state)
             assert_true((double)qs_exl2_scale((uint16_t)half, c) == f16_of((c + 1) * (c + 1) * step));
     }
     assert_true(n_subnormal > 1000);
-    /* the case of formats §4.2: 8 bits, largest weight .02 */
+    /* 8 bits, largest weight .02 */
     uint16_t small = qs_f16_from_f32(0.02f * 2 / 255);
     assert_true(fabs((double)qs_exl2_scale(small, 15) / (double)qs_f32_from_f16(small) - 1) > 0.02);
 }

@@ -1,5 +1,5 @@
 /* GGUF export: what is written is what the reader (test_gguf.c, against peers' files) gives back, number by number; the
- * metadata give the parent's configuration and tokens; refusals. Formats §6. Checklist A20. */
+ * metadata give the parent's configuration and tokens; refusals. Checklist A20. */
 #include "tests/export_fixtures.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* GPTQ export: every tensor against the layout by its definition (formats §2), written out here bit by bit;
+/* GPTQ export: every tensor against the layout by its definition, written out here bit by bit;
  * what the format cannot hold; the documents. Checklist A20, G5. */
 #include "tests/export_fixtures.h"
 

@@ -96,7 +96,7 @@ static void test_unpacks(void **state)
     qs_factor_cache_destroy(cache);
 }
 
-/* Dead inputs couple to nothing and do no harm to the others (formats §1.2). */
+/* Dead inputs couple to nothing and do no harm to the others. */
 static void test_dead_inputs(void **state)
 {
     (void)state;
@@ -116,7 +116,7 @@ static void test_dead_inputs(void **state)
     free(gram);
 }
 
-/* An indefinite matrix: the damping grows until it is not (formats §1.6). */
+/* An indefinite matrix: the damping grows until it is not. */
 static void test_damping_grows(void **state)
 {
     (void)state;

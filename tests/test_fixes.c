@@ -1,4 +1,4 @@
-/* Fixes (metrics.md section 6; checklist A12-A15, B11, E12): what each changes, and when one counts. */
+/* Fixes (docs/fixes.md; checklist A12-A15, B11, E12): what each changes, and when one counts. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

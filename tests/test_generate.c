@@ -1,5 +1,5 @@
 /* Sampling and generating: the rule against its definition, the same tokens whatever shares the batch and for any
- * number of threads, prompts computed once (metrics.md §3: counter-based random numbers; batch composition). */
+ * number of threads, prompts computed once (counter-based random numbers; batch composition). */
 #include "model_files.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 /* The GGUF container and the configuration in its metadata: a small writer composes good and bad files in
- * memory; each bad one is refused with a text that names the place. Demand: product.md, "Models". */
+ * memory; each bad one is refused with a text that names the place. */
 #include "model_files.h"
 
 #include "model/gguf.h"

@@ -244,8 +244,8 @@ static void test_identity_is_rtn(void **state)
     free(gram);
 }
 
-/* On correlated inputs compensation pays, the search pays again, and codes are not RTN's (metrics.md §5:
- * negative controls). */
+/* On correlated inputs compensation pays, the search pays again, and codes are not RTN's (negative controls:
+ * docs/gates.md). */
 static void test_beats_rtn(void **state)
 {
     (void)state;
@@ -295,7 +295,7 @@ static void test_representable_is_exact(void **state)
     free(q);
 }
 
-/* No damping helps: RTN with a mark, not a failure (formats §1.6). What needs more damping gets it. */
+/* No damping helps: RTN with a mark, not a failure. What needs more damping gets it. */
 static void test_fallback(void **state)
 {
     (void)state;

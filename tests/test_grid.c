@@ -1,5 +1,4 @@
-/* Grid files: a row is the product of its cells' alternatives, equal points are merged (product.md "Grid
- * file"). */
+/* Grid files: a row is the product of its cells' alternatives, equal points are merged. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,5 @@
 /* The output head as one more EXL2 matrix (exl2:head=): solved with the second moments of its own input, in the
- * artifact, in front of logits by every path, in the sizes, and with a rotated stream (formats §4.6; checklist E0,
- * A20). */
+ * artifact, in front of logits by every path, in the sizes, and with a rotated stream (checklist E0, A20). */
 static const char *const point_texts[] = {"exl2:bpw=7.5,head=16", "exl2:bpw=7.5,head=8", "exl2:bpw=7.5,head=6",
                                           "exl2:bpw=7.5,head=4", "exl2:bpw=7.5,head=2", "exl2:bpw=7.5,head=4,rotate=1"};
 enum { N_POINTS = sizeof point_texts / sizeof *point_texts, H16 = 0, H4 = 3, H2 = 4, ROTATED = 5 };

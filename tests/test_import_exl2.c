@@ -1,6 +1,5 @@
 /* EXL2 directories: one that a script made by the format's description (scripts/peers/make_exl2_fixtures.py)
- * decodes to the same numbers; what is exported comes back; and whatever can lie is named (formats §4.1 to 4.3;
- * checklist E10, A20, G5). */
+ * decodes to the same numbers; what is exported comes back; and whatever can lie is named (checklist E10, A20, G5). */
 #include "tests/import_fixtures.h"
 
 #include "tests/sha256.h"

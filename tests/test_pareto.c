@@ -1,4 +1,4 @@
-/* Selection (metrics.md section 5): the Pareto front over quality, bits and latency; one recommendation,
+/* Selection (docs/gates.md): the Pareto front over quality, bits and latency; one recommendation,
  * chosen on one half of the windows and confirmed on the other. */
 #include <setjmp.h>
 #include <stdarg.h>

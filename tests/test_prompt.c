@@ -1,4 +1,4 @@
-/* The one format of prompts and answers (metrics.md, section 3; checklist A12: header probes). */
+/* The one format of prompts and answers (docs/answers.md; checklist A12: header probes). */
 #include "scratch.h"
 
 #include "base/json.h"

@@ -1,5 +1,5 @@
 /* Quant artifacts: what was solved comes back, finished work is recognised and nothing else is, and an
- * artifact of another model is refused (product.md: a second run does only what is missing or stale). */
+ * artifact of another model is refused (a second run does only what is missing or stale). */
 #include "tests/scratch.h"
 
 #include "model/model_record.h"
@@ -289,7 +289,7 @@ static void test_incomplete(void **state)
     qs_quant_layer_free(&layer);
 }
 
-/* Refused before any work (product.md, G10). */
+/* Refused before any work (checklist G10). */
 static void test_refused(void **state)
 {
     (void)state;

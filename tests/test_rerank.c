@@ -1,5 +1,5 @@
 /* Re-ranking by the model under test: mean ln p(question | snippet), against the windowed forward pass, and the
- * same bits for any batch, threads and company (metrics.md §3; checklist G9). */
+ * same bits for any batch, threads and company (docs/retrieval.md; checklist G9). */
 #include "model_files.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* E_resonance and the time until a long text is lost, by hand and over texts of a tiny model (metrics.md §3;
+/* E_resonance and the time until a long text is lost, by hand and over texts of a tiny model (docs/entropy.md;
  * checklist G4, A9, B8, E9). */
 #include "figures.h"
 #include "gold_files.h"

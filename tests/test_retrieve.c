@@ -1,4 +1,4 @@
-/* Retrieval: terms, BM25, the tfidf encoder, reciprocal ranks, ties, re-ranking (metrics.md, section 3; checklist G9,
+/* Retrieval: terms, BM25, the tfidf encoder, reciprocal ranks, ties, re-ranking (docs/retrieval.md; checklist G9,
  * E7: retrieval that can be traced). */
 #include "scratch.h"
 

@@ -1,5 +1,5 @@
 /* The rotation of the residual stream: orthogonal, the same bits everywhere, and invisible to the model as
- * long as nothing is quantised (formats of docs/quantisers.md "rotate=1"; environment.md §10). */
+ * long as nothing is quantised (docs/quantisers.md, "A rotated residual stream"). */
 #include "tests/model_fixtures.h"
 #include "tests/scratch.h"
 

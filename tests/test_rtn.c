@@ -1,5 +1,5 @@
 /* RTN: exact where the matrix is representable, right on a case done by hand, at every bit width, group size
- * and symmetry (product.md: "a group that does not divide the row leaves a shorter last group"). */
+ * and symmetry (a group that does not divide the row leaves a shorter last group). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

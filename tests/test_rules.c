@@ -1,4 +1,4 @@
-/* Symptoms (metrics.md section 6; checklist G5-G9, G14-G16, G19, A6-A10, A17-A19, B5-B9, B13, B17, E6-E10): every
+/* Symptoms (docs/symptoms.md; checklist G5-G9, G14-G16, G19, A6-A10, A17-A19, B5-B9, B13, B17, E6-E10): every
  * gate that can be missed has a row that explains it, every symptom of the four pages has a row, and rows fire on
  * their evidence and on nothing else. */
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* The safetensors parser: what a good file gives, and one bad file per rule of the format, each with a text
- * that names the place. Demand: product.md, "Models"; checklist G5 (header against lengths). */
+ * that names the place. Checklist G5 (header against lengths). */
 #include "model_files.h"
 
 #include "model/safetensors.h"

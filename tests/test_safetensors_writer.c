@@ -1,5 +1,5 @@
 /* The safetensors writer against the parser: what is written is read back; one refusal per rule. Demand:
- * product.md, "Models" (a checkpoint directory that other runtimes load). */
+ * docs/interop.md (a checkpoint directory that other runtimes load). */
 #include "scratch.h"
 
 #include "model/safetensors_writer.h"

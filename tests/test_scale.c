@@ -1,5 +1,5 @@
-/* Scales and tile kernels: every table gives what the plain C definition gives (style.md §5: the reference
- * defines what is correct). */
+/* Scales and tile kernels: every table gives what the plain C definition gives (the reference defines what is
+ * correct). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* Scores of positions and the metrics made of them (metrics.md §1: natural log, KL over the full vocabulary,
- * argmax, change of p(correct); formats_gptq_awq_gguf.md §8.2: the same statistics as llama.cpp's). */
+/* Scores of positions and the metrics made of them (docs/perplexity.md: natural log, KL over the full vocabulary,
+ * argmax, change of p(correct); the same statistics as llama.cpp's). */
 #include "model_files.h"
 
 #include <math.h>

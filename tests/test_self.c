@@ -1,4 +1,5 @@
-/* The encoder that is the model under test (metrics.md §3; checklist B5, E7: what quantisation does to embeddings). */
+/* The encoder that is the model under test (docs/retrieval.md; checklist B5, E7: what quantisation does to
+ * embeddings). */
 #include "scratch.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* Metrics of vectors, sets and states, each by hand (metrics.md, section 3; checklist G1 G2 G3 G4 G15 A12 A18 B11
+/* Metrics of vectors, sets and states, each by hand (docs/delta-s.md; checklist G1 G2 G3 G4 G15 A12 A18 B11
  * E12). */
 #include "scratch.h"
 

@@ -143,7 +143,7 @@ static int64_t n_answerable(void)
     return n;
 }
 
-/* metrics.md §5: the reference against itself, every drift exactly 0, every state equal. */
+/* The reference against itself, every drift exactly 0, every state equal. */
 static void nothing_drifts_from_itself(void **state)
 {
     (void)state;

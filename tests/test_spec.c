@@ -1,4 +1,4 @@
-/* Specs: canonical ids and texts, and everything that must be refused (product.md "Spec strings"; G10: bits,
+/* Specs: canonical ids and texts, and everything that must be refused (quant/spec.h; checklist G10: bits,
  * group_size and sym are verified before any work). */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-/* The tables and the terminal report, made from eval artifacts (product.md: summary.csv columns in order,
- * further tables, exit codes; metrics.md section 5: controls). The golden files are made again with
+/* The tables and the terminal report, made from eval artifacts (docs/columns.md: columns in order; exit
+ * codes; docs/gates.md: controls). The golden files are made again with
  *   build/tests/tool_eval_fixture D; qsweep-report --budgets tests/golden/budgets.csv --out tests/golden \
  *     D/rtn-b4-g64-sym.eval.h5 D/fp.eval.h5 D/gptq-b4-g64-sym.eval.h5 D/gptq-b3-g64-sym.eval.h5
  * D/gptq-b2-g64-sym.eval.h5 */

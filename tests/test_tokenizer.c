@@ -1,5 +1,5 @@
 /* Tokens and text equal to those of the `tokenizers` library, from tokenizer.json and from GGUF vocabularies.
- * Demand: product.md, "Models" (byte-level BPE and SPM, token-exact); checklist G7 (tokenizer hash). */
+ * Demand: byte-level BPE and SPM, token-exact; checklist G7 (tokenizer hash). */
 #include "tokenizer_twins.h"
 
 #include <omp.h>

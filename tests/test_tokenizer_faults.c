@@ -1,5 +1,5 @@
 /* Broken and unsupported tokenizer.json files: each edit of a good file is refused with the right code and a
- * text that names the file and the fault. Demand: product.md, exit statuses 4 and 5. */
+ * text that names the file and the fault. Demand: exit statuses 4 and 5 (base/error.h). */
 #include "tokenizer_cases.h"
 
 static const char good[] =

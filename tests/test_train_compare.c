@@ -1,5 +1,5 @@
 /* The figures of an optimizer comparison from runs with chosen numbers: paired means and Student's intervals
- * by hand, failed runs, and their way through the artifact into the report's rows. metrics.md, section 4;
+ * by hand, failed runs, and their way through the artifact into the report's rows. docs/training.md;
  * checklist B4, B6, B21. */
 #include "scratch.h"
 

@@ -1,4 +1,4 @@
-/* Verdicts (metrics.md section 5): each verdict from a case made by hand, `decided` by the interval, and how
+/* Verdicts (docs/gates.md): each verdict from a case made by hand, `decided` by the interval, and how
  * many more samples would decide. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -125,8 +125,7 @@ static void test_facts_and_missing(void **state)
 }
 
 /* Few questions decide little: with the whole two-sided 95 % Wilson interval above the budget, a coverage of
- * .70 needs 19/20, 79/100 or 153/200. (One-sided bounds at 95 %, as metrics.md quotes them, would be 18, 78
- * and 151.) */
+ * .70 needs 19/20, 79/100 or 153/200. (One-sided bounds at 95 % would be 18, 78 and 151.) */
 static void test_coverage_examples(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
 /* Models opened from Hugging Face directories and GGUF files: equal values whatever the container, a digest
- * that is the model's identity. Bad files are in test_weights_faults.c. Demand: product.md, "Models".
+ * that is the model's identity. Bad files are in test_weights_faults.c.
  * Fixtures: scripts/peers/make_model_fixtures.py and make_gguf_vectors.py. */
 #include "model_files.h"
 

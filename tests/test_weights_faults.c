@@ -1,5 +1,5 @@
 /* Model files that are incomplete, inconsistent, not finite or changed while in use: each is refused with a
- * text that names file, tensor and cause. Demands: product.md, "Models"; checklist G5 (header bits against
+ * text that names file, tensor and cause. Demands: checklist G5 (header bits against
  * lengths), B6 (NaN is an error with its place). Fixtures: scripts/peers/make_model_fixtures.py. */
 #include "model_files.h"
 

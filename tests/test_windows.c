@@ -1,4 +1,4 @@
-/* Evaluation windows (metrics.md §1: both protocols; formats_gptq_awq_gguf.md §8.1 and §8.3). */
+/* Evaluation windows (docs/perplexity.md: both protocols). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -6,8 +6,7 @@
  * GPU backend) override entries. A missing op is an error at creation, never a quiet detour.
  *
  * Shapes are row-major. Every op gives bit-identical results for any thread count.
- * Kernels do not allocate: scratch is owned by the backend and sized by qs_backend_reserve or grown at
- * matrix creation. */
+ * Kernels do not allocate: scratch is the backend's, and grows when a matrix is created or before an op starts. */
 #ifndef QS_BACKEND_BACKEND_H
 #define QS_BACKEND_BACKEND_H
 

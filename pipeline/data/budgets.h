@@ -1,5 +1,5 @@
 /* Budgets: what a configuration must reach to pass, from a CSV file
- * profile,metric,op,limit,level,source (product.md; every rule is in docs/gates.md).
+ * profile,metric,op,limit,level,source (every rule is in docs/gates.md).
  *
  *   profile  method family (rtn, gptq, awq, bnb, exl2) or * for all
  *   metric   what is compared; "a&b" is one joint gate, with op "x&y" and limit "1&2"

@@ -1,4 +1,4 @@
-/* Claims: short texts compared by what they say, not by how they are spelled (metrics.md, section 1, qa_acc).
+/* Claims: short texts compared by what they say, not by how they are spelled (qa_acc; docs/answers.md).
  *
  * Canonical form: NFKC, case folded; letters and digits make words, everything else parts them, except a point or comma
  * between digits (a comma then becomes a point), and percent and degree signs and slashes, which are words; a digit

@@ -1,5 +1,5 @@
-/* Gold sets: questions with known answers, and the snippets they are answered from (metrics.md, section 3;
- * docs/gold-sets.md). Three files of JSON Lines:
+/* Gold sets: questions with known answers, and the snippets they are answered from (docs/gold-sets.md).
+ * Three files of JSON Lines:
  *
  * corpus   {"snippet_id","section_id","source_url","header","start","end","tokens","rev","text"}
  *          source_url is FILE#SECTION with FILE relative to the corpus; start and end are byte offsets in FILE,

@@ -1,5 +1,5 @@
-/* EXL2 directories for ExLlamaV2 and what is built on it (formats §4.1 to 4.3). Of a linear P with N outputs (padded to
- * multiples of 32) and K inputs in G groups:
+/* EXL2 directories for ExLlamaV2 and what is built on it (docs/quantisers.md, "EXL2"). Of a linear P with N
+ * outputs (padded to multiples of 32) and K inputs in G groups:
  *
  *   P.q_weight     I32 [R, N]    word r of a column: bits 32 r .. of that output's stream of codes
  *   P.q_scale      I32 [G, N/8]  codes of eight outputs' scales, the first in the lowest four bits

@@ -12,7 +12,7 @@ enum { RUNS, ANSWERABLE, RIGHT, PARSED, CITING, CITE_OK, CITED, CITED_RIGHT, UNA
 enum { ITEMS, COVERED, CRITICAL, COVERED_WELL, PAIRS, OTHER_SNIPPET, SAME_TEXT, RIGHT_CHANGE, ANSWERABLE_PAIRS,
        N_ITEM_SUMS };
 
-static const double critical = 0.60, well = 0.70; /* metrics.md §3, cov_cited */
+static const double critical = 0.60, well = 0.70; /* of cov_cited: docs/coverage.md */
 
 typedef struct metric_row {
     const char *name;

@@ -1,4 +1,4 @@
-/* Metrics of a configuration's answers, by themselves and beside the reference's (metrics.md §1, §3). All are of the
+/* Metrics of a configuration's answers, by themselves and beside the reference's (docs/answers.md). All are of the
  * greedy runs, a question's wordings being one independent unit; runs with seeds are for lambda. */
 #ifndef QS_METRIC_ANSWER_METRICS_H
 #define QS_METRIC_ANSWER_METRICS_H

@@ -1,5 +1,5 @@
 /* Answers of one configuration to the questions about a gold set, what they are worth run by run, and how they are kept
- * in eval artifacts (metrics.md §3). */
+ * in eval artifacts (docs/answers.md). */
 #ifndef QS_METRIC_ANSWERS_H
 #define QS_METRIC_ANSWERS_H
 

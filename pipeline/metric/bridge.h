@@ -1,4 +1,4 @@
-/* BBCR, the fix of long texts (metrics.md §6; checklist A14, E14): three steps of 8 tokens in a row at a distance
+/* BBCR, the fix of long texts (docs/fixes.md; checklist A14, E14): three steps of 8 tokens in a row at a distance
  * of .85 and more lead back to the best of the three, where a line that quotes and cites what the text is about is
  * put in, and the writing goes on. At most three times a text. */
 #ifndef QS_METRIC_BRIDGE_H

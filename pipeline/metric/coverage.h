@@ -1,5 +1,5 @@
 /* How much of a text some snippets hold: its words (between blanks), found by offsets in the source file and
- * counted once however many snippets hold them, never by comparing words (metrics.md §3; docs/coverage.md). */
+ * counted once however many snippets hold them, never by comparing words (docs/coverage.md). */
 #ifndef QS_METRIC_COVERAGE_H
 #define QS_METRIC_COVERAGE_H
 

@@ -1,4 +1,4 @@
-/* ΔS, the distance of two texts in an encoder's space (metrics.md §3; docs/delta-s.md). */
+/* ΔS, the distance of two texts in an encoder's space (docs/delta-s.md). */
 #ifndef QS_METRIC_DELTA_S_H
 #define QS_METRIC_DELTA_S_H
 

@@ -1,5 +1,5 @@
 /* Entropy over the steps of a text: does a configuration's curve rise, collapse or spike where the reference's does not
- * (metrics.md §3; checklist G14, A14, B16)? Curves are in nats, paired step by step. */
+ * (docs/entropy.md; checklist G14, A14, B16)? Curves are in nats, paired step by step. */
 #ifndef QS_METRIC_ENTROPY_CURVE_H
 #define QS_METRIC_ENTROPY_CURVE_H
 

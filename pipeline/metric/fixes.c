@@ -5,7 +5,7 @@
 
 #include "metric/delta_s.h"
 
-static const double gamma_bbam = 0.618, residue = 0.60, floor_temperature = 0.3; /* metrics.md §6 */
+static const double gamma_bbam = 0.618, residue = 0.60, floor_temperature = 0.3; /* docs/fixes.md */
 
 /* ---- serving ---- */
 

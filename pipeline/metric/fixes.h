@@ -1,5 +1,5 @@
 /* Fixes that the pages prescribe, as arms of an evaluation: what a configuration answers when it is served
- * otherwise, beside what it answers as it is (metrics.md §6; docs/fixes.md). */
+ * otherwise, beside what it answers as it is (docs/fixes.md). */
 #ifndef QS_METRIC_FIXES_H
 #define QS_METRIC_FIXES_H
 

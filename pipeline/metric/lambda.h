@@ -1,4 +1,4 @@
-/* λ, how runs of one question hang together (metrics.md §3; docs/lambda.md). States, from best to worst:
+/* λ, how runs of one question hang together (docs/lambda.md). States, from best to worst:
  *   ->  convergent   <>  recursive (elsewhere, but not lost)   <-  divergent (no usable answer)   x  chaotic */
 #ifndef QS_METRIC_LAMBDA_H
 #define QS_METRIC_LAMBDA_H

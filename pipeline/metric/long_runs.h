@@ -1,6 +1,6 @@
 /* Long generations: the reference's own text over the long-form prompts of a gold set, a candidate's probabilities
  * along that text (teacher-forced, so that both are paired step by step) and the text that the candidate writes by
- * itself (metrics.md §3: entropy curves, first divergence, cumulative KL). Greedy, and the token that ends texts
+ * itself (docs/entropy.md: entropy curves, first divergence, cumulative KL). Greedy, and the token that ends texts
  * (`end`, -1 = none) is not chosen. */
 #ifndef QS_METRIC_LONG_RUNS_H
 #define QS_METRIC_LONG_RUNS_H

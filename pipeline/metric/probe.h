@@ -1,4 +1,4 @@
-/* The λ probe over k and headers (metrics.md §3; checklist A12, B11, E12): the first items' questions, asked
+/* The λ probe over k and headers (docs/lambda.md; checklist A12, B11, E12): the first items' questions, asked
  * greedily with 5, 10 and 20 snippets, each with canonical headers, headers shuffled with seeds 1 and 2, and none.
  * A state comes from the rules of runs (metric/lambda.h), consensus and medoid being of the four cells with the
  * same k. */

@@ -1,5 +1,5 @@
-/* Language-model quality of one point from its scores per position, paired with the reference's (metrics.md
- * §1). */
+/* Language-model quality of one point from its scores per position, paired with the reference's
+ * (docs/perplexity.md). */
 #ifndef QS_METRIC_QUALITY_H
 #define QS_METRIC_QUALITY_H
 

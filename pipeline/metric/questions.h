@@ -1,6 +1,6 @@
 /* What is asked of a model about a gold set: every item in four wordings (the question itself and its paraphrases),
- * each answered greedily, and the paraphrases twice more with random numbers (3 paraphrases x 2 seeds, metrics.md
- * §3). */
+ * each answered greedily, and the paraphrases twice more with random numbers (3 paraphrases x 2 seeds,
+ * docs/answers.md). */
 #ifndef QS_METRIC_QUESTIONS_H
 #define QS_METRIC_QUESTIONS_H
 

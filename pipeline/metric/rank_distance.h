@@ -1,4 +1,4 @@
-/* How alike two rankings are (metrics.md §3, snippet_divergence). */
+/* How alike two rankings are (snippet_divergence; docs/answers.md). */
 #ifndef QS_METRIC_RANK_DISTANCE_H
 #define QS_METRIC_RANK_DISTANCE_H
 

@@ -1,4 +1,4 @@
-/* Re-ranking by the model under test: how probable the question is behind each snippet (metrics.md §3; the format
+/* Re-ranking by the model under test: how probable the question is behind each snippet (docs/retrieval.md; the format
  * is that of data/prompt.h with one snippet, without instruction). So which snippets are offered depends on the
  * quantised weights. */
 #ifndef QS_METRIC_RERANK_H

@@ -1,5 +1,5 @@
 /* Where long texts go: the distance of what is written so far to what it is about, every 8 tokens, its rolling mean
- * (E_resonance), and when a text is lost (metrics.md §3; checklist G4, A9, B8, E9). */
+ * (E_resonance), and when a text is lost (docs/entropy.md; checklist G4, A9, B8, E9). */
 #ifndef QS_METRIC_RESONANCE_H
 #define QS_METRIC_RESONANCE_H
 

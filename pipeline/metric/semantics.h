@@ -1,5 +1,5 @@
 /* What a configuration's retrieval and answers are worth in a frame: distances per wording, states per run, and their
- * metrics (metrics.md §3; docs/delta-s.md, docs/coverage.md, docs/lambda.md). */
+ * metrics (docs/delta-s.md, docs/coverage.md, docs/lambda.md). */
 #ifndef QS_METRIC_SEMANTICS_H
 #define QS_METRIC_SEMANTICS_H
 

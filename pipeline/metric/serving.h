@@ -18,7 +18,7 @@ typedef struct qs_serving {
     int64_t n_tokens_max; /* of an answer; 0 = as the questions say */
 } qs_serving;
 
-/* Canonical headers, snippets by rank, temperature .2 (metrics.md §3), no clamp. */
+/* Canonical headers, snippets by rank, temperature .2, no clamp. */
 extern const qs_serving qs_serving_plain;
 
 /* "canonical", "shuffled", "removed". */

@@ -1,7 +1,7 @@
 /* Entropy wording by wording (checklist B15: stable on 3 paraphrases): how sure a configuration is along the
  * reference's own greedy answer to every wording of a question, over the reference's prompt. Reference and
  * candidate take the same tokens behind the same prompt, so that their curves are paired step by step
- * (metrics.md §3; docs/entropy.md). */
+ * (docs/entropy.md). */
 #ifndef QS_METRIC_WORDING_ENTROPY_H
 #define QS_METRIC_WORDING_ENTROPY_H
 

@@ -1,4 +1,4 @@
-/* ExLlamaV2's EXL2 checkpoints (formats §4.1 to 4.3; the layout is written out in export/exl2_export.c). Widths and
+/* ExLlamaV2's EXL2 checkpoints (the layout is written out in export/exl2_export.c). Widths and
  * groups are each matrix's own, so everything follows from its tensors: q_groups says where groups begin, in words
  * of q_weight, and how many columns these hold follows from their width. */
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* AWQ's two searches (Lin et al. 2023; formats §3), in the space of second moments: the mean over tokens of
+/* AWQ's two searches (Lin et al. 2023; docs/quantisers.md), in the space of second moments: the mean over tokens of
  * |x W^T - x Q^T|^2 is tr(E H E^T), so no candidate needs a forward pass. */
 #ifndef QS_QUANT_AWQ_SEARCH_H
 #define QS_QUANT_AWQ_SEARCH_H

@@ -288,7 +288,7 @@ out:
     return err;
 }
 
-/* Formats §1.6: damping grows by its first value (at least 0.01) up to 1; then six floors, each ten times the
+/* As GPTQModel does it: damping grows by its first value (at least 0.01) up to 1; then six floors, each ten times the
  * one before, lift the diagonal beyond that. */
 static qs_err search(qs_factor_cache *cache, entry *e)
 {

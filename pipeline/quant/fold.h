@@ -1,5 +1,5 @@
 /* Scalings of one layer that move from a matrix into what makes its input, and leave the function of the
- * block as it is (Lin et al. 2023, AWQ; formats §3.4). The columns of every matrix at a site are multiplied
+ * block as it is (Lin et al. 2023, AWQ). The columns of every matrix at a site are multiplied
  * by columns[site], and
  *
  *   qkv      the norm in front of the attention is divided by it

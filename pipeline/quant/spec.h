@@ -10,7 +10,7 @@
  *   gptq:bits=3,group=64,rotate=1        gptq-b3-g64-sym-rot
  *
  * bpw is a budget: bits per weight of all linears together, whatever is stored counted. Each matrix then gets what its
- * method offers (qs_method.options), by qs_allocation (quant/allocate.h).
+ * method offers (qs_method.options), by quant/allocate.h.
  *
  * bits, group and sym always stand in the id, block, dq and compute in that of nf4 and fp4; any other key only when it
  * differs from its default. Two texts that mean the same point have the same id. */
@@ -43,13 +43,13 @@ typedef struct qs_spec {
     double bpw;                     /* budget; 0 = none */
     bool even;                      /* even=1: of a budget every matrix gets the same, for comparison */
     bool sym;
-    /* GPTQ (formats §1): */
+    /* GPTQ: */
     bool act_order;     /* act=1: columns by descending diag(H); groups follow the order */
     bool static_groups; /* static=1: with act=1, groups stay in the original order */
     bool group_aware;   /* gar=1: order inside groups and of groups; no permutation at inference */
     bool search;        /* search=1: scale search weighted by diag(H) instead of min-max */
     double damping;     /* damp: fraction of mean diag(H) */
-    /* AWQ (formats §3): */
+    /* AWQ: */
     bool weight_stats; /* duo=1: candidates that look at the weights' size besides the inputs' */
     bool clip;         /* clip=1: ranges are cut where that lowers the loss */
     bool then_gptq;    /* gptq=1: scaled weights are coded by GPTQ instead of rounded */

@@ -1,5 +1,5 @@
-/* Sentence encoders: texts to unit vectors, in whose space ΔS is measured and dense retrieval works (metrics.md,
- * section 3). A number made with one encoder means nothing beside a number made with another: tables name it.
+/* Sentence encoders: texts to unit vectors, in whose space ΔS is measured and dense retrieval works
+ * (docs/retrieval.md). A number made with one encoder means nothing beside a number made with another: tables name it.
  *
  *   minilm   a sentence-transformers directory (BERT, mean over tokens): the fixed frame
  *   self     the model under test: mean of its final hidden states, minus a frozen mean of the reference's

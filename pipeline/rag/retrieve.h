@@ -1,4 +1,4 @@
-/* Retrieval: questions to ranked snippets of a gold set's corpus (metrics.md, section 3).
+/* Retrieval: questions to ranked snippets of a gold set's corpus (docs/retrieval.md).
  *
  * BM25 and cosine lists are fused by reciprocal ranks (Cormack, Clarke, Büttcher 2009, constant 60); the best 20
  * are the pool, which the model under test may re-rank.

@@ -1,5 +1,5 @@
 /* Negative controls: what must come out in a certain way whatever the model is. When one fails, the sweep
- * measured something else than it says, and no verdict of it can be trusted (metrics.md, section 5). */
+ * measured something else than it says, and no verdict of it can be trusted (docs/gates.md). */
 #ifndef QS_REPORT_CONTROLS_H
 #define QS_REPORT_CONTROLS_H
 

@@ -1,5 +1,5 @@
 /* fixes.csv: what each fix that an evaluation tried (--fix) made of the gates, and whether it counts
- * (metrics.md §6). */
+ * (docs/fixes.md). */
 #ifndef QS_REPORT_FIX_TABLE_H
 #define QS_REPORT_FIX_TABLE_H
 

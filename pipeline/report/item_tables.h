@@ -1,4 +1,4 @@
-/* Tables of single answers and steps, read from the eval artifacts while they are written (product.md). */
+/* Tables of single answers and steps, read from the eval artifacts while they are written (docs/columns.md). */
 #ifndef QS_REPORT_ITEM_TABLES_H
 #define QS_REPORT_ITEM_TABLES_H
 

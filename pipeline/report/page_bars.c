@@ -25,7 +25,7 @@ void qs_page_bar(const qs_page *page, const qs_bar *bar, double lo, double hi)
     (void)fputs("</div></td>", stream);
 }
 
-/* Below it boundaries between sections are flattened (metrics.md §3). */
+/* Below it boundaries between sections are flattened (anchor_gap; docs/columns.md). */
 static const double anchor_gap_min = 0.05;
 
 void qs_page_gaps(const qs_page *page)

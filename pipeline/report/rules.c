@@ -11,7 +11,7 @@
 #define FELL(metric, limit) {QS_IF_FELL, metric, limit}
 
 #define EVALUATE "{evaluate}" /* as it was called, but for what follows */
-/* Arms of qsweep-evaluate (metrics.md §6). */
+/* Arms of qsweep-evaluate (docs/fixes.md). */
 #define FIX(list) " --fix " list
 #define QUANTIZE "qsweep quantize --model {model} --calib {calib} --out {out}"
 #define CALIBRATE "qsweep calibrate --model {model} --out {calib}"

@@ -1,6 +1,6 @@
 /* Selection: which passing configuration to ship. Chosen on one half of the evaluation windows and confirmed
  * once on the other: the best of many noisy figures is better than it really is, and the half that did not
- * choose shows by how much (metrics.md, section 5). */
+ * choose shows by how much (docs/gates.md). */
 #ifndef QS_REPORT_SELECTION_H
 #define QS_REPORT_SELECTION_H
 

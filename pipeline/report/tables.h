@@ -1,4 +1,4 @@
-/* The tables of a sweep (product.md). Numbers have 6 significant digits, counts and bytes are exact, a
+/* The tables of a sweep (docs/columns.md). Numbers have 6 significant digits, counts and bytes are exact, a
  * cell is empty when nothing was measured, and each file appears whole or not at all. */
 #ifndef QS_REPORT_TABLES_H
 #define QS_REPORT_TABLES_H

@@ -1,5 +1,4 @@
-/* Verdicts: every gate of a configuration's profile held against what was measured (metrics.md, section 5;
- * docs/gates.md).
+/* Verdicts: every gate of a configuration's profile held against what was measured (docs/gates.md).
  *
  * The verdict compares the point estimate with the budget; `decided` tells whether the whole 95 % interval
  * gives the same verdict, and n_more about how many more samples would make it so. */

@@ -1,5 +1,5 @@
-/* Two optimizers on the same training: same initial weights, same batches, several seeds (metrics.md, section
- * 4).
+/* Two optimizers on the same training: same initial weights, same batches, several seeds
+ * (docs/training.md).
  *
  * Each seed draws other weights and another order of the corpus. Each optimizer runs with and without
  * gradient clipping and variance clamp; the combination that the options name is the one that is gated, the

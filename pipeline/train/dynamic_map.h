@@ -1,5 +1,5 @@
 /* The dynamic 8-bit maps of bitsandbytes: 256 values in [-1, 1] or [0, 1], dense near 0 in seven decades
- * (Dettmers et al. 2022; formats_bnb_exl2.md, 1.5). */
+ * (Dettmers et al. 2022). */
 #ifndef QS_TRAIN_DYNAMIC_MAP_H
 #define QS_TRAIN_DYNAMIC_MAP_H
 

@@ -1,4 +1,4 @@
-# qsweep-report (product.md: stages, exit status; docs/gates.md). $TMP/eval is the sweep of tests/eval_content.h.
+# qsweep-report (docs/report.md, docs/gates.md). $TMP/eval is the sweep of tests/eval_content.h.
 0 . $QS_BUILD/tests/tool_eval_fixture $TMP/eval
 0 summary.csv cd $TMP/eval && mkdir -p golden && for f in rtn-b4-g64-sym fp gptq-b4-g64-sym gptq-b3-g64-sym gptq-b2-g64-sym; do cp $f.eval.h5 golden; done; echo summary.csv
 
