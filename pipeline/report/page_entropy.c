@@ -146,7 +146,7 @@ static void put_entropy_table(const qs_page *page)
     bool measured[N_METRICS], any = false;
     for (int m = 0; m < N_METRICS; m++) any = (measured[m] = is_measured(page->sweep, metrics[m])) || any;
     if (!any) return;
-    (void)fputs("<p class=\"small\">Whether curves are stable (1) by the rule of metrics.md, in all, along the first "
+    (void)fputs("<p class=\"small\">Whether curves are stable (1), in all, along the first "
                 "tokens of long texts, and paraphrase by paraphrase; where long texts part from the reference's, and "
                 "how long they hold together: <a href=\"metrics.csv\">metrics.csv</a>; what each column means is <a "
                 "href=\"#reading\">below</a>.</p>\n",
