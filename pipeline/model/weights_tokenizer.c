@@ -8,16 +8,22 @@ static const size_t json_bytes_max = (size_t)256 << 20;
 
 /* ---- directory ---- */
 
-/* tokenizer_config.json, when there is one, says which tokens begin and end a text. */
+/* A file of the directory; text is NULL where there is none. */
+static qs_err read_file(const qs_model *model, const char *name, char path[QS_PATH_BYTES], char **text, size_t *bytes)
+{
+    qs_err err = qs_path_format(path, "%s/%s", model->path, name);
+    *text = NULL;
+    return err == QS_OK && qs_file_exists(path) ? qs_file_read(text, bytes, path, json_bytes_max) : err;
+}
+
+/* tokenizer_config.json says which tokens begin and end a text. */
 static qs_err apply_config(qs_model *model)
 {
-    char path[QS_PATH_BYTES], *text = NULL;
+    char path[QS_PATH_BYTES], *text;
     size_t bytes;
     qs_err err;
-    QS_TRY(qs_path_format(path, "%s/tokenizer_config.json", model->path));
-    if (!qs_file_exists(path)) goto out;
-    QS_TRY(qs_file_read(&text, &bytes, path, json_bytes_max));
-    QS_TRY(qs_tokenizer_apply_config(model->tokenizer, text, bytes, path));
+    QS_TRY(read_file(model, "tokenizer_config.json", path, &text, &bytes));
+    if (text != NULL) err = qs_tokenizer_apply_config(model->tokenizer, text, bytes, path);
 out:
     qs_mem_free(text);
     return err;
@@ -25,14 +31,13 @@ out:
 
 static qs_err from_directory(qs_model *model)
 {
-    char path[QS_PATH_BYTES], *text = NULL;
+    char path[QS_PATH_BYTES], *text;
     size_t bytes;
     qs_err err;
-    QS_TRY(qs_path_format(path, "%s/tokenizer.json", model->path));
-    if (!qs_file_exists(path)) goto out;
-    QS_TRY(qs_file_read(&text, &bytes, path, json_bytes_max));
+    QS_TRY(read_file(model, "tokenizer.json", path, &text, &bytes));
+    if (text == NULL) goto out;
     QS_TRY(qs_tokenizer_from_json(&model->tokenizer, text, bytes, path));
-    QS_TRY(apply_config(model));
+    err = apply_config(model);
 out:
     qs_mem_free(text);
     return err;
