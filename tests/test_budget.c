@@ -5,7 +5,7 @@
 
 #include "model/model_record.h"
 #include "quant/quant_size.h"
-#include "quant/budget.h"
+#include "quant/bit_budget.h"
 #include "quant/quant_file.h"
 #include "tests/quant_data.h"
 
@@ -127,10 +127,10 @@ static void test_shares(void **state)
     free_layers(again);
 }
 
-static const qs_spec *options_even(const qs_budgets *budgets)
+static const qs_spec *options_even(const qs_bit_budgets *budgets)
 {
     int64_t n;
-    return qs_budgets_options(budgets, 0, &n);
+    return qs_bit_budgets_options(budgets, 0, &n);
 }
 
 /* Where one matrix alone matters it gets all there is, and the others the least. */
@@ -138,43 +138,43 @@ static void test_weights(void **state)
 {
     (void)state;
     enum { N_MATRICES = N_LAYERS * QS_N_LINEARS, CHOSEN = QS_N_LINEARS + QS_ROLE_V };
-    qs_budgets *budgets;
+    qs_bit_budgets *budgets;
     double weights[N_MATRICES] = {[CHOSEN] = 2.5}, predicted;
     int64_t n;
-    OK(qs_budgets_create(&budgets, model, specs, 1));
-    const qs_spec *options = qs_budgets_options(budgets, 0, &n);
+    OK(qs_bit_budgets_create(&budgets, model, specs, 1));
+    const qs_spec *options = qs_bit_budgets_options(budgets, 0, &n);
     for (int m = 0; m < N_MATRICES; m++)
         for (int64_t o = 0; o < n; o++)
-            qs_budgets_record(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), o, 1.0 / (double)(1 + o));
-    qs_budgets_weigh(budgets, weights);
-    OK(qs_budgets_share(budgets));
+            qs_bit_budgets_record(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), o, 1.0 / (double)(1 + o));
+    qs_bit_budgets_weigh(budgets, weights);
+    OK(qs_bit_budgets_share(budgets));
     for (int m = 0; m < N_MATRICES; m++) {
-        const qs_spec *got = qs_budgets_spec(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), &predicted);
+        const qs_spec *got = qs_bit_budgets_spec(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), &predicted);
         assert_ptr_equal(got, m == CHOSEN ? &options[n - 1] : &options[0]);
         assert_true(predicted == 1.0 / (m == CHOSEN ? (double)n : 1.0)); /* a loss, not what it costs */
     }
-    qs_budgets_destroy(budgets);
+    qs_bit_budgets_destroy(budgets);
     /* even=1: the widest option that all can have */
     qs_spec even;
     double bits[QS_OPTIONS_MAX];
     OK(qs_spec_parse(&even, "exl2:bpw=4.5,even=1"));
-    OK(qs_budgets_create(&budgets, model, &even, 1));
+    OK(qs_bit_budgets_create(&budgets, model, &even, 1));
     for (int64_t o = 0; o < n; o++) bits[o] = 0;
     for (int m = 0; m < N_MATRICES; m++)
         for (int64_t o = 0; o < n; o++) {
             qs_tensor_info info = qs_model_info(model, (qs_role)(m % QS_N_LINEARS), m / QS_N_LINEARS);
             bits[o] += (double)qs_quant_matrix_bits(&options_even(budgets)[o], info.n_out, info.n_in);
-            qs_budgets_record(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), o, 1.0 / (double)(1 + o));
+            qs_bit_budgets_record(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), o, 1.0 / (double)(1 + o));
         }
-    OK(qs_budgets_share(budgets));
+    OK(qs_bit_budgets_share(budgets));
     int64_t widest = 0;
     for (int64_t o = 0; o < n; o++)
         if (bits[o] <= 4.5 * (double)qs_model_n_linear_weights(model)) widest = o;
     for (int m = 0; m < N_MATRICES; m++)
-        assert_ptr_equal(qs_budgets_spec(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), &predicted),
+        assert_ptr_equal(qs_bit_budgets_spec(budgets, 0, m / QS_N_LINEARS, (qs_role)(m % QS_N_LINEARS), &predicted),
                          &options_even(budgets)[widest]);
-    assert_true((double)qs_budgets_bits(budgets, 0) == bits[widest]);
-    qs_budgets_destroy(budgets);
+    assert_true((double)qs_bit_budgets_bits(budgets, 0) == bits[widest]);
+    qs_bit_budgets_destroy(budgets);
 }
 
 /* With tokens, what errors do is measured: other shares, the same for any number of threads. */
@@ -217,7 +217,7 @@ static void test_unreachable(void **state)
         OK(qs_spec_parse(&spec, bad[i]));
         FAILS(QS_E_USAGE, qs_quant_check(model, &spec, 1, true));
         TEXT_HOLDS(spec.id, "cannot be reached");
-        qs_budget_range(model, &spec, &least, &most);
+        qs_bit_budget_range(model, &spec, &least, &most);
         assert_true(spec.bpw < least || spec.bpw > most);
         spec.bpw = least + 0.001;
         OK(qs_quant_check(model, &spec, 1, true));

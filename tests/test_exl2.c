@@ -6,7 +6,7 @@
 #include "backend/backend.h"
 #include "base/dtype.h"
 #include "quant/allocate.h"
-#include "quant/budget.h"
+#include "quant/bit_budget.h"
 #include "tests/quant_data.h"
 
 static qs_backend *backend;

@@ -41,7 +41,7 @@ static qs_err check_budget(const qs_model *model, const qs_spec *spec)
 {
     double least, most;
     if (spec->bpw == 0) return QS_OK;
-    qs_budget_range(model, spec, &least, &most);
+    qs_bit_budget_range(model, spec, &least, &most);
     if (spec->bpw >= least && spec->bpw <= most) return QS_OK;
     return qs_fail(QS_E_USAGE, "%s: %.2f bits per weight cannot be reached with this model; give bpw from %.2f to %.2f",
                    spec->id, spec->bpw, ceil(least * 100) / 100, floor(most * 100) / 100);
@@ -75,7 +75,7 @@ void qs_quantizer_destroy(qs_quantizer *quantizer)
     for (int64_t i = 0; quantizer->folds != NULL && i < quantizer->n_specs; i++)
         qs_fold_free(&quantizer->folds[i]);
     qs_mem_free(quantizer->folds);
-    qs_budgets_destroy(quantizer->budgets);
+    qs_bit_budgets_destroy(quantizer->budgets);
     qs_sensitivity_destroy(quantizer->sensitivity);
     qs_mem_free(quantizer->perturbed_loss);
     qs_mem_free(quantizer->sample);
@@ -113,7 +113,7 @@ static qs_err create_budgets(qs_quantizer *q)
     const qs_model_config *config = qs_model_get_config(q->model);
     int64_t widest = 0, narrowest = INT64_MAX;
     qs_err err;
-    QS_TRY(qs_budgets_create(&q->budgets, q->model, q->specs, q->n_specs));
+    QS_TRY(qs_bit_budgets_create(&q->budgets, q->model, q->specs, q->n_specs));
     if (q->budgets == NULL) goto out;
     for (int site = 0; site < QS_N_SITES; site++) {
         int64_t width = qs_site_width(config, (qs_site)site);
@@ -172,8 +172,8 @@ static qs_quant_task make_task(const qs_quantizer *q, int64_t spec, int64_t laye
 {
     qs_quant_task task = {.spec = &q->specs[spec], .job = job, .out = &out->linears[role]};
     double predicted;
-    if (q->budgets != NULL && qs_budgets_spec(q->budgets, spec, layer, role, &predicted) != NULL)
-        task.spec = qs_budgets_spec(q->budgets, spec, layer, role, &predicted);
+    if (q->budgets != NULL && qs_bit_budgets_spec(q->budgets, spec, layer, role, &predicted) != NULL)
+        task.spec = qs_bit_budgets_spec(q->budgets, spec, layer, role, &predicted);
     if (!task.spec->method->folds) return task;
     task.columns = q->folds[spec].columns[qs_role_site(role)];
     task.rows = qs_fold_rows(&q->folds[spec], role);
@@ -197,8 +197,8 @@ static qs_err solve_site(qs_quantizer *q, int64_t layer, qs_site site, qs_quant_
         if (q->specs[i].method->folds) qs_fold_update(&q->folds[i], qs_model_get_config(q->model));
     for (int j = 0; j < loaded.n && q->budgets != NULL; j++)
         for (int64_t i = 0; i < q->n_specs; i++)
-            (void)qs_budgets_spec(q->budgets, i, layer, loaded.roles[j],
-                                  &out[i].linears[loaded.roles[j]].predicted);
+            (void)qs_bit_budgets_spec(q->budgets, i, layer, loaded.roles[j],
+                                      &out[i].linears[loaded.roles[j]].predicted);
 out:
     return err;
 }
@@ -244,7 +244,7 @@ static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const qs_
     qs_quant_result results[QS_SITE_MATRICES_MAX * QS_OPTIONS_MAX];
     qs_quant_task tasks[QS_SITE_MATRICES_MAX * QS_OPTIONS_MAX];
     int64_t n_options, n = 0;
-    const qs_spec *options = qs_budgets_options(q->budgets, set, &n_options);
+    const qs_spec *options = qs_bit_budgets_options(q->budgets, set, &n_options);
     for (int j = 0; j < loaded->n; j++)
         for (int64_t i = 0; i < n_options; i++, n++)
             tasks[n] = (qs_quant_task){.spec = &options[i], .job = &loaded->jobs[j], .out = &results[n]};
@@ -253,7 +253,7 @@ static qs_err measure_set(qs_quantizer *q, int64_t layer, int64_t set, const qs_
     n = 0;
     for (int j = 0; j < loaded->n; j++)
         for (int64_t i = 0; i < n_options; i++, n++) {
-            qs_budgets_record(q->budgets, set, layer, loaded->roles[j], i, results[n].loss);
+            qs_bit_budgets_record(q->budgets, set, layer, loaded->roles[j], i, results[n].loss);
             qs_packed_free(&results[n].packed);
         }
     return QS_OK;
@@ -285,7 +285,7 @@ qs_err qs_quantizer_measure(qs_quantizer *quantizer, int64_t layer)
         QS_TRY(perturb_site(q, layer, &loaded, perturbed));
         for (int j = 0; j < loaded.n; j++)
             take_sample(&loaded.jobs[j], q->sample + j * QS_SAMPLE_ROWS * loaded.jobs[j].n_in);
-        for (int64_t set = 0; set < qs_budgets_n_sets(q->budgets); set++)
+        for (int64_t set = 0; set < qs_bit_budgets_n_sets(q->budgets); set++)
             QS_TRY(measure_set(q, layer, set, &loaded));
     }
     for (int role = 0; role < QS_N_LINEARS; role++) packed[role] = &perturbed[role].packed;
@@ -304,7 +304,7 @@ static qs_err weigh(qs_quantizer *q)
     QS_TRY(QS_NEW(weights, n, "weights of losses"));
     QS_TRY(qs_sensitivity_finish(q->sensitivity, weights));
     for (int64_t m = 0; m < n; m++) weights[m] = q->perturbed_loss[m] > 0 ? weights[m] / q->perturbed_loss[m] : 0;
-    qs_budgets_weigh(q->budgets, weights);
+    qs_bit_budgets_weigh(q->budgets, weights);
 out:
     qs_mem_free(weights);
     return err;
@@ -316,14 +316,14 @@ qs_err qs_quantizer_share(qs_quantizer *quantizer)
     quantizer->shared = true;
     if (quantizer->budgets == NULL) return QS_OK;
     if (quantizer->sensitivity != NULL) QS_TRY(weigh(quantizer));
-    err = qs_budgets_share(quantizer->budgets);
+    err = qs_bit_budgets_share(quantizer->budgets);
 out:
     return err;
 }
 
 int64_t qs_quantizer_linear_bits(const qs_quantizer *quantizer, int64_t spec)
 {
-    if (quantizer->specs[spec].bpw > 0) return qs_budgets_bits(quantizer->budgets, spec);
+    if (quantizer->specs[spec].bpw > 0) return qs_bit_budgets_bits(quantizer->budgets, spec);
     return qs_quant_linear_bits(&quantizer->specs[spec], quantizer->model);
 }
 

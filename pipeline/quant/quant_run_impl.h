@@ -3,7 +3,7 @@
 #define QS_QUANT_QUANT_RUN_IMPL_H
 
 #include "quant/awq_block.h"
-#include "quant/budget.h"
+#include "quant/bit_budget.h"
 #include "quant/fold.h"
 #include "quant/quant_run.h"
 #include "quant/sensitivity.h"
@@ -20,7 +20,7 @@ struct qs_quantizer {
     qs_fold *folds;                       /* [n_specs], of the layer; empty where nothing is folded */
     qs_awq_block *block;                  /* NULL = no spec chooses its scalings by the block's output */
     qs_awq_choice *choices;               /* [n_specs], of the layer */
-    qs_budgets *budgets;                  /* NULL = no spec has one */
+    qs_bit_budgets *budgets;              /* NULL = no spec has one */
     bool shared;                          /* qs_quantizer_share has been called */
     float *sample;                        /* [QS_SITE_MATRICES_MAX, QS_SAMPLE_ROWS, widest site] */
     qs_sensitivity *sensitivity;          /* NULL = no budget, or no tokens to measure it on */

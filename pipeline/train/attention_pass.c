@@ -14,7 +14,7 @@ typedef struct attention_block {
     int64_t n_keys; /* multiple of 64 */
 } attention_block;
 
-static const void *head_rows(const qs_pass_plan *plan, const void *base, int64_t head, int64_t position)
+static const void *head_rows(const qs_train_pass_plan *plan, const void *base, int64_t head, int64_t position)
 {
     int64_t head_dim = plan->layout->config.head_dim;
     return at(base, (head * (plan->n_ctx + QS_TRAIN_ROWS) + position) * head_dim, plan);
@@ -24,7 +24,7 @@ static const void *head_rows(const qs_pass_plan *plan, const void *base, int64_t
 static void block_probabilities(qs_train_pass *pass, int thread, const layer_state *state,
                                 const attention_block *b)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     float *p = pass->probabilities;
     qs_product_run(b->products->scores, thread, head_rows(plan, state->q, b->head, b->first),
                    head_rows(plan, state->k, b->kv_head, b->key), p);
@@ -34,7 +34,7 @@ static void block_probabilities(qs_train_pass *pass, int thread, const layer_sta
     qs_train_pass_narrow(plan, p, QS_TRAIN_ROWS * b->n_keys, pass->probabilities_c);
 }
 
-static attention_block make_block(const qs_pass_plan *plan, const qs_segment *segment, int64_t head,
+static attention_block make_block(const qs_train_pass_plan *plan, const qs_segment *segment, int64_t head,
                                   int64_t index)
 {
     const qs_model_config *c = &plan->layout->config;
@@ -62,7 +62,7 @@ static int64_t end_of(const qs_segment *segments, int64_t n_segments)
 void qs_train_pass_attention(qs_train_pass *pass, int thread, layer_state *state, const qs_segment *segments,
                              int64_t n_segments)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_model_config *c = &plan->layout->config;
     int64_t d_q = plan->layout->d_q;
     for (int64_t s = 0; s < n_segments; s++) {
@@ -87,7 +87,7 @@ void qs_train_pass_attention(qs_train_pass *pass, int thread, layer_state *state
 static void block_back(qs_train_pass *pass, int thread, const layer_state *state, const attention_block *b,
                        int64_t segment_first, const float *dattended, void *dqkv)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_train_layout *l = plan->layout;
     int64_t d = l->config.head_dim;
     float scale = 1.0f / __builtin_sqrtf((float)d);
@@ -119,7 +119,7 @@ static void block_back(qs_train_pass *pass, int thread, const layer_state *state
 /* dk, turned back, and dv of one key-value head to their columns of dqkv. */
 static void store_keys(qs_train_pass *pass, int64_t kv_head, const qs_segment *segment, void *dqkv)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_train_layout *l = plan->layout;
     int64_t d = l->config.head_dim;
     for (int64_t i = 0; i < segment->n; i++) {
@@ -135,7 +135,7 @@ void qs_train_pass_attention_back(qs_train_pass *pass, int thread, const layer_s
                                   const qs_segment *segments, int64_t n_segments, const float *dattended,
                                   void *dqkv)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_model_config *c = &plan->layout->config;
     int64_t n_shared = c->n_heads / c->n_kv_heads, d_qkv = plan->layout->d_qkv;
     size_t keys_bytes = (size_t)((plan->n_ctx + QS_TRAIN_ROWS) * c->head_dim) * sizeof *pass->dk;

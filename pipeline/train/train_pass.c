@@ -4,7 +4,7 @@
 
 #include "train/train_pass_impl.h"
 
-void qs_train_pass_narrow(const qs_pass_plan *plan, const float *x, int64_t n, void *out)
+void qs_train_pass_narrow(const qs_train_pass_plan *plan, const float *x, int64_t n, void *out)
 {
     if (plan->compute == QS_COMPUTE_BF16)
         plan->kernels->to_bf16(x, n, out);
@@ -15,7 +15,7 @@ void qs_train_pass_narrow(const qs_pass_plan *plan, const float *x, int64_t n, v
 /* x [n_ctx, d_model] to its norm's factors and, for products, the normed rows. */
 static void norm_rows(qs_train_pass *pass, const float *x, const float *gain, float *factor, void *normed)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_model_config *c = &plan->layout->config;
     for (int64_t t = 0; t < plan->n_ctx; t++) {
         factor[t] = plan->kernels->rmsnorm(x + t * c->d_model, gain, c->d_model, c->norm_eps, pass->row);
@@ -27,7 +27,7 @@ static void norm_rows(qs_train_pass *pass, const float *x, const float *gain, fl
 static void norm_rows_back(qs_train_pass *pass, const float *dnormed, const float *x, const float *gain,
                            const float *factor, float *dgain)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     int64_t d = plan->layout->config.d_model;
     for (int64_t t = 0; t < plan->n_ctx; t++)
         plan->kernels->rmsnorm_back(dnormed + t * d, x + t * d, gain, factor[t], d, pass->dx + t * d, dgain);
@@ -37,7 +37,7 @@ static void norm_rows_back(qs_train_pass *pass, const float *dnormed, const floa
 static void split_heads(qs_train_pass *pass, layer_state *state, const qs_segment *segments,
                         int64_t n_segments)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_train_layout *l = plan->layout;
     const qs_model_config *c = &l->config;
     int64_t d = c->head_dim, padded = plan->n_ctx + QS_TRAIN_ROWS;
@@ -63,7 +63,7 @@ static void split_heads(qs_train_pass *pass, layer_state *state, const qs_segmen
 static void layer_forward(qs_train_pass *pass, int thread, const qs_pass_weights *w, int64_t layer,
                           const qs_segment *segments, int64_t n_segments, float *out)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_model_config *c = &plan->layout->config;
     const qs_train_layer *p = &plan->layout->layers[layer];
     layer_state *state = &pass->layers[layer];
@@ -90,7 +90,7 @@ static void layer_forward(qs_train_pass *pass, int thread, const qs_pass_weights
 static void layer_back(qs_train_pass *pass, int thread, const qs_pass_weights *w, int64_t layer,
                        const qs_segment *segments, int64_t n_segments, float *gradient)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_model_config *c = &plan->layout->config;
     const qs_train_layer *p = &plan->layout->layers[layer];
     layer_state *state = &pass->layers[layer];
@@ -141,7 +141,7 @@ static void count_token(qs_train_loss *loss, const qs_token_loss *token, float w
 static void head(qs_train_pass *pass, int thread, const qs_pass_weights *w, const row_view *row, float scale,
                  float *gradient, qs_train_loss *loss)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_train_layout *l = plan->layout;
     int64_t n_vocab = l->config.n_vocab, d = l->config.d_model, n_rows = plan->head_rows;
     for (int64_t first = 0; first < plan->n_ctx; first += n_rows) {
@@ -184,7 +184,7 @@ static void count_examples(const qs_train_pass *pass, const row_view *row, qs_tr
 qs_train_loss qs_train_pass_run(qs_train_pass *pass, int thread, const qs_pass_weights *weights,
                                 const qs_batch *batch, int64_t row, float scale, float *gradient)
 {
-    const qs_pass_plan *plan = pass->plan;
+    const qs_train_pass_plan *plan = pass->plan;
     const qs_train_layout *l = plan->layout;
     const qs_model_config *c = &l->config;
     int64_t d = c->d_model, at_row = row * batch->n_ctx;

@@ -11,21 +11,21 @@
 #include "train/layout.h"
 #include "train/row_kernels.h"
 
-typedef struct qs_pass_plan qs_pass_plan;   /* the products and tables that all threads share */
+typedef struct qs_train_pass_plan qs_train_pass_plan;   /* the products and tables that all threads share */
 typedef struct qs_train_pass qs_train_pass; /* the memory of one thread */
 
 /* n_ctx is a multiple of QS_TRAIN_ROWS. The layout is borrowed. */
 enum { QS_TRAIN_ROWS = 64 };
-QS_MUST_CHECK qs_err qs_pass_plan_create(qs_pass_plan **out, const qs_train_layout *layout, int64_t n_ctx,
-                                         int n_threads, qs_compute compute, bool reference_kernels);
-void qs_pass_plan_destroy(qs_pass_plan *plan);
-const char *qs_pass_plan_describe(const qs_pass_plan *plan); /* "avx512 rows, oneDNN 2.6.3 ..." */
-const qs_train_kernels *qs_pass_plan_kernels(const qs_pass_plan *plan);
+QS_MUST_CHECK qs_err qs_train_pass_plan_create(qs_train_pass_plan **out, const qs_train_layout *layout, int64_t n_ctx,
+                                               int n_threads, qs_compute compute, bool reference_kernels);
+void qs_train_pass_plan_destroy(qs_train_pass_plan *plan);
+const char *qs_train_pass_plan_describe(const qs_train_pass_plan *plan); /* "avx512 rows, oneDNN 2.6.3 ..." */
+const qs_train_kernels *qs_train_pass_plan_kernels(const qs_train_pass_plan *plan);
 size_t qs_train_pass_bytes(const qs_train_layout *layout, int64_t n_ctx, qs_compute compute);
 /* The first refusal of oneDNN since the start. */
-QS_MUST_CHECK qs_err qs_pass_plan_status(const qs_pass_plan *plan);
+QS_MUST_CHECK qs_err qs_train_pass_plan_status(const qs_train_pass_plan *plan);
 
-QS_MUST_CHECK qs_err qs_train_pass_create(qs_train_pass **out, const qs_pass_plan *plan);
+QS_MUST_CHECK qs_err qs_train_pass_create(qs_train_pass **out, const qs_train_pass_plan *plan);
 void qs_train_pass_destroy(qs_train_pass *pass);
 
 typedef struct qs_pass_weights {

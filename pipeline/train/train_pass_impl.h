@@ -13,7 +13,7 @@ typedef struct attention_products {
     const qs_product *to_keys; /* [n, d] += ds^T q, and dv += p^T do */
 } attention_products;
 
-struct qs_pass_plan {
+struct qs_train_pass_plan {
     const qs_train_layout *layout;
     const qs_train_kernels *kernels;
     qs_product_engine *engine;
@@ -41,7 +41,7 @@ typedef struct layer_state {
 } layer_state;
 
 struct qs_train_pass {
-    const qs_pass_plan *plan;
+    const qs_train_pass_plan *plan;
     char *memory; /* everything below */
     layer_state *layers;
     float *x, *factor;                 /* [n_ctx, d_model], [n_ctx]: what enters the last norm */
@@ -61,16 +61,16 @@ struct qs_train_pass {
     float *dk, *dv;                    /* [n_ctx + 64, head_dim] of one key-value head */
 };
 
-static inline const void *at(const void *base, int64_t element, const qs_pass_plan *plan)
+static inline const void *at(const void *base, int64_t element, const qs_train_pass_plan *plan)
 {
     return (const char *)base + (size_t)element * plan->element_bytes;
 }
-static inline void *at_mut(void *base, int64_t element, const qs_pass_plan *plan)
+static inline void *at_mut(void *base, int64_t element, const qs_train_pass_plan *plan)
 {
     return (char *)base + (size_t)element * plan->element_bytes;
 }
 /* n values into the type of the products. */
-void qs_train_pass_narrow(const qs_pass_plan *plan, const float *x, int64_t n, void *out);
+void qs_train_pass_narrow(const qs_train_pass_plan *plan, const float *x, int64_t n, void *out);
 
 /* state->q, k, v to state->attended; rows outside of segments become 0. */
 void qs_train_pass_attention(qs_train_pass *pass, int thread, layer_state *state, const qs_segment *segments,

@@ -7,7 +7,7 @@
 #include "train/train_pass_impl.h"
 
 /* The three products of a matrix W [n_out, n_in] with n_rows rows: y = x W^T, dx = dy W, dW += dy^T x. */
-static qs_err linear_products(qs_pass_plan *plan, int64_t n_rows, int64_t n_out, int64_t n_in, bool add,
+static qs_err linear_products(qs_train_pass_plan *plan, int64_t n_rows, int64_t n_out, int64_t n_in, bool add,
                               const qs_product **forward, const qs_product **dx, const qs_product **dw)
 {
     const struct {
@@ -25,7 +25,7 @@ static qs_err linear_products(qs_pass_plan *plan, int64_t n_rows, int64_t n_out,
     return QS_OK;
 }
 
-static qs_err find_attention_products(qs_pass_plan *plan)
+static qs_err find_attention_products(qs_train_pass_plan *plan)
 {
     qs_err err;
     int64_t n = plan->n_ctx / QS_TRAIN_ROWS, d = plan->layout->config.head_dim;
@@ -49,7 +49,7 @@ out:
     return err;
 }
 
-static qs_err find_products(qs_pass_plan *plan)
+static qs_err find_products(qs_train_pass_plan *plan)
 {
     const qs_train_layout *l = plan->layout;
     const qs_model_config *c = &l->config;
@@ -69,7 +69,7 @@ out:
 }
 
 /* Angles in f64: position 2,047 times a rounded frequency would be off by 1e-4. */
-static qs_err make_angles(qs_pass_plan *plan)
+static qs_err make_angles(qs_train_pass_plan *plan)
 {
     int64_t half = plan->layout->config.head_dim / 2;
     float *frequencies = NULL;
@@ -97,11 +97,11 @@ static int64_t choose_head_rows(int64_t n_ctx)
     return n;
 }
 
-qs_err qs_pass_plan_create(qs_pass_plan **out, const qs_train_layout *layout, int64_t n_ctx, int n_threads,
-                           qs_compute compute, bool reference_kernels)
+qs_err qs_train_pass_plan_create(qs_train_pass_plan **out, const qs_train_layout *layout, int64_t n_ctx, int n_threads,
+                                 qs_compute compute, bool reference_kernels)
 {
     qs_err err;
-    qs_pass_plan *plan = NULL;
+    qs_train_pass_plan *plan = NULL;
     *out = NULL;
     if (n_ctx <= 0 || n_ctx % QS_TRAIN_ROWS != 0)
         return qs_fail(QS_E_USAGE, "plan training: rows of %lld tokens are no multiple of %d",
@@ -121,11 +121,11 @@ qs_err qs_pass_plan_create(qs_pass_plan **out, const qs_train_layout *layout, in
     *out = plan;
     plan = NULL;
 out:
-    qs_pass_plan_destroy(plan);
+    qs_train_pass_plan_destroy(plan);
     return err;
 }
 
-void qs_pass_plan_destroy(qs_pass_plan *plan)
+void qs_train_pass_plan_destroy(qs_train_pass_plan *plan)
 {
     if (plan == NULL) return;
     qs_product_engine_destroy(plan->engine);
@@ -135,9 +135,9 @@ void qs_pass_plan_destroy(qs_pass_plan *plan)
     qs_mem_free(plan);
 }
 
-const char *qs_pass_plan_describe(const qs_pass_plan *plan) { return plan->text; }
-const qs_train_kernels *qs_pass_plan_kernels(const qs_pass_plan *plan) { return plan->kernels; }
-qs_err qs_pass_plan_status(const qs_pass_plan *plan) { return qs_product_status(plan->engine); }
+const char *qs_train_pass_plan_describe(const qs_train_pass_plan *plan) { return plan->text; }
+const qs_train_kernels *qs_train_pass_plan_kernels(const qs_train_pass_plan *plan) { return plan->kernels; }
+qs_err qs_train_pass_plan_status(const qs_train_pass_plan *plan) { return qs_product_status(plan->engine); }
 
 /* ---- memory of a pass: one allocation, cut twice by the same code, first without memory to count ---- */
 
@@ -210,7 +210,7 @@ size_t qs_train_pass_bytes(const qs_train_layout *layout, int64_t n_ctx, qs_comp
     return count.used;
 }
 
-qs_err qs_train_pass_create(qs_train_pass **out, const qs_pass_plan *plan)
+qs_err qs_train_pass_create(qs_train_pass **out, const qs_train_pass_plan *plan)
 {
     qs_err err;
     qs_train_pass *pass = NULL;

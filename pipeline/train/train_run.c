@@ -10,9 +10,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/progress.h"
-#include "train/checkpoint.h"
 #include "train/examples.h"
 #include "train/model_writer.h"
+#include "train/train_checkpoint.h"
 
 enum { SETTINGS_BYTES = 4096, TOKENIZER_BYTES_MAX = 1 << 28, N_RECENT = 50, CURVE_LINES = 400 };
 
@@ -211,7 +211,7 @@ static qs_err save(qs_train_run *run)
     qs_err err;
     QS_TRY(qs_model_write(&writer, &run->layout, qs_trainer_parameters(run->trainer), o->out));
     QS_TRY(write_curve(run));
-    QS_TRY(qs_checkpoint_write(o->checkpoint, run->settings, &run->state, run->trainer, o->argc, o->argv));
+    QS_TRY(qs_train_checkpoint_write(o->checkpoint, run->settings, &run->state, run->trainer, o->argc, o->argv));
 out:
     return err;
 }
@@ -224,7 +224,7 @@ static qs_err start(qs_train_run *run)
     QS_TRY(qs_trainer_create(&run->trainer, &run->layout, &t));
     QS_TRY(qs_batch_init(&run->batch, o->n_rows, o->n_ctx));
     if (run->has_checkpoint) {
-        QS_TRY(qs_checkpoint_read(o->checkpoint, run->settings, &run->state, run->trainer));
+        QS_TRY(qs_train_checkpoint_read(o->checkpoint, run->settings, &run->state, run->trainer));
         for (int64_t i = 0; i < run->state.step; i++)
             QS_TRY(qs_loss_guard_add(&run->guard, run->state.curve[i * QS_CURVE_COLUMNS],
                                      run->layout.config.n_vocab, i + 1));

@@ -12,7 +12,7 @@ struct qs_trainer {
     const qs_train_layout *layout;
     qs_trainer_options options;
     qs_team *team;
-    qs_pass_plan *plan;
+    qs_train_pass_plan *plan;
     qs_train_pass **passes; /* [n_threads] */
     qs_optimizer *optimizer;
     float *parameters;     /* [n] */
@@ -44,11 +44,11 @@ qs_err qs_trainer_create(qs_trainer **out, const qs_train_layout *layout, const 
     t->layout = layout;
     t->options = *options;
     if (t->options.n_threads > t->options.n_lanes) t->options.n_threads = (int)t->options.n_lanes;
-    QS_TRY(qs_pass_plan_create(&t->plan, layout, options->n_ctx, t->options.n_threads, options->compute,
-                               options->reference_kernels));
+    QS_TRY(qs_train_pass_plan_create(&t->plan, layout, options->n_ctx, t->options.n_threads, options->compute,
+                                     options->reference_kernels));
     QS_TRY(QS_NEW(t->passes, t->options.n_threads, "passes"));
     for (int i = 0; i < t->options.n_threads; i++) QS_TRY(qs_train_pass_create(&t->passes[i], t->plan));
-    QS_TRY(qs_optimizer_create(&t->optimizer, layout, qs_pass_plan_kernels(t->plan), &options->optimizer));
+    QS_TRY(qs_optimizer_create(&t->optimizer, layout, qs_train_pass_plan_kernels(t->plan), &options->optimizer));
     QS_TRY(QS_NEW(t->parameters, layout->n, "parameters"));
     if (options->compute == QS_COMPUTE_BF16) QS_TRY(QS_NEW(t->narrow, layout->n, "parameters in bf16"));
     QS_TRY(QS_NEW(t->gradients, layout->n * options->n_lanes, "gradients"));
@@ -66,14 +66,14 @@ void qs_trainer_destroy(qs_trainer *t)
     if (t == NULL) return;
     qs_team_destroy(t->team);
     for (int i = 0; t->passes != NULL && i < t->options.n_threads; i++) qs_train_pass_destroy(t->passes[i]);
-    qs_pass_plan_destroy(t->plan);
+    qs_train_pass_plan_destroy(t->plan);
     qs_optimizer_destroy(t->optimizer);
     void *all[] = {t->passes, t->parameters, t->narrow, t->gradients, t->squares, t->losses};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) qs_mem_free(all[i]);
     qs_mem_free(t);
 }
 
-const char *qs_trainer_describe(const qs_trainer *t) { return qs_pass_plan_describe(t->plan); }
+const char *qs_trainer_describe(const qs_trainer *t) { return qs_train_pass_plan_describe(t->plan); }
 const qs_train_layout *qs_trainer_layout(const qs_trainer *t) { return t->layout; }
 float *qs_trainer_parameters(qs_trainer *t) { return t->parameters; }
 const float *qs_trainer_gradient(const qs_trainer *t) { return t->gradients; }
@@ -81,7 +81,7 @@ qs_optimizer *qs_trainer_optimizer(qs_trainer *t) { return t->optimizer; }
 
 void qs_trainer_refresh(qs_trainer *t)
 {
-    if (t->narrow != NULL) qs_pass_plan_kernels(t->plan)->to_bf16(t->parameters, t->layout->n, t->narrow);
+    if (t->narrow != NULL) qs_train_pass_plan_kernels(t->plan)->to_bf16(t->parameters, t->layout->n, t->narrow);
 }
 
 size_t qs_trainer_plan_bytes(const qs_train_layout *layout, const qs_trainer_options *options)
@@ -126,7 +126,7 @@ static void sum_lanes(void *context, int64_t first, int64_t last, int thread)
 {
     (void)thread;
     qs_trainer *t = ((const sum_job *)context)->trainer;
-    const qs_train_kernels *kernels = qs_pass_plan_kernels(t->plan);
+    const qs_train_kernels *kernels = qs_train_pass_plan_kernels(t->plan);
     int64_t n_all = t->layout->n;
     for (int64_t part = first; part < last; part++) {
         int64_t at = part * SUM_ELEMENTS, n = n_all - at < SUM_ELEMENTS ? n_all - at : SUM_ELEMENTS;
@@ -163,7 +163,7 @@ static qs_err run_rows(qs_trainer *t, const qs_batch *batch, bool with_gradient,
     qs_team_run(t->team, t->options.n_lanes, 1, run_lanes, &job);
     *sum = (qs_train_loss){0};
     for (int64_t row = 0; row < batch->n_rows; row++) qs_train_loss_add(sum, &t->losses[row]);
-    QS_TRY(qs_pass_plan_status(t->plan));
+    QS_TRY(qs_train_pass_plan_status(t->plan));
 out:
     return err;
 }

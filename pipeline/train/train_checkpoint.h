@@ -1,7 +1,7 @@
 /* A training run on disk: everything that the next step depends on. Written whole or not at all, so that a
  * run that was killed at any point goes on from the last one with the same bytes. */
-#ifndef QS_TRAIN_CHECKPOINT_H
-#define QS_TRAIN_CHECKPOINT_H
+#ifndef QS_TRAIN_TRAIN_CHECKPOINT_H
+#define QS_TRAIN_TRAIN_CHECKPOINT_H
 
 #include "train/trainer.h"
 
@@ -24,12 +24,12 @@ QS_MUST_CHECK qs_err qs_train_state_add(qs_train_state *state, double loss, doub
 QS_MUST_CHECK qs_err qs_train_state_add_validation(qs_train_state *state, const qs_train_loss *loss);
 
 /* `settings`: one "name value" a line. */
-QS_MUST_CHECK qs_err qs_checkpoint_write(const char *path, const char *settings, const qs_train_state *state,
-                                         qs_trainer *trainer, int argc, char *const *argv);
+QS_MUST_CHECK qs_err qs_train_checkpoint_write(const char *path, const char *settings, const qs_train_state *state,
+                                               qs_trainer *trainer, int argc, char *const *argv);
 
 /* Loads parameters, optimizer and state. QS_E_INPUT when the file is broken, of another model, or made with
  * other settings; the text then names the first that differs. */
-QS_MUST_CHECK qs_err qs_checkpoint_read(const char *path, const char *settings, qs_train_state *state,
-                                        qs_trainer *trainer);
+QS_MUST_CHECK qs_err qs_train_checkpoint_read(const char *path, const char *settings, qs_train_state *state,
+                                              qs_trainer *trainer);
 
 #endif

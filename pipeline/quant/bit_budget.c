@@ -1,4 +1,4 @@
-#include "quant/budget.h"
+#include "quant/bit_budget.h"
 
 #include <math.h>
 #include <string.h>
@@ -15,7 +15,7 @@ typedef struct option_set {
     int64_t *bits; /* [n_matrices, n_options] */
 } option_set;
 
-struct qs_budgets {
+struct qs_bit_budgets {
     const qs_model *model;
     const qs_spec *specs;
     int64_t n_specs, n_sets, n_matrices;
@@ -47,7 +47,7 @@ static int64_t options_of(const qs_model *model, const qs_spec *spec, qs_spec *o
     return kept;
 }
 
-void qs_budget_range(const qs_model *model, const qs_spec *spec, double *least, double *most)
+void qs_bit_budget_range(const qs_model *model, const qs_spec *spec, double *least, double *most)
 {
     qs_spec options[QS_OPTIONS_MAX];
     int64_t n = options_of(model, spec, options), low = 0, high = 0;
@@ -72,7 +72,7 @@ static bool same_options(const qs_spec *a, const qs_spec *b)
            a->group_aware == b->group_aware && a->damping == b->damping;
 }
 
-static qs_err add_set(qs_budgets *budgets, const qs_spec *spec)
+static qs_err add_set(qs_bit_budgets *budgets, const qs_spec *spec)
 {
     option_set *set = &budgets->sets[budgets->n_sets];
     qs_err err;
@@ -87,16 +87,16 @@ out:
     return err;
 }
 
-qs_err qs_budgets_create(qs_budgets **out, const qs_model *model, const qs_spec *specs, int64_t n_specs)
+qs_err qs_bit_budgets_create(qs_bit_budgets **out, const qs_model *model, const qs_spec *specs, int64_t n_specs)
 {
-    qs_budgets *budgets = NULL;
+    qs_bit_budgets *budgets = NULL;
     int64_t n = 0;
     qs_err err = QS_OK;
     *out = NULL;
     for (int64_t i = 0; i < n_specs; i++) n += specs[i].bpw > 0;
     if (n == 0) return QS_OK;
     QS_TRY(QS_NEW(budgets, 1, "budgets"));
-    *budgets = (qs_budgets){.model = model, .specs = specs, .n_specs = n_specs, .n_matrices = n_matrices(model)};
+    *budgets = (qs_bit_budgets){.model = model, .specs = specs, .n_specs = n_specs, .n_matrices = n_matrices(model)};
     QS_TRY(QS_NEW(budgets->sets, n, "options"));
     QS_TRY(QS_NEW(budgets->set_of, n_specs, "options"));
     QS_TRY(QS_NEW(budgets->choices, n_specs * budgets->n_matrices, "choices"));
@@ -114,11 +114,11 @@ qs_err qs_budgets_create(qs_budgets **out, const qs_model *model, const qs_spec 
     }
     *out = budgets;
 out:
-    if (err != QS_OK) qs_budgets_destroy(budgets);
+    if (err != QS_OK) qs_bit_budgets_destroy(budgets);
     return err;
 }
 
-void qs_budgets_destroy(qs_budgets *budgets)
+void qs_bit_budgets_destroy(qs_bit_budgets *budgets)
 {
     if (budgets == NULL) return;
     for (int64_t i = 0; i < budgets->n_sets; i++) {
@@ -133,21 +133,22 @@ void qs_budgets_destroy(qs_budgets *budgets)
     qs_mem_free(budgets);
 }
 
-int64_t qs_budgets_n_sets(const qs_budgets *budgets) { return budgets->n_sets; }
+int64_t qs_bit_budgets_n_sets(const qs_bit_budgets *budgets) { return budgets->n_sets; }
 
-const qs_spec *qs_budgets_options(const qs_budgets *budgets, int64_t set, int64_t *n)
+const qs_spec *qs_bit_budgets_options(const qs_bit_budgets *budgets, int64_t set, int64_t *n)
 {
     *n = budgets->sets[set].n_options;
     return budgets->sets[set].options;
 }
 
-void qs_budgets_record(qs_budgets *budgets, int64_t set, int64_t layer, qs_role role, int64_t option, double loss)
+void qs_bit_budgets_record(qs_bit_budgets *budgets, int64_t set, int64_t layer, qs_role role, int64_t option,
+                           double loss)
 {
     option_set *s = &budgets->sets[set];
     s->loss[(layer * QS_N_LINEARS + role) * s->n_options + option] = loss;
 }
 
-void qs_budgets_weigh(qs_budgets *budgets, const double *weights)
+void qs_bit_budgets_weigh(qs_bit_budgets *budgets, const double *weights)
 {
     memcpy(budgets->weights, weights, (size_t)budgets->n_matrices * sizeof *weights);
 }
@@ -169,7 +170,7 @@ static void take_even(const qs_allocate_job *job, int64_t *choice)
     }
 }
 
-static qs_err share(qs_budgets *budgets, int64_t spec)
+static qs_err share(qs_bit_budgets *budgets, int64_t spec)
 {
     const option_set *set = &budgets->sets[budgets->set_of[spec]];
     int64_t n = budgets->n_matrices, *choice = budgets->choices + spec * n;
@@ -189,7 +190,7 @@ out:
     return err;
 }
 
-qs_err qs_budgets_share(qs_budgets *budgets)
+qs_err qs_bit_budgets_share(qs_bit_budgets *budgets)
 {
     qs_err err = QS_OK;
     for (int64_t i = 0; i < budgets->n_specs; i++)
@@ -198,7 +199,8 @@ out:
     return err;
 }
 
-const qs_spec *qs_budgets_spec(const qs_budgets *budgets, int64_t spec, int64_t layer, qs_role role, double *predicted)
+const qs_spec *qs_bit_budgets_spec(const qs_bit_budgets *budgets, int64_t spec, int64_t layer, qs_role role,
+                                   double *predicted)
 {
     if (budgets->set_of[spec] < 0) return NULL;
     const option_set *set = &budgets->sets[budgets->set_of[spec]];
@@ -207,4 +209,4 @@ const qs_spec *qs_budgets_spec(const qs_budgets *budgets, int64_t spec, int64_t 
     return &set->options[choice];
 }
 
-int64_t qs_budgets_bits(const qs_budgets *budgets, int64_t spec) { return budgets->bits[spec]; }
+int64_t qs_bit_budgets_bits(const qs_bit_budgets *budgets, int64_t spec) { return budgets->bits[spec]; }

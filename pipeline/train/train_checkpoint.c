@@ -1,4 +1,4 @@
-#include "train/checkpoint.h"
+#include "train/train_checkpoint.h"
 
 #include <math.h>
 #include <string.h>
@@ -68,8 +68,8 @@ out:
     return err;
 }
 
-qs_err qs_checkpoint_write(const char *path, const char *settings, const qs_train_state *state,
-                           qs_trainer *trainer, int argc, char *const *argv)
+qs_err qs_train_checkpoint_write(const char *path, const char *settings, const qs_train_state *state,
+                                 qs_trainer *trainer, int argc, char *const *argv)
 {
     qs_err err;
     qs_artifact *artifact = NULL;
@@ -156,7 +156,7 @@ out:
     return err;
 }
 
-qs_err qs_checkpoint_read(const char *path, const char *settings, qs_train_state *state, qs_trainer *trainer)
+qs_err qs_train_checkpoint_read(const char *path, const char *settings, qs_train_state *state, qs_trainer *trainer)
 {
     qs_err err;
     qs_artifact *artifact = NULL;
