@@ -1,3 +1,4 @@
+/* Reading artifacts (artifact.h): what is not sealed, whole and of the kind and schema asked for is refused. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* qs_artifact_verify (artifact.h): the content digest made anew from all that the file holds. */
 #include <string.h>
 
 #include "artifact/artifact_impl.h"

@@ -1,3 +1,4 @@
+/* Writing artifacts (artifact.h): into the part file, checked against the schema; artifact_seal.c publishes it. */
 #include <string.h>
 
 #include "artifact/artifact_impl.h"

@@ -1,3 +1,4 @@
+/* Attributes in HDF5 (artifact_impl.h). */
 #include <stdlib.h>
 #include <string.h>
 

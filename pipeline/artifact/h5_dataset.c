@@ -1,3 +1,4 @@
+/* Datasets in HDF5 (artifact_impl.h): how they are cut and filtered, and what of another writer is refused. */
 #include <string.h>
 
 #include "artifact/artifact_impl.h"

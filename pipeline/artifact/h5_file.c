@@ -1,3 +1,4 @@
+/* HDF5's errors in our words, its element types and how its files are opened (artifact_impl.h). */
 #include <stdlib.h>
 #include <string.h>
 

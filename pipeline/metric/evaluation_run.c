@@ -212,7 +212,7 @@ static void tell_cost(const qs_evaluation *e, const qs_quality_stream *streams, 
 
 /* Its own numbers, then the negative control: the second pass of the first windows against the first. */
 static qs_err put_reference_quality(const runner *r, const qs_eval_point *point,
-                                    const qs_quality_stream *stream, const qs_control *control)
+                                    const qs_quality_stream *stream, const qs_reference_control *control)
 {
     const qs_eval_options *o = &r->e->options;
     qs_windows some = *o->windows;
@@ -242,7 +242,7 @@ static qs_err run_reference(runner *r)
     qs_evaluation *e = r->e;
     qs_eval_point *point = &e->reference;
     qs_quality_stream stream = {0};
-    qs_control control = {0};
+    qs_reference_control control = {0};
     qs_candidate none = {0};
     qs_curve_pair text = {0};
     qs_quality_job job = qs_evaluation_job(e);

@@ -120,7 +120,7 @@ out:
 
 /* ---- the reference ---- */
 
-static qs_err run_control(run *r, qs_control *control)
+static qs_err run_control(run *r, qs_reference_control *control)
 {
     const qs_windows *windows = r->job->windows;
     const qs_linear_source *reference = NULL;
@@ -136,7 +136,7 @@ out:
     return err;
 }
 
-static qs_err score_reference_window(run *r, qs_quality_stream *stream, qs_control *control, int64_t window,
+static qs_err score_reference_window(run *r, qs_quality_stream *stream, qs_reference_control *control, int64_t window,
                                      const float *hidden)
 {
     const qs_windows *windows = r->job->windows;
@@ -159,7 +159,7 @@ out:
     return err;
 }
 
-qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream, qs_control *control)
+qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream, qs_reference_control *control)
 {
     const qs_windows *windows = job->windows;
     run r;

@@ -36,12 +36,12 @@ typedef struct qs_quality_stream {
 
 /* The reference: writes /reference/hidden to its artifact. As the negative control the first windows, as many as hold
  * 512 tokens, take a second, separate pass and are scored as a candidate would be: control [n_windows * n_scored]. */
-typedef struct qs_control {
+typedef struct qs_reference_control {
     int64_t n_windows;
     qs_token_scores scores;
-} qs_control;
+} qs_reference_control;
 QS_MUST_CHECK qs_err qs_quality_reference(const qs_quality_job *job, qs_quality_stream *stream,
-                                          qs_control *control);
+                                          qs_reference_control *control);
 
 /* A group of candidates; n <= QS_GROUP_MAX. In a race those that are decided stop; what they have no scores of
  * stays 0. */

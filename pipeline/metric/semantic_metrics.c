@@ -1,3 +1,4 @@
+/* The metrics of semantics.h as rows: a ratio of two sums over items each, resampled by items. */
 #include <math.h>
 
 #include "base/mem.h"

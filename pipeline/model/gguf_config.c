@@ -1,3 +1,4 @@
+/* The architecture of a model (config.h) from GGUF metadata. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

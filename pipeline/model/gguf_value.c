@@ -1,3 +1,4 @@
+/* Values of GGUF metadata by key and type (gguf.h). */
 #include <string.h>
 
 #include "model/gguf.h"

@@ -1,3 +1,4 @@
+/* Roles of tensors (weights.h): their names in either naming, their shapes, and finding all that a model needs. */
 #include <stdio.h>
 #include <string.h>
 

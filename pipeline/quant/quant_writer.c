@@ -1,3 +1,4 @@
+/* Writing quant artifacts, layer by layer (quant_file.h). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* A WordPiece tokenizer (wordpiece.h) from its tokenizer.json. */
 #include <string.h>
 
 #include "base/json.h"

@@ -1,3 +1,4 @@
+/* The row kernels in plain C (row_kernels.h): the definition of correct. */
 #include <math.h>
 
 #include "base/dtype.h"

@@ -1,3 +1,4 @@
+/* What training passes share (train_pass.h): products, angles, and how the memory of a pass is cut. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
