@@ -373,8 +373,7 @@ int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
     return qs_launch_status();
 }
 
-/* n rows of x that one launch takes. FULL: all the kernels; else those for 8 and 16 columns, for forms that are
- * rare. */
+/* n rows of x that one launch takes. FULL: all the kernels; else those for 8 and 16 columns, for forms that are rare. */
 template <class WORK, bool FULL = true> int launch(void *stream, job *j, const how *h)
 {
     enum { VECTORS = WORK::VECTORS };
@@ -430,8 +429,7 @@ int for_rows(void *stream, job *j, how h, const qs_cu_linear *linears, int n_lin
         }
         int status = run(stream, j, &h);
         if (status == 0 && linears[0].gates && !j->linears[0].gates)
-            status = qs_cu_silu_mul(stream, j->linears[0].y, j->linears[1].y, part.n * linears[0].n_out,
-                                    j->linears[0].y);
+            status = qs_cu_silu_mul(stream, j->linears[0].y, j->linears[1].y, part.n * linears[0].n_out, j->linears[0].y);
         if (status != 0) return status;
     }
     return 0;
