@@ -46,7 +46,8 @@ static void compare_rounded(tally *t, const op_case *row)
     row->run(t->f->reference, row->shape, &expected);
     assert_int_equal(got.n, expected.n);
     for (int64_t i = 0; i < got.n; i++) {
-        double difference = fabs(got.values[i] - expected.values[i]), sum = (has_outliers(row) ? 0x1p-11 : LINEAR) * expected.sizes[i];
+        double difference = fabs(got.values[i] - expected.values[i]),
+               sum = (has_outliers(row) ? 0x1p-11 : LINEAR) * expected.sizes[i];
         double share = difference / (sum + 1.01 * spacing * fabs(expected.values[i]));
         if (!(share <= 1.0))
             fail_msg("%s %lld x %lld, %lld rows, kind %lld: element %lld is %.9g, not %.9g", row->op,
@@ -318,8 +319,11 @@ static void test_outliers_of_all_sizes(void **state)
         int64_t n;
         unsigned uses;
         qs_compute compute;
-    } ways[] = {{1, QS_USE_GEMV, QS_COMPUTE_BF16}, {5, QS_USE_GEMV, QS_COMPUTE_BF16}, {N_ROWS, QS_USE_GEMV, QS_COMPUTE_BF16},
-                {N_ROWS, QS_USE_GEMM, QS_COMPUTE_BF16}, {N_ROWS, QS_USE_GEMM, QS_COMPUTE_F32}};
+    } ways[] = {{1, QS_USE_GEMV, QS_COMPUTE_BF16},
+                {5, QS_USE_GEMV, QS_COMPUTE_BF16},
+                {N_ROWS, QS_USE_GEMV, QS_COMPUTE_BF16},
+                {N_ROWS, QS_USE_GEMM, QS_COMPUTE_BF16},
+                {N_ROWS, QS_USE_GEMM, QS_COMPUTE_F32}};
     qs_packed packed;
     OK(qs_packed_shape_int8(&packed, N_OUT, N_IN, 6.0f));
     OK(qs_packed_alloc_absmax(&packed, false));

@@ -1,16 +1,16 @@
 /* Products of many rows straight from stored weights (linear_many.cu) against sums in f64 of weights and inputs as they
- * were before any rounding: formats, group sizes, zero points, permutations, ragged sizes; several matrices at once, with
- * bias and added; NF4, FP4 and int8; tiles that blocks share; the same bits in the reverse order of threads; NaN that shows; norms
- * that round; and what goes the other way, by its name and its number of rows.
+ * were before any rounding: formats, group sizes, zero points, permutations, ragged sizes; several matrices at once,
+ * with bias and added; NF4, FP4 and int8; tiles that blocks share; the same bits in the reverse order of threads; NaN
+ * that shows; norms that round; and what goes the other way, by its name and its number of rows.
  * Proves: prompts are multiplied by the stored weights with no more error than 16 bits of an input have. */
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/runtime.h"
 #include "cuda_backends.h"
 #include "with_cases.h"
 
-/* An input and a weight are rounded to 11 bits each, uniformly by up to 2^-11: a deviation of 2^-11 sqrt(2 / 3) = 4e-4 of
- * the size of the sum at most. Five times that for the largest of some ten thousand; bf16 rounds inputs alone, to 8 bits:
- * 2^-8 / sqrt(3) = 2.3e-3. */
+/* An input and a weight are rounded to 11 bits each, uniformly by up to 2^-11: a deviation of 2^-11 sqrt(2 / 3) = 4e-4
+ * of the size of the sum at most. Five times that for the largest of some ten thousand; bf16 rounds inputs alone, to 8
+ * bits: 2^-8 / sqrt(3) = 2.3e-3. */
 #define TOLERANCE_F16 2e-3
 #define TOLERANCE_BF16 1.15e-2
 
@@ -113,9 +113,9 @@ static double check(const problem *p, const row *r, const float *got, const floa
             }
             double share = fabs((double)got[i * r->n_out + o] - sum) / (p->tolerance * sqrt(size) + rest);
             if (!(share <= 1.0))
-                fail_msg("%lld x %lld, %lld rows, group %lld: row %lld, output %lld is %.9g, not %.9g", (long long)r->n_out,
-                         (long long)r->n_in, (long long)r->n, (long long)r->group, (long long)i, (long long)o,
-                         (double)got[i * r->n_out + o], sum);
+                fail_msg("%lld x %lld, %lld rows, group %lld: row %lld, output %lld is %.9g, not %.9g",
+                         (long long)r->n_out, (long long)r->n_in, (long long)r->n, (long long)r->group, (long long)i,
+                         (long long)o, (double)got[i * r->n_out + o], sum);
             worst = fmax(worst, share);
         }
     return worst;
@@ -131,8 +131,9 @@ static void test_products(void **state)
         OK(qs_op_linear(f->cuda, p.matrix, p.x_device, r->n, p.bias_device, p.y));
         const float *first = to_host(&p.m, p.y, r->n * r->n_out);
         double worst = check(&p, r, first, NULL);
-        printf("cuda       %s, %lld x %lld, %lld rows, group %lld: %.2f of what is allowed\n", qs_matrix_kernel(p.matrix),
-               (long long)r->n_out, (long long)r->n_in, (long long)r->n, (long long)r->group, worst);
+        printf("cuda       %s, %lld x %lld, %lld rows, group %lld: %.2f of what is allowed\n",
+               qs_matrix_kernel(p.matrix), (long long)r->n_out, (long long)r->n_in, (long long)r->n,
+               (long long)r->group, worst);
         qs_linear_job job = {.matrix = p.matrix, .bias = p.bias_device, .y = p.y, .add = true};
         if (qs_rt_simt_set_reverse != NULL) qs_rt_simt_set_reverse(true);
         OK(qs_op_linears(f->cuda, &job, 1, p.x_device, r->n));
@@ -144,15 +145,17 @@ static void test_products(void **state)
     }
 }
 
-/* NF4, FP4 and int8 are rounded as their formats say, to which the reference holds: results may lie one place of the format
- * apart, where sums differ in their last bits, or by how outliers of int8 are rounded (cuda/coding.h). */
+/* NF4, FP4 and int8 are rounded as their formats say, to which the reference holds: results may lie one place of the
+ * format apart, where sums differ in their last bits, or by how outliers of int8 are rounded (cuda/coding.h). */
 static void test_formats(void **state)
 {
     fixture *f = take(state);
     enum { BF16 = CASE_BF16 + CASE_ROUND * QS_ROUND_BF16, F16 = CASE_BF16 + CASE_ROUND * QS_ROUND_F16 };
     static const int64_t shapes[][N_SHAPE] = {
-        {70, 128, 40, QS_PACKED_NF4 + BF16, 64, QS_USE_GEMV},  {33, 192, 130, QS_PACKED_FP4 + BF16 + CASE_NESTED, 64, QS_USE_GEMV},
-        {20, 192, 35, QS_PACKED_NF4 + BF16, 4096, QS_USE_GEMV}, {40, 260, 50, QS_PACKED_INT8 + F16, 1, QS_USE_GEMV},
+        {70, 128, 40, QS_PACKED_NF4 + BF16, 64, QS_USE_GEMV},
+        {33, 192, 130, QS_PACKED_FP4 + BF16 + CASE_NESTED, 64, QS_USE_GEMV},
+        {20, 192, 35, QS_PACKED_NF4 + BF16, 4096, QS_USE_GEMV},
+        {40, 260, 50, QS_PACKED_INT8 + F16, 1, QS_USE_GEMV},
         {33, 320, 40, QS_PACKED_INT8 + F16, 0, QS_USE_GEMV},
     };
     qs_packed packed;
@@ -175,7 +178,8 @@ static void test_formats(void **state)
         run_linear_format(f->reference, dense, &expected);
         assert_int_equal(got.n, expected.n);
         for (int64_t i = 0; i < got.n; i++) {
-            double apart = fabs(got.values[i] - expected.values[i]), sum = (has_outliers ? 0x1p-11 : 1e-5) * expected.sizes[i];
+            double apart = fabs(got.values[i] - expected.values[i]),
+                   sum = (has_outliers ? 0x1p-11 : 1e-5) * expected.sizes[i];
             assert_true(apart <= sum + 1.01 * spacing * fabs(expected.values[i]));
             n_apart += apart > sum;
         }
@@ -185,8 +189,8 @@ static void test_formats(void **state)
     }
 }
 
-/* However many blocks share the tiles: each part of each sum is there once. The kernels by themselves, since a device has
- * as many multiprocessors as it has. */
+/* However many blocks share the tiles: each part of each sum is there once. The kernels by themselves, since a device
+ * has as many multiprocessors as it has. */
 static void test_shares(void **state)
 {
     fixture *f = take(state);
@@ -234,8 +238,9 @@ static void test_together(void **state)
 {
     fixture *f = take(state);
     static const row three[] = {
-        {QS_MATRIX_INT, 4, 300, 192, 40, 64, 0}, {QS_MATRIX_INT, 4, 17, 192, 40, 64, 0}, {QS_MATRIX_INT, 4, 260, 192, 40, 64, 0},
-        {QS_MATRIX_F16, 16, 40, 192, 40, 0, 0},  {QS_MATRIX_BF16, 16, 33, 192, 40, 0, 0}, /* x anew, as bf16 */
+        {QS_MATRIX_INT, 4, 300, 192, 40, 64, 0}, {QS_MATRIX_INT, 4, 17, 192, 40, 64, 0},
+        {QS_MATRIX_INT, 4, 260, 192, 40, 64, 0}, {QS_MATRIX_F16, 16, 40, 192, 40, 0, 0},
+        {QS_MATRIX_BF16, 16, 33, 192, 40, 0, 0}, /* x anew, as bf16 */
     };
     enum { N_JOBS = sizeof three / sizeof *three };
     problem p[N_JOBS];
@@ -272,8 +277,8 @@ static void test_broken_numbers_show(void **state)
     }
 }
 
-/* What has no kernel goes through dense weights, and the matrix says so: scales that f16 does not hold times a code, and
- * products in f32. */
+/* What has no kernel goes through dense weights, and the matrix says so: scales that f16 does not hold times a code,
+ * and products in f32. */
 static void test_the_other_way(void **state)
 {
     fixture *f = take(state);
@@ -356,8 +361,8 @@ static void test_norms_and_gates(void **state)
     }
 }
 
-/* So many rows that a dense copy is worth its while have the bits of a matrix that is told to be made dense; those of one
- * row less have not. */
+/* So many rows that a dense copy is worth its while have the bits of a matrix that is told to be made dense; those of
+ * one row less have not. */
 static void test_more_rows_go_the_other_way(void **state)
 {
     fixture *f = take(state);
@@ -373,7 +378,8 @@ static void test_more_rows_go_the_other_way(void **state)
         assert_null(strstr(qs_matrix_kernel(dense.matrix), "wgmma"));
         OK(qs_op_linear(f->cuda, stored.matrix, stored.x_device, r.n, NULL, stored.y));
         OK(qs_op_linear(f->cuda, dense.matrix, dense.x_device, r.n, NULL, dense.y));
-        const float *got = to_host(&stored.m, stored.y, r.n * r.n_out), *other = to_host(&dense.m, dense.y, r.n * r.n_out);
+        const float *got = to_host(&stored.m, stored.y, r.n * r.n_out),
+                    *other = to_host(&dense.m, dense.y, r.n * r.n_out);
         bool is_same = memcmp(got, other, (size_t)(r.n * r.n_out) * sizeof *got) == 0;
         assert_int_equal(is_same, k % 2 == 1 || strstr(qs_matrix_kernel(stored.matrix), "wgmma") == NULL);
         destroy(&stored);

@@ -1,6 +1,6 @@
-/* Around products of NF4, FP4 and int8 that do not do it themselves: inputs rounded, or coded in 8 bits (coding.h); results
- * scaled and rounded. int8's products go through the kernels of integers: codes are whole numbers that 16 bits hold, so
- * they are exact, and so are their sums up to 2^24. */
+/* Around products of NF4, FP4 and int8 that do not do it themselves: inputs rounded, or coded in 8 bits (coding.h);
+ * results scaled and rounded. int8's products go through the kernels of integers: codes are whole numbers that 16 bits
+ * hold, so they are exact, and so are their sums up to 2^24. */
 #include "backend/cuda/coding.h"
 #include "backend/cuda/device.h"
 #include "backend/cuda/kernels.h"

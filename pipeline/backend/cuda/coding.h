@@ -1,7 +1,7 @@
-/* Rows of x for int8 (packed.h, .cu files only): what is below the threshold becomes a code, a whole number; what is not
- * is brought to the codes' unit and stays a fraction. One sum of both times a row's codes of weights then has one scale,
- * and outliers, however many, cost nothing. Their weights are not rounded to f16 as the definition has it, but the
- * outliers are, as terms: either way 2^-12 of their products. */
+/* Rows of x for int8 (packed.h, .cu files only): what is below the threshold becomes a code, a whole number; what is
+ * not is brought to the codes' unit and stays a fraction. One sum of both times a row's codes of weights then has one
+ * scale, and outliers, however many, cost nothing. Their weights are not rounded to f16 as the definition has it, but
+ * the outliers are, as terms: either way 2^-12 of their products. */
 #ifndef QS_BACKEND_CUDA_CODING_H
 #define QS_BACKEND_CUDA_CODING_H
 

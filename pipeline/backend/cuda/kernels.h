@@ -276,8 +276,8 @@ int qs_cu_add_bias(void *stream, float *y, const float *bias, int64_t n, int64_t
 
 /* ---- coded.cu: what inputs of NF4, FP4 and int8 become, and results (packed.h, cpu/cpu_formats.c) ---- */
 int qs_cu_round(void *stream, const float *x, int64_t n, qs_rounding rounding, float *out);
-/* Rows of x for int8 (coding.h): codes [n, n_in], of outliers in the codes' unit but no whole numbers; scale [n] that of the
- * row, NaN of one with NaN or infinity. */
+/* Rows of x for int8 (coding.h): codes [n, n_in], of outliers in the codes' unit but no whole numbers; scale [n] that
+ * of the row, NaN of one with NaN or infinity. */
 int qs_cu_code_rows(void *stream, const float *x, int64_t n, int64_t n_in, float threshold, float *codes, float *scale);
 /* x ~ first + second. */
 int qs_cu_split_bf16(void *stream, const float *x, int64_t n, uint16_t *first, uint16_t *second);

@@ -81,7 +81,8 @@ template <int FORMAT> __device__ __forceinline__ void put_table(const job &j, ui
 /* Pieces that are all alike, STEPS k-steps to a group. */
 template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS, ZEROS> {
     using part = piece<FORMAT, STEPS, ZEROS>;
-    static constexpr bool BF16 = IS_BF16<FORMAT>, PERM = false, CODES = FORMAT == QS_CU_INT8, ROUNDS = CODES || part::TABLE;
+    static constexpr bool BF16 = IS_BF16<FORMAT>, PERM = false, CODES = FORMAT == QS_CU_INT8,
+                          ROUNDS = CODES || part::TABLE;
     template <int TILES> using feeder = even_feeder<FORMAT, STEPS, ZEROS, TILES>;
 
     static __device__ __forceinline__ void put_table(const job &j, uint32_t *table) { ::put_table<FORMAT>(j, table); }

@@ -66,7 +66,8 @@ template <bool PERM> __device__ __forceinline__ void take_quads(const job &j, fl
     }
 }
 
-/* A thread's part of the row before its norm: sums of squares to the notes; returns the largest product with a weight. */
+/* A thread's part of the row before its norm: sums of squares to the notes; returns the largest product with a
+ * weight. */
 template <bool PERM>
 __device__ __forceinline__ float weigh_quads(const job &j, const float4 (&v)[OWN_KEPT], float4 (&weights)[NORM_KEPT],
                                              row_notes &notes)
@@ -113,7 +114,8 @@ __device__ __forceinline__ void put_quads(const job &j, const float4 (&v)[OWN_KE
 }
 
 /* The only row of x as terms in shared memory. */
-template <bool BF16, bool PERM> __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes)
+template <bool BF16, bool PERM>
+__device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes)
 {
     bool is_normed = j.norm != nullptr;
     float largest = 0.0f;
@@ -209,8 +211,8 @@ __device__ __forceinline__ void leave_sums(const job &j, const float (&total)[TI
 /* Slices in their order, terms of a row of x together, and bias. e counts rows of the item and, above those, rows of x;
  * out: row of the matrix. */
 template <int TILES, bool ROUNDS>
-__device__ __forceinline__ float sum_up(const job &j, const qs_cu_linear &l, const float *sums, const float *scale, int e,
-                                        int64_t out)
+__device__ __forceinline__ float sum_up(const job &j, const qs_cu_linear &l, const float *sums, const float *scale,
+                                        int e, int64_t out)
 {
     enum { ROWS = TILES * QS_CU_TILE_ROWS };
     int x_row = e / ROWS;
@@ -242,9 +244,11 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
 
 /* ---- the kernel ---- */
 
-/* WORK: what pieces are like. It has VECTORS of a piece's place in a ring; BF16, elements of both factors; PERM, whether
- * a row of x that blocks split for themselves may have to be put in order; CODES, whether it may have to be coded; ROUNDS,
- * whether results are rounded; TABLE and put_table, whether weights are looked up in 16 words, and where they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a warp through the pieces of an item in the order that they were fed in. */
+/* WORK: what pieces are like. It has VECTORS of a piece's place in a ring; BF16, elements of both factors; PERM,
+ * whether a row of x that blocks split for themselves may have to be put in order; CODES, whether it may have to be
+ * coded; ROUNDS, whether results are rounded; TABLE and put_table, whether weights are looked up in 16 words, and where
+ * they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a warp through the
+ * pieces of an item in the order that they were fed in. */
 template <class WORK, int COLUMNS, bool OWN>
 __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_few(job j)
 {
@@ -373,7 +377,8 @@ int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
     return qs_launch_status();
 }
 
-/* n rows of x that one launch takes. FULL: all the kernels; else those for 8 and 16 columns, for forms that are rare. */
+/* n rows of x that one launch takes. FULL: all the kernels; else those for 8 and 16 columns, for forms that are
+ * rare. */
 template <class WORK, bool FULL = true> int launch(void *stream, job *j, const how *h)
 {
     enum { VECTORS = WORK::VECTORS };
@@ -429,7 +434,8 @@ int for_rows(void *stream, job *j, how h, const qs_cu_linear *linears, int n_lin
         }
         int status = run(stream, j, &h);
         if (status == 0 && linears[0].gates && !j->linears[0].gates)
-            status = qs_cu_silu_mul(stream, j->linears[0].y, j->linears[1].y, part.n * linears[0].n_out, j->linears[0].y);
+            status = qs_cu_silu_mul(stream, j->linears[0].y, j->linears[1].y, part.n * linears[0].n_out,
+                                    j->linears[0].y);
         if (status != 0) return status;
     }
     return 0;
