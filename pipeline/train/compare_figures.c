@@ -219,7 +219,6 @@ qs_err qs_comparison_write(const qs_comparison *c, const char *path, const char 
                   {"/comparison/@base_state_bytes", (int64_t)c->state_bytes[0]},
                   {"/comparison/@state_bytes", (int64_t)c->state_bytes[1]}};
     qs_artifact *artifact = NULL;
-    qs_digest digest;
     qs_err err;
     QS_TRY(qs_artifact_create(&artifact, path, QS_KIND_OPTIM));
     if (argv != NULL) QS_TRY(qs_artifact_set_command(artifact, argc, argv));
@@ -232,9 +231,7 @@ qs_err qs_comparison_write(const qs_comparison *c, const char *path, const char 
         for (int which = 0; which < QS_COMPARE_OPTIMIZERS; which++)
             QS_TRY(put_arm(artifact, c, setting, which));
     QS_TRY(put_metrics(artifact, c));
-    qs_artifact *sealing = artifact;
-    artifact = NULL;
-    QS_TRY(qs_artifact_seal(sealing, &digest));
+    return qs_artifact_seal(artifact, NULL); /* which takes it, also where it fails */
 out:
     qs_artifact_abort(artifact);
     return err;

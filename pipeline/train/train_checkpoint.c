@@ -73,7 +73,6 @@ qs_err qs_train_checkpoint_write(const char *path, const char *settings, const q
 {
     qs_err err;
     qs_artifact *artifact = NULL;
-    qs_digest digest;
     QS_TRY(qs_artifact_create(&artifact, path, QS_KIND_TRAIN));
     if (argv != NULL) QS_TRY(qs_artifact_set_command(artifact, argc, argv));
     QS_TRY(qs_artifact_put_text(artifact, "/training/@settings", settings));
@@ -84,9 +83,7 @@ qs_err qs_train_checkpoint_write(const char *path, const char *settings, const q
     QS_TRY(put_rows(artifact, "/training/validation", state->n_validations, QS_VALIDATION_COLUMNS,
                     state->validation));
     QS_TRY(put_arrays(artifact, trainer));
-    qs_artifact *sealing = artifact;
-    artifact = NULL;
-    QS_TRY(qs_artifact_seal(sealing, &digest));
+    return qs_artifact_seal(artifact, NULL); /* which takes it, also where it fails */
 out:
     qs_artifact_abort(artifact);
     return err;
