@@ -1,5 +1,5 @@
 /* Quant artifacts: what was solved comes back, finished work is recognised and nothing else is, and an
- * artifact of another model is refused (a second run does only what is missing or stale). */
+ * artifact of another model is refused (product.md: a second run does only what is missing or stale). */
 #include "tests/scratch.h"
 
 #include "model/model_record.h"
