@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "export/export.h"
+#include "export/gguf_mixture.h"
 #include "export/out_dir.h"
 #include "model/turned.h"
 #include "quant/turned_grams.h"
@@ -35,6 +36,26 @@ typedef struct inputs {
     char (*outs)[QS_PATH_BYTES];   /* [quants] where each goes */
 } inputs;
 
+/* What --type of gguf may be. */
+static void list_gguf(json_t *root, bool print)
+{
+    json_t *types = json_array(), *mixtures = json_array();
+    char text[QS_GGUF_MIXTURE_TEXT_BYTES];
+    if (print) (void)printf("types of gguf (--type), of all matrices\n ");
+    for (const qs_gguf_kind *kind = qs_gguf_kinds; kind->name != NULL; kind++) {
+        (void)json_array_append_new(types, json_string(kind->name));
+        if (print) (void)printf(" %s", kind->name);
+    }
+    if (print) (void)printf("\nmixtures of gguf (--type), types as llama.cpp's quantiser takes them under the name given\n");
+    for (const qs_gguf_mixture *m = qs_gguf_mixtures; m->name != NULL; m++) {
+        (void)json_array_append_new(mixtures, json_pack("{s:s, s:s}", "name", m->name, "holds",
+                                                        qs_gguf_mixture_text(text, m)));
+        if (print) (void)printf("  %-8s %s\n", m->name, text);
+    }
+    (void)json_object_set_new(root, "gguf_types", types);
+    (void)json_object_set_new(root, "gguf_mixtures", mixtures);
+}
+
 static qs_err print_list(const options *o)
 {
     json_t *formats = json_array();
@@ -49,6 +70,7 @@ static qs_err print_list(const options *o)
                      format->directory ? "directory" : "file", format->loaders, format->holds);
     }
     json_t *root = json_pack("{s:o}", "formats", formats);
+    list_gguf(root, !o->common.json);
     if (o->common.json) return stage_print_json(root);
     json_decref(root);
     return QS_OK;
@@ -199,9 +221,11 @@ int main(int argc, char **argv)
         {"format", QS_ARG_STRING, &o.format, "NAME",
          "gptq, gptq_v2, awq, bnb, exl2 or gguf; --list says what each holds", 0, 0, false},
         {"type", QS_ARG_STRING, &o.type, "NAME",
-         "gguf: of the quantised matrices; default: the one that keeps the codes", 0, 0, false},
+         "gguf: of the matrices, or a mixture such as q4_k_m (--list); default: the one that keeps the codes", 0, 0,
+         false},
         {"embedding-type", QS_ARG_STRING, &o.embedding_type, "NAME",
-         "gguf: of the embedding, a tied head with it; default: as the model's file has it, or f16", 0, 0, false},
+         "gguf: of the embedding, a tied head with it; default: the mixture's, or as the model's file has it, or f16",
+         0, 0, false},
         {"head-type", QS_ARG_STRING, &o.head_type, "NAME", "gguf: of a head of its own; default: likewise", 0, 0,
          false},
         {"calib", QS_ARG_STRING, &o.calib, "FILE",

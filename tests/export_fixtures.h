@@ -5,6 +5,8 @@
 
 #include "tests/scratch.h"
 
+#include <unistd.h>
+
 #include "base/dtype.h"
 #include "base/rng.h"
 #include "export/export.h"
@@ -15,6 +17,22 @@ static inline qs_model *model_open(const char *path)
     qs_model *model;
     OK(qs_model_open(&model, path));
     return model;
+}
+
+/* The weights of datasets/reader alone (GGUF has no name for its tokenizer), as links in the scratch directory: rows of
+ * 256, 512 and 704 weights. */
+static inline qs_model *bare_reader(void)
+{
+    static const char *const files[] = {"config.json", "model.safetensors"};
+    scratch_path dir, from, to, here;
+    assert_non_null(getcwd(here, sizeof here));
+    OK(qs_dir_create(scratch(dir, "reader")));
+    for (int i = 0; i < 2; i++) {
+        OK(qs_path_format(from, "%s/datasets/reader/%s", here, files[i]));
+        OK(qs_path_format(to, "%s/%s", dir, files[i]));
+        assert_int_equal(symlink(from, to), 0);
+    }
+    return model_open(dir);
 }
 
 /* Random codes, scales, zero points from `zero_low` on, and a permutation where the spec has one: every field of the

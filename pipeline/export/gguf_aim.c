@@ -40,6 +40,7 @@ struct qs_gguf_aim {
     const float *u, *h;                   /* [n_in, n_in] of it; u NULL = rounding, h NULL = no second moments */
     int64_t layer;                        /* the site's; -1 = none */
     qs_site site;
+    int sub, unit; /* neighbours that the order keeps together */
     loss *losses; /* [tiles of the tallest matrix, or of as many rows of a table as there may be] */
     qs_gguf_aimed facts;
 };
@@ -86,6 +87,7 @@ static void leave_site(qs_gguf_aim *aim, int64_t n_in)
     for (int64_t i = 0; i < n_in; i++) aim->order[i] = (int32_t)i;
 }
 
+/* Matrices of one site may have types of other blocks, which want another order. */
 static qs_err load_site(qs_gguf_aim *aim, const qs_gguf_grid *grid, int64_t layer, qs_site site, int64_t n_in)
 {
     const qs_model_config *config = qs_model_get_config(aim->model);
@@ -95,13 +97,16 @@ static qs_err load_site(qs_gguf_aim *aim, const qs_gguf_grid *grid, int64_t laye
     double damping;
     int slot = 0;
     qs_err err = QS_OK;
-    if (aim->layer == layer && aim->site == site) return QS_OK;
+    bool loaded = aim->layer == layer && aim->site == site;
+    if (loaded && aim->sub == grid->sub && aim->unit == grid->unit) return QS_OK;
     leave_site(aim, n_in);
     if (aim->grams == NULL) goto done;
     while (qs_site_width(config, (qs_site)slot) != n_in) slot++;
     (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", layer, qs_site_name(site));
-    QS_TRY(aim->grams->get(aim->grams->context, layer, site, &gram, &n_tokens));
-    if (aim->factors[slot] == NULL)
+    if (!loaded) QS_TRY(aim->grams->get(aim->grams->context, layer, site, &gram, &n_tokens));
+    if (loaded)
+        qs_factor_cache_forget(aim->factors[slot]); /* the same inputs in another order */
+    else if (aim->factors[slot] == NULL)
         QS_TRY(qs_factor_cache_create(&aim->factors[slot], aim->workspace, gram, n_in, n_tokens, name));
     else
         QS_TRY(qs_factor_cache_load(aim->factors[slot], gram, n_tokens, name));
@@ -115,6 +120,8 @@ static qs_err load_site(qs_gguf_aim *aim, const qs_gguf_grid *grid, int64_t laye
 done:
     aim->layer = layer;
     aim->site = site;
+    aim->sub = grid->sub;
+    aim->unit = grid->unit;
 out:
     return err;
 }

@@ -25,25 +25,30 @@ const qs_gguf_kind qs_gguf_kinds[] = {
     {.name = NULL},
 };
 
-qs_err qs_gguf_kind_find(const qs_gguf_kind **out, const char *option, const char *name)
+const qs_gguf_kind *qs_gguf_kind_named(const char *name)
+{
+    for (const qs_gguf_kind *kind = qs_gguf_kinds; kind->name != NULL; kind++)
+        if (strcmp(kind->name, name) == 0) return kind;
+    return NULL;
+}
+
+qs_err qs_gguf_kind_find(const qs_gguf_kind **out, const char *option, const char *name, const char *more)
 {
     char names[128] = "";
-    for (*out = qs_gguf_kinds; (*out)->name != NULL; ++*out) {
-        if (strcmp((*out)->name, name) == 0) return QS_OK;
+    *out = qs_gguf_kind_named(name);
+    if (*out != NULL) return QS_OK;
+    for (const qs_gguf_kind *kind = qs_gguf_kinds; kind->name != NULL; kind++) {
         size_t used = strlen(names);
-        (void)snprintf(names + used, sizeof names - used, "%s%s", used == 0 ? "" : ", ", (*out)->name);
+        (void)snprintf(names + used, sizeof names - used, "%s%s", used == 0 ? "" : ", ", kind->name);
     }
-    *out = NULL;
-    return qs_fail(QS_E_USAGE, "--%s %s: it is one of %s", option, name, names);
+    return qs_fail(QS_E_USAGE, "--%s %s: it is one of %s%s", option, name, names, more);
 }
 
 const qs_gguf_kind *qs_gguf_kind_for_row(const qs_gguf_kind *kind, int64_t n_in)
 {
-    const qs_gguf_kind *narrow = qs_gguf_kinds;
     if (kind->dense || n_in % kind->grid.unit == 0) return kind;
     if (kind->narrow == NULL || n_in % QS_GGUF_BLOCK != 0) return NULL;
-    while (strcmp(narrow->name, kind->narrow) != 0) narrow++;
-    return narrow;
+    return qs_gguf_kind_named(kind->narrow);
 }
 
 bool qs_gguf_kind_holds(const qs_gguf_kind *kind, int bits, bool sym)

@@ -26,8 +26,10 @@ typedef struct qs_gguf_kind {
 } qs_gguf_kind;
 
 extern const qs_gguf_kind qs_gguf_kinds[]; /* name == NULL ends it */
-/* QS_E_USAGE names the option and lists the names. */
-QS_MUST_CHECK qs_err qs_gguf_kind_find(const qs_gguf_kind **out, const char *option, const char *name);
+const qs_gguf_kind *qs_gguf_kind_named(const char *name); /* NULL when there is none */
+/* QS_E_USAGE names the option and lists the names, then `more` of what the option may be. */
+QS_MUST_CHECK qs_err qs_gguf_kind_find(const qs_gguf_kind **out, const char *option, const char *name,
+                                       const char *more);
 /* The kind itself for rows of n_in weights, or its narrow one; NULL when neither has whole blocks. */
 const qs_gguf_kind *qs_gguf_kind_for_row(const qs_gguf_kind *kind, int64_t n_in);
 /* Whether a kind holds every code of that width. */

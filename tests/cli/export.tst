@@ -25,6 +25,12 @@
 0 . qsweep evaluate --quiet --model tests/fixtures/tiny --checkpoint $TMP/tables.gguf --text datasets/handbook/evaluation --ctx 32 --windows 2 --tasks ppl --out $TMP/ev
 2 head.is.its.embedding qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --head-type q6_k --out $TMP/y
 5 32;.use.--type.f16 qsweep export --model tests/fixtures/models/smollm2 --quant $TMP/s/rtn-b4-g16-sym.quant.h5 --format gguf --type q4_k --out $TMP/y
+# Mixtures: types by matrix, named as llama.cpp names them; tables keep options of their own.
+0 q4_k_m.*Q4_K_M:.q4_k qsweep export --list
+0 q5_0.12,.q8_0.2.*by.GPTQ.*embedding.in.q8_0 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q4_k_m --calib $TMP/calib.h5 --out $TMP/mixed.gguf 2>&1 | tr '\n' ' '
+0 . qsweep evaluate --quiet --model tests/fixtures/tiny --checkpoint $TMP/mixed.gguf --text datasets/handbook/evaluation --ctx 32 --windows 2 --tasks ppl --out $TMP/ev
+0 embedding.in.f16 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q3_k_s --embedding-type f16 --out $TMP/mixed-tables.gguf
+2 mixtures.q2_k_m.*q5_k_m qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --type q4_k_l --out $TMP/y
 2 gguf.alone qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --type q4_0 --out $TMP/y
 4 another.model qsweep export --model tests/fixtures/models/llama2 --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q5_0 --calib $TMP/calib.h5 --out $TMP/y
 
