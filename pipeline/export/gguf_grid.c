@@ -9,12 +9,20 @@ enum { R = QS_TILE_ROWS };
 
 static const float SCALE_MIN = 1e-30f; /* its inverse is finite */
 
-/* Ranges that are tried, of the whole one: the fewer codes there are, the more a cut may gain. */
-static const struct {
-    int n;
+/* Starts that are tried, by bits: ranges of first, first - step .. of the whole one, wider or cut at one end and then
+ * at the other, each improved `rounds` times. The fewer codes there are, the more a cut may gain. Cutting both ends alike
+ * finds less: of normal weights in 4 bits with 14 such cuts 11 % more squared error than the best of 144 pairs of cuts,
+ * with these 8 starts 1.2 % more. */
+typedef struct starts {
+    int n, rounds;
     float first, step;
-} cuts[] = {[2] = {18, 1.10f, 0.05f}, [3] = {16, 1.08f, 0.045f}, [4] = {14, 1.05f, 0.04f},
-            [5] = {10, 1.03f, 0.03f}, [6] = {7, 1.02f, 0.02f},   [8] = {4, 1.01f, 0.01f}};
+} starts;
+
+static const starts symmetric_starts[] = {[3] = {16, 1, 1.08f, 0.045f}, [4] = {14, 1, 1.10f, 0.028f},
+                                          [5] = {10, 1, 1.09f, 0.021f}, [6] = {7, 1, 1.06f, 0.02f},
+                                          [8] = {5, 1, 1.03f, 0.01f}};
+static const starts affine_starts[] = {[2] = {4, 2, 1.10f, 0.09f}, [4] = {4, 2, 1.05f, 0.03f},
+                                       [5] = {5, 2, 1.06f, 0.02f}};
 
 /* Sums over the columns of a sub for given codes q. */
 typedef struct sums {
@@ -134,10 +142,10 @@ static void improve(const qs_gguf_grid *g, const float *x, int64_t n, const floa
     }
 }
 
-/* Candidate `cut` of the range; `side` says which of its ends gets the lowest code of a symmetric grid. */
-static void start(const qs_gguf_grid *g, const extent *of, int cut, int side, float *s, float *m)
+/* The range times `factor`. Of symmetric grids `side` says which of its ends gets the lowest code, of affine ones which
+ * of them moves. */
+static void start(const qs_gguf_grid *g, const extent *of, float factor, int side, float *s, float *m)
 {
-    float factor = cuts[g->bits].first - (float)cut * cuts[g->bits].step;
     for (int r = 0; r < R; r++) {
         float low = of->low[r], high = of->high[r];
         m[r] = 0;
@@ -147,9 +155,9 @@ static void start(const qs_gguf_grid *g, const extent *of, int cut, int side, fl
             continue;
         }
         if (g->sub < g->unit && low > 0) low = 0; /* minima of subs cannot be positive */
-        float range = high - low, inner = low + (1 - factor) / 2 * range;
+        float range = high - low, from = side == 0 ? low : low + (1 - factor) * range;
         s[r] = factor * range / highest(g);
-        m[r] = g->sub < g->unit && inner > 0 ? 0 : -inner;
+        m[r] = g->sub < g->unit && from > 0 ? 0 : -from;
     }
 }
 
@@ -157,28 +165,28 @@ static void fit(const qs_gguf_grid *g, const float *x, int64_t n, const float *w
 {
     float best[R], error[R], tried_s[R], tried_m[R];
     bool own = g->sub == g->unit; /* s and m are stored as they are, so that they are rounded before they are rated */
+    const starts *tries = g->affine ? &affine_starts[g->bits] : &symmetric_starts[g->bits];
     extent of;
     measure(x, n, weight, &of);
     for (int r = 0; r < R; r++) {
         best[r] = INFINITY;
         s[r] = m[r] = 0;
     }
-    for (int side = 0; side < (g->affine ? 1 : 2); side++)
-        for (int cut = 0; cut < cuts[g->bits].n; cut++) {
-            start(g, &of, cut, side, tried_s, tried_m);
-            improve(g, x, n, weight, &of, tried_s, tried_m);
-            if (own) {
-                round_half(tried_s);
-                round_half(tried_m);
-            }
-            add_errors(g, x, n, weight, tried_s, tried_m, error);
-            for (int r = 0; r < R; r++) {
-                if (!(error[r] < best[r])) continue;
-                best[r] = error[r];
-                s[r] = tried_s[r];
-                m[r] = tried_m[r];
-            }
+    for (int at = 0; at < 2 * tries->n; at++) {
+        start(g, &of, tries->first - (float)(at / 2) * tries->step, at % 2, tried_s, tried_m);
+        for (int i = 0; i < tries->rounds; i++) improve(g, x, n, weight, &of, tried_s, tried_m);
+        if (own) {
+            round_half(tried_s);
+            round_half(tried_m);
         }
+        add_errors(g, x, n, weight, tried_s, tried_m, error);
+        for (int r = 0; r < R; r++) {
+            if (!(error[r] < best[r])) continue;
+            best[r] = error[r];
+            s[r] = tried_s[r];
+            m[r] = tried_m[r];
+        }
+    }
 }
 
 /* ---- blocks of blocks ---- */
