@@ -10,7 +10,8 @@
  *
  * A block's scales are chosen in two steps, so that a solver can code sub after sub: d and dmin when its first column's
  * turn comes, levels when that of the sub's first column comes. Errors are squared and weighted per column. Candidates
- * for (s, m) start from cut ranges; each is improved by weighted least squares against the codes that it gives. */
+ * for (s, m) start from ranges cut or widened at an end; each is improved by weighted least squares against the codes
+ * that it gives. */
 #ifndef QS_EXPORT_GGUF_GRID_H
 #define QS_EXPORT_GGUF_GRID_H
 
