@@ -46,7 +46,7 @@ static void list_gguf(json_t *root, bool print)
         (void)json_array_append_new(types, json_string(kind->name));
         if (print) (void)printf(" %s", kind->name);
     }
-    if (print) (void)printf("\nmixtures of gguf (--type), types as llama.cpp's quantiser takes them for the name given\n");
+    if (print) (void)printf("\nmixtures of gguf (--type), types as llama.cpp takes them for the name given\n");
     for (const qs_gguf_mixture *m = qs_gguf_mixtures; m->name != NULL; m++) {
         (void)json_array_append_new(mixtures, json_pack("{s:s, s:s}", "name", m->name, "holds",
                                                         qs_gguf_mixture_text(text, m)));
