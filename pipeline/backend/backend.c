@@ -206,19 +206,32 @@ void qs_recording_destroy(qs_recording *recording)
 
 /* ---- matrices ---- */
 
-static qs_err check_desc(const qs_matrix_desc *desc)
+static qs_err check_uses(unsigned uses)
+{
+    if (uses != 0 && (uses & ~(unsigned)(QS_USE_GEMM | QS_USE_GEMV)) == 0) return QS_OK;
+    return qs_fail(QS_E_USAGE, "create matrix: uses %u are not GEMM, GEMV or both", uses);
+}
+
+static qs_err check_sizes(const qs_matrix_desc *desc)
 {
     if (desc->n_out < 1 || desc->n_in < 1 || desc->n_out > INT32_MAX || desc->n_in > INT32_MAX)
         return qs_fail(QS_E_INPUT, "create matrix: %lld x %lld is not a matrix size", (long long)desc->n_out,
                        (long long)desc->n_in);
-    if (desc->format != QS_MATRIX_INT)
-        return desc->dense != NULL ? QS_OK : qs_fail(QS_E_INPUT, "create matrix: dense contents are missing");
+    if (desc->format != QS_MATRIX_INT) return QS_OK;
     if (desc->packed == NULL) return qs_fail(QS_E_INPUT, "create matrix: packed contents are missing");
     if (desc->packed->n_out != desc->n_out || desc->packed->n_in != desc->n_in)
         return qs_fail(QS_E_INPUT, "create matrix: %lld x %lld asked for, the packed matrix is %lld x %lld",
                        (long long)desc->n_out, (long long)desc->n_in, (long long)desc->packed->n_out,
                        (long long)desc->packed->n_in);
-    return qs_packed_check(desc->packed, "packed matrix");
+    return QS_OK;
+}
+
+static qs_err check_desc(const qs_matrix_desc *desc)
+{
+    qs_err err = check_sizes(desc);
+    if (err != QS_OK) return err;
+    if (desc->format == QS_MATRIX_INT) return qs_packed_check(desc->packed, "packed matrix");
+    return desc->dense != NULL ? QS_OK : qs_fail(QS_E_INPUT, "create matrix: dense contents are missing");
 }
 
 qs_err qs_matrix_create(qs_matrix **out, qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
@@ -227,8 +240,7 @@ qs_err qs_matrix_create(qs_matrix **out, qs_backend *backend, const qs_matrix_de
     qs_err err = QS_OK;
     qs_matrix *matrix = NULL;
     *out = NULL;
-    if (uses == 0 || (uses & ~(unsigned)(QS_USE_GEMM | QS_USE_GEMV)) != 0)
-        return qs_fail(QS_E_USAGE, "create matrix: uses %u are not GEMM, GEMV or both", uses);
+    QS_TRY(check_uses(uses));
     QS_TRY(check_desc(desc));
     QS_TRY(QS_NEW(matrix, 1, "matrix"));
     *matrix = (qs_matrix){.backend = backend, .n_out = desc->n_out, .n_in = desc->n_in, .uses = uses,
@@ -260,6 +272,32 @@ void qs_matrix_destroy(qs_matrix *matrix)
 }
 
 size_t qs_matrix_bytes(const qs_matrix *matrix) { return matrix->bytes; }
+
+void qs_need_add(qs_need *sum, const qs_need *more)
+{
+    sum->own_bytes += more->own_bytes;
+    for (int i = 0; i < QS_NEED_SHARED; i++)
+        if (more->shared_bytes[i] > sum->shared_bytes[i]) sum->shared_bytes[i] = more->shared_bytes[i];
+}
+
+size_t qs_need_scratch(const qs_need *need)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < QS_NEED_SHARED; i++) bytes += need->shared_bytes[i];
+    return bytes;
+}
+
+qs_err qs_matrix_need(qs_need *out, const qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
+                      qs_compute compute, int64_t n_rows)
+{
+    qs_err err;
+    *out = (qs_need){0};
+    QS_TRY(check_uses(uses));
+    QS_TRY(check_sizes(desc));
+    err = backend->ops->matrix_need(out, backend, desc, uses, compute, n_rows);
+out:
+    return err;
+}
 const char *qs_matrix_kernel(const qs_matrix *matrix) { return matrix->kernel; }
 
 static qs_err check_linears(const qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x,
@@ -358,6 +396,13 @@ qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, con
              v != NULL && out != NULL);
     qs_watchdog_beat("attention");
     return backend->ops->attention(backend, shape, q, k, v, n_windows, n_ctx, out);
+}
+
+void qs_decoding_need(qs_need *out, const qs_backend *backend, const qs_attention_shape *shape, int64_t batch,
+                      int64_t n_ctx_cap)
+{
+    *out = (qs_need){0};
+    backend->ops->decoding_need(out, backend, shape, batch, n_ctx_cap);
 }
 
 qs_err qs_op_attention_decode(qs_backend *backend, const qs_attention_shape *shape, float *q, float *k,

@@ -110,6 +110,21 @@ QS_MUST_CHECK qs_err qs_matrix_create(qs_matrix **out, qs_backend *backend, cons
 QS_MUST_CHECK qs_err qs_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
 void qs_matrix_destroy(qs_matrix *matrix);
 size_t qs_matrix_bytes(const qs_matrix *matrix);
+/* What a plan has to count: bytes of the things themselves, and scratch that all of them share, buffer by buffer as much
+ * as the one that asks for most. */
+enum { QS_NEED_SHARED = 24 };
+typedef struct qs_need {
+    size_t own_bytes, shared_bytes[QS_NEED_SHARED];
+} qs_need;
+void qs_need_add(qs_need *sum, const qs_need *more); /* of the same backend */
+size_t qs_need_scratch(const qs_need *need);         /* all that is shared, together */
+/* Of a matrix before it is created, and of products of it with up to n_rows rows. own_bytes are what qs_matrix_bytes will
+ * be of it, exactly, for any desc that qs_matrix_create takes. The desc may also be without contents: of dense nothing is
+ * looked at, of packed the numbers, EXL2's groups, and whether zeros, perm and absmax_codes are NULL. What depends on
+ * scales (EXL2 on the CPU) is then as with scales that f16 holds four times. Scratch is an upper bound; the CPU, whose
+ * memory has no budget, counts none. Errors as of qs_matrix_create. */
+QS_MUST_CHECK qs_err qs_matrix_need(qs_need *out, const qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
+                                    qs_compute compute, int64_t n_rows);
 const char *qs_matrix_kernel(const qs_matrix *matrix); /* name of the GEMV kernel, "gemv_int4_avx512" */
 
 /* y[n, n_out] = x[n, n_in] W^T (+ bias[n_out]; NULL = none). Chooses GEMV when prepared and n is small. */
@@ -159,6 +174,10 @@ typedef struct qs_attention_shape {
     int64_t window; /* sliding window in tokens; 0 = all */
     qs_compute compute; /* of whole windows: QS_COMPUTE_BF16 = factors of 16 bits will do, sums are f32 */
 } qs_attention_shape;
+/* Scratch of decoding so many sequences: of qs_op_attention_decode, and of the ops that answer to the host from their
+ * logits (logit_stats, sample, kld). */
+void qs_decoding_need(qs_need *out, const qs_backend *backend, const qs_attention_shape *shape, int64_t batch,
+                      int64_t n_ctx_cap);
 /* Causal within each window: q, out [n_windows, n_ctx, n_heads * head_dim], k, v [.., n_kv_heads * head_dim];
  * scores scaled by 1 / sqrt(head_dim), softmax in f32. */
 QS_MUST_CHECK qs_err qs_op_attention(qs_backend *backend, const qs_attention_shape *shape, const float *q,

@@ -35,6 +35,11 @@ typedef struct qs_backend_ops {
     /* update serves creation too: matrix->state is NULL then. On failure the matrix is still destroyable. */
     qs_err (*matrix_update)(qs_matrix *matrix, const qs_matrix_desc *desc);
     void (*matrix_destroy)(qs_matrix *matrix);
+    /* out is zeros in both. */
+    qs_err (*matrix_need)(qs_need *out, const qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
+                          qs_compute compute, int64_t n_rows);
+    void (*decoding_need)(qs_need *out, const qs_backend *backend, const qs_attention_shape *shape, int64_t batch,
+                          int64_t n_ctx_cap);
     qs_err (*linears)(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
     qs_err (*linears_with)(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                            const float *x, int64_t n);

@@ -281,6 +281,17 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
     (void)fprintf(stream, "%-19s %s\n", "sample", "reference");
 }
 
+/* Scratch of a host is not counted. */
+static void cpu_decoding_need(qs_need *out, const qs_backend *backend, const qs_attention_shape *shape, int64_t batch,
+                              int64_t n_ctx_cap)
+{
+    (void)out;
+    (void)backend;
+    (void)shape;
+    (void)batch;
+    (void)n_ctx_cap;
+}
+
 /* They differ only in how the kernel table is filled. */
 #define CPU_OPS(backend_name, create_function)                                                              \
     {                                                                                                       \
@@ -290,7 +301,8 @@ static void cpu_print_ops(const qs_backend *backend, FILE *stream)
         .get_memory = cpu_get_memory, .set_budget = cpu_set_budget, .record_start = cpu_record_start,       \
         .record_stop = cpu_record_stop, .play = cpu_play, .forget = cpu_forget,                              \
         .matrix_update = qs_cpu_matrix_update,                                                              \
-        .matrix_destroy = qs_cpu_matrix_destroy, .linears = qs_cpu_linears,                                   \
+        .matrix_destroy = qs_cpu_matrix_destroy, .matrix_need = qs_cpu_matrix_need,                          \
+        .decoding_need = cpu_decoding_need, .linears = qs_cpu_linears,                                       \
         .linears_with = qs_cpu_linears_with, .embed = qs_cpu_embed,                                         \
         .rmsnorm = qs_cpu_rmsnorm, .rope = qs_cpu_rope, .attention = qs_cpu_attention,                      \
         .attention_decode = qs_cpu_attention_decode, .silu_mul = qs_cpu_silu_mul, .add = qs_cpu_add,        \

@@ -60,6 +60,8 @@ void qs_cpu_release(qs_cpu *cpu, qs_cpu_buffer *buffer);
 /* cpu_matrix.c and cpu_formats.c (cpu_matrix.h) */
 qs_err qs_cpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
 void qs_cpu_matrix_destroy(qs_matrix *matrix);
+qs_err qs_cpu_matrix_need(qs_need *out, const qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
+                          qs_compute compute, int64_t n_rows);
 qs_err qs_cpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
 qs_err qs_cpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                            const float *x, int64_t n);

@@ -39,11 +39,12 @@ static bool add_segment(const qs_packed *packed, qs_cpu_segment *segments, int *
     return true;
 }
 
-/* Number of segments, or 0 when there are too many, or scales that cannot be multiplied by four. */
+/* Number of segments, or 0 when there are too many, or scales that cannot be multiplied by four; scales that are not
+ * there can. */
 static int find_segments(const qs_packed *packed, qs_cpu_segment *segments)
 {
     int n = 0;
-    for (int64_t g = 0; g < packed->n_groups; g++)
+    for (int64_t g = 0; packed->scale_max != NULL && g < packed->n_groups; g++)
         if (is_split(packed->groups[g].bits) && qs_exl2_scale(packed->scale_max[g], 15) > scale_split_max) return 0;
     for (int64_t g = 0, last; g < packed->n_groups; g = last) {
         int64_t size = group_columns(packed, g);
@@ -95,33 +96,55 @@ static void fill_rows(void *context, int64_t first, int64_t last, int thread)
     }
 }
 
+static void segment_sizes(const qs_cpu_segment *segments, int n_segments, qs_cpu_sizes *out)
+{
+    for (int s = 0; s < n_segments; s++) {
+        size_t n_groups = qs_panels_group_count(&segments[s].panels);
+        out->weights += qs_panels_code_bytes(&segments[s].panels);
+        out->scales += n_groups * sizeof(uint16_t);
+        if (segments[s].part == QS_PART_LOW && n_groups > out->zeros) out->zeros = n_groups; /* the same for all */
+    }
+}
+
+static size_t group_bytes(const qs_packed *packed) { return (size_t)packed->n_groups * sizeof *packed->groups; }
+
+void qs_cpu_exl2_sizes(const qs_cpu *cpu, const qs_packed *packed, unsigned uses, qs_cpu_sizes *out)
+{
+    qs_cpu_segment segments[QS_CPU_SEGMENTS_MAX];
+    bool wants_panels = cpu->kernels.gemv_format[QS_PACKED_EXL2].wants_panels;
+    if ((uses & QS_USE_GEMV) == 0) return;
+    int n_segments = wants_panels ? find_segments(packed, segments) : 0;
+    out->perm = (size_t)packed->n_in * sizeof *packed->perm;
+    if (n_segments > 0) {
+        segment_sizes(segments, n_segments, out);
+        return;
+    }
+    out->weights = (size_t)(packed->n_out * packed->row_bytes);
+    out->zeros = (size_t)(packed->n_out * packed->n_groups);
+    out->scales = group_bytes(packed) + (size_t)packed->n_groups * sizeof *packed->scale_max;
+}
+
 static qs_err update_segments(qs_cpu *cpu, qs_cpu_matrix *self, const qs_packed *packed)
 {
-    size_t code_bytes = 0, n_scales = 0, n_zeros = 0;
+    qs_cpu_sizes sizes = {0};
     int64_t n_sums = 0;
     qs_err err;
+    segment_sizes(self->segments, self->n_segments, &sizes);
     for (int s = 0; s < self->n_segments; s++) {
         qs_cpu_segment *segment = &self->segments[s];
-        size_t n_groups = qs_panels_group_count(&segment->panels);
-        code_bytes += qs_panels_code_bytes(&segment->panels);
-        n_scales += n_groups;
         if (segment->part != QS_PART_LOW) continue;
-        n_zeros = n_groups > n_zeros ? n_groups : n_zeros;
         segment->sums = n_sums;
         n_sums += QS_GEMV_MAX_ROWS * segment->panels.n_groups;
     }
     filling work = {.packed = packed, .self = self};
-    QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
-    QS_TRY(qs_cpu_reserve(cpu, &self->scales, n_scales * sizeof *packed->scale_max, "packed scales"));
     QS_TRY(qs_cpu_reserve(cpu, &cpu->unpacked, (size_t)(qs_team_n_threads(cpu->team) * 2 * packed->n_in),
                           "unpacked codes"));
-    QS_TRY(qs_cpu_reserve(cpu, &self->zeros, n_zeros, "zero points"));
     QS_TRY(qs_cpu_reserve(cpu, &cpu->x_sums, (size_t)n_sums * sizeof(float), "sums of activations"));
     QS_TRY(qs_cpu_reserve(cpu, &cpu->part, (size_t)(QS_GEMV_MAX_ROWS * packed->n_out) * sizeof(float), "partial sums"));
     work.codes = cpu->unpacked.data;
-    memset(self->weights.data, 0, code_bytes); /* rows behind n_out */
-    memset(self->scales.data, 0, n_scales * sizeof *packed->scale_max);
-    if (n_zeros > 0) memset(self->zeros.data, 0, n_zeros); /* the same for all */
+    memset(self->weights.data, 0, sizes.weights); /* rows behind n_out */
+    memset(self->scales.data, 0, sizes.scales);
+    if (sizes.zeros > 0) memset(self->zeros.data, 0, sizes.zeros);
     uint32_t *codes = self->weights.data;
     uint16_t *scales = self->scales.data;
     for (int s = 0; s < self->n_segments; s++) {
@@ -138,26 +161,16 @@ out:
 }
 
 /* The plain kernel's view: everything as it is, groups and their scales in one buffer. */
-static qs_err update_plain(qs_cpu *cpu, qs_cpu_matrix *self, const qs_packed *packed)
+static void update_plain(qs_cpu_matrix *self, const qs_packed *packed)
 {
-    size_t code_bytes = (size_t)(packed->n_out * packed->row_bytes),
-           n_scales = (size_t)(packed->n_out * packed->n_groups);
-    size_t group_bytes = (size_t)packed->n_groups * sizeof *packed->groups;
-    qs_err err;
-    QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
-    QS_TRY(qs_cpu_reserve(cpu, &self->zeros, n_scales, "codes of scales"));
-    QS_TRY(qs_cpu_reserve(cpu, &self->scales,
-                          group_bytes + (size_t)packed->n_groups * sizeof *packed->scale_max, "groups"));
     self->packed.codes = self->weights.data;
     self->packed.scale_codes = self->zeros.data;
     self->packed.groups = self->scales.data;
     self->packed.scale_max = (uint16_t *)(void *)(self->packed.groups + packed->n_groups);
-    memcpy(self->packed.codes, packed->codes, code_bytes);
-    memcpy(self->packed.scale_codes, packed->scale_codes, n_scales);
-    memcpy(self->packed.groups, packed->groups, group_bytes);
+    memcpy(self->packed.codes, packed->codes, (size_t)(packed->n_out * packed->row_bytes));
+    memcpy(self->packed.scale_codes, packed->scale_codes, (size_t)(packed->n_out * packed->n_groups));
+    memcpy(self->packed.groups, packed->groups, group_bytes(packed));
     memcpy(self->packed.scale_max, packed->scale_max, (size_t)packed->n_groups * sizeof *packed->scale_max);
-out:
-    return err;
 }
 
 qs_err qs_cpu_exl2_update(qs_matrix *matrix, const qs_packed *packed)
@@ -165,15 +178,13 @@ qs_err qs_cpu_exl2_update(qs_matrix *matrix, const qs_packed *packed)
     qs_cpu_matrix *self = matrix->state;
     qs_cpu *cpu = qs_cpu_of(matrix->backend);
     const qs_gemv_kernel *kernel = &cpu->kernels.gemv_format[QS_PACKED_EXL2];
-    size_t perm_bytes = (size_t)packed->n_in * sizeof *packed->perm;
     qs_err err = QS_OK;
     self->packed = (qs_packed){.format = QS_PACKED_EXL2, .n_out = packed->n_out, .n_in = packed->n_in,
                                .n_groups = packed->n_groups, .row_bytes = packed->row_bytes};
     self->n_segments = 0;
     if ((matrix->uses & QS_USE_GEMV) == 0) goto out;
     if (kernel->wants_panels) self->n_segments = find_segments(packed, self->segments);
-    QS_TRY(qs_cpu_reserve(cpu, &self->perm, perm_bytes, "packed permutation"));
-    memcpy(self->perm.data, packed->perm, perm_bytes);
+    memcpy(self->perm.data, packed->perm, (size_t)packed->n_in * sizeof *packed->perm);
     self->packed.perm = self->perm.data;
     QS_TRY(qs_cpu_reserve(cpu, &cpu->x, (size_t)(QS_GEMV_MAX_ROWS * packed->n_in) * sizeof(float), "activations"));
     if (self->n_segments > 0) {
@@ -182,7 +193,7 @@ qs_err qs_cpu_exl2_update(qs_matrix *matrix, const qs_packed *packed)
     } else {
         self->run = qs_ref_gemv_exl2;
         matrix->kernel = "gemv_exl2_reference";
-        QS_TRY(update_plain(cpu, self, packed));
+        update_plain(self, packed);
     }
 out:
     return err;

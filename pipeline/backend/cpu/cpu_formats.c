@@ -65,36 +65,47 @@ static void fill_rows8(void *context, int64_t first, int64_t last, int thread)
     }
 }
 
-static qs_err copy_absmax(qs_cpu *cpu, qs_cpu_matrix *self, const qs_packed *packed)
+static void copy_absmax(qs_cpu_matrix *self, const qs_packed *packed)
 {
     bool nested = packed->absmax_codes != NULL;
     int64_t n = nested ? qs_packed_n_nested(packed) : packed->n_absmax;
-    size_t bytes = (size_t)n * sizeof(float);
-    qs_err err;
-    QS_TRY(qs_cpu_reserve(cpu, &self->scales, bytes, "largest magnitudes"));
-    memcpy(self->scales.data, nested ? packed->nested_absmax : packed->absmax, bytes);
+    memcpy(self->scales.data, nested ? packed->nested_absmax : packed->absmax, (size_t)n * sizeof(float));
     self->packed.absmax = nested ? NULL : self->scales.data;
     self->packed.nested_absmax = nested ? self->scales.data : NULL;
-    if (!nested) goto out;
-    QS_TRY(qs_cpu_reserve(cpu, &self->zeros, (size_t)packed->n_absmax, "codes of block maxima"));
+    if (!nested) return;
     memcpy(self->zeros.data, packed->absmax_codes, (size_t)packed->n_absmax);
     self->packed.absmax_codes = self->zeros.data;
-out:
-    return err;
 }
 
-qs_err qs_cpu_format_update(qs_matrix *matrix, const qs_packed *packed)
+static bool wants_chunks(const qs_cpu *cpu, const qs_packed *packed)
+{
+    return cpu->kernels.gemv_format[packed->format].wants_panels &&
+           (packed->format == QS_PACKED_INT8 || fits_chunks(packed));
+}
+
+void qs_cpu_format_sizes(const qs_cpu *cpu, const qs_packed *packed, unsigned uses, qs_cpu_sizes *out)
+{
+    bool nested = packed->absmax_codes != NULL, is_int8 = packed->format == QS_PACKED_INT8;
+    int64_t row_bytes = packed->row_bytes, n = nested ? qs_packed_n_nested(packed) : packed->n_absmax;
+    if (!is_int8 && (uses & QS_USE_GEMV) == 0) return;
+    if (is_int8) row_bytes = row8_bytes(packed);
+    else if (wants_chunks(cpu, packed)) row_bytes = n_chunks(packed) * QS_CHUNK_WORDS * (int64_t)sizeof(uint32_t);
+    out->weights = (size_t)(packed->n_out * row_bytes);
+    out->scales = (size_t)n * sizeof(float);
+    out->zeros = nested ? (size_t)packed->n_absmax : 0;
+}
+
+void qs_cpu_format_update(qs_matrix *matrix, const qs_packed *packed)
 {
     qs_cpu_matrix *self = matrix->state;
     qs_cpu *cpu = qs_cpu_of(matrix->backend);
     const qs_gemv_kernel *kernel = &cpu->kernels.gemv_format[packed->format];
     filling work = {.packed = packed};
-    qs_err err = QS_OK;
     self->packed = *packed;
     self->packed.codes = NULL;
     bool is_int8 = packed->format == QS_PACKED_INT8;
-    if (!is_int8 && (matrix->uses & QS_USE_GEMV) == 0) goto out;
-    self->wants_panels = kernel->wants_panels && (is_int8 || fits_chunks(packed));
+    if (!is_int8 && (matrix->uses & QS_USE_GEMV) == 0) return;
+    self->wants_panels = wants_chunks(cpu, packed);
     if (!is_int8 && kernel->wants_panels && !self->wants_panels) {
         qs_cpu_kernels plain;
         qs_kernels_fill_ref(&plain);
@@ -104,21 +115,15 @@ qs_err qs_cpu_format_update(qs_matrix *matrix, const qs_packed *packed)
         self->run = kernel->run;
         matrix->kernel = kernel->name;
     }
-    int64_t row_bytes = is_int8 ? row8_bytes(packed)
-                                : self->wants_panels ? n_chunks(packed) * QS_CHUNK_WORDS * (int64_t)sizeof(uint32_t)
-                                                     : packed->row_bytes;
-    QS_TRY(qs_cpu_reserve(cpu, &self->weights, (size_t)(packed->n_out * row_bytes), "packed codes"));
     work.dst = self->weights.data;
     if (is_int8)
         qs_team_run(cpu->team, packed->n_out, 16, fill_rows8, &work);
     else if (self->wants_panels)
         qs_team_run(cpu->team, packed->n_out, 16, fill_chunks, &work);
     else
-        memcpy(work.dst, packed->codes, (size_t)(packed->n_out * row_bytes));
+        memcpy(work.dst, packed->codes, (size_t)(packed->n_out * packed->row_bytes));
     if (!is_int8 && !self->wants_panels) self->packed.codes = self->weights.data;
-    QS_TRY(copy_absmax(cpu, self, packed));
-out:
-    return err;
+    copy_absmax(self, packed);
 }
 
 void qs_cpu_format_rows(const qs_cpu *cpu, const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst)

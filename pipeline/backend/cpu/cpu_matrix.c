@@ -18,7 +18,57 @@ void qs_cpu_matrix_destroy(qs_matrix *matrix)
     matrix->state = NULL;
 }
 
+/* ---- how much is kept ---- */
+
 static size_t element_bytes(qs_matrix_format format) { return format == QS_MATRIX_F32 ? 4 : 2; }
+
+static void int_sizes(const qs_cpu *cpu, const qs_packed *packed, qs_cpu_sizes *out)
+{
+    bool wants_panels = cpu->kernels.gemv_int[qs_code_width(packed->bits)].wants_panels;
+    qs_panels panels;
+    qs_panels_shape(&panels, packed);
+    size_t n_groups = wants_panels ? qs_panels_group_count(&panels) : (size_t)(packed->n_out * packed->n_groups);
+    out->weights = wants_panels ? qs_panels_code_bytes(&panels) : (size_t)(packed->n_out * packed->row_bytes);
+    out->scales = n_groups * sizeof *packed->scales;
+    out->zeros = packed->zeros != NULL ? n_groups : 0;
+    out->perm = packed->perm != NULL ? (size_t)packed->n_in * sizeof *packed->perm : 0;
+}
+
+static qs_cpu_sizes sizes_of(const qs_cpu *cpu, const qs_matrix_desc *desc, unsigned uses, qs_compute compute)
+{
+    qs_cpu_sizes sizes = {0};
+    if (qs_cpu_is_format(desc) && desc->packed->format == QS_PACKED_EXL2)
+        qs_cpu_exl2_sizes(cpu, desc->packed, uses, &sizes);
+    else if (qs_cpu_is_format(desc))
+        qs_cpu_format_sizes(cpu, desc->packed, uses, &sizes);
+    else if ((uses & QS_USE_GEMV) != 0 && desc->format == QS_MATRIX_INT)
+        int_sizes(cpu, desc->packed, &sizes);
+    else if ((uses & QS_USE_GEMV) != 0)
+        sizes.weights = (size_t)desc->n_out * (size_t)desc->n_in * element_bytes(desc->format);
+    if ((uses & QS_USE_GEMM) != 0) sizes.pack = cpu->engine->pack_bytes(cpu->gemm, desc->n_out, desc->n_in, compute);
+    return sizes;
+}
+
+qs_err qs_cpu_matrix_need(qs_need *out, const qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
+                          qs_compute compute, int64_t n_rows)
+{
+    qs_cpu_sizes sizes = sizes_of(qs_cpu_of(backend), desc, uses, compute);
+    (void)n_rows;
+    out->own_bytes = sizes.weights + sizes.scales + sizes.zeros + sizes.perm + sizes.pack;
+    return QS_OK;
+}
+
+static qs_err reserve(qs_cpu *cpu, qs_cpu_matrix *self, const qs_cpu_sizes *sizes)
+{
+    qs_err err;
+    QS_TRY(qs_cpu_reserve(cpu, &self->weights, sizes->weights, "weights"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->scales, sizes->scales, "scales"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->zeros, sizes->zeros, "zero points"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->perm, sizes->perm, "permutation"));
+    QS_TRY(qs_cpu_reserve(cpu, &self->pack_data, sizes->pack, "packed weights"));
+out:
+    return err;
+}
 
 /* ---- many rows: an f32 copy, block of rows by block of rows, goes into the engine's pack ---- */
 
@@ -58,8 +108,6 @@ static qs_err update_pack(qs_matrix *matrix, const qs_matrix_desc *desc)
     qs_err err = QS_OK;
     size_t scratch_bytes = (size_t)matrix->backend->n_threads * QS_PACK_ROWS * (size_t)desc->n_in * sizeof(float);
     QS_TRY(qs_cpu_reserve(cpu, &cpu->rows, scratch_bytes, "rows to pack"));
-    size_t pack_bytes = cpu->engine->pack_bytes(cpu->gemm, desc->n_out, desc->n_in, matrix->compute);
-    QS_TRY(qs_cpu_reserve(cpu, &self->pack_data, pack_bytes, "packed weights"));
     self->pack = (qs_gemm_pack){desc->n_out, desc->n_in, matrix->compute, self->pack_data.data};
     pack_job job = {cpu, desc, &self->pack};
     qs_team_run(cpu->team, (desc->n_out + QS_PACK_ROWS - 1) / QS_PACK_ROWS, 1, pack_blocks, &job);
@@ -90,19 +138,12 @@ static qs_err update_int(qs_matrix *matrix, const qs_packed *packed)
     bool panels = cpu->kernels.gemv_int[width].wants_panels;
     self->wants_panels = panels;
     qs_panels_shape(&self->panels, packed);
-    size_t n_groups = panels ? qs_panels_group_count(&self->panels) : (size_t)(packed->n_out * packed->n_groups);
-    size_t code_bytes = panels ? qs_panels_code_bytes(&self->panels) : (size_t)(packed->n_out * packed->row_bytes);
-    QS_TRY(qs_cpu_reserve(cpu, &self->weights, code_bytes, "packed codes"));
-    QS_TRY(qs_cpu_reserve(cpu, &self->scales, n_groups * sizeof *packed->scales, "packed scales"));
-    if (packed->zeros != NULL) QS_TRY(qs_cpu_reserve(cpu, &self->zeros, n_groups, "packed zero points"));
-    size_t perm_bytes = packed->perm == NULL ? 0 : (size_t)packed->n_in * sizeof *packed->perm;
-    QS_TRY(qs_cpu_reserve(cpu, &self->perm, perm_bytes, "packed permutation"));
     self->packed = *packed;
     self->packed.codes = self->weights.data;
     self->packed.scales = self->scales.data;
     self->packed.zeros = packed->zeros == NULL ? NULL : self->zeros.data;
     self->packed.perm = packed->perm == NULL ? NULL : self->perm.data;
-    if (packed->perm != NULL) memcpy(self->packed.perm, packed->perm, perm_bytes);
+    if (packed->perm != NULL) memcpy(self->packed.perm, packed->perm, (size_t)packed->n_in * sizeof *packed->perm);
     if (panels) {
         self->panels.codes = self->weights.data;
         self->panels.scales = self->scales.data;
@@ -110,9 +151,10 @@ static qs_err update_int(qs_matrix *matrix, const qs_packed *packed)
         panels_job job = {&self->panels, packed};
         qs_team_run(cpu->team, (packed->n_out + QS_PANEL_ROWS - 1) / QS_PANEL_ROWS, 4, fill_panels, &job);
     } else {
-        memcpy(self->packed.codes, packed->codes, code_bytes);
-        memcpy(self->packed.scales, packed->scales, n_groups * sizeof *packed->scales);
-        if (packed->zeros != NULL) memcpy(self->packed.zeros, packed->zeros, n_groups);
+        size_t n_scales = (size_t)(packed->n_out * packed->n_groups);
+        memcpy(self->packed.codes, packed->codes, (size_t)(packed->n_out * packed->row_bytes));
+        memcpy(self->packed.scales, packed->scales, n_scales * sizeof *packed->scales);
+        if (packed->zeros != NULL) memcpy(self->packed.zeros, packed->zeros, n_scales);
     }
     int64_t padded = (packed->n_in + PAD_COLUMNS - 1) / PAD_COLUMNS * PAD_COLUMNS;
     QS_TRY(qs_cpu_reserve(cpu, &cpu->x, (size_t)(QS_GEMV_MAX_ROWS * padded) * sizeof(float), "activations"));
@@ -125,17 +167,13 @@ out:
     return err;
 }
 
-static qs_err update_dense(qs_matrix *matrix, const qs_matrix_desc *desc)
+static void update_dense(qs_matrix *matrix, const qs_matrix_desc *desc)
 {
     qs_cpu_matrix *self = matrix->state;
-    qs_cpu *cpu = qs_cpu_of(matrix->backend);
-    size_t bytes = (size_t)desc->n_out * (size_t)desc->n_in * element_bytes(desc->format);
-    qs_err err = qs_cpu_reserve(cpu, &self->weights, bytes, "dense weights");
-    if (err != QS_OK) return err;
-    memcpy(self->weights.data, desc->dense, bytes);
-    self->run = cpu->kernels.gemv_dense[desc->format].run;
-    matrix->kernel = cpu->kernels.gemv_dense[desc->format].name;
-    return QS_OK;
+    const qs_gemv_kernel *kernel = &qs_cpu_of(matrix->backend)->kernels.gemv_dense[desc->format];
+    memcpy(self->weights.data, desc->dense, (size_t)desc->n_out * (size_t)desc->n_in * element_bytes(desc->format));
+    self->run = kernel->run;
+    matrix->kernel = kernel->name;
 }
 
 qs_err qs_cpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
@@ -147,12 +185,16 @@ qs_err qs_cpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
         matrix->state = self;
     }
     self->packed = (qs_packed){0};
+    const qs_cpu_sizes sizes = sizes_of(qs_cpu_of(matrix->backend), desc, matrix->uses, matrix->compute);
+    QS_TRY(reserve(qs_cpu_of(matrix->backend), self, &sizes));
     if (qs_cpu_is_format(desc) && desc->packed->format == QS_PACKED_EXL2)
         QS_TRY(qs_cpu_exl2_update(matrix, desc->packed));
     else if (qs_cpu_is_format(desc))
-        QS_TRY(qs_cpu_format_update(matrix, desc->packed));
+        qs_cpu_format_update(matrix, desc->packed);
+    else if ((matrix->uses & QS_USE_GEMV) != 0 && desc->format == QS_MATRIX_INT)
+        QS_TRY(update_int(matrix, desc->packed));
     else if ((matrix->uses & QS_USE_GEMV) != 0)
-        QS_TRY(desc->format == QS_MATRIX_INT ? update_int(matrix, desc->packed) : update_dense(matrix, desc));
+        update_dense(matrix, desc);
     if ((matrix->uses & QS_USE_GEMM) != 0) QS_TRY(update_pack(matrix, desc));
     self->format = desc->format;
     matrix->bytes =

@@ -34,13 +34,19 @@ typedef struct qs_cpu_matrix {
     qs_gemm_pack pack;
 } qs_cpu_matrix;
 
+/* Bytes of each, from a description (backend.h, qs_matrix_need). */
+typedef struct qs_cpu_sizes {
+    size_t weights, scales, zeros, perm, pack;
+} qs_cpu_sizes;
+
 static inline bool qs_cpu_is_format(const qs_matrix_desc *desc)
 {
     return desc->format == QS_MATRIX_INT && desc->packed->format != QS_PACKED_INT;
 }
 
-/* cpu_formats.c: contents of NF4, FP4 and int8. Sets packed, and what few rows or outliers need. */
-QS_MUST_CHECK qs_err qs_cpu_format_update(qs_matrix *matrix, const qs_packed *packed);
+/* cpu_formats.c: contents of NF4, FP4 and int8. Sets packed, and what few rows or outliers need, in buffers that are there. */
+void qs_cpu_format_update(qs_matrix *matrix, const qs_packed *packed);
+void qs_cpu_format_sizes(const qs_cpu *cpu, const qs_packed *packed, unsigned uses, qs_cpu_sizes *out);
 /* Rows [first_row, + n_rows) as the pack for many rows wants them: weights, or codes of int8 as whole numbers. */
 void qs_cpu_format_rows(const qs_cpu *cpu, const qs_packed *packed, int64_t first_row, int64_t n_rows, float *dst);
 QS_MUST_CHECK qs_err qs_cpu_format_linear(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n);
@@ -49,6 +55,7 @@ void qs_cpu_format_forget(qs_cpu *cpu);
 
 /* cpu_exl2.c: the same of EXL2, for few rows alone. */
 QS_MUST_CHECK qs_err qs_cpu_exl2_update(qs_matrix *matrix, const qs_packed *packed);
+void qs_cpu_exl2_sizes(const qs_cpu *cpu, const qs_packed *packed, unsigned uses, qs_cpu_sizes *out);
 void qs_cpu_exl2_few(qs_cpu *cpu, const qs_linear_job *job, const float *x, int64_t n);
 
 /* cpu_matrix.c: the kernel over all rows of the output, shared by the team. */

@@ -52,6 +52,14 @@ typedef struct qs_gpu {
 
 enum { QS_GPU_PINNED_BYTES = 32 << 20 };
 
+/* Where each of those buffers stands in a qs_need. */
+typedef enum qs_gpu_scratch {
+    QS_GPU_X_TERMS, QS_GPU_X_SCALE, QS_GPU_DENSE, QS_GPU_X_BF16, QS_GPU_ATTENTION, QS_GPU_TURNS, QS_GPU_RAW, QS_GPU_STAGE,
+    QS_GPU_SMALL = QS_GPU_STAGE + 5, QS_GPU_CODED, QS_GPU_CODED_SCALE, QS_GPU_PRODUCT, QS_GPU_MANY_X, QS_GPU_MANY_SCALE,
+    QS_GPU_MANY_PARTS, QS_GPU_MANY_ARRIVED, QS_N_GPU_SCRATCH
+} qs_gpu_scratch;
+_Static_assert((int)QS_N_GPU_SCRATCH <= (int)QS_NEED_SHARED, "a plan has room for all scratch");
+
 /* Every entry begins with this, so that what it does is done on the backend's device. A failure shows in the call that
  * follows. */
 static inline qs_gpu *qs_gpu_of(const qs_backend *backend)
@@ -90,12 +98,19 @@ qs_err qs_gpu_linears(qs_backend *backend, const qs_linear_job *jobs, int64_t n_
 qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                            const float *x, int64_t n);
 
-/* gpu_exl2.c: both into memory that the caller frees. The plan with all that lies behind its head; scales [n_out,
- * n_groups]. */
-QS_MUST_CHECK qs_err qs_gpu_plan_mixed(const qs_packed *packed, qs_cu_mixed_plan **out, size_t *bytes);
+/* gpu_need.c */
+qs_err qs_gpu_matrix_need(qs_need *out, const qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
+                          qs_compute compute, int64_t n_rows);
+
+/* gpu_exl2.c: bytes of a plan, from the groups; words of a tile. */
+size_t qs_gpu_mixed_plan_bytes(const qs_packed *packed, int64_t *tile_words);
+/* Both into memory that the caller frees. The plan with all that lies behind its head; scales [n_out, n_groups]. */
+QS_MUST_CHECK qs_err qs_gpu_plan_mixed(const qs_packed *packed, qs_cu_mixed_plan **out);
 QS_MUST_CHECK qs_err qs_gpu_mixed_scales(const qs_packed *packed, uint16_t **out);
 
 /* gpu_ops.c */
+void qs_gpu_decoding_need(qs_need *out, const qs_backend *backend, const qs_attention_shape *shape, int64_t batch,
+                          int64_t n_ctx_cap);
 qs_err qs_gpu_embed(qs_backend *backend, const float *table, const int32_t *tokens, int64_t n, int64_t d, float *out);
 qs_err qs_gpu_rmsnorm(qs_backend *backend, const float *x, const float *weight, int64_t n, int64_t d, double eps,
                       float *out);

@@ -2,10 +2,9 @@
 #include "backend/cuda/blas.h"
 #include "backend/cuda/gpu_matrix.h"
 
-size_t qs_gpu_dense_bytes(const qs_matrix *matrix)
+size_t qs_gpu_dense_bytes(int64_t n_out, int64_t n_in, qs_compute compute)
 {
-    return (size_t)matrix->n_out * (size_t)matrix->n_in *
-           (matrix->compute == QS_COMPUTE_BF16 ? sizeof(uint16_t) : sizeof(float));
+    return (size_t)n_out * (size_t)n_in * (compute == QS_COMPUTE_BF16 ? sizeof(uint16_t) : sizeof(float));
 }
 
 bool qs_gpu_is_prepared(const qs_gpu_prepared *a, const qs_gpu_prepared *b)
@@ -44,7 +43,8 @@ static qs_err dense_of(qs_gpu *gpu, const qs_matrix *matrix, const void **out)
     } else if (self->is_f32 && matrix->compute == QS_COMPUTE_F32) {
         *out = self->stored.words.data;
     } else {
-        QS_TRY(qs_gpu_reserve(gpu, &gpu->dense, qs_gpu_dense_bytes(matrix), QS_GPU_WORKSPACE, "de-quantised weights"));
+        QS_TRY(qs_gpu_reserve(gpu, &gpu->dense, qs_gpu_dense_bytes(matrix->n_out, matrix->n_in, matrix->compute),
+                              QS_GPU_WORKSPACE, "de-quantised weights"));
         bool soon = qs_gpu_take_soon(gpu);
         if (self->is_f32)
             QS_TRY(qs_gpu_check(gpu,
@@ -106,10 +106,9 @@ out:
 }
 
 /* Outliers of int8 are no whole numbers: they have more than the eight bits of bf16. */
-static bool has_second_term(const qs_matrix *m)
+int qs_gpu_n_dense_terms(const qs_gpu_matrix *self, qs_compute compute)
 {
-    const qs_gpu_matrix *self = m->state;
-    return m->compute == QS_COMPUTE_BF16 && self->format == QS_PACKED_INT8 && self->threshold > 0.0f;
+    return compute == QS_COMPUTE_BF16 && self->format == QS_PACKED_INT8 && self->threshold > 0.0f ? 2 : 1;
 }
 
 /* Both terms of x, the second behind the first. */
@@ -140,7 +139,7 @@ qs_err qs_gpu_run_many(qs_gpu *gpu, const qs_linear_job *job, const float *x, in
 {
     const qs_matrix *m = job->matrix;
     const float beta = job->add ? 1.0f : 0.0f;
-    const int n_terms = has_second_term(m) ? 2 : 1;
+    const int n_terms = qs_gpu_n_dense_terms(m->state, m->compute);
     const void *w;
     qs_err err;
     if (n_terms == 2) QS_TRY(split_x(gpu, x, n * m->n_in, rounded));

@@ -55,14 +55,26 @@ static void cut_slices(qs_cu_mixed_plan *plan, qs_cu_mixed_piece *pieces)
     plan->first[QS_CU_MIXED_SLICES] = piece;
 }
 
-qs_err qs_gpu_plan_mixed(const qs_packed *packed, qs_cu_mixed_plan **out, size_t *bytes)
+static size_t plan_bytes(const qs_packed *packed, int64_t n_pieces)
+{
+    return sizeof(qs_cu_mixed_plan) + (size_t)n_pieces * sizeof(qs_cu_mixed_piece) +
+           (size_t)(packed->n_in / QS_CU_UNIT) * sizeof(qs_cu_mixed_unit);
+}
+
+size_t qs_gpu_mixed_plan_bytes(const qs_packed *packed, int64_t *tile_words)
+{
+    int32_t tile_vectors;
+    int64_t n_pieces = cut_pieces(packed, NULL, &tile_vectors);
+    *tile_words = (int64_t)tile_vectors * 4;
+    return plan_bytes(packed, n_pieces);
+}
+
+qs_err qs_gpu_plan_mixed(const qs_packed *packed, qs_cu_mixed_plan **out)
 {
     int32_t tile_vectors;
     int64_t n_units = packed->n_in / QS_CU_UNIT, n_pieces = cut_pieces(packed, NULL, &tile_vectors);
-    size_t n_bytes = sizeof(qs_cu_mixed_plan) + (size_t)n_pieces * sizeof(qs_cu_mixed_piece) +
-                     (size_t)n_units * sizeof(qs_cu_mixed_unit);
     qs_cu_mixed_plan *plan;
-    qs_err err = qs_mem_array(&plan, (int64_t)n_bytes, 1, "plan of mixed widths");
+    qs_err err = qs_mem_array(&plan, (int64_t)plan_bytes(packed, n_pieces), 1, "plan of mixed widths");
     if (err != QS_OK) return err;
     qs_cu_mixed_piece *pieces = (qs_cu_mixed_piece *)(void *)(plan + 1);
     qs_cu_mixed_unit *units = (qs_cu_mixed_unit *)(void *)(pieces + n_pieces);
@@ -76,7 +88,6 @@ qs_err qs_gpu_plan_mixed(const qs_packed *packed, qs_cu_mixed_plan **out, size_t
         at += QS_CU_UNIT * units[u].bits;
     }
     *out = plan;
-    *bytes = n_bytes;
     return QS_OK;
 }
 

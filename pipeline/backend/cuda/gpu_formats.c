@@ -35,8 +35,7 @@ qs_err qs_gpu_format_shape(qs_gpu_matrix *self, const qs_packed *packed)
 
 /* Largest magnitudes of blocks in f32 beside the groups of each row, in pairs as scales are; double-quantised ones are
  * what they mean from here on. */
-static qs_err store_maxima(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
-                           qs_gpu_use use)
+static qs_err store_maxima(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s)
 {
     int64_t n_groups = packed->n_in / self->shape.group_size, n_tiles = qs_cu_n_tiles(packed->n_out);
     int64_t n = n_tiles * n_groups * QS_CU_TILE_ROWS;
@@ -49,7 +48,6 @@ static qs_err store_maxima(qs_backend *backend, const qs_gpu_matrix *self, const
         int64_t block = (row * packed->n_in + group * self->shape.group_size) / packed->group_size;
         if (row < packed->n_out) pairs[i] = qs_packed_absmax(packed, block);
     }
-    QS_TRY(qs_gpu_reserve(qs_gpu_of(backend), &s->scales, (size_t)n * sizeof *pairs, use, "largest magnitudes"));
     QS_TRY(qs_gpu_upload(backend, s->scales.data, pairs, (size_t)n * sizeof *pairs));
 out:
     qs_mem_free(pairs);
@@ -57,32 +55,27 @@ out:
 }
 
 /* To the kernels of integers rows have the scale 1. */
-static qs_err store_rows8(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
-                          qs_gpu_use use)
+static qs_err store_rows8(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s)
 {
-    qs_gpu *gpu = qs_gpu_of(backend);
     int64_t n = qs_cu_n_tiles(packed->n_out) * 8;
     size_t maxima_bytes = (size_t)packed->n_out * sizeof *packed->absmax;
     uint32_t *ones = NULL;
     qs_err err;
     QS_TRY(QS_NEW(ones, n, "scales on their way"));
     for (int64_t i = 0; i < n; i++) ones[i] = 0x3C003C00u;
-    QS_TRY(qs_gpu_reserve(gpu, &s->scales, (size_t)n * sizeof *ones, use, "scales"));
     QS_TRY(qs_gpu_upload(backend, s->scales.data, ones, (size_t)n * sizeof *ones));
-    QS_TRY(qs_gpu_reserve(gpu, &self->absmax, maxima_bytes, QS_GPU_WEIGHTS, "largest magnitudes"));
     QS_TRY(qs_gpu_upload(backend, self->absmax.data, packed->absmax, maxima_bytes));
 out:
     qs_mem_free(ones);
     return err;
 }
 
-qs_err qs_gpu_format_store(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
-                           qs_gpu_use use)
+qs_err qs_gpu_format_store(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s)
 {
-    qs_err err = qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes);
+    qs_err err = qs_gpu_store_words(backend, self, s, packed->n_out, packed->codes, packed->row_bytes);
     if (err != QS_OK) return err;
-    return packed->format == QS_PACKED_INT8 ? store_rows8(backend, self, packed, s, use)
-                                            : store_maxima(backend, self, packed, s, use);
+    return packed->format == QS_PACKED_INT8 ? store_rows8(backend, self, packed, s)
+                                            : store_maxima(backend, self, packed, s);
 }
 
 /* ---- products ---- */

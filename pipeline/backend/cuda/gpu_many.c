@@ -21,14 +21,13 @@ static const char *const kernels[] = {
     [QS_CU_TABLE_BF16] = "linear_table_bf16_mma, wgmma",
 };
 
-const char *qs_gpu_many_kernel(const qs_matrix *matrix, int64_t *rows_max)
+const char *qs_gpu_many_kernel(const qs_gpu *gpu, const qs_gpu_matrix *self, unsigned uses, qs_compute compute,
+                               int64_t *rows_max)
 {
-    const qs_gpu_matrix *self = matrix->state;
-    const qs_gpu *gpu = matrix->backend->state;
     /* Dense weights, where they are kept, are for windows of many thousand rows. */
-    bool is_stored = matrix->uses == QS_USE_GEMV && !self->is_f32;
+    bool is_stored = uses == QS_USE_GEMV && !self->is_f32;
     *rows_max = 0;
-    if (!gpu->device.has_wgmma || !is_stored || matrix->compute != QS_COMPUTE_BF16 || !self->fits_f16) return NULL;
+    if (!gpu->device.has_wgmma || !is_stored || compute != QS_COMPUTE_BF16 || !self->fits_f16) return NULL;
     if (!qs_cu_many_takes(&self->shape)) return NULL;
     const char *asked = getenv("QS_MANY_ROWS"); /* to measure and to test both ways */
     *rows_max = asked != NULL ? strtoll(asked, NULL, 10) : rows_max_of(self);
@@ -41,20 +40,30 @@ bool qs_gpu_takes_stored(const qs_matrix *matrix, int64_t n)
     return !qs_gpu_takes_few(matrix, n) && n <= self->stored_rows;
 }
 
+void qs_gpu_many_need(qs_need *out, const qs_gpu *gpu, int64_t n, int64_t n_in)
+{
+    size_t n_sms = (size_t)gpu->device.n_sms;
+    out->shared_bytes[QS_GPU_MANY_X] =
+        (size_t)(qs_cu_many_rows(n) * qs_cu_n_chunks(n_in) * QS_CU_CHUNK) * sizeof(uint16_t);
+    out->shared_bytes[QS_GPU_MANY_SCALE] = (size_t)n * sizeof(float);
+    out->shared_bytes[QS_GPU_MANY_PARTS] = 2 * n_sms * QS_CU_MANY_PART * sizeof(float);
+    out->shared_bytes[QS_GPU_MANY_ARRIVED] = n_sms * sizeof(unsigned);
+}
+
 /* Scratch, whose counts begin as zeros and are that again after each launch. */
 static qs_err reserve(qs_gpu *gpu, int64_t n, int64_t n_in)
 {
-    size_t n_sms = (size_t)gpu->device.n_sms;
-    size_t x_bytes = (size_t)(qs_cu_many_rows(n) * qs_cu_n_chunks(n_in) * QS_CU_CHUNK) * sizeof(uint16_t);
     bool is_first = gpu->many_arrived.bytes == 0;
+    qs_need need = {0};
+    const size_t *bytes = need.shared_bytes;
     qs_err err;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->many_x, x_bytes, QS_GPU_WORKSPACE, "activations"));
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->many_scale, (size_t)n * sizeof(float), QS_GPU_WORKSPACE, "activations"));
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->many_parts, 2 * n_sms * QS_CU_MANY_PART * sizeof(float), QS_GPU_WORKSPACE,
-                          "parts of products"));
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->many_arrived, n_sms * sizeof(unsigned), QS_GPU_WORKSPACE, "parts of products"));
+    qs_gpu_many_need(&need, gpu, n, n_in);
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->many_x, bytes[QS_GPU_MANY_X], QS_GPU_WORKSPACE, "activations"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->many_scale, bytes[QS_GPU_MANY_SCALE], QS_GPU_WORKSPACE, "activations"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->many_parts, bytes[QS_GPU_MANY_PARTS], QS_GPU_WORKSPACE, "parts of products"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->many_arrived, bytes[QS_GPU_MANY_ARRIVED], QS_GPU_WORKSPACE, "parts of products"));
     if (is_first)
-        QS_TRY(qs_gpu_check(gpu, qs_rt_fill_zero(gpu->many_arrived.data, n_sms * sizeof(unsigned), gpu->stream),
+        QS_TRY(qs_gpu_check(gpu, qs_rt_fill_zero(gpu->many_arrived.data, gpu->many_arrived.bytes, gpu->stream),
                             "clear memory"));
 out:
     return err;

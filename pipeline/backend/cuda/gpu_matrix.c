@@ -37,10 +37,7 @@ qs_cu_linear qs_gpu_linear_from(const qs_matrix *matrix, const qs_gpu_stored *s)
 
 /* ---- contents ---- */
 
-/* Bytes to the device and there, by a kernel, into place: `raw` keeps them in between, a piece of the matrix
- * at a time, so that a head does not take its size twice. */
-enum { RAW_BYTES = 32 << 20 };
-
+/* Bytes to the device and there, by a kernel, into place: `raw` keeps them in between. */
 static qs_err upload_raw(qs_backend *backend, const void *src, size_t bytes, void **raw)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
@@ -52,19 +49,13 @@ out:
     return err;
 }
 
-qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, qs_gpu_use use,
-                          int64_t n_out, const void *rows, int64_t row_bytes)
+qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, int64_t n_out,
+                          const void *rows, int64_t row_bytes)
 {
-    enum { PIECE_ROWS = 2 * QS_CU_TILE_ROWS }; /* tiles come in pairs */
     qs_gpu *gpu = qs_gpu_of(backend);
-    int64_t step = RAW_BYTES / (row_bytes * PIECE_ROWS) * PIECE_ROWS;
+    int64_t step = qs_gpu_piece_rows(row_bytes);
     void *raw;
-    qs_err err;
-    if (step < PIECE_ROWS) step = PIECE_ROWS;
-    /* Read with the last chunk; mixed pieces are whole. */
-    int64_t behind = is_mixed(self) ? 0 : (QS_CU_PIECE_CHUNKS - 1) * 32 * qs_cu_words(self->shape.format);
-    size_t bytes = (size_t)(qs_cu_n_tiles(n_out) * self->tile_words + behind) * sizeof(uint32_t);
-    QS_TRY(qs_gpu_reserve(gpu, &s->words, bytes, use, "weights"));
+    qs_err err = QS_OK;
     for (int64_t row = 0; row < n_out; row += step) {
         int64_t n = n_out - row < step ? n_out - row : step;
         uint32_t *words = (uint32_t *)s->words.data + row / QS_CU_TILE_ROWS * self->tile_words;
@@ -78,17 +69,13 @@ out:
     return err;
 }
 
-static qs_err store_scales(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
-                           qs_gpu_use use)
+static qs_err store_scales(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     qs_err err;
-    size_t n = (size_t)(packed->n_out * packed->n_groups), n_pairs = (size_t)(qs_cu_n_tiles(packed->n_out) * 8 *
-                                                                              packed->n_groups);
-    size_t scale_bytes = n * sizeof *packed->scales, zero_bytes = packed->zeros != NULL ? n : 0;
+    size_t n = (size_t)(packed->n_out * packed->n_groups), scale_bytes = n * sizeof *packed->scales;
+    size_t zero_bytes = packed->zeros != NULL ? n : 0;
     char *raw;
-    QS_TRY(qs_gpu_reserve(gpu, &s->scales, n_pairs * sizeof(uint32_t), use, "scales"));
-    if (self->has_zeros) QS_TRY(qs_gpu_reserve(gpu, &s->zeros, n_pairs * sizeof(uint16_t), use, "zero points"));
     QS_TRY(qs_gpu_reserve(gpu, &gpu->raw, scale_bytes + zero_bytes, QS_GPU_WORKSPACE, "scales on their way"));
     raw = gpu->raw.data;
     QS_TRY(qs_gpu_upload(backend, raw, packed->scales, scale_bytes));
@@ -102,18 +89,12 @@ out:
     return err;
 }
 
-static qs_err store_perm(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
-                         qs_gpu_use use)
+static qs_err store_perm(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s)
 {
     size_t bytes = (size_t)packed->n_in * sizeof *packed->perm;
-    qs_err err = QS_OK;
-    self->has_perm = packed->perm != NULL;
-    if (!self->has_perm) goto out;
+    if (!self->has_perm) return QS_OK;
     self->perm_id = qs_hash(packed->perm, bytes);
-    QS_TRY(qs_gpu_reserve(qs_gpu_of(backend), &s->perm, bytes, use, "permutation"));
-    QS_TRY(qs_gpu_upload(backend, s->perm.data, packed->perm, bytes));
-out:
-    return err;
+    return qs_gpu_upload(backend, s->perm.data, packed->perm, bytes);
 }
 
 /* 65504 is the largest number of f16. Bits of numbers that are not negative are in the order of the numbers. */
@@ -127,43 +108,61 @@ static bool fits_f16(const qs_packed *packed)
     return qs_f32_from_f16(largest) * (float)((1 << packed->bits) - 1) <= 65504.0f;
 }
 
-static qs_err store_int(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
-                        qs_gpu_use use)
+static qs_err store_int(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s)
 {
     qs_err err;
-    self->has_zeros = packed->zeros != NULL || qs_cu_needs_zeros(&self->shape);
     self->fits_f16 = fits_f16(packed);
-    QS_TRY(qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
-    QS_TRY(store_scales(backend, self, packed, s, use));
-    QS_TRY(store_perm(backend, self, packed, s, use));
+    QS_TRY(qs_gpu_store_words(backend, self, s, packed->n_out, packed->codes, packed->row_bytes));
+    QS_TRY(store_scales(backend, self, packed, s));
+    QS_TRY(store_perm(backend, self, packed, s));
 out:
     return err;
 }
 
 static qs_err store_mixed(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed, qs_gpu_stored *s,
-                          qs_gpu_use use)
+                          size_t plan_bytes)
 {
     qs_cu_mixed_plan *plan = NULL;
     qs_packed scales = {.n_out = packed->n_out, .n_groups = packed->n_groups, .bits = QS_EXL2_BITS_MAX};
-    size_t bytes;
     qs_err err;
-    QS_TRY(qs_gpu_plan_mixed(packed, &plan, &bytes));
+    QS_TRY(qs_gpu_plan_mixed(packed, &plan));
     QS_TRY(qs_gpu_mixed_scales(packed, &scales.scales));
-    QS_TRY(qs_gpu_reserve(qs_gpu_of(backend), &s->plan, bytes, use, "plan of mixed widths"));
-    QS_TRY(qs_gpu_upload(backend, s->plan.data, plan, bytes));
-    self->tile_words = (int64_t)plan->tile_vectors * 4;
-    QS_TRY(qs_gpu_store_words(backend, self, s, use, packed->n_out, packed->codes, packed->row_bytes));
-    QS_TRY(store_scales(backend, self, &scales, s, use));
-    QS_TRY(store_perm(backend, self, packed, s, use));
+    QS_TRY(qs_gpu_upload(backend, s->plan.data, plan, plan_bytes));
+    QS_TRY(qs_gpu_store_words(backend, self, s, packed->n_out, packed->codes, packed->row_bytes));
+    QS_TRY(store_scales(backend, self, &scales, s));
+    QS_TRY(store_perm(backend, self, packed, s));
 out:
     qs_mem_free(plan);
     qs_mem_free(scales.scales);
     return err;
 }
 
-static qs_err set_shape(qs_gpu_matrix *self, const qs_matrix_desc *desc)
+static qs_err set_format(qs_gpu_matrix *self, const qs_matrix_desc *desc)
 {
     static const qs_cu_format coded[] = {[2] = QS_CU_INT2, [3] = QS_CU_INT3, [4] = QS_CU_INT4, [8] = QS_CU_INT8};
+    const qs_packed *packed = desc->packed;
+    if (desc->format != QS_MATRIX_INT) {
+        self->shape.format = desc->format == QS_MATRIX_BF16 ? QS_CU_BF16 : QS_CU_F16;
+        return QS_OK;
+    }
+    if (packed->format == QS_PACKED_EXL2) {
+        self->shape.format = QS_CU_MIXED;
+        self->has_perm = true;
+        return QS_OK;
+    }
+    if (packed->format != QS_PACKED_INT) return qs_gpu_format_shape(self, packed);
+    self->shape.format = coded[packed->bits];
+    self->shape.group_size = packed->group_size;
+    self->has_zeros = packed->zeros != NULL || qs_cu_needs_zeros(&self->shape);
+    self->has_perm = packed->perm != NULL;
+    if (packed->group_size % 16 != 0 && packed->group_size < desc->n_in)
+        return qs_fail(QS_E_UNSUPPORTED, "create matrix: groups of %lld; the CUDA backend takes multiples of 16 and "
+                       "whole rows; use --backend cpu", (long long)packed->group_size);
+    return QS_OK;
+}
+
+qs_err qs_gpu_matrix_shape(qs_gpu_matrix *self, const qs_matrix_desc *desc)
+{
     self->is_f32 = desc->format == QS_MATRIX_F32;
     self->has_zeros = self->has_perm = false;
     self->fits_f16 = true;
@@ -171,24 +170,27 @@ static qs_err set_shape(qs_gpu_matrix *self, const qs_matrix_desc *desc)
     self->compute = QS_ROUND_F32;
     self->threshold = 0.0f;
     self->shape = (qs_cu_linear_shape){.n_in = desc->n_in, .group_size = desc->n_in};
-    if (desc->format != QS_MATRIX_INT) {
-        self->shape.format = desc->format == QS_MATRIX_BF16 ? QS_CU_BF16 : QS_CU_F16;
-        return QS_OK;
-    }
-    if (desc->packed->format == QS_PACKED_EXL2) {
-        self->shape.format = QS_CU_MIXED;
-        return QS_OK;
-    }
-    if (desc->packed->format != QS_PACKED_INT) return qs_gpu_format_shape(self, desc->packed);
-    self->shape.format = coded[desc->packed->bits];
-    self->shape.group_size = desc->packed->group_size;
-    if (desc->packed->group_size % 16 != 0 && desc->packed->group_size < desc->n_in)
-        return qs_fail(QS_E_UNSUPPORTED, "create matrix: groups of %lld; the CUDA backend takes multiples of 16 and "
-                       "whole rows; use --backend cpu", (long long)desc->packed->group_size);
+    qs_err err = set_format(self, desc);
+    if (err != QS_OK) return err;
+    if (is_mixed(self)) (void)qs_gpu_mixed_plan_bytes(desc->packed, &self->tile_words);
+    else self->tile_words = qs_cu_n_chunks(desc->n_in) * 32 * qs_cu_words(self->shape.format);
     return QS_OK;
 }
 
-static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc)
+static qs_err reserve_stored(qs_gpu *gpu, qs_gpu_stored *s, const qs_gpu_sizes *sizes)
+{
+    qs_gpu_use use = sizes->keeps ? QS_GPU_WEIGHTS : QS_GPU_WORKSPACE;
+    qs_err err;
+    QS_TRY(qs_gpu_reserve(gpu, &s->words, sizes->words, use, "weights"));
+    QS_TRY(qs_gpu_reserve(gpu, &s->scales, sizes->scales, use, "scales"));
+    QS_TRY(qs_gpu_reserve(gpu, &s->zeros, sizes->zeros, use, "zero points"));
+    QS_TRY(qs_gpu_reserve(gpu, &s->perm, sizes->perm, use, "permutation"));
+    QS_TRY(qs_gpu_reserve(gpu, &s->plan, sizes->plan, use, "plan of mixed widths"));
+out:
+    return err;
+}
+
+static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc, const qs_gpu_sizes *sizes)
 {
     qs_gpu_matrix *self = matrix->state;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
@@ -196,16 +198,16 @@ static qs_err update_f32(qs_matrix *matrix, const qs_matrix_desc *desc)
     size_t bytes = (size_t)n * sizeof(float);
     void *raw;
     qs_err err = QS_OK;
-    if ((matrix->uses & QS_USE_GEMV) != 0) {
-        QS_TRY(qs_gpu_reserve(gpu, &self->stored.words, bytes, QS_GPU_WEIGHTS, "weights"));
+    if (sizes->words > 0) {
+        QS_TRY(qs_gpu_reserve(gpu, &self->stored.words, sizes->words, QS_GPU_WEIGHTS, "weights"));
         QS_TRY(qs_gpu_upload(matrix->backend, self->stored.words.data, desc->dense, bytes));
     }
-    if ((matrix->uses & QS_USE_GEMM) == 0) goto out;
-    QS_TRY(qs_gpu_reserve(gpu, &self->dense, qs_gpu_dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
+    if (sizes->dense == 0) goto out;
+    QS_TRY(qs_gpu_reserve(gpu, &self->dense, sizes->dense, QS_GPU_WEIGHTS, "weights"));
     if (matrix->compute == QS_COMPUTE_F32) {
         QS_TRY(qs_gpu_upload(matrix->backend, self->dense.data, desc->dense, bytes));
     } else {
-        enum { PIECE = RAW_BYTES / sizeof(float) };
+        enum { PIECE = QS_GPU_RAW_BYTES / sizeof(float) };
         for (int64_t at = 0; at < n; at += PIECE) {
             int64_t n_piece = n - at < PIECE ? n - at : PIECE;
             QS_TRY(upload_raw(matrix->backend, (const float *)desc->dense + at, (size_t)n_piece * sizeof(float), &raw));
@@ -218,33 +220,32 @@ out:
 }
 
 /* Coded and 16-bit matrices: into the layout, kept or in passing, and from there into dense rows. */
-static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc)
+static qs_err update_stored(qs_matrix *matrix, const qs_matrix_desc *desc, const qs_gpu_sizes *sizes)
 {
     qs_gpu_matrix *self = matrix->state;
     qs_gpu *gpu = qs_gpu_of(matrix->backend);
     qs_err err;
-    bool keep = (matrix->uses & QS_USE_GEMV) != 0;
     qs_gpu_stored passing = {.words = gpu->stage[0], .scales = gpu->stage[1], .zeros = gpu->stage[2],
                              .perm = gpu->stage[3], .plan = gpu->stage[4]};
-    qs_gpu_stored *s = keep ? &self->stored : &passing;
-    qs_gpu_use use = keep ? QS_GPU_WEIGHTS : QS_GPU_WORKSPACE;
-    if (!is_mixed(self)) self->tile_words = qs_cu_n_chunks(desc->n_in) * 32 * qs_cu_words(self->shape.format);
+    qs_gpu_stored *s = sizes->keeps ? &self->stored : &passing;
+    QS_TRY(reserve_stored(gpu, s, sizes));
+    QS_TRY(qs_gpu_reserve(gpu, &self->absmax, sizes->absmax, QS_GPU_WEIGHTS, "largest magnitudes"));
     if (is_mixed(self)) {
-        QS_TRY(store_mixed(matrix->backend, self, desc->packed, s, use));
+        QS_TRY(store_mixed(matrix->backend, self, desc->packed, s, sizes->plan));
     } else if (self->format != QS_PACKED_INT) {
-        QS_TRY(qs_gpu_format_store(matrix->backend, self, desc->packed, s, use));
+        QS_TRY(qs_gpu_format_store(matrix->backend, self, desc->packed, s));
     } else if (desc->format == QS_MATRIX_INT) {
-        QS_TRY(store_int(matrix->backend, self, desc->packed, s, use));
+        QS_TRY(store_int(matrix->backend, self, desc->packed, s));
     } else {
         int64_t row_bytes = desc->n_in * (int64_t)sizeof(uint16_t);
-        QS_TRY(qs_gpu_store_words(matrix->backend, self, s, use, desc->n_out, desc->dense, row_bytes));
+        QS_TRY(qs_gpu_store_words(matrix->backend, self, s, desc->n_out, desc->dense, row_bytes));
     }
-    if ((matrix->uses & QS_USE_GEMM) != 0) {
-        QS_TRY(qs_gpu_reserve(gpu, &self->dense, qs_gpu_dense_bytes(matrix), QS_GPU_WEIGHTS, "weights"));
+    if (sizes->dense > 0) {
+        QS_TRY(qs_gpu_reserve(gpu, &self->dense, sizes->dense, QS_GPU_WEIGHTS, "weights"));
         QS_TRY(qs_gpu_dequantise(matrix, s, true, false, self->dense.data));
     }
 out:
-    if (!keep) {
+    if (!sizes->keeps) {
         gpu->stage[0] = passing.words;
         gpu->stage[1] = passing.scales;
         gpu->stage[2] = passing.zeros;
@@ -254,14 +255,13 @@ out:
     return err;
 }
 
-/* Activations of few rows need their place before a recording starts. */
 static qs_err reserve_terms(qs_gpu *gpu, int64_t n_in)
 {
-    enum { COLUMNS = 32 /* of a launch */ };
+    qs_need need = {0};
     qs_err err;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_terms, (size_t)(COLUMNS * qs_cu_x_width(n_in)) * sizeof(uint16_t),
-                          QS_GPU_WORKSPACE, "activations"));
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_scale, QS_CU_ROWS_MAX * sizeof(float), QS_GPU_WORKSPACE, "activations"));
+    qs_gpu_terms_need(&need, n_in);
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_terms, need.shared_bytes[QS_GPU_X_TERMS], QS_GPU_WORKSPACE, "activations"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->x_scale, need.shared_bytes[QS_GPU_X_SCALE], QS_GPU_WORKSPACE, "activations"));
 out:
     return err;
 }
@@ -280,13 +280,15 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
         QS_TRY(QS_NEW(self, 1, "matrix of the CUDA backend"));
         matrix->state = self;
     }
-    QS_TRY(set_shape(self, desc));
-    qs_gpu_of(matrix->backend)->weights_are_fresh = true;
-    QS_TRY(self->is_f32 ? update_f32(matrix, desc) : update_stored(matrix, desc));
-    const char *many_kernel = qs_gpu_many_kernel(matrix, &self->stored_rows);
+    qs_gpu *gpu = qs_gpu_of(matrix->backend);
+    QS_TRY(qs_gpu_matrix_shape(self, desc));
+    const qs_gpu_sizes sizes = qs_gpu_sizes_of(self, desc, matrix->uses, matrix->compute);
+    gpu->weights_are_fresh = true;
+    QS_TRY(self->is_f32 ? update_f32(matrix, desc, &sizes) : update_stored(matrix, desc, &sizes));
+    const char *many_kernel = qs_gpu_many_kernel(gpu, self, matrix->uses, matrix->compute, &self->stored_rows);
     if ((matrix->uses & QS_USE_GEMV) != 0) {
-        QS_TRY(reserve_terms(qs_gpu_of(matrix->backend), desc->n_in));
-        QS_TRY(qs_gpu_format_reserve(qs_gpu_of(matrix->backend), matrix));
+        QS_TRY(reserve_terms(gpu, desc->n_in));
+        QS_TRY(qs_gpu_format_reserve(gpu, matrix));
         matrix->kernel = self->is_f32 ? "linear_f32" : kernels[self->shape.format];
         if (many_kernel != NULL) matrix->kernel = many_kernel;
     }

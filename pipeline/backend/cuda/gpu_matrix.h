@@ -27,8 +27,27 @@ typedef struct qs_gpu_matrix {
     qs_gpu_buffer dense;     /* with QS_USE_GEMM: [n_out, n_in] f32, or bf16 under QS_COMPUTE_BF16 */
 } qs_gpu_matrix;
 
-/* A run of products of one input, as many as one launch serves; scratch is reserved. with: NULL = nothing else.
- * gpu_matrix.c. */
+/* Sets all that follows from the description, the place of contents excepted. QS_E_UNSUPPORTED names what there are no
+ * kernels for. gpu_matrix.c. */
+QS_MUST_CHECK qs_err qs_gpu_matrix_shape(qs_gpu_matrix *self, const qs_matrix_desc *desc);
+
+/* ---- gpu_need.c: how much of what ---- */
+/* Bytes of a matrix as stored, which is kept or passes through the backend's stage on its way to dense rows; all zeros
+ * where it does neither; and of what is kept in any case. */
+typedef struct qs_gpu_sizes {
+    size_t words, scales, zeros, perm, plan, absmax, dense;
+    bool keeps;
+} qs_gpu_sizes;
+qs_gpu_sizes qs_gpu_sizes_of(const qs_gpu_matrix *self, const qs_matrix_desc *desc, unsigned uses, qs_compute compute);
+/* Weights go to the device through a buffer, a piece of the matrix at a time, so that a head does not take its size twice:
+ * rows of a piece. */
+enum { QS_GPU_RAW_BYTES = 32 << 20 };
+int64_t qs_gpu_piece_rows(int64_t row_bytes);
+/* Activations of few rows, which need their place before a recording starts. */
+void qs_gpu_terms_need(qs_need *out, int64_t n_in);
+
+/* ---- gpu_matrix.c ---- */
+/* A run of products of one input, as many as one launch serves; scratch is reserved. with: NULL = nothing else. */
 QS_MUST_CHECK qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
                                     const float *x, int64_t n);
 /* What the kernels take of a matrix, which may lie elsewhere than where it is kept, and of a job. */
@@ -37,12 +56,15 @@ qs_cu_linear qs_gpu_linear_of(const qs_linear_job *job);
 bool qs_gpu_takes_few(const qs_matrix *matrix, int64_t n);
 /* Whether a launch may read weights before the kernel ahead of it ends; from here on that has begun. */
 bool qs_gpu_take_soon(qs_gpu *gpu);
-QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, qs_gpu_use use,
-                                        int64_t n_out, const void *rows, int64_t row_bytes);
+/* Into s->words, which are there. */
+QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu_stored *s, int64_t n_out,
+                                        const void *rows, int64_t row_bytes);
 
 /* ---- gpu_dense.c: many rows by dense weights ---- */
 /* Of the whole matrix in the precision of its products. */
-size_t qs_gpu_dense_bytes(const qs_matrix *matrix);
+size_t qs_gpu_dense_bytes(int64_t n_out, int64_t n_in, qs_compute compute);
+/* Terms of x in bf16. */
+int qs_gpu_n_dense_terms(const qs_gpu_matrix *self, qs_compute compute);
 /* The stored matrix as dense rows in the precision of its products, its columns in the order of x, or else in that in which
  * they are stored. soon: as of qs_cu_dequant. */
 QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool in_order, bool soon, void *out);
@@ -66,7 +88,10 @@ bool qs_gpu_permutes_x(const qs_matrix *matrix);
 
 /* ---- gpu_many.c: many rows from stored weights ---- */
 /* The name of the kernels of such a matrix, and how many rows they take; NULL and 0 where dense ones are for all. */
-const char *qs_gpu_many_kernel(const qs_matrix *matrix, int64_t *rows_max);
+const char *qs_gpu_many_kernel(const qs_gpu *gpu, const qs_gpu_matrix *self, unsigned uses, qs_compute compute,
+                               int64_t *rows_max);
+/* Scratch of n rows of them. */
+void qs_gpu_many_need(qs_need *out, const qs_gpu *gpu, int64_t n, int64_t n_in);
 /* Whether it is them that multiply n rows. */
 bool qs_gpu_takes_stored(const qs_matrix *matrix, int64_t n);
 /* Whether an rmsnorm before all these products can write x as they want it, and the launch that does so. */
@@ -80,8 +105,9 @@ QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, i
 /* ---- gpu_formats.c: NF4, FP4 and int8 ---- */
 /* Sets the shape, or says by name what there are no kernels for (QS_E_UNSUPPORTED). */
 QS_MUST_CHECK qs_err qs_gpu_format_shape(qs_gpu_matrix *self, const qs_packed *packed);
-QS_MUST_CHECK qs_err qs_gpu_format_store(qs_backend *backend, qs_gpu_matrix *self, const qs_packed *packed,
-                                         qs_gpu_stored *s, qs_gpu_use use);
+/* Into the parts of s, and absmax, which are there. */
+QS_MUST_CHECK qs_err qs_gpu_format_store(qs_backend *backend, const qs_gpu_matrix *self, const qs_packed *packed,
+                                         qs_gpu_stored *s);
 /* Whether few rows of x are rounded by a kernel of their own. */
 bool qs_gpu_rounds_few_rows(const qs_gpu_matrix *self);
 /* Scratch of products of few rows, before a recording starts. */

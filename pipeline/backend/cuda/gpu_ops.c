@@ -45,13 +45,14 @@ qs_err qs_gpu_attention(qs_backend *backend, const qs_attention_shape *shape, co
     return qs_gpu_check(gpu, qs_cu_attention(gpu->stream, &s, q, k, v, n_windows, n_ctx, out), "run attention");
 }
 
+static size_t turns_bytes(int64_t n) { return (size_t)n * sizeof(unsigned); }
+
 /* Counters that every kernel leaves at 0. */
 static qs_err reserve_turns(qs_gpu *gpu, int64_t n)
 {
     qs_err err = QS_OK;
-    size_t bytes = (size_t)n * sizeof(unsigned);
-    if (gpu->turns.bytes >= bytes) return QS_OK;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->turns, bytes, QS_GPU_WORKSPACE, "counters of partial attention"));
+    if (gpu->turns.bytes >= turns_bytes(n)) return QS_OK;
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->turns, turns_bytes(n), QS_GPU_WORKSPACE, "counters of partial attention"));
     err = qs_gpu_check(gpu, qs_rt_fill_zero(gpu->turns.data, gpu->turns.bytes, gpu->stream), "clear counters");
     if (err != QS_OK) qs_gpu_release(gpu, &gpu->turns, QS_GPU_WORKSPACE);
 out:
@@ -114,13 +115,31 @@ qs_err qs_gpu_abs_stats(qs_backend *backend, const float *x, int64_t n, int64_t 
 /* Parts of gpu->small, each on a boundary of 256 bytes. */
 static size_t part_bytes(int64_t n, size_t elem_bytes) { return ((size_t)n * elem_bytes + 255) / 256 * 256; }
 
+static size_t stats_bytes(int64_t n) { return part_bytes(n, sizeof(double)) + 4 * part_bytes(n, sizeof(float)); }
+
+static size_t choice_bytes(int64_t n) { return part_bytes(n, sizeof(qs_sample_rule)) + part_bytes(n, sizeof(int32_t)); }
+
+static size_t kld_bytes(int64_t n) { return 3 * part_bytes(n, sizeof(double)); }
+
+void qs_gpu_decoding_need(qs_need *out, const qs_backend *backend, const qs_attention_shape *shape, int64_t batch,
+                          int64_t n_ctx_cap)
+{
+    const size_t small[] = {stats_bytes(batch), choice_bytes(batch), kld_bytes(batch)};
+    qs_cu_attention_shape s = shape_of(shape);
+    (void)backend;
+    out->shared_bytes[QS_GPU_ATTENTION] = qs_cu_attention_decode_bytes(&s, batch, n_ctx_cap);
+    out->shared_bytes[QS_GPU_TURNS] = turns_bytes(batch * shape->n_heads);
+    for (size_t i = 0; i < sizeof small / sizeof *small; i++)
+        if (small[i] > out->shared_bytes[QS_GPU_SMALL]) out->shared_bytes[QS_GPU_SMALL] = small[i];
+}
+
 qs_err qs_gpu_logit_stats(qs_backend *backend, const float *logits, const int32_t *targets, int64_t n,
                           int64_t n_vocab, const qs_logit_stats *out)
 {
     qs_gpu *gpu = qs_gpu_of(backend);
     size_t wide = part_bytes(n, sizeof *out->lse), narrow = part_bytes(n, sizeof *out->nll);
     qs_err err;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->small, wide + 4 * narrow, QS_GPU_WORKSPACE, "statistics of logits"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->small, stats_bytes(n), QS_GPU_WORKSPACE, "statistics of logits"));
     char *lse = gpu->small.data, *nll = lse + wide, *argmax = nll + narrow, *entropy = argmax + narrow,
          *on_device = entropy + narrow;
     if (out->nll != NULL) QS_TRY(qs_gpu_upload(backend, on_device, targets, (size_t)n * sizeof *targets));
@@ -151,7 +170,7 @@ qs_err qs_gpu_sample(qs_backend *backend, const float *logits, const qs_sample_r
     qs_gpu *gpu = qs_gpu_of(backend);
     size_t rule_bytes = part_bytes(n, sizeof *rules), bytes = (size_t)n * sizeof *tokens;
     qs_err err;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->small, rule_bytes + part_bytes(n, sizeof *tokens), QS_GPU_WORKSPACE, "choices"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->small, choice_bytes(n), QS_GPU_WORKSPACE, "choices"));
     char *on_device = gpu->small.data, *chosen = on_device + rule_bytes;
     QS_TRY(qs_gpu_upload(backend, on_device, rules, (size_t)n * sizeof *rules));
     QS_TRY(qs_gpu_check(gpu, qs_cu_sample(gpu->stream, logits, (void *)on_device, n, n_vocab, (void *)chosen),
@@ -167,7 +186,7 @@ qs_err qs_gpu_kld(qs_backend *backend, const float *logits_f, const double *lse_
     qs_gpu *gpu = qs_gpu_of(backend);
     size_t wide = part_bytes(n, sizeof *lse_f), bytes = (size_t)n * sizeof *lse_f;
     qs_err err;
-    QS_TRY(qs_gpu_reserve(gpu, &gpu->small, 3 * wide, QS_GPU_WORKSPACE, "divergences"));
+    QS_TRY(qs_gpu_reserve(gpu, &gpu->small, kld_bytes(n), QS_GPU_WORKSPACE, "divergences"));
     char *f = gpu->small.data, *q = f + wide, *result = q + wide;
     QS_TRY(qs_gpu_upload(backend, f, lse_f, bytes));
     QS_TRY(qs_gpu_upload(backend, q, lse_q, bytes));
