@@ -10,8 +10,9 @@
 #include "base/mem.h"
 #include "model/chat_prompt.h"
 #include "model/model_record.h"
-#include "model/placement.h"
+#include "model/resident.h"
 #include "quant/quant_run.h"
+#include "quant/mix.h"
 #include "quant/quant_size.h"
 #include "stages/common.h"
 #include "stat/stats.h"
@@ -176,14 +177,65 @@ static size_t print_stage_memory(const options *opt, const findings *f, const qs
     return most;
 }
 
-/* The plan by itself, or the one that --device-map asks for. */
-static qs_err plan_placement(const options *opt, const findings *f, const qs_backend *backend,
-                             const qs_model_config *config, qs_placement_request *request, qs_placement *placement)
+/* ---- placement ---- */
+
+/* Matrices of a point that need not have been made. */
+typedef struct planned_point {
+    const qs_spec *spec; /* NULL = the reference */
+    const qs_model *model;
+    qs_packed packed;
+    qs_packed_group groups[QS_MIX_GROUPS_MAX];
+} planned_point;
+
+static qs_err describe(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
 {
-    qs_backend_memory memory = {0};
-    if (qs_backend_has_device(backend)) qs_backend_get_memory(backend, &memory);
+    planned_point *point = context;
+    qs_tensor_info info = qs_model_info(point->model, role, layer);
+    qs_spec head;
+    const qs_spec *spec = point->spec;
+    if (spec != NULL && role == QS_ROLE_HEAD) spec = qs_spec_head(spec, &head) ? &head : NULL;
+    *desc = (qs_matrix_desc){.format = spec != NULL ? QS_MATRIX_INT : QS_MATRIX_F16, .n_out = info.n_out,
+                             .n_in = info.n_in, .packed = &point->packed};
+    return spec != NULL ? qs_quant_describe(spec, info.n_out, info.n_in, point->groups, &point->packed) : QS_OK;
+}
+
+/* As a timed deployment is made, which is what --device-map and --vram-budget are for. */
+static qs_err plan_weights(qs_placement_weights *out, const qs_backend *backend, planned_point *point,
+                           const qs_placement_request *request)
+{
+    const qs_resident_source source = {.describe = describe, .context = point};
+    const qs_decoder_options decoder = {.batch = request->batch, .n_ctx_cap = request->n_ctx,
+                                        .block = {.compute = QS_COMPUTE_BF16, .dense_dtype = QS_F16}};
+    return qs_resident_plan(out, backend, qs_model_get_config(point->model), &source, &decoder);
+}
+
+/* Both sides' weights, which the caller frees. */
+static qs_err plan_sides(const options *opt, const qs_backend *backend, planned_point *point,
+                         qs_placement_request *request, qs_placement_weights sides[2])
+{
+    qs_backend *host = NULL;
+    qs_backend_memory memory;
+    qs_err err;
+    if (!qs_backend_has_device(backend)) {
+        request->host = &sides[1];
+        return plan_weights(&sides[1], backend, point, request);
+    }
+    qs_backend_get_memory(backend, &memory);
     request->device_bytes = memory.free_bytes;
-    request->with_workspace = true;
+    QS_TRY(qs_backend_create(&host, "cpu", 0, opt->n_threads));
+    QS_TRY(plan_weights(&sides[0], backend, point, request));
+    QS_TRY(plan_weights(&sides[1], host, point, request));
+    request->device = &sides[0];
+    request->host = &sides[1];
+out:
+    qs_backend_destroy(host);
+    return err;
+}
+
+/* The plan by itself, or the one that --device-map asks for. */
+static qs_err plan_placement(const options *opt, const findings *f, const qs_model_config *config,
+                             const qs_placement_request *request, qs_placement *placement)
+{
     qs_placement_plan(placement, config, request);
     if (!opt->map.fixed) return QS_OK;
     if (opt->map.n_devices > 1) return QS_OK; /* print_devices has it */
@@ -198,10 +250,12 @@ static qs_err plan_placement(const options *opt, const findings *f, const qs_bac
 }
 
 /* Which layers each GPU takes when the first does not take them all. */
-static qs_err print_devices(const options *opt, const findings *f, const qs_model_config *config,
+static qs_err print_devices(const options *opt, const findings *f, planned_point *point,
                             const qs_placement_request *request)
 {
+    const qs_model_config *config = qs_model_get_config(point->model);
     qs_model_config left = *config;
+    qs_placement_weights weights = {0};
     qs_backend *backend = NULL;
     qs_err err = QS_OK;
     if (opt->map.n_layers > config->n_layers)
@@ -220,6 +274,9 @@ static qs_err print_devices(const options *opt, const findings *f, const qs_mode
         if (opt->map.budget_bytes > 0) QS_TRY(qs_backend_set_budget(backend, opt->map.budget_bytes));
         qs_backend_get_memory(backend, &memory);
         own.device_bytes = memory.free_bytes;
+        QS_TRY(plan_weights(&weights, backend, point, &own));
+        own.device = &weights;
+        own.first_layer = config->n_layers - left.n_layers;
         qs_placement_take(&p, &left, &own, &opt->map, i, left.n_layers);
         (void)fprintf(f->text, "  device %lld: %lld layers%s, needs %s of %s\n", (long long)(opt->common.device + i),
                      (long long)p.n_device_layers, p.n_device_layers == p.n_layers ? ", final norm and head" : "",
@@ -228,12 +285,14 @@ static qs_err print_devices(const options *opt, const findings *f, const qs_mode
             QS_TRY(qs_fail(QS_E_RESOURCE, "place model as asked: device %lld has no room for %lld layers; give it fewer, "
                            "or --device-map auto", (long long)(opt->common.device + i), (long long)p.n_device_layers));
         left.n_layers -= p.n_device_layers;
+        qs_placement_weights_free(&weights);
         qs_backend_destroy(backend);
         backend = NULL;
     }
     if (err == QS_OK && left.n_layers > 0)
         (void)fprintf(f->text, "  host: %lld layers, final norm and head\n", (long long)left.n_layers);
 out:
+    qs_placement_weights_free(&weights);
     qs_backend_destroy(backend);
     return err;
 }
@@ -242,23 +301,24 @@ static qs_err check_model(const options *opt, const findings *f, const qs_backen
 {
     const qs_model_config *c = qs_model_get_config(model);
     qs_spec spec;
-    qs_quant_size size = qs_quant_size_of(NULL, model);
-    qs_err err;
+    qs_placement_weights sides[2] = {{0}};
+    planned_point point = {.model = model, .spec = opt->spec != NULL ? &spec : NULL};
+    qs_err err = QS_OK;
     if (opt->spec != NULL) {
         QS_TRY(qs_spec_parse(&spec, opt->spec));
         for (int role = 0; role < QS_N_LINEARS; role++)
             QS_TRY(qs_spec_check_row(&spec, qs_model_info(model, (qs_role)role, 0).n_in, qs_role_name((qs_role)role)));
-        size = qs_quant_size_of(&spec, model);
     }
     qs_placement placement;
     qs_placement_request request = {
-        .linear_bits = opt->spec != NULL ? size.bpw : 16.0,
+        .linear_bits = 16.0,
         .dense_bits = 16.0,
         .batch = 1,
         .n_ctx = opt->n_ctx,
         .host_bytes = qs_mem_available_bytes(),
     };
-    QS_TRY(plan_placement(opt, f, backend, c, &request, &placement));
+    QS_TRY(plan_sides(opt, backend, &point, &request, sides));
+    QS_TRY(plan_placement(opt, f, c, &request, &placement));
     (void)fprintf(f->text, "\nplacement of %s, %lld tokens of context:\n",
                   opt->spec != NULL ? spec.id : "the reference in f16", (long long)opt->n_ctx);
     qs_placement_print(&placement, &request, f->text);
@@ -268,7 +328,7 @@ static qs_err check_model(const options *opt, const findings *f, const qs_backen
                   (json_int_t)placement.n_device_layers, "device_bytes", bytes_json(placement.device_bytes),
                   "host_bytes", bytes_json(placement.host_bytes)));
     if (qs_backend_has_device(backend) && (opt->map.n_devices > 1 || (!opt->map.fixed && placement.kind != QS_PLACE_DEVICE)))
-        QS_TRY(print_devices(opt, f, c, &request));
+        QS_TRY(print_devices(opt, f, &point, &request));
     size_t most = print_stage_memory(opt, f, model);
     if (placement.kind == QS_PLACE_NONE || most > request.host_bytes) {
         char need[QS_MEM_TEXT_BYTES], have[QS_MEM_TEXT_BYTES];
@@ -282,6 +342,7 @@ static qs_err check_model(const options *opt, const findings *f, const qs_backen
                      "on the CPU\n");
     (void)fprintf(f->text, "\na sweep of this model can run here\n");
 out:
+    for (int i = 0; i < 2; i++) qs_placement_weights_free(&sides[i]);
     return err;
 }
 

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "metric/evaluation.h"
 #include "metric/memory.h"
-#include "quant/quant_run.h"
+#include "quant/quant_file.h"
 #include "scratch.h"
 
 enum { N_PROMPT = 9 };
@@ -285,6 +285,95 @@ static void quantize(sweep *s, qs_backend *backend, const qs_spec *spec, char pa
     must(qs_quant_writer_finish(writer, 0.5, NULL));
 }
 
+/* ---- plans ---- */
+
+/* Deploys and uses it, at the first try; *held is what the device holds beside what its backend began with. */
+static void deploy_within(const fixture *f, const qs_linear_source *source, const qs_deployment_options *options,
+                          int64_t n_layers, qs_deployment *deployment)
+{
+    must(qs_deployment_create(deployment, f->model, source, options));
+    assert_int_equal(deployment->n_loads, 1);
+    assert_int_equal(deployment->placement.n_device_layers, n_layers);
+    use_deployment(f, deployment);
+    if (options->map.budget_bytes > 0)
+        assert_true(deployment->use.vram.peak_bytes - deployment->use.vram.context_bytes <= options->map.budget_bytes);
+}
+
+/* A plan's figure is what the device then holds, scratch aside, which is no more than planned; as a budget it is loaded
+ * at the first try, and a byte less loses a layer; so on, down to the last. */
+static void check_plans(const fixture *f, const qs_linear_source *source, const char *name, bool exact)
+{
+    qs_deployment deployment;
+    qs_deployment_options options = deployment_options();
+    options.exact = exact;
+    must(qs_deployment_create(&deployment, f->model, source, &options));
+    size_t own_bytes = deployment.use.before_bytes, planned = deployment.placement.device_bytes + own_bytes;
+    qs_deployment_destroy(&deployment);
+    for (int64_t n = f->config->n_layers; n > 0; n--) {
+        qs_backend_memory memory;
+        options.map.budget_bytes = planned;
+        deploy_within(f, source, &options, n, &deployment);
+        const qs_placement *p = &deployment.placement;
+        size_t scratch = p->workspace_bytes + (p->kind == QS_PLACE_DEVICE ? p->head_workspace_bytes : 0);
+        qs_backend_get_memory(deployment.backend, &memory);
+        assert_int_equal(p->device_bytes + own_bytes, planned);
+        assert_int_equal(memory.weight_bytes + memory.buffer_bytes + scratch, p->device_bytes);
+        assert_true(memory.workspace_bytes <= own_bytes + scratch);
+        print_message("%s%s: %lld layers in %zu bytes, %zu of them weights, %zu of %zu bytes of scratch\n", name,
+                      exact ? " in f32" : "", (long long)n, planned, memory.weight_bytes,
+                      memory.workspace_bytes - own_bytes, scratch);
+        qs_deployment_destroy(&deployment);
+        options.map.budget_bytes--;
+        deploy_within(f, source, &options, n - 1, &deployment);
+        planned = deployment.placement.device_bytes + own_bytes;
+        qs_deployment_destroy(&deployment);
+    }
+}
+
+/* Codes of one width and ones whose widths differ from matrix to matrix, whose source describes nothing. */
+static void test_plans(void **state)
+{
+    (void)state;
+    qs_backend_destroy(cuda_open());
+    fixture f = fixture_open("llama2");
+    made_up m;
+    check_plans(&f, NULL, "f16", false);
+    check_plans(&f, NULL, "f16", true);
+    made_up_create(&m, f.model, (made_up_options){.bits = 4, .group_size = 32, .zeros = true, .perm = true});
+    check_plans(&f, &m.packed_source, "4 bits", false);
+    made_up_free(&m);
+    fixture_close(&f);
+}
+
+/* Of points in files, which are described and not read: every format that needs no calibration. */
+static void test_plans_of_points(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"nf4", "int8", "rtn:bits=3,group=-1", "fp4:block=64,dq=0,compute=fp16",
+                                        "rtn:bits=2,group=16,sym=0"};
+    enum { N_POINTS = SANITIZED ? 2 : sizeof texts / sizeof *texts };
+    qs_backend_destroy(cuda_open());
+    qs_backend *cpu = backend_open("cpu", 2);
+    char path[QS_PATH_BYTES];
+    int32_t tokens[N_TOKENS];
+    sweep s;
+    for (int i = 0; i < N_TOKENS; i++) tokens[i] = (i * 37 + 5) % 384;
+    sweep_open(&s);
+    const fixture f = {.model = s.model, .config = qs_model_get_config(s.model), .tokens = tokens};
+    for (int i = 0; i < N_POINTS; i++) {
+        qs_spec spec;
+        qs_quant_file *file;
+        must(qs_spec_parse(&spec, texts[i]));
+        quantize(&s, cpu, &spec, path);
+        must(qs_quant_file_open(&file, path, s.model));
+        qs_linear_source source = qs_quant_file_source(file);
+        check_plans(&f, &source, spec.id, false);
+        qs_quant_file_close(file);
+    }
+    sweep_close(&s);
+    qs_backend_destroy(cpu);
+}
+
 /* Points of bitsandbytes' formats: their perplexity is the CPU's, and they decode. */
 static void test_points_of_formats(void **state)
 {
@@ -345,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_budgets),             cmocka_unit_test(test_context),
         cmocka_unit_test(test_maps),                cmocka_unit_test(test_two_devices),
+        cmocka_unit_test(test_plans),               cmocka_unit_test(test_plans_of_points),
         cmocka_unit_test(test_allocation_failures),
         cmocka_unit_test(test_evaluation),          cmocka_unit_test(test_points_of_formats),
         cmocka_unit_test(test_lost_device),

@@ -24,14 +24,16 @@ static void test_bytes(void **state)
     qs_placement_plan(&p, &tiny_llama, &request);
     /* q, o: 576 x 576; k, v: 192 x 576; gate, up, down: 1536 x 576 = 3,538,944 weights at 4.5 bits. */
     assert_int_equal(p.block_bytes, 3538944 * 9 / 16 + 2 * 576 * 4);
+    assert_int_equal(p.host_block_bytes, p.block_bytes);
     assert_int_equal(p.kv_bytes, 2 * 2 * 1024 * 192 * 4);
     assert_int_equal(p.head_bytes, 49152 * 576 * 2 + 576 * 4);
     assert_int_equal(p.embed_bytes, 0);
     assert_int_equal(p.staging_bytes, 1536 * 576 * 4);
-    assert_int_equal(p.scratch_bytes, qs_scratch_bytes(&tiny_llama, 1024) + (1024 * 576 + 2 * 49152) * 4);
+    assert_int_equal(p.scratch_bytes, qs_scratch_bytes(&tiny_llama, 1024) + 64 + 1024 * 576 * 4); /* two positions */
+    assert_int_equal(p.logits_bytes, 2 * 49152 * 4);
     assert_int_equal(p.kind, QS_PLACE_HOST);
     assert_int_equal(p.device_bytes, 0);
-    assert_int_equal(p.host_bytes, 30 * (p.block_bytes + p.kv_bytes) + p.head_bytes + p.scratch_bytes);
+    assert_int_equal(p.host_bytes, 30 * (p.block_bytes + p.kv_bytes) + p.head_bytes + p.logits_bytes + p.scratch_bytes);
 
     qs_model_config qwen = tiny_llama;
     qwen.qkv_bias = qwen.o_bias = qwen.qk_norm = true;
@@ -87,7 +89,7 @@ static void test_split(void **state)
         size_t with_one_more = p.scratch_bytes + ((size_t)p.n_device_layers + 1) * layer;
         if (p.n_device_layers < 29) assert_true(with_one_more > r.device_bytes);
         assert_int_equal(p.host_bytes,
-                         (30 - (size_t)p.n_device_layers) * layer + p.head_bytes + p.scratch_bytes);
+                         (30 - (size_t)p.n_device_layers) * layer + p.head_bytes + p.logits_bytes + p.scratch_bytes);
         last = p.n_device_layers;
     }
     assert_int_equal(last, 0);
@@ -103,33 +105,58 @@ static void test_stream(void **state)
     r.host_bytes = p.host_bytes - 1;
     qs_placement_plan(&p, &tiny_llama, &r);
     assert_int_equal(p.kind, QS_PLACE_STREAM);
-    assert_int_equal(p.host_bytes, p.block_bytes + p.staging_bytes + p.scratch_bytes + p.head_bytes);
+    assert_int_equal(p.host_bytes, p.block_bytes + p.staging_bytes + p.scratch_bytes + p.head_bytes + p.logits_bytes);
     r.host_bytes = p.host_bytes - 1;
     qs_placement_plan(&p, &tiny_llama, &r);
     assert_int_equal(p.kind, QS_PLACE_NONE);
     assert_string_equal(qs_placement_name(p.kind), "none");
 }
 
-/* The workspace of a GPU's kernels is part of the bargain, more of it with the head. */
-static void test_workspace(void **state)
+/* What a backend says that it will keep counts instead of bits: each layer its own, scratch, and more of it with the
+ * head; another backend's on the host; layers from the first that is not placed yet. */
+static void test_weights(void **state)
 {
     (void)state;
-    qs_placement bare, p;
+    enum { N = 30 };
+    size_t device[N], host[N], placed = 0;
+    for (int i = 0; i < N; i++) device[i] = 1000000 + 5000 * (size_t)i, host[i] = 2000000 + (size_t)i;
+    const qs_placement_weights on_device = {.layers = device, .head = 7000000, .workspace = 300000, .head_workspace = 41},
+                               on_host = {.layers = host, .head = 9000000};
+    qs_placement bits, p;
     qs_placement_request r = request;
     r.device_bytes = (size_t)1 << 34;
-    qs_placement_plan(&bare, &tiny_llama, &r);
-    assert_int_equal(bare.workspace_bytes + bare.head_workspace_bytes, 0);
-    r.with_workspace = true;
+    qs_placement_plan(&bits, &tiny_llama, &r);
+    assert_int_equal(bits.workspace_bytes + bits.head_workspace_bytes, 0);
+    r.device = &on_device;
+    r.host = &on_host;
+    r.n_more_logits = 2;
     qs_placement_plan(&p, &tiny_llama, &r);
     assert_int_equal(p.kind, QS_PLACE_DEVICE);
-    assert_int_equal(p.device_bytes - bare.device_bytes, p.workspace_bytes + p.head_workspace_bytes);
-    /* A prompt of 1024 rows and 32 x 2 rows in 16 bits, partial results, 576 x 1536 de-quantised and as stored. */
-    assert_int_equal(p.workspace_bytes, 2 * 1024 * 1536 + 32 * 8 * 1536 + 2 * 576 * 1536 + 576 * 1536 * 9 / 16);
-    assert_int_equal(p.workspace_bytes + p.head_workspace_bytes,
-                     2 * 1024 * 1536 + 32 * 8 * 1536 + 2 * 576 * 1536 + (32 << 20)); /* a piece of the head */
-    r.device_bytes = p.device_bytes - 1;
-    qs_placement_plan(&p, &tiny_llama, &r);
-    assert_int_equal(p.n_device_layers, 29);
+    size_t vectors = 2 * 576 * 4, layer = vectors + p.kv_bytes, all = p.scratch_bytes + 300000;
+    for (int i = 0; i < N; i++) all += device[i] + layer;
+    assert_int_equal(p.logits_bytes, 3 * bits.logits_bytes);
+    assert_int_equal(p.device_bytes, all + 7000000 + 576 * 4 + 41 + p.logits_bytes);
+    for (size_t less = 0; less < 2; less++) {
+        r.device_bytes = p.device_bytes - less;
+        qs_placement one_less;
+        qs_placement_plan(&one_less, &tiny_llama, &r);
+        assert_int_equal(one_less.n_device_layers, N - (int64_t)less);
+        if (less == 0) continue;
+        assert_int_equal(one_less.device_bytes, all - device[N - 1] - layer);
+        assert_int_equal(one_less.host_bytes, host[N - 1] + layer + 9000000 + 576 * 4 + p.scratch_bytes + p.logits_bytes);
+    }
+    /* Two devices of eight layers each, the second one's from the ninth on. */
+    qs_model_config left = tiny_llama;
+    const qs_device_map map = {.fixed = true, .n_devices = 2, .layers = {8, 8}, .n_layers = 16};
+    for (int i = 0; i < 2; i++, placed += 8) {
+        r.first_layer = (int64_t)placed;
+        left.n_layers = N - (int64_t)placed;
+        size_t sum = p.scratch_bytes + 300000;
+        for (size_t k = placed; k < placed + 8; k++) sum += device[k] + layer;
+        qs_placement two;
+        qs_placement_take(&two, &left, &r, &map, i, N);
+        assert_int_equal(two.device_bytes, sum);
+    }
 }
 
 /* Device after device takes what fits or what the map gives it; the head goes with the last layers. */
@@ -258,7 +285,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bytes),  cmocka_unit_test(test_scratch), cmocka_unit_test(test_split),
-        cmocka_unit_test(test_stream), cmocka_unit_test(test_print),   cmocka_unit_test(test_workspace),
+        cmocka_unit_test(test_stream), cmocka_unit_test(test_print),   cmocka_unit_test(test_weights),
         cmocka_unit_test(test_devices), cmocka_unit_test(test_fixed),  cmocka_unit_test(test_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

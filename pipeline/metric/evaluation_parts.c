@@ -28,30 +28,31 @@ qs_deployed qs_deployed_candidate(const qs_evaluation *e, const qs_candidate *ca
 }
 
 static qs_err deploy(const qs_evaluation *e, qs_deployment *out, const qs_deployed *what, int64_t batch, int64_t n_ctx,
-                     bool exact)
+                     bool exact, int64_t n_more_logits)
 {
     qs_deployment_options options = {
         .backend = e->options.backend != NULL ? e->options.backend : qs_backend_name(e->backend),
         .device = e->options.device,
         .map = e->options.map,
-        .linear_bits = what->size.bpw,
         .n_threads = qs_backend_n_threads(e->backend),
         .n_ctx_cap = n_ctx,
         .batch = batch,
         .expected_bytes = (size_t)what->size.bytes,
         .exact = exact,
+        .n_more_logits = n_more_logits,
     };
     return qs_deployment_create(out, what->model, what->reference ? NULL : &what->source, &options);
 }
 
 qs_err qs_deploy(const qs_evaluation *e, qs_deployment *out, const qs_deployed *what, int64_t batch, int64_t n_ctx)
 {
-    return deploy(e, out, what, batch, n_ctx, e->options.compute == QS_COMPUTE_F32);
+    enum { KEPT_LOGITS = 2 }; /* of prompts, and of the reference beside */
+    return deploy(e, out, what, batch, n_ctx, e->options.compute == QS_COMPUTE_F32, KEPT_LOGITS);
 }
 
 qs_err qs_deploy_timed(const qs_evaluation *e, qs_deployment *out, const qs_deployed *what, int64_t n_ctx)
 {
-    return deploy(e, out, what, 1, n_ctx, false);
+    return deploy(e, out, what, 1, n_ctx, false, 0);
 }
 
 static qs_err put_metric(void *context, const qs_metric *metric, const qs_estimate *estimate)

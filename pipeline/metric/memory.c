@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/resident.h"
 
 /* Passes a source on and counts how its linears are stored. */
 typedef struct counting_source {
@@ -34,6 +35,13 @@ static qs_err counting_get_head(void *context, qs_matrix_desc *desc)
     return inner->get_head(inner->context, desc);
 }
 
+static qs_err counting_describe(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
+{
+    const qs_linear_source *inner = ((counting_source *)context)->inner;
+    if (inner->describe != NULL) return inner->describe(inner->context, layer, role, desc);
+    return role == QS_ROLE_HEAD ? inner->get_head(inner->context, desc) : inner->get(inner->context, layer, role, desc);
+}
+
 static int64_t batch_of(const qs_deployment_options *options) { return options->batch > 0 ? options->batch : 1; }
 
 static qs_decoder_options decoder_options(const qs_deployment *d, const qs_model *model,
@@ -53,6 +61,20 @@ static qs_decoder_options decoder_options(const qs_deployment *d, const qs_model
     };
 }
 
+/* What is planned for a model: its weights as each backend will keep them, and what the first device was asked for. */
+typedef struct plans {
+    const qs_model *model;
+    const qs_linear_source *source;
+    qs_placement_weights devices[QS_DEVICES_MAX], host;
+    qs_placement_request first;
+} plans;
+
+static void plans_free(plans *p)
+{
+    for (int i = 0; i < QS_DEVICES_MAX; i++) qs_placement_weights_free(&p->devices[i]);
+    qs_placement_weights_free(&p->host);
+}
+
 static qs_placement_request placement_request(const qs_backend *backend, const qs_deployment_options *options)
 {
     qs_backend_memory memory;
@@ -63,14 +85,22 @@ static qs_placement_request placement_request(const qs_backend *backend, const q
         room = left < room ? left : room;
     }
     return (qs_placement_request){
-        .linear_bits = options->linear_bits > 0.0 ? options->linear_bits : 16.0,
+        .linear_bits = 16.0, /* of a host's share, until that is planned for itself */
         .dense_bits = 16.0,
         .batch = batch_of(options),
         .n_ctx = options->n_ctx_cap,
+        .n_more_logits = options->n_more_logits,
         .device_bytes = room,
         .host_bytes = qs_mem_available_bytes(),
-        .with_workspace = true,
     };
+}
+
+static qs_err plan_weights(qs_placement_weights *out, const plans *p, const qs_deployment *d, const qs_backend *backend,
+                           const qs_deployment_options *options)
+{
+    const qs_decoder_options decoder = decoder_options(d, p->model, options);
+    qs_placement_weights_free(out);
+    return qs_resident_plan_decoder(out, backend, p->model, p->source, &decoder);
 }
 
 static qs_err refuse_host(const qs_model_config *config, const qs_placement_request *request)
@@ -111,14 +141,33 @@ static void say_device(int64_t device, const qs_placement *p, const qs_placement
                 qs_mem_format(have, request->device_bytes));
 }
 
+/* The layers that no device takes: the host's backend is opened, and says what it will keep. */
+static qs_err place_on_host(qs_deployment *d, const qs_model_config *left, const qs_deployment_options *options, plans *p)
+{
+    const qs_model_config *config = qs_model_get_config(p->model);
+    qs_placement_request request = p->first;
+    qs_placement rest;
+    qs_err err = QS_OK;
+    if (d->host == NULL) QS_TRY(qs_backend_create(&d->host, "cpu", 0, options->n_threads));
+    QS_TRY(plan_weights(&p->host, p, d, d->host, options));
+    request.host = p->first.host = &p->host;
+    request.first_layer = config->n_layers - left->n_layers;
+    qs_placement_fix(&d->placement, config, &p->first, d->layers[0]);
+    qs_placement_fix(&rest, left, &request, 0);
+    if (rest.host_bytes > request.host_bytes) return refuse_host(config, &p->first);
+    qs_placement_log(&rest, &request);
+out:
+    return err;
+}
+
 /* Puts layers on device after device, as the map says or as many as fit and limits[] allow; the rest is the host's. The
  * first device's plan becomes d->placement. Said in the log unless everything is on one device. */
-static qs_err place(qs_deployment *d, const qs_model_config *config, const qs_deployment_options *options,
-                    const int64_t limits[QS_DEVICES_MAX])
+static qs_err place(qs_deployment *d, const qs_deployment_options *options, const int64_t limits[QS_DEVICES_MAX],
+                    plans *plan)
 {
     const qs_device_map *map = &options->map;
+    const qs_model_config *config = qs_model_get_config(plan->model);
     qs_model_config left = *config;
-    qs_placement_request request;
     qs_placement p;
     qs_err err = QS_OK;
     if (map->fixed && map->n_layers > config->n_layers)
@@ -130,17 +179,18 @@ static qs_err place(qs_deployment *d, const qs_model_config *config, const qs_de
         if (!wanted) continue;
         QS_TRY(open_device(d, options, i, &found));
         if (!found) break;
-        request = placement_request(backend_of(d, i), options);
+        qs_placement_request request = placement_request(backend_of(d, i), options);
+        QS_TRY(plan_weights(&plan->devices[i], plan, d, backend_of(d, i), options));
+        request.device = &plan->devices[i];
+        request.first_layer = config->n_layers - left.n_layers;
         qs_placement_take(&p, &left, &request, map, i, limits[i]);
         if (i == 0) d->placement = p;
+        if (i == 0) plan->first = request;
         d->layers[i] = p.n_device_layers;
         left.n_layers -= p.n_device_layers;
         say_device(options->device + i, &p, &request);
     }
-    if (left.n_layers == 0) return QS_OK;
-    qs_placement_fix(&p, &left, &request, 0);
-    if (p.host_bytes > request.host_bytes) return refuse_host(config, &request);
-    qs_placement_log(&p, &request);
+    if (left.n_layers > 0) err = place_on_host(d, &left, options, plan);
 out:
     return err;
 }
@@ -157,7 +207,6 @@ static qs_err create_decoder(qs_deployment *d, const qs_model *model, const qs_l
         if (d->layers[i] > 0) parts[n++] = (qs_decoder_part){backend_of(d, i), d->layers[i]};
         n_layers -= d->layers[i];
     }
-    if (n_layers > 0 && d->host == NULL) QS_TRY(qs_backend_create(&d->host, "cpu", 0, options->n_threads));
     if (n_layers > 0) parts[n++] = (qs_decoder_part){d->host, n_layers};
     decoder.parts = parts;
     decoder.n_parts = n;
@@ -167,18 +216,18 @@ out:
     return err;
 }
 
-/* What formats take on a device is known exactly only once it is there, so a plan that turns out too tight gives way to
- * one with fewer layers on every device, unless the user fixed it. */
+/* Another process, or the driver itself, may take what was free when it was planned; then fewer layers go on every device,
+ * unless the user fixed how many. */
 static qs_err load_placed(qs_deployment *d, const qs_model *model, const qs_linear_source *source,
                           const qs_deployment_options *options)
 {
     const qs_model_config *config = qs_model_get_config(model);
-    qs_placement_request request = placement_request(d->backend, options);
+    plans plan = {.model = model, .source = source};
     int64_t limits[QS_DEVICES_MAX];
     qs_err err;
     for (int i = 0; i < QS_DEVICES_MAX; i++) limits[i] = config->n_layers;
-    for (;;) {
-        QS_TRY(place(d, config, options, limits));
+    for (d->n_loads = 1;; d->n_loads++) {
+        QS_TRY(place(d, options, limits, &plan));
         err = create_decoder(d, model, source, options);
         int64_t n_device_layers = 0;
         for (int i = 0; i < QS_DEVICES_MAX; i++) {
@@ -189,8 +238,9 @@ static qs_err load_placed(qs_deployment *d, const qs_model *model, const qs_line
         qs_log_info("%s", qs_error_text());
         qs_log_info("trying again with fewer layers on the device");
     }
-    err = qs_placement_context(err, config, &request, d->placement.n_device_layers);
+    err = qs_placement_context(err, config, &plan.first, d->placement.n_device_layers);
 out:
+    plans_free(&plan);
     return err;
 }
 
@@ -254,7 +304,8 @@ qs_err qs_deployment_create(qs_deployment *out, const qs_model *model, const qs_
     qs_err err;
     *out = (qs_deployment){.use.expected_bytes = options->expected_bytes};
     counting_source counting = {.inner = linears, .use = &out->use};
-    qs_linear_source counted = {.get = counting_get, .get_vector = counting_get_vector, .context = &counting},
+    qs_linear_source counted = {.get = counting_get, .get_vector = counting_get_vector, .context = &counting,
+                                .describe = counting_describe},
                      *source = linears != NULL ? &counted : NULL;
     if (linears != NULL && linears->get_head != NULL) counted.get_head = counting_get_head;
     QS_TRY(create_backend(out, options));

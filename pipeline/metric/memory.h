@@ -31,6 +31,7 @@ typedef struct qs_deployment {
     qs_decoder *decoder;
     qs_placement placement; /* meaningful where the backend has a device: of what the first device takes and leaves */
     int64_t layers[QS_DEVICES_MAX]; /* on each device */
+    int64_t n_loads; /* plans that were tried: 1 unless memory ran out that was free before */
     qs_memory_use use;
 } qs_deployment;
 
@@ -42,7 +43,7 @@ typedef struct qs_deployment_options {
     int64_t batch; /* sequences; 0 = 1 */
     size_t expected_bytes;
     bool exact; /* products on a device as good as f32, for answers, instead of 16-bit activations, as served and timed */
-    double linear_bits; /* stored bits per weight of the linears, to place them; 0 = 16 */
+    int64_t n_more_logits; /* of all sequences, that the caller keeps on the decoder's backend; to place the rest beside */
     qs_device_map map;
 } qs_deployment_options;
 

@@ -71,22 +71,32 @@ out:
     return err;
 }
 
+/* GEMM makes a copy of its own, from f32 on the host; only the form that is kept as it is may be 16 bits wide. */
+static qs_dtype dtype_of(const qs_block_options *options, bool as_stored, qs_storage storage)
+{
+    if ((options->uses & QS_USE_GEMV) != 0) return options->dense_dtype;
+    if (as_stored && storage == QS_STORE_F16) return QS_F16;
+    return as_stored && storage == QS_STORE_BF16 ? QS_BF16 : QS_F32;
+}
+
+void qs_staging_describe(const qs_model *model, qs_role role, int64_t layer, const qs_block_options *options,
+                         bool as_stored, qs_matrix_desc *desc)
+{
+    static const qs_matrix_format formats[] = {[QS_F32] = QS_MATRIX_F32, [QS_F16] = QS_MATRIX_F16,
+                                               [QS_BF16] = QS_MATRIX_BF16};
+    qs_tensor_info info = qs_model_info(model, role, layer);
+    *desc = (qs_matrix_desc){.format = formats[dtype_of(options, as_stored, info.storage)], .n_out = info.n_out,
+                             .n_in = info.n_in};
+}
+
 qs_err qs_staging_read(qs_staging *staging, const qs_model *model, qs_role role, int64_t layer,
                        const qs_block_options *options, bool as_stored, qs_matrix_desc *desc)
 {
     qs_err err = QS_OK;
     qs_tensor_info info = qs_model_info(model, role, layer);
-    qs_dtype dtype = options->dense_dtype;
-    /* GEMM makes a copy of its own, from f32 on the host; only the form that is kept as it is may be 16 bits wide. */
-    bool half = (options->uses & QS_USE_GEMV) != 0 && dtype != QS_F32;
-    if (options->uses == QS_USE_GEMM && as_stored && (info.storage == QS_STORE_F16 || info.storage == QS_STORE_BF16)) {
-        half = true;
-        dtype = info.storage == QS_STORE_F16 ? QS_F16 : QS_BF16;
-    }
-    *desc = (qs_matrix_desc){.format = QS_MATRIX_F32, .n_out = info.n_out, .n_in = info.n_in};
-    if (half) {
-        QS_TRY(read_half(staging, model, role, layer, dtype, &info));
-        desc->format = dtype == QS_F16 ? QS_MATRIX_F16 : QS_MATRIX_BF16;
+    qs_staging_describe(model, role, layer, options, as_stored, desc);
+    if (desc->format != QS_MATRIX_F32) {
+        QS_TRY(read_half(staging, model, role, layer, desc->format == QS_MATRIX_F16 ? QS_F16 : QS_BF16, &info));
         desc->dense = staging->half;
     } else {
         QS_TRY(grow(&staging->f32, &staging->f32_elems, info.n_out * info.n_in, sizeof *staging->f32,
@@ -98,6 +108,18 @@ out:
     return err;
 }
 
+static int64_t padded(int64_t n) { return (n + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
+
+size_t qs_block_vector_bytes(const qs_model_config *config)
+{
+    const qs_model_config *c = config;
+    int64_t kv = c->n_kv_heads * c->head_dim, floats = 2 * padded(c->d_model);
+    if (c->qkv_bias) floats += padded(c->n_heads * c->head_dim) + 2 * padded(kv);
+    if (c->o_bias) floats += padded(c->d_model);
+    if (c->qk_norm) floats += 2 * padded(c->head_dim);
+    return (size_t)floats * sizeof(float);
+}
+
 /* Where each vector lies in the block's one buffer; layers of a model are all alike. */
 static void layout_vectors(qs_block *block)
 {
@@ -107,8 +129,7 @@ static void layout_vectors(qs_block *block)
         *offset = -1;
         if (!qs_model_has(block->model, role, block->layer)) continue;
         *offset = block->vector_floats;
-        int64_t n = qs_model_info(block->model, role, block->layer).n_in;
-        block->vector_floats += (n + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+        block->vector_floats += padded(qs_model_info(block->model, role, block->layer).n_in);
     }
 }
 

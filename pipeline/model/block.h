@@ -19,6 +19,9 @@ typedef struct qs_linear_source {
     /* The head as the linears are stored, instead of the outer model's: then the embedding is no head of it. NULL = it
      * has none of its own. desc as with get(). */
     qs_err (*get_head)(void *context, qs_matrix_desc *desc);
+    /* The description alone, as qs_matrix_need takes it, of a linear or of the head that get_head has (QS_ROLE_HEAD);
+     * valid until the next call. NULL = get and get_head say it, and read what they describe. */
+    qs_err (*describe)(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc);
 } qs_linear_source;
 
 typedef struct qs_block_options {
@@ -39,6 +42,8 @@ QS_MUST_CHECK qs_err qs_block_load(qs_block *block, const qs_linear_source *line
 QS_MUST_CHECK qs_err qs_block_load_linears(qs_block *block, const qs_linear_source *linears, unsigned roles);
 void qs_block_destroy(qs_block *block);
 size_t qs_block_bytes(const qs_block *block);
+/* Of its norms and biases, as they lie in one buffer. */
+size_t qs_block_vector_bytes(const qs_model_config *config);
 
 /* The inputs of the linears, one site for those that share it. */
 typedef enum qs_site { QS_SITE_QKV, QS_SITE_O, QS_SITE_GATE_UP, QS_SITE_DOWN, QS_N_SITES } qs_site;

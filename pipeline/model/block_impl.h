@@ -21,6 +21,10 @@ void qs_staging_free(qs_staging *staging);
 QS_MUST_CHECK qs_err qs_staging_read(qs_staging *staging, const qs_model *model, qs_role role, int64_t layer,
                                      const qs_block_options *options, bool as_stored, qs_matrix_desc *desc);
 
+/* Fills desc without reading. */
+void qs_staging_describe(const qs_model *model, qs_role role, int64_t layer, const qs_block_options *options,
+                         bool as_stored, qs_matrix_desc *desc);
+
 struct qs_block {
     qs_backend *backend;
     const qs_model *model;

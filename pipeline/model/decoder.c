@@ -44,7 +44,12 @@ struct qs_decoder {
 };
 
 /* Where the rows begin in a side's input, in floats; positions are in front of them. */
-static int64_t rows_offset(const qs_decoder *d) { return (d->batch + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
+static int64_t rows_offset(int64_t batch) { return (batch + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
+
+size_t qs_decoder_input_bytes(const qs_model_config *config, int64_t batch, int64_t n_ctx_cap)
+{
+    return (size_t)(rows_offset(batch) + qs_max64(n_ctx_cap, batch) * config->d_model) * sizeof(float);
+}
 
 static int64_t n_rows_max(const qs_decoder *d) { return qs_max64(d->n_ctx_cap, d->batch); }
 
@@ -86,12 +91,12 @@ static qs_err create_caches(qs_decoder *d, side *s)
 static qs_err create_side(qs_decoder *d, side *s, const qs_linear_source *linears, const qs_block_options *options)
 {
     qs_err err = QS_OK;
-    size_t floats = (size_t)(rows_offset(d) + n_rows_max(d) * d->config->d_model);
+    size_t input_bytes = qs_decoder_input_bytes(d->config, d->batch, d->n_ctx_cap);
     QS_TRY(create_blocks(d, s, linears, options));
     QS_TRY(create_caches(d, s));
-    QS_TRY(qs_backend_alloc(s->backend, &s->input, floats * sizeof(float), "positions and hidden states"));
+    QS_TRY(qs_backend_alloc(s->backend, &s->input, input_bytes, "positions and hidden states"));
     s->positions = (int32_t *)(void *)s->input;
-    s->hidden = s->input + rows_offset(d);
+    s->hidden = s->input + rows_offset(d->batch);
     QS_TRY(qs_scratch_create(&s->scratch, s->backend, d->model, n_rows_max(d)));
 out:
     return err;
@@ -167,7 +172,7 @@ qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *
     lay_out_sides(d, backend, options);
     QS_TRY(QS_NEW(d->blocks, config->n_layers, "blocks"));
     QS_TRY(QS_NEW(d->kvs, config->n_layers, "caches"));
-    QS_TRY(QS_NEW(d->staged, rows_offset(d) + d->n_staged * config->d_model, "embeddings"));
+    QS_TRY(QS_NEW(d->staged, rows_offset(d->batch) + d->n_staged * config->d_model, "embeddings"));
     QS_TRY(QS_NEW(d->positions, d->batch, "positions"));
     for (int64_t i = 0; i < d->n_sides; i++) {
         /* What shortens products on a device does nothing for the host's kernels. */
@@ -225,7 +230,7 @@ void qs_decoder_bytes(const qs_decoder *decoder, size_t *weights_bytes, size_t *
 static qs_err stage_embeddings(qs_decoder *d, const int32_t *tokens, int64_t n)
 {
     qs_err err = QS_OK;
-    float *rows = d->staged + rows_offset(d);
+    float *rows = d->staged + rows_offset(d->batch);
     for (int64_t i = 0; i < n; i++) {
         if (tokens[i] < 0 || tokens[i] >= d->config->n_vocab)
             return qs_fail(QS_E_INPUT, "decode: token id %d is outside the vocabulary of %lld", tokens[i],
@@ -274,7 +279,7 @@ qs_err qs_decoder_prefill(qs_decoder *decoder, int64_t index, const int32_t *tok
     for (int64_t row = 0; row < n; row += d->n_staged) {
         int64_t n_rows = qs_min64(n - row, d->n_staged);
         QS_TRY(stage_embeddings(d, tokens + row, n_rows));
-        QS_TRY(qs_backend_upload(first->backend, first->hidden + row * width, d->staged + rows_offset(d),
+        QS_TRY(qs_backend_upload(first->backend, first->hidden + row * width, d->staged + rows_offset(d->batch),
                                  (size_t)(n_rows * width) * sizeof(float)));
     }
     for (int64_t i = 0; i < d->n_sides; i++) {
@@ -377,7 +382,7 @@ out:
 static qs_err step(qs_decoder *d, const int32_t *tokens)
 {
     qs_err err = QS_OK;
-    size_t head_bytes = (size_t)rows_offset(d) * sizeof(float);
+    size_t head_bytes = (size_t)rows_offset(d->batch) * sizeof(float);
     size_t row_bytes = (size_t)(d->batch * d->config->d_model) * sizeof(float);
     for (int64_t i = 0; i < d->batch; i++)
         if (d->positions[i] >= d->n_ctx_cap)

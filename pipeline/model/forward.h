@@ -44,6 +44,8 @@ typedef struct qs_decoder_options {
 QS_MUST_CHECK qs_err qs_decoder_create(qs_decoder **out, qs_backend *backend, const qs_model *model,
                                        const qs_linear_source *linears, const qs_decoder_options *options);
 void qs_decoder_destroy(qs_decoder *decoder);
+/* Of positions and hidden states, on every backend that has layers. */
+size_t qs_decoder_input_bytes(const qs_model_config *config, int64_t batch, int64_t n_ctx_cap);
 /* Bytes of weights (blocks, head, embedding as deployed) and of the KV caches. */
 void qs_decoder_bytes(const qs_decoder *decoder, size_t *weights_bytes, size_t *kv_bytes);
 /* Starts sequence `index` afresh with a prompt; logits [n_vocab] (host) of its last token, NULL = they stay where they

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "model/block.h"
+#include "model/forward.h"
 
 static const char *const names[QS_N_PLACEMENTS] = {
     [QS_PLACE_DEVICE] = "device", [QS_PLACE_SPLIT] = "split", [QS_PLACE_HOST] = "host",
@@ -20,15 +20,26 @@ static size_t bits_to_bytes(double weights, double bits) { return (size_t)ceil(w
 
 static size_t f32_bytes(int64_t n) { return (size_t)n * sizeof(float); }
 
-static size_t block_bytes(const qs_model_config *c, double linear_bits)
+void qs_placement_weights_free(qs_placement_weights *weights)
+{
+    qs_mem_free(weights->layers);
+    *weights = (qs_placement_weights){0};
+}
+
+static double linear_weights(const qs_model_config *c)
 {
     int64_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    double weights = (double)c->d_model * (double)(2 * q + 2 * kv + 3 * c->d_ff);
-    int64_t vectors = 2 * c->d_model;
-    if (c->qkv_bias) vectors += q + 2 * kv;
-    if (c->o_bias) vectors += c->d_model;
-    if (c->qk_norm) vectors += 2 * c->head_dim;
-    return bits_to_bytes(weights, linear_bits) + f32_bytes(vectors);
+    return (double)c->d_model * (double)(2 * q + 2 * kv + 3 * c->d_ff);
+}
+
+/* Layers [first, first + n) of the configuration. */
+static size_t layers_bytes(const qs_model_config *c, const qs_placement_request *r, const qs_placement_weights *weights,
+                           int64_t first, int64_t n)
+{
+    size_t bytes = (size_t)n * qs_block_vector_bytes(c);
+    if (weights == NULL) return bytes + (size_t)n * bits_to_bytes(linear_weights(c), r->linear_bits);
+    for (int64_t i = first; i < first + n; i++) bytes += weights->layers[r->first_layer + i];
+    return bytes;
 }
 
 static size_t staging_bytes(const qs_model_config *c)
@@ -37,47 +48,37 @@ static size_t staging_bytes(const qs_model_config *c)
     return f32_bytes(c->d_model * widest);
 }
 
-/* What the kernels of a GPU take beside what they compute on: activations in 16 bits, of a prompt (once) and of few
- * rows (in two terms, with as much again for partial results of attention), the largest linear de-quantised, and room
- * for a piece of a matrix on its way into the kernels' layout. */
-static size_t workspace_bytes(const qs_model_config *c, const qs_placement_request *r, bool with_head)
-{
-    enum { FEW_ROWS = 32, FEW_ELEM_BYTES = 8, PIECE_BYTES = 32 << 20 };
-    int64_t q = c->n_heads * c->head_dim, widest = c->d_ff > q ? c->d_ff : q;
-    size_t prompt = (size_t)(2 * r->n_ctx * widest), few = (size_t)(FEW_ROWS * FEW_ELEM_BYTES * widest);
-    size_t dense = (size_t)(2 * widest * c->d_model);
-    size_t raw = bits_to_bytes((double)widest * (double)c->d_model, r->linear_bits);
-    size_t head = bits_to_bytes((double)c->n_vocab * (double)c->d_model, r->dense_bits);
-    if (!r->with_workspace) return 0;
-    if (with_head && head > raw) raw = head;
-    return prompt + few + dense + (raw < PIECE_BYTES ? raw : PIECE_BYTES);
-}
-
 static void part_bytes(qs_placement *p, const qs_model_config *c, const qs_placement_request *r)
 {
-    int64_t n_rows = r->n_ctx > r->batch ? r->n_ctx : r->batch;
-    size_t table = bits_to_bytes((double)c->n_vocab * (double)c->d_model, r->dense_bits);
+    int64_t n_rows = r->n_ctx > r->batch ? r->n_ctx : r->batch, n = c->n_layers > 0 ? c->n_layers : 1;
+    size_t table = bits_to_bytes((double)c->n_vocab * (double)c->d_model, r->dense_bits), norm = f32_bytes(c->d_model);
     p->n_layers = c->n_layers;
-    p->block_bytes = block_bytes(c, r->linear_bits);
+    p->block_bytes = layers_bytes(c, r, r->device, 0, c->n_layers) / (size_t)n;
+    p->host_block_bytes = layers_bytes(c, r, r->host, 0, c->n_layers) / (size_t)n;
     p->kv_bytes = f32_bytes(2 * r->batch * r->n_ctx * c->n_kv_heads * c->head_dim);
     p->embed_bytes = c->tied_head ? 0 : table;
-    p->head_bytes = table + f32_bytes(c->d_model);
-    p->scratch_bytes = qs_scratch_bytes(c, n_rows) + f32_bytes(n_rows * c->d_model + r->batch * c->n_vocab);
+    p->head_bytes = (r->device != NULL ? r->device->head : table) + norm;
+    p->host_head_bytes = (r->host != NULL ? r->host->head : table) + norm;
+    p->logits_bytes = f32_bytes((1 + r->n_more_logits) * r->batch * c->n_vocab);
+    p->scratch_bytes = qs_scratch_bytes(c, n_rows) + qs_decoder_input_bytes(c, r->batch, r->n_ctx);
     p->staging_bytes = staging_bytes(c);
-    p->workspace_bytes = workspace_bytes(c, r, false);
-    p->head_workspace_bytes = workspace_bytes(c, r, true) - p->workspace_bytes;
+    p->workspace_bytes = r->device != NULL ? r->device->workspace : 0;
+    p->head_workspace_bytes = r->device != NULL ? r->device->head_workspace : 0;
 }
 
 /* What lies where when the first n layers are on the device; the head joins them when all of them are. */
-static void place(qs_placement *p, int64_t n_device_layers)
+static void place(qs_placement *p, const qs_model_config *c, const qs_placement_request *r, int64_t n_device_layers)
 {
-    size_t layer = p->block_bytes + p->kv_bytes, n = (size_t)n_device_layers;
-    bool head_on_device = n_device_layers == p->n_layers;
-    p->n_device_layers = n_device_layers;
-    p->device_bytes = n > 0 ? n * layer + p->scratch_bytes + p->workspace_bytes : 0;
-    p->host_bytes = ((size_t)p->n_layers - n) * layer + p->embed_bytes;
-    if (head_on_device) p->device_bytes += p->head_bytes + p->head_workspace_bytes;
-    else p->host_bytes += p->head_bytes + p->scratch_bytes;
+    int64_t n = n_device_layers, n_host = p->n_layers - n;
+    bool head_on_device = n == p->n_layers;
+    p->n_device_layers = n;
+    p->device_bytes = 0;
+    if (n > 0)
+        p->device_bytes = layers_bytes(c, r, r->device, 0, n) + (size_t)n * p->kv_bytes + p->scratch_bytes +
+                          p->workspace_bytes;
+    p->host_bytes = layers_bytes(c, r, r->host, n, n_host) + (size_t)n_host * p->kv_bytes + p->embed_bytes;
+    if (head_on_device) p->device_bytes += p->head_bytes + p->logits_bytes + p->head_workspace_bytes;
+    else p->host_bytes += p->host_head_bytes + p->logits_bytes + p->scratch_bytes;
     p->kind = head_on_device ? QS_PLACE_DEVICE : n > 0 ? QS_PLACE_SPLIT : QS_PLACE_HOST;
 }
 
@@ -104,7 +105,7 @@ void qs_placement_fix(qs_placement *out, const qs_model_config *config, const qs
 {
     *out = (qs_placement){0};
     part_bytes(out, config, request);
-    place(out, n_device_layers);
+    place(out, config, request, n_device_layers);
 }
 
 void qs_placement_plan(qs_placement *out, const qs_model_config *config, const qs_placement_request *request)
@@ -114,12 +115,12 @@ void qs_placement_plan(qs_placement *out, const qs_model_config *config, const q
     part_bytes(p, config, request);
     /* From most on the device to least; the first that fits both budgets is the fastest. */
     for (int64_t n = p->n_layers; n >= 0; n--) {
-        place(p, n);
+        place(p, config, request, n);
         if (qs_placement_fits(p, request)) return;
     }
     p->n_device_layers = 0;
     p->device_bytes = 0;
-    p->host_bytes = p->block_bytes + p->staging_bytes + p->scratch_bytes + p->head_bytes;
+    p->host_bytes = p->host_block_bytes + p->staging_bytes + p->scratch_bytes + p->host_head_bytes + p->logits_bytes;
     p->kind = p->host_bytes <= request->host_bytes ? QS_PLACE_STREAM : QS_PLACE_NONE;
 }
 
@@ -147,11 +148,12 @@ void qs_placement_print(const qs_placement *placement, const qs_placement_reques
     (void)fprintf(stream, "placement: %s\n", names[p->kind]);
     print_part(stream, "layers", p->n_device_layers, p->block_bytes, "device");
     print_part(stream, "their KV caches", p->n_device_layers, p->kv_bytes, "device");
-    print_part(stream, "layers", n_host, p->block_bytes, rest);
+    print_part(stream, "layers", n_host, p->host_block_bytes, rest);
     if (resident) print_part(stream, "their KV caches", n_host, p->kv_bytes, "host");
     else print_part(stream, "largest linear in f32", 1, p->staging_bytes, "host");
     print_part(stream, "embedding", 1, p->embed_bytes, resident ? "host" : "read row by row from the file");
-    print_part(stream, "head and final norm", 1, p->head_bytes, head);
+    print_part(stream, "head and final norm", 1, p->kind == QS_PLACE_DEVICE ? p->head_bytes : p->host_head_bytes, head);
+    print_part(stream, "logits", 1, p->logits_bytes, head);
     print_part(stream, "activations", 1, p->scratch_bytes,
                p->kind == QS_PLACE_SPLIT ? "device and host" : head);
     print_part(stream, "workspace of kernels", p->n_device_layers > 0 ? 1 : 0,

@@ -1,5 +1,6 @@
 /* Placement: the bytes of each part of a deployed model, and which parts go on a device of a given budget.
- * Arithmetic on the configuration alone; nothing is opened or allocated. */
+ * Arithmetic on the configuration, and on what backends say that they will keep (model/resident.h); nothing is opened or
+ * allocated. */
 #ifndef QS_MODEL_PLACEMENT_H
 #define QS_MODEL_PLACEMENT_H
 
@@ -9,16 +10,27 @@
 #include "base/error.h"
 #include "model/config.h"
 
+/* What a backend will keep of a model's matrices, and its scratch, whatever the layers that it gets. */
+typedef struct qs_placement_weights {
+    size_t *layers; /* [n_layers] the linears of each */
+    size_t head;
+    size_t workspace, head_workspace; /* and more of it with the head */
+} qs_placement_weights;
+
 typedef struct qs_placement_request {
     double linear_bits;   /* stored bits per weight of a block's linears, scales and zeros included */
     double dense_bits;    /* per weight of embedding and head */
     int64_t batch, n_ctx; /* sequences at once, and tokens that each may reach */
+    int64_t n_more_logits; /* of all sequences, that the decoder's user keeps beside its own */
     size_t device_bytes;  /* budget on the device; 0 = there is none */
     size_t host_bytes;    /* budget on the host */
-    bool with_workspace;  /* the device's kernels take memory for themselves */
+    const qs_placement_weights *device, *host; /* NULL = nothing is known but the bits */
+    int64_t first_layer;  /* in their layers: of a configuration whose first ones are placed already */
 } qs_placement_request;
 
 enum { QS_DEVICES_MAX = 8 };
+
+void qs_placement_weights_free(qs_placement_weights *weights);
 
 /* Where the user wants layers to go. All zero: as many of them on the devices as fit, on each before the next. */
 typedef struct qs_device_map {
@@ -52,11 +64,12 @@ typedef struct qs_placement {
     qs_placement_kind kind;
     int64_t n_layers, n_device_layers;
     /* bytes of one of each */
-    size_t block_bytes;   /* linears as stored, norms and biases in f32 */
+    size_t block_bytes, host_block_bytes; /* linears as kept on each side, in the mean; norms and biases in f32 */
     size_t kv_bytes;      /* of one layer, in f32 */
     size_t embed_bytes;   /* 0 when tied: then the head serves for both */
-    size_t head_bytes;    /* with the final norm */
-    size_t scratch_bytes; /* activations, logits; on every side that computes */
+    size_t head_bytes, host_head_bytes; /* as kept on each side, with the final norm */
+    size_t logits_bytes;  /* beside the head */
+    size_t scratch_bytes; /* activations; on every side that computes */
     size_t staging_bytes; /* the largest linear in f32, on the host when streaming */
     size_t workspace_bytes;      /* of the device's kernels */
     size_t head_workspace_bytes; /* more of it when the head is there too */

@@ -22,6 +22,8 @@ struct qs_quant_file {
     int64_t layer;
     bool has_head;
     qs_packed head; /* from its first use on */
+    qs_packed described;                            /* without contents */
+    qs_packed_group described_groups[QS_MIX_GROUPS_MAX]; /* its own */
 };
 
 static bool text_is(const qs_artifact *a, const char *path, const char *wanted)
@@ -189,14 +191,12 @@ static qs_err shape_slot(qs_quant_file *file, int64_t layer, int role)
     return qs_packed_alloc(slot, zeros, perm);
 }
 
-/* Everything anew: groups differ from matrix to matrix. */
-static qs_err load_exl2(qs_quant_file *file, int64_t layer, int role, qs_packed *p)
+/* groups[QS_MIX_GROUPS_MAX], and the numbers that follow from them. */
+static qs_err shape_exl2(const qs_quant_file *file, int64_t layer, int role, qs_packed_group *groups, qs_packed *out)
 {
     qs_tensor_info info = qs_model_info(file->model, (qs_role)role, layer);
-    qs_packed_group groups[QS_MIX_GROUPS_MAX];
     int64_t n_groups;
     qs_err err;
-    qs_packed_free(p);
     QS_TRY(get_int(file, layer, role, "@n_groups", &n_groups));
     if (n_groups < 1 || n_groups > QS_MIX_GROUPS_MAX) {
         char path[QS_QUANT_NODE_BYTES];
@@ -205,10 +205,21 @@ static qs_err load_exl2(qs_quant_file *file, int64_t layer, int role, qs_packed 
         goto out;
     }
     QS_TRY(read_data(file, layer, role, "groups", QS_I32, groups, 2 * n_groups));
-    QS_TRY(qs_context(qs_packed_shape_exl2(p, info.n_out, info.n_in, groups, n_groups), "%s", file->path));
+    QS_TRY(qs_context(qs_packed_shape_exl2(out, info.n_out, info.n_in, groups, n_groups), "%s", file->path));
+out:
+    return err;
+}
+
+/* Everything anew: groups differ from matrix to matrix. */
+static qs_err load_exl2(qs_quant_file *file, int64_t layer, int role, qs_packed *p)
+{
+    qs_packed_group groups[QS_MIX_GROUPS_MAX];
+    qs_err err;
+    qs_packed_free(p);
+    QS_TRY(shape_exl2(file, layer, role, groups, p));
     QS_TRY(qs_packed_alloc_exl2(p, groups));
-    QS_TRY(read_data(file, layer, role, "scale_codes", QS_U8, p->scale_codes, p->n_out * n_groups));
-    QS_TRY(read_data(file, layer, role, "scale_max", QS_F16, p->scale_max, n_groups));
+    QS_TRY(read_data(file, layer, role, "scale_codes", QS_U8, p->scale_codes, p->n_out * p->n_groups));
+    QS_TRY(read_data(file, layer, role, "scale_max", QS_F16, p->scale_max, p->n_groups));
 out:
     return err;
 }
@@ -276,6 +287,29 @@ static qs_err get_head(void *context, qs_matrix_desc *desc)
     return err;
 }
 
+/* Widths and groups of EXL2 are read, of the others that they are there; no codes. */
+static qs_err describe(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
+{
+    static uint8_t some_zeros, some_codes; /* never read: they are not NULL */
+    static int32_t some_perm;
+    qs_quant_file *file = context;
+    qs_packed *p = &file->described;
+    qs_err err;
+    if (file->spec.method->format == QS_PACKED_EXL2) {
+        QS_TRY(shape_exl2(file, layer, role, file->described_groups, p));
+        p->groups = file->described_groups;
+        p->perm = &some_perm;
+    } else {
+        QS_TRY(wanted_shape(file, layer, role, p));
+        p->zeros = has_data(file, layer, role, "zeros") ? &some_zeros : NULL;
+        p->perm = has_data(file, layer, role, "perm") ? &some_perm : NULL;
+        p->absmax_codes = file->spec.double_quant ? &some_codes : NULL;
+    }
+    *desc = (qs_matrix_desc){.format = QS_MATRIX_INT, .n_out = p->n_out, .n_in = p->n_in, .packed = p};
+out:
+    return err;
+}
+
 static qs_err get_vector(void *context, int64_t layer, qs_role role, int64_t n, float *dst, bool *found)
 {
     const qs_quant_file *file = context;
@@ -290,7 +324,7 @@ static qs_err get_vector(void *context, int64_t layer, qs_role role, int64_t n, 
 qs_linear_source qs_quant_file_source(qs_quant_file *file)
 {
     return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = file,
-                              .outer = file->turned, .get_head = file->has_head ? get_head : NULL};
+                              .outer = file->turned, .get_head = file->has_head ? get_head : NULL, .describe = describe};
 }
 
 qs_err qs_quant_file_losses(const qs_quant_file *file, double *loss)

@@ -2,19 +2,52 @@
 
 #include "backend/packed.h"
 #include "model/model_record.h"
+#include "quant/methods.h"
+#include "quant/mix.h"
+
+/* Of a spec without a budget. Nothing looks at more of zeros, perm and codes of maxima than whether they are there. */
+static qs_err describe(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed_group *groups, qs_packed *out)
+{
+    static uint8_t some_zeros, some_codes;
+    static int32_t some_perm;
+    qs_err err;
+    if (spec->method->format == QS_PACKED_EXL2) {
+        err = qs_packed_shape_exl2(out, n_out, n_in, groups, qs_mix_groups(spec->mix, n_in, groups));
+        out->groups = groups;
+        out->perm = &some_perm;
+        return err;
+    }
+    err = qs_spec_shape(spec, n_out, n_in, out);
+    out->absmax_codes = spec->double_quant ? &some_codes : NULL;
+    out->zeros = spec->sym ? NULL : &some_zeros;
+    out->perm = qs_spec_has_perm(spec, n_in) ? &some_perm : NULL;
+    return err;
+}
+
+qs_err qs_quant_describe(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed_group *groups, qs_packed *out)
+{
+    qs_spec options[QS_OPTIONS_MAX];
+    const qs_spec *best = NULL;
+    int64_t best_bits = 0, share = qs_quant_matrix_bits(spec, n_out, n_in);
+    if (spec->bpw <= 0) return describe(spec, n_out, n_in, groups, out);
+    int64_t n = spec->method->options(spec, options);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t bits = qs_quant_matrix_bits(&options[i], n_out, n_in);
+        bool is_better = best_bits < share ? bits > best_bits : bits >= share && bits < best_bits;
+        if (best != NULL && !is_better) continue;
+        best = &options[i];
+        best_bits = bits;
+    }
+    return describe(best, n_out, n_in, groups, out);
+}
 
 int64_t qs_quant_matrix_bits(const qs_spec *spec, int64_t n_out, int64_t n_in)
 {
-    uint8_t zeros = 0; /* qs_packed_stored_bits asks only whether zeros, perm and codes of maxima are there */
-    int32_t perm = 0;
+    qs_packed_group groups[QS_MIX_GROUPS_MAX];
     qs_packed packed;
     if (spec == NULL) return n_out * n_in * 16;
     if (spec->bpw > 0) return (int64_t)(spec->bpw * (double)(n_out * n_in)); /* its share of the budget, on average */
-    if (qs_spec_shape(spec, n_out, n_in, &packed) != QS_OK) return 0;
-    packed.absmax_codes = spec->double_quant ? &zeros : NULL;
-    packed.zeros = spec->sym ? NULL : &zeros;
-    packed.perm = qs_spec_has_perm(spec, n_in) ? &perm : NULL;
-    return qs_packed_stored_bits(&packed);
+    return describe(spec, n_out, n_in, groups, &packed) == QS_OK ? qs_packed_stored_bits(&packed) : 0;
 }
 
 int64_t qs_quant_linear_bits(const qs_spec *spec, const qs_model *model)
