@@ -6,6 +6,8 @@ enum { N_POINTS = sizeof point_texts / sizeof *point_texts, H16 = 0, H4 = 3, H2 
 
 #include "tests/point_fixture.h"
 
+#include "tests/described.h"
+
 #include "metric/memory.h"
 #include "metric/score.h"
 #include "model/turned.h"
@@ -74,6 +76,9 @@ static void test_logits(void **state)
         qs_scorer *scorer;
         qs_decoder *decoder;
         const qs_decoder_options options = {.batch = 1, .n_ctx_cap = N_TOKENS, .block = {.dense_dtype = QS_F16}};
+        for (int64_t layer = 0; layer < f.config->n_layers; layer++)
+            for (qs_role role = 0; role < QS_N_LINEARS; role++) assert_described(&source, layer, role);
+        assert_described(&source, 0, QS_ROLE_HEAD);
         OK(source.get_head(source.context, &desc));
         assert_true(desc.n_out == n_vocab && desc.n_in == f.config->d_model);
         float *hidden = hidden_of(file), *wanted = defined_logits(desc.packed, hidden), *logits = floats(n_logits);

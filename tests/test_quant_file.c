@@ -1,6 +1,6 @@
 /* Quant artifacts: what was solved comes back, finished work is recognised and nothing else is, and an
  * artifact of another model is refused (product.md: a second run does only what is missing or stale). */
-#include "tests/scratch.h"
+#include "tests/described.h"
 
 #include "model/model_record.h"
 #include "quant/grid.h"
@@ -167,6 +167,13 @@ static void test_round_trip(void **state)
             assert_int_equal(desc.format, QS_MATRIX_INT);
             assert_true(desc.n_out == desc.packed->n_out && desc.n_in == desc.packed->n_in);
             assert_same_matrix(desc.packed, &layers[l][s].linears[role].packed);
+            qs_packed_group groups[QS_MIX_GROUPS_MAX];
+            qs_packed planned;
+            const qs_matrix_desc foretold = {.format = QS_MATRIX_INT, .n_out = desc.n_out, .n_in = desc.n_in,
+                                             .packed = &planned};
+            assert_described(&source, l, (qs_role)role);
+            OK(qs_quant_describe(&specs[s], desc.n_out, desc.n_in, groups, &planned));
+            assert_same_description(&foretold, &desc);
         }
         for (int l = 0; l < 2; l++) assert_same_vectors(&source, l, &layers[l][s], specs[s].method->folds);
         OK(qs_quant_file_losses(file, losses));
