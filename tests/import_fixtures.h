@@ -3,6 +3,7 @@
 #ifndef TESTS_IMPORT_FIXTURES_H
 #define TESTS_IMPORT_FIXTURES_H
 
+#include "tests/described.h"
 #include "tests/export_fixtures.h"
 
 #include "base/json.h"
@@ -99,6 +100,7 @@ static inline void check_round_trip(const char *text, const char *format, int ze
         OK(b.get(b.context, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS), &wanted));
         assert_int_equal(made.format, QS_MATRIX_INT);
         assert_same_matrix(made.packed, wanted.packed);
+        assert_described(&a, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS));
     }
     compare_vectors(&a, &b);
     qs_quant_file_close(file);

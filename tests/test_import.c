@@ -52,6 +52,7 @@ static void test_gguf(void **state)
         for (qs_role role = 0; role < QS_N_LINEARS; role++) {
             OK(source.get(source.context, 1, role, &desc));
             assert_int_equal(desc.format, rows[r].format);
+            assert_described(&source, 1, role);
             OK(qs_model_read_f32(qs_checkpoint_model(checkpoint), role, 1, values));
             for (int64_t o = 0; o < desc.n_out; o++) {
                 if (desc.packed != NULL) qs_packed_dequant_rows(desc.packed, o, 1, row);

@@ -41,7 +41,9 @@ static void test_fixture(void **state)
     for (int i = 0; i < 2 * QS_N_LINEARS; i++) {
         OK(source.get(source.context, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS), &desc));
         check_digest(text, &desc, (qs_role)(i % QS_N_LINEARS), i / QS_N_LINEARS);
+        assert_described(&source, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS));
     }
+    assert_described(&source, 0, QS_ROLE_HEAD);
     assert_false(qs_model_get_config(qs_checkpoint_model(checkpoint))->tied_head);
     assert_non_null(source.get_head);
     OK(source.get_head(source.context, &desc));

@@ -104,6 +104,7 @@ static void test_awq(void **state)
         OK(a.get(a.context, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS), &made));
         OK(b.get(b.context, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS), &wanted));
         assert_same_matrix(made.packed, wanted.packed);
+        assert_described(&a, i / QS_N_LINEARS, (qs_role)(i % QS_N_LINEARS));
     }
     qs_checkpoint_close(checkpoint);
     qs_quant_file_close(file);

@@ -348,10 +348,27 @@ static qs_err get_head(void *context, qs_matrix_desc *desc)
     return err;
 }
 
+static qs_err describe_linear(void *context, int64_t layer, qs_role role, qs_matrix_desc *desc)
+{
+    qs_checkpoint *c = context;
+    char prefix[PREFIX_BYTES];
+    qs_tensor_info info = qs_model_info(c->model, role, layer);
+    qs_packed *p = &c->described;
+    bool packed = is_foreign(c, role, layer);
+    qs_err err = QS_OK;
+    *p = (qs_packed){0};
+    if (packed) QS_TRY(c->layout->describe(c, prefix_of(prefix, role, layer), info.n_out, info.n_in, p));
+    else if (qs_model_get_gguf(c->model) != NULL) QS_TRY(qs_checkpoint_gguf_shape(c->model, role, layer, p, &packed));
+    *desc = (qs_matrix_desc){.format = packed ? QS_MATRIX_INT : QS_MATRIX_F32, .n_out = info.n_out, .n_in = info.n_in,
+                             .packed = packed ? p : NULL};
+out:
+    return err;
+}
+
 qs_linear_source qs_checkpoint_source(qs_checkpoint *c)
 {
     return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = c, .outer = c->model,
-                              .get_head = is_foreign(c, QS_ROLE_HEAD, 0) ? get_head : NULL};
+                              .get_head = is_foreign(c, QS_ROLE_HEAD, 0) ? get_head : NULL, .describe = describe_linear};
 }
 
 /* ---- for the layouts ---- */

@@ -116,6 +116,14 @@ static qs_err put_codes(const qs_safetensor *t, qs_packed *p)
     return QS_OK;
 }
 
+static qs_err describe(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    qs_err err = qs_packed_shape(out, 4, n_out, n_in, c->config.group_size);
+    (void)prefix;
+    out->zeros = &c->presence.bytes;
+    return err;
+}
+
 static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
 {
     const qs_safetensor *codes, *zeros, *scales;
@@ -150,4 +158,5 @@ const qs_checkpoint_layout qs_checkpoint_awq = {
     .foreign = {.mark = ".qweight", .leaves = awq_leaves},
     .read_config = read_config,
     .load = load,
+    .describe = describe,
 };

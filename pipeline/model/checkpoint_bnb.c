@@ -132,6 +132,17 @@ static qs_err put_codes_4(const qs_safetensor *t, qs_packed *p)
     return QS_OK;
 }
 
+static qs_err describe_4(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    state s = {0};
+    qs_err err;
+    QS_TRY(read_state(&s, c, prefix, n_out, n_in));
+    QS_TRY(qs_packed_shape_blocks(out, s.format, n_out, n_in, s.block, c->config.compute));
+    out->absmax_codes = s.nested ? &c->presence.bytes : NULL;
+out:
+    return err;
+}
+
 static qs_err load_4(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
 {
     const qs_safetensor *weight, *absmax, *map, *nested;
@@ -163,6 +174,12 @@ out:
 }
 
 /* ---- int8 ---- */
+
+static qs_err describe_8(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    (void)prefix;
+    return qs_packed_shape_int8(out, n_out, n_in, (float)c->config.threshold);
+}
 
 static qs_err load_8(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
 {
@@ -210,10 +227,10 @@ static const char *const leaves_8[] = {".weight", ".SCB", ".weight_format", NULL
 
 const qs_checkpoint_layout qs_checkpoint_bnb_4 = {
     .method = "bitsandbytes", .foreign = {.mark = ".weight.absmax", .leaves = leaves_4}, .accepts = accepts_4,
-    .read_config = read_4, .load = load_4, .settle = settle_4,
+    .read_config = read_4, .load = load_4, .describe = describe_4, .settle = settle_4,
 };
 
 const qs_checkpoint_layout qs_checkpoint_bnb_8 = {
     .method = "bitsandbytes", .foreign = {.mark = ".SCB", .leaves = leaves_8}, .accepts = accepts_8,
-    .read_config = read_8, .load = load_8,
+    .read_config = read_8, .load = load_8, .describe = describe_8,
 };

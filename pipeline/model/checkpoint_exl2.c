@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "model/checkpoint_impl.h"
 
-enum { PAD = 32, PER_WORD = 8, GROUPS_MAX = 2048, NAME_BYTES = QS_TENSOR_NAME_BYTES + 64 };
+enum { PAD = 32, PER_WORD = 8, GROUPS_MAX = QS_EXL2_GROUPS_MAX, NAME_BYTES = QS_TENSOR_NAME_BYTES + 64 };
 
 static qs_err read_config(qs_checkpoint_config *out, const json_t *object, const char *name)
 {
@@ -99,13 +99,13 @@ static void read_codes(const qs_safetensor *words, const qs_safetensor *scales, 
     }
 }
 
-static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+/* Words, and table[GROUPS_MAX] of the groups: no code is looked at. */
+static qs_err shape(const qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed_group *table,
+                    const qs_safetensor **found, qs_packed *out)
 {
-    const qs_safetensor *words, *groups, *scales, *largest, *places;
-    qs_packed_group table[GROUPS_MAX];
+    const qs_safetensor *words, *groups;
     int64_t n_groups = 0, padded = (n_out + PAD - 1) / PAD * PAD;
     qs_err err;
-    *out = (qs_packed){0};
     QS_TRY(find(&words, c, prefix, ".q_weight"));
     int64_t n_words = words->n_dims == 2 ? words->shape[0] : 0;
     const qs_leaf words_leaf = {".q_weight", QS_ST_I32, QS_ST_I32, 2, {n_words, padded}, false};
@@ -113,14 +113,37 @@ static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t 
     QS_TRY(find(&groups, c, prefix, ".q_groups"));
     QS_TRY(qs_context(read_groups(groups, n_words, n_in, table, &n_groups), "read checkpoint %s",
                       qs_model_path(c->model)));
+    QS_TRY(qs_context(qs_packed_shape_exl2(out, n_out, n_in, table, n_groups), "read checkpoint %s: tensor %s",
+                      qs_model_path(c->model), groups->name));
+    *found = words;
+out:
+    return err;
+}
+
+static qs_err describe(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    const qs_safetensor *words;
+    qs_err err = shape(c, prefix, n_out, n_in, c->presence.groups, &words, out);
+    out->groups = c->presence.groups;
+    out->perm = &c->presence.perm;
+    return err;
+}
+
+static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    const qs_safetensor *words, *scales, *largest, *places;
+    qs_packed_group table[GROUPS_MAX];
+    int64_t padded = (n_out + PAD - 1) / PAD * PAD;
+    qs_err err;
+    *out = (qs_packed){0};
+    QS_TRY(shape(c, prefix, n_out, n_in, table, &words, out));
+    const int64_t n_groups = out->n_groups;
     const qs_leaf scales_leaf = {".q_scale", QS_ST_I32, QS_ST_I32, 2, {n_groups, padded / PER_WORD}, false};
     const qs_leaf largest_leaf = {".q_scale_max", QS_ST_F16, QS_ST_F16, 1, {n_groups, 0}, false};
     const qs_leaf places_leaf = {".q_invperm", QS_ST_I32, QS_ST_I32, 1, {n_in, 0}, false};
     QS_TRY(qs_checkpoint_leaf(&scales, c, prefix, &scales_leaf, " and q_groups"));
     QS_TRY(qs_checkpoint_leaf(&largest, c, prefix, &largest_leaf, " and q_groups"));
     QS_TRY(qs_checkpoint_leaf(&places, c, prefix, &places_leaf, ""));
-    QS_TRY(qs_context(qs_packed_shape_exl2(out, n_out, n_in, table, n_groups), "read checkpoint %s: tensor %s",
-                      qs_model_path(c->model), groups->name));
     QS_TRY(qs_packed_alloc_exl2(out, table));
     QS_TRY(qs_context(read_perm(places, out), "read checkpoint %s", qs_model_path(c->model)));
     read_codes(words, scales, out);
@@ -138,4 +161,5 @@ const qs_checkpoint_layout qs_checkpoint_exl2 = {
     .foreign = {.mark = ".q_weight", .leaves = exl2_leaves, .head = true},
     .read_config = read_config,
     .load = load,
+    .describe = describe,
 };

@@ -17,15 +17,20 @@ static void unpack(qs_storage storage, const uint8_t *qs, uint8_t *codes)
     }
 }
 
+qs_err qs_checkpoint_gguf_shape(const qs_model *model, qs_role role, int64_t layer, qs_packed *out, bool *packed)
+{
+    qs_tensor_info info = qs_model_info(model, role, layer);
+    *packed = info.storage == QS_STORE_Q4_0 || info.storage == QS_STORE_Q8_0;
+    return *packed ? qs_packed_shape(out, info.storage == QS_STORE_Q8_0 ? 8 : 4, info.n_out, info.n_in, BLOCK) : QS_OK;
+}
+
 qs_err qs_checkpoint_gguf_load(const qs_model *model, qs_role role, int64_t layer, qs_packed *out, bool *packed)
 {
     qs_tensor_info info = qs_model_info(model, role, layer);
     uint8_t *codes = NULL;
     size_t block_bytes = qs_storage_get(info.storage)->block_bytes;
-    qs_err err;
-    *packed = info.storage == QS_STORE_Q4_0 || info.storage == QS_STORE_Q8_0;
-    if (!*packed) return QS_OK;
-    QS_TRY(qs_packed_shape(out, info.storage == QS_STORE_Q8_0 ? 8 : 4, info.n_out, info.n_in, BLOCK));
+    qs_err err = qs_checkpoint_gguf_shape(model, role, layer, out, packed);
+    if (err != QS_OK || !*packed) return err;
     QS_TRY(qs_packed_alloc(out, false, false));
     QS_TRY(QS_NEW(codes, info.n_in, "codes of a row"));
     for (int64_t o = 0; o < info.n_out; o++) {

@@ -257,20 +257,50 @@ out:
     return err;
 }
 
-static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+/* Numbers, whether it has zero points, and its tensors. */
+static qs_err shape(const qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out,
+                    bool *has_zeros, leaves *l)
 {
     qs_checkpoint_config own;
-    leaves l;
-    bool permuted = false;
-    *out = (qs_packed){0};
     qs_err err = config_of(&own, c, prefix);
     if (err != QS_OK) return err;
+    *has_zeros = !own.sym;
     if (n_in % WORD_BITS != 0 || n_out * own.bits % WORD_BITS != 0)
         return qs_fail(QS_E_UNSUPPORTED, "read checkpoint %s: %s is %lld x %lld, no multiple of 32",
                        qs_model_path(c->model), prefix, (long long)n_out, (long long)n_in);
     QS_TRY(qs_packed_shape(out, (int)own.bits, n_out, n_in, own.group_size));
-    QS_TRY(find_leaves(&l, c, prefix, out));
-    QS_TRY(qs_packed_alloc(out, !own.sym, l.groups != NULL));
+    QS_TRY(find_leaves(l, c, prefix, out));
+out:
+    return err;
+}
+
+/* Of permutations the order of groups is read. */
+static qs_err describe(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    leaves l;
+    int32_t *perm = NULL;
+    bool has_zeros, permuted = false;
+    qs_err err;
+    QS_TRY(shape(c, prefix, n_out, n_in, out, &has_zeros, &l));
+    if (l.groups != NULL) {
+        QS_TRY(QS_NEW(perm, n_in, "order of columns"));
+        QS_TRY(order_groups(c, prefix, l.groups, out, perm, &permuted));
+    }
+    out->zeros = has_zeros ? &c->presence.bytes : NULL;
+    out->perm = permuted ? &c->presence.perm : NULL;
+out:
+    qs_mem_free(perm);
+    return err;
+}
+
+static qs_err load(qs_checkpoint *c, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out)
+{
+    leaves l;
+    bool permuted = false, has_zeros;
+    qs_err err;
+    *out = (qs_packed){0};
+    QS_TRY(shape(c, prefix, n_out, n_in, out, &has_zeros, &l));
+    QS_TRY(qs_packed_alloc(out, has_zeros, l.groups != NULL));
     if (l.groups != NULL) QS_TRY(order_groups(c, prefix, l.groups, out, out->perm, &permuted));
     if (!permuted) {
         qs_mem_free(out->perm);
@@ -392,5 +422,6 @@ const qs_checkpoint_layout qs_checkpoint_gptq = {
     .foreign = {.mark = ".qweight", .leaves = gptq_leaves},
     .read_config = read_config,
     .load = load,
+    .describe = describe,
     .settle = settle,
 };

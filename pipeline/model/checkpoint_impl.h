@@ -5,6 +5,8 @@
 #include "model/checkpoint.h"
 #include "model/weights_impl.h"
 
+enum { QS_EXL2_GROUPS_MAX = 2048 }; /* of an EXL2 matrix */
+
 /* What "quantization_config" says. */
 typedef struct qs_checkpoint_config {
     int64_t bits, group_size; /* group_size -1 = the whole row */
@@ -33,6 +35,8 @@ typedef struct qs_checkpoint_layout {
     /* Fills a packed matrix [n_out, n_in] from the tensors below `prefix`, and checks all of them; on failure
      * *out holds nothing. */
     qs_err (*load)(qs_checkpoint *checkpoint, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out);
+    /* The same without contents, as qs_matrix_need takes it; pointers to what there is go to qs_checkpoint.presence. */
+    qs_err (*describe)(qs_checkpoint *checkpoint, const char *prefix, int64_t n_out, int64_t n_in, qs_packed *out);
     /* Once, after opening: what is known only from the tensors. NULL = nothing. */
     qs_err (*settle)(qs_checkpoint *checkpoint);
 } qs_checkpoint_layout;
@@ -49,6 +53,12 @@ struct qs_checkpoint {
     qs_packed packed[QS_N_LINEARS]; /* of `layer` */
     qs_packed head;                 /* in low bits, from its first use on */
     float *dense[QS_N_LINEARS];     /* the same, where a linear is not quantised */
+    qs_packed described;            /* without contents */
+    struct {
+        uint8_t bytes;
+        int32_t perm;
+        qs_packed_group groups[QS_EXL2_GROUPS_MAX];
+    } presence; /* what pointers of `described` point to; groups alone are looked at */
     bool loaded[QS_N_LINEARS];
     int64_t layer;
 };
@@ -72,5 +82,8 @@ QS_MUST_CHECK qs_err qs_checkpoint_scales(const qs_checkpoint *checkpoint, const
 /* A linear of a GGUF file: codes where the type has integers around a fixed middle; false = read it as numbers. */
 QS_MUST_CHECK qs_err qs_checkpoint_gguf_load(const qs_model *model, qs_role role, int64_t layer, qs_packed *out,
                                              bool *packed);
+/* Its numbers alone. */
+QS_MUST_CHECK qs_err qs_checkpoint_gguf_shape(const qs_model *model, qs_role role, int64_t layer, qs_packed *out,
+                                              bool *packed);
 
 #endif

@@ -39,6 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     qs_linear_source source = qs_checkpoint_source(checkpoint);
     for (qs_role role = 0; role < QS_N_LINEARS; role++) {
         float row[SCRATCH_WIDTH];
+        if (source.describe(source.context, 0, role, &desc) != QS_OK) desc.packed = NULL; /* get says so too */
         if (source.get(source.context, 0, role, &desc) != QS_OK || desc.packed == NULL) continue;
         if (desc.n_out != SCRATCH_WIDTH || desc.n_in != SCRATCH_WIDTH) __builtin_trap();
         for (int64_t o = 0; o < SCRATCH_WIDTH; o++) qs_packed_dequant_rows(desc.packed, o, 1, row);
