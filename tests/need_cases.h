@@ -64,9 +64,11 @@ static inline void for_each_need(need_visit visit, void *context)
 {
     static const int64_t shapes[][2] = {{1, 1}, {17, 96}, {33, 577}, {40, 1216}};
     static const int bits[] = {2, 3, 4, 8};
-    static const int64_t ints[][3] = {{1, 64, -1}, {33, 577, -1}, {17, 200, 16}, {50, 240, 48}, {40, 576, 64}, {64, 300, 128}};
+    static const int64_t ints[][3] = {{1, 64, -1},   {33, 577, -1}, {17, 200, 16},
+                                      {50, 240, 48}, {40, 576, 64}, {64, 300, 128}};
     static const qs_packed_group one[] = {{0, 4}}, mixed[] = {{0, 8}, {32, 6}, {96, 5}, {128, 4}, {224, 3}, {320, 2}},
-                                 wide[] = {{0, 6}, {32, 6}, {64, 6}, {96, 3}, {256, 3}}, split[] = {{0, 5}, {96, 5}, {192, 4}};
+                                 wide[] = {{0, 6}, {32, 6}, {64, 6}, {96, 3}, {256, 3}},
+                                 split[] = {{0, 5}, {96, 5}, {192, 4}};
     static const int64_t blocks[][3] = {{1, 32, 32}, {17, 96, 64}, {50, 160, 64}, {33, 1088, 128}, {40, 576, 4096}};
     for (int format = QS_MATRIX_F32; format <= QS_MATRIX_BF16; format++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)

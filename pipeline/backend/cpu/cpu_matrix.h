@@ -44,7 +44,8 @@ static inline bool qs_cpu_is_format(const qs_matrix_desc *desc)
     return desc->format == QS_MATRIX_INT && desc->packed->format != QS_PACKED_INT;
 }
 
-/* cpu_formats.c: contents of NF4, FP4 and int8. Sets packed, and what few rows or outliers need, in buffers that are there. */
+/* cpu_formats.c: contents of NF4, FP4 and int8. Sets packed, and what few rows or outliers need, in buffers that are
+ * there. */
 void qs_cpu_format_update(qs_matrix *matrix, const qs_packed *packed);
 void qs_cpu_format_sizes(const qs_cpu *cpu, const qs_packed *packed, unsigned uses, qs_cpu_sizes *out);
 /* Rows [first_row, + n_rows) as the pack for many rows wants them: weights, or codes of int8 as whole numbers. */

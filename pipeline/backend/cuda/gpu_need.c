@@ -1,4 +1,5 @@
-/* What matrices take on the device: the sizes that gpu_matrix.c reserves, and the scratch of loading and multiplying them. */
+/* What matrices take on the device: the sizes that gpu_matrix.c reserves, and the scratch of loading and multiplying
+ * them. */
 #include "backend/cuda/gpu_matrix.h"
 
 /* ---- matrices ---- */
