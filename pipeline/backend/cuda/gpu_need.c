@@ -1,6 +1,7 @@
 /* What matrices take on the device: the sizes that gpu_matrix.c reserves, and the scratch of loading and multiplying
  * them. */
 #include "backend/cuda/gpu_matrix.h"
+#include "base/minmax.h"
 
 /* ---- matrices ---- */
 
@@ -52,8 +53,6 @@ static void want(qs_need *need, qs_gpu_scratch buffer, size_t bytes)
     if (bytes > need->shared_bytes[buffer]) need->shared_bytes[buffer] = bytes;
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 int64_t qs_gpu_piece_rows(int64_t row_bytes)
 {
     enum { PIECE_ROWS = 2 * QS_CU_TILE_ROWS }; /* tiles come in pairs */
@@ -80,7 +79,7 @@ static void loading_need(qs_need *need, const qs_gpu_matrix *self, const qs_matr
         want(need, QS_GPU_RAW, !passes ? 0 : bytes < QS_GPU_RAW_BYTES ? bytes : QS_GPU_RAW_BYTES);
         return;
     }
-    want(need, QS_GPU_RAW, (size_t)(least(desc->n_out, qs_gpu_piece_rows(row_bytes)) * row_bytes));
+    want(need, QS_GPU_RAW, (size_t)(qs_min64(desc->n_out, qs_gpu_piece_rows(row_bytes)) * row_bytes));
     if (packed != NULL && self->format == QS_PACKED_INT)
         want(need, QS_GPU_RAW, (size_t)(packed->n_out * packed->n_groups) *
                                    (sizeof *packed->scales + (packed->zeros != NULL ? sizeof *packed->zeros : 0)));
@@ -109,7 +108,7 @@ static void products_need(qs_need *need, const qs_gpu *gpu, const qs_gpu_matrix 
     int64_t n_many = takes_few && n_rows <= n_few ? 0 : n_rows;
     if (takes_few) qs_gpu_terms_need(need, desc->n_in);
     (void)qs_gpu_many_kernel(gpu, self, uses, compute, &stored_rows);
-    if (n_many > 0 && stored_rows > 0) qs_gpu_many_need(need, gpu, least(n_many, stored_rows), desc->n_in);
+    if (n_many > 0 && stored_rows > 0) qs_gpu_many_need(need, gpu, qs_min64(n_many, stored_rows), desc->n_in);
     /* Scales of integers are not known: codes beyond f16 become dense for any number of rows. */
     bool has_scales = desc->format == QS_MATRIX_INT && self->format == QS_PACKED_INT;
     int64_t n_dense = n_many > stored_rows || has_scales ? n_many : 0;
