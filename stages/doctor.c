@@ -282,7 +282,8 @@ static qs_err print_devices(const options *opt, const findings *f, planned_point
                      (long long)p.n_device_layers, p.n_device_layers == p.n_layers ? ", final norm and head" : "",
                      qs_mem_format(need, p.device_bytes), qs_mem_format(have, own.device_bytes));
         if (p.device_bytes > own.device_bytes)
-            QS_TRY(qs_fail(QS_E_RESOURCE, "place model as asked: device %lld has no room for %lld layers; give it fewer, "
+            QS_TRY(qs_fail(QS_E_RESOURCE,
+                           "place model as asked: device %lld has no room for %lld layers; give it fewer, "
                            "or --device-map auto", (long long)(opt->common.device + i), (long long)p.n_device_layers));
         left.n_layers -= p.n_device_layers;
         qs_placement_weights_free(&weights);
@@ -327,7 +328,8 @@ static qs_err check_model(const options *opt, const findings *f, const qs_backen
                   qs_placement_name(placement.kind), "n_layers", (json_int_t)placement.n_layers, "n_device_layers",
                   (json_int_t)placement.n_device_layers, "device_bytes", bytes_json(placement.device_bytes),
                   "host_bytes", bytes_json(placement.host_bytes)));
-    if (qs_backend_has_device(backend) && (opt->map.n_devices > 1 || (!opt->map.fixed && placement.kind != QS_PLACE_DEVICE)))
+    if (qs_backend_has_device(backend) &&
+        (opt->map.n_devices > 1 || (!opt->map.fixed && placement.kind != QS_PLACE_DEVICE)))
         QS_TRY(print_devices(opt, f, &point, &request));
     size_t most = print_stage_memory(opt, f, model);
     if (placement.kind == QS_PLACE_NONE || most > request.host_bytes) {

@@ -8,7 +8,8 @@
 static inline void run_attention(qs_backend *backend, const int64_t s[N_SHAPE], output *out)
 {
     op_memory m = {.backend = backend};
-    qs_attention_shape shape = {s[2], s[3], s[4], s[5] % CASE_BF16, s[5] & CASE_BF16 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32};
+    qs_attention_shape shape = {s[2], s[3], s[4], s[5] % CASE_BF16,
+                                s[5] & CASE_BF16 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32};
     int64_t n = s[0] * s[1], q_width = s[2] * s[4], kv_width = s[3] * s[4];
     float *q = drawn_on_device(&m, 5, n * q_width, 2.0), *k = drawn_on_device(&m, 6, n * kv_width, 2.0);
     float *v = drawn_on_device(&m, 7, n * kv_width, 1.0), *y = floats_on_device(&m, NULL, n * q_width);

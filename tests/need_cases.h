@@ -16,7 +16,8 @@ typedef struct need_case {
 
 typedef void (*need_visit)(void *context, const need_case *c);
 
-static inline void need_visit_dense(need_visit visit, void *context, qs_matrix_format format, int64_t n_out, int64_t n_in)
+static inline void need_visit_dense(need_visit visit, void *context, qs_matrix_format format, int64_t n_out,
+                                    int64_t n_in)
 {
     need_case c = {.desc = {.format = format, .n_out = n_out, .n_in = n_in}};
     c.dense = calloc((size_t)(n_out * n_in), sizeof *c.dense);

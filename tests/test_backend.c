@@ -129,12 +129,14 @@ static void test_norm_and_gate(void **state)
     check_with(&(with_case){backend, matrices[0], matrices[1], N_OUT, N_IN, 20, 0.0, false});
     qs_matrix *down;
     op_memory m = {.backend = backend};
-    qs_matrix_desc desc = {.format = QS_MATRIX_F32, .n_out = N_IN, .n_in = N_OUT, .dense = draw(&m, 87, N_OUT * N_IN, 0.1)};
+    qs_matrix_desc desc = {.format = QS_MATRIX_F32, .n_out = N_IN, .n_in = N_OUT,
+                           .dense = draw(&m, 87, N_OUT * N_IN, 0.1)};
     OK(qs_matrix_create(&down, backend, &desc, QS_USE_GEMM, QS_COMPUTE_F32));
     check_left_gate(backend, (qs_matrix *const[3]){matrices[0], matrices[1], down}, N_IN, N_OUT, 20, false);
     qs_matrix_destroy(down);
     free_all(&m);
-    qs_linear_job jobs[2] = {{.matrix = matrices[0], .y = (float[N_OUT]){0}}, {.matrix = matrices[1], .y = (float[N_OUT]){0}}};
+    qs_linear_job jobs[2] = {{.matrix = matrices[0], .y = (float[N_OUT]){0}},
+                             {.matrix = matrices[1], .y = (float[N_OUT]){0}}};
     float x[N_IN] = {0};
     assert_int_equal(qs_op_linears_with(backend, &(qs_linear_with){.norm = x}, jobs, 2, x, 1), QS_E_USAGE);
     assert_int_equal(qs_op_linears_with(backend, &(qs_linear_with){.is_gated = true}, jobs, 1, x, 1), QS_E_USAGE);

@@ -1,6 +1,6 @@
-/* Many rows by stored weights that are made dense in passing (gpu_dense.c), against the same weights that are kept dense:
- * the same bits, unless columns are stored in another order than x's, which is that of the sums then. In both orders of
- * threads.
+/* Many rows by stored weights that are made dense in passing (gpu_dense.c), against the same weights that are kept
+ * dense: the same bits, unless columns are stored in another order than x's, which is that of the sums then. In both
+ * orders of threads.
  * Proves: when a matrix becomes dense does not matter, nor whether the norm or the gate before it rounds. */
 #include "backend/cuda/runtime.h"
 #include "cuda_backends.h"
@@ -137,7 +137,8 @@ static void test_norms_are_rounded(void **state)
     }
 }
 
-/* Results of a gate that the product behind it rounds as it takes them; of few rows, and in f32, there is nothing to leave. */
+/* Results of a gate that the product behind it rounds as it takes them; of few rows, and in f32, there is nothing to
+ * leave. */
 static void test_gates_are_rounded(void **state)
 {
     static const struct {

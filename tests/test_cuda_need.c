@@ -1,6 +1,7 @@
-/* What the CUDA backend takes is what it says before (backend.h, qs_matrix_need): of every format, use and precision the
- * bytes that its allocator counts as weights, exactly; scratch of loading and of products for one row to many, with and
- * without the products of a warpgroup, within what was planned. Skipped where backend "cuda" cannot be made. */
+/* What the CUDA backend takes is what it says before (backend.h, qs_matrix_need): of every format, use and precision
+ * the bytes that its allocator counts as weights, exactly; scratch of loading and of products for one row to many,
+ * with and without the products of a warpgroup, within what was planned. Skipped where backend "cuda" cannot be
+ * made. */
 #include "tests/need_cases.h"
 
 #include "cuda_backends.h"
@@ -82,8 +83,8 @@ static void test_decoding(void **state)
     OK(qs_backend_alloc(backend, &positions, BATCH * sizeof *positions, "test"));
     qs_backend_get_memory(backend, &before);
     qs_decoding_need(&need, backend, &shape, BATCH, CTX);
-    OK(qs_op_attention_decode(backend, &shape, buffers[0], buffers[1], buffers[1], NULL, buffers[2], buffers[3], positions,
-                              BATCH, CTX, buffers[4]));
+    OK(qs_op_attention_decode(backend, &shape, buffers[0], buffers[1], buffers[1], NULL, buffers[2], buffers[3],
+                              positions, BATCH, CTX, buffers[4]));
     OK(qs_op_sample(backend, buffers[5], rules, BATCH, VOCAB, tokens));
     qs_backend_get_memory(backend, &after);
     assert_true(need.own_bytes == 0);

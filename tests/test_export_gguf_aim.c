@@ -352,7 +352,8 @@ static void test_tables(void **state)
 
     qs_model *own = model_open("tests/fixtures/models/llama2"); /* rows of 64, which Q4_K leaves to Q5_0 */
     (void)made_up_artifact(artifact, own, "rtn:bits=4,group=32,sym=1", 0);
-    job = (qs_export_job){.out = scratch(out, "own.gguf"), .type = "f16", .embedding_type = "q4_k", .head_type = "q8_0"};
+    job = (qs_export_job){.out = scratch(out, "own.gguf"), .type = "f16", .embedding_type = "q4_k",
+                          .head_type = "q8_0"};
     OK(export_job(job, own, artifact, "gguf"));
     made = model_open(out);
     assert_int_equal(qs_model_info(made, QS_ROLE_Q, 0).storage, QS_STORE_F16);

@@ -120,7 +120,8 @@ static void test_weights(void **state)
     enum { N = 30 };
     size_t device[N], host[N], placed = 0;
     for (int i = 0; i < N; i++) device[i] = 1000000 + 5000 * (size_t)i, host[i] = 2000000 + (size_t)i;
-    const qs_placement_weights on_device = {.layers = device, .head = 7000000, .workspace = 300000, .head_workspace = 41},
+    const qs_placement_weights on_device = {.layers = device, .head = 7000000, .workspace = 300000,
+                                            .head_workspace = 41},
                                on_host = {.layers = host, .head = 9000000};
     qs_placement bits, p;
     qs_placement_request r = request;
@@ -143,7 +144,8 @@ static void test_weights(void **state)
         assert_int_equal(one_less.n_device_layers, N - (int64_t)less);
         if (less == 0) continue;
         assert_int_equal(one_less.device_bytes, all - device[N - 1] - layer);
-        assert_int_equal(one_less.host_bytes, host[N - 1] + layer + 9000000 + 576 * 4 + p.scratch_bytes + p.logits_bytes);
+        assert_int_equal(one_less.host_bytes,
+                         host[N - 1] + layer + 9000000 + 576 * 4 + p.scratch_bytes + p.logits_bytes);
     }
     /* Two devices of eight layers each, the second one's from the ninth on. */
     qs_model_config left = tiny_llama;
@@ -196,7 +198,8 @@ static void test_devices(void **state)
     assert_int_equal(p.n_device_layers, 20);
     assert_int_equal(qs_device_map_parse(&map, "20:layers", NULL), QS_OK);
     assert_int_equal(qs_device_map_layers(&map, 0), 20);
-    static const char *const bad[] = {"20:layers,", ",", "1:layers,2", "1:layers;2:layers", "-1:layers", "1:layers,auto",
+    static const char *const bad[] = {"20:layers,", ",", "1:layers,2", "1:layers;2:layers", "-1:layers",
+                                      "1:layers,auto",
                                       "1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(qs_device_map_parse(&map, bad[i], NULL), QS_E_USAGE);

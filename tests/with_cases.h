@@ -76,8 +76,8 @@ static inline void check_with(const with_case *c)
 
 /* A gate that is left to the product behind it: the bits of the ops one by one. matrices: gate, up [n_ff, n_in], down
  * [n_in, n_ff]. */
-static inline void check_left_gate(qs_backend *backend, qs_matrix *const matrices[3], int64_t n_in, int64_t n_ff, int64_t n,
-                                   bool is_left)
+static inline void check_left_gate(qs_backend *backend, qs_matrix *const matrices[3], int64_t n_in, int64_t n_ff,
+                                   int64_t n, bool is_left)
 {
     op_memory m = {.backend = backend};
     float *x = drawn_on_device(&m, 85, n * n_in, 2.0), *norm = drawn_on_device(&m, 86, n_in, 1.0);

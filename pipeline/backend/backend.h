@@ -110,19 +110,19 @@ QS_MUST_CHECK qs_err qs_matrix_create(qs_matrix **out, qs_backend *backend, cons
 QS_MUST_CHECK qs_err qs_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc);
 void qs_matrix_destroy(qs_matrix *matrix);
 size_t qs_matrix_bytes(const qs_matrix *matrix);
-/* What a plan has to count: bytes of the things themselves, and scratch that all of them share, buffer by buffer as much
- * as the one that asks for most. */
+/* What a plan has to count: bytes of the things themselves, and scratch that all of them share, buffer by buffer as
+ * much as the one that asks for most. */
 enum { QS_NEED_SHARED = 24 };
 typedef struct qs_need {
     size_t own_bytes, shared_bytes[QS_NEED_SHARED];
 } qs_need;
 void qs_need_add(qs_need *sum, const qs_need *more); /* of the same backend */
 size_t qs_need_scratch(const qs_need *need);         /* all that is shared, together */
-/* Of a matrix before it is created, and of products of it with up to n_rows rows. own_bytes are what qs_matrix_bytes will
- * be of it, exactly, for any desc that qs_matrix_create takes. The desc may also be without contents: of dense nothing is
- * looked at, of packed the numbers, EXL2's groups, and whether zeros, perm and absmax_codes are NULL. What depends on
- * scales (EXL2 on the CPU) is then as with scales that f16 holds four times. Scratch is an upper bound; the CPU, whose
- * memory has no budget, counts none. Errors as of qs_matrix_create. */
+/* Of a matrix before it is created, and of products of it with up to n_rows rows. own_bytes are what qs_matrix_bytes
+ * will be of it, exactly, for any desc that qs_matrix_create takes. The desc may also be without contents: of dense
+ * nothing is looked at, of packed the numbers, EXL2's groups, and whether zeros, perm and absmax_codes are NULL. What
+ * depends on scales (EXL2 on the CPU) is then as with scales that f16 holds four times. Scratch is an upper bound;
+ * the CPU, whose memory has no budget, counts none. Errors as of qs_matrix_create. */
 QS_MUST_CHECK qs_err qs_matrix_need(qs_need *out, const qs_backend *backend, const qs_matrix_desc *desc, unsigned uses,
                                     qs_compute compute, int64_t n_rows);
 const char *qs_matrix_kernel(const qs_matrix *matrix); /* name of the GEMV kernel, "gemv_int4_avx512" */
@@ -147,11 +147,12 @@ typedef struct qs_linear_with {
     const float *norm; /* [n_in] or NULL: qs_op_rmsnorm(x) is multiplied; uploaded or copied, never an op's output */
     double norm_eps;
     float *normed;     /* [n, n_in], with norm: scratch; may be x, if what x holds is of no use afterwards */
-    bool is_gated;     /* of two jobs without add: the first y becomes silu(first y) * second y, the second is scratch */
-    bool *leaves_gate; /* with is_gated, or NULL: set where the op leaves that to the op that takes the result, and both y
-                          are what the products gave */
-    float *gate;       /* with up and without norm, or NULL: x itself, and silu(x) * up is multiplied; then x is scratch */
-    const float *up;   /* [n, n_in] */
+    bool is_gated; /* of two jobs without add: the first y becomes silu(first y) * second y, the second is scratch */
+    /* With is_gated, or NULL: set where the op leaves that to the op that takes the result, and both y are what the
+     * products gave. */
+    bool *leaves_gate;
+    float *gate; /* with up and without norm, or NULL: x itself, and silu(x) * up is multiplied; then x is scratch */
+    const float *up; /* [n, n_in] */
 } qs_linear_with;
 QS_MUST_CHECK qs_err qs_op_linears_with(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs,
                                         int64_t n_jobs, const float *x, int64_t n);

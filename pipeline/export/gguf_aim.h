@@ -19,8 +19,8 @@ void qs_gguf_aim_destroy(qs_gguf_aim *aim); /* NULL is fine */
 QS_MUST_CHECK qs_err qs_gguf_aim_matrix(qs_gguf_aim *aim, const qs_gguf_kind *kind, int64_t layer, qs_role role,
                                         const float *weights, uint8_t *blocks);
 
-/* Rows of a table, which no second moments belong to: rounded to nearest. n_in is the width of a linear's rows, in whole
- * blocks. QS_E_NUMERIC names the table and the first weight that is not finite, counted from the first row. */
+/* Rows of a table, which no second moments belong to: rounded to nearest. n_in is the width of a linear's rows, in
+ * whole blocks. QS_E_NUMERIC names the table and the first weight that is not finite, counted from the first row. */
 enum { QS_GGUF_AIM_ROWS_MAX = 1024 };
 QS_MUST_CHECK qs_err qs_gguf_aim_rows(qs_gguf_aim *aim, const qs_gguf_kind *kind, const char *name, int64_t n_rows,
                                       int64_t n_in, const float *weights, uint8_t *blocks);

@@ -10,9 +10,9 @@ enum { R = QS_TILE_ROWS };
 static const float SCALE_MIN = 1e-30f; /* its inverse is finite */
 
 /* Starts that are tried, by bits: ranges of first, first - step .. of the whole one, wider or cut at one end and then
- * at the other, each improved `rounds` times. The fewer codes there are, the more a cut may gain. Cutting both ends alike
- * finds less: of normal weights in 4 bits with 14 such cuts 11 % more squared error than the best of 144 pairs of cuts,
- * with these 8 starts 1.2 % more. */
+ * at the other, each improved `rounds` times. The fewer codes there are, the more a cut may gain. Cutting both ends
+ * alike finds less: of normal weights in 4 bits with 14 such cuts 11 % more squared error than the best of 144 pairs
+ * of cuts, with these 8 starts 1.2 % more. */
 typedef struct starts {
     int n, rounds;
     float first, step;

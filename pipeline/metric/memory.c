@@ -142,7 +142,8 @@ static void say_device(int64_t device, const qs_placement *p, const qs_placement
 }
 
 /* The layers that no device takes: the host's backend is opened, and says what it will keep. */
-static qs_err place_on_host(qs_deployment *d, const qs_model_config *left, const qs_deployment_options *options, plans *p)
+static qs_err place_on_host(qs_deployment *d, const qs_model_config *left, const qs_deployment_options *options,
+                            plans *p)
 {
     const qs_model_config *config = qs_model_get_config(p->model);
     qs_placement_request request = p->first;
@@ -216,8 +217,8 @@ out:
     return err;
 }
 
-/* Another process, or the driver itself, may take what was free when it was planned; then fewer layers go on every device,
- * unless the user fixed how many. */
+/* Another process, or the driver itself, may take what was free when it was planned; then fewer layers go on every
+ * device, unless the user fixed how many. */
 static qs_err load_placed(qs_deployment *d, const qs_model *model, const qs_linear_source *source,
                           const qs_deployment_options *options)
 {

@@ -42,14 +42,16 @@ typedef struct qs_deployment_options {
     int64_t n_ctx_cap;
     int64_t batch; /* sequences; 0 = 1 */
     size_t expected_bytes;
-    bool exact; /* products on a device as good as f32, for answers, instead of 16-bit activations, as served and timed */
-    int64_t n_more_logits; /* of all sequences, that the caller keeps on the decoder's backend; to place the rest beside */
+    /* Products on a device as good as f32, for answers, instead of 16-bit activations, as served and timed. */
+    bool exact;
+    /* Of all sequences, that the caller keeps on the decoder's backend; to place the rest beside. */
+    int64_t n_more_logits;
     qs_device_map map;
 } qs_deployment_options;
 
 /* linears NULL = the reference, in 16 bits: bf16 when the file holds that, else f16. A model that does not fit on the
- * device is split: over the devices numbered after it, as far as there are any, then the host. The plan is logged before
- * it is loaded; QS_E_RESOURCE names a plan that would fit where the map leaves no choice. */
+ * device is split: over the devices numbered after it, as far as there are any, then the host. The plan is logged
+ * before it is loaded; QS_E_RESOURCE names a plan that would fit where the map leaves no choice. */
 QS_MUST_CHECK qs_err qs_deployment_create(qs_deployment *out, const qs_model *model,
                                           const qs_linear_source *linears,
                                           const qs_deployment_options *options);

@@ -183,8 +183,8 @@ typedef struct normed_products {
 } normed_products;
 
 /* One op, where nobody looks on and all rows go at once. */
-static qs_err norm_linears(const qs_block *block, qs_scratch *s, const normed_products *p, const float *hidden, int64_t n,
-                           const qs_tap *tap, bool *leaves_gate)
+static qs_err norm_linears(const qs_block *block, qs_scratch *s, const normed_products *p, const float *hidden,
+                           int64_t n, const qs_tap *tap, bool *leaves_gate)
 {
     qs_err err = QS_OK;
     const qs_model_config *c = qs_model_get_config(block->model);

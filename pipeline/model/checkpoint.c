@@ -368,7 +368,8 @@ out:
 qs_linear_source qs_checkpoint_source(qs_checkpoint *c)
 {
     return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = c, .outer = c->model,
-                              .get_head = is_foreign(c, QS_ROLE_HEAD, 0) ? get_head : NULL, .describe = describe_linear};
+                              .get_head = is_foreign(c, QS_ROLE_HEAD, 0) ? get_head : NULL,
+                              .describe = describe_linear};
 }
 
 /* ---- for the layouts ---- */

@@ -1,5 +1,5 @@
-/* Placement: the bytes of each part of a deployed model, and which parts go on a device of a given budget.
- * Arithmetic on the configuration, and on what backends say that they will keep (model/resident.h); nothing is opened or
+/* Placement: the bytes of each part of a deployed model, and which parts go on a device of a given budget. Arithmetic
+ * on the configuration, and on what backends say that they will keep (model/resident.h); nothing is opened or
  * allocated. */
 #ifndef QS_MODEL_PLACEMENT_H
 #define QS_MODEL_PLACEMENT_H
@@ -42,7 +42,8 @@ typedef struct qs_device_map {
 } qs_device_map;
 /* Layers of a fixed map on its i-th device; 0 behind the last. */
 int64_t qs_device_map_layers(const qs_device_map *map, int64_t i);
-/* map: "auto", "cpu" or "N:layers", once for each device, with commas between; budget: bytes, or "4G" (also K, M, T; powers of 1024), NULL = no limit. */
+/* map: "auto", "cpu" or "N:layers", once for each device, with commas between; budget: bytes, or "4G" (also K, M, T;
+ * powers of 1024), NULL = no limit. */
 QS_MUST_CHECK qs_err qs_device_map_parse(qs_device_map *out, const char *map, const char *budget);
 
 /* The options' rows in a stage's table of arguments. */

@@ -324,7 +324,8 @@ static qs_err get_vector(void *context, int64_t layer, qs_role role, int64_t n, 
 qs_linear_source qs_quant_file_source(qs_quant_file *file)
 {
     return (qs_linear_source){.get = get_linear, .get_vector = get_vector, .context = file,
-                              .outer = file->turned, .get_head = file->has_head ? get_head : NULL, .describe = describe};
+                              .outer = file->turned, .get_head = file->has_head ? get_head : NULL,
+                              .describe = describe};
 }
 
 qs_err qs_quant_file_losses(const qs_quant_file *file, double *loss)

@@ -17,8 +17,8 @@ qs_quant_size qs_quant_size_of(const qs_spec *spec,
 qs_quant_size qs_quant_size_of_bits(int64_t linear_bits, int64_t head_bits, const qs_model *model);
 
 /* A matrix of a point that need not have been made, without contents, as qs_matrix_need takes it; groups
- * [QS_MIX_GROUPS_MAX] are what *out points to, of EXL2. Of a budget: the smallest choice of the method that is not below
- * the mean share, or its largest. QS_E_INPUT as qs_spec_shape. */
+ * [QS_MIX_GROUPS_MAX] are what *out points to, of EXL2. Of a budget: the smallest choice of the method that is not
+ * below the mean share, or its largest. QS_E_INPUT as qs_spec_shape. */
 QS_MUST_CHECK qs_err qs_quant_describe(const qs_spec *spec, int64_t n_out, int64_t n_in, qs_packed_group *groups,
                                        qs_packed *out);
 /* Stored bits of one matrix: codes, scales, zeros and permutation; with a budget its mean share of that. */

@@ -82,7 +82,8 @@ static qs_linear_with in_block(const bench_activations *a, bool is_whole)
     return (qs_linear_with){.norm = is_whole ? a->norm : NULL, .norm_eps = 1e-5, .normed = a->x};
 }
 
-static qs_err multiply_qkv(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x, bool is_whole)
+static qs_err multiply_qkv(bench_activations *a, const bench_layers *layers, int64_t layer, const float *x,
+                           bool is_whole)
 {
     qs_linear_with with = in_block(a, is_whole);
     return multiply_with(a, layers, layer, BENCH_Q, 3, x, (float *[]){a->q, a->k, a->v}, &with);

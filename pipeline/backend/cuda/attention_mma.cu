@@ -28,7 +28,8 @@ template <> struct unit_type<1> {
 template <int D, int TERMS> struct tiles {
     using unit = typename unit_type<TERMS>::type;
     static constexpr int WARPS = 8, THREADS = 32 * WARPS, ROWS = 16 * WARPS, KEYS = 4096 / D;
-    static constexpr int VECTORS = D / 4, K_STRIDE = TERMS == 2 ? VECTORS + 4 : VECTORS, V_STRIDE = D + (TERMS == 2 ? 2 : 4);
+    static constexpr int VECTORS = D / 4, K_STRIDE = TERMS == 2 ? VECTORS + 4 : VECTORS;
+    static constexpr int V_STRIDE = D + (TERMS == 2 ? 2 : 4);
     static constexpr int K_UNITS = KEYS * K_STRIDE, UNITS = K_UNITS + KEYS / 4 * V_STRIDE;
     static constexpr int SCORES = KEYS / 8, STEPS = D / 16, COLUMNS = D / 8; /* by 8 keys, 16 and 8 numbers */
 
@@ -391,7 +392,8 @@ template <int D, int TERMS>
 int launch_mma(void *stream, const qs_cu_attention_args &args, int64_t n_heads, int64_t n_windows)
 {
     using cut = tiles<D, 2>; /* a block may have to start again in two terms */
-    const size_t shared_bytes = 2 * sizeof(typename cut::unit) * cut::UNITS; /* one tile is read while the next is written */
+    /* One tile is read while the next is written. */
+    const size_t shared_bytes = 2 * sizeof(typename cut::unit) * cut::UNITS;
     int code = qs_allow_shared(attend_mma<D, TERMS>, shared_bytes);
     if (code != 0) return code;
     dim3 grid((unsigned)n_heads, (unsigned)((args.n_ctx + cut::ROWS - 1) / cut::ROWS), (unsigned)n_windows);

@@ -14,7 +14,8 @@ static void cuda_destroy(qs_backend *backend)
     if (gpu->load_stream != NULL) (void)qs_rt_stream_sync(gpu->load_stream);
     if (gpu->stream != NULL) (void)qs_rt_stream_sync(gpu->stream);
     qs_blas_destroy(gpu->blas, gpu);
-    qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->turns, &gpu->small,
+    qs_gpu_buffer *buffers[] = {&gpu->x_terms, &gpu->x_scale, &gpu->dense, &gpu->x_bf16, &gpu->attention, &gpu->turns,
+                                &gpu->small,
                                 &gpu->gram, &gpu->raw, &gpu->stage[0], &gpu->stage[1], &gpu->stage[2], &gpu->stage[3],
                                 &gpu->stage[4], &gpu->coded, &gpu->coded_scale, &gpu->product,
                                 &gpu->many_x, &gpu->many_scale, &gpu->many_parts, &gpu->many_arrived};

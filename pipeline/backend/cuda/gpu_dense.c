@@ -125,12 +125,14 @@ out:
 }
 
 /* y = x W^T + beta y of the terms that lie in gpu->x_bf16. */
-static qs_err multiply_terms(qs_gpu *gpu, const qs_matrix *m, const void *w, int64_t n, int n_terms, float beta, float *y)
+static qs_err multiply_terms(qs_gpu *gpu, const qs_matrix *m, const void *w, int64_t n, int n_terms, float beta,
+                             float *y)
 {
     const uint16_t *terms = gpu->x_bf16.data;
     qs_err err = QS_OK;
     for (int t = 0; t < n_terms; t++)
-        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, terms + t * n * m->n_in, w, t == 0 ? beta : 1.0f, y));
+        QS_TRY(qs_blas_gemm_bf16(gpu->blas, gpu, n, m->n_out, m->n_in, terms + t * n * m->n_in, w,
+                                 t == 0 ? beta : 1.0f, y));
 out:
     return err;
 }

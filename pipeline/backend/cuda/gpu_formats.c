@@ -1,8 +1,8 @@
 /* NF4, FP4 and int8 matrices of the CUDA backend (packed.h says what they mean).
  *
  * Codes lie as integers do and go through the same kernels. Those for few rows round or code x, and round results,
- * themselves; around products of many rows inputs are rounded or coded first and results finished after (coded.cu). What
- * is an outlier is decided as cpu_formats.c does: by single inputs. */
+ * themselves; around products of many rows inputs are rounded or coded first and results finished after (coded.cu).
+ * What is an outlier is decided as cpu_formats.c does: by single inputs. */
 #include "backend/cuda/gpu_matrix.h"
 #include "base/mem.h"
 
@@ -28,7 +28,8 @@ qs_err qs_gpu_format_shape(qs_gpu_matrix *self, const qs_packed *packed)
     self->shape.format = (qs_cu_format)(QS_CU_TABLE + packed->compute);
     self->shape.values = format->values;
     if (group < 32)
-        return qs_fail(QS_E_UNSUPPORTED, "create matrix: %s in rows of %lld columns; the CUDA backend takes multiples of "
+        return qs_fail(QS_E_UNSUPPORTED,
+                       "create matrix: %s in rows of %lld columns; the CUDA backend takes multiples of "
                        "32; use --backend cpu", format->name, (long long)packed->n_in);
     return QS_OK;
 }

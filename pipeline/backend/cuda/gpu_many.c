@@ -112,8 +112,8 @@ out:
     return err;
 }
 
-qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, bool is_gated, const float *x, int64_t n,
-                         qs_gpu_prepared *prepared)
+qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, bool is_gated, const float *x,
+                         int64_t n, qs_gpu_prepared *prepared)
 {
     const qs_matrix *first = jobs[0].matrix;
     const qs_gpu_matrix *self = first->state;

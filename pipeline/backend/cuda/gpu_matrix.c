@@ -60,8 +60,8 @@ qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix *self, qs_gpu
         int64_t n = n_out - row < step ? n_out - row : step;
         uint32_t *words = (uint32_t *)s->words.data + row / QS_CU_TILE_ROWS * self->tile_words;
         QS_TRY(upload_raw(backend, (const char *)rows + row * row_bytes, (size_t)(n * row_bytes), &raw));
-        int status = is_mixed(self) ? qs_cu_lay_out_mixed(gpu->stream, s->plan.data, n, self->shape.n_in, raw, row_bytes,
-                                                          words)
+        int status = is_mixed(self) ? qs_cu_lay_out_mixed(gpu->stream, s->plan.data, n, self->shape.n_in, raw,
+                                                          row_bytes, words)
                                     : qs_cu_lay_out(gpu->stream, &self->shape, n, raw, row_bytes, words);
         QS_TRY(qs_gpu_check(gpu, status, "lay out weights"));
     }
@@ -293,8 +293,8 @@ qs_err qs_gpu_matrix_update(qs_matrix *matrix, const qs_matrix_desc *desc)
         if (many_kernel != NULL) matrix->kernel = many_kernel;
     }
     const qs_gpu_stored *s = &self->stored;
-    matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + s->plan.bytes + self->absmax.bytes +
-                    self->dense.bytes;
+    matrix->bytes = s->words.bytes + s->scales.bytes + s->zeros.bytes + s->perm.bytes + s->plan.bytes +
+                    self->absmax.bytes + self->dense.bytes;
 out:
     return err;
 }
@@ -361,10 +361,10 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_j
     bool soon = qs_gpu_take_soon(gpu);
     int n_sms = gpu->device.n_sms;
     size_t shared_bytes = gpu->device.shared_bytes_max;
-    int status = is_mixed(self) ? qs_cu_linear_mixed(gpu->stream, first->n_in, linears, (int)n_jobs, x, perm, &terms, n_sms,
-                                                     shared_bytes, soon)
-                                : qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms, n_sms,
-                                                   shared_bytes, soon);
+    int status = is_mixed(self) ? qs_cu_linear_mixed(gpu->stream, first->n_in, linears, (int)n_jobs, x, perm, &terms,
+                                                     n_sms, shared_bytes, soon)
+                                : qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms,
+                                                   n_sms, shared_bytes, soon);
     return qs_gpu_check(gpu, status, "run linear");
 }
 
@@ -451,8 +451,8 @@ static bool gates_stored(const qs_linear_with *with, const qs_linear_job *jobs, 
 }
 
 /* Of x that a gate is left of. */
-static qs_err linears_behind_gate(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs, int64_t n_jobs,
-                                  const float *x, int64_t n)
+static qs_err linears_behind_gate(qs_backend *backend, const qs_linear_with *with, const qs_linear_job *jobs,
+                                  int64_t n_jobs, const float *x, int64_t n)
 {
     qs_gpu_prepared rounded = {0};
     int64_t n_in = jobs[0].matrix->n_in;
@@ -483,8 +483,9 @@ qs_err qs_gpu_linears_with(qs_backend *backend, const qs_linear_with *with, cons
     if (gates_stored(with, jobs, n)) return qs_gpu_run_stored(qs_gpu_of(backend), jobs, n_jobs, true, x, n, &prepared);
     QS_TRY(run_linears(qs_gpu_of(backend), jobs, n_jobs, x, n, rounded, prepared));
     /* Dense weights come next, too: what is rounded for them need not be written in f32 before. */
-    if (with->leaves_gate != NULL) *with->leaves_gate = take_rounded(jobs, n_jobs, n);
-    if (with->is_gated && !(with->leaves_gate != NULL && *with->leaves_gate)) QS_TRY(qs_gpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * first->n_out, jobs[0].y));
+    bool leaves_gate = with->leaves_gate != NULL && take_rounded(jobs, n_jobs, n);
+    if (leaves_gate) *with->leaves_gate = true;
+    else if (with->is_gated) QS_TRY(qs_gpu_silu_mul(backend, jobs[0].y, jobs[1].y, n * first->n_out, jobs[0].y));
 out:
     return err;
 }

@@ -1,5 +1,5 @@
-/* A weight matrix of the CUDA backend: what is kept of it. gpu_matrix.c serves dense matrices and codes of integers, and
- * chooses between few and many rows; gpu_formats.c serves the other formats around that. */
+/* A weight matrix of the CUDA backend: what is kept of it. gpu_matrix.c serves dense matrices and codes of integers,
+ * and chooses between few and many rows; gpu_formats.c serves the other formats around that. */
 #ifndef QS_BACKEND_CUDA_GPU_MATRIX_H
 #define QS_BACKEND_CUDA_GPU_MATRIX_H
 
@@ -39,8 +39,8 @@ typedef struct qs_gpu_sizes {
     bool keeps;
 } qs_gpu_sizes;
 qs_gpu_sizes qs_gpu_sizes_of(const qs_gpu_matrix *self, const qs_matrix_desc *desc, unsigned uses, qs_compute compute);
-/* Weights go to the device through a buffer, a piece of the matrix at a time, so that a head does not take its size twice:
- * rows of a piece. */
+/* Weights go to the device through a buffer, a piece of the matrix at a time, so that a head does not take its size
+ * twice: rows of a piece. */
 enum { QS_GPU_RAW_BYTES = 32 << 20 };
 int64_t qs_gpu_piece_rows(int64_t row_bytes);
 /* Activations of few rows, which need their place before a recording starts. */
@@ -65,9 +65,10 @@ QS_MUST_CHECK qs_err qs_gpu_store_words(qs_backend *backend, const qs_gpu_matrix
 size_t qs_gpu_dense_bytes(int64_t n_out, int64_t n_in, qs_compute compute);
 /* Terms of x in bf16. */
 int qs_gpu_n_dense_terms(const qs_gpu_matrix *self, qs_compute compute);
-/* The stored matrix as dense rows in the precision of its products, its columns in the order of x, or else in that in which
- * they are stored. soon: as of qs_cu_dequant. */
-QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool in_order, bool soon, void *out);
+/* The stored matrix as dense rows in the precision of its products, its columns in the order of x, or else in that in
+ * which they are stored. soon: as of qs_cu_dequant. */
+QS_MUST_CHECK qs_err qs_gpu_dequantise(const qs_matrix *matrix, const qs_gpu_stored *s, bool in_order, bool soon,
+                                       void *out);
 /* How x lies in the backend's scratch, from one run of products to the next of the same x. */
 typedef struct qs_gpu_prepared {
     bool is_there, bf16, has_perm, is_coded;
@@ -96,11 +97,11 @@ void qs_gpu_many_need(qs_need *out, const qs_gpu *gpu, int64_t n, int64_t n_in);
 bool qs_gpu_takes_stored(const qs_matrix *matrix, int64_t n);
 /* Whether an rmsnorm before all these products can write x as they want it, and the launch that does so. */
 bool qs_gpu_takes_normed(const qs_linear_job *jobs, int64_t n_jobs, const float *x, int64_t n);
-QS_MUST_CHECK qs_err qs_gpu_prepare_normed(qs_gpu *gpu, const qs_linear_with *with, const qs_matrix *first, const float *x,
-                                           int64_t n, qs_gpu_prepared *prepared);
+QS_MUST_CHECK qs_err qs_gpu_prepare_normed(qs_gpu *gpu, const qs_linear_with *with, const qs_matrix *first,
+                                           const float *x, int64_t n, qs_gpu_prepared *prepared);
 /* Products that one launch serves, of matrices that have such a kernel. is_gated: as in qs_linear_with. */
-QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, bool is_gated, const float *x,
-                                       int64_t n, qs_gpu_prepared *prepared);
+QS_MUST_CHECK qs_err qs_gpu_run_stored(qs_gpu *gpu, const qs_linear_job *jobs, int64_t n_jobs, bool is_gated,
+                                       const float *x, int64_t n, qs_gpu_prepared *prepared);
 
 /* ---- gpu_formats.c: NF4, FP4 and int8 ---- */
 /* Sets the shape, or says by name what there are no kernels for (QS_E_UNSUPPORTED). */

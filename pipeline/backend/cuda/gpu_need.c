@@ -115,7 +115,8 @@ static void products_need(qs_need *need, const qs_gpu *gpu, const qs_gpu_matrix 
     format_need(need, self, desc, uses, compute, n_dense);
     if (n_dense == 0) return;
     if (compute == QS_COMPUTE_BF16)
-        want(need, QS_GPU_X_BF16, (size_t)(qs_gpu_n_dense_terms(self, compute) * n_dense * desc->n_in) * sizeof(uint16_t));
+        want(need, QS_GPU_X_BF16,
+             (size_t)(qs_gpu_n_dense_terms(self, compute) * n_dense * desc->n_in) * sizeof(uint16_t));
     if ((uses & QS_USE_GEMM) == 0 && !(self->is_f32 && compute == QS_COMPUTE_F32))
         want(need, QS_GPU_DENSE, qs_gpu_dense_bytes(desc->n_out, desc->n_in, compute));
 }

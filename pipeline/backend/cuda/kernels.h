@@ -252,10 +252,10 @@ typedef struct qs_cu_many_scratch {
     float *parts;
     unsigned *n_arrived;
 } qs_cu_many_scratch;
-/* y = x W^T + bias for any n, from x as prepared (bf16 for weights of that, else f16), of up to QS_CU_LINEARS_MAX matrices of
- * one shape (n_out may differ, unless the first gates the second). Weights are f16 numbers: code less zero point, times the scale, rounded once. The same bits
- * from run to run; a row's may differ with n. Of widths other than 4 bits, groups of whole chunks. Tables and int8 round
- * bias and y as with few rows. */
+/* y = x W^T + bias for any n, from x as prepared (bf16 for weights of that, else f16), of up to QS_CU_LINEARS_MAX
+ * matrices of one shape (n_out may differ, unless the first gates the second). Weights are f16 numbers: code less
+ * zero point, times the scale, rounded once. The same bits from run to run; a row's may differ with n. Of widths
+ * other than 4 bits, groups of whole chunks. Tables and int8 round bias and y as with few rows. */
 static inline bool qs_cu_many_takes(const qs_cu_linear_shape *shape)
 {
     bool has_whole_chunks = shape->group_size >= shape->n_in || shape->group_size % QS_CU_CHUNK == 0;

@@ -1,10 +1,10 @@
 /* y = x W^T for many rows of x on the tensor cores of sm_90a, from weights as they are stored.
  *
- * The words of a warp's lanes are unpacked to A fragments in registers, with the group's scale in them: that is how wgmma
- * takes A too. Rows of x, rounded to 16 bits, are columns of B in shared memory, and D is a tile of y^T: ROWS rows of W by
- * N rows of x, the rows of W shared out to two warpgroups. The warps of a third bring both operands by bulk copies, a chunk
- * of 64 columns at a time, into a ring of stages. A product is under way while the next weights are unpacked.
- * How blocks share tiles: many_tiles.h. */
+ * The words of a warp's lanes are unpacked to A fragments in registers, with the group's scale in them: that is how
+ * wgmma takes A too. Rows of x, rounded to 16 bits, are columns of B in shared memory, and D is a tile of y^T: ROWS
+ * rows of W by N rows of x, the rows of W shared out to two warpgroups. The warps of a third bring both operands by
+ * bulk copies, a chunk of 64 columns at a time, into a ring of stages. A product is under way while the next weights
+ * are unpacked. How blocks share tiles: many_tiles.h. */
 #include "backend/cuda/coding.h"
 #include "backend/cuda/gate.h"
 #include "backend/cuda/many_tiles.h"
@@ -141,7 +141,8 @@ template <class F> struct ending {
     {
         bias = is_there && l->bias != nullptr ? l->bias[out] : 0.0f;
         absmax = F::CODES && is_there && l->absmax != nullptr ? l->absmax[out] : 0.0f;
-        bias = qs_cu_round_to(bias, F::TABLE ? QS_ROUND_BF16 : F::CODES && l->absmax != nullptr ? QS_ROUND_F16 : QS_ROUND_F32);
+        bool is_coded = F::CODES && l->absmax != nullptr;
+        bias = qs_cu_round_to(bias, F::TABLE ? QS_ROUND_BF16 : is_coded ? QS_ROUND_F16 : QS_ROUND_F32);
     }
     __device__ __forceinline__ float of(float sum, float scale, bool is_coded) const
     {

@@ -1,12 +1,12 @@
 /* Tiles of linear_many.cu, and how blocks share them (that file alone includes this).
  *
- * A team is a block, or a cluster of blocks that have the same rows of W and neighbouring tiles of rows of x; an item is what
- * it computes at a time. Each team has as many whole items as the others. What is left over at the end is cut into ranges of
- * chunks of equal length, one a team; a tile that several blocks have parts of is added up by the one that comes last, in the
- * order of the parts, so that results do not depend on which that is.
+ * A team is a block, or a cluster of blocks that have the same rows of W and neighbouring tiles of rows of x; an item
+ * is what it computes at a time. Each team has as many whole items as the others. What is left over at the end is cut
+ * into ranges of chunks of equal length, one a team; a tile that several blocks have parts of is added up by the one
+ * that comes last, in the order of the parts, so that results do not depend on which that is.
  *
- * A strip of a gate and what it gates has half its rows from each, every other block of 64: a thread's sums are of the same
- * rows of both. */
+ * A strip of a gate and what it gates has half its rows from each, every other block of 64: a thread's sums are of
+ * the same rows of both. */
 #ifndef QS_BACKEND_CUDA_MANY_TILES_H
 #define QS_BACKEND_CUDA_MANY_TILES_H
 
@@ -109,7 +109,8 @@ template <class F> struct walk {
     }
 };
 
-/* The linear that a strip is of, its tiles of 16 rows, and the strip's first. gates: of the linear and the one behind it. */
+/* The linear that a strip is of, its tiles of 16 rows, and the strip's first. gates: of the linear and the one behind
+ * it. */
 struct place {
     const qs_cu_linear *linear;
     int n_tiles, tile;

@@ -1,5 +1,5 @@
-/* Rows of x as B of a warpgroup's products (linear_many.cu): rounded to 16 bits or coded for int8, in tiles of 64 columns that lie in global
- * memory as they will in shared memory, so that one bulk copy brings a tile. */
+/* Rows of x as B of a warpgroup's products (linear_many.cu): rounded to 16 bits or coded for int8, in tiles of 64
+ * columns that lie in global memory as they will in shared memory, so that one bulk copy brings a tile. */
 #include "backend/cuda/coding.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/norm.h"

@@ -153,8 +153,8 @@ __global__ void __launch_bounds__(THREADS)
 
 __device__ __forceinline__ float4 silu_mul_of(float4 gate, float4 up)
 {
-    return make_float4(qs_cu_silu_mul_of(gate.x, up.x), qs_cu_silu_mul_of(gate.y, up.y), qs_cu_silu_mul_of(gate.z, up.z),
-                       qs_cu_silu_mul_of(gate.w, up.w));
+    return make_float4(qs_cu_silu_mul_of(gate.x, up.x), qs_cu_silu_mul_of(gate.y, up.y),
+                       qs_cu_silu_mul_of(gate.z, up.z), qs_cu_silu_mul_of(gate.w, up.w));
 }
 
 __global__ void __launch_bounds__(THREADS)
