@@ -206,6 +206,15 @@ __device__ __forceinline__ void store_terms(const rows_of_x &r, int64_t row, int
     }
 }
 
+__device__ __forceinline__ void keep_row(const rows_of_x &r, const float *x, float4 (&kept)[KEPT])
+{
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int quad = (int)threadIdx.x + i * (int)blockDim.x;
+        kept[i] = quad < r.n_quads ? quad_at(r, x, quad) : make_float4(0, 0, 0, 0);
+    }
+}
+
 /* Sums of squares of a row's segments, of the quads that are kept. */
 __device__ __forceinline__ void note_segments(const float4 (&kept)[KEPT], float *segments)
 {
@@ -228,10 +237,10 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_x(rows_of_x r)
     float largest = 0.0f;
     qs_wait_for_previous();
     qs_let_next_begin();
+    keep_row(r, x, kept);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         int quad = thread + i * n_threads;
-        kept[i] = quad < r.n_quads ? quad_at(r, x, quad) : make_float4(0, 0, 0, 0);
         weights[i] = is_normed && quad < r.n_quads ? quad_at(r, r.norm, quad) : make_float4(1, 1, 1, 1);
         largest = fmaxf(largest, qs_cu_largest(qs_cu_normed(kept[i], 1.0f, weights[i])));
     }
@@ -266,11 +275,7 @@ __global__ void __launch_bounds__(PREPARE_THREADS) prepare_coded(rows_of_x r)
     qs_cu_extent extent = {0.0f, 0.0f};
     qs_wait_for_previous();
     qs_let_next_begin();
-#pragma unroll
-    for (int i = 0; i < KEPT; i++) {
-        int quad = thread + i * n_threads;
-        kept[i] = quad < r.n_quads ? quad_at(r, x, quad) : make_float4(0, 0, 0, 0);
-    }
+    keep_row(r, x, kept);
     if (r.norm != nullptr) {
         note_segments(kept, segments);
         __syncthreads();
