@@ -26,7 +26,8 @@ static inline void run_with(const with_case *c, const qs_linear_with *with, qs_l
         OK(qs_backend_download(c->backend, y + i * n * c->n_out, jobs[i].y, bytes));
 }
 
-static inline void check_with(const with_case *c)
+/* gate_tolerance: with a gate, instead of the case's. */
+static inline void check_with_gate(const with_case *c, double gate_tolerance)
 {
     op_memory m = {.backend = c->backend};
     int64_t n_y = c->n * c->n_out, n_x = c->n * c->n_in;
@@ -52,14 +53,14 @@ static inline void check_with(const with_case *c)
         for (int i = 0; i < 2; i++)
             OK(qs_backend_download(c->backend, expected + i * n_y, jobs[i].y, (size_t)n_y * sizeof *expected));
         run_with(c, &with, jobs, x, c->n, got);
-        double largest = 0.0, worst = 0.0;
+        double largest = 0.0, worst = 0.0, tolerance = with.is_gated ? gate_tolerance : c->tolerance;
         for (int64_t i = 0; i < n_values; i++) {
             if (!isfinite(got[i]))
                 fail_msg("mode %d, %lld rows: element %lld is not finite", mode, (long long)c->n, (long long)i);
             largest = fmax(largest, fabs((double)expected[i]));
             worst = fmax(worst, fabs((double)got[i] - (double)expected[i]));
         }
-        if (worst > c->tolerance * largest)
+        if (worst > tolerance * largest)
             fail_msg("norm %d gate %d, %lld rows of %lld x %lld: %g from the ops one by one, largest %g", mode & 1,
                      mode >> 1, (long long)c->n, (long long)c->n_out, (long long)c->n_in, worst, largest);
         for (int64_t row = 0; c->rows_are_alike && row < c->n; row++) {
@@ -73,6 +74,8 @@ static inline void check_with(const with_case *c)
     assert_memory_equal(to_host(&m, x, n_x), x_before, (size_t)n_x * sizeof *x_before);
     free_all(&m);
 }
+
+static inline void check_with(const with_case *c) { check_with_gate(c, c->tolerance); }
 
 /* A gate that is left to the product behind it: the bits of the ops one by one. matrices: gate, up [n_ff, n_in], down
  * [n_in, n_ff]. */

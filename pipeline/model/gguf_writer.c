@@ -169,13 +169,6 @@ qs_err qs_gguf_writer_declare(qs_gguf_writer *w, const char *name, qs_storage st
     return QS_OK;
 }
 
-size_t qs_gguf_writer_bytes(const qs_gguf_writer *w)
-{
-    size_t bytes = 0;
-    for (int64_t i = 0; i < w->n; i++) bytes += w->entries[i].bytes;
-    return bytes;
-}
-
 static size_t padded(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 static qs_err write_bytes(qs_gguf_writer *w, const void *data, size_t bytes)

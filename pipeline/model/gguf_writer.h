@@ -25,7 +25,6 @@ QS_MUST_CHECK qs_err qs_gguf_writer_copy(qs_gguf_writer *writer, const qs_gguf_k
 /* ne[n_dims], contiguous first. QS_E_INPUT for a name of 64 bytes or more and rows that are not whole blocks. */
 QS_MUST_CHECK qs_err qs_gguf_writer_declare(qs_gguf_writer *writer, const char *name, qs_storage storage, int n_dims,
                                             const int64_t *ne);
-size_t qs_gguf_writer_bytes(const qs_gguf_writer *writer); /* of the declared tensors */
 
 /* The next bytes of tensor data; the first call writes what comes before them. QS_E_USAGE when tensors get
  * more than they hold or other than in their order. */

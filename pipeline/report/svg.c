@@ -123,20 +123,13 @@ void qs_figure_point(qs_figure *figure, double x, double y, const char *kind, bo
     (void)fprintf(figure->stream, "</title></circle>\n");
 }
 
-void qs_figure_interval(qs_figure *figure, double x, double lo, double hi, const char *kind)
-{
-    double px = x_of(figure, x), from = y_of(figure, lo), to = y_of(figure, hi);
-    if (isnan(px) || isnan(from) || isnan(to)) return;
-    (void)fprintf(figure->stream, "<path class=\"%s\" d=\"M%.1f %.1fV%.1f\"/>\n", kind, px, from, to);
-}
-
 void qs_figure_line(qs_figure *figure, double first, double step, const double *y, int64_t n, const char *kind,
                     const char *title)
 {
     int64_t every = (n + MAX_POINTS - 1) / MAX_POINTS;
     bool open = false;
     (void)fprintf(figure->stream, "<path class=\"%s\" d=\"", kind);
-    for (int64_t i = 0; i<n; i += every> 0 ? every : 1) {
+    for (int64_t i = 0; i < n; i += every > 0 ? every : 1) {
         double px = x_of(figure, first + (double)i * step), py = y_of(figure, y[i]);
         if (!isnan(px) && !isnan(py)) (void)fprintf(figure->stream, "%c%.1f %.1f", open ? 'L' : 'M', px, py);
         open = !isnan(px) && !isnan(py);

@@ -32,7 +32,6 @@ void qs_figure_end(qs_figure *figure);
 
 /* `kind` is a class of the page's style ("m3"); `title` appears under the pointer. */
 void qs_figure_point(qs_figure *figure, double x, double y, const char *kind, bool marked, const char *title);
-void qs_figure_interval(qs_figure *figure, double x, double lo, double hi, const char *kind); /* upright */
 /* x[i] = first + i * step. Breaks where a value is NaN. */
 void qs_figure_line(qs_figure *figure, double first, double step, const double *y, int64_t n, const char *kind,
                     const char *title);

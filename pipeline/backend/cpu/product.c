@@ -213,11 +213,6 @@ out:
 
 const char *qs_product_engine_describe(const qs_product_engine *engine) { return engine->text; }
 
-size_t qs_product_engine_bytes(const qs_product_engine *engine)
-{
-    return sizeof *engine + (size_t)engine->n_threads * engine->scratch_bytes;
-}
-
 static dnnl_status_t run_primitive(const qs_product *product, int thread, const void *a, const void *b,
                                    float *c)
 {

@@ -20,7 +20,6 @@ QS_MUST_CHECK qs_err qs_product_engine_create(qs_product_engine **out, int n_thr
 void qs_product_engine_destroy(qs_product_engine *engine); /* and its products */
 /* "oneDNN 2.6.3 bf16 brg:avx512_core_amx_bf16" */
 const char *qs_product_engine_describe(const qs_product_engine *engine);
-size_t qs_product_engine_bytes(const qs_product_engine *engine);
 
 typedef struct qs_product_shape {
     int64_t m, n, k;
