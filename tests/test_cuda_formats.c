@@ -136,24 +136,29 @@ static void draw_kind(qs_packed *packed, int64_t kind, int64_t n_out)
                 (qs_rounding)(kind / CASE_ROUND & 3));
 }
 
-static qs_matrix *create_kind(qs_backend *backend, int64_t kind, int64_t n_out)
+static qs_matrix *create_kind_for(qs_backend *backend, int64_t kind, int64_t n_out, qs_compute compute)
 {
     qs_packed packed;
     qs_matrix *matrix;
     draw_kind(&packed, kind, n_out);
     qs_matrix_desc desc = {.format = QS_MATRIX_INT, .n_out = n_out, .n_in = N_IN, .packed = &packed};
-    OK(qs_matrix_create(&matrix, backend, &desc, QS_USE_GEMV, QS_COMPUTE_BF16));
+    OK(qs_matrix_create(&matrix, backend, &desc, QS_USE_GEMV, compute));
     qs_packed_free(&packed);
     return matrix;
 }
+static qs_matrix *create_kind(qs_backend *backend, int64_t kind, int64_t n_out)
+{
+    return create_kind_for(backend, kind, n_out, QS_COMPUTE_BF16);
+}
 
-/* A row is the same alone, in a launch that is full, and where it begins. */
+/* A row is the same alone, in a launch that is full, and where it begins. (Under QS_COMPUTE_BF16 one row of NF4 has
+ * bitsandbytes' arithmetic for it: test_cuda_row.c.) */
 static void test_rows_of_a_product(void **state)
 {
     fixture *f = take(state);
     for (int k = 0; k < N_KINDS; k++) {
         op_memory m = {.backend = f->cuda};
-        qs_matrix *matrix = create_kind(f->cuda, all_kinds[k], N_OUT);
+        qs_matrix *matrix = create_kind_for(f->cuda, all_kinds[k], N_OUT, QS_COMPUTE_F32);
         float *x = drawn_on_device(&m, 70, N_FEW * N_IN, 1.0), *y = floats_on_device(&m, NULL, N_FEW * N_OUT);
         float alone[9 * N_OUT];
         OK(qs_op_linear(f->cuda, matrix, x, N_FEW, NULL, y));

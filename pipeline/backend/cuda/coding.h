@@ -42,14 +42,27 @@ __device__ __forceinline__ qs_cu_extent qs_cu_extent_of_warp(qs_cu_extent extent
     }
     return extent;
 }
-/* Every thread of the block; notes [warps] in shared memory. */
-__device__ __forceinline__ qs_cu_extent qs_cu_extent_of_block(qs_cu_extent extent, qs_cu_extent *notes)
+/* All of a block's threads, from the first on, that work on a row together. */
+struct qs_whole_block {
+    __device__ __forceinline__ int n_threads(void) const { return (int)blockDim.x; }
+    __device__ __forceinline__ void sync(void) { __syncthreads(); }
+};
+
+/* Every thread of the team; notes [warps] in shared memory. */
+template <class TEAM>
+__device__ __forceinline__ qs_cu_extent qs_cu_extent_of_team(qs_cu_extent extent, qs_cu_extent *notes, TEAM &team)
 {
-    int lane = (int)threadIdx.x % 32, n_warps = (int)blockDim.x / 32;
+    int lane = (int)threadIdx.x % 32, n_warps = team.n_threads() / 32;
     extent = qs_cu_extent_of_warp(extent);
     if (lane == 0) notes[threadIdx.x / 32] = extent;
-    __syncthreads();
+    team.sync();
     return qs_cu_extent_of_warp(notes[lane < n_warps ? lane : 0]);
+}
+
+__device__ __forceinline__ qs_cu_extent qs_cu_extent_of_block(qs_cu_extent extent, qs_cu_extent *notes)
+{
+    qs_whole_block block;
+    return qs_cu_extent_of_team(extent, notes, block);
 }
 
 struct qs_cu_coding {

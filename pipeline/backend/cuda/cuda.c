@@ -1,5 +1,6 @@
 /* The CUDA backend: opening a device, saying what it is, recordings, and the table of its ops. */
 #include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backend/cuda/blas.h"
@@ -42,6 +43,8 @@ static qs_err open_device(qs_gpu *gpu, int64_t device)
         return qs_fail(QS_E_UNSUPPORTED, "create backend cuda: --device %lld, and there are %d (CUDA_VISIBLE_DEVICES "
                        "may hide some)", (long long)device, n);
     code = qs_rt_open((int)device, &gpu->device);
+    const char *asked = getenv("QS_BULK_ROWS"); /* to measure and to test both ways */
+    gpu->bulk_rows = gpu->device.has_wgmma && asked != NULL && strcmp(asked, "1") == 0;
     return code == QS_RT_OK ? QS_OK : qs_gpu_check(gpu, code, "open CUDA device");
 }
 
@@ -175,6 +178,7 @@ static void cuda_print_ops(const qs_backend *backend, FILE *stream)
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         (void)fprintf(stream, "%-18s %s\n", products[i], qs_blas_from(qs_gpu_of(backend)->blas));
     if (has_wgmma) (void)fprintf(stream, "%-18s %s\n", "linear stored rows", "linear_many.cu");
+    if (qs_gpu_of(backend)->bulk_rows) (void)fprintf(stream, "%-18s %s\n", "linear one row", "linear_row.h");
 }
 
 const qs_backend_ops qs_cuda_backend = {

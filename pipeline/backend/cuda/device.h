@@ -107,6 +107,8 @@ __device__ __forceinline__ uint32_t qs_bf16x2_of_f32(float low, float high)
     __nv_bfloat162 h = __floats2bfloat162_rn(low, high);
     return *reinterpret_cast<uint32_t *>(&h);
 }
+/* Within 2 units in the last place. */
+__device__ __forceinline__ float qs_quotient(float a, float b) { return __fdividef(a, b); }
 /* On pairs of f16, each rounded once. */
 __device__ __forceinline__ uint32_t qs_f16x2_sub(uint32_t a, uint32_t b)
 {
@@ -126,6 +128,32 @@ __device__ __forceinline__ uint32_t qs_and_or(uint32_t a, uint32_t mask, uint32_
     uint32_t r;
     asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(r) : "r"(a), "r"(mask), "r"(bits));
     return r;
+}
+
+/* Whatever the registers hold. */
+__device__ __forceinline__ uint4 qs_anything(void)
+{
+    uint4 v;
+    asm("" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w));
+    return v;
+}
+/* On pairs of bf16, each rounded once. */
+__device__ __forceinline__ uint32_t qs_bf16x2_mul(uint32_t a, uint32_t b)
+{
+    uint32_t r;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+#else
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(0x80008000u));
+#endif
+    return r;
+}
+/* table[32 k] in shared memory, where k is byte K of `bytes`: one instruction for the address. */
+template <int K> __device__ __forceinline__ uint32_t qs_row_entry(const uint32_t *table, uint32_t bytes)
+{
+    uint32_t v, at = __dp4a(bytes, 128u << 8 * K, (uint32_t)__cvta_generic_to_shared(table));
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
+    return v;
 }
 
 /* Entry at byte k of `offsets`, in bytes, of a table in shared memory that lies at a multiple of 256: the offset takes

@@ -28,6 +28,7 @@ typedef struct qs_gpu {
     size_t used_bytes[QS_N_GPU_USES], peak_bytes, budget_bytes; /* 0 = all that the device has */
     size_t context_bytes; /* taken from the device before the first allocation of ours */
     bool recording;
+    bool bulk_rows;       /* products of one row by linear_row.h */
     bool weights_are_fresh; /* a kernel that is still on the stream may be writing weights */
     int64_t scratch_moves; /* qs_backend points here: recordings made before the last one are void */
 
@@ -54,9 +55,9 @@ enum { QS_GPU_PINNED_BYTES = 32 << 20 };
 
 /* Where each of those buffers stands in a qs_need. */
 typedef enum qs_gpu_scratch {
-    QS_GPU_X_TERMS, QS_GPU_X_SCALE, QS_GPU_DENSE, QS_GPU_X_BF16, QS_GPU_ATTENTION, QS_GPU_TURNS, QS_GPU_RAW, QS_GPU_STAGE,
-    QS_GPU_SMALL = QS_GPU_STAGE + 5, QS_GPU_CODED, QS_GPU_CODED_SCALE, QS_GPU_PRODUCT, QS_GPU_MANY_X, QS_GPU_MANY_SCALE,
-    QS_GPU_MANY_PARTS, QS_GPU_MANY_ARRIVED, QS_N_GPU_SCRATCH
+    QS_GPU_X_TERMS, QS_GPU_X_SCALE, QS_GPU_DENSE, QS_GPU_X_BF16, QS_GPU_ATTENTION, QS_GPU_TURNS, QS_GPU_RAW,
+    QS_GPU_STAGE, QS_GPU_SMALL = QS_GPU_STAGE + 5, QS_GPU_CODED, QS_GPU_CODED_SCALE, QS_GPU_PRODUCT, QS_GPU_MANY_X,
+    QS_GPU_MANY_SCALE, QS_GPU_MANY_PARTS, QS_GPU_MANY_ARRIVED, QS_N_GPU_SCRATCH
 } qs_gpu_scratch;
 _Static_assert((int)QS_N_GPU_SCRATCH <= (int)QS_NEED_SHARED, "a plan has room for all scratch");
 

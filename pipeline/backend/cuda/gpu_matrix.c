@@ -352,7 +352,7 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_j
     qs_cu_linear linears[QS_CU_LINEARS_MAX];
     qs_cu_x terms = {.terms = gpu->x_terms.data, .scale = gpu->x_scale.data, .n = n,
                      .n_terms = n_terms_of(first), .is_coded = self->format == QS_PACKED_INT8,
-                     .threshold = self->threshold};
+                     .threshold = self->threshold, .rounds_factors = first->compute == QS_COMPUTE_BF16};
     if (with != NULL) terms.norm = with->norm;
     if (with != NULL) terms.norm_eps = (float)with->norm_eps;
     for (int64_t i = 0; i < n_jobs; i++) linears[i] = qs_gpu_linear_of(&jobs[i]);
@@ -364,7 +364,7 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_j
     int status = is_mixed(self) ? qs_cu_linear_mixed(gpu->stream, first->n_in, linears, (int)n_jobs, x, perm, &terms,
                                                      n_sms, shared_bytes, soon)
                                 : qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms,
-                                                   n_sms, shared_bytes, soon);
+                                                   n_sms, shared_bytes, soon, gpu->bulk_rows);
     return qs_gpu_check(gpu, status, "run linear");
 }
 

@@ -212,19 +212,22 @@ typedef struct qs_cu_x {
     float norm_eps;
     bool is_coded;     /* for int8 (coding.h), behind a norm: scale is that of codes, too; n_terms = 1 */
     float threshold;   /* of outliers then */
+    bool rounds_factors; /* a single row meets tables of bf16 as bitsandbytes' product of one row has it: values and
+                          * largest magnitudes are rounded to bf16 before they are multiplied */
 } qs_cu_x;
 enum { QS_CU_NORM_COLUMNS_MAX = 16384 }; /* of rows that are normalised */
 /* n * n_terms <= 32 */
 int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *perm, bool bf16, const qs_cu_x *out);
 
 /* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
- * QS_CU_ROWS_MAX. A row's result does not depend on n. `terms` is scratch with n and n_terms set. n_sms:
- * multiprocessors of the device; shared_bytes: of a block at most. soon: the weights were in place before the
- * kernel before this one began, so the first of them may be read while that still runs. Tables round bias and y as they
+ * QS_CU_ROWS_MAX. A row's result does not depend on n (but for qs_cu_x.rounds_factors). `terms` is scratch with n and
+ * n_terms set. n_sms: multiprocessors of the device; shared_bytes: of a block at most. soon: the weights were in place
+ * before the kernel before this one began, so the first of them may be read while that still runs. bulk: one row goes
+ * by bulk copies (linear_row.h), where the device has_wgmma. Tables round bias and y as they
  * round weights, int8 to f16; of x tables take what 16 bits hold of it: rounded here to bf16, before to f16. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
                      const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes,
-                     bool soon);
+                     bool soon, bool bulk);
 /* The same of mixed matrices, whose plans may differ. */
 int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear *linears, int n_linears, const float *x,
                        const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes, bool soon);

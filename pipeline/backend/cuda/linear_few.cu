@@ -23,11 +23,12 @@
  * The kernel before this one loaded weights into registers and had 16 warps add up at every tile (H200, memory 25
  * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. Sixteen slices instead of
  * eight cost 4 bits 2 us and gain f16 4: a warp comes to another tile twice as often. */
-#include "backend/cuda/linear_parts.h"
+#include "backend/cuda/linear_row.h"
 
 namespace {
 
-template <int FORMAT> constexpr bool IS_BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16;
+template <int FORMAT>
+constexpr bool IS_BF16 = FORMAT == QS_CU_BF16 || FORMAT == QS_CU_TABLE_BF16 || FORMAT == QS_PAIRS_BF16;
 
 /* One k-step: the weights of a table that are not rounded come in two terms. */
 template <int FORMAT, int COLUMNS>
@@ -44,32 +45,49 @@ __device__ __forceinline__ void add_step(float (&sum)[COLUMNS][4], const qs_unpa
     }
 }
 
-/* Readies the unpacker for group i of chunk h, and scale for its sums of rows g and g + 8. meta: behind the words. */
-template <int FORMAT, int STEPS, bool ZEROS>
-__device__ __forceinline__ void take_group(qs_unpacker<FORMAT> &unpack, float scale[2], const uint4 *meta,
+/* Readies the unpacker for group i of a chunk, and scale for its sums of rows g and g + 8. meta says where the group's
+ * scales and zero points lie. */
+template <int FORMAT, int STEPS, bool ZEROS, class META>
+__device__ __forceinline__ void take_group(qs_unpacker<FORMAT> &unpack, float scale[2], const META &meta,
                                            const uint32_t *table, int group, int lane)
 {
     using part = piece<FORMAT, STEPS, ZEROS>;
     constexpr uint32_t middle = 1u << (qs_unpacker<FORMAT>::BITS - 1);
-    int at = group * 8 + lane / 4;
+    int at = lane / 4;
     if constexpr (part::TABLE) {
-        float2 pair = reinterpret_cast<const float2 *>(meta)[at];
+        float2 pair = reinterpret_cast<const float2 *>(meta.scales(group))[at];
         unpack.table = table;
-        if constexpr (FORMAT == QS_CU_TABLE_F32) scale[0] = pair.x / QS_TABLE_UP, scale[1] = pair.y / QS_TABLE_UP;
-        else unpack.absmax[0] = pair.x, unpack.absmax[1] = pair.y;
+        if constexpr (FORMAT == QS_PAIRS_BF16) {
+            unpack.table = table + lane;
+            unpack.absmax[0] = qs_bf16x2_of_f32(pair.x, pair.x);
+            unpack.absmax[1] = qs_bf16x2_of_f32(pair.y, pair.y);
+        } else if constexpr (FORMAT == QS_CU_TABLE_F32) {
+            scale[0] = pair.x / QS_TABLE_UP, scale[1] = pair.y / QS_TABLE_UP;
+        } else {
+            unpack.absmax[0] = pair.x, unpack.absmax[1] = pair.y;
+        }
     } else if constexpr (part::CODED) {
-        uint32_t pair = reinterpret_cast<const uint32_t *>(meta)[at];
+        uint32_t pair = reinterpret_cast<const uint32_t *>(meta.scales(group))[at];
         scale[0] = qs_f32_of_f16((uint16_t)(pair & 0xffff));
         scale[1] = qs_f32_of_f16((uint16_t)(pair >> 16));
-        const uint16_t *zeros = reinterpret_cast<const uint16_t *>(meta + part::SCALE_VECTORS);
-        if (ZEROS) unpack.set_zeros(zeros[at] & 0xff, zeros[at] >> 8);
-        else unpack.set_zeros(middle, middle);
+        if constexpr (ZEROS) {
+            uint32_t zeros = meta.zeros(group)[at];
+            unpack.set_zeros(zeros & 0xff, zeros >> 8);
+        } else {
+            unpack.set_zeros(middle, middle);
+        }
     }
 }
 
 /* The table as the unpackers take it; read behind the next barrier. */
 template <int FORMAT> __device__ __forceinline__ void put_table(const job &j, uint32_t *table)
 {
+    if (FORMAT == QS_PAIRS_BF16) {
+        enum { TABLE_WARPS = 2 * SLICES };
+        for (int e = threadIdx.x / 32; e < 256; e += TABLE_WARPS)
+            table[32 * e + (int)threadIdx.x % 32] = qs_bf16x2_of_f32(j.values[e % 16], j.values[e / 16]);
+        return;
+    }
     if (FORMAT < QS_CU_TABLE || threadIdx.x >= 16) return;
     float value = j.values[threadIdx.x];
     uint16_t term[2];
@@ -78,11 +96,25 @@ template <int FORMAT> __device__ __forceinline__ void put_table(const job &j, ui
                                                    : __float_as_uint(value);
 }
 
+/* Of a chunk of a piece in a ring. */
+template <class PART> struct piece_meta {
+    const uint4 *behind; /* the words */
+    int first;           /* group of the chunk */
+    __device__ __forceinline__ const uint4 *scales(int i) const { return behind + (first + i) * PART::PAIRS_VECTORS; }
+    __device__ __forceinline__ const uint16_t *zeros(int i) const
+    {
+        return reinterpret_cast<const uint16_t *>(behind + PART::SCALE_VECTORS) + (first + i) * 8;
+    }
+};
+
 /* Pieces that are all alike, STEPS k-steps to a group. */
 template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS, ZEROS> {
     using part = piece<FORMAT, STEPS, ZEROS>;
     static constexpr bool BF16 = IS_BF16<FORMAT>, PERM = false, CODES = FORMAT == QS_CU_INT8,
                           ROUNDS = CODES || part::TABLE;
+    enum { TABLE_WORDS = FORMAT == QS_PAIRS_BF16 ? 256 * 32 : part::TABLE ? 16 : 0, GROUP_STEPS = STEPS,
+           HAS_ZEROS = ZEROS, OWN_TEAMS = FORMAT == QS_PAIRS_BF16 ? 2 : 4,
+           SPARE = FORMAT == QS_PAIRS_BF16 };
     template <int TILES> using feeder = even_feeder<FORMAT, STEPS, ZEROS, TILES>;
 
     static __device__ __forceinline__ void put_table(const job &j, uint32_t *table) { ::put_table<FORMAT>(j, table); }
@@ -93,14 +125,21 @@ template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS,
                                                      const uint32_t *table, int h, const uint32_t (&b)[COLUMNS][8],
                                                      int lane)
     {
+        piece_meta<part> meta = {tile + part::WORD_VECTORS, h * part::CHUNK_GROUPS};
+        add_words(total, tile + h * part::CHUNK_VECTORS, meta, table, b, lane);
+    }
+    /* The same of the chunk whose words these are. */
+    template <int COLUMNS, class META>
+    static __device__ __forceinline__ void add_words(float (&total)[COLUMNS][4], const uint4 *from, const META &meta,
+                                                     const uint32_t *table, const uint32_t (&b)[COLUMNS][8], int lane)
+    {
         uint32_t words[part::WORDS];
-        qs_take_words<part::WORDS>(words, tile + h * part::CHUNK_VECTORS, lane);
+        qs_take_words<part::WORDS>(words, from, lane);
 #pragma unroll
         for (int i = 0; i < 4 / STEPS; i++) {
             qs_unpacker<FORMAT> unpack;
             float scale[2] = {1.0f, 1.0f}, sum[COLUMNS][4] = {};
-            take_group<FORMAT, STEPS, ZEROS>(unpack, scale, tile + part::WORD_VECTORS, table,
-                                             h * part::CHUNK_GROUPS + i, lane);
+            take_group<FORMAT, STEPS, ZEROS>(unpack, scale, meta, table, i, lane);
 #pragma unroll
             for (int k = i * STEPS; k < (i + 1) * STEPS; k++) add_step<FORMAT, COLUMNS>(sum, unpack, words, k, b);
 #pragma unroll
@@ -137,14 +176,31 @@ template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS,
 
 bool has_whole_chunks(const job *j, int64_t group_size) { return j->n_groups == 1 || group_size % QS_CU_CHUNK == 0; }
 
+/* Launches what takes one row as it is, if something does, which *done says. */
+template <class WORK> int launch_one(void *stream, job *j, const how *h, bool *done)
+{
+    int status = launch_row<WORK>(stream, j, h, done);
+    return *done || status != 0 ? status : launch_own<WORK>(stream, j, h, done);
+}
+
+template <class WORK, bool FULL = true> int launch_alike(void *stream, job *j, const how *h)
+{
+    if constexpr (FULL) {
+        bool done;
+        int status = launch_row<WORK>(stream, j, h, &done);
+        if (done || status != 0) return status;
+    }
+    return launch<WORK, FULL>(stream, j, h);
+}
+
 /* Without zero points there is a kernel for groups of whole chunks only (qs_cu_needs_zeros). */
 template <int FORMAT> int launch_steps(void *stream, job *j, const how *h, int64_t group_size)
 {
     if (has_whole_chunks(j, group_size))
-        return j->linears[0].zeros != nullptr ? launch<alike<FORMAT, 4, true>>(stream, j, h)
-                                              : launch<alike<FORMAT, 4, false>>(stream, j, h);
-    if (group_size % 32 == 0) return launch<alike<FORMAT, 2, true>>(stream, j, h);
-    return launch<alike<FORMAT, 1, true>>(stream, j, h);
+        return j->linears[0].zeros != nullptr ? launch_alike<alike<FORMAT, 4, true>>(stream, j, h)
+                                              : launch_alike<alike<FORMAT, 4, false>>(stream, j, h);
+    if (group_size % 32 == 0) return launch_alike<alike<FORMAT, 2, true>>(stream, j, h);
+    return launch_alike<alike<FORMAT, 1, true>>(stream, j, h);
 }
 
 /* bf16 is what is computed in by default. Other groups are blocks of 32, or in rows that are no multiple of 64. */
@@ -155,9 +211,14 @@ bool is_rare(const job *j, qs_cu_format format, int64_t group_size)
 
 template <int FORMAT> int launch_table(void *stream, job *j, const how *h, int64_t group_size)
 {
+    if (FORMAT == QS_CU_TABLE_BF16 && j->n == 1 && has_whole_chunks(j, group_size) && h->terms->rounds_factors) {
+        bool done;
+        int status = launch_one<alike<QS_PAIRS_BF16, 4, false>>(stream, j, h, &done);
+        if (done || status != 0) return status;
+    }
     if (has_whole_chunks(j, group_size))
-        return launch<alike<FORMAT, 4, false>, FORMAT == QS_CU_TABLE_BF16>(stream, j, h);
-    return launch<alike<FORMAT, 2, false>, false>(stream, j, h);
+        return launch_alike<alike<FORMAT, 4, false>, FORMAT == QS_CU_TABLE_BF16>(stream, j, h);
+    return launch_alike<alike<FORMAT, 2, false>, false>(stream, j, h);
 }
 
 int run(void *stream, job *j, const how *h, qs_cu_format format, int64_t group_size)
@@ -170,8 +231,8 @@ int run(void *stream, job *j, const how *h, qs_cu_format format, int64_t group_s
     case QS_CU_INT3: return launch_steps<QS_CU_INT3>(stream, j, h, group_size);
     case QS_CU_INT4: return launch_steps<QS_CU_INT4>(stream, j, h, group_size);
     case QS_CU_INT8: return launch_steps<QS_CU_INT8>(stream, j, h, group_size);
-    case QS_CU_F16: return launch<alike<QS_CU_F16, 4, false>>(stream, j, h);
-    default: return launch<alike<QS_CU_BF16, 4, false>>(stream, j, h);
+    case QS_CU_F16: return launch_alike<alike<QS_CU_F16, 4, false>>(stream, j, h);
+    default: return launch_alike<alike<QS_CU_BF16, 4, false>>(stream, j, h);
     }
 }
 
@@ -179,7 +240,7 @@ int run(void *stream, job *j, const how *h, qs_cu_format format, int64_t group_s
 
 extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears,
                                 int n_linears, const float *x, const int32_t *perm, const qs_cu_x *terms,
-                                int n_sms, size_t shared_bytes, bool soon)
+                                int n_sms, size_t shared_bytes, bool soon, bool bulk)
 {
     int64_t group_size = shape->group_size < shape->n_in ? shape->group_size : shape->n_in;
     uint32_t group_steps = (uint32_t)((group_size + 15) / 16);
@@ -191,7 +252,8 @@ extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, c
     j.rounding = shape->format > QS_CU_TABLE ? (int)shape->format - QS_CU_TABLE : (int)QS_ROUND_F32;
     if (terms->is_coded) j.rounding = QS_ROUND_F16;
     for (int i = 0; i < 16; i++) j.values[i] = shape->values != nullptr ? shape->values[i] : 0.0f;
-    how h = {n_sms, shared_bytes, soon, is_bf16, is_rare(&j, shape->format, group_size), x, perm, nullptr};
+    how h = {n_sms, shared_bytes, soon, is_bf16, is_rare(&j, shape->format, group_size), bulk,
+             group_size, x, perm, nullptr};
     return for_rows(stream, &j, h, linears, n_linears, terms, [&](void *on, job *part, const how *how_part) {
         return run(on, part, how_part, shape->format, group_size);
     });

@@ -153,9 +153,12 @@ template <class F> struct ending {
 
 /* Where a thread's sums of a tile go. */
 template <class F> struct target {
-    enum { QUADS = F::N / 8, AHEAD = 4 /* rows of x that are loaded before the first is stored */ };
+    enum { QUADS = F::N / 8, AHEAD = 4 /* rows of y that are loaded before the first is stored */ };
     const qs_cu_linear *linear;
+    /* The linear's own are read once: behind a store they would be read again. */
     float *y; /* of its first row of x and of W */
+    int64_t n_out;
+    bool add;
     const float *scale;
     int out, n_rows; /* rows of x that are there from the first on */
     bool gates, is_coded;
@@ -166,7 +169,9 @@ template <class F> struct target {
         int row = s.column * F::N + 2 * t;
         linear = p.linear;
         out = p.tile_of<F>(warp / 4, warp % 4, 0) * QS_CU_TILE_ROWS + g;
-        y = linear->y + row * linear->n_out + out;
+        n_out = linear->n_out;
+        add = linear->add;
+        y = linear->y + row * n_out + out;
         scale = j.scale + row;
         n_rows = j.n - row;
         gates = p.gates;
@@ -179,15 +184,20 @@ template <class F> struct target {
     {
         return sum[block][at / 2 * 4 + o % 2 * 2 + at % 2];
     }
-    __device__ __forceinline__ bool has_out(int o) const { return out + out_of(o) < linear->n_out; }
-    __device__ __forceinline__ float *place_of_row(int at) const { return y + row_of(at) * linear->n_out; }
+    __device__ __forceinline__ bool has_out(int o) const { return out + out_of(o) < n_out; }
+    __device__ __forceinline__ float *place_of_row(int at) const { return y + row_of(at) * n_out; }
 
+    /* Scales of all rows are asked for before the first sum is stored, behind which no load may move. */
     __device__ __forceinline__ void store(const float (&sum)[F::BLOCKS][F::N / 2]) const
     {
-        if (gates) store_gated(sum);
-        else store_plain(sum);
+        float factor[2 * QUADS];
+#pragma unroll
+        for (int at = 0; at < 2 * QUADS; at++) factor[at] = row_of(at) < n_rows ? scale[row_of(at)] : 0.0f;
+        if (gates) store_gated(sum, factor);
+        else store_plain(sum, factor);
     }
-    __device__ __forceinline__ void store_plain(const float (&sum)[F::BLOCKS][F::N / 2]) const
+    __device__ __forceinline__ void store_plain(const float (&sum)[F::BLOCKS][F::N / 2],
+                                                const float (&factor)[2 * QUADS]) const
     {
         enum { OUTS = 2 * F::BLOCKS };
         ending<F> end[OUTS];
@@ -195,39 +205,39 @@ template <class F> struct target {
         for (int o = 0; o < OUTS; o++) end[o].load(linear, out + out_of(o), has_out(o));
 #pragma unroll
         for (int first = 0; first < 2 * QUADS; first += AHEAD) {
-            float factor[AHEAD], before[AHEAD][OUTS] = {}, *row[AHEAD];
+            float before[AHEAD][OUTS] = {}, *row[AHEAD];
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 int x_row = row_of(first + i);
                 row[i] = place_of_row(first + i);
-                factor[i] = x_row < n_rows ? scale[x_row] : 0.0f;
 #pragma unroll
                 for (int o = 0; o < OUTS; o++)
-                    if (linear->add && x_row < n_rows && has_out(o)) before[i][o] = row[i][out_of(o)];
+                    if (add && x_row < n_rows && has_out(o)) before[i][o] = row[i][out_of(o)];
             }
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
 #pragma unroll
                 for (int o = 0; o < OUTS; o++) {
-                    float value = end[o].of(sum_of(sum, o / 2, first + i, o), factor[i], is_coded);
+                    float value = end[o].of(sum_of(sum, o / 2, first + i, o), factor[first + i], is_coded);
                     if (row_of(first + i) < n_rows && has_out(o))
-                        row[i][out_of(o)] = linear->add ? before[i][o] + value : value;
+                        row[i][out_of(o)] = add ? before[i][o] + value : value;
                 }
         }
     }
     /* Sums of the first block are those of the gate. */
-    __device__ __forceinline__ void store_gated(const float (&sum)[F::BLOCKS][F::N / 2]) const
+    __device__ __forceinline__ void store_gated(const float (&sum)[F::BLOCKS][F::N / 2],
+                                                const float (&factor)[2 * QUADS]) const
     {
         ending<F> end[2][2]; /* [row of W][gate, gated] */
 #pragma unroll
         for (int o = 0; o < 4; o++) end[o / 2][o % 2].load(linear + o % 2, out + out_of(o / 2), has_out(o / 2));
 #pragma unroll
         for (int at = 0; at < 2 * QUADS; at++) {
-            float factor = row_of(at) < n_rows ? scale[row_of(at)] : 0.0f, *row = place_of_row(at);
+            float *row = place_of_row(at);
 #pragma unroll
             for (int o = 0; o < 2; o++) {
-                float gate = end[o][0].of(sum_of(sum, 0, at, o), factor, is_coded);
-                float gated = end[o][1].of(sum_of(sum, 1, at, o), factor, is_coded);
+                float gate = end[o][0].of(sum_of(sum, 0, at, o), factor[at], is_coded);
+                float gated = end[o][1].of(sum_of(sum, 1, at, o), factor[at], is_coded);
                 if (row_of(at) < n_rows && has_out(o)) row[out_of(o)] = qs_cu_silu_mul_of(gate, gated);
             }
         }

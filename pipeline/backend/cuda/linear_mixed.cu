@@ -81,7 +81,7 @@ template <int TILES> struct mixed_feeder {
 /* A piece with codes of one width. */
 template <int FORMAT> struct mixed_part {
     using unpacker = qs_unpacker<FORMAT>;
-    enum { WORDS = unpacker::WORDS, CHUNKS = WORDS <= 4 ? QS_CU_PIECE_CHUNKS : 1, VECTORS = MIXED_VECTORS };
+    enum { WORDS = unpacker::WORDS, CHUNKS = WORDS <= 4 ? QS_CU_PIECE_CHUNKS : 1, VECTORS = MIXED_VECTORS, SPARE = 0 };
 
     template <int COLUMNS>
     static __device__ __forceinline__ void add_chunk(float (&total)[COLUMNS][4], const uint4 *tile, const uint32_t *,
@@ -110,7 +110,7 @@ template <int FORMAT> struct mixed_part {
 };
 
 struct mixed {
-    enum { VECTORS = MIXED_VECTORS, CHUNKS = 1, TABLE = 0 };
+    enum { VECTORS = MIXED_VECTORS, CHUNKS = 1, TABLE = 0, TABLE_WORDS = 0, OWN_TEAMS = 4 };
     static constexpr bool BF16 = false, PERM = true, CODES = false, ROUNDS = false;
     static __device__ __forceinline__ void put_table(const job &, uint32_t *) {}
     template <int TILES> using feeder = mixed_feeder<TILES>;
@@ -163,7 +163,7 @@ extern "C" int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear
                                   size_t shared_bytes, bool soon)
 {
     job j = {};
-    how h = {n_sms, shared_bytes, soon, false, false, x, perm, nullptr};
+    how h = {n_sms, shared_bytes, soon, false, false, false, 0, x, perm, nullptr};
     j.n_in = (int)n_in;
     return for_rows(stream, &j, h, linears, n_linears, terms,
                     [](void *on, job *part, const how *how_part) { return launch<mixed>(on, part, how_part); });

@@ -1,5 +1,5 @@
-/* What the kernels of few rows of x share (linear_few.cu, linear_mixed.cu): x as B fragments, products of a piece,
- * sums, the way of a warp through its pieces, and launches (.cu files only). */
+/* What the kernels of few rows of x share (linear_few.cu, linear_mixed.cu, linear_row.h): products of a piece, sums,
+ * the way of a warp through its pieces, and launches (.cu files only). */
 #ifndef QS_BACKEND_CUDA_LINEAR_PARTS_H
 #define QS_BACKEND_CUDA_LINEAR_PARTS_H
 
@@ -8,161 +8,10 @@
 #include "backend/cuda/gate.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/linear_ring.h"
-#include "backend/cuda/norm.h"
+#include "backend/cuda/linear_x.h"
 #include "backend/cuda/rounding.h"
-#include "backend/cuda/terms.h"
-#include "backend/cuda/unpack.h"
 
 namespace {
-
-/* ---- activations ---- */
-
-/* Where a lane finds its B fragments of a chunk: rows of terms in shared memory, or fragments as they are
- * (qs_cu_prepare_x) in global memory, which the L1 cache keeps for the other tiles. */
-struct lane_x {
-    const uint16_t *row;    /* shared */
-    const uint4 *fragments; /* global */
-    int column, n_columns;
-};
-
-template <int COLUMNS, bool OWN>
-__device__ __forceinline__ void load_x(uint32_t (&b)[COLUMNS][8], const lane_x &x, int chunk)
-{
-#pragma unroll
-    for (int c = 0; c < COLUMNS; c++) {
-        uint4 low = make_uint4(0, 0, 0, 0), high = low;
-        const uint4 *from = OWN ? reinterpret_cast<const uint4 *>(x.row + chunk * QS_CU_CHUNK)
-                                : x.fragments + (chunk * COLUMNS + c) * 64;
-        if (OWN || 8 * c + x.column < x.n_columns) low = from[0], high = from[OWN ? 1 : 32];
-        b[c][0] = low.x, b[c][1] = low.y, b[c][2] = low.z, b[c][3] = low.w;
-        b[c][4] = high.x, b[c][5] = high.y, b[c][6] = high.z, b[c][7] = high.w;
-    }
-}
-
-/* Of x, or of the weights of its norm. */
-template <bool PERM> __device__ __forceinline__ float4 quad_of(const job &j, const float *x, int column)
-{
-    if (!PERM || j.perm == nullptr) return *reinterpret_cast<const float4 *>(x + column);
-    int4 from = *reinterpret_cast<const int4 *>(j.perm + column);
-    return make_float4(x[from.x], x[from.y], x[from.z], x[from.w]);
-}
-
-enum { OWN_KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * OWN_TEAMS * TEAM), /* quads of x that a thread keeps */
-       NORM_KEPT = 2 /* and of a row that is normalised */ };
-
-/* What a block's warps tell each other of the row that it splits. */
-struct row_notes {
-    float maxima[OWN_TEAMS * SLICES], segments[NORM_KEPT * OWN_TEAMS * SLICES];
-    qs_cu_extent extents[OWN_TEAMS * SLICES];
-    float down; /* undoes the row's scale */
-};
-
-template <bool PERM> __device__ __forceinline__ void take_quads(const job &j, float4 (&v)[OWN_KEPT])
-{
-#pragma unroll
-    for (int i = 0; i < OWN_KEPT; i++) {
-        int column = 4 * ((int)threadIdx.x + i * (int)blockDim.x);
-        v[i] = column < j.n_in ? quad_of<PERM>(j, j.x, column) : make_float4(0, 0, 0, 0);
-    }
-}
-
-/* A thread's part of the row before its norm: sums of squares to the notes; returns the largest product with a
- * weight. */
-template <bool PERM>
-__device__ __forceinline__ float weigh_quads(const job &j, const float4 (&v)[OWN_KEPT], float4 (&weights)[NORM_KEPT],
-                                             row_notes &notes)
-{
-    float largest = 0.0f;
-#pragma unroll
-    for (int i = 0; i < NORM_KEPT; i++) {
-        int quad = (int)threadIdx.x + i * (int)blockDim.x;
-        weights[i] = 4 * quad < j.n_in ? quad_of<PERM>(j, j.norm, 4 * quad) : make_float4(0, 0, 0, 0);
-        float sum = qs_cu_segment_sum(v[i]);
-        if (threadIdx.x % 32 == 0) notes.segments[quad / 32] = sum;
-        largest = fmaxf(largest, qs_cu_largest(qs_cu_normed(v[i], 1.0f, weights[i])));
-    }
-    return largest;
-}
-
-/* Behind a barrier after weigh_quads; returns the factor. */
-__device__ __forceinline__ float normalise(const job &j, float4 (&v)[OWN_KEPT], const float4 (&weights)[NORM_KEPT],
-                                           const row_notes &notes)
-{
-    int n_quads = (j.x_stride - X_PAD) / 4;
-    float factor = qs_cu_norm_factor(notes.segments, (n_quads + 31) / 32, j.n_in, j.norm_eps);
-#pragma unroll
-    for (int i = 0; i < NORM_KEPT; i++) v[i] = qs_cu_normed(v[i], factor, weights[i]);
-    return factor;
-}
-
-/* As terms at [k-step's place], as in qs_cu_prepare_x, which does the same to more rows. */
-template <bool BF16>
-__device__ __forceinline__ void put_quads(const job &j, const float4 (&v)[OWN_KEPT], float up, uint16_t *shared)
-{
-    int n_quads = (j.x_stride - X_PAD) / 4;
-#pragma unroll
-    for (int i = 0; i < OWN_KEPT; i++) {
-        int quad = (int)threadIdx.x + i * (int)blockDim.x;
-        if (quad >= n_quads) break;
-        uint16_t term[2][4];
-        qs_cu_split_four(v[i], up, BF16, term);
-        uint16_t *to = shared + quad / 16 * QS_CU_CHUNK + 16 * (quad % 4) + 4 * (quad % 16 / 4);
-#pragma unroll
-        for (int k = 0; k < 2; k++)
-            if (k < j.n_terms) *reinterpret_cast<uint2 *>(to + k * j.x_stride) = qs_cu_pack_four(term[k]);
-    }
-}
-
-/* The only row of x as terms in shared memory. */
-template <bool BF16, bool PERM>
-__device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes)
-{
-    bool is_normed = j.norm != nullptr;
-    float largest = 0.0f;
-    float4 v[OWN_KEPT], weights[NORM_KEPT];
-    take_quads<PERM>(j, v);
-    if (is_normed) {
-        largest = weigh_quads<PERM>(j, v, weights, notes);
-    } else {
-#pragma unroll
-        for (int i = 0; i < OWN_KEPT; i++) largest = fmaxf(largest, qs_cu_largest(v[i]));
-    }
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    if (threadIdx.x % 32 == 0) notes.maxima[threadIdx.x / 32] = largest;
-    __syncthreads();
-    largest = (int)threadIdx.x % 32 < (int)blockDim.x / 32 ? notes.maxima[threadIdx.x % 32] : 0.0f;
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, d));
-    if (is_normed) largest *= normalise(j, v, weights, notes);
-    qs_cu_power power = qs_cu_power_of(largest);
-    if (threadIdx.x == 0) notes.down = power.down;
-    put_quads<BF16>(j, v, power.up, shared);
-    __syncthreads();
-}
-
-/* The same as codes of int8. */
-template <bool PERM> __device__ __forceinline__ void code_x(const job &j, uint16_t *shared, row_notes &notes)
-{
-    qs_cu_extent extent = {0.0f, 0.0f};
-    float4 v[OWN_KEPT], weights[NORM_KEPT];
-    take_quads<PERM>(j, v);
-    if (j.norm != nullptr) {
-        (void)weigh_quads<PERM>(j, v, weights, notes);
-        __syncthreads();
-        (void)normalise(j, v, weights, notes);
-    }
-#pragma unroll
-    for (int i = 0; i < OWN_KEPT; i++) qs_cu_extend(extent, j.threshold, v[i]);
-    extent = qs_cu_extent_of_block(extent, notes.extents);
-    qs_cu_coding coding = qs_cu_coding_of(extent, j.threshold);
-    qs_cu_power power = qs_cu_power_of(__fmul_rn(extent.all, coding.factor));
-#pragma unroll
-    for (int i = 0; i < OWN_KEPT; i++) v[i] = qs_cu_code_of(coding, v[i]);
-    if (threadIdx.x == 0) notes.down = coding.scale * power.down;
-    put_quads<false>(j, v, power.up, shared);
-    __syncthreads();
-}
 
 /* ---- products ---- */
 
@@ -181,7 +30,7 @@ __device__ __forceinline__ void add_piece(float (&total)[TILES][COLUMNS][4], con
 #pragma unroll
     for (int h = 0; h < PART::CHUNKS; h++) {
         uint32_t ahead[COLUMNS][8];
-        if (OWN) load_x<COLUMNS, OWN>(b, x, chunk + h);
+        if (OWN) load_x<COLUMNS, OWN, (bool)PART::SPARE>(b, x, chunk + h);
         else load_x<COLUMNS, OWN>(ahead, x, h + 1 < PART::CHUNKS ? chunk + h + 1 : then);
 #pragma unroll
         for (int r = 0; r < TILES; r++)
@@ -242,6 +91,24 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
     *to = l.add ? *to + y : y;
 }
 
+/* A team's share: results of the `kept` items of each of n_teams from item `first` on; n_sums floats of a team's
+ * table. */
+template <int TILES, bool ROUNDS>
+__device__ __forceinline__ void finish_items(const job &j, const float *tables, int n_sums, int n_teams, int kept,
+                                             int first, int item_step, const float *scale)
+{
+    enum { ROWS = TILES * QS_CU_TILE_ROWS };
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int n_parts = (ROWS * j.n + 31) / 32; /* a warp's share of an item's results */
+    for (int task = warp; task < kept * n_teams * n_parts; task += n_teams * SLICES) {
+        int which = task / n_parts, e = task % n_parts * 32 + lane;
+        int turn = which / n_teams, of = which % n_teams, done = first + turn * item_step + team_offset(j, of);
+        if (done >= j.n_items || e >= ROWS * j.n || (j.linears[0].gates && of % 2 != 0)) continue;
+        const float *sums = tables + of * n_sums + turn * SLICES * ROWS * j.width;
+        finish<TILES, ROUNDS>(j, done, sums, sums + n_sums, scale, e);
+    }
+}
+
 /* ---- the kernel ---- */
 
 /* WORK: what pieces are like. It has VECTORS of a piece's place in a ring; BF16, elements of both factors; PERM,
@@ -250,13 +117,13 @@ __device__ __forceinline__ void finish(const job &j, int item, const float *sums
  * they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a warp through the
  * pieces of an item in the order that they were fed in. */
 template <class WORK, int COLUMNS, bool OWN>
-__global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_few(job j)
+__global__ void __launch_bounds__(cut<COLUMNS, WORK, OWN>::TEAMS *TEAM, 1) linear_few(job j)
 {
-    using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
+    using shape = cut<COLUMNS, WORK, OWN>;
     enum { TILES = shape::TILES, ROWS = shape::ROWS, DEPTH = shape::DEPTH, SLOT = shape::SLOT, SUMS = shape::SUMS };
     QS_DYNAMIC_SHARED(uint4, shared);
     __shared__ row_notes notes;
-    __shared__ __align__(WORK::TABLE ? 256 : 4) uint32_t table[WORK::TABLE ? 16 : 1]; /* qs_table_entry */
+    __shared__ __align__(256) uint32_t table[WORK::TABLE ? WORK::TABLE_WORDS : 1]; /* qs_table_entry */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slice = warp % SLICES, team = warp / SLICES;
     const int n_teams = blockDim.x / TEAM, item_step = n_teams * (int)gridDim.x;
     uint4 *ring = shared + warp * DEPTH * SLOT;
@@ -274,14 +141,14 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
     x.n_columns = j.n_columns;
     if (OWN) {
         uint16_t *terms = reinterpret_cast<uint16_t *>(tables + n_teams * SUMS);
-        if (WORK::CODES && j.is_coded) code_x<WORK::PERM>(j, terms, notes);
-        else split_x<WORK::BF16, WORK::PERM>(j, terms, notes);
+        qs_whole_block block;
+        take_x<WORK, shape::TEAMS * TEAM>(j, terms, notes, block);
         scale = &notes.down;
         x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (lane % 4);
     } else {
         x.fragments = reinterpret_cast<const uint4 *>(j.terms) + lane;
     }
-    if (WORK::TABLE && !OWN) __syncthreads(); /* split_x and code_x end with one */
+    if (WORK::TABLE && !OWN) __syncthreads(); /* take_x ends with one */
     typename WORK::template walker<COLUMNS, TILES, OWN> walk;
     walk.start(j, x, slice);
     int full = 0, empty = (DEPTH - 1) * SLOT;      /* slots, in vectors */
@@ -305,14 +172,7 @@ __global__ void __launch_bounds__(cut<COLUMNS, 1, OWN>::TEAMS *TEAM, 1) linear_f
         bool is_last = base + item_step >= j.n_items;
         if (++kept < j.batch && !is_last) continue;
         __syncthreads();
-        int n_parts = (ROWS * j.n + 31) / 32; /* a warp's share of an item's results */
-        for (int task = warp; task < kept * n_teams * n_parts; task += n_teams * SLICES) {
-            int which = task / n_parts, e = task % n_parts * 32 + lane;
-            int turn = which / n_teams, of = which % n_teams, done = first + turn * item_step + team_offset(j, of);
-            if (done >= j.n_items || e >= ROWS * j.n || (j.linears[0].gates && of % 2 != 0)) continue;
-            const float *sums = tables + of * SUMS + turn * SLICES * ROWS * j.width;
-            finish<TILES, WORK::ROUNDS>(j, done, sums, sums + SUMS, scale, e);
-        }
+        finish_items<TILES, WORK::ROUNDS>(j, tables, SUMS, n_teams, kept, first, item_step, scale);
         if (!is_last) __syncthreads();
         kept = 0;
         first = base + item_step;
@@ -326,6 +186,8 @@ struct how {
     int n_sms;
     size_t shared_bytes;
     bool soon, is_bf16, is_rare; /* rare: without kernels for one row and for 32 columns */
+    bool bulk; /* one row by linear_row.h */
+    int64_t group_size;
     const float *x;
     const int32_t *perm;
     const qs_cu_x *terms;
@@ -334,37 +196,43 @@ struct how {
 enum { SYSTEM_BYTES = 1024 /* of each block's shared memory */ };
 
 /* Shared memory of a block of n_teams. */
-template <int COLUMNS, int VECTORS, bool OWN> size_t bytes_of(int n_teams, size_t x_bytes)
+template <class WORK, int COLUMNS, bool OWN> size_t bytes_of(int n_teams, size_t x_bytes)
 {
-    using shape = cut<COLUMNS, VECTORS, OWN>;
+    using shape = cut<COLUMNS, WORK, OWN>;
     return n_teams * (SLICES * shape::DEPTH * shape::SLOT * sizeof(uint4) + shape::SUMS * sizeof(float)) + x_bytes;
 }
 
 /* As many teams as fit; 0 = not even one. */
-template <int COLUMNS, int VECTORS, bool OWN> int teams_of(const how *h, size_t x_bytes)
+template <class WORK, int COLUMNS, bool OWN> int teams_of(const how *h, size_t x_bytes)
 {
-    int n = cut<COLUMNS, VECTORS, OWN>::TEAMS;
-    while (n > 0 && bytes_of<COLUMNS, VECTORS, OWN>(n, x_bytes) > h->shared_bytes - SYSTEM_BYTES) n--;
+    enum { TABLE_BYTES = WORK::TABLE_WORDS * sizeof(uint32_t) };
+    int n = cut<COLUMNS, WORK, OWN>::TEAMS;
+    while (n > 0 && bytes_of<WORK, COLUMNS, OWN>(n, x_bytes) + TABLE_BYTES > h->shared_bytes - SYSTEM_BYTES) n--;
     return n;
+}
+
+/* Says in j what is to do; n_sums floats of a team's table. Returns the number of blocks. */
+template <int TILES> int count_items(job *j, const how *h, int n_teams, int n_sums)
+{
+    j->n_items = 0;
+    for (int i = 0; i < j->n_linears; i++) {
+        j->first_item[i] = j->n_items;
+        j->n_items += (int)(qs_cu_n_tiles(j->linears[i].n_out) / TILES);
+    }
+    if (n_teams % 2 != 0) j->linears[0].gates = false; /* for_rows sees to it */
+    j->n_columns = j->n * j->n_terms;
+    j->width = j->n_columns | 1;
+    j->batch = n_sums / (SLICES * TILES * QS_CU_TILE_ROWS * j->width);
+    return j->n_items < h->n_sms ? j->n_items : h->n_sms;
 }
 
 template <class WORK, int COLUMNS, bool OWN>
 int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
 {
-    using shape = cut<COLUMNS, WORK::VECTORS, OWN>;
-    size_t bytes = bytes_of<COLUMNS, WORK::VECTORS, OWN>(n_teams, x_bytes), half = h->shared_bytes / 2;
+    using shape = cut<COLUMNS, WORK, OWN>;
+    size_t bytes = bytes_of<WORK, COLUMNS, OWN>(n_teams, x_bytes), half = h->shared_bytes / 2;
     if (bytes <= half) bytes = half + SYSTEM_BYTES;
-    int n_blocks = h->n_sms;
-    j->n_items = 0;
-    for (int i = 0; i < j->n_linears; i++) {
-        j->first_item[i] = j->n_items;
-        j->n_items += (int)(qs_cu_n_tiles(j->linears[i].n_out) / shape::TILES);
-    }
-    if (n_teams % 2 != 0) j->linears[0].gates = false; /* for_rows sees to it */
-    n_blocks = j->n_items < n_blocks ? j->n_items : n_blocks;
-    j->n_columns = j->n * j->n_terms;
-    j->width = j->n_columns | 1;
-    j->batch = shape::SUMS / (SLICES * shape::ROWS * j->width);
+    int n_blocks = count_items<shape::TILES>(j, h, n_teams, shape::SUMS);
     j->n_pieces = (j->n_chunks + WORK::CHUNKS - 1) / WORK::CHUNKS;
     j->slice_pieces = (j->n_pieces + SLICES - 1) / SLICES;
     int status = qs_allow_shared(linear_few<WORK, COLUMNS, OWN>, bytes);
@@ -377,26 +245,41 @@ int launch_from(void *stream, job *j, const how *h, int n_teams, size_t x_bytes)
     return qs_launch_status();
 }
 
+/* Whether a block of n_teams, of which each may have n_most, splits the only row of x for itself; its terms. */
+template <class WORK> bool takes_own(const job *j, const how *h, int n_teams, int n_most)
+{
+    int64_t most = j->norm != nullptr ? (int)OWN_NORM_COLUMNS_MAX : (int)QS_CU_OWN_COLUMNS_MAX;
+    bool is_aligned = (reinterpret_cast<uintptr_t>(h->x) | reinterpret_cast<uintptr_t>(j->norm)) % 16 == 0;
+    return j->n == 1 && (WORK::PERM || h->perm == nullptr) && j->n_in % 4 == 0 && j->n_in <= most * n_teams / n_most &&
+           is_aligned;
+}
+inline size_t own_bytes(const job *j) { return (size_t)(j->n * j->n_terms * j->x_stride) * sizeof(uint16_t); }
+
+/* One row that blocks split for themselves, where that can be, which *done says. */
+template <class WORK> int launch_own(void *stream, job *j, const how *h, bool *done)
+{
+    size_t x_bytes = own_bytes(j);
+    int n_teams = teams_of<WORK, 1, true>(h, x_bytes);
+    *done = takes_own<WORK>(j, h, n_teams, WORK::OWN_TEAMS);
+    return *done ? launch_from<WORK, 1, true>(stream, j, h, n_teams, x_bytes) : 0;
+}
+
 /* n rows of x that one launch takes. FULL: all the kernels; else those for 8 and 16 columns, for forms that are
  * rare. */
 template <class WORK, bool FULL = true> int launch(void *stream, job *j, const how *h)
 {
-    enum { VECTORS = WORK::VECTORS };
     int n_columns = j->n * j->n_terms;
     if constexpr (FULL) {
-        size_t x_bytes = (size_t)(n_columns * j->x_stride) * sizeof(uint16_t);
-        int n_teams = teams_of<1, VECTORS, true>(h, x_bytes);
-        int64_t n_in_max = (int64_t)n_teams * TEAM * 4 * (j->norm != nullptr ? (int)NORM_KEPT : (int)OWN_KEPT);
-        bool is_aligned = (reinterpret_cast<uintptr_t>(h->x) | reinterpret_cast<uintptr_t>(j->norm)) % 16 == 0;
-        if (j->n == 1 && (WORK::PERM || h->perm == nullptr) && j->n_in % 4 == 0 && j->n_in <= n_in_max && is_aligned)
-            return launch_from<WORK, 1, true>(stream, j, h, n_teams, x_bytes);
+        bool done;
+        int status = launch_own<WORK>(stream, j, h, &done);
+        if (done || status != 0) return status;
     }
     int status = qs_cu_prepare_x(stream, h->x, j->n_in, h->perm, h->is_bf16, h->terms);
     if (status != 0) return status;
-    if (n_columns <= 8) return launch_from<WORK, 1, false>(stream, j, h, teams_of<1, VECTORS, false>(h, 0), 0);
+    if (n_columns <= 8) return launch_from<WORK, 1, false>(stream, j, h, teams_of<WORK, 1, false>(h, 0), 0);
     if constexpr (FULL)
-        if (n_columns > 16) return launch_from<WORK, 4, false>(stream, j, h, teams_of<4, VECTORS, false>(h, 0), 0);
-    return launch_from<WORK, 2, false>(stream, j, h, teams_of<2, VECTORS, false>(h, 0), 0);
+        if (n_columns > 16) return launch_from<WORK, 4, false>(stream, j, h, teams_of<WORK, 4, false>(h, 0), 0);
+    return launch_from<WORK, 2, false>(stream, j, h, teams_of<WORK, 2, false>(h, 0), 0);
 }
 
 /* All rows of x: run(stream, job, how) for as many of them at a time as a launch takes. `j` holds what is said of the

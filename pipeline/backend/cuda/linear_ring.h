@@ -15,7 +15,8 @@
 
 namespace {
 
-enum { SLICES = 8, TEAM = SLICES * 32 /* threads */, OWN_TEAMS = 4,
+enum { SLICES = 8, TEAM = SLICES * 32 /* threads */,
+       OWN_NORM_COLUMNS_MAX = 8192 /* of a row that blocks normalise and split for themselves */,
        X_PAD = 8 /* elements between rows in shared memory: other banks */ };
 
 struct job {
@@ -62,13 +63,14 @@ template <int FORMAT, int STEPS, bool ZEROS> struct piece {
 /* How the work is cut for COLUMNS groups of eight columns of B: as many warps as have registers, so that they hide each
  * other's waits, and from two groups on two tiles that share what is read of x. OWN: one row of x that blocks split for
  * themselves. A block takes more than half of a multiprocessor, so that none gets two while another waits. */
-template <int COLUMNS, int VECTORS, bool OWN> struct cut {
+template <int COLUMNS, class WORK, bool OWN> struct cut {
     enum {
+        VECTORS = WORK::VECTORS,
         TILES = COLUMNS == 1 ? 1 : 2,
-        TEAMS = OWN ? OWN_TEAMS : COLUMNS == 1 ? 3 : 2, /* at most */
+        TEAMS = OWN ? (int)WORK::OWN_TEAMS : COLUMNS == 1 ? 3 : 2, /* at most */
         ROWS = TILES * QS_CU_TILE_ROWS,
         SLOT = TILES * VECTORS,
-        BUDGET = COLUMNS == 1 ? 6200 : 8600, /* bytes of a ring */
+        BUDGET = OWN && TEAMS == 2 ? 4700 : COLUMNS == 1 ? 6200 : 8600, /* bytes of a ring */
         FIT = BUDGET / (SLOT * 16), DEPTH = FIT < 2 ? 2 : FIT > 8 ? 8 : FIT,
         SUMS = OWN ? 512 : COLUMNS == 1 ? 2304 : SLICES * ROWS * (8 * COLUMNS + 1), /* floats of a team's table */
     };

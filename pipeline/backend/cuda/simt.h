@@ -189,12 +189,17 @@ static inline void qs_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b
 {
     qs_simt_mma(c, a, b, 1, QS_SIMT_PLACE);
 }
+static inline uint4 qs_anything(void) { return uint4{0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu}; }
 static inline uint4 qs_load_stream(const uint4 *p) { return *p; }
 static inline uint2 qs_load_stream(const uint2 *p) { return *p; }
 static inline uint32_t qs_load_stream(const uint32_t *p) { return *p; }
 static inline uint32_t qs_table_entry(const uint32_t *table, uint32_t offsets, int k)
 {
     return table[(offsets >> (8 * k) & 0xffu) / sizeof *table];
+}
+template <int K> static inline uint32_t qs_row_entry(const uint32_t *table, uint32_t bytes)
+{
+    return table[32 * (bytes >> (8 * K) & 0xffu)];
 }
 static inline void qs_copy_async16(void *shared, const void *global, QS_SIMT_CALLER)
 {

@@ -84,6 +84,12 @@ static inline uint16_t qs_simt_f16_fma(uint32_t a, uint32_t b, uint32_t c)
     double product = (double)qs_f32_of_f16((uint16_t)a) * (double)qs_f32_of_f16((uint16_t)b);
     return qs_simt_f16_of_f64(product + (double)qs_f32_of_f16((uint16_t)c));
 }
+static inline float qs_quotient(float a, float b) { return a / b; }
+static inline uint32_t qs_bf16x2_mul(uint32_t a, uint32_t b)
+{
+    return qs_bf16x2_of_f32(qs_f32_of_bf16((uint16_t)a) * qs_f32_of_bf16((uint16_t)b),
+                            qs_f32_of_bf16((uint16_t)(a >> 16)) * qs_f32_of_bf16((uint16_t)(b >> 16)));
+}
 static inline uint32_t qs_f16x2_fma(uint32_t a, uint32_t b, uint32_t c)
 {
     return qs_simt_f16_fma(a, b, c) | (uint32_t)qs_simt_f16_fma(a >> 16, b >> 16, c >> 16) << 16;

@@ -226,6 +226,26 @@ template <bool BF16> struct qs_rounded_unpacker {
 template <> struct qs_unpacker<QS_CU_TABLE_BF16> : qs_rounded_unpacker<true> {};
 template <> struct qs_unpacker<QS_CU_TABLE_F16> : qs_rounded_unpacker<false> {};
 
+/* Pairs of codes that are looked up at once: entry `low code + 16 high code` is both values in bf16; of 32 copies, each
+ * in a bank of its own, the lane has one. Values times the block's largest magnitude, both rounded to bf16, rounded to
+ * that: bitsandbytes' product of one row. */
+#define QS_PAIRS_BF16 (QS_CU_TABLE_F16 + 1)
+template <> struct qs_unpacker<QS_PAIRS_BF16> {
+    enum { WORDS = 4, BITS = 4, CODED = 1 };
+    const uint32_t *table; /* the lane's */
+    uint32_t absmax[2];    /* [row half]: twice */
+    __device__ __forceinline__ void step(const uint32_t *words, int s, uint32_t a[4]) const
+    {
+        /* In the lower bytes the codes of pairs 0 and 2, and of 1 and 3. */
+        uint32_t w = words[s], even = (w & 0x0f0f0f0fu) | (w >> 12 & 0xf0f0f0f0u),
+                 odd = (w >> 4 & 0x0f0f0f0fu) | (w >> 16 & 0xf0f0f0f0u);
+        a[0] = qs_bf16x2_mul(qs_row_entry<0>(table, even), absmax[0]);
+        a[1] = qs_bf16x2_mul(qs_row_entry<0>(table, odd), absmax[1]);
+        a[2] = qs_bf16x2_mul(qs_row_entry<1>(table, even), absmax[0]);
+        a[3] = qs_bf16x2_mul(qs_row_entry<1>(table, odd), absmax[1]);
+    }
+};
+
 /* Entries are a fraction times QS_TABLE_UP as two f16, the second in the upper half what the first one misses. */
 #define QS_TABLE_UP 256.0f
 template <> struct qs_unpacker<QS_CU_TABLE_F32> {
