@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "backend/cpu/team.h"
+#include "base/team.h"
 
 enum { N_ITEMS_MAX = 1000, N_THREADS = 4, N_ROUNDS = 200 };
 

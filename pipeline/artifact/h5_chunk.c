@@ -4,7 +4,7 @@
 #include <string.h>
 #include <zstd.h>
 
-#include "backend/cpu/team.h"
+#include "base/team.h"
 #include "base/mem.h"
 
 enum { CHUNKS_MAX = 8, /* at once: what writes them down is one thread */

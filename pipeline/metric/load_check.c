@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 
-#include "backend/cpu/team.h"
+#include "base/team.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "metric/bootstrap.h"

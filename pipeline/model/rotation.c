@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "backend/cpu/team.h"
+#include "base/team.h"
 #include "base/mem.h"
 #include "base/rng.h"
 

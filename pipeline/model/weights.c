@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cpu/team.h"
+#include "base/team.h"
 #include "base/dtype.h"
 #include "base/mem.h"
 #include "model/dequant.h"

@@ -4,7 +4,7 @@
 #define QS_QUANT_WORKSPACE_H
 
 #include "backend/backend.h"
-#include "backend/cpu/team.h"
+#include "base/team.h"
 
 typedef enum qs_host_slot {
     QS_HOST_LANES,   /* scratch of each thread */

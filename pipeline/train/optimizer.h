@@ -2,7 +2,7 @@
 #ifndef QS_TRAIN_OPTIMIZER_H
 #define QS_TRAIN_OPTIMIZER_H
 
-#include "backend/cpu/team.h"
+#include "base/team.h"
 #include "train/layout.h"
 #include "train/row_kernels.h"
 

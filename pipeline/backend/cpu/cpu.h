@@ -6,7 +6,7 @@
 #include "backend/cpu/arena.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/team.h"
+#include "base/team.h"
 
 /* Memory that grows and is kept: growing happens before any thread works. */
 typedef struct qs_cpu_buffer {

@@ -6,7 +6,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/team.h"
+#include "base/team.h"
 
 enum { QS_PACK_ROWS = QS_TURN_ROWS }; /* output rows packed at a time; a pack is padded to whole blocks of them */
 

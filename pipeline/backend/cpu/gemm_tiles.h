@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "backend/cpu/team.h"
+#include "base/team.h"
 
 /* Row-major C = alpha op(A) op(B) + beta C, trans 'T' or 'N'; single-threaded; returns 0 or an error number. */
 typedef int (*qs_sgemm)(char trans_a, char trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a,

@@ -3,7 +3,7 @@
 #define QS_BACKEND_CPU_PANELS_H
 
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/team.h"
+#include "base/team.h"
 
 /* Columns of one chunk and 32-bit words that hold its codes, per row. */
 static inline int64_t qs_panel_chunk_columns(int bits) { return bits == 3 ? 32 : 32 / bits; }

@@ -1,7 +1,7 @@
 /* Memory of the CUDA backend: counted by use, held to a budget, and copies through page-locked memory. */
 #include <string.h>
 
-#include "backend/cpu/team.h"
+#include "base/team.h"
 #include "backend/cuda/gpu.h"
 #include "base/mem.h"
 

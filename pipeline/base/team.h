@@ -7,8 +7,8 @@
  *
  * Which thread computes an item is left to chance; what it computes is not: items are whole rows or tiles,
  * cut by shape alone. One caller at a time. */
-#ifndef QS_BACKEND_CPU_TEAM_H
-#define QS_BACKEND_CPU_TEAM_H
+#ifndef QS_BASE_TEAM_H
+#define QS_BASE_TEAM_H
 
 #include <stdint.h>
 

@@ -1,4 +1,4 @@
-#include "backend/cpu/team.h"
+#include "base/team.h"
 
 #include <errno.h>
 #include <limits.h>
