@@ -7,12 +7,12 @@
 #include "base/dtype.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/out_dir.h"
 #include "base/progress.h"
 #include "export/export.h"
 #include "export/gguf_aim.h"
 #include "export/gguf_metadata.h"
 #include "export/gguf_types.h"
-#include "export/out_dir.h"
 #include "model/dequant.h"
 #include "model/turned.h"
 

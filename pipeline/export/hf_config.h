@@ -3,7 +3,7 @@
 #ifndef QS_EXPORT_HF_CONFIG_H
 #define QS_EXPORT_HF_CONFIG_H
 
-#include "export/out_dir.h"
+#include "base/out_dir.h"
 #include "model/weights.h"
 
 /* config.json with dtype float16, "quantization_config" (borrowed; NULL = none) and whether the embedding is the

@@ -2,7 +2,7 @@
 #ifndef QS_EXPORT_SHARD_WRITER_H
 #define QS_EXPORT_SHARD_WRITER_H
 
-#include "export/out_dir.h"
+#include "base/out_dir.h"
 #include "model/safetensors_writer.h"
 
 typedef struct qs_shard_writer qs_shard_writer;

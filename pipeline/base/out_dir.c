@@ -1,4 +1,4 @@
-#include "export/out_dir.h"
+#include "base/out_dir.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -26,29 +26,63 @@ qs_err qs_out_dir_check(const char *path)
     return qs_fail(QS_E_USAGE, "write %s: it is there already; remove it or choose another --out", path);
 }
 
-qs_err qs_out_dir_open(qs_out_dir *out, const char *path)
+/* Only the name of the part differs. */
+static qs_err open_part(qs_out_dir *out, const char *path, bool within)
 {
     size_t end = strlen(path);
     qs_err err;
-    *out = (qs_out_dir){0};
+    *out = (qs_out_dir){.within = within};
     while (end > 1 && path[end - 1] == '/') end--;
     QS_TRY(qs_path_format(out->path, "%.*s", (int)end, path));
-    QS_TRY(qs_path_format(out->part_path, "%s.part.%ld", out->path, (long)getpid()));
-    QS_TRY(qs_out_dir_check(out->path));
+    QS_TRY(qs_path_format(out->part_path, "%s%s.part.%ld", out->path, within ? "/new" : "", (long)getpid()));
+    if (!within) QS_TRY(qs_out_dir_check(out->path));
     QS_TRY(qs_dir_create(out->part_path));
     out->open = true;
 out:
     return err;
 }
 
-qs_err qs_out_dir_publish(qs_out_dir *dir)
+qs_err qs_out_dir_open(qs_out_dir *out, const char *path) { return open_part(out, path, false); }
+qs_err qs_out_dir_open_within(qs_out_dir *out, const char *path) { return open_part(out, path, qs_path_is_dir(path)); }
+
+/* Each file of the part to its place; looked at first, and then done. */
+static qs_err move_files(const qs_out_dir *dir)
 {
-    /* Its files are on the disk already; rename replaces an empty directory. */
+    char **names, part[QS_PATH_BYTES], path[QS_PATH_BYTES];
+    int64_t n;
+    qs_err err = qs_dir_list(&names, &n, dir->part_path, "");
+    if (err != QS_OK) return err;
+    for (int64_t i = 0; i < n; i++) {
+        QS_TRY(qs_path_format(path, "%s/%s", dir->path, names[i]));
+        if (qs_path_is_dir(path)) {
+            err = qs_fail(QS_E_RESOURCE, "write %s: a directory has this name; remove it or choose another --out", path);
+            goto out;
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        QS_TRY(qs_path_format(part, "%s/%s", dir->part_path, names[i]));
+        QS_TRY(qs_path_format(path, "%s/%s", dir->path, names[i]));
+        QS_TRY(qs_file_publish(part, path));
+    }
+out:
+    qs_dir_list_free(names, n);
+    return err;
+}
+
+/* Its files are on the disk already; rename replaces an empty directory. */
+static qs_err rename_whole(const qs_out_dir *dir)
+{
     qs_err err = qs_out_dir_check(dir->path);
     if (err == QS_OK && rename(dir->part_path, dir->path) != 0)
         err = qs_fail(QS_E_RESOURCE, "rename %s to %s: %s", dir->part_path, dir->path, strerror(errno));
-    if (err == QS_OK) dir->open = false;
-    else qs_out_dir_discard(dir);
+    return err;
+}
+
+qs_err qs_out_dir_publish(qs_out_dir *dir)
+{
+    qs_err err = dir->within ? move_files(dir) : rename_whole(dir);
+    if (err == QS_OK && !dir->within) dir->open = false;
+    qs_out_dir_discard(dir); /* what is left of the part */
     return err;
 }
 
@@ -72,18 +106,8 @@ void qs_out_dir_discard(qs_out_dir *dir)
 static qs_err put_bytes(const qs_out_dir *dir, const char *name, const void *data, size_t bytes)
 {
     char path[QS_PATH_BYTES];
-    qs_file_writer file;
-    qs_err err;
-    QS_TRY(qs_path_format(path, "%s/%s", dir->part_path, name));
-    QS_TRY(qs_file_writer_open(&file, path));
-    if (fwrite(data, 1, bytes, file.stream) != bytes) {
-        err = qs_fail(QS_E_RESOURCE, "write %s: %s", path, strerror(errno));
-        qs_file_writer_discard(&file);
-        goto out;
-    }
-    err = qs_file_writer_publish(&file);
-out:
-    return err;
+    qs_err err = qs_path_format(path, "%s/%s", dir->part_path, name);
+    return err == QS_OK ? qs_file_write(path, data, bytes) : err;
 }
 
 qs_err qs_out_dir_put_json(const qs_out_dir *dir, const char *name, const json_t *root)
