@@ -13,8 +13,8 @@ typedef struct qs_model_writer {
     const qs_tokenizer *tokenizer;
 } qs_model_writer;
 
-/* Each file appears whole or not at all, the weights last. Errors: QS_E_RESOURCE; QS_E_NUMERIC names a weight
- * that f16 cannot hold. */
+/* Each file appears whole or not at all, the weights last; that all appear together is the caller's (base/out_dir.h).
+ * Errors: QS_E_RESOURCE; QS_E_NUMERIC names a weight that f16 cannot hold. */
 QS_MUST_CHECK qs_err qs_model_write(const qs_model_writer *writer, const qs_train_layout *layout,
                                     const float *parameters, const char *dir);
 

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/out_dir.h"
 #include "base/progress.h"
 #include "train/examples.h"
 #include "train/model_writer.h"
@@ -169,14 +170,14 @@ void qs_train_run_plan(const qs_train_run *run, qs_train_plan *plan)
 /* ---- files ---- */
 
 /* Steps, loss, learning rate and gradient norm, each the mean of its part of the run. */
-static qs_err write_curve(const qs_train_run *run)
+static qs_err write_curve(const qs_train_run *run, const char *dir)
 {
     const qs_train_state *s = &run->state;
     char path[QS_PATH_BYTES];
     qs_file_writer file = {0};
     qs_err err;
     int64_t n_mean = (run->options->n_steps + CURVE_LINES - 1) / CURVE_LINES;
-    QS_TRY(qs_path_format(path, "%s/loss.csv", run->options->out));
+    QS_TRY(qs_path_format(path, "%s/loss.csv", dir));
     QS_TRY(qs_file_writer_open(&file, path));
     (void)fprintf(file.stream, "step,loss,lr,gradient_norm\n");
     for (int64_t first = 0; first < s->step; first += n_mean) {
@@ -188,7 +189,7 @@ static qs_err write_curve(const qs_train_run *run)
         (void)fprintf(file.stream, "%lld,%.6g,%.6g,%.6g\n", (long long)last, mean[0], mean[1], mean[2]);
     }
     QS_TRY(qs_file_writer_publish(&file));
-    QS_TRY(qs_path_format(path, "%s/validation.csv", run->options->out));
+    QS_TRY(qs_path_format(path, "%s/validation.csv", dir));
     if (s->n_validations == 0) goto out;
     QS_TRY(qs_file_writer_open(&file, path));
     (void)fprintf(file.stream, "step,ppl,answer_ppl,token_acc,answers_exact\n");
@@ -202,17 +203,35 @@ out:
     return err;
 }
 
-/* The model first: a checkpoint of the last step then says that all is there. */
-static qs_err save(qs_train_run *run)
+static qs_err write_model(const qs_train_run *run)
 {
     const qs_train_options *o = run->options;
     const qs_model_writer writer = {
         .config = run->config, .tokenizer_path = o->tokenizer, .tokenizer = run->tokenizer};
+    qs_out_dir dir = {0};
     qs_err err;
-    QS_TRY(qs_model_write(&writer, &run->layout, qs_trainer_parameters(run->trainer), o->out));
-    QS_TRY(write_curve(run));
-    QS_TRY(qs_train_checkpoint_write(o->checkpoint, run->settings, &run->state, run->trainer, o->argc, o->argv));
+    QS_TRY(qs_out_dir_open_within(&dir, o->out));
+    QS_TRY(qs_model_write(&writer, &run->layout, qs_trainer_parameters(run->trainer), dir.part_path));
+    QS_TRY(write_curve(run, dir.part_path));
+    QS_TRY(qs_out_dir_publish(&dir));
 out:
+    qs_out_dir_discard(&dir);
+    return err;
+}
+
+/* The model first: a checkpoint of the last step then says that all is there. */
+static qs_err save(qs_train_run *run)
+{
+    const qs_train_options *o = run->options;
+    qs_err err;
+    QS_TRY(write_model(run));
+    QS_TRY(qs_train_checkpoint_write(o->checkpoint, run->settings, &run->state, run->trainer, o->argc, o->argv));
+    run->has_checkpoint = true;
+out:
+    if (err == QS_E_RESOURCE)
+        return qs_fail(err, "%s; make room and run the same call again: it %s%s", qs_error_text(),
+                       run->has_checkpoint ? "goes on from " : "starts anew, since there is no checkpoint yet",
+                       run->has_checkpoint ? o->checkpoint : "");
     return err;
 }
 
@@ -320,6 +339,7 @@ qs_err qs_train_run_all(qs_train_run *run, qs_train_result *result)
     qs_progress progress;
     qs_err err;
     *result = (qs_train_result){0};
+    if (!qs_path_is_dir(o->out)) QS_TRY(qs_out_dir_check(o->out)); /* said before hours of work */
     QS_TRY(start(run));
     int64_t first = run->state.step, first_tokens = run->state.n_tokens;
     if (first >= o->n_steps) {

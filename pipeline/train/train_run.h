@@ -43,8 +43,9 @@ typedef struct qs_train_result {
     double seconds, loss;      /* mean weighted loss of the last steps */
     qs_train_loss validation;  /* of the last one; n = 0 when there was none */
 } qs_train_result;
-/* Trains, writes checkpoints and models, logs. QS_E_NUMERIC on NaN, Inf and divergence: the last checkpoint
- * stays. */
+/* Trains, writes checkpoints and models, logs. A model appears whole or not at all; the one before it stays until then.
+ * QS_E_NUMERIC on NaN, Inf and divergence: the last checkpoint stays. QS_E_RESOURCE says where the run goes on once
+ * there is room. QS_E_USAGE when `out` is no directory. */
 QS_MUST_CHECK qs_err qs_train_run_all(qs_train_run *run, qs_train_result *result);
 
 /* The same options as a comparison of two optimizers (compare.h), by the bits of their moments; `out` names

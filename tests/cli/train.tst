@@ -67,5 +67,14 @@
 2 neither.8.nor.32 bash $TMP/t --out $TMP/i --embedding-bits 16
 2 needed qsweep train --out $TMP/i
 6 . bash $TMP/t --out /proc/nowhere/x --steps 1
-6 model.safetensors|train.h5 bash -c 'trap "" XFSZ; ulimit -f 16; bash $TMP/t --out $TMP/full --steps 5'
-0 . ! ls $TMP/full/*.part.* $TMP/full.train.h5* 2>/dev/null
+2 there.already touch $TMP/file && bash $TMP/t --out $TMP/file --steps 1
+
+# A disk that fills up, at whatever file: said, with what to do; the model is there whole or not at all, and the one before it stays.
+6 full.*model.safetensors.*File.too.large;.make.room.*starts.anew bash -c 'ulimit -f 16; bash $TMP/t --out $TMP/full --steps 5'
+0 . ! ls -d $TMP/full* 2>/dev/null
+0 ^6.6.6.6.6.6.0.$ for n in 1 4 16 32 64 128 1024; do bash -c "ulimit -f $n; bash $TMP/t --out $TMP/full --steps 5 2>/dev/null"; echo -n "$? "; [ ! -e $TMP/full ] || [ $(ls $TMP/full | wc -l) = 5 ] || ls $TMP/full; ls -d $TMP/*.part.* 2>/dev/null; done; true
+0 . rm -f $TMP/full.train.h5; cp -r $TMP/full $TMP/before; echo mine >$TMP/full/notes
+6 starts.anew bash -c 'ulimit -f 16; bash $TMP/t --out $TMP/full --steps 7'
+0 ^mine$ diff -r -x notes $TMP/full $TMP/before && cat $TMP/full/notes
+0 ^mine.7,$ bash $TMP/t --out $TMP/full --steps 7 && echo $(cat $TMP/full/notes) $(tail -1 $TMP/full/loss.csv | cut -c1-2)
+6 goes.on.from.*full.train.h5 rm $TMP/full.train.h5; bash $TMP/t --out $TMP/full --steps 60 --stop-after 20 && bash -c 'ulimit -f 16; bash $TMP/t --out $TMP/full --steps 60'
