@@ -1,5 +1,6 @@
 /* qsweep-doctor: what runs here. Exit status 0 when a sweep of the given model can run on this machine. */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -72,7 +73,9 @@ static void print_device(const options *opt, const findings *f, const qs_backend
                  qs_mem_format(total, memory.total_bytes), qs_mem_format(room, memory.free_bytes),
                  opt->map.budget_bytes > 0 ? " within the budget" : "",
                  qs_mem_format(own, memory.context_bytes));
-    if (qs_clocks_read(clocks, opt->common.device)) (void)fprintf(f->text, "device clocks      %s\n", clocks);
+    if (!qs_clocks_read(clocks, opt->common.device)) return;
+    (void)fprintf(f->text, "device clocks      %s\n", clocks);
+    put(f->root, "device_clocks", json_string(clocks));
 }
 
 static qs_err print_machine(const options *opt, const findings *f, qs_backend **backend)
@@ -106,6 +109,35 @@ static qs_err print_machine(const options *opt, const findings *f, qs_backend **
     return QS_OK;
 }
 
+static void print_op(void *context, const char *op, const char *from)
+{
+    const findings *f = context;
+    (void)fprintf(f->text, "%-19s %s\n", op, from);
+    (void)json_array_append_new(json_object_get(f->root, "ops"), json_pack("{s:s, s:s}", "name", op, "from", from));
+}
+
+static void print_trial(void *context, const qs_self_test_row *row)
+{
+    const findings *f = context;
+    (void)fprintf(f->text, "  %-29s difference %.1e, limit %.1e  %s\n", row->op, row->difference, row->limit,
+                  row->ok ? "ok" : "WRONG");
+    json_t *trial = json_pack("{s:s, s:f, s:b}", "name", row->op, "limit", row->limit, "ok", (int)row->ok);
+    put(trial, "difference", isfinite(row->difference) ? json_real(row->difference) : json_null());
+    (void)json_array_append_new(json_object_get(f->root, "self_test"), trial);
+}
+
+static qs_err print_ops(const options *opt, findings *f, qs_backend *backend)
+{
+    if (opt->common.list) {
+        put(f->root, "ops", json_array());
+        qs_backend_list_ops(backend, print_op, f);
+    }
+    if (!opt->self_test) return QS_OK;
+    (void)fprintf(f->text, "\nself-test against the plain C reference:\n");
+    put(f->root, "self_test", json_array());
+    return qs_backend_self_test(backend, print_trial, f);
+}
+
 static qs_err print_model(const findings *f, const qs_model *model)
 {
     char chat[QS_CHAT_TEXT_BYTES];
@@ -134,6 +166,9 @@ static qs_err print_model(const findings *f, const qs_model *model)
         json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:b}", "path", qs_json_text(qs_model_path(model)), "architecture",
                   c->architecture, "n_layers", (json_int_t)c->n_layers, "d_model", (json_int_t)c->d_model, "d_ff",
                   (json_int_t)c->d_ff, "n_vocab", (json_int_t)c->n_vocab, "tied_head", (int)c->tied_head);
+    put(facts, "n_heads", json_integer(c->n_heads));
+    put(facts, "n_kv_heads", json_integer(c->n_kv_heads));
+    put(facts, "head_dim", json_integer(c->head_dim));
     put(facts, "n_weights", json_integer(qs_model_n_linear_weights(model)));
     put(facts, "n_weights_total", json_integer(qs_model_n_weights(model)));
     put(facts, "storage", json_string(qs_storage_name(storage)));
@@ -232,8 +267,28 @@ out:
     return err;
 }
 
+static void print_placement(const findings *f, const char *config, const qs_placement *placement,
+                            const qs_placement_request *request)
+{
+    qs_placement_part parts[QS_PLACEMENT_PARTS_MAX];
+    json_t *list = json_array();
+    int n = qs_placement_parts(parts, placement);
+    for (int i = 0; i < n; i++)
+        (void)json_array_append_new(list, json_pack("{s:s, s:I, s:o, s:s}", "name", parts[i].name, "n",
+                                                    (json_int_t)parts[i].n, "bytes", bytes_json(parts[i].bytes),
+                                                    "where", parts[i].where));
+    qs_placement_print(placement, request, f->text);
+    put(f->root, "placement",
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "config", config, "kind",
+                  qs_placement_name(placement->kind), "n_ctx", (json_int_t)request->n_ctx, "n_layers",
+                  (json_int_t)placement->n_layers, "n_device_layers", (json_int_t)placement->n_device_layers, "parts",
+                  list, "device_bytes", bytes_json(placement->device_bytes), "device_free_bytes",
+                  bytes_json(request->device_bytes), "host_bytes", bytes_json(placement->host_bytes),
+                  "host_free_bytes", bytes_json(request->host_bytes)));
+}
+
 /* The plan by itself, or the one that --device-map asks for. */
-static qs_err plan_placement(const options *opt, const findings *f, const qs_model_config *config,
+static qs_err plan_placement(const options *opt, const findings *f, const char *id, const qs_model_config *config,
                              const qs_placement_request *request, qs_placement *placement)
 {
     qs_placement_plan(placement, config, request);
@@ -244,7 +299,7 @@ static qs_err plan_placement(const options *opt, const findings *f, const qs_mod
                        (long long)config->n_layers);
     qs_placement_fix(placement, config, request, opt->map.n_layers);
     if (qs_placement_fits(placement, request)) return QS_OK;
-    qs_placement_print(placement, request, f->text);
+    print_placement(f, id, placement, request);
     return qs_placement_context(qs_fail(QS_E_RESOURCE, "place model as asked: the plan above does not fit"),
                                 config, request, opt->map.n_layers);
 }
@@ -262,6 +317,7 @@ static qs_err print_devices(const options *opt, const findings *f, planned_point
         return qs_fail(QS_E_USAGE, "--device-map with %lld layers: the model has %lld", (long long)opt->map.n_layers,
                        (long long)config->n_layers);
     (void)fprintf(f->text, "\nover several GPUs:\n");
+    put(f->root, "devices", json_array());
     for (int64_t i = 0; i < QS_DEVICES_MAX && left.n_layers > 0; i++) {
         qs_placement_request own = *request;
         qs_backend_memory memory;
@@ -281,6 +337,11 @@ static qs_err print_devices(const options *opt, const findings *f, planned_point
         (void)fprintf(f->text, "  device %lld: %lld layers%s, needs %s of %s\n", (long long)(opt->common.device + i),
                      (long long)p.n_device_layers, p.n_device_layers == p.n_layers ? ", final norm and head" : "",
                      qs_mem_format(need, p.device_bytes), qs_mem_format(have, own.device_bytes));
+        (void)json_array_append_new(
+            json_object_get(f->root, "devices"),
+            json_pack("{s:I, s:I, s:b, s:o, s:o}", "device", (json_int_t)(opt->common.device + i), "n_layers",
+                      (json_int_t)p.n_device_layers, "head", (int)(p.n_device_layers == p.n_layers), "bytes",
+                      bytes_json(p.device_bytes), "free_bytes", bytes_json(own.device_bytes)));
         if (p.device_bytes > own.device_bytes)
             QS_TRY(qs_fail(QS_E_RESOURCE,
                            "place model as asked: device %lld has no room for %lld layers; give it fewer, "
@@ -304,9 +365,11 @@ static qs_err check_model(const options *opt, const findings *f, const qs_backen
     qs_spec spec;
     qs_placement_weights sides[2] = {{0}};
     planned_point point = {.model = model, .spec = opt->spec != NULL ? &spec : NULL};
+    const char *id = "fp";
     qs_err err = QS_OK;
     if (opt->spec != NULL) {
         QS_TRY(qs_spec_parse(&spec, opt->spec));
+        id = spec.id;
         for (int role = 0; role < QS_N_LINEARS; role++)
             QS_TRY(qs_spec_check_row(&spec, qs_model_info(model, (qs_role)role, 0).n_in, qs_role_name((qs_role)role)));
     }
@@ -319,15 +382,10 @@ static qs_err check_model(const options *opt, const findings *f, const qs_backen
         .host_bytes = qs_mem_available_bytes(),
     };
     QS_TRY(plan_sides(opt, backend, &point, &request, sides));
-    QS_TRY(plan_placement(opt, f, c, &request, &placement));
+    QS_TRY(plan_placement(opt, f, id, c, &request, &placement));
     (void)fprintf(f->text, "\nplacement of %s, %lld tokens of context:\n",
-                  opt->spec != NULL ? spec.id : "the reference in f16", (long long)opt->n_ctx);
-    qs_placement_print(&placement, &request, f->text);
-    put(f->root, "placement",
-        json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "config", opt->spec != NULL ? spec.id : "fp", "kind",
-                  qs_placement_name(placement.kind), "n_layers", (json_int_t)placement.n_layers, "n_device_layers",
-                  (json_int_t)placement.n_device_layers, "device_bytes", bytes_json(placement.device_bytes),
-                  "host_bytes", bytes_json(placement.host_bytes)));
+                  point.spec != NULL ? id : "the reference in f16", (long long)opt->n_ctx);
+    print_placement(f, id, &placement, &request);
     if (qs_backend_has_device(backend) &&
         (opt->map.n_devices > 1 || (!opt->map.fixed && placement.kind != QS_PLACE_DEVICE)))
         QS_TRY(print_devices(opt, f, &point, &request));
@@ -348,18 +406,14 @@ out:
     return err;
 }
 
-static qs_err find(const options *opt, const findings *f)
+static qs_err find(const options *opt, findings *f)
 {
     qs_backend *backend = NULL;
     qs_model *model = NULL;
     qs_spec spec;
     qs_err err;
     QS_TRY(print_machine(opt, f, &backend));
-    if (opt->common.list) qs_backend_print_ops(backend, f->text);
-    if (opt->self_test) {
-        (void)fprintf(f->text, "\nself-test against the plain C reference:\n");
-        QS_TRY(qs_backend_self_test(backend, f->text));
-    }
+    QS_TRY(print_ops(opt, f, backend));
     if (opt->spec != NULL) QS_TRY(qs_spec_parse(&spec, opt->spec)); /* also where no model holds it against its rows */
     if (opt->model == NULL) goto out;
     QS_TRY(qs_model_open(&model, opt->model));

@@ -211,6 +211,39 @@ static void test_refusals(void **state)
     qs_backend_destroy(backend);
 }
 
+/* ---- the list ---- */
+
+typedef struct listed {
+    int n, n_reference, n_attention;
+} listed;
+
+static void count_op(void *context, const char *op, const char *from)
+{
+    listed *list = context;
+    assert_true(strlen(op) > 0 && strlen(from) > 0);
+    list->n++;
+    list->n_reference += strcmp(from, "reference") == 0;
+    list->n_attention += strcmp(op, "attention_decode") == 0;
+}
+
+/* Each op once, with where it comes from: of the reference all but the lookup of rows. */
+static void test_list(void **state)
+{
+    (void)state;
+    qs_backend *backend;
+    listed plain = {0}, machine = {0};
+    assert_int_equal(qs_backend_create(&backend, "reference", 0, 1), QS_OK);
+    qs_backend_list_ops(backend, count_op, &plain);
+    qs_backend_destroy(backend);
+    assert_int_equal(qs_backend_create(&backend, "cpu", 0, 1), QS_OK);
+    qs_backend_list_ops(backend, count_op, &machine);
+    qs_backend_destroy(backend);
+    assert_true(plain.n > 20 && plain.n == machine.n);
+    assert_int_equal(plain.n_reference, plain.n - 1);
+    assert_int_equal(plain.n_attention, 1);
+    assert_int_equal(machine.n_attention, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +254,7 @@ int main(void)
         cmocka_unit_test(test_norm_and_gate),
         cmocka_unit_test(test_memory_is_counted),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests_name("backend", tests, NULL, NULL);
 }

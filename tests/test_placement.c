@@ -282,6 +282,18 @@ static void test_print(void **state)
     assert_non_null(strstr(text, "placement: split"));
     assert_non_null(strstr(text, "device and host"));
     free(text);
+
+    /* The parts add up to the sums: what is on both sides counts on both. */
+    qs_placement_part parts[QS_PLACEMENT_PARTS_MAX];
+    size_t device = 0, host = 0;
+    int n = qs_placement_parts(parts, &p);
+    for (int i = 0; i < n; i++) {
+        size_t all = (size_t)parts[i].n * parts[i].bytes;
+        if (strstr(parts[i].where, "device") != NULL) device += all;
+        if (strstr(parts[i].where, "host") != NULL) host += all;
+    }
+    assert_int_equal(device, p.device_bytes);
+    assert_int_equal(host, p.host_bytes);
 }
 
 int main(void)

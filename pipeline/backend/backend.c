@@ -488,4 +488,7 @@ qs_err qs_backend_measure_peaks(qs_backend *backend, unsigned which, qs_backend_
     return backend->ops->measure_peaks(backend, which, peaks);
 }
 
-void qs_backend_print_ops(const qs_backend *backend, FILE *stream) { backend->ops->print_ops(backend, stream); }
+void qs_backend_list_ops(const qs_backend *backend, qs_op_visit visit, void *context)
+{
+    backend->ops->list_ops(backend, visit, context);
+}

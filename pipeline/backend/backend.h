@@ -240,7 +240,8 @@ typedef struct qs_backend_peaks {
 } qs_backend_peaks;
 QS_MUST_CHECK qs_err qs_backend_measure_peaks(qs_backend *backend, unsigned which, qs_backend_peaks *peaks);
 
-/* One line per op: entry name and where it comes from (reference, avx2, avx512, oneDNN). */
-void qs_backend_print_ops(const qs_backend *backend, FILE *stream);
+/* Calls `visit` for each op: its name, and where it comes from (reference, avx2, avx512, oneDNN, a file of kernels). */
+typedef void (*qs_op_visit)(void *context, const char *op, const char *from);
+void qs_backend_list_ops(const qs_backend *backend, qs_op_visit visit, void *context);
 
 #endif

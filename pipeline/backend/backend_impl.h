@@ -67,7 +67,7 @@ typedef struct qs_backend_ops {
     qs_err (*gemm)(qs_backend *backend, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                    const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
     qs_err (*measure_peaks)(qs_backend *backend, unsigned which, qs_backend_peaks *peaks);
-    void (*print_ops)(const qs_backend *backend, FILE *stream);
+    void (*list_ops)(const qs_backend *backend, qs_op_visit visit, void *context);
 } qs_backend_ops;
 
 struct qs_backend {

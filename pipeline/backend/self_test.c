@@ -424,7 +424,7 @@ static double difference(const trial *got, const trial *expected)
     return worst / largest;
 }
 
-qs_err qs_backend_self_test(qs_backend *backend, FILE *stream)
+qs_err qs_backend_self_test(qs_backend *backend, qs_self_test_visit visit, void *context)
 {
     qs_backend *reference = NULL;
     trial *trials = NULL;
@@ -436,10 +436,9 @@ qs_err qs_backend_self_test(qs_backend *backend, FILE *stream)
         QS_TRY(qs_context(run(backend, rows[i].run, &trials[0]), "self-test of %s", rows[i].name));
         QS_TRY(qs_context(run(reference, rows[i].run, &trials[1]), "self-test of %s, reference", rows[i].name));
         double worst = difference(&trials[0], &trials[1]);
-        bool ok = worst <= rows[i].limit;
-        (void)fprintf(stream, "  %-29s difference %.1e, limit %.1e  %s\n", rows[i].name, worst, rows[i].limit,
-                      ok ? "ok" : "WRONG");
-        n_wrong += !ok;
+        const qs_self_test_row row = {rows[i].name, worst, rows[i].limit, worst <= rows[i].limit};
+        visit(context, &row);
+        n_wrong += !row.ok;
     }
     if (n_wrong > 0)
         err = qs_fail(QS_E_DEVICE, "self-test of %s: %d of %zu ops differ from the reference; trust no result of this "

@@ -124,11 +124,30 @@ void qs_placement_plan(qs_placement *out, const qs_model_config *config, const q
     p->kind = p->host_bytes <= request->host_bytes ? QS_PLACE_STREAM : QS_PLACE_NONE;
 }
 
-static void print_part(FILE *stream, const char *part, int64_t n, size_t each_bytes, const char *where)
+int qs_placement_parts(qs_placement_part parts[QS_PLACEMENT_PARTS_MAX], const qs_placement *placement)
 {
-    char text[QS_MEM_TEXT_BYTES];
-    if (n > 0 && each_bytes > 0)
-        (void)fprintf(stream, "  %-22s %5lld x %-10s %s\n", part, (long long)n, qs_mem_format(text, each_bytes), where);
+    const qs_placement *p = placement;
+    int64_t n_host = p->n_layers - p->n_device_layers;
+    bool resident = p->kind < QS_PLACE_STREAM, whole = p->kind == QS_PLACE_DEVICE;
+    const char *head = whole ? "device" : "host";
+    const qs_placement_part all[] = {
+        {"layers", p->n_device_layers, p->block_bytes, "device"},
+        {"their KV caches", p->n_device_layers, p->kv_bytes, "device"},
+        {"layers", n_host, p->host_block_bytes, resident ? "host" : "streamed through the host"},
+        {resident ? "their KV caches" : "largest linear in f32", resident ? n_host : 1,
+         resident ? p->kv_bytes : p->staging_bytes, "host"},
+        {"embedding", 1, p->embed_bytes, resident ? "host" : "read row by row from the file"},
+        {"head and final norm", 1, whole ? p->head_bytes : p->host_head_bytes, head},
+        {"logits", 1, p->logits_bytes, head},
+        {"activations", 1, p->scratch_bytes, p->kind == QS_PLACE_SPLIT ? "device and host" : head},
+        {"workspace of kernels", p->n_device_layers > 0 ? 1 : 0,
+         p->workspace_bytes + (whole ? p->head_workspace_bytes : 0), "device"},
+    };
+    _Static_assert(sizeof all / sizeof *all == QS_PLACEMENT_PARTS_MAX, "a place for every part");
+    int n = 0;
+    for (int i = 0; i < QS_PLACEMENT_PARTS_MAX; i++)
+        if (all[i].n > 0 && all[i].bytes > 0) parts[n++] = all[i];
+    return n;
 }
 
 static void print_sum(FILE *stream, const char *where, size_t bytes, size_t budget_bytes)
@@ -140,26 +159,15 @@ static void print_sum(FILE *stream, const char *where, size_t bytes, size_t budg
 
 void qs_placement_print(const qs_placement *placement, const qs_placement_request *request, FILE *stream)
 {
-    const qs_placement *p = placement;
-    int64_t n_host = p->n_layers - p->n_device_layers;
-    bool resident = p->kind < QS_PLACE_STREAM;
-    const char *rest = resident ? "host" : "streamed through the host";
-    const char *head = p->kind == QS_PLACE_DEVICE ? "device" : "host";
-    (void)fprintf(stream, "placement: %s\n", names[p->kind]);
-    print_part(stream, "layers", p->n_device_layers, p->block_bytes, "device");
-    print_part(stream, "their KV caches", p->n_device_layers, p->kv_bytes, "device");
-    print_part(stream, "layers", n_host, p->host_block_bytes, rest);
-    if (resident) print_part(stream, "their KV caches", n_host, p->kv_bytes, "host");
-    else print_part(stream, "largest linear in f32", 1, p->staging_bytes, "host");
-    print_part(stream, "embedding", 1, p->embed_bytes, resident ? "host" : "read row by row from the file");
-    print_part(stream, "head and final norm", 1, p->kind == QS_PLACE_DEVICE ? p->head_bytes : p->host_head_bytes, head);
-    print_part(stream, "logits", 1, p->logits_bytes, head);
-    print_part(stream, "activations", 1, p->scratch_bytes,
-               p->kind == QS_PLACE_SPLIT ? "device and host" : head);
-    print_part(stream, "workspace of kernels", p->n_device_layers > 0 ? 1 : 0,
-               p->workspace_bytes + (p->kind == QS_PLACE_DEVICE ? p->head_workspace_bytes : 0), "device");
-    print_sum(stream, "device", p->device_bytes, request->device_bytes);
-    print_sum(stream, "host", p->host_bytes, request->host_bytes);
+    qs_placement_part parts[QS_PLACEMENT_PARTS_MAX];
+    char text[QS_MEM_TEXT_BYTES];
+    int n = qs_placement_parts(parts, placement);
+    (void)fprintf(stream, "placement: %s\n", names[placement->kind]);
+    for (int i = 0; i < n; i++)
+        (void)fprintf(stream, "  %-22s %5lld x %-10s %s\n", parts[i].name, (long long)parts[i].n,
+                      qs_mem_format(text, parts[i].bytes), parts[i].where);
+    print_sum(stream, "device", placement->device_bytes, request->device_bytes);
+    print_sum(stream, "host", placement->host_bytes, request->host_bytes);
 }
 
 void qs_placement_log(const qs_placement *placement, const qs_placement_request *request)

@@ -99,6 +99,16 @@ char *qs_placement_format(char text[QS_PLACEMENT_TEXT_BYTES], const qs_placement
 qs_err qs_placement_context(qs_err code, const qs_model_config *config, const qs_placement_request *request,
                             int64_t n_tried);
 
+/* What there is of a model and where it goes; how many rows, which are those with any bytes. */
+typedef struct qs_placement_part {
+    const char *name;
+    int64_t n;
+    size_t bytes; /* of one */
+    const char *where;
+} qs_placement_part;
+enum { QS_PLACEMENT_PARTS_MAX = 9 };
+int qs_placement_parts(qs_placement_part parts[QS_PLACEMENT_PARTS_MAX], const qs_placement *placement);
+
 /* One line per part (part, count, bytes each, where), then the sums against the budgets. */
 void qs_placement_print(const qs_placement *placement, const qs_placement_request *request, FILE *stream);
 /* The same lines to the log. */

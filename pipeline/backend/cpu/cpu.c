@@ -266,19 +266,19 @@ static const struct {
     KERNEL_ROW("sum_groups", sum_groups),
 };
 
-static void cpu_print_ops(const qs_backend *backend, FILE *stream)
+static void cpu_list_ops(const qs_backend *backend, qs_op_visit visit, void *context)
 {
     const qs_cpu *cpu = qs_cpu_of(backend);
     for (size_t i = 0; i < sizeof kernel_rows / sizeof *kernel_rows; i++) {
         const char *from;
         memcpy(&from, (const char *)&cpu->kernels + kernel_rows[i].offset, sizeof from);
-        (void)fprintf(stream, "%-19s %s\n", kernel_rows[i].op, from);
+        visit(context, kernel_rows[i].op, from);
     }
     static const char *const engine_ops[] = {"linear gemm", "gemm"};
     for (size_t i = 0; i < sizeof engine_ops / sizeof *engine_ops; i++)
-        (void)fprintf(stream, "%-19s %s\n", engine_ops[i], cpu->engine->from);
-    (void)fprintf(stream, "%-19s %s\n", "embed", "memcpy");
-    (void)fprintf(stream, "%-19s %s\n", "sample", "reference");
+        visit(context, engine_ops[i], cpu->engine->from);
+    visit(context, "embed", "memcpy");
+    visit(context, "sample", "reference");
 }
 
 /* Scratch of a host is not counted. */
@@ -308,7 +308,7 @@ static void cpu_decoding_need(qs_need *out, const qs_backend *backend, const qs_
         .attention_decode = qs_cpu_attention_decode, .silu_mul = qs_cpu_silu_mul, .add = qs_cpu_add,        \
         .gram = qs_cpu_gram, .abs_stats = qs_cpu_abs_stats, .logit_stats = qs_cpu_logit_stats,              \
         .sample = qs_cpu_sample, .kld = qs_cpu_kld, .gemm = qs_cpu_gemm,                                    \
-        .measure_peaks = qs_cpu_measure_peaks, .print_ops = cpu_print_ops,                                  \
+        .measure_peaks = qs_cpu_measure_peaks, .list_ops = cpu_list_ops,                                    \
     }
 
 const qs_backend_ops qs_cpu_backend = CPU_OPS("cpu", create_best);

@@ -158,7 +158,7 @@ static void cuda_forget(qs_backend *backend, void *recording)
 
 /* ---- the list of ops ---- */
 
-static void cuda_print_ops(const qs_backend *backend, FILE *stream)
+static void cuda_list_ops(const qs_backend *backend, qs_op_visit visit, void *context)
 {
     static const struct {
         const char *op, *from;
@@ -171,14 +171,14 @@ static void cuda_print_ops(const qs_backend *backend, FILE *stream)
         {"round, code, finish", "coded.cu"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        (void)fprintf(stream, "%-18s %s\n", rows[i].op, rows[i].from);
+        visit(context, rows[i].op, rows[i].from);
     bool has_wgmma = qs_gpu_of(backend)->device.has_wgmma;
-    (void)fprintf(stream, "%-18s %s\n", "gram", has_wgmma ? "gram_wgmma.cu" : "stats.cu");
+    visit(context, "gram", has_wgmma ? "gram_wgmma.cu" : "stats.cu");
     static const char *const products[] = {"linear many rows", "gemm"};
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
-        (void)fprintf(stream, "%-18s %s\n", products[i], qs_blas_from(qs_gpu_of(backend)->blas));
-    if (has_wgmma) (void)fprintf(stream, "%-18s %s\n", "linear stored rows", "linear_many.cu");
-    if (qs_gpu_of(backend)->bulk_rows) (void)fprintf(stream, "%-18s %s\n", "linear one row", "linear_row.h");
+        visit(context, products[i], qs_blas_from(qs_gpu_of(backend)->blas));
+    if (has_wgmma) visit(context, "linear stored rows", "linear_many.cu");
+    if (qs_gpu_of(backend)->bulk_rows) visit(context, "linear one row", "linear_row.h");
 }
 
 const qs_backend_ops qs_cuda_backend = {
@@ -218,5 +218,5 @@ const qs_backend_ops qs_cuda_backend = {
     .kld = qs_gpu_kld,
     .gemm = qs_gpu_gemm,
     .measure_peaks = qs_gpu_measure_peaks,
-    .print_ops = cuda_print_ops,
+    .list_ops = cuda_list_ops,
 };
