@@ -353,6 +353,7 @@ static qs_err print_devices(const options *opt, const findings *f, planned_point
     }
     if (err == QS_OK && left.n_layers > 0)
         (void)fprintf(f->text, "  host: %lld layers, final norm and head\n", (long long)left.n_layers);
+    put(f->root, "n_host_layers", json_integer(left.n_layers));
 out:
     qs_placement_weights_free(&weights);
     qs_backend_destroy(backend);

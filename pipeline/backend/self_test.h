@@ -7,12 +7,14 @@
 
 typedef struct qs_self_test_row {
     const char *op;
-    double difference, limit; /* the largest difference, over the largest value: NaN where an op gave one; most allowed */
+    double difference; /* the largest, over the largest value; NaN where an op gave one */
+    double limit;
     bool ok;
 } qs_self_test_row;
 typedef void (*qs_self_test_visit)(void *context, const qs_self_test_row *row);
 
-/* Calls `visit` for each op. QS_E_DEVICE when any is wrong; an op that fails outright ends the test with its own error. */
+/* Calls `visit` for each op. QS_E_DEVICE when any is wrong; an op that fails outright ends the test with its own
+ * error. */
 QS_MUST_CHECK qs_err qs_backend_self_test(qs_backend *backend, qs_self_test_visit visit, void *context);
 
 #endif
