@@ -60,11 +60,11 @@ static void print_symptoms(void)
     (void)printf(
         "# Symptoms\n\n"
         "Generated from `pipeline/report/rules.c` by `make docs`.\n\n"
-        "`qsweep-report` writes every row that fires, with the figures, into `diagnosis.csv`, and says in sentences what is\n"
-        "wrong with each configuration that fails. A row fires when all of its conditions hold, and one of those joined by\n"
-        "\"or\". What was not measured is no evidence. The order is that of suspicion: what makes everything else go wrong\n"
-        "stands first. Ids are rows of the four source pages ([checklist.md](checklist.md)); of several the one of the\n"
-        "configuration's own page is named.\n\n");
+        "`qsweep-report` writes every row that fires, with the figures, into `diagnosis.csv`, and says in\n"
+        "sentences what is wrong with each configuration that fails. A row fires when all of its conditions hold,\n"
+        "and one of those joined by \"or\". What was not measured is no evidence. The order is that of suspicion:\n"
+        "what makes everything else go wrong stands first. Ids are rows of the four source pages\n"
+        "([checklist.md](checklist.md)); of several the one of the configuration's own page is named.\n\n");
     qs_rules_print_markdown(stdout);
 }
 

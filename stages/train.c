@@ -159,11 +159,11 @@ static qs_err run(options *opt, int n_threads)
                     (long long)result.n_steps, (long long)result.n_tokens, result.seconds,
                     (double)result.n_tokens / result.seconds, result.loss, opt->train.out);
     /* Of a run that was done already no loss is known. */
+    bool is_known = result.n_steps > 0 && isfinite(result.loss);
     if (opt->common.json)
         QS_TRY(stage_print_json(json_pack("{s:o, s:I, s:I, s:f, s:o}", "path", qs_json_text(opt->train.out), "steps",
                                           (json_int_t)result.n_steps, "tokens", (json_int_t)result.n_tokens, "seconds",
-                                          result.seconds, "loss",
-                                          result.n_steps > 0 && isfinite(result.loss) ? json_real(result.loss) : json_null())));
+                                          result.seconds, "loss", is_known ? json_real(result.loss) : json_null())));
 out:
     qs_train_run_close(train);
     return err;

@@ -8,7 +8,8 @@
 
 static inline void assert_same_description(const qs_matrix_desc *described, const qs_matrix_desc *given)
 {
-    assert_true(described->format == given->format && described->n_out == given->n_out && described->n_in == given->n_in);
+    assert_true(described->format == given->format && described->n_out == given->n_out);
+    assert_true(described->n_in == given->n_in);
     if (given->format != QS_MATRIX_INT) return;
     const qs_packed *a = described->packed, *b = given->packed;
     assert_true(a->format == b->format && a->compute == b->compute && a->bits == b->bits && a->n_out == b->n_out);

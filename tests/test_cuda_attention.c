@@ -1,5 +1,5 @@
-/* Attention of the CUDA backend beyond the cases of all ops (test_cuda_ops.c): values outside the range of f16, and what
- * shares a batch.
+/* Attention of the CUDA backend beyond the cases of all ops (test_cuda_ops.c): values outside the range of f16, and
+ * what shares a batch.
  * Proves: a sequence's attention depends on that sequence alone, whatever its numbers are. */
 #include "cuda_backends.h"
 #include "op_tables.h"

@@ -23,7 +23,8 @@ static void multiply_all(need_check *check, const need_case *c, const qs_matrix 
     gpu_check *g = (gpu_check *)(void *)check;
     qs_backend_memory memory;
     size_t planned_bytes = qs_need_scratch(&check->scratch);
-    if (planned_bytes == g->planned_bytes && check->n_cases % 8 != 0) return; /* most of those that ask for nothing more */
+    /* Most of those that ask for nothing more are left out. */
+    if (planned_bytes == g->planned_bytes && check->n_cases % 8 != 0) return;
     g->planned_bytes = planned_bytes;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         qs_linear_job job = {.matrix = matrix, .y = g->y, .add = i != 1};

@@ -198,9 +198,9 @@ static void test_devices(void **state)
     assert_int_equal(p.n_device_layers, 20);
     assert_int_equal(qs_device_map_parse(&map, "20:layers", NULL), QS_OK);
     assert_int_equal(qs_device_map_layers(&map, 0), 20);
-    static const char *const bad[] = {"20:layers,", ",", "1:layers,2", "1:layers;2:layers", "-1:layers",
-                                      "1:layers,auto",
-                                      "1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers"};
+    static const char *const bad[] = {
+        "20:layers,", ",", "1:layers,2", "1:layers;2:layers", "-1:layers", "1:layers,auto",
+        "1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers,1:layers"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(qs_device_map_parse(&map, bad[i], NULL), QS_E_USAGE);
 }

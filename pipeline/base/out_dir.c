@@ -55,7 +55,8 @@ static qs_err move_files(const qs_out_dir *dir)
     for (int64_t i = 0; i < n; i++) {
         QS_TRY(qs_path_format(path, "%s/%s", dir->path, names[i]));
         if (qs_path_is_dir(path)) {
-            err = qs_fail(QS_E_RESOURCE, "write %s: a directory has this name; remove it or choose another --out", path);
+            err = qs_fail(QS_E_RESOURCE, "write %s: a directory has this name; remove it or choose another --out",
+                          path);
             goto out;
         }
     }

@@ -47,8 +47,9 @@ int64_t qs_device_map_layers(const qs_device_map *map, int64_t i);
 QS_MUST_CHECK qs_err qs_device_map_parse(qs_device_map *out, const char *map, const char *budget);
 
 /* The options' rows in a stage's table of arguments. */
-#define QS_ARGS_DEVICE_MAP(map, budget)                                                                       \
-    {"device-map", QS_ARG_STRING, (map), "MAP", "auto, cpu or N:layers (on the GPU), M:layers (on the next) ...", 0, 0, false},  \
+#define QS_ARGS_DEVICE_MAP(map, budget)                                                                           \
+    {"device-map", QS_ARG_STRING, (map), "MAP", "auto, cpu or N:layers (on the GPU), M:layers (on the next) ...", \
+     0, 0, false},                                                                                                \
     {"vram-budget", QS_ARG_STRING, (budget), "BYTES", "most of a GPU's memory to hold: 4G, 800M", 0, 0, false}
 
 typedef enum qs_placement_kind {
