@@ -44,7 +44,7 @@ static qs_err open_device(qs_gpu *gpu, int64_t device)
                        "may hide some)", (long long)device, n);
     code = qs_rt_open((int)device, &gpu->device);
     const char *asked = getenv("QS_BULK_ROWS"); /* to measure and to test both ways */
-    gpu->bulk_rows = gpu->device.has_wgmma && asked != NULL && strcmp(asked, "1") == 0;
+    gpu->bulk_rows = gpu->device.has_wgmma && (asked == NULL || strcmp(asked, "0") != 0);
     return code == QS_RT_OK ? QS_OK : qs_gpu_check(gpu, code, "open CUDA device");
 }
 

@@ -142,7 +142,7 @@ __device__ __forceinline__ void fill_ring(const job &j, const row_ring &r, int t
             }
             __syncwarp();
             if (bytes > 0)
-                qs_copy_bulk(ring + slot.at * r.stage_bytes + to, tile + copy.from(run), bytes, &full[slot.at]);
+                qs_copy_bulk_once(ring + slot.at * r.stage_bytes + to, tile + copy.from(run), bytes, &full[slot.at]);
             slot.next(r.n_stages);
         }
     }

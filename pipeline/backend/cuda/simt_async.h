@@ -57,6 +57,11 @@ static inline void qs_copy_bulk(void *shared, const void *global, uint32_t bytes
 {
     qs_simt_copy_bulk(shared, global, bytes, barrier, QS_SIMT_PLACE);
 }
+static inline void qs_copy_bulk_once(void *shared, const void *global, uint32_t bytes, uint64_t *barrier,
+                                     QS_SIMT_CALLER)
+{
+    qs_simt_copy_bulk(shared, global, bytes, barrier, QS_SIMT_PLACE);
+}
 static inline void qs_fence_async(void) {}
 template <int N> static inline void qs_take_registers(void) {}
 template <int N> static inline void qs_give_registers(void) {}

@@ -80,6 +80,16 @@ __device__ __forceinline__ void qs_copy_bulk(void *shared, const void *global, u
                  :: "r"(qs_shared_address(shared)), "l"(global), "r"(bytes), "r"(qs_shared_address(barrier))
                  : "memory");
 }
+/* The same of what is read once: the L2 cache gives it up first. */
+__device__ __forceinline__ void qs_copy_bulk_once(void *shared, const void *global, uint32_t bytes, uint64_t *barrier)
+{
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+                 "[%0], [%1], %2, [%3], %4;"
+                 :: "r"(qs_shared_address(shared)), "l"(global), "r"(bytes), "r"(qs_shared_address(barrier)), "l"(policy)
+                 : "memory");
+}
 __device__ __forceinline__ void qs_fence_async(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /* Registers of each thread of the calling warpgroup from here on, a multiple of 8. The kernel's launch bounds say that
