@@ -87,8 +87,8 @@ __device__ __forceinline__ void qs_copy_bulk_once(void *shared, const void *glob
     asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
                  "[%0], [%1], %2, [%3], %4;"
-                 :: "r"(qs_shared_address(shared)), "l"(global), "r"(bytes), "r"(qs_shared_address(barrier)), "l"(policy)
-                 : "memory");
+                 :: "r"(qs_shared_address(shared)), "l"(global), "r"(bytes), "r"(qs_shared_address(barrier)),
+                    "l"(policy) : "memory");
 }
 __device__ __forceinline__ void qs_fence_async(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
