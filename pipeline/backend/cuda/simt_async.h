@@ -53,6 +53,13 @@ static inline void qs_barrier_wait(uint64_t *barrier, uint32_t parity, QS_SIMT_C
 {
     qs_simt_mbarrier_wait(barrier, parity, QS_SIMT_PLACE);
 }
+template <int N_THREADS> static inline void qs_meet(uint64_t *barrier, uint32_t &parity, QS_SIMT_CALLER)
+{
+    (void)qs_simt_vote(0xffffffffu, 0, QS_SIMT_PLACE);
+    if (qs_simt_self->lane == 0) qs_simt_mbarrier_arrive(barrier, 0, QS_SIMT_PLACE);
+    qs_simt_mbarrier_wait(barrier, parity, QS_SIMT_PLACE);
+    parity ^= 1u;
+}
 static inline void qs_copy_bulk(void *shared, const void *global, uint32_t bytes, uint64_t *barrier, QS_SIMT_CALLER)
 {
     qs_simt_copy_bulk(shared, global, bytes, barrier, QS_SIMT_PLACE);

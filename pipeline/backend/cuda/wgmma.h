@@ -73,6 +73,12 @@ __device__ __forceinline__ void qs_barrier_wait(uint64_t *barrier, uint32_t pari
                  "done:\n"
                  "}" :: "r"(qs_shared_address(barrier)), "r"(parity) : "memory");
 }
+/* The first N_THREADS of a block, whole warps, wait for each other at the hardware's barrier 1. The arguments, a barrier
+ * for one arrival of each warp and the parity of its phase, are the twin's. */
+template <int N_THREADS> __device__ __forceinline__ void qs_meet(uint64_t *, uint32_t &)
+{
+    asm volatile("bar.sync 1, %0;" :: "n"(N_THREADS) : "memory");
+}
 /* Both ends and `bytes` are multiples of 16; counted off the barrier when it has arrived. */
 __device__ __forceinline__ void qs_copy_bulk(void *shared, const void *global, uint32_t bytes, uint64_t *barrier)
 {
