@@ -73,8 +73,8 @@ __device__ __forceinline__ void qs_barrier_wait(uint64_t *barrier, uint32_t pari
                  "done:\n"
                  "}" :: "r"(qs_shared_address(barrier)), "r"(parity) : "memory");
 }
-/* The first N_THREADS of a block, whole warps, wait for each other at the hardware's barrier 1. The arguments, a barrier
- * for one arrival of each warp and the parity of its phase, are the twin's. */
+/* The first N_THREADS of a block, whole warps, wait for each other at the hardware's barrier 1. The arguments, a
+ * barrier for one arrival of each warp and the parity of its phase, are the twin's. */
 template <int N_THREADS> __device__ __forceinline__ void qs_meet(uint64_t *, uint32_t &)
 {
     asm volatile("bar.sync 1, %0;" :: "n"(N_THREADS) : "memory");
