@@ -19,8 +19,8 @@ struct qs_cu_few {
     size_t shared_bytes;
     bool soon, bulk;
 };
-int qs_cu_few_low(const qs_cu_few *few);    /* 2 and 3 bits */
-int qs_cu_few_tables(const qs_cu_few *few); /* tables, and 8 bits */
+extern "C" int qs_cu_few_low(const qs_cu_few *few);    /* 2 and 3 bits */
+extern "C" int qs_cu_few_tables(const qs_cu_few *few); /* tables, and 8 bits */
 
 namespace {
 
