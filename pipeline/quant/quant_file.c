@@ -52,6 +52,19 @@ bool qs_quant_is_current(const char *path, const qs_quant_inputs *inputs, const 
     return current;
 }
 
+/* What a mixture's linears take must be what matrices can take: sizes are worked out from it. */
+static qs_err read_linear_bits(qs_quant_file *file)
+{
+    enum { BITS_MAX = 64 /* of a weight, scales and zeros included */ };
+    int64_t n = qs_model_n_linear_weights(file->model);
+    qs_err err = qs_artifact_get_int(file->artifact, "/spec/@linear_bits", &file->linear_bits);
+    if (err != QS_OK) return qs_context(err, "%s", file->path);
+    if (file->linear_bits < 1 || file->linear_bits / BITS_MAX > n)
+        return qs_fail(QS_E_INPUT, "%s: /spec/@linear_bits is %" PRId64 " for %" PRId64 " weights; re-run "
+                       "qsweep-quantize", file->path, file->linear_bits, n);
+    return QS_OK;
+}
+
 static qs_err read_spec(qs_quant_file *file)
 {
     char text[TEXT_BYTES];
@@ -69,8 +82,7 @@ static qs_err read_spec(qs_quant_file *file)
                       "%s: made for \"%s\", which this version does not know; re-run qsweep-quantize",
                       file->path, text);
     else if (file->spec.bpw > 0)
-        err = qs_context(qs_artifact_get_int(file->artifact, "/spec/@linear_bits", &file->linear_bits), "%s",
-                         file->path);
+        err = read_linear_bits(file);
     else
         file->linear_bits = qs_quant_linear_bits(&file->spec, file->model);
     file->has_head = qs_spec_head(&file->spec, &head);
