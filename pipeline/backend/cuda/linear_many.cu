@@ -155,13 +155,11 @@ template <class F> struct ending {
 template <class F> struct target {
     enum { QUADS = F::N / 8, AHEAD = 4 /* rows of y that are loaded before the first is stored */ };
     const qs_cu_linear *linear;
-    /* The linear's own are read once: behind a store they would be read again. */
     float *y; /* of its first row of x and of W */
-    int64_t n_out;
-    bool add;
+    int64_t n_out; /* the linear's, as `add`: behind a store they would be read again */
     const float *scale;
     int out, n_rows; /* rows of x that are there from the first on */
-    bool gates, is_coded;
+    bool add, gates, is_coded;
 
     __device__ __forceinline__ target(const job &j, const segment &s, const place &p)
     {
