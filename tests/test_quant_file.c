@@ -361,6 +361,27 @@ static void test_calib_of_other_sizes(void **state)
     qs_calib_file_close(file);
 }
 
+/* A mixture's bits that no matrices take are refused by name: sizes would be worked out from them. */
+static void test_linear_bits_of_no_model(void **state)
+{
+    (void)state;
+    static const int64_t wrong[] = {-8672, 0, INT64_MAX};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        scratch_path path;
+        qs_artifact *artifact;
+        qs_digest digest;
+        qs_quant_file *file;
+        OK(qs_artifact_create(&artifact, scratch(path, "mixture.quant.h5"), QS_KIND_QUANT));
+        OK(qs_model_record(model, artifact));
+        OK(qs_artifact_put_text(artifact, "/spec/@text", "gptq:bpw=3.5"));
+        OK(qs_artifact_put_text(artifact, "/spec/@kernel", QS_QUANT_KERNEL));
+        OK(qs_artifact_put_int(artifact, "/spec/@linear_bits", wrong[i]));
+        OK(qs_artifact_seal(artifact, &digest));
+        FAILS(QS_E_INPUT, qs_quant_file_open(&file, path, model));
+        TEXT_HOLDS("mixture.quant.h5", "/spec/@linear_bits", "qsweep-quantize");
+    }
+}
+
 /* Without statistics RTN still works, and says the plain error. */
 static void test_rtn_without_statistics(void **state)
 {
@@ -385,7 +406,7 @@ int main(void)
         cmocka_unit_test(test_points),     cmocka_unit_test(test_other_model_refused),
         cmocka_unit_test(test_incomplete), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_formats_without_maxima), cmocka_unit_test(test_calib_of_other_sizes),
-        cmocka_unit_test(test_rtn_without_statistics),
+        cmocka_unit_test(test_linear_bits_of_no_model), cmocka_unit_test(test_rtn_without_statistics),
     };
     return cmocka_run_group_tests_name("quant_file", tests, start, stop);
 }
