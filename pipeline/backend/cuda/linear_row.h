@@ -7,13 +7,17 @@
  *
  * Slices, and the order of their chunks, are those of the other kernels, so results are the same bits.
  *
- * Where the time goes (H100, 8B layer, int4, group 128, four launches of 50 us; by marks of %globaltimer): memory 36;
- * of a launch 0.25 until blocks begin when those before end, 1 until the first stage is there, 1 to 1.5 from the last
- * stage to the last sum, 0.75 from there to the block's end. x is there 1 to 2.5 us after the kernel before has
- * ended, while stages arrive. Tried, in us a layer at 4 bits, with marks (52.3 without any of it): one team and two
- * kernels on a multiprocessor, of which the second fills its ring while the first ends 69; one team alone 66; three
- * teams 56; runs of 2 chunks 68, of 8 chunks 55; products of a layer in one launch, the ring running on over barriers
- * of the grid, 57.5; rings of 4 stages a team 51, of 2 stages 55. */
+ * Where the time goes (H100, 8B layer, int4, group 128, four launches of 50.7 us; by marks of %globaltimer, and by
+ * compiling parts of the kernel out): memory alone 36; without products 44.2; without copies 37.5; without both 15.4,
+ * which is launches, x and sums. Of a launch 0.25 until blocks begin when those before end, 1 until the first stage is
+ * there, 1 to 1.5 from the last stage to the last sum, 0.5 to 0.75 from there to the block's end. x is there 1 to 3 us
+ * after the kernel before has ended, that of q, k, v up to 5, since it stands behind copies. Of gate and up some
+ * multiprocessors are done 8 to 11 us before others, and then fill their rings for the next. Tried, in us a layer at 4
+ * bits: one team and two kernels on a multiprocessor, of which the second fills its ring while the first ends 69; both
+ * teams so, in 56 registers a thread, 52 to 53; one team alone 66; three teams 56; runs of 2 chunks 68, of 8 chunks 55;
+ * slices that take turns, so that one copy brings a stage, 52 (41.6 without products); a ring for each warp, which
+ * fills it itself, 57, and then asks the L2 cache for the next product's first stages 59; products of a layer in one
+ * launch, the ring running on over barriers of the grid, 57.5; rings of 4 stages a team 51, of 2 stages 55. */
 #ifndef QS_BACKEND_CUDA_LINEAR_ROW_H
 #define QS_BACKEND_CUDA_LINEAR_ROW_H
 
