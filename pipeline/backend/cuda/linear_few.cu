@@ -12,7 +12,7 @@
  * of 2,048 codes to do in them, each 161 instructions, 72 of them to unpack. What is left at one row is the same
  * from 4 bits on, 20 us for the four launches of a layer (4 bits: 36 us of memory, 56 in all; 8 bits 71 and 90; f16
  * 139 and 160; 2 bits 18 and 46): x after the kernel before, which stands behind the ring's copies in the way to
- * memory, the first pieces, the last sums. On Hopper one row goes by linear_row.h instead, which is rid of the first.
+ * memory, the first pieces, the last sums. On Hopper one row goes by linear_row.h instead, where that is 14 us.
  * At 16 and 32 rows every tile reads all of x again through the L2.
  *
  * Steps on the way, in us for the 7 linears of an 8B layer at 4 bits, group 128, on an H100 (memory alone takes 36):

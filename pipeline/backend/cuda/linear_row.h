@@ -1,5 +1,5 @@
-/* One row of x on Hopper (linear_few.cu): weights come by bulk copies. They take no instruction of the warps that
- * multiply, and what these read of x does not stand behind them in the way to memory (.cu files only).
+/* One row of x on Hopper (linear_few.cu): weights come by bulk copies, which take no instruction of the warps that
+ * multiply (.cu files only).
  *
  *   run     chunks of a slice that lie one behind the other: what a warp multiplies at a step
  *   stage   the runs of a team's eight slices of a tile, and their scales
