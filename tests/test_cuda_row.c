@@ -1,6 +1,7 @@
 /* One row of x on the CUDA backend: by bulk copies (cuda/linear_row.h, QS_BULK_ROWS=1) the bits that the other kernels
  * give, in every form of weights, with ragged slices, runs and groups, norms, gates, bias and what is there already;
- * and NF4 and FP4 in 16-bit activations with bitsandbytes' arithmetic for one row, both ways.
+ * codes of 4 bits by few copies (cuda/linear_turns.h, QS_BULK_ROWS=2) the same but for the order of sums; and NF4 and
+ * FP4 in 16-bit activations with bitsandbytes' arithmetic for one row, both ways.
  * Proves: products of one row on a GPU are what the formats say (checklist A22). */
 #include <math.h>
 #include <stdlib.h>
@@ -11,39 +12,41 @@
 #include "op_cases.h"
 #include "sanitized.h"
 
-typedef struct both {
-    qs_backend *ways[2]; /* without and with bulk copies */
+enum { N_WAYS = 3 };
+typedef struct all_ways {
+    qs_backend *ways[N_WAYS]; /* without bulk copies, with them, with few */
     char why_not[512];
-} both;
+} all_ways;
 
-static int create_both(void **state)
+static int create_all(void **state)
 {
-    static both b;
-    *state = &b;
-    for (int i = 0; i < 2 && b.why_not[0] == '\0'; i++) {
-        (void)setenv("QS_BULK_ROWS", i == 1 ? "1" : "0", 1);
-        if (qs_backend_create(&b.ways[i], "cuda", 0, 2) != QS_OK)
-            (void)snprintf(b.why_not, sizeof b.why_not, "%s", qs_error_text());
+    static all_ways a;
+    *state = &a;
+    for (int i = 0; i < N_WAYS && a.why_not[0] == '\0'; i++) {
+        const char way[] = {(char)('0' + i), '\0'};
+        (void)setenv("QS_BULK_ROWS", way, 1);
+        if (qs_backend_create(&a.ways[i], "cuda", 0, 2) != QS_OK)
+            (void)snprintf(a.why_not, sizeof a.why_not, "%s", qs_error_text());
     }
     (void)unsetenv("QS_BULK_ROWS");
     return 0;
 }
 
-static int destroy_both(void **state)
+static int destroy_all(void **state)
 {
-    both *b = *state;
-    for (int i = 0; i < 2; i++) qs_backend_destroy(b->ways[i]);
+    all_ways *a = *state;
+    for (int i = 0; i < N_WAYS; i++) qs_backend_destroy(a->ways[i]);
     return 0;
 }
 
-static both *take_both(void **state)
+static all_ways *take_all(void **state)
 {
-    both *b = *state;
-    if (b->why_not[0] != '\0') {
-        printf("SKIP: %s\n", b->why_not);
+    all_ways *a = *state;
+    if (a->why_not[0] != '\0') {
+        printf("SKIP: %s\n", a->why_not);
         skip();
     }
-    return b;
+    return a;
 }
 
 typedef struct form {
@@ -130,11 +133,11 @@ static float *results_of(op_memory *m, const form *f, qs_compute compute, bool r
 
 static void test_bits(void **state)
 {
-    both *b = take_both(state);
+    all_ways *a = take_all(state);
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
         for (int k = 0; k < (SANITIZED ? 1 : 2); k++) {
             const form *f = &forms[i];
-            op_memory m[2] = {{.backend = b->ways[0]}, {.backend = b->ways[1]}};
+            op_memory m[2] = {{.backend = a->ways[0]}, {.backend = a->ways[1]}};
             qs_compute compute = (k + (int)i) % 2 == 0 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32;
             const float *got = results_of(&m[1], f, compute, (i + (size_t)k) % 3 == 1);
             const float *expected = results_of(&m[0], f, compute, false);
@@ -148,6 +151,43 @@ static void test_bits(void **state)
             assert_true(largest > 0.1 && isfinite(largest));
             for (int w = 0; w < 2; w++) free_all(&m[w]);
         }
+}
+
+/* Stages and rounds of them that are whole, ragged and empty; spans of one chunk and of two; groups that many stages
+ * share, that begin within them and that end a row. */
+static const form four_bits[] = {
+    INTS(4, 300, 4096, 128, 0), INTS(4, 40, 14336, 64, WITH_ZEROS), INTS(4, 300, 2048, -1, WITH_ZEROS),
+    INTS(4, 50, 5120, 192, 0), INTS(4, 70, 2112, 192, WITH_ZEROS), INTS(4, 33, 4352, 640, 0), INTS(4, 40, 100, -1, 0),
+    INTS(4, 21, 3336, 384, WITH_ZEROS), INTS(4, 17, 64, 64, 0), INTS(4, 35, 6216, 256, 0), INTS(4, 9, 8192, 4096, 0),
+};
+
+/* Against sums in another order: x is rounded to the same terms, products are exact in both. */
+static void test_turns(void **state)
+{
+    all_ways *a = take_all(state);
+    double furthest = 0.0;
+    for (size_t i = 0; i < sizeof four_bits / sizeof *four_bits; i++)
+        for (int k = 0; k < (SANITIZED ? 1 : 2); k++) {
+            const form *f = &four_bits[i];
+            op_memory m[2] = {{.backend = a->ways[0]}, {.backend = a->ways[2]}};
+            qs_compute compute = (k + (int)i) % 2 == 0 ? QS_COMPUTE_BF16 : QS_COMPUTE_F32;
+            const float *got = results_of(&m[1], f, compute, (i + (size_t)k) % 3 == 1);
+            const float *expected = results_of(&m[0], f, compute, false);
+            for (int r = 0; r < N_RESULTS; r++) {
+                double largest = 0.0, apart = 0.0;
+                for (int64_t j = 2 * r * f->n_out; j < 2 * (r + 1) * f->n_out; j++) {
+                    assert_true(isfinite(got[j]));
+                    largest = fmax(largest, fabs((double)expected[j]));
+                    apart = fmax(apart, fabs((double)got[j] - (double)expected[j]));
+                }
+                if (!(largest > 0.1 && apart <= 4e-6 * largest))
+                    fail_msg("form %d, compute %d, result %d: %g apart, of %g", (int)i, (int)compute, r, apart,
+                             largest);
+                furthest = fmax(furthest, apart / largest);
+            }
+            for (int w = 0; w < 2; w++) free_all(&m[w]);
+        }
+    assert_true(furthest > 0.0); /* they are not the same kernel */
 }
 
 static float to_bf16(float x) { return qs_f32_from_bf16(qs_bf16_from_f32(x)); }
@@ -191,11 +231,11 @@ static void check_as_bitsandbytes(qs_backend *backend, qs_packed_format format, 
 
 static void test_one_row_as_bitsandbytes(void **state)
 {
-    both *b = take_both(state);
+    all_ways *a = take_all(state);
     for (int i = 0; i < 2; i++) {
-        check_as_bitsandbytes(b->ways[i], QS_PACKED_NF4, 300, 576, 64);
-        check_as_bitsandbytes(b->ways[i], QS_PACKED_NF4, 70, 1088, 128);
-        check_as_bitsandbytes(b->ways[i], QS_PACKED_FP4, 130, 2304, 64);
+        check_as_bitsandbytes(a->ways[i], QS_PACKED_NF4, 300, 576, 64);
+        check_as_bitsandbytes(a->ways[i], QS_PACKED_NF4, 70, 1088, 128);
+        check_as_bitsandbytes(a->ways[i], QS_PACKED_FP4, 130, 2304, 64);
     }
 }
 
@@ -203,7 +243,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_turns),
         cmocka_unit_test(test_one_row_as_bitsandbytes),
     };
-    return cmocka_run_group_tests_name("cuda row", tests, create_both, destroy_both);
+    return cmocka_run_group_tests_name("cuda row", tests, create_all, destroy_all);
 }

@@ -43,8 +43,11 @@ static qs_err open_device(qs_gpu *gpu, int64_t device)
         return qs_fail(QS_E_UNSUPPORTED, "create backend cuda: --device %lld, and there are %d (CUDA_VISIBLE_DEVICES "
                        "may hide some)", (long long)device, n);
     code = qs_rt_open((int)device, &gpu->device);
-    const char *asked = getenv("QS_BULK_ROWS"); /* to measure and to test both ways */
-    gpu->bulk_rows = gpu->device.has_wgmma && (asked == NULL || strcmp(asked, "0") != 0);
+    const char *asked = getenv("QS_BULK_ROWS"); /* to measure and to test all ways */
+    if (asked == NULL) asked = "1";
+    gpu->one_row = !gpu->device.has_wgmma || strcmp(asked, "0") == 0 ? QS_CU_ROW_ASYNC
+                   : strcmp(asked, "2") == 0                         ? QS_CU_ROW_TURNS
+                                                                     : QS_CU_ROW_BULK;
     return code == QS_RT_OK ? QS_OK : qs_gpu_check(gpu, code, "open CUDA device");
 }
 
@@ -178,7 +181,9 @@ static void cuda_list_ops(const qs_backend *backend, qs_op_visit visit, void *co
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         visit(context, products[i], qs_blas_from(qs_gpu_of(backend)->blas));
     if (has_wgmma) visit(context, "linear stored rows", "linear_many.cu");
-    if (qs_gpu_of(backend)->bulk_rows) visit(context, "linear one row", "linear_row.h");
+    static const char *const one_row[] = {[QS_CU_ROW_ASYNC] = "linear_few.cu", [QS_CU_ROW_BULK] = "linear_row.h",
+                                          [QS_CU_ROW_TURNS] = "linear_turns.h"};
+    visit(context, "linear one row", one_row[qs_gpu_of(backend)->one_row]);
 }
 
 const qs_backend_ops qs_cuda_backend = {

@@ -28,7 +28,7 @@ typedef struct qs_gpu {
     size_t used_bytes[QS_N_GPU_USES], peak_bytes, budget_bytes; /* 0 = all that the device has */
     size_t context_bytes; /* taken from the device before the first allocation of ours */
     bool recording;
-    bool bulk_rows;       /* products of one row by linear_row.h */
+    qs_cu_one_row one_row;
     bool weights_are_fresh; /* a kernel that is still on the stream may be writing weights */
     int64_t scratch_moves; /* qs_backend points here: recordings made before the last one are void */
 

@@ -364,7 +364,7 @@ qs_err qs_gpu_run_few(qs_gpu *gpu, const qs_linear_with *with, const qs_linear_j
     int status = is_mixed(self) ? qs_cu_linear_mixed(gpu->stream, first->n_in, linears, (int)n_jobs, x, perm, &terms,
                                                      n_sms, shared_bytes, soon)
                                 : qs_cu_linear_few(gpu->stream, &self->shape, linears, (int)n_jobs, x, perm, &terms,
-                                                   n_sms, shared_bytes, soon, gpu->bulk_rows);
+                                                   n_sms, shared_bytes, soon, gpu->one_row);
     return qs_gpu_check(gpu, status, "run linear");
 }
 

@@ -17,7 +17,8 @@ struct qs_cu_few {
     const qs_cu_x *terms;
     int n_sms;
     size_t shared_bytes;
-    bool soon, bulk;
+    bool soon;
+    qs_cu_one_row one_row;
 };
 extern "C" int qs_cu_few_low(const qs_cu_few *few);    /* 2 and 3 bits */
 extern "C" int qs_cu_few_tables(const qs_cu_few *few); /* tables, and 8 bits */
@@ -109,6 +110,7 @@ template <int FORMAT, int STEPS, bool ZEROS> struct alike : piece<FORMAT, STEPS,
     using part = piece<FORMAT, STEPS, ZEROS>;
     static constexpr bool BF16 = IS_BF16<FORMAT>, PERM = false, CODES = FORMAT == QS_CU_INT8,
                           ROUNDS = CODES || part::TABLE;
+    static constexpr int SPAN = 0;
     enum { TABLE_WORDS = FORMAT == QS_PAIRS_BF16 ? 256 * 32 : part::TABLE ? 16 : 0, GROUP_STEPS = STEPS,
            HAS_ZEROS = ZEROS, OWN_TEAMS = FORMAT == QS_PAIRS_BF16 ? 2 : 4,
            SPARE = FORMAT == QS_PAIRS_BF16 };
@@ -232,7 +234,7 @@ template <class RUN> int run_few(const qs_cu_few *few, RUN run)
     j.rounding = shape->format > QS_CU_TABLE ? (int)shape->format - QS_CU_TABLE : (int)QS_ROUND_F32;
     if (few->terms->is_coded) j.rounding = QS_ROUND_F16;
     for (int i = 0; i < 16; i++) j.values[i] = shape->values != nullptr ? shape->values[i] : 0.0f;
-    how h = {few->n_sms, few->shared_bytes, few->soon, is_bf16, is_rare(&j, shape->format, group_size), few->bulk,
+    how h = {few->n_sms, few->shared_bytes, few->soon, is_bf16, is_rare(&j, shape->format, group_size), few->one_row,
              group_size, few->x, few->perm, nullptr};
     return for_rows(few->stream, &j, h, few->linears, few->n_linears, few->terms,
                     [&](void *on, job *part, const how *how_part) { return run(on, part, how_part, group_size); });

@@ -25,15 +25,23 @@
  * us: 61 us at 1 row, 217 at 32). More warps at one row cost 4 bits 2 us and gain f16 16. Sixteen slices instead of
  * eight cost 4 bits 2 us and gain f16 4: a warp comes to another tile twice as often. */
 #include "backend/cuda/linear_alike.h"
+#include "backend/cuda/linear_turns.h"
+
+static int launch_four_bits(void *stream, job *j, const how *h, int64_t group_size)
+{
+    bool done;
+    int status = launch_turns(stream, j, h, &done);
+    return done || status != 0 ? status : launch_steps<QS_CU_INT4>(stream, j, h, group_size);
+}
 
 extern "C" int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears,
                                 int n_linears, const float *x, const int32_t *perm, const qs_cu_x *terms,
-                                int n_sms, size_t shared_bytes, bool soon, bool bulk)
+                                int n_sms, size_t shared_bytes, bool soon, qs_cu_one_row one_row)
 {
-    const qs_cu_few few = {stream, shape, linears, n_linears, x, perm, terms, n_sms, shared_bytes, soon, bulk};
+    const qs_cu_few few = {stream, shape, linears, n_linears, x, perm, terms, n_sms, shared_bytes, soon, one_row};
     switch (shape->format) {
     case QS_CU_INT2: case QS_CU_INT3: return qs_cu_few_low(&few);
-    case QS_CU_INT4: return run_few(&few, launch_steps<QS_CU_INT4>);
+    case QS_CU_INT4: return run_few(&few, launch_four_bits);
     case QS_CU_F16: return run_few(&few, [](void *on, job *j, const how *h, int64_t) {
         return launch_alike<alike<QS_CU_F16, 4, false>>(on, j, h);
     });

@@ -110,7 +110,7 @@ template <int FORMAT> struct mixed_part {
 };
 
 struct mixed {
-    enum { VECTORS = MIXED_VECTORS, CHUNKS = 1, TABLE = 0, TABLE_WORDS = 0, OWN_TEAMS = 4 };
+    enum { VECTORS = MIXED_VECTORS, CHUNKS = 1, TABLE = 0, TABLE_WORDS = 0, SPAN = 0, OWN_TEAMS = 4 };
     static constexpr bool BF16 = false, PERM = true, CODES = false, ROUNDS = false;
     static __device__ __forceinline__ void put_table(const job &, uint32_t *) {}
     template <int TILES> using feeder = mixed_feeder<TILES>;
@@ -163,7 +163,7 @@ extern "C" int qs_cu_linear_mixed(void *stream, int64_t n_in, const qs_cu_linear
                                   size_t shared_bytes, bool soon)
 {
     job j = {};
-    how h = {n_sms, shared_bytes, soon, false, false, false, 0, x, perm, nullptr};
+    how h = {n_sms, shared_bytes, soon, false, false, QS_CU_ROW_ASYNC, 0, x, perm, nullptr};
     j.n_in = (int)n_in;
     return for_rows(stream, &j, h, linears, n_linears, terms,
                     [](void *on, job *part, const how *how_part) { return launch<mixed>(on, part, how_part); });

@@ -113,9 +113,10 @@ __device__ __forceinline__ void finish_items(const job &j, const float *tables, 
 
 /* WORK: what pieces are like. It has VECTORS of a piece's place in a ring; BF16, elements of both factors; PERM,
  * whether a row of x that blocks split for themselves may have to be put in order; CODES, whether it may have to be
- * coded; ROUNDS, whether results are rounded; TABLE and put_table, whether weights are looked up in 16 words, and where
- * they are written; feeder<TILES>, which fills rings; and walker<COLUMNS, TILES, OWN>, which takes a warp through the
- * pieces of an item in the order that they were fed in. */
+ * coded; SPAN, chunks of which sums lie behind it, in SUM_UNIT, or 0; ROUNDS, whether results are rounded; TABLE and
+ * put_table, whether weights are looked up in 16 words, and where they are written; feeder<TILES>, which fills rings;
+ * and walker<COLUMNS, TILES, OWN>, which takes a warp through the pieces of an item in the order that they were fed in.
+ */
 template <class WORK, int COLUMNS, bool OWN>
 __global__ void __launch_bounds__(cut<COLUMNS, WORK, OWN>::TEAMS *TEAM, 1) linear_few(job j)
 {
@@ -186,7 +187,7 @@ struct how {
     int n_sms;
     size_t shared_bytes;
     bool soon, is_bf16, is_rare; /* rare: without kernels for one row and for 32 columns */
-    bool bulk; /* one row by linear_row.h */
+    qs_cu_one_row one_row;
     int64_t group_size;
     const float *x;
     const int32_t *perm;

@@ -60,6 +60,21 @@ struct row_consumers {
     __device__ __forceinline__ void sync(void) { qs_meet<ROW_CONSUMERS>(together, parity); }
 };
 
+/* For a whole block; ends with a barrier. */
+__device__ __forceinline__ void ready_row_barriers(row_barriers &barriers, int n_stages)
+{
+    if (threadIdx.x == 0) {
+        for (int t = 0; t < ROW_TEAMS; t++)
+            for (int i = 0; i < n_stages; i++) {
+                qs_barrier_init(&barriers.full[t][i], 1);
+                qs_barrier_init(&barriers.empty[t][i], SLICES);
+            }
+        qs_barrier_init(&barriers.together, ROW_CONSUMERS / 32);
+        qs_barrier_ready();
+    }
+    __syncthreads();
+}
+
 /* A place in a ring, and the parity of its phase. */
 struct row_slot {
     int at;
@@ -231,16 +246,7 @@ template <class WORK> __global__ void __launch_bounds__(ROW_THREADS, 1) linear_r
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     char *rings = reinterpret_cast<char *>(shared);
     float *tables = reinterpret_cast<float *>(rings + ROW_TEAMS * r.n_stages * r.stage_bytes);
-    if (threadIdx.x == 0) {
-        for (int t = 0; t < ROW_TEAMS; t++)
-            for (int i = 0; i < r.n_stages; i++) {
-                qs_barrier_init(&barriers.full[t][i], 1);
-                qs_barrier_init(&barriers.empty[t][i], SLICES);
-            }
-        qs_barrier_init(&barriers.together, ROW_CONSUMERS / 32);
-        qs_barrier_ready();
-    }
-    __syncthreads();
+    ready_row_barriers(barriers, r.n_stages);
     if (warp >= ROW_CONSUMERS / 32) {
         /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
         int team = warp - ROW_CONSUMERS / 32;
@@ -316,7 +322,7 @@ template <class WORK> int launch_row(void *stream, job *j, const how *h, bool *d
 {
     size_t x_bytes = own_bytes(j);
     row_ring r = {};
-    if (h->bulk && takes_own<WORK>(j, h, 1, 1)) r = row_ring_of<WORK>(j, h, x_bytes);
+    if (h->one_row != QS_CU_ROW_ASYNC && takes_own<WORK>(j, h, 1, 1)) r = row_ring_of<WORK>(j, h, x_bytes);
     *done = r.n_stages > 0;
     if (!*done) return 0;
     size_t bytes = (size_t)ROW_TEAMS * r.n_stages * r.stage_bytes + ROW_TEAMS * ROW_SUMS * sizeof(float) + x_bytes;

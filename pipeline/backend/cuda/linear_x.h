@@ -88,8 +88,25 @@ __device__ __forceinline__ float normalise(const job &j, float4 (&v)[KEPT], cons
     return factor;
 }
 
-/* As terms at [k-step's place], as in qs_cu_prepare_x, which does the same to more rows. */
-template <bool BF16, int KEPT, class TEAM_OF>
+/* A span's sums of x (linear_turns.h), in the unit that they are added in. For whole warps; sums [n_spans]. */
+template <class WORK>
+__device__ __forceinline__ void put_span_sums(float2 *sums, int quad, const uint16_t (&term)[2][4])
+{
+    enum { QUADS = WORK::SPAN * QS_CU_CHUNK / 4 };
+    float of[2];
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        float sum = (qs_f32_of_f16(term[k][0]) + qs_f32_of_f16(term[k][1])) +
+                    (qs_f32_of_f16(term[k][2]) + qs_f32_of_f16(term[k][3]));
+#pragma unroll
+        for (int d = QUADS / 2; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, d);
+        of[k] = WORK::SUM_UNIT * sum;
+    }
+    if (quad % QUADS == 0) sums[quad / QUADS] = make_float2(of[0], of[1]);
+}
+
+/* As terms at [k-step's place], as in qs_cu_prepare_x, which does the same to more rows; behind them sums of spans. */
+template <class WORK, int KEPT, class TEAM_OF>
 __device__ __forceinline__ void put_quads(const job &j, const float4 (&v)[KEPT], float up, uint16_t *shared,
                                           const TEAM_OF &team)
 {
@@ -97,9 +114,11 @@ __device__ __forceinline__ void put_quads(const job &j, const float4 (&v)[KEPT],
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         int quad = (int)threadIdx.x + i * team.n_threads();
-        if (quad >= n_quads) break;
+        if (quad >= n_quads) break; /* whole warps, since rows are filled up to whole pieces */
         uint16_t term[2][4];
-        qs_cu_split_four(v[i], up, BF16, term);
+        qs_cu_split_four(v[i], up, WORK::BF16, term);
+        if constexpr (WORK::SPAN > 0)
+            put_span_sums<WORK>(reinterpret_cast<float2 *>(shared + j.n_terms * j.x_stride), quad, term);
         uint16_t *to = shared + quad / 16 * QS_CU_CHUNK + 16 * (quad % 4) + 4 * (quad % 16 / 4);
 #pragma unroll
         for (int k = 0; k < 2; k++)
@@ -108,14 +127,14 @@ __device__ __forceinline__ void put_quads(const job &j, const float4 (&v)[KEPT],
 }
 
 /* The only row of x as terms in shared memory. */
-template <bool BF16, bool PERM, bool NORMED, int KEPT, class TEAM_OF>
+template <class WORK, bool NORMED, int KEPT, class TEAM_OF>
 __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_notes &notes, TEAM_OF &team)
 {
     float largest = 0.0f;
     float4 v[KEPT], weights[KEPT];
-    take_quads<PERM>(j, j.x, v, team);
+    take_quads<WORK::PERM>(j, j.x, v, team);
     if (NORMED) {
-        take_quads<PERM>(j, j.norm, weights, team);
+        take_quads<WORK::PERM>(j, j.norm, weights, team);
         largest = weigh_quads(v, weights, notes, team);
     } else {
 #pragma unroll
@@ -131,19 +150,19 @@ __device__ __forceinline__ void split_x(const job &j, uint16_t *shared, row_note
     if (NORMED) largest *= normalise(j, v, weights, notes);
     qs_cu_power power = qs_cu_power_of(largest);
     if (threadIdx.x == 0) notes.down = power.down;
-    put_quads<BF16>(j, v, power.up, shared, team);
+    put_quads<WORK>(j, v, power.up, shared, team);
     team.sync();
 }
 
 /* The same as codes of int8. */
-template <bool PERM, bool NORMED, int KEPT, class TEAM_OF>
+template <class WORK, bool NORMED, int KEPT, class TEAM_OF>
 __device__ __forceinline__ void code_x(const job &j, uint16_t *shared, row_notes &notes, TEAM_OF &team)
 {
     qs_cu_extent extent = {0.0f, 0.0f};
     float4 v[KEPT], weights[KEPT];
-    take_quads<PERM>(j, j.x, v, team);
+    take_quads<WORK::PERM>(j, j.x, v, team);
     if (NORMED) {
-        take_quads<PERM>(j, j.norm, weights, team);
+        take_quads<WORK::PERM>(j, j.norm, weights, team);
         (void)weigh_quads(v, weights, notes, team);
         team.sync();
         (void)normalise(j, v, weights, notes);
@@ -156,7 +175,7 @@ __device__ __forceinline__ void code_x(const job &j, uint16_t *shared, row_notes
 #pragma unroll
     for (int i = 0; i < KEPT; i++) v[i] = qs_cu_code_of(coding, v[i]);
     if (threadIdx.x == 0) notes.down = coding.scale * power.down;
-    put_quads<false>(j, v, power.up, shared, team);
+    put_quads<WORK>(j, v, power.up, shared, team);
     team.sync();
 }
 
@@ -166,11 +185,11 @@ __device__ __forceinline__ void take_x(const job &j, uint16_t *shared, row_notes
 {
     enum { KEPT = QS_CU_OWN_COLUMNS_MAX / (4 * THREADS), NORMED = OWN_NORM_COLUMNS_MAX / (4 * THREADS) };
     if (WORK::CODES && j.is_coded) {
-        if (j.norm != nullptr) code_x<WORK::PERM, true, NORMED>(j, shared, notes, team);
-        else code_x<WORK::PERM, false, KEPT>(j, shared, notes, team);
+        if (j.norm != nullptr) code_x<WORK, true, NORMED>(j, shared, notes, team);
+        else code_x<WORK, false, KEPT>(j, shared, notes, team);
     } else {
-        if (j.norm != nullptr) split_x<WORK::BF16, WORK::PERM, true, NORMED>(j, shared, notes, team);
-        else split_x<WORK::BF16, WORK::PERM, false, KEPT>(j, shared, notes, team);
+        if (j.norm != nullptr) split_x<WORK, true, NORMED>(j, shared, notes, team);
+        else split_x<WORK, false, KEPT>(j, shared, notes, team);
     }
 }
 
