@@ -42,7 +42,7 @@ template <class WORK> struct row_shape {
 /* A stage has words of all runs, then scales, then zero points, of run_groups groups a run at most. */
 struct row_ring {
     int stage_bytes, n_stages;
-    int slice_chunks, slice_runs, run_groups;
+    int slice_chunks, tile_stages, run_groups;
     bool is_even; /* all runs begin with a group, so their chunks' groups are the same of them */
 };
 
@@ -152,7 +152,7 @@ __device__ __forceinline__ void fill_ring(const job &j, const row_ring &r, int t
         if (item >= j.n_items) continue;
         place p = place_of<1>(j, item);
         const char *tile = copy.of_tile(j, j.linears[p.which], p.tile);
-        for (int i = 0; i < r.slice_runs; i++) {
+        for (int i = 0; i < r.tile_stages; i++) {
             row_run run = row_run_of<WORK>(j, r, copy.slice, i);
             uint32_t bytes = copy.bytes(run), all = bytes;
 #pragma unroll
@@ -200,10 +200,14 @@ template <class WORK> struct row_walker {
             for (int i = 0; i < CHUNK_GROUPS; i++)
                 group[h][i] = row_group_of(j, 4 * (chunk + h) + i * WORK::GROUP_STEPS) - first;
     }
-    __device__ __forceinline__ void start(const job &j, const row_ring &r, const lane_x &of, int of_slice, int of_lane)
+    __device__ __forceinline__ void start(const job &j, const row_ring &r, const uint16_t *terms, int of_slice,
+                                          int of_lane)
     {
-        x = of, slice = of_slice, lane = of_lane;
-        x.row += slice * r.slice_chunks * QS_CU_CHUNK;
+        slice = of_slice, lane = of_lane;
+        x.column = lane / 4;
+        x.n_columns = j.n_columns;
+        x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (lane % 4) +
+                slice * r.slice_chunks * QS_CU_CHUNK;
         words_at = slice * shape::RUN_BYTES;
         scales_at = shape::WORD_BYTES + slice * r.run_groups * shape::SCALE_BYTES;
         zeros_at = shape::WORD_BYTES + r.run_groups * (SLICES * shape::SCALE_BYTES + slice * shape::ZERO_BYTES);
@@ -218,8 +222,8 @@ template <class WORK> struct row_walker {
         WORK::template add_words<1>(total, reinterpret_cast<const uint4 *>(stage + words_at + h * shape::CHUNK_BYTES),
                                     meta, table, b, lane);
     }
-    __device__ __forceinline__ void add_run(float (&total)[1][4], const job &j, const row_ring &r, const char *stage,
-                                            const uint32_t *table, int run)
+    __device__ __forceinline__ void add(float (&total)[1][4], const job &j, const row_ring &r, const char *stage,
+                                        const uint32_t *table, int run)
     {
         int n = min(r.slice_chunks, j.n_chunks - slice * r.slice_chunks) - run * RUN;
         if (WORK::CODED && !r.is_even) find_groups(j, slice * r.slice_chunks + run * RUN);
@@ -236,9 +240,25 @@ template <class WORK> struct row_walker {
 
 #endif
 
-template <class WORK> __global__ void __launch_bounds__(ROW_THREADS, 1) linear_row(job j, row_ring r)
+/* How weights come and meet x: work, what they are like; ring, what is the same of all stages. */
+template <class WORK> struct by_runs {
+    using work = WORK;
+    using ring = row_ring;
+#ifdef QS_WGMMA
+    using walker = row_walker<WORK>;
+    static __device__ __forceinline__ void fill(const job &j, const row_ring &r, int team, int lane, char *ring,
+                                                uint64_t *full, uint64_t *empty)
+    {
+        fill_ring<WORK>(j, r, team, lane, ring, full, empty);
+    }
+    static __device__ __forceinline__ void end_tile(float (&)[1][4]) {}
+#endif
+};
+
+template <class WAY> __global__ void __launch_bounds__(ROW_THREADS, 1) linear_row(job j, typename WAY::ring r)
 {
 #ifdef QS_WGMMA
+    using WORK = typename WAY::work;
     QS_DYNAMIC_SHARED(uint4, shared);
     __shared__ row_notes notes;
     __shared__ row_barriers barriers;
@@ -250,8 +270,8 @@ template <class WORK> __global__ void __launch_bounds__(ROW_THREADS, 1) linear_r
     if (warp >= ROW_CONSUMERS / 32) {
         /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
         int team = warp - ROW_CONSUMERS / 32;
-        fill_ring<WORK>(j, r, team, lane, rings + team * r.n_stages * r.stage_bytes, barriers.full[team],
-                        barriers.empty[team]);
+        WAY::fill(j, r, team, lane, rings + team * r.n_stages * r.stage_bytes, barriers.full[team],
+                  barriers.empty[team]);
         return;
     }
     const int slice = warp % SLICES, team = warp / SLICES, item_step = ROW_TEAMS * (int)gridDim.x;
@@ -262,26 +282,22 @@ template <class WORK> __global__ void __launch_bounds__(ROW_THREADS, 1) linear_r
     qs_wait_for_previous();
     qs_let_next_begin();
     take_x<WORK, ROW_CONSUMERS>(j, terms, notes, consumers); /* ends with a barrier */
-    lane_x x = {};
-    x.column = lane / 4;
-    x.n_columns = j.n_columns;
-    x.row = terms + min(x.column, j.n_columns - 1) * j.x_stride + 16 * (lane % 4);
-    row_walker<WORK> walk;
-    walk.start(j, r, x, slice, lane);
+    typename WAY::walker walk;
+    walk.start(j, r, terms, slice, lane);
     row_slot slot = {0, 0};
     int kept = 0, first = first_item_of(j); /* items since the last addition; of these */
     for (int base = first; base < j.n_items; base += item_step) {
-        int item = base + team_offset(j, team);
-        if (item < j.n_items) {
+        if (base + team_offset(j, team) < j.n_items) {
             float total[1][1][4] = {};
 #pragma unroll 1
-            for (int run = 0; run < r.slice_runs; run++) {
+            for (int stage = 0; stage < r.tile_stages; stage++) {
                 qs_barrier_wait(&barriers.full[team][slot.at], slot.parity);
-                walk.add_run(total[0], j, r, ring + slot.at * r.stage_bytes, table, run);
+                walk.add(total[0], j, r, ring + slot.at * r.stage_bytes, table, stage);
                 __syncwarp();
                 if (lane == 0) qs_barrier_arrive(&barriers.empty[team][slot.at]);
                 slot.next(r.n_stages);
             }
+            WAY::end_tile(total[0]);
             leave_sums<1, 1>(j, total, tables + team * ROW_SUMS + (kept * SLICES + slice) * QS_CU_TILE_ROWS * j.width,
                              lane);
         }
@@ -296,24 +312,43 @@ template <class WORK> __global__ void __launch_bounds__(ROW_THREADS, 1) linear_r
 #endif
 }
 
+/* How many stages of so many bytes fit beside x and what else a block has, if at least so many do. */
+template <class WORK> int row_stages(const how *h, size_t x_bytes, int stage_bytes, int at_least)
+{
+    enum { STATIC_BYTES = 4096, TABLE_BYTES = WORK::TABLE_WORDS * sizeof(uint32_t) };
+    size_t taken = STATIC_BYTES + TABLE_BYTES + x_bytes + ROW_TEAMS * ROW_SUMS * sizeof(float);
+    int64_t n = h->shared_bytes > taken ? (int64_t)(h->shared_bytes - taken) / (ROW_TEAMS * stage_bytes) : 0;
+    return n < at_least ? 0 : n > ROW_STAGES_MAX ? (int)ROW_STAGES_MAX : (int)n;
+}
+
+template <class WAY> int launch_by(void *stream, job *j, const how *h, const typename WAY::ring &r, size_t x_bytes)
+{
+    size_t bytes = (size_t)ROW_TEAMS * r.n_stages * r.stage_bytes + ROW_TEAMS * ROW_SUMS * sizeof(float) + x_bytes;
+    size_t half = h->shared_bytes / 2;
+    if (bytes <= half) bytes = half + SYSTEM_BYTES;
+    int n_blocks = count_items<1>(j, h, ROW_TEAMS, ROW_SUMS);
+    int status = qs_allow_shared(linear_row<WAY>, bytes);
+    if (status != 0) return status;
+    if (h->soon) QS_LAUNCH_SOON((linear_row<WAY>), dim3(n_blocks), dim3(ROW_THREADS), bytes, stream, *j, r);
+    else QS_LAUNCH((linear_row<WAY>), dim3(n_blocks), dim3(ROW_THREADS), bytes, stream, *j, r);
+    return qs_launch_status();
+}
+
 /* As many stages as fit; none if not even two do. */
 template <class WORK> row_ring row_ring_of(const job *j, const how *h, size_t x_bytes)
 {
     using shape = row_shape<WORK>;
-    enum { STATIC_BYTES = 4096, TABLE_BYTES = WORK::TABLE_WORDS * sizeof(uint32_t) };
     int64_t columns = (int64_t)shape::RUN * QS_CU_CHUNK, size = h->group_size;
     int n_pieces = (j->n_chunks + WORK::CHUNKS - 1) / WORK::CHUNKS;
     row_ring r = {};
     r.slice_chunks = (n_pieces + SLICES - 1) / SLICES * WORK::CHUNKS;
-    r.slice_runs = (r.slice_chunks + shape::RUN - 1) / shape::RUN;
+    r.tile_stages = (r.slice_chunks + shape::RUN - 1) / shape::RUN;
     r.is_even = j->n_groups == 1 || (columns % size == 0 && (int64_t)r.slice_chunks * QS_CU_CHUNK % size == 0);
     r.run_groups = (int)(r.is_even ? (columns + size - 1) / size : columns / size + 2);
     if (r.run_groups > j->n_groups) r.run_groups = j->n_groups;
     r.stage_bytes = shape::WORD_BYTES + SLICES * r.run_groups * (shape::SCALE_BYTES + shape::ZERO_BYTES);
     r.stage_bytes = (r.stage_bytes + 127) / 128 * 128;
-    size_t taken = STATIC_BYTES + TABLE_BYTES + x_bytes + ROW_TEAMS * ROW_SUMS * sizeof(float);
-    int64_t n = h->shared_bytes > taken ? (int64_t)(h->shared_bytes - taken) / (ROW_TEAMS * r.stage_bytes) : 0;
-    r.n_stages = n < 2 ? 0 : n > ROW_STAGES_MAX ? (int)ROW_STAGES_MAX : (int)n;
+    r.n_stages = row_stages<WORK>(h, x_bytes, r.stage_bytes, 2);
     return r;
 }
 
@@ -324,16 +359,7 @@ template <class WORK> int launch_row(void *stream, job *j, const how *h, bool *d
     row_ring r = {};
     if (h->one_row != QS_CU_ROW_ASYNC && takes_own<WORK>(j, h, 1, 1)) r = row_ring_of<WORK>(j, h, x_bytes);
     *done = r.n_stages > 0;
-    if (!*done) return 0;
-    size_t bytes = (size_t)ROW_TEAMS * r.n_stages * r.stage_bytes + ROW_TEAMS * ROW_SUMS * sizeof(float) + x_bytes;
-    size_t half = h->shared_bytes / 2;
-    if (bytes <= half) bytes = half + SYSTEM_BYTES;
-    int n_blocks = count_items<1>(j, h, ROW_TEAMS, ROW_SUMS);
-    int status = qs_allow_shared(linear_row<WORK>, bytes);
-    if (status != 0) return status;
-    if (h->soon) QS_LAUNCH_SOON((linear_row<WORK>), dim3(n_blocks), dim3(ROW_THREADS), bytes, stream, *j, r);
-    else QS_LAUNCH((linear_row<WORK>), dim3(n_blocks), dim3(ROW_THREADS), bytes, stream, *j, r);
-    return qs_launch_status();
+    return *done ? launch_by<by_runs<WORK>>(stream, j, h, r, x_bytes) : 0;
 }
 
 } // namespace

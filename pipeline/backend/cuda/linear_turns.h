@@ -34,7 +34,7 @@ template <int SPAN_CHUNKS, bool ZEROS> struct turns : alike<QS_CU_INT4, 4, ZEROS
 
 /* A stage has words, then scales, then zero points, of n_groups groups at most. */
 struct turns_ring {
-    int stage_bytes, n_stages, n_groups;
+    int stage_bytes, n_stages, tile_stages, n_groups;
     bool is_even; /* all stages begin with a group */
 };
 
@@ -175,16 +175,17 @@ template <class WORK> struct turns_walker {
             total[2] = fmaf(high, c[n][2], total[2]), total[3] = fmaf(high, c[n][3], total[3]);
         }
     }
-    /* A stage, from this chunk of the row on. */
-    __device__ __forceinline__ void add_stage(float (&total)[4], const job &j, const turns_ring &r, const char *stage,
-                                              int chunk)
+    /* The of_tile-th stage of a tile. */
+    __device__ __forceinline__ void add(float (&total)[1][4], const job &j, const turns_ring &r, const char *stage,
+                                        const uint32_t *, int of_tile)
     {
+        const int chunk = of_tile * WORK::STAGE_CHUNKS;
         const uint16_t *x = row + chunk * QS_CU_CHUNK;
         const float2 *sum = sums + chunk / WORK::SPAN;
         if (!r.is_even) find_groups(j, r, chunk);
         if (chunk + WORK::STAGE_CHUNKS <= j.n_chunks) {
 #pragma unroll
-            for (int i = 0; i < SPANS; i++) add_spans<ROUNDS, WORK::SPAN>(total, stage, x, sum, 0, i);
+            for (int i = 0; i < SPANS; i++) add_spans<ROUNDS, WORK::SPAN>(total[0], stage, x, sum, 0, i);
             return;
         }
 #pragma unroll
@@ -192,96 +193,44 @@ template <class WORK> struct turns_walker {
 #pragma unroll
             for (int i = 0; i < SPANS; i++) {
                 int left = j.n_chunks - (chunk + chunk_of(d, i));
-                if (left >= WORK::SPAN) add_spans<1, WORK::SPAN>(total, stage, x, sum, d, i);
-                else if (left > 0) add_spans<1, 1>(total, stage, x, sum, d, i);
+                if (left >= WORK::SPAN) add_spans<1, WORK::SPAN>(total[0], stage, x, sum, d, i);
+                else if (left > 0) add_spans<1, 1>(total[0], stage, x, sum, d, i);
             }
     }
 };
 
-/* Results of the `kept` items of each team from item `first` on, a thread each. */
-template <class WORK>
-__device__ __forceinline__ void finish_turns(const job &j, const float *tables, int kept, int first, const float *scale)
-{
-    enum { ROWS = QS_CU_TILE_ROWS };
-    int e = threadIdx.x % ROWS, of = threadIdx.x / ROWS % ROW_TEAMS, turn = threadIdx.x / (ROWS * ROW_TEAMS);
-    int item = first + turn * ROW_TEAMS * (int)gridDim.x + team_offset(j, of);
-    if (turn >= kept || item >= j.n_items || (j.linears[0].gates && of != 0)) return;
-    const float *sums = tables + of * ROW_SUMS + turn * SLICES * ROWS * j.width;
-    finish<1, WORK::ROUNDS>(j, item, sums, sums + ROW_SUMS, scale, e);
-}
-static_assert(ROW_SUMS / (SLICES * QS_CU_TILE_ROWS) * ROW_TEAMS * QS_CU_TILE_ROWS <= ROW_CONSUMERS, "a thread each");
-
 #endif
 
-template <class WORK> __global__ void __launch_bounds__(ROW_THREADS, 1) linear_turns(job j, turns_ring r)
-{
+template <class WORK> struct by_turns {
+    using work = WORK;
+    using ring = turns_ring;
 #ifdef QS_WGMMA
-    QS_DYNAMIC_SHARED(uint4, shared);
-    __shared__ row_notes notes;
-    __shared__ row_barriers barriers;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    char *rings = reinterpret_cast<char *>(shared);
-    float *tables = reinterpret_cast<float *>(rings + ROW_TEAMS * r.n_stages * r.stage_bytes);
-    ready_row_barriers(barriers, r.n_stages);
-    if (warp >= ROW_CONSUMERS / 32) {
-        /* Weights are no kernel's output here (gpu_matrix.c sees to that); all else is. */
-        int team = warp - ROW_CONSUMERS / 32;
-        if (lane == 0)
-            fill_by_turns<WORK>(j, r, team, rings + team * r.n_stages * r.stage_bytes, barriers.full[team],
-                                barriers.empty[team]);
-        return;
+    using walker = turns_walker<WORK>;
+    static __device__ __forceinline__ void fill(const job &j, const turns_ring &r, int team, int lane, char *ring,
+                                                uint64_t *full, uint64_t *empty)
+    {
+        if (lane == 0) fill_by_turns<WORK>(j, r, team, ring, full, empty);
     }
-    const int slice = warp % SLICES, team = warp / SLICES, item_step = ROW_TEAMS * (int)gridDim.x;
-    const char *ring = rings + team * r.n_stages * r.stage_bytes;
-    uint16_t *terms = reinterpret_cast<uint16_t *>(tables + ROW_TEAMS * ROW_SUMS);
-    row_consumers consumers = {&barriers.together, 0};
-    qs_wait_for_previous();
-    qs_let_next_begin();
-    take_x<WORK, ROW_CONSUMERS>(j, terms, notes, consumers); /* ends with a barrier */
-    turns_walker<WORK> walk;
-    walk.start(j, r, terms, slice, lane);
-    row_slot slot = {0, 0};
-    int kept = 0, first = first_item_of(j); /* items since the last addition; of these */
-    for (int base = first; base < j.n_items; base += item_step) {
-        if (base + team_offset(j, team) < j.n_items) {
-            float total[1][1][4] = {};
-#pragma unroll 1
-            for (int chunk = 0; chunk < j.n_chunks; chunk += WORK::STAGE_CHUNKS) {
-                qs_barrier_wait(&barriers.full[team][slot.at], slot.parity);
-                walk.add_stage(total[0][0], j, r, ring + slot.at * r.stage_bytes, chunk);
-                __syncwarp();
-                if (lane == 0) qs_barrier_arrive(&barriers.empty[team][slot.at]);
-                slot.next(r.n_stages);
-            }
+    /* Out of the unit of codes. */
+    static __device__ __forceinline__ void end_tile(float (&total)[1][4])
+    {
 #pragma unroll
-            for (int e = 0; e < 4; e++) total[0][0][e] *= e < 2 ? 0x1p24f : 0x1p20f; /* codes' unit */
-            leave_sums<1, 1>(j, total, tables + team * ROW_SUMS + (kept * SLICES + slice) * QS_CU_TILE_ROWS * j.width,
-                             lane);
-        }
-        bool is_last = base + item_step >= j.n_items;
-        if (++kept < j.batch && !is_last) continue;
-        consumers.sync();
-        finish_turns<WORK>(j, tables, kept, first, &notes.down);
-        if (!is_last) consumers.sync();
-        kept = 0;
-        first = base + item_step;
+        for (int e = 0; e < 4; e++) total[0][e] *= e < 2 ? 0x1p24f : 0x1p20f;
     }
 #endif
-}
+};
 
 /* As many stages as fit; none if not as many as are under way, and one more. */
 template <class WORK> turns_ring turns_ring_of(const job *j, const how *h, size_t x_bytes)
 {
-    enum { STATIC_BYTES = 4096 };
     int64_t columns = (int64_t)WORK::STAGE_CHUNKS * QS_CU_CHUNK, size = h->group_size;
     turns_ring r = {};
+    r.tile_stages = (j->n_chunks + WORK::STAGE_CHUNKS - 1) / WORK::STAGE_CHUNKS;
     r.is_even = j->n_groups == 1 || columns % size == 0;
     r.n_groups = (int)(r.is_even ? (columns + size - 1) / size : columns / size + 2);
     if (r.n_groups > j->n_groups) r.n_groups = j->n_groups;
     r.stage_bytes = (WORK::WORD_BYTES + r.n_groups * (WORK::SCALE_BYTES + WORK::ZERO_BYTES) + 127) / 128 * 128;
-    size_t taken = STATIC_BYTES + x_bytes + ROW_TEAMS * ROW_SUMS * sizeof(float);
-    int64_t n = h->shared_bytes > taken ? (int64_t)(h->shared_bytes - taken) / (ROW_TEAMS * r.stage_bytes) : 0;
-    r.n_stages = n <= WORK::FLIGHT ? 0 : n > ROW_STAGES_MAX ? (int)ROW_STAGES_MAX : (int)n;
+    r.n_stages = row_stages<WORK>(h, x_bytes, r.stage_bytes, WORK::FLIGHT + 1);
     return r;
 }
 
@@ -290,16 +239,7 @@ template <class WORK> int launch_turns_of(void *stream, job *j, const how *h, bo
     size_t x_bytes = own_bytes(j) + (size_t)qs_cu_x_width(j->n_in) / QS_CU_CHUNK / WORK::SPAN * sizeof(float2);
     turns_ring r = turns_ring_of<WORK>(j, h, x_bytes);
     *done = r.n_stages > 0;
-    if (!*done) return 0;
-    size_t bytes = (size_t)ROW_TEAMS * r.n_stages * r.stage_bytes + ROW_TEAMS * ROW_SUMS * sizeof(float) + x_bytes;
-    size_t half = h->shared_bytes / 2;
-    if (bytes <= half) bytes = half + SYSTEM_BYTES;
-    int n_blocks = count_items<1>(j, h, ROW_TEAMS, ROW_SUMS);
-    int status = qs_allow_shared(linear_turns<WORK>, bytes);
-    if (status != 0) return status;
-    if (h->soon) QS_LAUNCH_SOON((linear_turns<WORK>), dim3(n_blocks), dim3(ROW_THREADS), bytes, stream, *j, r);
-    else QS_LAUNCH((linear_turns<WORK>), dim3(n_blocks), dim3(ROW_THREADS), bytes, stream, *j, r);
-    return qs_launch_status();
+    return *done ? launch_by<by_turns<WORK>>(stream, j, h, r, x_bytes) : 0;
 }
 
 template <int SPAN> int launch_turns_in_spans(void *stream, job *j, const how *h, bool *done)
