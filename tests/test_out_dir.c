@@ -1,4 +1,9 @@
 /* Directories that appear whole or not at all, new ones and those that hold something already. */
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "base/out_dir.h"
 #include "tests/scratch.h"
 
@@ -101,8 +106,53 @@ static void test_within(void **state)
     assert_n_entries(path, 4);
 }
 
+/* What killed writers left goes when the next one begins: of a process that is gone, and of our own number come round
+ * again, whose files must not be taken for ours. Parts of live processes, of other names and locked ones stay. */
+static void test_left_behind(void **state)
+{
+    (void)state;
+    scratch_path path, file, part;
+    qs_out_dir dir;
+    pid_t gone = fork();
+    if (gone == 0) _exit(0);
+    assert_int_equal(waitpid(gone, NULL, 0), gone);
+    const long owners[] = {(long)gone, (long)getpid(), (long)getppid()};
+    for (int within = 0; within < 2; within++) {
+        const char *of = within == 1 ? "kept/new" : "exported";
+        if (within == 1) OK(qs_dir_create(scratch(path, "kept")));
+        else (void)scratch(path, "exported");
+        for (int i = 0; i < 3; i++) {
+            OK(qs_path_format(part, "%s/%s.part.%ld", scratch_dir, of, owners[i]));
+            OK(qs_dir_create(part));
+            OK(qs_path_format(file, "%s/stale", part));
+            text_write(file, "x");
+        }
+        OK(qs_path_format(file, "%s/%s.other.part.%ld", scratch_dir, of, (long)gone));
+        OK(qs_dir_create(file));
+        OK(qs_path_format(part, "%s/%s.part.%ld", scratch_dir, of, (long)gone));
+        int held = open(part, O_RDONLY | O_DIRECTORY); /* of another host, say */
+        assert_true(held >= 0 && flock(held, LOCK_SH) == 0);
+        OK(within == 1 ? qs_out_dir_open_within(&dir, path) : qs_out_dir_open(&dir, path));
+        assert_true(qs_path_is_dir(part));
+        (void)close(held);
+        qs_out_dir_discard(&dir);
+        OK(within == 1 ? qs_out_dir_open_within(&dir, path) : qs_out_dir_open(&dir, path));
+        assert_false(qs_file_exists(part));
+        assert_n_entries(dir.part_path, 0);
+        qs_out_dir again = {0};
+        FAILS(QS_E_RESOURCE, within == 1 ? qs_out_dir_open_within(&again, path) : qs_out_dir_open(&again, path));
+        TEXT_HOLDS("being written already", dir.part_path);
+        put(&dir, "x", "1");
+        OK(qs_out_dir_publish(&dir));
+        OK(qs_path_format(part, "%s/%s.part.%ld", scratch_dir, of, (long)getppid()));
+        assert_true(qs_path_is_dir(part) && qs_path_is_dir(file));
+        assert_file(path, "x", "1");
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_new), cmocka_unit_test(test_within)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_new), cmocka_unit_test(test_within),
+                                       cmocka_unit_test(test_left_behind)};
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/part_name.h"
 
 typedef struct qs_part {
     int fd; /* -1 when there is none */
@@ -17,9 +18,6 @@ typedef struct qs_part {
     char part_path[QS_PATH_BYTES];
 } qs_part;
 
-/* What the name of a file says: "x.h5.part.17" belongs to "x.h5". *bytes gets the length of that; false when the
- * name is none of a part. */
-bool qs_part_is_name(const char *name, size_t *bytes);
 /* Whether nobody writes this part any more: its process is gone and its lock is free. Parts that are no artifacts
  * ("x.csv.part.17") have no lock, so that one of another host might seem stale: they must be a minute old. */
 bool qs_part_is_stale(const char *part_path);

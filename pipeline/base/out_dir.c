@@ -1,12 +1,15 @@
 #include "base/out_dir.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/part_name.h"
 
 /* tokenizer.json of a vocabulary of 250,000 is about 20 MB. */
 static const size_t copy_bytes_max = (size_t)256 << 20;
@@ -26,18 +29,61 @@ qs_err qs_out_dir_check(const char *path)
     return qs_fail(QS_E_USAGE, "write %s: it is there already; remove it or choose another --out", path);
 }
 
+/* With the files in it; best effort. */
+static void remove_part(const char *part_path)
+{
+    char **names, path[QS_PATH_BYTES];
+    int64_t n;
+    if (qs_dir_list(&names, &n, part_path, "") == QS_OK) {
+        for (int64_t i = 0; i < n; i++)
+            if (qs_path_format(path, "%s/%s", part_path, names[i]) == QS_OK) (void)unlink(path);
+        qs_dir_list_free(names, n);
+    }
+    (void)rmdir(part_path);
+}
+
+static int open_to_lock(const char *part_path)
+{
+    return open(part_path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+static void remove_if_unlocked(const char *part_path)
+{
+    int fd = open_to_lock(part_path);
+    if (fd < 0) return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) remove_part(part_path);
+    (void)close(fd);
+}
+
+/* A part that is there already is somebody's whose number is ours: of another host, or without locks. */
+static qs_err make_part(qs_out_dir *out)
+{
+    qs_err err = qs_dir_create_for(out->part_path);
+    if (err != QS_OK) return err;
+    if (mkdir(out->part_path, 0777) != 0)
+        return errno == EEXIST ? qs_fail(QS_E_RESOURCE, "write %s: it is being written already (%s); remove that if "
+                                         "nobody writes it", out->path, out->part_path)
+                               : qs_fail(QS_E_RESOURCE, "create directory %s: %s", out->part_path, strerror(errno));
+    out->lock = open_to_lock(out->part_path);
+    if (out->lock >= 0) (void)flock(out->lock, LOCK_SH | LOCK_NB); /* file systems without locks go without */
+    out->open = true;
+    return QS_OK;
+}
+
 /* Only the name of the part differs. */
 static qs_err open_part(qs_out_dir *out, const char *path, bool within)
 {
+    char parts_of[QS_PATH_BYTES];
     size_t end = strlen(path);
     qs_err err;
-    *out = (qs_out_dir){.within = within};
+    *out = (qs_out_dir){.within = within, .lock = -1};
     while (end > 1 && path[end - 1] == '/') end--;
     QS_TRY(qs_path_format(out->path, "%.*s", (int)end, path));
-    QS_TRY(qs_path_format(out->part_path, "%s%s.part.%ld", out->path, within ? "/new" : "", (long)getpid()));
+    QS_TRY(qs_path_format(parts_of, "%s%s", out->path, within ? "/new" : ""));
+    QS_TRY(qs_path_format(out->part_path, "%s.part.%ld", parts_of, (long)getpid()));
     if (!within) QS_TRY(qs_out_dir_check(out->path));
-    QS_TRY(qs_dir_create(out->part_path));
-    out->open = true;
+    qs_part_each_left(parts_of, remove_if_unlocked);
+    QS_TRY(make_part(out));
 out:
     return err;
 }
@@ -79,28 +125,29 @@ static qs_err rename_whole(const qs_out_dir *dir)
     return err;
 }
 
+/* Afterwards nothing is open. */
+static void let_go(qs_out_dir *dir)
+{
+    if (dir->lock >= 0) (void)close(dir->lock);
+    dir->lock = -1;
+    dir->open = false;
+}
+
 qs_err qs_out_dir_publish(qs_out_dir *dir)
 {
     qs_err err = dir->within ? move_files(dir) : rename_whole(dir);
-    if (err == QS_OK && !dir->within) dir->open = false;
+    if (err == QS_OK && !dir->within) let_go(dir);
     qs_out_dir_discard(dir); /* what is left of the part */
     return err;
 }
 
 void qs_out_dir_discard(qs_out_dir *dir)
 {
-    char **names, path[QS_PATH_BYTES];
-    int64_t n;
     if (!dir->open) return;
-    dir->open = false;
     qs_error_saved saved;
     qs_error_save(&saved); /* the cause that led here is what is to be told */
-    if (qs_dir_list(&names, &n, dir->part_path, "") == QS_OK) {
-        for (int64_t i = 0; i < n; i++)
-            if (qs_path_format(path, "%s/%s", dir->part_path, names[i]) == QS_OK) (void)unlink(path);
-        qs_dir_list_free(names, n);
-    }
-    (void)rmdir(dir->part_path);
+    remove_part(dir->part_path);
+    let_go(dir);
     qs_error_restore(&saved);
 }
 
