@@ -121,12 +121,12 @@ template <class WORK> struct turns_walker {
         words_at = slice * WORK::WARP_CHUNKS * WORK::CHUNK_BYTES + lane * (int)sizeof(uint4);
         find_groups(j, r, 0);
     }
-    /* Span i of N rounds from round d on, side by side, each of so many chunks; x and its sums from the stage on. */
-    template <int N, int LENGTH>
+    /* Span i of N rounds from round d on, side by side; x and its sums from the stage on. */
+    template <int N>
     __device__ __forceinline__ void add_spans(float (&total)[4], const char *stage, const uint16_t *x,
                                               const float2 *sum, int d, int i) const
     {
-        uint4 words[N][LENGTH];
+        uint4 words[N][WORK::SPAN];
         uint32_t scales[N];
         float c[N][4];
 #pragma unroll
@@ -134,7 +134,7 @@ template <class WORK> struct turns_walker {
             float2 start = sum[(d + n) * (SLICES * SPANS) + i];
             const char *from = stage + words_at + (d + n) * ROUND_BYTES + i * (WORK::SPAN * WORK::CHUNK_BYTES);
 #pragma unroll
-            for (int h = 0; h < LENGTH; h++)
+            for (int h = 0; h < WORK::SPAN; h++)
                 words[n][h] = *reinterpret_cast<const uint4 *>(from + h * WORK::CHUNK_BYTES);
             scales[n] = *reinterpret_cast<const uint32_t *>(stage + scales_at[d + n][i]);
             float low = 1.0f, high = 16.0f;
@@ -145,7 +145,7 @@ template <class WORK> struct turns_walker {
             c[n][0] = low * start.x, c[n][1] = low * start.y, c[n][2] = high * start.x, c[n][3] = high * start.y;
         }
 #pragma unroll
-        for (int h = 0; h < LENGTH; h++)
+        for (int h = 0; h < WORK::SPAN; h++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 uint4 b[N];
@@ -185,17 +185,14 @@ template <class WORK> struct turns_walker {
         if (!r.is_even) find_groups(j, r, chunk);
         if (chunk + WORK::STAGE_CHUNKS <= j.n_chunks) {
 #pragma unroll
-            for (int i = 0; i < SPANS; i++) add_spans<ROUNDS, WORK::SPAN>(total[0], stage, x, sum, 0, i);
+            for (int i = 0; i < SPANS; i++) add_spans<ROUNDS>(total[0], stage, x, sum, 0, i);
             return;
         }
 #pragma unroll
         for (int d = 0; d < ROUNDS; d++)
 #pragma unroll
-            for (int i = 0; i < SPANS; i++) {
-                int left = j.n_chunks - (chunk + chunk_of(d, i));
-                if (left >= WORK::SPAN) add_spans<1, WORK::SPAN>(total[0], stage, x, sum, d, i);
-                else if (left > 0) add_spans<1, 1>(total[0], stage, x, sum, d, i);
-            }
+            for (int i = 0; i < SPANS; i++) /* a second chunk that is not there meets zeros of x */
+                if (chunk + chunk_of(d, i) < j.n_chunks) add_spans<1>(total[0], stage, x, sum, d, i);
     }
 };
 
