@@ -69,8 +69,8 @@ static void test_every_half(void **state)
 static void test_sizes(void **state)
 {
     (void)state;
-    static const double bits[QS_N_STORAGES] = {32, 16,    16,     8.5, 4.5, 5,     5.5,
-                                               6,  2.625, 3.4375, 4.5, 5.5, 6.5625};
+    static const double bits[QS_N_STORAGES] = {32,    16,     16,  8.5, 4.5,    5,   5.5, 6,
+                                               2.625, 3.4375, 4.5, 5.5, 6.5625, 4.5, 4.25};
     for (int i = 0; i < QS_N_STORAGES; i++) {
         assert_true(qs_storage_bits_per_weight((qs_storage)i) == bits[i]);
         assert_true((double)qs_storage_bytes((qs_storage)i, 1024) * 8 == bits[i] * 1024);

@@ -196,7 +196,7 @@ static void test_bad_fields(void **state)
          "byte 8: 65536 tensors and 1 metadata values are claimed, more than"},
         {{PLAIN, .n_tensors = 2}, QS_E_INPUT, "parse F: byte "},
         {{PLAIN, .type = 4}, QS_E_INPUT, "tensor t has type number 4, which the format does not have"},
-        {{PLAIN, .type = 20}, QS_E_UNSUPPORTED, "tensor t has type IQ4_NL, which is not supported"},
+        {{PLAIN, .type = 18}, QS_E_UNSUPPORTED, "tensor t has type IQ3_XXS, which is not supported"},
         {{PLAIN, .type = 1000}, QS_E_UNSUPPORTED, "type number 1000, which is not known"},
         {{PLAIN, .type = 2}, QS_E_INPUT, "rows of tensor t have 8 elements, no multiple of the 32 of a q4_0"},
         {{PLAIN, .type = 12, .n_in = 32}, QS_E_INPUT, "no multiple of the 256 of a q4_k"},

@@ -40,6 +40,12 @@ typedef struct block_q6_k {
     int8_t scales[SUPER / 16];
     uint8_t d[2];
 } block_q6_k;
+typedef struct block_iq4_nl {
+    uint8_t d[2], qs[SMALL / 2];
+} block_iq4_nl;
+typedef struct block_iq4_xs {
+    uint8_t d[2], scales_h[2], scales_l[SUPER / 64], qs[SUPER / 2];
+} block_iq4_xs;
 
 _Static_assert(sizeof(block_q8_0) == 34, "Q8_0");
 _Static_assert(sizeof(block_q4_0) == 18, "Q4_0");
@@ -51,6 +57,10 @@ _Static_assert(sizeof(block_q3_k) == 110, "Q3_K");
 _Static_assert(sizeof(block_q4_k) == 144, "Q4_K");
 _Static_assert(sizeof(block_q5_k) == 176, "Q5_K");
 _Static_assert(sizeof(block_q6_k) == 210, "Q6_K");
+_Static_assert(sizeof(block_iq4_nl) == 18, "IQ4_NL");
+_Static_assert(sizeof(block_iq4_xs) == 136, "IQ4_XS");
+
+const int8_t qs_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 static float half_at(const uint8_t *p)
 {
@@ -251,6 +261,32 @@ static void from_q6_k(float *dst, const uint8_t *src, int64_t n_blocks)
     }
 }
 
+static void from_iq4(float dst[SMALL], float d, const uint8_t qs[SMALL / 2])
+{
+    for (int j = 0; j < SMALL / 2; j++) dst[j] = d * (float)qs_iq4_values[qs[j] & 15];
+    for (int j = 0; j < SMALL / 2; j++) dst[j + SMALL / 2] = d * (float)qs_iq4_values[qs[j] >> 4];
+}
+
+static void from_iq4_nl(float *dst, const uint8_t *src, int64_t n_blocks)
+{
+    const block_iq4_nl *b = (const block_iq4_nl *)src;
+    for (int64_t i = 0; i < n_blocks; i++, b++, dst += SMALL) from_iq4(dst, half_at(b->d), b->qs);
+}
+
+/* Runs of 32 like blocks of IQ4_NL, each with a scale of six bits, 32 more than it is: the lower four in a nibble of
+ * scales_l, the upper two in scales_h, a little-endian word. */
+static void from_iq4_xs(float *dst, const uint8_t *src, int64_t n_blocks)
+{
+    const block_iq4_xs *b = (const block_iq4_xs *)src;
+    for (int64_t i = 0; i < n_blocks; i++, b++) {
+        float d = half_at(b->d);
+        for (int run = 0; run < SUPER / SMALL; run++, dst += SMALL) {
+            int low = b->scales_l[run / 2] >> (run % 2 * 4) & 15, high = b->scales_h[run / 4] >> (run % 4 * 2) & 3;
+            from_iq4(dst, d * (float)((low | high << 4) - 32), b->qs + run * (SMALL / 2));
+        }
+    }
+}
+
 static const qs_storage_row rows[QS_N_STORAGES] = {
     [QS_STORE_F32] = {"f32", 1, sizeof(float), false, from_f32},
     [QS_STORE_F16] = {"f16", 1, sizeof(uint16_t), false, from_f16},
@@ -265,6 +301,8 @@ static const qs_storage_row rows[QS_N_STORAGES] = {
     [QS_STORE_Q4_K] = {"q4_k", SUPER, sizeof(block_q4_k), true, from_q4_k},
     [QS_STORE_Q5_K] = {"q5_k", SUPER, sizeof(block_q5_k), true, from_q5_k},
     [QS_STORE_Q6_K] = {"q6_k", SUPER, sizeof(block_q6_k), false, from_q6_k},
+    [QS_STORE_IQ4_NL] = {"iq4_nl", SMALL, sizeof(block_iq4_nl), true, from_iq4_nl},
+    [QS_STORE_IQ4_XS] = {"iq4_xs", SUPER, sizeof(block_iq4_xs), true, from_iq4_xs},
 };
 
 const qs_storage_row *qs_storage_get(qs_storage storage) { return &rows[storage]; }

@@ -19,6 +19,9 @@ typedef struct qs_storage_row {
     void (*to_f32)(float *dst, const uint8_t *src, int64_t n_blocks);
 } qs_storage_row;
 
+/* What the 16 codes of IQ4_NL and IQ4_XS stand for, in units of the scale; upwards. */
+extern const int8_t qs_iq4_values[16];
+
 const qs_storage_row *qs_storage_get(qs_storage storage);
 
 /* n elements, a multiple of block_elems. */

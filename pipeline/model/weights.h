@@ -39,6 +39,7 @@ typedef enum qs_storage {
     QS_STORE_F32, QS_STORE_F16, QS_STORE_BF16,
     QS_STORE_Q8_0, QS_STORE_Q4_0, QS_STORE_Q4_1, QS_STORE_Q5_0, QS_STORE_Q5_1,
     QS_STORE_Q2_K, QS_STORE_Q3_K, QS_STORE_Q4_K, QS_STORE_Q5_K, QS_STORE_Q6_K,
+    QS_STORE_IQ4_NL, QS_STORE_IQ4_XS,
     QS_N_STORAGES
 } qs_storage;
 const char *qs_storage_name(qs_storage storage); /* "f16", "q4_1", ... */
@@ -89,7 +90,7 @@ void qs_model_rope_frequencies(const qs_model *model, float *inv_freq);
  * and cached in the handle. */
 QS_MUST_CHECK qs_err qs_model_digest(qs_model *model, qs_digest *out);
 
-/* True when the linears sit on a low-bit lattice (GGUF Q2-Q5 types): degradation measured against such a
+/* True when the linears sit on a low-bit lattice (GGUF Q2-Q5 and IQ4 types): degradation measured against such a
  * reference is understated. `storage` gets the commonest type of the linears. */
 bool qs_model_is_lattice(const qs_model *model, qs_storage *storage);
 

@@ -19,14 +19,16 @@ N_ROWS, N_COLS = 3, 512
 # type: byte offsets of the f16 fields of a block
 HALVES = {"Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q2_K": (80, 82),
           "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+# The same, of types that came later: the numbers drawn for those above stay what they were.
+LATER = {"IQ4_NL": (0,), "IQ4_XS": (0,)}
 
 
-def write_vectors(out, name, rng):
+def write_vectors(out, name, halves, rng):
     kind = gguf.GGMLQuantizationType[name]
     block_elems, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     n_blocks = N_ROWS * N_COLS // block_elems
     blocks = rng.integers(0, 256, (n_blocks, block_bytes), dtype=np.uint8)
-    for at in HALVES[name]:
+    for at in halves:
         # Every magnitude from subnormal to large, and zero.
         scales = (rng.standard_normal(n_blocks) * 2.0 ** rng.integers(-20, 6, n_blocks)).astype("<f2")
         scales[0] = 0
@@ -77,9 +79,11 @@ def main():
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(6)
-    for name in HALVES:
-        write_vectors(out, name, rng)
+    for name, halves in HALVES.items():
+        write_vectors(out, name, halves, rng)
     write_halves(out, rng)
+    for name, halves in LATER.items():
+        write_vectors(out, name, halves, rng)
     if len(sys.argv) > 2:
         write_digests(out, sys.argv[2])
 
