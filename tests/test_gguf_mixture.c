@@ -5,12 +5,12 @@
 #include "export/gguf_mixture.h"
 #include "model/gguf.h"
 
-/* "2" to "6": q2_k to q6_k; what their rows take that are no whole blocks of 256: "d" q4_0, "e" q5_0, "f" q5_1,
- * "h" q8_0; "-" none. */
+/* "2" to "6": q2_k to q6_k; "x" iq4_xs, "n" iq4_nl; what rows take that are no whole blocks of 256: "d" q4_0, "e" q5_0,
+ * "f" q5_1, "h" q8_0; "-" none. */
 static char letter_of(const qs_gguf_kind *kind)
 {
-    static const char *const names[] = {"2q2_k", "3q3_k", "4q4_k", "5q5_k", "6q6_k",
-                                        "dq4_0", "eq5_0", "fq5_1", "hq8_0"};
+    static const char *const names[] = {"2q2_k", "3q3_k", "4q4_k", "5q5_k",   "6q6_k",  "dq4_0",
+                                        "eq5_0", "fq5_1", "hq8_0", "xiq4_xs", "niq4_nl"};
     for (size_t i = 0; kind != NULL && i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i] + 1, kind->name) == 0) return names[i][0];
     return '-';
@@ -67,6 +67,19 @@ static const wanted rows[] = {
     {"q2_k_m", "llama", 3, 4, 1, false, 256, QS_ROLE_DOWN, "333"},
     {"q2_k_m", "llama", 3, 4, 1, false, 64, QS_ROLE_GATE, "ddd"},
     {"q2_k_m", "llama", 3, 4, 1, false, 48, QS_ROLE_GATE, "---"},
+    {"iq4_xs_m", "llama", 32, 32, 32, false, 11008, QS_ROLE_DOWN, "5555" SAME_10("x") SAME_10("x") "xxxxxxxx"},
+    {"iq4_nl_m", "llama", 17, 4, 2, true, 256, QS_ROLE_DOWN, "55" SAME_10("n") "nnnnn"},
+    {"iq4_xs_m", "llama", 17, 4, 2, true, 288, QS_ROLE_DOWN, "ff" SAME_10("n") "nnnnn"},
+    {"iq4_xs_m", "llama", 3, 4, 2, true, 256, QS_ROLE_DOWN, "xxx"},
+    {"iq4_xs_m", "llama", 3, 8, 2, false, 256, QS_ROLE_V, "555"},
+    {"iq4_xs_m", "llama", 3, 6, 2, false, 256, QS_ROLE_V, "xxx"},
+    {"iq4_xs_m", "llama", 3, 8, 2, false, 256, QS_ROLE_K, "xxx"},
+    {"iq4_nl_m", "llama", 3, 8, 2, false, 64, QS_ROLE_V, "fff"},
+    {"iq4_nl_m", "llama", 3, 8, 2, false, 256, QS_ROLE_O, "nnn"},
+    {"iq4_xs_m", "llama", 3, 8, 2, false, 48, QS_ROLE_GATE, "---"},
+    {"iq4_xs_m", "llama", 3, 8, 2, true, 256, QS_ROLE_EMBED, "6"},
+    {"iq4_xs_m", "llama", 3, 8, 2, false, 256, QS_ROLE_EMBED, "x"},
+    {"iq4_xs_m", "llama", 3, 8, 2, false, 64, QS_ROLE_EMBED, "n"},
     /* Tables: beside a head of its own the embedding is as the rest. */
     {"q2_k_m", "llama", 3, 4, 1, false, 256, QS_ROLE_EMBED, "2"},
     {"q2_k_m", "llama", 3, 4, 1, true, 256, QS_ROLE_EMBED, "6"},
@@ -80,6 +93,8 @@ static const wanted rows[] = {
     {"q3_k_s", "llama", 80, 64, 64, false, 256, QS_ROLE_V, SAME_80("3")},
     {"q3_k_s", "qwen2", 80, 64, 64, false, 256, QS_ROLE_V, SAME_80("5")},
     {"q3_k_s", "qwen3", 80, 64, 8, false, 256, QS_ROLE_V, SAME_80("3")},
+    {"iq4_xs_m", "llama", 80, 64, 64, false, 256, QS_ROLE_V, SAME_80("x")},
+    {"iq4_xs_m", "qwen2", 80, 64, 64, false, 256, QS_ROLE_V, SAME_80("x")},
     {"q4_k_m", "llama", 80, 64, 8, false, 256, QS_ROLE_V,
      SAME_10("6") SAME_10("556") SAME_10("556") SAME_10("6")},
     {"q4_k_s", "llama", 80, 64, 8, false, 256, QS_ROLE_K, SAME_80("4")},

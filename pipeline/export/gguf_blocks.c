@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "model/dequant.h"
 
 enum { SUPER = 256 };
 
@@ -12,6 +13,9 @@ enum { SUPER = 256 };
 const qs_gguf_kind qs_gguf_kinds[] = {
     {.name = "q2_k", .storage = QS_STORE_Q2_K, .file_type = 10, .grid = {2, true, 16, SUPER, 4}, .narrow = "q4_0"},
     {.name = "q3_k", .storage = QS_STORE_Q3_K, .file_type = 11, .grid = {3, false, 16, SUPER, 6}, .narrow = "q4_0"},
+    {.name = "iq4_xs", .storage = QS_STORE_IQ4_XS, .file_type = 30, .grid = {4, false, 32, SUPER, 6, qs_iq4_values},
+     .narrow = "iq4_nl"},
+    {.name = "iq4_nl", .storage = QS_STORE_IQ4_NL, .file_type = 25, .grid = {4, false, 32, 32, 0, qs_iq4_values}},
     {.name = "q4_0", .storage = QS_STORE_Q4_0, .file_type = 2, .low = -8, .high = 7, .grid = {4, false, 32, 32, 0}},
     {.name = "q4_1", .storage = QS_STORE_Q4_1, .file_type = 3, .high = 15, .grid = {4, true, 32, 32, 0}},
     {.name = "q5_0", .storage = QS_STORE_Q5_0, .file_type = 8, .low = -16, .high = 15, .grid = {5, false, 32, 32, 0}},
@@ -227,13 +231,28 @@ static void put_q6_k(uint8_t *dst, const qs_gguf_scales *scales, int row, const 
     put_half(levels + SUPER / 16, halves[0]);
 }
 
+/* IQ4_XS: d; levels, 32 more than they are, their upper two bits in a word and their lower four in four bytes; codes of
+ * runs of 32. */
+static void put_iq4_xs(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q)
+{
+    uint8_t *upper = dst + 2, *lower = upper + 2, *nibbles = lower + SUPER / 64;
+    put_half(dst, halves[0]);
+    memset(upper, 0, 2 + SUPER / 64);
+    for (int run = 0; run < SUPER / QS_GGUF_BLOCK; run++) {
+        int level = scales->level[run][row] + 32;
+        upper[run / 4] |= (uint8_t)(level >> 4 << run % 4 * 2);
+        lower[run / 2] |= (uint8_t)((level & 15) << run % 2 * 4);
+        put_nibbles(nibbles + run * (QS_GGUF_BLOCK / 2), q + run * QS_GGUF_BLOCK);
+    }
+}
+
 /* Blocks of 256, from d, dmin and the codes of row `row` of 64. */
 static const struct {
     qs_storage storage;
     void (*put)(uint8_t *dst, const qs_gguf_scales *scales, int row, const uint16_t halves[2], const uint8_t *q);
 } supers[] = {
     {QS_STORE_Q2_K, put_q2_k}, {QS_STORE_Q3_K, put_q3_k}, {QS_STORE_Q4_K, put_q4_k},
-    {QS_STORE_Q5_K, put_q5_k}, {QS_STORE_Q6_K, put_q6_k},
+    {QS_STORE_Q5_K, put_q5_k}, {QS_STORE_Q6_K, put_q6_k}, {QS_STORE_IQ4_XS, put_iq4_xs},
 };
 
 void qs_gguf_put_block(const qs_gguf_kind *kind, const qs_gguf_scales *scales, int row, const uint8_t *codes,

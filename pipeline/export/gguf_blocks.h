@@ -5,7 +5,8 @@
  *   Q4_0, Q5_0, Q8_0   d (q - middle), d = scale, q = code - zero + middle
  *   Q4_1, Q5_1         d q + m, d = scale, q = code, m = -scale * zero rounded to f16 (relative error up to 2^-11)
  *
- * With codes that were aimed at the type's own grid (gguf_grid.h, gguf_aim.h): all of these, and Q2_K to Q6_K. */
+ * With codes that were aimed at the type's own grid (gguf_grid.h, gguf_aim.h): all of these, Q2_K to Q6_K, IQ4_NL and
+ * IQ4_XS. */
 #ifndef QS_EXPORT_GGUF_BLOCKS_H
 #define QS_EXPORT_GGUF_BLOCKS_H
 

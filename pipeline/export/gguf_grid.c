@@ -21,6 +21,7 @@ typedef struct starts {
 static const starts symmetric_starts[] = {[3] = {16, 1, 1.08f, 0.045f}, [4] = {14, 1, 1.10f, 0.028f},
                                           [5] = {10, 1, 1.09f, 0.021f}, [6] = {7, 1, 1.06f, 0.02f},
                                           [8] = {5, 1, 1.03f, 0.01f}};
+static const starts value_starts[] = {[4] = {14, 1, 1.10f, 0.028f}};
 static const starts affine_starts[] = {[2] = {4, 2, 1.10f, 0.09f}, [4] = {4, 2, 1.05f, 0.03f},
                                        [5] = {5, 2, 1.06f, 0.02f}};
 
@@ -37,8 +38,18 @@ static inline float clamp(float value, float low, float high)
 
 static inline float nearest(float value) { return (value + QS_SCALE_MAGIC) - QS_SCALE_MAGIC; }
 
-static float lowest(const qs_gguf_grid *g) { return g->affine ? 0.0f : -(float)(1 << (g->bits - 1)); }
-static float highest(const qs_gguf_grid *g) { return (float)((1 << g->bits) - 1) + lowest(g); }
+/* The numbers at the ends of the grid. */
+static float lowest(const qs_gguf_grid *g)
+{
+    if (g->values != NULL) return g->values[0];
+    return g->affine ? 0.0f : -(float)(1 << (g->bits - 1));
+}
+
+static float highest(const qs_gguf_grid *g)
+{
+    if (g->values != NULL) return g->values[(1 << g->bits) - 1];
+    return (float)((1 << g->bits) - 1) + lowest(g);
+}
 
 /* Levels of grids that have them, and with them lows, which only affine grids have. */
 static float level_least(const qs_gguf_grid *g) { return g->affine ? 0.0f : -(float)(1 << (g->level_bits - 1)); }
@@ -47,6 +58,31 @@ static float level_most(const qs_gguf_grid *g) { return (float)((1 << g->level_b
 static void invert(const float *restrict s, float *restrict inverse)
 {
     for (int r = 0; r < R; r++) inverse[r] = fabsf(s[r]) > SCALE_MIN ? 1.0f / s[r] : 0.0f;
+}
+
+/* Of a grid of values: a step for each middle of two neighbours that x / s has passed; as wide as the two are apart,
+ * which leads from the first value to the nearest one, or 1, which leads to its code. */
+static inline void climb(const qs_gguf_grid *g, const float *restrict x, const float *restrict inverse, bool count,
+                         float *restrict q)
+{
+    for (int r = 0; r < R; r++) q[r] = count ? 0.0f : g->values[0];
+    for (int k = 1; k < 1 << g->bits; k++) {
+        float apart = (float)(g->values[k] - g->values[k - 1]), step = count ? 1.0f : apart;
+        float middle = (float)g->values[k] - 0.5f * apart;
+        for (int r = 0; r < R; r++) q[r] += x[r] * inverse[r] > middle ? step : 0.0f;
+    }
+}
+
+/* The numbers of the grid that are nearest to (x + m) / s. */
+static inline void find_nearest(const qs_gguf_grid *g, const float *restrict x, const float *restrict m,
+                                const float *restrict inverse, float *restrict q)
+{
+    float low = lowest(g), high = highest(g);
+    if (g->values != NULL) {
+        climb(g, x, inverse, false, q);
+        return;
+    }
+    for (int r = 0; r < R; r++) q[r] = nearest(clamp((x[r] + m[r]) * inverse[r], low, high));
 }
 
 /* f16 numbers, never an infinity. */
@@ -63,16 +99,16 @@ static void round_half(float *values)
 static void add_sums(const qs_gguf_grid *g, const float *restrict x, int64_t n, const float *weight,
                      const float *restrict s, const float *restrict m, sums *restrict out)
 {
-    float low = lowest(g), high = highest(g), inverse[R];
+    float inverse[R], q[R];
     invert(s, inverse);
     memset(out, 0, sizeof *out);
     for (int64_t i = 0; i < n; i++, x += R) {
         float w = weight != NULL ? weight[i] : 1.0f;
+        find_nearest(g, x, m, inverse, q);
         for (int r = 0; r < R; r++) {
-            float q = nearest(clamp((x[r] + m[r]) * inverse[r], low, high));
-            out->q[r] += w * q;
-            out->qq[r] += w * q * q;
-            out->qx[r] += w * q * x[r];
+            out->q[r] += w * q[r];
+            out->qq[r] += w * q[r] * q[r];
+            out->qx[r] += w * q[r] * x[r];
         }
     }
 }
@@ -80,14 +116,14 @@ static void add_sums(const qs_gguf_grid *g, const float *restrict x, int64_t n, 
 static void add_errors(const qs_gguf_grid *g, const float *restrict x, int64_t n, const float *weight,
                        const float *restrict s, const float *restrict m, float *restrict error)
 {
-    float low = lowest(g), high = highest(g), inverse[R];
+    float inverse[R], q[R];
     invert(s, inverse);
     for (int r = 0; r < R; r++) error[r] = 0;
     for (int64_t i = 0; i < n; i++, x += R) {
         float w = weight != NULL ? weight[i] : 1.0f;
+        find_nearest(g, x, m, inverse, q);
         for (int r = 0; r < R; r++) {
-            float q = nearest(clamp((x[r] + m[r]) * inverse[r], low, high));
-            float e = x[r] - (s[r] * q - m[r]);
+            float e = x[r] - (s[r] * q[r] - m[r]);
             error[r] += w * e * e;
         }
     }
@@ -165,8 +201,9 @@ static void fit(const qs_gguf_grid *g, const float *x, int64_t n, const float *w
 {
     float best[R], error[R], tried_s[R], tried_m[R];
     bool own = g->sub == g->unit; /* s and m are stored as they are, so that they are rounded before they are rated */
-    const starts *tries = g->affine ? &affine_starts[g->bits] : &symmetric_starts[g->bits];
+    const starts *tries = g->values != NULL ? value_starts : g->affine ? affine_starts : symmetric_starts;
     extent of;
+    tries += g->bits;
     measure(x, n, weight, &of);
     for (int r = 0; r < R; r++) {
         best[r] = INFINITY;
@@ -270,14 +307,17 @@ void qs_gguf_grid_sub(const qs_gguf_grid *g, const float *x, const float *weight
 void qs_gguf_grid_code(const qs_gguf_grid *g, float *restrict x, int64_t n, const float *restrict s,
                        const float *restrict m, const float *u, int64_t ldu, uint8_t *restrict codes)
 {
-    float low = lowest(g), high = highest(g), inverse[R];
+    float low = lowest(g), inverse[R], q[R], code[R];
     invert(s, inverse);
     for (int64_t i = 0; i < n; i++) {
         float *at = x + i * R;
+        find_nearest(g, at, m, inverse, q);
+        if (g->values != NULL) climb(g, at, inverse, true, code);
+        else
+            for (int r = 0; r < R; r++) code[r] = q[r] - low;
         for (int r = 0; r < R; r++) {
-            float q = nearest(clamp((at[r] + m[r]) * inverse[r], low, high));
-            codes[i * R + r] = (uint8_t)(int)(q - low);
-            at[r] -= s[r] * q - m[r];
+            codes[i * R + r] = (uint8_t)(int)code[r];
+            at[r] -= s[r] * q[r] - m[r];
         }
         if (u == NULL) continue;
         for (int r = 0; r < R; r++) at[r] /= u[i * ldu + i];

@@ -3,10 +3,11 @@
  *
  *   symmetric  w = s (q - 2^(bits - 1)),   s may be negative           Q4_0, Q5_0, Q8_0, Q3_K, Q6_K
  *   affine     w = s q - m                                             Q4_1, Q5_1, Q2_K, Q4_K, Q5_K
+ *   of values  w = s values[q],            s may be negative           IQ4_NL, IQ4_XS
  *
  * s and m belong to `sub` neighbours. In blocks of 32 they are f16 numbers. In blocks of 256 s = d * level and
- * m = dmin * low, with d and dmin f16 numbers of the block; levels have 4 to 8 bits, signed where the grid is
- * symmetric, and lows as many.
+ * m = dmin * low, with d and dmin f16 numbers of the block; levels have 4 to 8 bits, signed where the grid is not
+ * affine, and lows as many.
  *
  * A block's scales are chosen in two steps, so that a solver can code sub after sub: d and dmin when its first column's
  * turn comes, levels when that of the sub's first column comes. Errors are squared and weighted per column. Candidates
@@ -28,6 +29,7 @@ typedef struct qs_gguf_grid {
     int sub;        /* neighbours with one scale */
     int unit;       /* of a block; sub = the scale is the block's own number */
     int level_bits; /* where it is not */
+    const int8_t *values; /* [2^bits] upwards, what codes stand for; NULL = neighbouring integers */
 } qs_gguf_grid;
 
 /* Of one block of 64 rows. */

@@ -34,10 +34,14 @@ static const qs_gguf_place ends_and_thirds = {"the first and last eighth, and ev
 
 /* ---- the mixtures ---- */
 
-/* q2_k is a single type already, so that llama.cpp's Q2_K, a mixture, has another name here. */
+/* q2_k, iq4_xs and iq4_nl are single types already, so that llama.cpp's mixtures of these names have others here. */
 const qs_gguf_mixture qs_gguf_mixtures[] = {
     {.name = "q2_k_m", .peer = "Q2_K", .file_type = 10, .rest = "q2_k", .head = "q6_k", .v_shared = "q4_k",
      .v = {.rest = "q3_k"}, .o = {.rest = "q3_k"}, .down = {.rest = "q3_k"}},
+    {.name = "iq4_xs_m", .peer = "IQ4_XS", .file_type = 30, .rest = "iq4_xs", .head = "q6_k", .v_shared = "q5_k",
+     .down = {NULL, &first_eighth, "q5_k"}},
+    {.name = "iq4_nl_m", .peer = "IQ4_NL", .file_type = 25, .rest = "iq4_nl", .head = "q6_k", .v_shared = "q5_k",
+     .down = {NULL, &first_eighth, "q5_k"}},
     {.name = "q3_k_s", .peer = "Q3_K_S", .file_type = 11, .rest = "q3_k", .head = "q6_k"},
     {.name = "q3_k_m", .peer = "Q3_K_M", .file_type = 12, .rest = "q3_k", .head = "q6_k",
      .v = {"q4_k", &first_two, "q5_k"}, .o = {.rest = "q4_k"}, .down = {"q4_k", &first_sixteenth, "q5_k"}},
@@ -76,7 +80,7 @@ const char *qs_gguf_mixture_text(char text[QS_GGUF_MIXTURE_TEXT_BYTES], const qs
     size_t used = (size_t)snprintf(text, QS_GGUF_MIXTURE_TEXT_BYTES, "%s: %s; head %s", m->peer, m->rest, m->head);
     used = add_choice(text, used, "v", &m->v);
     if (m->v_shared != NULL)
-        used = add_choice(text, used, "where four or more heads share it", &(qs_gguf_choice){.rest = m->v_shared});
+        used = add_choice(text, used, "v that four or more heads share", &(qs_gguf_choice){.rest = m->v_shared});
     used = add_choice(text, used, "o", &m->o);
     (void)add_choice(text, used, "down", &m->down);
     return text;
