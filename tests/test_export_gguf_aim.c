@@ -207,6 +207,58 @@ static void test_extremes(void **state)
     qs_mem_free(w);
 }
 
+/* |x - s v|^2 of a block of 32 with the best of the 16 values for each of its numbers. */
+static double error_of_values(const float *x, double s)
+{
+    double sum = 0;
+    for (int i = 0; i < QS_GGUF_BLOCK; i++) {
+        double least = INFINITY;
+        for (int k = 0; k < 16; k++) least = fmin(least, fabs((double)x[i * QS_TILE_ROWS] - s * qs_iq4_values[k]));
+        sum += least * least;
+    }
+    return sum;
+}
+
+/* 64 blocks, whose errors are added to what was found and to the least of a fine row of scales of either sign. */
+static void try_values(const qs_gguf_grid *grid, uint64_t seed, double *found, double *best)
+{
+    enum { R = QS_TILE_ROWS };
+    static qs_gguf_scales scales;
+    float x[QS_GGUF_BLOCK * R] = {0}, left[QS_GGUF_BLOCK * R], s[R], m[R];
+    uint8_t codes[QS_GGUF_BLOCK * R];
+    for (int i = 0; i < QS_GGUF_BLOCK * R; i++)
+        for (int k = 0; k < 4; k++) x[i] += (float)qs_rng_unit(seed, (uint64_t)(4 * i + k)) - 0.5f;
+    qs_gguf_grid_block(grid, x, NULL, &scales);
+    qs_gguf_grid_sub(grid, x, NULL, false, 0, &scales, s, m);
+    memcpy(left, x, sizeof left);
+    qs_gguf_grid_code(grid, left, QS_GGUF_BLOCK, s, m, NULL, 0, codes);
+    for (int r = 0; r < R; r++) {
+        double sum = 0, least = INFINITY, most = 0;
+        for (int i = r; i < QS_GGUF_BLOCK * R; i += R) {
+            assert_true(codes[i] < 16 && left[i] == x[i] - s[r] * (float)qs_iq4_values[codes[i]]);
+            sum += (double)left[i] * (double)left[i];
+            most = fmax(most, fabs((double)x[i]));
+        }
+        double nearest = error_of_values(x + r, (double)s[r]);
+        if (!(fabs(sum - nearest) <= 1e-5 * nearest)) fail_msg("row %d: %g, of the nearest values %g", r, sum, nearest);
+        for (double t = 0.6; t < 1.8; t += 0.004)
+            least = fmin(least, fmin(error_of_values(x + r, t * most / 127), error_of_values(x + r, -t * most / 127)));
+        *found += sum;
+        *best += least;
+    }
+}
+
+/* Of a grid of values, against all of them: the code is that of the nearest, and few blocks have a scale that does much
+ * better than theirs. */
+static void test_values(void **state)
+{
+    (void)state;
+    double found = 0, best = 0;
+    for (uint64_t seed = 11; seed < 19; seed++)
+        try_values(&qs_gguf_kind_named("iq4_nl")->grid, seed, &found, &best);
+    if (!(found <= 1.003 * best)) fail_msg("squared error %g, of the best scales %g", found, best);
+}
+
 static void test_gptq(void **state)
 {
     (void)state;
@@ -383,6 +435,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rounding),
         cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_values),
         cmocka_unit_test(test_gptq),
         cmocka_unit_test(test_one_site),
         cmocka_unit_test(test_file),

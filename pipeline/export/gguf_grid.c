@@ -12,7 +12,8 @@ static const float SCALE_MIN = 1e-30f; /* its inverse is finite */
 /* Starts that are tried, by bits: ranges of first, first - step .. of the whole one, wider or cut at one end and then
  * at the other, each improved `rounds` times. The fewer codes there are, the more a cut may gain. Cutting both ends
  * alike finds less: of normal weights in 4 bits with 14 such cuts 11 % more squared error than the best of 144 pairs
- * of cuts, with these 8 starts 1.2 % more. */
+ * of cuts, with these 8 starts 1.2 % more. Values lie farther apart at the ends, so that wider ranges are worth as much
+ * as cuts: 14 starts from 1.30 on lose 0.07 % against 400 of 0.6 to 2.2 (from 1.10 on, as of integers, 0.5 %). */
 typedef struct starts {
     int n, rounds;
     float first, step;
@@ -21,7 +22,7 @@ typedef struct starts {
 static const starts symmetric_starts[] = {[3] = {16, 1, 1.08f, 0.045f}, [4] = {14, 1, 1.10f, 0.028f},
                                           [5] = {10, 1, 1.09f, 0.021f}, [6] = {7, 1, 1.06f, 0.02f},
                                           [8] = {5, 1, 1.03f, 0.01f}};
-static const starts value_starts[] = {[4] = {14, 1, 1.10f, 0.028f}};
+static const starts value_starts[] = {[4] = {14, 1, 1.30f, 0.035f}};
 static const starts affine_starts[] = {[2] = {4, 2, 1.10f, 0.09f}, [4] = {4, 2, 1.05f, 0.03f},
                                        [5] = {5, 2, 1.06f, 0.02f}};
 

@@ -23,10 +23,14 @@
 0 . qsweep quantize --quiet --model tests/fixtures/models/smollm2 --spec rtn:bits=4,group=16,sym=1 --out $TMP/s
 0 embedding.in.q8_0,.by.rounding:.its.rows.are.no.whole.blocks qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --embedding-type q6_k --out $TMP/tables.gguf
 0 . qsweep evaluate --quiet --model tests/fixtures/tiny --checkpoint $TMP/tables.gguf --text datasets/handbook/evaluation --ctx 32 --windows 2 --tasks ppl --out $TMP/ev
+0 embedding.in.iq4_nl,.by.rounding:.its.rows.are.no.whole.blocks qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --type iq4_nl --embedding-type iq4_xs --calib $TMP/calib.h5 --out $TMP/values.gguf
+0 . qsweep evaluate --quiet --model tests/fixtures/tiny --checkpoint $TMP/values.gguf --text datasets/handbook/evaluation --ctx 32 --windows 2 --tasks ppl --out $TMP/ev
 2 head.is.its.embedding qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --head-type q6_k --out $TMP/y
 5 32;.use.--type.f16 qsweep export --model tests/fixtures/models/smollm2 --quant $TMP/s/rtn-b4-g16-sym.quant.h5 --format gguf --type q4_k --out $TMP/y
 # Mixtures: types by matrix, named as llama.cpp names them; tables keep options of their own.
 0 q4_k_m.*Q4_K_M:.q4_k qsweep export --list
+0 iq4_xs_m.*IQ4_XS:.iq4_xs;.head.q6_k;.v.that.four.or.more.heads.share.q5_k qsweep export --list
+0 iq4_xs_m.*iq4_nl.14.*embedding.in.q8_0 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type iq4_xs_m --out $TMP/mixed-values.gguf 2>&1 | tr '\n' ' '
 0 q5_0.12,.q8_0.2.*by.GPTQ.*embedding.in.q8_0 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q4_k_m --calib $TMP/calib.h5 --out $TMP/mixed.gguf 2>&1 | tr '\n' ' '
 0 . qsweep evaluate --quiet --model tests/fixtures/tiny --checkpoint $TMP/mixed.gguf --text datasets/handbook/evaluation --ctx 32 --windows 2 --tasks ppl --out $TMP/ev
 0 embedding.in.f16 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b8-g32-asym.quant.h5 --format gguf --type q3_k_s --embedding-type f16 --out $TMP/mixed-tables.gguf
