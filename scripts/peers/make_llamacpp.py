@@ -3,7 +3,8 @@
 usage: make_llamacpp.py IN.gguf OUT.gguf TYPE [pure]           (needs llama-cpp-python)
 
 TYPE is the last part of an LLAMA_FTYPE_MOSTLY_ name: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K_S, Q3_K_M, Q4_K_S,
-Q5_K_S, Q6_K. With `pure` all matrices of the layers are of that type, not of its mixture, and embedding and head F16.
+Q5_K_S, Q6_K, IQ4_NL, IQ4_XS. With `pure` all matrices of the layers are of that type, not of its mixture, and embedding
+and head F16.
 """
 import ctypes
 import sys
