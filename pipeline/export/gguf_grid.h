@@ -29,7 +29,7 @@ typedef struct qs_gguf_grid {
     int sub;        /* neighbours with one scale */
     int unit;       /* of a block; sub = the scale is the block's own number */
     int level_bits; /* where it is not */
-    const int8_t *values; /* [2^bits] upwards, what codes stand for; NULL = neighbouring integers */
+    const int8_t *values; /* [16] upwards, what codes of 4 bits stand for; NULL = neighbouring integers */
 } qs_gguf_grid;
 
 /* Of one block of 64 rows. */
