@@ -180,6 +180,7 @@ static qs_err write_point(inputs *in, const options *o, int64_t i)
     double started = qs_clock_seconds();
     qs_err err;
     QS_TRY(take_point(in, o, i));
+    if (!job->format->directory) QS_TRY(qs_dir_create_for(job->out)); /* as directories are made with their parents */
     QS_TRY(job->format->write(job));
     qs_log_info("%s: written in %.1f s, for %s", job->out, qs_clock_seconds() - started, job->format->loaders);
 out:

@@ -10,6 +10,7 @@
 [05] use.--format.gptq_v2 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-asym.quant.h5 --format gptq --out $TMP/v1 --dry-run
 0 "written" qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-asym.quant.h5 --format gptq_v2 --out $TMP/new/gptq_v2 --json --quiet
 0 q4_0 qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --out $TMP/m.gguf && qsweep doctor --model $TMP/m.gguf
+0 . qsweep export --quiet --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gguf --out $TMP/made/with/m.gguf && cmp $TMP/made/with/m.gguf $TMP/m.gguf
 # The bytes that the plan says are those of the tensors in the file.
 0 ^0$ python3 -c "import json,struct,sys; f=open('$TMP/gptq/model.safetensors','rb').read(); n=struct.unpack('<Q',f[:8])[0]; print(len(f)-8-n-json.loads(sys.stdin.read())['bytes'])" < <(qsweep export --model tests/fixtures/tiny --quant $TMP/x/rtn-b4-g32-sym.quant.h5 --format gptq --out $TMP/z --dry-run --json --quiet)
 
