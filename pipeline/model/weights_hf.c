@@ -77,8 +77,23 @@ static bool is_zero(const qs_safetensor *tensor)
     return i == tensor->bytes;
 }
 
+/* A tied head is sometimes written out, and then the embedding stands for it. Where the two differ, some runtimes take
+ * the head and others the embedding, so neither would be the model that somebody serves. */
+static qs_err check_written_head(const qs_model *model)
+{
+    const qs_shard_entry *head = qs_shards_find(&model->shards, "lm_head.weight");
+    const qs_shard_entry *embedding = qs_shards_find(&model->shards, "model.embed_tokens.weight");
+    if (!model->config.tied_head || head == NULL || embedding == NULL) return QS_OK;
+    const qs_safetensor *a = head->tensor, *b = embedding->tensor;
+    if (a->type == b->type && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0) return QS_OK;
+    return qs_fail(QS_E_INPUT,
+                   "open %s: the configuration ties the head to the embedding, but tensor lm_head.weight is another;"
+                   " set \"tie_word_embeddings\" to false in config.json, or leave the tensor out",
+                   head->shard->file.path);
+}
+
 /* Tensors that a file may carry without a meaning: old checkpoints store the rotary table, and a tied head is
- * sometimes written out although the embedding stands for it. */
+ * sometimes written out (check_written_head). */
 static bool may_be_left(const qs_model *model, const qs_safetensor *tensor)
 {
     const char *name = tensor->name;
@@ -158,6 +173,7 @@ qs_err qs_model_open_hf(qs_model *model)
     QS_TRY(QS_NEW(s.used, model->shards.n_entries, "tensor marks"));
     QS_TRY(qs_model_bind(model, QS_NAMING_HF, find_tensor, &s));
     QS_TRY(check_unused(model, &s));
+    QS_TRY(check_written_head(model));
 out:
     qs_mem_free(s.used);
     return err;
