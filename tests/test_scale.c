@@ -130,6 +130,8 @@ static void test_tables_agree_on_scales(void **state)
             for (int64_t i = 0; i < n; i++) x[i * R + 3] = 0;            /* an empty row */
             for (int64_t i = 0; i < n; i++) x[i * R + 5] = fabsf(x[i * R + 5]); /* one side only */
             for (int64_t i = 0; i < n; i++) x[i * R + 6] *= 1e-7f;       /* below what f16 scales reach */
+            for (int64_t i = 0; i < n; i++) x[i * R + 7] *= 1e30f;       /* squared errors are infinite */
+            for (int i = 0; i < R; i++) scale[0][i] = zero[0][i] = NAN;
             qs_tile_reference.scales(&rule, x, n, columns, scale[0], zero[0]);
             tables[t]->scales(&rule, x, n, columns, scale[1], zero[1]);
             for (int r = 0; r < R; r++, n_all++) {

@@ -40,6 +40,8 @@ void qs_scale_find(const qs_scale_rule *rule, const float *x, int64_t n, int64_t
         high = 1;
     }
     float best = INFINITY, base = (high - low) / maxq;
+    *scale = 1; /* where no error is finite, as in the kernels */
+    *zero = 0;
     for (int step = 0; step < (rule->search ? QS_SCALE_STEPS : 1); step++) {
         float factor = rule->search ? qs_scale_factor(step) : 1.0f;
         float s = round_scale(factor * base);
