@@ -241,6 +241,8 @@ int main(int argc, char **argv)
         err = print_names(&opt.common);
     else if (opt.common.list)
         print_columns();
+    else if ((opt.schema || opt.symptoms) && opt.common.json)
+        err = qs_fail(QS_E_USAGE, "--schema and --symptoms print pages in Markdown, and go without --json");
     else if (opt.schema)
         qs_schema_print_markdown(stdout);
     else if (opt.symptoms)

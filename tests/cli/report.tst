@@ -46,6 +46,8 @@
 0 . qsweep-report --list | diff - docs/columns.md
 0 . qsweep-report --schema | diff - docs/artifacts.md
 0 . qsweep-report --symptoms | diff - docs/symptoms.md
+2 go.without.--json qsweep-report --schema --json
+2 go.without.--json qsweep-report --symptoms --json
 
 # every option that a symptom's next command names is one of its stage
 0 ^known$ qsweep-report --symptoms | grep -o '`[^`]*` |$' | sed 's/{evaluate}/qsweep evaluate/g; s/&&/\n/g' | grep -o 'qsweep .*' | while read -r q stage rest; do qsweep-$stage --help >$TMP/help; for o in $(grep -oE -e '--[a-z-]+' <<<"$rest"); do grep -q -e "$o" $TMP/help || echo "$stage has no $o"; done; done | grep . || echo known
