@@ -160,6 +160,7 @@ static void test_refused(void **state)
         {"exl2:group=64", "no key \"group\""},
         {"exl2:bpw=10", "1 to 9"},
         {"exl2:head=7", "one of"},
+        {"gptq:bpw=0.001", "1 to 8.5"}, /* which two places would round to no budget at all */
         {"gptq:bpw=4,bits=4", "give one of them"},
         {"gptq:bpw=4,act=1", "leave act out"},
         {"rtn:bpw=4", "no key \"bpw\""},

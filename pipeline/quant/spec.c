@@ -34,7 +34,7 @@ typedef struct key_row {
 
 static const key_row keys[] = {
     {NULL, "bits", KEY_INT, AT(bits), 4, 0, 0, "2 3 4 8", NULL, NULL, NULL, "bits of a code"},
-    {"gptq", "bpw", KEY_REAL, AT(bpw), 0, 0, 8.5, NULL, NULL, NULL, NULL,
+    {"gptq", "bpw", KEY_REAL, AT(bpw), 0, 1, 8.5, NULL, NULL, NULL, NULL,
      "instead of bits: bits per weight of all linears together; each matrix gets bits and, unless given, group"},
     {"exl2", "bpw", KEY_REAL, AT(bpw), 4, 1, 9, NULL, NULL, NULL, NULL,
      "bits per weight of all linears together, all that is stored counted"},
