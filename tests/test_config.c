@@ -86,7 +86,12 @@ static const char qwen2[] = "{\"architectures\": [\"Qwen2ForCausalLM\"], \"num_h
                             "\"num_key_value_heads\": 4,"
                             " \"max_position_embeddings\": 512, \"sliding_window\": 64}";
 
-/* An edit of one of the two texts above: the configuration it gives. */
+static const char mistral[] = "{\"architectures\": [\"MistralForCausalLM\"], \"num_hidden_layers\": 2, "
+                              "\"vocab_size\": 100, \"hidden_size\": 64, \"intermediate_size\": 128, "
+                              "\"num_attention_heads\": 8, \"num_key_value_heads\": 4, "
+                              "\"max_position_embeddings\": 512}";
+
+/* An edit of one of the texts above: the configuration it gives. */
 static qs_err parse_edited(qs_model_config *c, const char *text, const char *old, const char *fresh)
 {
     char *edited = replaced(text, old, fresh);
@@ -136,6 +141,17 @@ static void test_variants(void **state)
     assert_ok(parse_edited(&c, qwen2, "\"vocab_size\"",
                            "\"use_sliding_window\": true, \"max_window_layers\": 0, \"vocab_size\""));
     assert_int_equal(c.sliding_window, 64);
+    assert_ok(parse_edited(&c, qwen2, "\"sliding_window\": 64",
+                           "\"use_sliding_window\": true, \"max_window_layers\": 0"));
+    assert_int_equal(c.sliding_window, 4096);
+
+    /* Missing it is what transformers takes then, null is none. */
+    assert_ok(parse(&c, mistral));
+    assert_int_equal(c.sliding_window, 4096);
+    assert_ok(parse_edited(&c, mistral, "\"vocab_size\"", "\"sliding_window\": null, \"vocab_size\""));
+    assert_int_equal(c.sliding_window, 0);
+    assert_ok(parse_edited(&c, mistral, "\"vocab_size\"", "\"sliding_window\": 32, \"vocab_size\""));
+    assert_int_equal(c.sliding_window, 32);
 }
 
 /* GGUF's divisors of the llama3 scaling give the frequencies of the scaling itself. */

@@ -71,9 +71,9 @@ static bool keeps(const qs_export_job *job, const qs_gguf_kind *kind, char why[W
 {
     const qs_spec *spec = qs_quant_file_spec(job->quant);
     if (kind == NULL || !qs_gguf_kind_holds(kind, (int)spec->bits, spec->sym)) {
-        (void)snprintf(why, WHY_BYTES, "%s: %s does not hold %lld bits with%s zero points; quantise with sym=1",
-                       spec->id, kind != NULL ? kind->name : "no block type of GGUF", (long long)spec->bits,
-                       spec->sym ? " fixed" : "");
+        (void)snprintf(why, WHY_BYTES, "%s: %s%s %lld bits with%s zero points; quantise with sym=1", spec->id,
+                       kind != NULL ? kind->name : "no block type of GGUF", kind != NULL ? " does not hold" : " holds",
+                       (long long)spec->bits, spec->sym ? " fixed" : "");
         return false;
     }
     for (qs_role role = 0; role < QS_N_LINEARS; role++)

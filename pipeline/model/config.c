@@ -14,6 +14,7 @@ typedef struct family {
     bool qkv_bias, bias_option; /* always there; or for q, k, v and o when "attention_bias" says so */
     bool qk_norm;
     window_rule window;
+    int64_t window_default; /* transformers' where the key is missing, which null is not */
 } family;
 
 static const family families[] = {
@@ -21,14 +22,19 @@ static const family families[] = {
      .architecture = "llama",
      .head_counts_optional = true,
      .bias_option = true},
-    {.class_name = "MistralForCausalLM", .architecture = "mistral", .window = WINDOW_ALWAYS},
-    {.class_name = "Qwen2ForCausalLM", .architecture = "qwen2", .qkv_bias = true, .window = WINDOW_SWITCHED},
+    {.class_name = "MistralForCausalLM", .architecture = "mistral", .window = WINDOW_ALWAYS, .window_default = 4096},
+    {.class_name = "Qwen2ForCausalLM",
+     .architecture = "qwen2",
+     .qkv_bias = true,
+     .window = WINDOW_SWITCHED,
+     .window_default = 4096},
     {.class_name = "Qwen3ForCausalLM",
      .architecture = "qwen3",
      .head_dim_required = true,
      .bias_option = true,
      .qk_norm = true,
-     .window = WINDOW_SWITCHED},
+     .window = WINDOW_SWITCHED,
+     .window_default = 4096},
     {.class_name = NULL},
 };
 
@@ -144,6 +150,7 @@ static qs_err read_window(qs_model_config *c, const family *f, const json_t *roo
     if (f->window == WINDOW_IGNORED) return QS_OK;
     int64_t window = 0, n_sliding = c->n_layers;
     qs_err err;
+    if (json_object_get(root, "sliding_window") == NULL) window = f->window_default;
     QS_TRY(qs_json_opt_int(&window, root, "sliding_window", 0, INT32_MAX, name));
     const json_t *types = json_object_get(root, "layer_types");
     if (types != NULL && !json_is_null(types)) {

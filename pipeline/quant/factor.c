@@ -182,7 +182,8 @@ qs_err qs_factor_cache_load(qs_factor_cache *cache, const float *packed_gram, in
     }
     cache->diag_mean = sum / (double)n;
     if (!(cache->diag_mean > 0))
-        return qs_fail(QS_E_INPUT, "second moments of %s: all zero; the calibration text never reached it",
+        return qs_fail(QS_E_INPUT, "second moments of %s: all zero: its inputs are zeros in every token of the "
+                       "calibration text, so a gate or the matrix before it may consist of zeros",
                        name);
     return unpack(cache, packed_gram, factor);
 }
