@@ -1,7 +1,8 @@
 /* A directory that appears whole or not at all: files go to "<path>.part.<pid>", which is renamed in the end.
  *
  * The writer holds an advisory lock on the part. Parts that killed writers left of the same path are removed when the
- * next one begins: those whose process is gone and whose lock is free. Where the file system has no locks, they stay. */
+ * next one begins: those whose process is gone and whose lock is free. Where the file system has no locks, they
+ * stay. */
 #ifndef QS_BASE_OUT_DIR_H
 #define QS_BASE_OUT_DIR_H
 

@@ -14,8 +14,8 @@ bool qs_part_is_name(const char *name, size_t *bytes);
  * always does in containers. A process of another host seems to be gone, so a lock must tell. */
 bool qs_part_writer_is_gone(const char *part_path);
 
-/* Calls visit for every part of `path` whose writer is gone. Best effort: a directory that cannot be listed will fail to
- * take the new part, with a better text. */
+/* Calls visit for every part of `path` whose writer is gone. Best effort: a directory that cannot be listed will fail
+ * to take the new part, with a better text. */
 void qs_part_each_left(const char *path, void (*visit)(const char *part_path));
 
 #endif
