@@ -85,7 +85,10 @@ static qs_err check_written_head(const qs_model *model)
     const qs_shard_entry *embedding = qs_shards_find(&model->shards, "model.embed_tokens.weight");
     if (!model->config.tied_head || head == NULL || embedding == NULL) return QS_OK;
     const qs_safetensor *a = head->tensor, *b = embedding->tensor;
-    if (a->type == b->type && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0) return QS_OK;
+    bool same = a->type == b->type && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
+    qs_file_map_release(&head->shard->file.map, a->data, a->bytes); /* they count as this process's memory */
+    qs_file_map_release(&embedding->shard->file.map, b->data, b->bytes);
+    if (same) return QS_OK;
     return qs_fail(QS_E_INPUT,
                    "open %s: the configuration ties the head to the embedding, but tensor lm_head.weight is another;"
                    " set \"tie_word_embeddings\" to false in config.json, or leave the tensor out",

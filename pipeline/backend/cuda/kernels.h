@@ -224,11 +224,11 @@ int qs_cu_prepare_x(void *stream, const float *x, int64_t n_in, const int32_t *p
 typedef enum qs_cu_one_row { QS_CU_ROW_ASYNC, QS_CU_ROW_BULK, QS_CU_ROW_TURNS } qs_cu_one_row;
 
 /* y = x W^T + bias of up to QS_CU_LINEARS_MAX matrices of one shape (n_out may differ); x [n, n_in], n <=
- * QS_CU_ROWS_MAX. A row's result does not depend on n (but for qs_cu_x.rounds_factors). `terms` is scratch with n and
- * n_terms set. n_sms: multiprocessors of the device; shared_bytes: of a block at most. soon: the weights were in place
- * before the kernel before this one began, so the first of them may be read while that still runs. one_row: how one
- * row goes; but the first want a device that has_wgmma. Tables round bias and y as they
- * round weights, int8 to f16; of x tables take what 16 bits hold of it: rounded here to bf16, before to f16. */
+ * QS_CU_ROWS_MAX. A row's result does not depend on n (but for qs_cu_x.rounds_factors and QS_CU_ROW_TURNS). `terms` is
+ * scratch with n and n_terms set. n_sms: multiprocessors of the device; shared_bytes: of a block at most. soon: the
+ * weights were in place before the kernel before this one began, so the first of them may be read while that still
+ * runs. one_row: all ways but the first want a device that has_wgmma. Tables round bias and y as they round weights,
+ * int8 to f16; of x tables take what 16 bits hold of it: rounded here to bf16, before to f16. */
 int qs_cu_linear_few(void *stream, const qs_cu_linear_shape *shape, const qs_cu_linear *linears, int n_linears,
                      const float *x, const int32_t *perm, const qs_cu_x *terms, int n_sms, size_t shared_bytes,
                      bool soon, qs_cu_one_row one_row);
