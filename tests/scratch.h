@@ -71,6 +71,7 @@ typedef char scratch_path[QS_PATH_BYTES];
 
 static inline const char *scratch(scratch_path path, const char *name)
 {
+    assert_true(scratch_dir[0] != '\0'); /* else it would be the root */
     OK(qs_path_format(path, "%s/%s", scratch_dir, name));
     return path;
 }

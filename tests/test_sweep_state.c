@@ -90,5 +90,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_eta), cmocka_unit_test(test_states),
                                        cmocka_unit_test(test_part_names)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }
